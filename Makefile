@@ -1,0 +1,81 @@
+# `make help` lists the targets. Targets are separate so that they can be combined: make setup check
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fmt lint types imports test test-slow test-dist test-gpu golden smoke bench check \
+        sft rm ppo run base-model clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-11s\033[0m %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## an environment in .venv with the tested set of packages (again: nothing to do)
+
+# torch first and alone: it is the big one, and what is already there satisfies it.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11 to 3.13 is needed; name one: make setup PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+fmt: ## format the code and mend what ruff can mend
+	ruff format .
+	ruff check --fix .
+
+lint: ## formatting and lint, nothing changed
+	ruff format --check .
+	ruff check .
+
+types: ## pyright on the rooms without torch
+	pyright
+
+imports: ## the rules of which room may import which
+	lint-imports
+
+test: ## the fast tests: CPU, no network
+	pytest
+
+test-slow: ## tests that take minutes
+	pytest -m slow
+
+test-dist: ## tests with several processes
+	pytest -m dist
+
+test-gpu: ## tests that need a CUDA device
+	pytest -m gpu
+
+golden: ## compare with the reference numbers in tests/golden
+	pytest -k golden
+
+smoke: ## all three stages and the evaluation through the command line, under a minute
+	rlhf run experiment=smoke name=smoke $(ARGS)
+
+bench: ## measurements; never part of the tests
+	@ls benchmarks/*.py 2>/dev/null || echo "no benchmarks yet"
+
+check: lint types imports test smoke ## everything that must hold before a commit
+
+sft: ## step 1: imitate the demonstrations     (ARGS="key=value ...")
+	rlhf run stage=sft $(ARGS)
+
+rm: ## step 2: learn which response people prefer
+	rlhf run stage=rm $(ARGS)
+
+ppo: ## step 3: raise the score, on a leash
+	rlhf run stage=ppo $(ARGS)
+
+run: ## all steps and the closing table
+	rlhf run $(ARGS)
+
+base-model: ## train the embedded tiny model again
+	python -m rlhf_cli.stages.base_model
+
+clean: ## caches and builds; runs/ and .venv stay
+	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

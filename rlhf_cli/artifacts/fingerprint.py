@@ -1,0 +1,84 @@
+"""What a stage's result depends on, as hashes: configuration, data, parents, code version."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_cli.artifacts.manifest import StageManifest, canonical_hash
+from rlhf_cli.artifacts.store import file_hash
+from rlhf_cli.config.keys import flatten
+
+SMALL = 16 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class Fingerprint:
+    """config: the stage's own flat keys. data: role -> source -> hash. parents: role -> digest."""
+
+    config: dict[str, Any]
+    data: dict[str, dict[str, str]]
+    parents: dict[str, str]
+    version: str
+
+    def config_hash(self) -> str:
+        return canonical_hash(self.config)
+
+    def equals(self, manifest: StageManifest) -> bool:
+        """True when the finished stage was made of exactly this."""
+        return (
+            manifest.config_hash == self.config_hash()
+            and manifest.data == self.data
+            and manifest.parents == self.parents
+            and manifest.version == self.version
+        )
+
+    def changes(self, manifest: StageManifest, folder: Path) -> list[str]:
+        """Why the finished stage in `folder` is not this one, most telling reason first."""
+        found = []
+        if manifest.config_hash != self.config_hash():
+            found += _config_changes(_stored_config(folder, self.config), self.config)
+        found += [f"{_role(r)} changed" for r in _differing(manifest.parents, self.parents)]
+        found += [f"data.{role} changed" for role in _differing(manifest.data, self.data)]
+        if manifest.version != self.version:
+            found.append(f"rlhf changed {manifest.version} -> {self.version}")
+        return found
+
+
+def _role(role: str) -> str:
+    return f"model {role}" if role in ("base", "reward_model") else f"parent {role}"
+
+
+def _differing(old: dict, new: dict) -> list[str]:
+    return [key for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
+def _stored_config(folder: Path, keys: Iterable[str]) -> dict[str, Any]:
+    stored = flatten(json.loads((folder / "config.json").read_text()))
+    return {key: stored.get(key) for key in keys}
+
+
+def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} changed {_show(old.get(key))} -> {_show(new.get(key))}"
+        for key in _differing(old, new)
+    ] or ["the configuration changed"]
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False).strip('"')
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def model_hash(path: str, revision: str | None) -> str:
+    """Identity of a model: contents of a local folder (big files by size and time), else hub id."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return f"hub:{path}@{revision or 'main'}"
+    return canonical_hash({p.name: _identity(p) for p in sorted(folder.iterdir()) if p.is_file()})
+
+
+def _identity(path: Path) -> str:
+    stat = path.stat()
+    return file_hash(path) if stat.st_size <= SMALL else f"{stat.st_size}:{stat.st_mtime_ns}"

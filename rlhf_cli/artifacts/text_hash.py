@@ -1,0 +1,34 @@
+"""Two models speak the same text when their tokenizer and chat template hash alike."""
+
+import json
+from pathlib import Path
+
+from rlhf_cli.artifacts.manifest import canonical_hash
+from rlhf_cli.artifacts.store import file_hash
+
+VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
+USAGE = (
+    "padding",
+    "truncation",
+)  # state of the last call, saved by the library, no part of the text
+
+
+def tokenizer_hash(model: Path) -> str | None:
+    """Hash of what maps text to tokens; None when the folder has no tokenizer."""
+    fast = model / "tokenizer.json"
+    if fast.is_file():
+        content = json.loads(fast.read_text(encoding="utf-8"))
+        return canonical_hash({k: v for k, v in content.items() if k not in USAGE})
+    slow = {name: file_hash(model / name) for name in VOCABULARIES if (model / name).is_file()}
+    return canonical_hash(slow) if slow else None
+
+
+def template_hash(model: Path) -> str | None:
+    """Hash of the chat template that travels with the model; None when there is none."""
+    if (model / "chat_template.jinja").is_file():
+        return file_hash(model / "chat_template.jinja")
+    settings = model / "tokenizer_config.json"
+    if not settings.is_file():
+        return None
+    template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
+    return canonical_hash(template) if template else None

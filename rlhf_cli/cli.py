@@ -1,0 +1,142 @@
+"""The verbs of `rlhf`. An error is one line on stderr saying what to do, and an exit code:
+
+2 for a request that cannot be carried out as asked, 1 for a run that failed, 130 for Ctrl-C.
+Nothing heavy is imported before a verb needs it: `rlhf --help` must answer at once.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from rlhf_cli import __version__
+from rlhf_cli.config.errors import UserError
+
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and return its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return _dispatch(words) or 0
+    except KeyboardInterrupt:
+        return _complain("stopped", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stdout = None  # the reader has gone: nothing more to say
+        return 0
+    except UserError as error:
+        return _complain(str(error), getattr(error, "code", USAGE))
+    except Exception as error:  # noqa: BLE001 - a newcomer never meets a traceback unasked
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return _complain(f"unexpected {reason} (RLHF_TRACEBACK=1 shows where)", FAILURE)
+
+
+def _complain(message: str, code: int) -> int:
+    if os.environ.get("RLHF_TRACEBACK") == "1":
+        traceback.print_exc()
+    print(f"rlhf: {message}", file=sys.stderr)
+    return code
+
+
+def _dispatch(words: list[str]) -> int | None:
+    verb, rest = (words[0], words[1:]) if words else ("--help", [])
+    if verb in ("-sc", "--shell-completion"):
+        return _complete(words)
+    if verb not in VERBS:
+        return _unknown_verb(verb)
+    return VERBS[verb](rest)
+
+
+def _unknown_verb(verb: str) -> int:
+    from rlhf_cli.config.keys import nearest
+
+    if "=" in verb or verb.startswith(("+", "~", "-")):
+        raise UserError(f"{verb!r} is no command: did you mean rlhf run {verb}?")
+    meant = nearest(verb, [name for name in VERBS if not name.startswith("-")])
+    tail = f": did you mean rlhf {meant}?" if meant else ": rlhf --help lists the commands"
+    raise UserError(f"{verb!r} is no command{tail}")
+
+
+def _help(rest: list[str]) -> None:
+    from rlhf_cli.report.help import print_help
+
+    print_help()
+
+
+def _version(rest: list[str]) -> None:
+    print(f"rlhf {__version__}")
+
+
+def _run(rest: list[str]) -> int | None:
+    if wants_help(rest):
+        from rlhf_cli.report.help import print_run_help
+        from rlhf_cli.stages import STAGES
+
+        return print_run_help({spec.name: spec.title for spec in STAGES.values()})
+    from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.stages.pipeline import run
+
+    command = ["rlhf", "run", *rest]
+    return compose_each(rest, lambda cfg: run(cfg, command=command))
+
+
+def _config(rest: list[str]) -> int | None:
+    from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.report.config_page import print_config, split_sections
+
+    if wants_help(rest):
+        from rlhf_cli.report.help import print_config_help
+
+        return print_config_help()
+    sections, overrides = split_sections(rest)
+    return compose_each(overrides, lambda cfg: print_config(cfg, sections))
+
+
+def _show(rest: list[str]) -> None:
+    from rlhf_cli.report.help import print_show_help
+    from rlhf_cli.report.show import show_run, show_runs
+    from rlhf_cli.stages import STAGES
+
+    if wants_help(rest):
+        print_show_help()
+    elif rest:
+        for place in rest:
+            show_run(place, {name: spec.headline for name, spec in STAGES.items()})
+    else:
+        show_runs(Path("runs"), tuple(STAGES))
+
+
+def _data(rest: list[str]) -> int | None:
+    if wants_help(rest) or rest[:1] != ["check"]:
+        from rlhf_cli.report.help import print_data_help
+
+        print_data_help()
+        return 0 if wants_help(rest) else USAGE
+    from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.stages.data_check import check_data
+
+    return compose_each(rest[1:], check_data)
+
+
+def _complete(words: list[str]) -> int | None:
+    from rlhf_cli.config.command_line import complete
+
+    return complete(words)
+
+
+def wants_help(words: list[str]) -> bool:
+    return "--help" in words or "-h" in words
+
+
+VERBS: dict[str, Callable[[list[str]], int | None]] = {
+    "run": _run,
+    "config": _config,
+    "show": _show,
+    "data": _data,
+    "--help": _help,
+    "-h": _help,
+    "help": _help,
+    "--version": _version,
+}

@@ -1,0 +1,63 @@
+"""The names of the configuration: every valid key, and the one a mistyped key was meant to be."""
+
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from difflib import SequenceMatcher, get_close_matches
+from typing import Any, get_type_hints
+
+from rlhf_cli.config.schema import Config
+
+GROUPS = ("model", "data", "runtime", "experiment")
+
+
+def schema_keys(schema: type = Config, prefix: str = "") -> list[str]:
+    """Dotted keys of all fields, sections included, in the order of the schema."""
+    hints, found = get_type_hints(schema), []
+    for field in fields(schema):
+        key = f"{prefix}{field.name}"
+        found.append(key)
+        if is_dataclass(hints[field.name]):
+            found += schema_keys(hints[field.name], f"{key}.")
+    return found
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; lists are leaves."""
+    if not isinstance(tree, dict) or not tree:
+        return {prefix.removesuffix("."): tree}
+    return {k: v for name, sub in tree.items() for k, v in flatten(sub, f"{prefix}{name}.").items()}
+
+
+def select(tree: dict[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
+    """The flat entries of `tree` whose key is one of `prefixes` or lies under one."""
+    wanted = tuple(prefixes)
+    flat = flatten(tree)
+    return {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in wanted)}
+
+
+def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The one choice that `word` was probably meant to be."""
+    close = get_close_matches(word, list(choices), n=1, cutoff=cutoff)
+    return close[0] if close else None
+
+
+def nearest_keys(key: str, choices: Iterable[str] | None = None) -> list[str]:
+    """Up to three valid keys: those that end alike first, closest first."""
+    known = list(choices) if choices is not None else [*schema_keys(), "experiment"]
+    leaf = key.rpartition(".")[2]
+    same_leaf = [k for k in known if k.rpartition(".")[2] == leaf and "." in k]
+    if same_leaf:
+        same_leaf.sort(key=lambda k: -SequenceMatcher(None, key, k).ratio())
+        return same_leaf[: 1 if "." in key else 3]
+    close = get_close_matches(key, known, n=1, cutoff=0.7)
+    return close or _close_leaves(leaf, known)
+
+
+def _close_leaves(leaf: str, known: list[str]) -> list[str]:
+    best = nearest(leaf, {k.rpartition(".")[2] for k in known})
+    return [k for k in known if k.rpartition(".")[2] == best][:3] if best else []
+
+
+def did_you_mean(suggestions: list[str]) -> str:
+    """The tail of an error line; empty when nothing is near."""
+    return f": did you mean {' or '.join(suggestions)}?" if suggestions else ""

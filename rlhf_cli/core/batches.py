@@ -1,0 +1,111 @@
+"""What the rooms hand each other: tensors that belong together, under the names they keep.
+
+No computation lives here beyond moving, choosing rows and cutting columns that are all pads.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+def _on(batch, device):
+    tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    moved = {name: x.to(device) for name, x in tensors.items() if isinstance(x, Tensor)}
+    return replace(batch, **moved)
+
+
+@dataclass(slots=True, kw_only=True)
+class SFTBatch:
+    """Token t is predicted from those before it where loss_mask[:, t] is True.
+
+    tokens, mask, loss_mask, positions (B, T). packed: a row holds several texts one after the
+    other; positions restart at 0 at each, and no text may attend to another.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    loss_mask: Tensor
+    positions: Tensor
+    packed: bool
+
+    def to(self, device) -> "SFTBatch":
+        return _on(self, device)
+
+
+@dataclass(slots=True, kw_only=True)
+class PreferenceBatch:
+    """Each completion is a row once; all pairs of a prompt are here and share its weight (IG 3.5).
+
+    tokens, mask (N, T) right padded . lengths (N,) response tokens . pairs (M, 2) rows of winner
+    and loser . targets (M,) 1.0, or 0.5 for a tie . weights (M,) = 1/C(K, 2) . prompt_of (N,)
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    lengths: Tensor
+    pairs: Tensor
+    targets: Tensor
+    weights: Tensor
+    prompt_of: Tensor
+    num_prompts: int
+
+    def to(self, device) -> "PreferenceBatch":
+        return _on(self, device)
+
+
+@dataclass(slots=True, kw_only=True)
+class PromptBatch:
+    """Prompts to answer. tokens, mask (B, P) left padded . index: place of each in its data set."""
+
+    tokens: Tensor
+    mask: Tensor
+    index: list[int]
+
+    def to(self, device) -> "PromptBatch":
+        return _on(self, device)
+
+
+@dataclass(slots=True, kw_only=True)
+class Rollout:
+    """What the policy wrote and what was thought of it when it was sampled.
+
+    prompts, prompt_mask (B, P) left padded . responses, response_mask (B, R) right padded .
+    logprobs, ref_logprobs, values (B, R) . scores (B,) . finished (B,) bool
+    """
+
+    prompts: Tensor
+    prompt_mask: Tensor
+    responses: Tensor
+    response_mask: Tensor
+    logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor
+    scores: Tensor
+    finished: Tensor
+
+    def to(self, device) -> "Rollout":
+        return _on(self, device)
+
+    def select(self, index: Tensor) -> "Rollout":
+        """The rows of `index` (long or bool), in its order, columns untouched."""
+        return Rollout(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def trim(self) -> "Rollout":
+        """Without the columns in which every row is a pad: left of prompts, right of responses."""
+        start = int((~self.prompt_mask.any(dim=0)).long().cumprod(dim=0).sum())
+        used = self.response_mask.any(dim=0)
+        stop = used.shape[0] - int((~used.flip(0)).long().cumprod(dim=0).sum())
+        names = ("responses", "response_mask", "logprobs", "ref_logprobs", "values")
+        return replace(
+            self,
+            prompts=self.prompts[:, start:],
+            prompt_mask=self.prompt_mask[:, start:],
+            **{name: getattr(self, name)[:, :stop] for name in names},
+        )
+
+
+def join(rollouts: list[Rollout]) -> Rollout:
+    """One rollout of all rows, in order; all must have the same P and the same R."""
+    names = [f.name for f in fields(Rollout)]
+    return Rollout(**{name: torch.cat([getattr(r, name) for r in rollouts]) for name in names})

@@ -1,0 +1,148 @@
+"""What measurements say, with their uncertainty: intervals, accuracies, calibration, best-of-n."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+MANY = 200  # degrees of freedom from which Student's quantile is taken from its expansion
+
+
+def _student_mass(t: float, dof: int) -> float:
+    """P(|T| < t), exact for whole degrees of freedom (Abramowitz & Stegun 26.7.3, 26.7.4)."""
+    angle = math.atan(t / math.sqrt(dof))
+    term, total, odd = 1.0, 0.0, dof % 2
+    for k in range(dof // 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (2 * k + 1 + odd) / (2 * k + 2 + odd)
+    if not odd:
+        return math.sin(angle) * total
+    return 2 / math.pi * (angle + math.sin(angle) * math.cos(angle) * total)
+
+
+def _student_quantile(confidence: float, dof: int) -> float:
+    """The t with P(|T| < t) = confidence."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    if dof >= MANY:  # Abramowitz & Stegun 26.7.5
+        return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
+    low, high = 0.0, 1.0
+    while _student_mass(high, dof) < confidence:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_mass(middle, dof) < confidence else (low, middle)
+    return high
+
+
+def mean_interval(x: Tensor, confidence: float = 0.95) -> tuple[float, float, float]:
+    """Mean and its Student interval, which holds the truth with `confidence` for normal x.
+
+    x (n,) -> mean, low, high; one observation alone says nothing: (x, -inf, inf)
+    """
+    n, x = x.numel(), x.double()
+    if n == 0:
+        raise ValueError("mean_interval of no observations")
+    mean = x.mean().item()
+    if n == 1:
+        return mean, -math.inf, math.inf
+    half = _student_quantile(confidence, n - 1) * x.std().item() / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+def wilson_interval(
+    successes: float, n: int, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Share of successes and its Wilson score interval, which never leaves [0, 1].
+
+    -> share, low, high. A tie may count as half a success.
+    """
+    if n <= 0 or not 0 <= successes <= n:
+        raise ValueError(f"wilson_interval of {successes} successes in {n} trials")
+    z, share = NormalDist().inv_cdf((1 + confidence) / 2), successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's r, in [-1, 1]; nan when either is constant. x, y (n,)"""
+    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
+    scale = x.norm() * y.norm()
+    return (x @ y / scale).clamp(-1, 1).item() if scale > 0 else math.nan
+
+
+def pair_accuracy(scores: Tensor, pairs: Tensor) -> float:
+    """Share of pairs whose winner scores strictly higher: a tie is wrong (N+ reward.py:410).
+
+    scores (N,) . pairs (M, 2) winner, loser
+    """
+    return (scores[pairs[:, 0]] > scores[pairs[:, 1]]).double().mean().item()
+
+
+@dataclass(slots=True, kw_only=True)
+class CalibrationRow:
+    """Predictions in [low, high): how many, what they promised, what happened."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+def calibration(
+    prob: Tensor, outcome: Tensor, bins: int = 10
+) -> tuple[list[CalibrationRow], float]:
+    """Bins of [0, 1] that are not empty, and ECE = sum of count/n |accuracy - confidence|.
+
+    prob (n,) in [0, 1] . outcome (n,) 0, 1 or a share
+    """
+    prob, outcome = prob.double(), outcome.double()
+    place = (prob * bins).long().clamp(0, bins - 1)
+    rows = []
+    for i in place.unique().tolist():
+        inside = place == i
+        promised, seen = prob[inside].mean().item(), outcome[inside].mean().item()
+        rows.append(
+            CalibrationRow(
+                low=i / bins,
+                high=(i + 1) / bins,
+                count=int(inside.sum()),
+                confidence=promised,
+                accuracy=seen,
+            )
+        )
+    gaps = sum(row.count * abs(row.accuracy - row.confidence) for row in rows)
+    return rows, gaps / prob.numel()
+
+
+def bon_kl(n: int) -> float:
+    """KL in nats of best-of-n to its base: exact without ties, else an upper bound (2401.01879)."""
+    return math.log(n) - (n - 1) / n
+
+
+def best_of_n_estimate(proxy: Tensor, gold: Tensor, n: int) -> float:
+    """Expected gold of the best of n by proxy, averaged over all n-subsets of the N samples.
+
+    Sum over i of C(i-1, n-1)/C(N, n) gold_(i), samples sorted by proxy (2112.09332 App. I); tied
+    samples share their gold, so their order is of no account. proxy, gold (N,)
+    """
+    total = proxy.numel()
+    if not 1 <= n <= total:
+        raise ValueError(f"best of n={n} from {total} samples: n must lie in [1, {total}]")
+    _, group, counts = proxy.unique(return_inverse=True, return_counts=True)
+    shared = torch.zeros(len(counts), dtype=torch.double, device=gold.device)
+    shared = shared.index_add(0, group, gold.double()) / counts
+    ranked = shared.repeat_interleave(counts).tolist()
+    subsets = math.comb(total, n)
+    return sum(math.comb(i, n - 1) / subsets * g for i, g in enumerate(ranked))
+
+
+@torch.no_grad()
+def ema_update_(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
+    """average <- decay * average + (1 - decay) * current in place, tensor by tensor (IG: 0.992)."""
+    for mean, new in zip(average, current, strict=True):
+        mean.lerp_(new.to(mean.dtype), 1 - decay)

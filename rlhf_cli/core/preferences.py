@@ -1,0 +1,98 @@
+"""How likely a comparison is under the scores, and the reward model's loss.
+
+A pair is (winner, loser), rows of `scores`; its target is 1.0, or 0.5 when it is a tie. Every form
+depends on score differences only, so a constant added to all scores changes nothing (but the
+centering term, whose purpose that is).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+BINARY = ("drop", "soft")
+
+
+def _log_or_never(x: float) -> float:
+    return math.log(x) if x > 0 else -math.inf
+
+
+def _rao_kupper(gap: Tensor, theta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """p = e^score: win p_w/(p_w + theta p_l), tie (theta^2 - 1) win lose; theta 1 is BT."""
+    if theta < 1:
+        raise ValueError(f"tie_param={theta}: theta of Rao-Kupper is at least 1")
+    win, lose = logsigmoid(gap - math.log(theta)), logsigmoid(-gap - math.log(theta))
+    return win, _log_or_never(theta**2 - 1) + win + lose, lose
+
+
+def _davidson(gap: Tensor, nu: float) -> tuple[Tensor, Tensor, Tensor]:
+    """win : tie : lose = p_w : nu sqrt(p_w p_l) : p_l; nu 0 is BT."""
+    if nu < 0:
+        raise ValueError(f"tie_param={nu}: nu of Davidson is at least 0")
+    tie = torch.full_like(gap, _log_or_never(nu))
+    return tuple(torch.stack((gap / 2, tie, -gap / 2)).log_softmax(0))
+
+
+def _outcomes(gap: Tensor, ties: str, tie_param: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of win, tie and lose at each score gap (M,)."""
+    if ties in BINARY:
+        return logsigmoid(gap), torch.full_like(gap, -math.inf), logsigmoid(-gap)
+    if ties == "rao_kupper":
+        return _rao_kupper(gap, tie_param)
+    if ties == "davidson":
+        return _davidson(gap, tie_param)
+    raise ValueError(f"ties={ties!r} is none of drop, soft, rao_kupper, davidson")
+
+
+def pair_probabilities(scores: Tensor, pairs: Tensor, *, ties: str, tie_param: float) -> Tensor:
+    """Probabilities that the first of each pair wins, ties, loses; they sum to 1.
+
+    scores (N,) . pairs (M, 2) -> (M, 3); under drop and soft (Bradley-Terry) a tie has 0
+    """
+    gap = scores[pairs[:, 0]] - scores[pairs[:, 1]]
+    return torch.stack(_outcomes(gap, ties, tie_param), dim=1).exp()
+
+
+def _binary_losses(
+    gap: Tensor, targets: Tensor, *, margin: float, label_smoothing: float
+) -> Tensor:
+    """Cross-entropy of sigmoid(gap - margin) to the smoothed target; a tie has no margin."""
+    gap = gap - margin * (2 * targets - 1)
+    win = targets * (1 - label_smoothing) + (1 - targets) * label_smoothing
+    return -(win * logsigmoid(gap) + (1 - win) * logsigmoid(-gap))
+
+
+def preference_loss(
+    scores: Tensor,
+    pairs: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    *,
+    num_prompts: int | Tensor,
+    ties: str,
+    tie_param: float,
+    margin: float,
+    label_smoothing: float,
+    center_coef: float,
+) -> Tensor:
+    """Sum of weights * pair loss / num_prompts: with weights 1/C(K, 2) every prompt counts the same
+    whatever its K (IG Eq. 1). num_prompts counts those of the whole optimizer step.
+
+    ties: drop (a tied pair costs nothing, the divisor stays C(K, 2)) | soft (cross-entropy to 1/2)
+    | rao_kupper | davidson (ties modelled; margin and label_smoothing must be 0).
+    center_coef adds coef * (winner + loser)^2 per pair (2312.09244).
+    scores (N,) . pairs (M, 2) . targets, weights (M,) -> scalar
+    """
+    winner, loser = scores[pairs[:, 0]], scores[pairs[:, 1]]
+    gap, tied = winner - loser, targets == 0.5
+    if ties in BINARY:
+        losses = _binary_losses(gap, targets, margin=margin, label_smoothing=label_smoothing)
+    elif margin or label_smoothing:
+        raise ValueError(f"ties={ties} models ties itself: margin and label_smoothing must be 0")
+    else:
+        win, tie, _ = _outcomes(gap, ties, tie_param)
+        losses = -torch.where(tied, tie, win)
+    losses = losses + center_coef * (winner + loser).square()
+    kept = ~tied if ties == "drop" else torch.ones_like(tied)
+    return torch.where(kept, weights * losses, 0.0).sum() / num_prompts

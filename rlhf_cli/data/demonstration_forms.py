@@ -1,0 +1,62 @@
+"""Rows that show what to say -> Demonstration, one function for each published form."""
+
+from rlhf_cli.data.comparison_forms import of_two
+from rlhf_cli.data.dialogue import conversation, text_of
+from rlhf_cli.data.fields import (
+    RESPONSES,
+    TEXTS,
+    Fields,
+    prompt_messages,
+    with_system,
+)
+from rlhf_cli.data.records import Demonstration, LeftOut, Message, Origin, RowError
+
+
+def messages(row: Fields, origin: Origin) -> Demonstration:
+    """A list of {role, content}; content may be a list of typed parts."""
+    said = with_system(conversation(row["messages"], "messages"), row)
+    return Demonstration(said, origin)
+
+
+def sharegpt(row: Fields, origin: Origin) -> Demonstration:
+    """A list of {from, value}, with tools as a JSON text beside it."""
+    said = with_system(conversation(row["conversations"], "conversations"), row)
+    return Demonstration(said, origin)
+
+
+def labelled(row: Fields, origin: Origin) -> Demonstration:
+    """A conversation judged good or bad as a whole (KTO); only the good are to be imitated."""
+    if row["label"] in (False, 0):
+        raise LeftOut("labelled as a bad response")
+    return messages(row, origin)
+
+
+def from_pair(row: Fields, origin: Origin) -> Demonstration:
+    """The chosen side of a comparison."""
+    pair = of_two(row, origin)
+    return Demonstration((*pair.prompt, Message("assistant", pair.responses[0])), origin)
+
+
+def prompt_response(row: Fields, origin: Origin) -> Demonstration:
+    """A prompt and its response under any of their usual names, alpaca's input included."""
+    name, response = row.take(RESPONSES)
+    text = text_of(response, name)
+    return Demonstration((*prompt_messages(row), Message("assistant", text)), origin)
+
+
+def self_instruct(row: Fields, origin: Origin) -> list[Demonstration]:
+    """An instruction with several instances of input and output (self-instruct)."""
+    return [_instance(row, instance, origin) for instance in row["instances"]]
+
+
+def _instance(row: Fields, instance: dict, origin: Origin) -> Demonstration:
+    one = Fields({"instruction": row["instruction"], **instance}, frozenset())
+    return prompt_response(one, origin)
+
+
+def text(row: Fields, origin: Origin) -> Demonstration:
+    """Raw text, all of it supervised."""
+    name, value = row.take(TEXTS)
+    if not isinstance(value, str):
+        raise RowError("not a string", f"{name} is {type(value).__name__}")
+    return Demonstration((Message("text", value),), origin)

@@ -1,0 +1,134 @@
+"""Messages out of every shape a conversation is stored in. Which key holds it, forms know."""
+
+import json
+import re
+from typing import Any
+
+from rlhf_cli.data.records import Message, RowError
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+    "ipython": "tool",
+}
+TURN = re.compile(r"\n\n(Human|Assistant|System):")
+INLINE = re.compile(r"\b(?:Human|Assistant): ")
+
+
+def text_of(value: Any, what: str) -> str:
+    """The text of a field, without surrounding space; refuses all that is not a string."""
+    if not isinstance(value, str):
+        raise RowError("not a string", f"{what} is {_kind(value)}")
+    return value.strip()
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else type(value).__name__
+
+
+def is_transcript(text: Any) -> bool:
+    """Whether a text is a whole dialogue written with Human: and Assistant: (HH-RLHF)."""
+    return isinstance(text, str) and re.match(r"\s*Human:", text) is not None
+
+
+def transcript(text: str) -> tuple[Message, ...]:
+    """The turns of a dialogue marked by role words at the start of a paragraph.
+
+    A role word within a paragraph is part of its text: HH-RLHF has dozens of those.
+    """
+    parts = TURN.split("\n\n" + text.strip())
+    return tuple(
+        Message(ROLES[role.lower()], content.strip())
+        for role, content in zip(parts[1::2], parts[2::2], strict=True)
+    )
+
+
+def has_inline_role(messages: tuple[Message, ...]) -> bool:
+    """A role word inside a turn, as where two turns of HH-RLHF were joined."""
+    return any(INLINE.search(message.content) for message in messages)
+
+
+def conversation(value: Any, what: str) -> tuple[Message, ...]:
+    """A list of {role, content} or {from, value} objects, or of strings that take turns."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise RowError("not a list of messages", f"{what} is {_kind(value)}")
+    return tuple(_message(item, turn, what) for turn, item in enumerate(value))
+
+
+def _message(item: Any, turn: int, what: str) -> Message:
+    if isinstance(item, str):
+        return Message(("user", "assistant")[turn % 2], item.strip())
+    if not isinstance(item, dict):
+        raise RowError("not a message", f"{what}[{turn}] is {_kind(item)}")
+    named = _first(item, ("role", "from"))
+    role = ROLES.get(str(named).lower()) if named is not None else "user"
+    if role is None:
+        raise RowError("unknown role", f"{named!r} in {what}[{turn}]; known: {', '.join(ROLES)}")
+    where = f"{what}[{turn}]"
+    supervised = role != "assistant" or _supervised(item, where)
+    return Message(role, _content(item, where), supervised)
+
+
+def _first(item: dict, keys: tuple[str, ...]) -> Any:
+    return next((item[key] for key in keys if item.get(key) is not None), None)
+
+
+def _content(item: dict, where: str) -> str:
+    content = _first(item, ("content", "value", "text"))
+    calls = item.get("tool_calls") or item.get("function_call")
+    if content is None and calls:
+        return json.dumps(calls, ensure_ascii=False)
+    if isinstance(content, list):
+        return "".join(_part(part, where) for part in content).strip()
+    return text_of(content, where)
+
+
+def _part(part: Any, where: str) -> str:
+    """The text of a typed part; an image or a sound has none."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        raise RowError("not a message", f"{where} has a part that is {_kind(part)}")
+    if part.get("type", "text") != "text":
+        raise RowError("a part that is not text", f"{part['type']!r} in {where}")
+    text = _first(part, ("text", "value", "content"))
+    if not isinstance(text, str):
+        raise RowError("not a string", f"{where} has a text part that is {_kind(text)}")
+    return text
+
+
+def _supervised(item: dict, where: str) -> bool:
+    weight = _first(item, ("loss_weight", "weight"))
+    if weight not in (None, 0, 1):
+        raise RowError("a loss weight that is neither 0 nor 1", f"{weight!r} in {where}")
+    return weight != 0
+
+
+def split_last(messages: tuple[Message, ...], what: str) -> tuple[tuple[Message, ...], str]:
+    """(what came before, text of the last assistant turn)."""
+    if not messages or messages[-1].role != "assistant":
+        last = messages[-1].role if messages else "nothing"
+        raise RowError("no assistant turn at the end", f"{what} ends with {last}")
+    return messages[:-1], messages[-1].content
+
+
+def before_answer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The conversation up to where an assistant is to speak: trailing assistant turns cut."""
+    end = len(messages)
+    while end and messages[end - 1].role == "assistant":
+        end -= 1
+    return messages[:end]

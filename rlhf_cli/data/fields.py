@@ -1,0 +1,122 @@
+"""The fields of a row under the names that data sets give them, and a note of which were read."""
+
+import json
+import re
+from typing import Any
+
+from rlhf_cli.config.schema import Source
+from rlhf_cli.data.dialogue import conversation, is_transcript, text_of, transcript
+from rlhf_cli.data.records import Message, RowError
+
+PROMPTS = ("prompt", "question", "query", "instruction", "inputs", "input", "post", "Question")
+RESPONSES = ("response", "completion", "answer", "output", "targets", "target", "summary")
+TEXTS = ("text", "content", "story", "document")
+SYSTEMS = ("system", "system_prompt")
+FIELDS = (
+    "prompt", "messages", "system", "context", "input", "response", "chosen", "rejected",
+    "responses", "rank", "pairs", "scores", "label", "text", "turns",
+)  # fmt: skip
+HIDES = {  # a mapped field wins over the other names of the same thing
+    "prompt": ("messages", "conversations", "turns", *PROMPTS),
+    "response": RESPONSES,
+    "text": TEXTS,
+}
+NO_INPUT = re.compile(r"[\s<(\[]*(no\s*-?input|none|n/?a)[\s>)\].]*", re.IGNORECASE)
+
+
+class Fields(dict):
+    """A row that remembers which of its keys were read, and what was changed in reading them."""
+
+    __slots__ = ("mapped", "notes", "read")
+
+    def __init__(self, row: dict, mapped: frozenset[str]):
+        super().__init__(row)
+        self.mapped = mapped
+        self.read: set[str] = set()
+        self.notes: list[str] = []
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401  # reading counts
+
+    def take(self, names: tuple[str, ...]) -> tuple[str, Any] | None:
+        """The first of these keys that the row has, with its value."""
+        name = next((name for name in names if name in self), None)
+        return None if name is None else (name, self[name])
+
+
+def rename(row: dict, source: Source) -> Fields:
+    """The row with its columns under this project's names; a dotted name reaches inside."""
+    if not source.columns:
+        return Fields(row, frozenset())
+    taken = {name: _reach(row, column, name) for name, column in source.columns.items()}
+    roots = {str(column).split(".")[0] for column in source.columns.values()} | set(taken)
+    hidden = roots | {other for name in taken for other in HIDES.get(name, ())}
+    rest = {key: value for key, value in row.items() if key not in hidden}
+    return Fields(rest | taken, frozenset(taken))
+
+
+def _reach(row: dict, column: str, name: str) -> Any:
+    value: Any = row
+    for key in [column] if column in row else str(column).split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise RowError(
+                "missing column",
+                f"{column!r}, which columns gives for {name!r}, is not among {found(row)}",
+            )
+        value = value[key]
+    return value
+
+
+def found(row: dict) -> str:
+    """The keys of a row, for a message."""
+    keys = ", ".join(str(key) for key in list(row)[:12])
+    return keys + (", ..." if len(row) > 12 else "")
+
+
+def prompt_messages(row: Fields) -> tuple[Message, ...]:
+    """The prompt of a row: a transcript, a list of messages, or one text of the user."""
+    if "messages" in row:
+        return conversation(row["messages"], "messages")
+    named = row.take(PROMPTS)
+    if named is None:
+        raise RowError("missing column", f"no prompt: none of {', '.join(PROMPTS)} in {found(row)}")
+    name, value = named
+    if isinstance(value, list):
+        return conversation(value, name)
+    if is_transcript(value):
+        return with_system(transcript(value), row)
+    text = text_of(value, name)
+    if not text:
+        raise RowError("empty prompt", name)
+    return with_system((Message("user", with_context(text, name, row)),), row)
+
+
+def with_context(text: str, name: str, row: Fields) -> str:
+    """The prompt with an instruction's input after it, or with a mapped context before it."""
+    if "input" in row and name != "input" and (name == "instruction" or "input" in row.mapped):
+        given = text_of(row["input"] or "", "input")
+        if NO_INPUT.fullmatch(given):
+            row.notes.append("an input that says there is none, taken as empty")
+        elif given:
+            text = f"{text}\n\n{given}"
+    if "context" in row.mapped:
+        text = f"{text_of(row['context'], 'context')}\n\n{text}"
+    return text
+
+
+def with_system(messages: tuple[Message, ...], row: Fields) -> tuple[Message, ...]:
+    """The messages after the row's own system text and the tools it offers, where it has them."""
+    named = row.take(SYSTEMS)
+    parts = [text_of(named[1], named[0])] if named and named[1] is not None else []
+    if row.get("tools"):
+        tools = row["tools"]
+        tools = tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)
+        parts += [] if tools.strip() in ("[]", "{}") else [f"Tools: {tools.strip()}"]
+    if messages and messages[0].role == "system":
+        parts, messages = [messages[0].content, *parts], messages[1:]
+    system = "\n\n".join(part for part in parts if part)
+    return ((Message("system", system),) if system else ()) + messages

@@ -1,0 +1,200 @@
+"""The table of forms: which keys show a form, and what it gives for each role."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf_cli.config.schema import Source
+from rlhf_cli.data import comparison_forms as ranked
+from rlhf_cli.data import demonstration_forms as shown
+from rlhf_cli.data import prompt_forms as asked
+from rlhf_cli.data.fields import FIELDS, PROMPTS, RESPONSES, TEXTS, Fields, found, rename
+from rlhf_cli.data.records import BadRow, DataError, Origin, Record, RowError
+
+Parse = Callable[[Fields, Origin], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A form is recognised when a row has one key of each group of `keys`."""
+
+    name: str
+    keys: tuple[tuple[str, ...], ...]
+    demonstration: Parse | None = None
+    comparison: Parse | None = None
+    prompt: Parse | None = None
+
+    def fits(self, row: Fields) -> bool:
+        return all(any(key in row for key in group) for group in self.keys)
+
+
+def _keys(*names: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((name,) for name in names)
+
+
+# The first form that fits wins, so the particular stand before the general.
+FORMS = (
+    Form(
+        name="oasst",
+        keys=_keys("message_tree_id", "prompt"),
+        comparison=ranked.tree,
+        prompt=asked.root,
+    ),
+    Form(
+        name="qa_feedback",
+        keys=_keys("question", "prediction 1", "prediction 2", "preference"),
+        comparison=ranked.qa_feedback,
+        prompt=asked.alone,
+    ),
+    Form(
+        name="summarize",
+        keys=_keys("info", "summaries", "choice"),
+        comparison=ranked.summarize,
+        prompt=asked.from_comparison(ranked.summarize),
+    ),
+    Form(
+        name="webgpt",
+        keys=_keys("question", "answer_0", "answer_1", "score_0", "score_1"),
+        comparison=ranked.webgpt,
+        prompt=asked.from_comparison(ranked.webgpt),
+    ),
+    Form(
+        name="shp",
+        keys=_keys("history", "human_ref_A", "human_ref_B", "labels"),
+        comparison=ranked.shp,
+        prompt=asked.from_comparison(ranked.shp),
+    ),
+    Form(
+        name="nectar",
+        keys=_keys("prompt", "answers"),
+        comparison=ranked.nectar,
+        prompt=asked.from_comparison(ranked.nectar),
+    ),
+    Form(
+        name="kwise",
+        keys=(("responses",), ("rank", "pairs", "scores")),
+        comparison=ranked.of_many,
+        prompt=asked.alone,
+    ),
+    Form(
+        name="ultrafeedback",
+        keys=_keys("instruction", "completions"),
+        comparison=ranked.ultrafeedback,
+        prompt=asked.alone,
+    ),
+    Form(
+        name="pair",
+        keys=_keys("chosen", "rejected"),
+        demonstration=shown.from_pair,
+        comparison=ranked.of_two,
+        prompt=asked.from_comparison(ranked.of_two),
+    ),
+    Form(
+        name="labelled",
+        keys=_keys("messages", "label"),
+        demonstration=shown.labelled,
+        comparison=ranked.labelled,
+        prompt=asked.messages,
+    ),
+    Form(
+        name="messages",
+        keys=_keys("messages"),
+        demonstration=shown.messages,
+        prompt=asked.messages,
+    ),
+    Form(
+        name="sharegpt",
+        keys=_keys("conversations"),
+        demonstration=shown.sharegpt,
+        prompt=asked.sharegpt,
+    ),
+    Form(name="turns", keys=_keys("turns"), prompt=asked.turns),
+    Form(
+        name="self_instruct",
+        keys=_keys("instruction", "instances"),
+        demonstration=shown.self_instruct,
+        prompt=asked.self_instruct,
+    ),
+    Form(
+        name="alpaca",
+        keys=(("instruction",), ("output", "response")),
+        demonstration=shown.prompt_response,
+        prompt=asked.alone,
+    ),
+    Form(
+        name="prompt_response",
+        keys=(PROMPTS, RESPONSES),
+        demonstration=shown.prompt_response,
+        prompt=asked.alone,
+    ),
+    Form(name="prompt", keys=(PROMPTS,), prompt=asked.alone),
+    Form(name="text", keys=(TEXTS,), demonstration=shown.text, prompt=asked.text),
+)
+BY_NAME = {form.name: form for form in FORMS}
+ALIASES = {"hh": "pair", "prompt_completion": "prompt_response"}
+PARSER = {
+    "demonstrations": "demonstration",
+    "pretraining": "demonstration",
+    "comparisons": "comparison",
+    "prompts": "prompt",
+}
+
+
+def format_names() -> list[str]:
+    """Every name `format` may have."""
+    return ["auto", *BY_NAME, *ALIASES]
+
+
+def check_format(source: Source, role: str) -> None:
+    """Refuse a format that is unknown, or that has nothing to give for this role."""
+    name = ALIASES.get(source.format, source.format)
+    if name == "auto":
+        return
+    if name not in BY_NAME:
+        raise DataError(
+            f"format={source.format} of source {source.path} is not one of "
+            + ", ".join(format_names())
+        )
+    if getattr(BY_NAME[name], PARSER[role]) is None:
+        fitting = [f.name for f in FORMS if getattr(f, PARSER[role]) is not None]
+        raise DataError(
+            f"format={source.format} of source {source.path} holds no {role}; "
+            f"for {role}: auto, {', '.join(fitting)}"
+        )
+
+
+def convert(
+    row: dict, origin: Origin, source: Source, role: str
+) -> tuple[list[Record | BadRow], Fields]:
+    """(the records of a row or the bad parts of it, the row with its notes and what was read).
+
+    A row that is bad as a whole is a RowError.
+    """
+    fields = rename(row, source)
+    parse = _parser(fields, source, role)
+    try:
+        result = parse(fields, origin)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RowError("a row of unexpected shape", f"{type(error).__name__}: {error}") from error
+    return (result if isinstance(result, list) else [result]), fields
+
+
+def _parser(row: Fields, source: Source, role: str) -> Parse:
+    name = ALIASES.get(source.format, source.format)
+    for form in FORMS if name == "auto" else (BY_NAME[name],):
+        parse = getattr(form, PARSER[role])
+        if parse is not None and form.fits(row):
+            return parse
+    raise RowError("missing column", _unknown(row, name, role))
+
+
+def _unknown(row: Fields, name: str, role: str) -> str:
+    if name != "auto":
+        groups = ", ".join("|".join(group) for group in BY_NAME[name].keys)
+        wanted = f"format {name} needs {groups}"
+    else:
+        wanted = f"no known form of {role} has these columns"
+    return (
+        f"{wanted}; found {found(row)}. Name them in data.{role}[].columns: "
+        f"{{<{'|'.join(FIELDS)}>: <your column>}}"
+    )

@@ -1,0 +1,103 @@
+"""The good records of one source, with every other row counted in the report. No tensors."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from rlhf_cli.config.schema import Config, Source
+from rlhf_cli.data.check import check, notes_on, without_end_marks
+from rlhf_cli.data.formats import check_format, convert
+from rlhf_cli.data.records import (
+    BadRow,
+    Comparison,
+    DataError,
+    Demonstration,
+    Message,
+    Record,
+    RowError,
+)
+from rlhf_cli.data.report import Report
+from rlhf_cli.data.sources import rows
+
+ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
+WORLD = "world:"
+
+
+def label(source: Source) -> str:
+    """How a source is called in reports and hashes."""
+    parts = (source.path, source.config, source.data_dir, source.split)
+    return ":".join(part for part in parts if part)
+
+
+def gather(cfg: Config, source: Source, role: str, report: Report) -> list[Record]:
+    """The records of a source that keep the laws; all others are counted."""
+    kept = []
+    for record in _read(cfg, source, role, report):
+        try:
+            if isinstance(record, BadRow):
+                raise RowError(record.reason, record.detail)
+            cleaned = _clean(record, report)
+            check(cleaned, ties=cfg.rm.ties)
+        except RowError as error:
+            report.reject(record.origin, error)
+            continue
+        report.notes.update(notes_on(cleaned))
+        report.num_kept += 1
+        kept.append(cleaned)
+    return kept
+
+
+def _read(cfg: Config, source: Source, role: str, report: Report) -> Iterator[Record | BadRow]:
+    if source.path.startswith(WORLD):
+        yield from _world(cfg, source, role, report)
+        return
+    check_format(source, role)
+    told = False
+    for origin, row in rows(source):
+        report.rows[label(source)] += 1
+        try:
+            if isinstance(row, RowError):
+                raise row
+            records, fields = convert(row, origin, source, role)
+        except RowError as error:
+            report.reject(origin, error)
+            continue
+        report.notes.update(fields.notes)
+        unread = [str(key) for key in fields if key not in fields.read]
+        if unread and not told:
+            report.notes[f"columns of {label(source)} not used: {', '.join(unread)}"] = 1
+        told = True
+        yield from records
+
+
+def _world(cfg: Config, source: Source, role: str, report: Report):
+    from rlhf_cli.data.world.generate import generate
+
+    named = source.path.removeprefix(WORLD)
+    if named not in ROLES:
+        raise DataError(f"{source.path} is not one of {', '.join(WORLD + r for r in ROLES)}")
+    if named != role:
+        raise DataError(f"{source.path} stands under data.{role}; it belongs under data.{named}")
+    for record in generate(named, world=cfg.world, seed=cfg.seed)[: source.limit]:
+        report.rows[source.path] += 1
+        yield record
+
+
+def _clean(record: Record, report: Report) -> Record:
+    """Literal end-of-text marks cut from what an assistant says: the renderer adds the real one."""
+    if isinstance(record, Comparison):
+        said = tuple(without_end_marks(text) for text in record.responses)
+        changed = replace(record, responses=said) if said != record.responses else record
+    elif isinstance(record, Demonstration):
+        messages = tuple(map(_without_mark, record.messages))
+        changed = replace(record, messages=messages) if messages != record.messages else record
+    else:
+        return record
+    if changed is not record:
+        report.notes["end-of-text mark written in the text, removed"] += 1
+    return changed
+
+
+def _without_mark(message: Message) -> Message:
+    if message.role != "assistant":
+        return message
+    return replace(message, content=without_end_marks(message.content))

@@ -1,0 +1,113 @@
+"""From the configuration to records: read, check, count, hold out. No tensors, no tokenizer."""
+
+from dataclasses import replace
+
+from rlhf_cli.config.schema import Config, Source
+from rlhf_cli.data.encode import encode_sides
+from rlhf_cli.data.gather import ROLES, WORLD, gather, label
+from rlhf_cli.data.records import DataError, Prompt
+from rlhf_cli.data.renderer import Renderer
+from rlhf_cli.data.report import Loaded, Report
+from rlhf_cli.data.sides import Pool, mixed, sides
+from rlhf_cli.data.sources import source_hash
+from rlhf_cli.data.split import leak_check, opening
+
+
+def load(cfg: Config, role: str) -> Loaded:
+    """The records of `role`, split; refuses when too many rows are bad or a side is empty."""
+    loaded = survey(cfg, role)
+    loaded.report.enforce()
+    return loaded
+
+
+def survey(cfg: Config, role: str) -> Loaded:
+    """As `load`, but what is wrong as a whole is only written into the report."""
+    sources, read_as = _sources(cfg, role)
+    report = Report(role=role, strict=cfg.data.strict, max_bad_fraction=cfg.data.max_bad_fraction)
+    pools = [Pool(source=s, records=gather(cfg, s, read_as, report)) for s in sources]
+    if read_as != role:
+        _keep_prompts(pools, report)
+    if role == "pretraining":
+        train, held = mixed(pools, seed=cfg.seed, report=report), []
+    else:
+        train, held = sides(
+            pools,
+            named=_named_openings(cfg),
+            eval_fraction=cfg.data.eval_fraction,
+            seed=cfg.seed,
+            report=report,
+        )
+    report.num_train, report.num_eval = len(train), len(held)
+    return Loaded(train=train, eval=held, report=report, hashes=source_hashes(cfg, role))
+
+
+def _named_openings(cfg: Config) -> set[str]:
+    """The openings of every source marked eval, whatever its role."""
+    found = set()
+    for role in ROLES:
+        for source in getattr(cfg.data, role):
+            if source.eval:
+                records = gather(cfg, source, role, Report(role=role))
+                found.update(opening(record) for record in records)
+    return found
+
+
+def check_all(cfg: Config, renderer: Renderer | None = None) -> list[Report]:
+    """A report on every role that has sources, whatever is wrong with it: `rlhf data check`.
+
+    With a renderer the records are tokenised as well, which finds what is too long.
+    """
+    cfg = replace(cfg, data=replace(cfg.data, strict=False))
+    found = {role: _surveyed(cfg, role) for role in ROLES if _sources(cfg, role)[0]}
+    note_leaks(found)
+    for loaded in found.values() if renderer else ():
+        encode_sides(renderer, loaded, cfg.data)
+    return [loaded.report for loaded in found.values()]
+
+
+def _surveyed(cfg: Config, role: str) -> Loaded:
+    try:
+        return survey(cfg, role)
+    except DataError as error:
+        report = Report(role=role, problems=[str(error)])
+        return Loaded(train=[], eval=[], report=report, hashes={})
+
+
+def note_leaks(found: dict[str, Loaded]) -> None:
+    """Write into the reports which held-out questions another role trains on."""
+    leaks = leak_check({role: (loaded.train, loaded.eval) for role, loaded in found.items()})
+    for (trained, evaluated), count in leaks.items():
+        note = f"held-out records whose question data.{trained} trains on (mark eval in both)"
+        found[evaluated].report.notes[note] = count
+
+
+def _sources(cfg: Config, role: str) -> tuple[list[Source], str]:
+    """(sources, the role they are read as); prompts fall back to those of the comparisons."""
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
+    if role == "prompts" and not cfg.data.prompts:
+        return cfg.data.comparisons, "comparisons"
+    return getattr(cfg.data, role), role
+
+
+def source_hashes(cfg: Config, role: str) -> dict[str, str]:
+    """{source: sha256 of what decides its rows}, without torch."""
+    hashes = {}
+    for source in _sources(cfg, role)[0]:
+        if source.path.startswith(WORLD):
+            from rlhf_cli.data.world.generate import settings_hash
+
+            hashes[source.path] = settings_hash(cfg.world, cfg.seed)
+        else:
+            hashes[label(source)] = source_hash(source)
+    return hashes
+
+
+def _keep_prompts(pools: list[Pool], report: Report) -> None:
+    """In place of the comparisons their prompts, each once."""
+    seen: set = set()
+    for pool in pools:
+        prompts = [Prompt(c.prompt, c.origin, c.meta) for c in pool.records]
+        pool.records = [p for p in prompts if not (p.messages in seen or seen.add(p.messages))]
+        if len(pool.records) < len(prompts):
+            report.leave_out("a prompt met before", len(prompts) - len(pool.records))

@@ -1,0 +1,66 @@
+"""Rows that ask -> Prompt, one function for each published form."""
+
+from collections.abc import Callable
+
+from rlhf_cli.data.dialogue import before_answer, conversation, is_transcript, text_of, transcript
+from rlhf_cli.data.fields import TEXTS, Fields, prompt_messages, with_system
+from rlhf_cli.data.records import Comparison, Message, Origin, Prompt, RowError
+
+
+def alone(row: Fields, origin: Origin) -> Prompt:
+    """A prompt column of any name: a text, a transcript or a list of messages."""
+    return Prompt(before_answer(prompt_messages(row)), origin)
+
+
+def messages(row: Fields, origin: Origin) -> Prompt:
+    """A conversation up to the answer that is to be given."""
+    said = with_system(conversation(row["messages"], "messages"), row)
+    return Prompt(before_answer(said), origin)
+
+
+def sharegpt(row: Fields, origin: Origin) -> Prompt:
+    """A conversation of {from, value} up to the answer that is to be given."""
+    said = with_system(conversation(row["conversations"], "conversations"), row)
+    return Prompt(before_answer(said), origin)
+
+
+def turns(row: Fields, origin: Origin) -> Prompt:
+    """The first of several questions; later ones need the answer to the first (MT-bench, arena)."""
+    asked = conversation(row["turns"][:1], "turns")
+    if len(row["turns"]) > 1:
+        row.notes.append("later turns of a prompt left out")
+    return Prompt(asked, origin)
+
+
+def text(row: Fields, origin: Origin) -> Prompt:
+    """A text column as the user's words."""
+    name, value = row.take(TEXTS)
+    if is_transcript(value):
+        return Prompt(before_answer(transcript(value)), origin)
+    return Prompt((Message("user", text_of(value, name)),), origin)
+
+
+def root(row: Fields, origin: Origin) -> Prompt:
+    """The opening message of a tree (Open Assistant)."""
+    return Prompt(conversation([row["prompt"]], "prompt"), origin)
+
+
+def self_instruct(row: Fields, origin: Origin) -> list[Prompt]:
+    """An instruction with each of its inputs (self-instruct)."""
+    if not isinstance(row["instances"], list):
+        raise RowError("not a list", "instances")
+    return [
+        alone(Fields({"instruction": row["instruction"], **instance}, frozenset()), origin)
+        for instance in row["instances"]
+    ]
+
+
+def from_comparison(
+    parse: Callable[[Fields, Origin], Comparison],
+) -> Callable[[Fields, Origin], Prompt]:
+    """The prompt of a comparison whose form `parse` reads."""
+
+    def prompt(row: Fields, origin: Origin) -> Prompt:
+        return Prompt(parse(row, origin).prompt, origin)
+
+    return prompt

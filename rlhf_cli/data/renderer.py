@@ -1,0 +1,171 @@
+"""The one place that renders a conversation, for every stage.
+
+A response is always the same tokens: its text, then the end token. A conversation is its prompt's
+tokens followed by its response's, turn after turn, so what SFT learns, what the reward model
+scores and what PPO samples is cut at the same token. How a template is chosen is templates' matter.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from jinja2.exceptions import TemplateError
+
+from rlhf_cli.data.records import Message, RowError
+
+SAMPLE = "The quick brown fox: 3,141 jumps!\n\n\tnaïve 你好 don't"
+
+
+@dataclass(slots=True, kw_only=True)
+class Renderer:
+    """A tokenizer with its template settled.
+
+    pad_id: never an end id . end_id: ends a response and is learned . end_ids: all that stop
+    sampling . added_tokens: new tokens; the embedding needs `num_tokens` rows . hash: of all that
+    decides the tokens . notes: what the template cannot do and how that is got round.
+    """
+
+    tokenizer: object
+    template: str
+    system: str | None
+    end_id: int
+    end_ids: list[int]
+    pad_id: int
+    eos_id: int
+    bos_ids: list[int]
+    added_tokens: tuple[str, ...]
+    opening: str = ""
+    lead: str = ""
+    gap: str = ""
+    takes_system: bool = True
+    takes_tools: bool = True
+    rewrites_history: bool = False
+    prepends_space: bool = False
+    notes: list[str] = field(default_factory=list)
+    hash: str = ""
+    special_texts: tuple[str, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows the model's embedding must have at least."""
+        return len(self.tokenizer)
+
+    def prompt_ids(self, messages: tuple[Message, ...]) -> list[int]:
+        """Tokens up to where the assistant begins to speak."""
+        if messages and messages[0].role == "text":
+            return self.bos_ids + self._encode(messages[0].content)
+        return [token for ids, _ in self._context(self._fitted(messages)) for token in ids]
+
+    def response_ids(self, text: str) -> list[int]:
+        """Tokens of what the assistant says, the end token included."""
+        said = text + self.gap
+        if not self.prepends_space:
+            ids = self._encode(self.lead + said)
+        else:
+            ids = self._encode(said) if self.lead == " " else self._encode_bare(said)
+        return [*ids, self.end_id]
+
+    def conversation(self, messages: tuple[Message, ...]) -> tuple[list[int], list[bool]]:
+        """(tokens, which of them are supervised), up to the end of the last assistant turn.
+
+        Supervised are all assistant turns with their end tokens; only the last one when the
+        template rewrites earlier turns. A raw text is supervised whole.
+        """
+        if messages and messages[0].role == "text":
+            ids = self._text_ids(messages[0].content)
+            return ids, [True] * len(ids)
+        messages = self._fitted(messages)
+        last = max((i for i, m in enumerate(messages) if m.role == "assistant"), default=None)
+        if last is None:
+            raise RowError("no assistant turn")
+        pieces = self._context(messages[:last])
+        pieces.append((self.response_ids(messages[last].content), messages[last].supervised))
+        ids = [token for piece, _ in pieces for token in piece]
+        return ids, [supervised for piece, supervised in pieces for _ in piece]
+
+    def decode_response(self, ids: list[int]) -> str:
+        """What was said, without end and pad tokens and surrounding space."""
+        ends = {*self.end_ids, self.pad_id}
+        stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+        return self.tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
+
+    def special_in(self, text: str) -> str | None:
+        """A control token written in a text, where it would be read as control."""
+        return next((token for token in self.special_texts if token in text), None)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def _encode_bare(self, text: str) -> list[int]:
+        """Without the space that this tokenizer puts before every text."""
+        before, whole = self._encode("\n"), self._encode("\n" + text)
+        return whole[len(before) :] if whole[: len(before)] == before else self._encode(text)
+
+    def _text_ids(self, text: str) -> list[int]:
+        """bos, text, eos; a text that brings its own gets no second one."""
+        ids = self._encode(text)
+        if self.bos_ids and ids[:1] != self.bos_ids:
+            ids = self.bos_ids + ids
+        return ids if ids[-1:] == [self.eos_id] else [*ids, self.eos_id]
+
+    def _context(self, messages: tuple[Message, ...]) -> list[tuple[list[int], bool]]:
+        """Pieces (tokens, supervised) up to a generation prompt, cut at every assistant turn."""
+        pieces: list[tuple[list[int], bool]] = []
+        done = ""
+        spoken = [i for i, m in enumerate(messages) if m.role == "assistant"]
+        for i in [] if self.rewrites_history else spoken:
+            text = self._render(messages[:i])
+            if not text.startswith(done):
+                break
+            pieces.append((self._encode(text[len(done) :]), False))
+            said = messages[i]
+            pieces.append((self.response_ids(said.content), said.supervised))
+            done = text + self.lead + said.content + self.gap + self._end_text()
+        text = self._render(messages)
+        if not text.startswith(done):
+            return [(self._encode(text), False)]
+        return [*pieces, (self._encode(text[len(done) :]), False)]
+
+    def _end_text(self) -> str:
+        return self.tokenizer.convert_ids_to_tokens(self.end_id)
+
+    def _render(self, messages: tuple[Message, ...]) -> str:
+        """The text up to where the assistant begins to speak."""
+        return render(self.tokenizer, messages, generation=True) + self.opening
+
+    def _fitted(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The messages with the configured system text, in roles the template has."""
+        if self.system and not (messages and messages[0].role == "system"):
+            messages = (Message("system", self.system), *messages)
+        if not self.takes_tools:
+            messages = tuple(
+                Message("user", f"Tool: {m.content}") if m.role == "tool" else m for m in messages
+            )
+        if self.takes_system or not messages or messages[0].role != "system":
+            return messages
+        system, rest = messages[0].content, messages[1:]
+        if not rest or rest[0].role != "user":
+            return (Message("user", system), *rest)
+        return (Message("user", f"{system}\n\n{rest[0].content}"), *rest[1:])
+
+
+def render(tokenizer, messages: tuple[Message, ...], *, generation: bool) -> str:
+    """The template's text; thinking is switched off where a template knows that word."""
+    try:
+        return tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in messages],
+            tokenize=False,
+            add_generation_prompt=generation,
+            enable_thinking=False,
+        )
+    except (TemplateError, TypeError) as error:
+        raise RowError("the chat template refuses the conversation", str(error)) from error
+
+
+def fingerprint(renderer: Renderer) -> str:
+    """sha256 of template, system text, special tokens, vocabulary, and how a sample text is cut."""
+    r = renderer
+    specials = [r.template, r.system, r.end_ids, r.pad_id, r.bos_ids]
+    cut = r.tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+    decisive = json.dumps([specials, sorted(r.tokenizer.get_vocab().items()), cut])
+    return hashlib.sha256(decisive.encode()).hexdigest()

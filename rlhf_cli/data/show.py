@@ -1,0 +1,37 @@
+"""A rendered example as a person reads it: what is supervised stands out."""
+
+from rlhf_cli.data.renderer import Renderer
+
+SUPERVISED = "bold green"
+CONTEXT = "dim"
+
+
+def runs(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> list[tuple[str, bool]]:
+    """(text, supervised) of each stretch of tokens with the same mask, special tokens shown."""
+    stretches: list[tuple[list[int], bool]] = []
+    for token, supervised in zip(ids, loss_mask, strict=True):
+        if not stretches or stretches[-1][1] != supervised:
+            stretches.append(([], supervised))
+        stretches[-1][0].append(token)
+    return [(_decode(renderer, part), supervised) for part, supervised in stretches]
+
+
+def _decode(renderer: Renderer, ids: list[int]) -> str:
+    return renderer.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def rendered(renderer: Renderer, ids: list[int], loss_mask: list[bool]):
+    """The example as rich Text: supervised tokens bold green, all others dim."""
+    from rich.text import Text
+
+    text = Text()
+    for part, supervised in runs(renderer, ids, loss_mask):
+        text.append(part, SUPERVISED if supervised else CONTEXT)
+    return text
+
+
+def plain(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> str:
+    """The example without colour: supervised stretches stand between [[ and ]]."""
+    return "".join(
+        f"[[{part}]]" if supervised else part for part, supervised in runs(renderer, ids, loss_mask)
+    )

@@ -1,0 +1,110 @@
+"""Records of the tiny world, a pure function of the role, the settings and the seed."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from random import Random
+
+from rlhf_cli.config.schema import World
+from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
+from rlhf_cli.data.world.clusters import HELD_OUT, TRAINED, draw_different
+from rlhf_cli.data.world.people import (
+    LABELERS,
+    RANKED,
+    RANKED_SHARES,
+    annotator_utility,
+    draw_ranks,
+)
+from rlhf_cli.data.world.pretraining import document
+from rlhf_cli.data.world.replies import Reply, choose_style, reply
+from rlhf_cli.data.world.task import Task
+
+
+def _demonstration(task: Task, origin: Origin, rng: Random) -> Demonstration:
+    text = reply(task, choose_style(LABELERS, rng), rng).text
+    messages = (Message("user", task.prompt), Message("assistant", text))
+    return Demonstration(messages=messages, origin=origin, meta=task.meta())
+
+
+def _responses(task: Task, num: int, rng: Random) -> tuple[Reply, ...]:
+    """`num` different replies such as untrained, imitating and tuned models give."""
+    replies = {}
+    while len(replies) < num:
+        styles = rng.choices(RANKED, RANKED_SHARES)[0]
+        said = reply(task, choose_style(styles, rng), rng)
+        replies.setdefault(said.text, said)
+    return tuple(replies.values())
+
+
+def _comparison(task: Task, origin: Origin, world: World, rng: Random) -> Comparison:
+    replies = _responses(task, rng.randint(*world.completions), rng)
+    utilities = tuple(annotator_utility(task, said, world) for said in replies)
+    ranks = draw_ranks(utilities, world, rng)
+    pairs = [(i, j) for i in range(len(ranks)) for j in range(len(ranks)) if i != j]
+    return Comparison(
+        prompt=(Message("user", task.prompt),),
+        responses=tuple(said.text for said in replies),
+        better=tuple((i, j) for i, j in pairs if ranks[i] < ranks[j]),
+        ties=tuple((i, j) for i, j in pairs if ranks[i] == ranks[j] and i < j),
+        origin=origin,
+        meta=task.meta() | {"utilities": utilities},
+    )
+
+
+def _demonstrations(world: World, rng: Random) -> list[Demonstration]:
+    tasks = draw_different(TRAINED, world.demonstrations, rng)
+    return [_demonstration(t, Origin("world:demonstrations", i), rng) for i, t in enumerate(tasks)]
+
+
+def _comparisons(world: World, rng: Random) -> list[Comparison]:
+    tasks = draw_different(TRAINED, world.comparisons, rng)
+    return [_comparison(t, Origin("world:comparisons", i), world, rng) for i, t in enumerate(tasks)]
+
+
+def _prompts(world: World, rng: Random) -> list[Prompt]:
+    """Prompts of the trained clusters, then those of the held-out ones, marked for evaluation."""
+    tasks = draw_different(TRAINED, world.prompts, rng)
+    tasks += draw_different(HELD_OUT, world.held_out_prompts, rng)
+    return [
+        Prompt(
+            messages=(Message("user", task.prompt),),
+            origin=Origin("world:prompts", row),
+            meta=task.meta(),
+        )
+        for row, task in enumerate(tasks)
+    ]
+
+
+def _pretraining(world: World, rng: Random) -> list[Demonstration]:
+    return [
+        Demonstration(
+            messages=(Message("text", document(rng)),),
+            origin=Origin("world:pretraining", row),
+            meta={},
+        )
+        for row in range(world.pretraining)
+    ]
+
+
+ROLES = {
+    "demonstrations": _demonstrations,
+    "comparisons": _comparisons,
+    "prompts": _prompts,
+    "pretraining": _pretraining,
+}
+
+
+def generate(role: str, *, world: World, seed: int) -> list:
+    """All records of a role; the same settings and seed give the same records on any machine."""
+    if role not in ROLES:
+        raise ValueError(f"world:{role} is not one of " + ", ".join(f"world:{r}" for r in ROLES))
+    return ROLES[role](world, Random(f"{seed}/{role}"))
+
+
+def settings_hash(world: World, seed: int) -> str:
+    """sha256 of the settings, the seed and the code of this room: all that decides the records."""
+    digest = hashlib.sha256(json.dumps([dataclasses.asdict(world), seed], sort_keys=True).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,177 @@
+"""How good a reward model is, from its scores of ranked responses: pure functions, no networks."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlhf_cli.core.estimates import calibration, correlation
+from rlhf_cli.core.preferences import pair_probabilities
+
+Interval = tuple[float, float, float]
+
+
+@dataclass(slots=True, kw_only=True)
+class Judged:
+    """One prompt's responses: scores, lengths (K,); pairs and ties index them; utilities where known."""
+
+    scores: Tensor
+    lengths: Tensor
+    better: list[tuple[int, int]]
+    ties: list[tuple[int, int]]
+    utilities: list[float] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Pairs:
+    """Every strict pair, flat: score and length differences winner minus loser, K and prompt of each."""
+
+    gap: Tensor
+    longer: Tensor
+    num_responses: Tensor
+    prompt: Tensor
+    utility_gap: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+def flatten(judged: list[Judged]) -> Pairs:
+    """All strict pairs of all prompts."""
+    rows = [
+        (
+            one.scores[w] - one.scores[l],
+            one.lengths[w] - one.lengths[l],
+            len(one.scores),
+            prompt,
+            one.utilities[w] - one.utilities[l] if one.utilities else float("nan"),
+        )
+        for prompt, one in enumerate(judged)
+        for w, l in one.better
+    ]
+    table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
+    gap, longer, num_responses, prompt, utility_gap = table.unbind(1)
+    return Pairs(
+        gap=gap,
+        longer=longer,
+        num_responses=num_responses.long(),
+        prompt=prompt.long(),
+        utility_gap=utility_gap,
+    )
+
+
+def clustered_interval(correct: Tensor, cluster: Tensor) -> Interval:
+    """Share of correct pairs, with a 95 % interval that knows the pairs of a prompt go together.
+
+    Ratio estimator over prompts: var = sum_i (c_i - p n_i)^2 / n^2. correct (M,) in [0, 1], cluster (M,)
+    """
+    share = correct.mean()
+    size = int(cluster.max()) + 1
+    residual = torch.zeros(size, dtype=torch.float64).index_add_(0, cluster, correct - share)
+    half = 1.96 * float(residual.square().sum().sqrt()) / len(correct)
+    mean = float(share)
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
+
+
+def accuracy(pairs: Pairs, chosen: Tensor | None = None) -> Interval | None:
+    """How often the winner scores strictly more; equal scores count as wrong. None without pairs."""
+    kept = torch.ones(len(pairs.gap), dtype=torch.bool) if chosen is None else chosen
+    if not kept.any():
+        return None
+    return clustered_interval((pairs.gap[kept] > 0).double(), pairs.prompt[kept])
+
+
+def length_baseline(pairs: Pairs) -> Interval:
+    """Accuracy of preferring the longer response; equal lengths are a coin toss."""
+    guess = (pairs.longer > 0).double() + 0.5 * (pairs.longer == 0).double()
+    return clustered_interval(guess, pairs.prompt)
+
+
+def ceiling(pairs: Pairs) -> Interval | None:
+    """Accuracy of the annotators' own noiseless utilities; None where they are not known."""
+    if pairs.utility_gap.isnan().any():
+        return None
+    right = (pairs.utility_gap > 0).double() + 0.5 * (pairs.utility_gap == 0).double()
+    return clustered_interval(right, pairs.prompt)
+
+
+def calibrated(pairs: Pairs) -> tuple[list, float]:
+    """Reliability of sigmoid(gap): each pair seen from the side the model prefers. -> rows, ECE"""
+    sure = torch.sigmoid(pairs.gap.abs())
+    return calibration(sure, (pairs.gap > 0).double())
+
+
+def tie_rows(judged: list[Judged]) -> Tensor:
+    """Absolute score differences of the responses people called equal. -> (ties,)"""
+    gaps = [abs(one.scores[i] - one.scores[j]) for one in judged for i, j in one.ties]
+    return torch.tensor(gaps, dtype=torch.float64)
+
+
+def tie_probability(judged: list[Judged], *, ties: str, tie_param: float) -> float | None:
+    """Mean probability that the model gives to a tie where people saw one; None without such a model."""
+    tied = [(one.scores, pair) for one in judged for pair in one.ties]
+    if ties in ("drop", "soft") or not tied:
+        return None
+    found = [
+        pair_probabilities(scores, torch.tensor([pair]), ties=ties, tie_param=tie_param)[0, 1]
+        for scores, pair in tied
+    ]
+    return float(torch.stack(found).mean())
+
+
+def report(judged: list[Judged], *, ties: str = "drop", tie_param: float = 1.0) -> dict:
+    """Everything worth knowing of a reward model on held-out comparisons, ready for JSON."""
+    pairs = flatten(judged)
+    if len(pairs.gap) == 0:
+        return {"num_prompts": len(judged), "num_pairs": 0}
+    scores = torch.cat([one.scores for one in judged])
+    lengths = torch.cat([one.lengths for one in judged])
+    bins, ece = calibrated(pairs)
+    tied = tie_rows(judged)
+    return {
+        "num_prompts": len(judged),
+        "num_pairs": len(pairs.gap),
+        "accuracy": accuracy(pairs),
+        "accuracy_ceiling": ceiling(pairs),
+        "accuracy_by_k": by_k(pairs),
+        "accuracy_by_length": by_length(pairs),
+        "length_baseline": length_baseline(pairs),
+        "score_length_correlation": correlation(scores, lengths.to(scores.dtype)),
+        "margin": float(pairs.gap.mean()),
+        "ece": ece,
+        "calibration": [
+            {"low": b.low, "high": b.high, "count": b.count, "said": b.confidence, "was": b.accuracy}
+            for b in bins
+        ],
+        "num_ties": len(tied),
+        "tie_gap": float(tied.mean()) if len(tied) else None,
+        "pair_gap": float(pairs.gap.abs().mean()),
+        "tie_probability": tie_probability(judged, ties=ties, tie_param=tie_param),
+    }
+
+
+def by_k(pairs: Pairs) -> dict[str, Interval | None]:
+    """Accuracy for every number of ranked responses seen."""
+    return {
+        str(k): accuracy(pairs, pairs.num_responses == k)
+        for k in sorted(set(pairs.num_responses.tolist()))
+    }
+
+
+def by_length(pairs: Pairs) -> dict[str, Interval | None]:
+    """Accuracy where the winner is longer, as long, shorter: a gap betrays a taste for length."""
+    return {
+        "winner_longer": accuracy(pairs, pairs.longer > 0),
+        "same_length": accuracy(pairs, pairs.longer == 0),
+        "winner_shorter": accuracy(pairs, pairs.longer < 0),
+    }
+
+
+def headline(found: dict) -> dict[str, float]:
+    """The numbers of a report that go into metrics and manifest."""
+    metrics = defaultdict(float)
+    for name in ("accuracy", "accuracy_ceiling", "length_baseline"):
+        if found.get(name):
+            metrics[f"rm/{name}"], metrics[f"rm/{name}_low"], metrics[f"rm/{name}_high"] = found[name]
+    for name in ("margin", "ece", "score_length_correlation", "tie_gap", "tie_probability"):
+        if found.get(name) is not None:
+            metrics[f"rm/{name}"] = found[name]
+    return dict(metrics)

@@ -1,0 +1,93 @@
+"""What was gained: each model's answers to the same held-out prompts, as means with intervals."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlhf_cli.core.estimates import bon_kl, mean_interval, wilson_interval
+from rlhf_cli.data.records import Prompt
+from rlhf_cli.data.world.gold import Verdict
+from rlhf_cli.evaluation.respond import Answer
+
+Interval = tuple[float, float, float]
+Row = dict[str, Interval | None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Performance:
+    """Answers of one model to `prompts`, with the reward model's scores and the gaps to the SFT model."""
+
+    prompts: list[Prompt]
+    answers: list[Answer]
+    scores: Tensor | None
+    gaps: Tensor | None
+    verdicts: list[Verdict] | None
+    kl_bound: float | None = None
+
+
+def mean_of(values: list[float] | Tensor) -> Interval | None:
+    """Mean and 95 % interval over prompts; None for no values."""
+    tensor = torch.as_tensor(values, dtype=torch.float64)
+    return mean_interval(tensor) if len(tensor) else None
+
+
+def rate_of(hits: list[bool]) -> Interval | None:
+    """Share and 95 % Wilson interval over prompts; None for no values."""
+    return wilson_interval(sum(hits), len(hits)) if hits else None
+
+
+def measure(performance: Performance, baseline: Performance | None = None) -> Row:
+    """One row of the closing table; what cannot be known (no gold utility, no reward model) is None."""
+    answers = performance.answers
+    row = judged_by_gold(performance)
+    row |= {
+        "score": None if performance.scores is None else mean_of(performance.scores),
+        "win_rate": win_rate(performance, baseline),
+        "length": mean_of([float(len(answer.ids)) for answer in answers]),
+        "eos_rate": rate_of([answer.finished for answer in answers]),
+        "kl": kl_of(performance),
+    }
+    return row
+
+
+def judged_by_gold(performance: Performance) -> Row:
+    """Utility, right answers on trained and held-out clusters, rudeness: only where a gold judge exists."""
+    verdicts = performance.verdicts
+    if verdicts is None:
+        return {"gold": None, "right": None, "right_held_out": None, "rude": None}
+    held_out = [bool(prompt.meta["held_out"]) for prompt in performance.prompts]
+    trained = [v.right for v, held in zip(verdicts, held_out, strict=True) if not held]
+    unseen = [v.right for v, held in zip(verdicts, held_out, strict=True) if held]
+    return {
+        "gold": mean_of([v.utility for v in verdicts]),
+        "right": rate_of(trained),
+        "right_held_out": rate_of(unseen),
+        "rude": rate_of([v.rude for v in verdicts]),
+    }
+
+
+def win_rate(performance: Performance, baseline: Performance | None) -> Interval | None:
+    """Share of prompts on which the reward model prefers this answer to the baseline's; a tie is half."""
+    if baseline is None or performance.scores is None or baseline.scores is None:
+        return None
+    won = (performance.scores > baseline.scores).double()
+    tied = (performance.scores == baseline.scores).double()
+    return wilson_interval(float((won + 0.5 * tied).sum()), len(won))
+
+
+def kl_of(performance: Performance) -> Interval | None:
+    """Sampled KL to the SFT model; for best-of-n its bound log n - (n-1)/n, which has no interval."""
+    if performance.kl_bound is not None:
+        return performance.kl_bound, performance.kl_bound, performance.kl_bound
+    return None if performance.gaps is None else mean_of(performance.gaps)
+
+
+def best_of(candidates: list[list[Answer]], scores: Tensor) -> tuple[list[Answer], Tensor, float]:
+    """The best-scored answer of each prompt, its score, and the bound on the KL this costs.
+
+    candidates: n lists of one answer a prompt; scores (n, prompts)
+    """
+    best, index = scores.max(0)
+    chosen = [candidates[n][prompt] for prompt, n in enumerate(index.tolist())]
+    return chosen, best, bon_kl(len(candidates))

@@ -1,0 +1,123 @@
+"""Let a model answer prompts, and measure each answer: score, KL to a reference, length, ending."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_cli.core.batches import Rollout
+from rlhf_cli.core.masking import zero_pads
+from rlhf_cli.data.collate import pad_left, pad_right
+from rlhf_cli.data.templates import Renderer
+from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.scoring import response_logprobs, sequence_scores
+from rlhf_cli.runtime.device import Device
+
+
+@dataclass(slots=True, kw_only=True)
+class Answer:
+    """One response: its tokens (the end token included), its text, and whether it ended by itself."""
+
+    prompt_ids: list[int]
+    ids: list[int]
+    text: str
+    finished: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Asking:
+    """How answers are drawn; temperature 1 is the policy itself."""
+
+    max_new_tokens: int
+    temperature: float
+    batch: int
+    seed: int
+
+
+def respond(
+    model: nn.Module, prompts: list[list[int]], renderer: Renderer, device: Device, asking: Asking
+) -> list[Answer]:
+    """One answer a prompt, in the prompts' order; prompts of like length share a batch."""
+    was_training = model.training
+    model.eval()
+    generator = device.generator(asking.seed)
+    answers: dict[int, Answer] = {}
+    for index in by_length(prompts, asking.batch):
+        batch = [prompts[i] for i in index]
+        tokens, mask = pad_left(batch, renderer.pad_id)
+        with device.autocast():
+            samples = sample(
+                model,
+                tokens.to(device.torch),
+                mask.to(device.torch),
+                max_new_tokens=asking.max_new_tokens,
+                end_ids=renderer.end_ids,
+                pad_id=renderer.pad_id,
+                temperature=asking.temperature,
+                generator=generator,
+            )
+        for row, i in enumerate(index):
+            ids = samples.responses[row][samples.mask[row]].tolist()
+            answers[i] = Answer(
+                prompt_ids=prompts[i],
+                ids=ids,
+                text=renderer.decode_response(ids),
+                finished=bool(samples.finished[row]),
+            )
+    model.train(was_training)
+    return [answers[i] for i in range(len(prompts))]
+
+
+def by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
+    """Indices in groups of `size`, sequences of like length together."""
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+@torch.no_grad()
+def reward_scores(
+    model: nn.Module, sequences: list[list[int]], *, pad_id: int, device: Device, batch: int
+) -> Tensor:
+    """Scores (n,) of whole token sequences, on the CPU."""
+    scores = torch.empty(len(sequences))
+    for index in by_length(sequences, batch):
+        tokens, mask = pad_right([sequences[i] for i in index], pad_id)
+        with device.autocast():
+            found = sequence_scores(model, tokens.to(device.torch), mask.to(device.torch))
+        scores[index] = found.float().cpu()
+    return scores
+
+
+@torch.no_grad()
+def kl_to_reference(
+    policy: nn.Module, reference: nn.Module, answers: list[Answer], *, pad_id: int, device: Device, batch: int
+) -> Tensor:
+    """log policy(y|x) - log reference(y|x) of each answer y drawn from the policy, (n,).
+
+    Its mean is the sampled KL(policy || reference) in nats per response (the k1 estimator).
+    """
+    gaps = torch.empty(len(answers))
+    for index in by_length([answer.prompt_ids for answer in answers], batch):
+        part = _as_rollout([answers[i] for i in index], pad_id).to(device.torch)
+        with device.autocast():
+            ours, _ = response_logprobs(policy, part, temperature=1.0)
+            theirs, _ = response_logprobs(reference, part, temperature=1.0)
+        gaps[index] = zero_pads(ours - theirs, part.response_mask).sum(1).cpu()
+    return gaps
+
+
+def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:
+    prompts, prompt_mask = pad_left([answer.prompt_ids for answer in answers], pad_id)
+    responses, response_mask = pad_right([answer.ids for answer in answers], pad_id)
+    blank = torch.zeros(responses.shape)
+    return Rollout(
+        prompts=prompts,
+        prompt_mask=prompt_mask,
+        responses=responses,
+        response_mask=response_mask,
+        logprobs=blank,
+        ref_logprobs=blank,
+        values=blank,
+        scores=blank[:, 0],
+        finished=torch.tensor([answer.finished for answer in answers]),
+    )

@@ -1,0 +1,106 @@
+"""`rlhf config`: the checked configuration as YAML, each value with the comment conf/ gives it."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from rlhf_cli.config.compose import conf_dir, freeze
+from rlhf_cli.config.keys import did_you_mean, nearest_keys, schema_keys
+from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.telemetry.console import console
+
+ENTRY = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s?(?P<comment>.*))?$")
+COMMENT_COLUMN = 44
+
+
+def split_sections(words: list[str]) -> tuple[list[str], list[str]]:
+    """("sft", "seed=2") -> sections ["sft"], overrides ["seed=2"]."""
+    sections: list[str] = []
+    rest: list[str] = []
+    takes_value = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
+    for word, before in zip(words, ["", *words], strict=False):
+        plain = re.fullmatch(r"[\w.]+", word) and before not in takes_value
+        (sections if plain else rest).append(word)
+    for section in sections:
+        if section not in schema_keys():
+            raise ConfigError(f"no section {section!r}{did_you_mean(nearest_keys(section))}")
+    return sections, rest
+
+
+def print_config(cfg: Config, sections: list[str]) -> None:
+    """All of it, or the named sections."""
+    comments = all_comments(conf_dir(), freeze(cfg))
+    for key, indent, text in _lines(freeze(cfg)):
+        if not sections or any(_inside(key, section) for section in sections):
+            console().print(_commented("  " * indent + text, comments.get(key, "")), soft_wrap=True)
+
+
+def _inside(key: str, section: str) -> bool:
+    """The section, what lies in it, and the headings above it."""
+    return (key == section or key.startswith(f"{section}.")) or section.startswith(f"{key}.")
+
+
+def _lines(
+    tree: dict[str, Any], prefix: str = "", indent: int = 0
+) -> Iterator[tuple[str, int, str]]:
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            yield key, indent, f"{name}:"
+            yield from _lines(value, f"{key}.", indent + 1)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield key, indent, f"{name}:"
+            yield from ((key, indent + 1, f"- {_flow(item)}") for item in value)
+        else:
+            yield key, indent, f"{name}: {_flow(value)}"
+
+
+def _flow(value: Any) -> str:
+    """One value as YAML on one line; entries that say nothing are left out of a source."""
+    if isinstance(value, dict):
+        said = {k: v for k, v in value.items() if v not in (None, False, {}, "auto")}
+        return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in said.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    needs_quotes = isinstance(value, str) and (not value or re.search(r"[:#\[\]{},]", value))
+    return f'"{value}"' if needs_quotes else str(value)
+
+
+def _commented(text: str, comment: str) -> Text:
+    name, colon, value = text.partition(":")
+    shown = Text.assemble((name, "cyan"), colon, value)
+    if comment:
+        shown.append(" " * max(2, COMMENT_COLUMN - len(text)) + f"# {comment}", style="dim")
+    return shown
+
+
+def all_comments(conf: Path, frozen: dict[str, Any]) -> dict[str, str]:
+    """key -> comment: of config.yaml, and of each group's files, whose keys lie under the group."""
+    found = comments_of(conf / "config.yaml")
+    for group in ("model", "data", "runtime"):
+        for path in sorted((conf / group).glob("*.yaml"), key=_most_general_first):
+            for key, comment in comments_of(path).items():
+                if key.split(".")[0] in frozen[group]:
+                    found.setdefault(f"{group}.{key}", comment)
+    return found
+
+
+def _most_general_first(path: Path) -> tuple[bool, str]:
+    return path.stem not in ("generic", "auto"), path.stem
+
+
+def comments_of(path: Path) -> dict[str, str]:
+    """Dotted key -> trailing comment of a YAML file that is indented by two spaces."""
+    found, stack = {}, []
+    for entry in map(ENTRY.match, path.read_text().splitlines()):
+        if entry is None:
+            continue
+        stack = [*stack[: len(entry["indent"]) // 2], entry["key"]]
+        if entry["comment"]:
+            found[".".join(stack)] = entry["comment"]
+    return found

@@ -1,0 +1,77 @@
+"""The first lines of a run: which model, which data, which device, which stages."""
+
+import os
+import platform
+from pathlib import Path
+
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from rlhf_cli.config.schema import Config, Runtime, Source
+from rlhf_cli.telemetry.console import console
+
+GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+def print_header(cfg: Config, plan: list[tuple[str, str, str]]) -> None:
+    """plan: (stage, title, what will happen)."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim")
+    grid.add_column()
+    grid.add_row("model", Text(describe_model(cfg)))
+    grid.add_row("data", Text(describe_data(cfg)))
+    grid.add_row("device", Text(describe_device(cfg.runtime)))
+    grid.add_row("stages", _plan_grid(plan))
+    console().print(Panel(grid, title=f"rlhf run · {cfg.name}", title_align="left"))
+
+
+def _plan_grid(plan: list[tuple[str, str, str]]) -> Table:
+    steps = Table.grid(padding=(0, 2))
+    for stage, title, action in plan:
+        steps.add_row(Text(stage, style="bold"), Text(title), Text(action, style="dim"))
+    return steps
+
+
+def describe_model(cfg: Config) -> str:
+    """The base model, and what replaces stages of this run."""
+    if cfg.model.path == "tiny":
+        return "tiny (embedded, about 1M parameters)"
+    revision = f" at {cfg.model.revision}" if cfg.model.revision else ""
+    return f"{cfg.model.path}{revision}"
+
+
+def describe_data(cfg: Config) -> str:
+    """Sources in the order of the stages, each once."""
+    roles = (cfg.data.demonstrations, cfg.data.comparisons, cfg.data.prompts)
+    names = list(dict.fromkeys(_source(source) for role in roles for source in role))
+    return ", ".join(names) or "none"
+
+
+def _source(source: Source) -> str:
+    if source.path.startswith("world:"):
+        return "the embedded tiny world"
+    parts = [source.path, source.config, source.split]
+    return ":".join(part for part in parts if part)
+
+
+def describe_device(runtime: Runtime) -> str:
+    """What `auto` will find, told without importing torch; the stage itself has the last word."""
+    name = runtime.device if runtime.device != "auto" else _found()
+    dtype = "" if runtime.dtype == "auto" else f", {runtime.dtype}"
+    threads = runtime.num_threads or len(os.sched_getaffinity(0)) if name == "cpu" else None
+    cores = f", {threads} threads" if threads else ""
+    return f"{name}{cores}{dtype}"
+
+
+def _found() -> str:
+    gpus = [_gpu_name(folder) for folder in sorted(GPUS.iterdir())] if GPUS.is_dir() else []
+    if gpus:
+        return f"cuda ({gpus[0]})"
+    return "mps" if platform.system() == "Darwin" and platform.machine() == "arm64" else "cpu"
+
+
+def _gpu_name(folder: Path) -> str:
+    lines = (folder / "information").read_text().splitlines()
+    models = [entry.split(":", 1)[1].strip() for entry in lines if entry.startswith("Model:")]
+    return models[0] if models else "unknown GPU"

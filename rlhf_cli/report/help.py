@@ -1,0 +1,134 @@
+"""The pages a newcomer reads first. They answer at once: neither Hydra nor torch is imported."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+from rich.text import Text
+
+from rlhf_cli import __version__
+from rlhf_cli.config.compose import conf_dir
+from rlhf_cli.config.keys import GROUPS
+from rlhf_cli.telemetry.console import console
+
+VERBS = {
+    "rlhf run [key=value ...]": "SFT, reward model, PPO; then a table of what was gained",
+    "rlhf config [section ...]": "every setting with its value and what it means",
+    "rlhf data check [key=value ...]": "read all data and name every bad row, train nothing",
+    "rlhf show [RUN]": "the stages of a run, where they come from, their numbers",
+}
+EXAMPLES = {
+    "rlhf run": "the embedded tiny world: no GPU, no download, under 3 minutes",
+    "rlhf run dry_run=true": "show what would be learnt from, count the steps, stop",
+    "rlhf run model=gpt2 stage=sft": "another model, one step of the three",
+    "rlhf run -m seed=1,2,3": "a sweep: one run for each value",
+}
+RUN_OPTIONS = {
+    "key=value": "set a value: sft.optim.lr=1e-4, stage=[sft,rm], sft.optim.grad_clip=null",
+    "group=choice": "take a whole group of values from conf/ (below)",
+    "+key=value  ~key": "add or remove an entry of a dictionary",
+    "-m, --multirun": "a sweep: key=a,b,c runs once for each value, each as its own run",
+    "--config-dir DIR": "your own conf folder: its files join the groups and win over ours",
+    "--config-name NAME": "compose from NAME.yaml instead of config.yaml",
+    "--cfg job [-p SECTION]": "print the resolved configuration and stop",
+    "--hydra-help, --info": "what Hydra itself offers",
+}
+FIRST_KEYS = {
+    "name=default": "the run; all it writes lies under runs/<name>/",
+    "stage=all": "all, one of the stages, or a list such as [sft,rm]",
+    "model=tiny": "a preset, a hub id (org/name) or a local folder",
+    "dry_run=true": "look before training",
+    "parents.sft=FOLDER": "start from this SFT model instead of the run's own (also parents.rm)",
+    "runtime.device=auto": "auto, cpu, cuda, cuda:1, mps",
+}
+
+
+def print_help() -> None:
+    """The first screen."""
+    screen = console()
+    screen.print(Text.assemble(("rlhf", "bold"), f" {__version__}  ", _pipeline()))
+    screen.print(Text("From a pretrained language model to one that people prefer.\n"))
+    _section("commands", VERBS)
+    _section("to begin with", EXAMPLES)
+    screen.print(
+        Text(
+            "rlhf run --help lists the ways to set values.  "
+            'Completion: eval "$(rlhf -sc install=bash)"',
+            style="dim",
+        )
+    )
+
+
+def _pipeline() -> Text:
+    return Text(" -> ", style="dim").join(
+        [Text(word, style="cyan") for word in ("SFT", "reward model", "PPO", "evaluate")]
+    )
+
+
+def print_run_help(stages: Mapping[str, str]) -> None:
+    """How to run, and with which settings."""
+    console().print(Text.assemble(("rlhf run", "bold"), " [key=value ...] [options]\n"))
+    _section("stages, in order", stages)
+    _section("settings most asked for", FIRST_KEYS)
+    _section("groups", {f"{group}=": ", ".join(choices(group)) for group in GROUPS})
+    _section("ways to set values", RUN_OPTIONS)
+    console().print(
+        Text(
+            "rlhf config shows every setting.\n"
+            "Give the same command again and a run goes on where it was stopped: finished stages\n"
+            "whose configuration, data and parents are unchanged are kept.",
+            style="dim",
+        )
+    )
+
+
+def print_config_help() -> None:
+    """How to look at the configuration."""
+    console().print(
+        Text.assemble(
+            ("rlhf config", "bold"),
+            " [section ...] [key=value ...]\n\n"
+            "Prints the settings that a run with these values would have, with comments.\n",
+        )
+    )
+    examples = {
+        "rlhf config": "everything",
+        "rlhf config sft": "one section",
+        "rlhf config ppo.kl model=gpt2": "one section, with other values",
+    }
+    _section("examples", examples)
+
+
+def print_show_help() -> None:
+    """How to look at a run."""
+    text = (
+        " [RUN ...]\n\nThe stages of a run, where they come from, their numbers, what is wrong.\n"
+    )
+    console().print(Text.assemble(("rlhf show", "bold"), text))
+    examples = {
+        "rlhf show": "all runs in runs/",
+        "rlhf show default": "the run of that name",
+        "rlhf show elsewhere/runs/try": "a run by its folder",
+    }
+    _section("examples", examples)
+
+
+def print_data_help() -> None:
+    """How to check data."""
+    text = "Reads all data of the configuration and names every bad row by file and line.\n"
+    console().print(Text.assemble(("rlhf data check", "bold"), " [key=value ...]\n\n", text))
+    source = "data.demonstrations=[{path: my.jsonl}]"
+    _section("examples", {f'rlhf data check "{source}"': "one file as demonstrations"})
+
+
+def _section(title: str, rows: Mapping[str, str]) -> None:
+    grid = Table.grid(padding=(0, 3), pad_edge=False)
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column()
+    for left, right in rows.items():
+        grid.add_row(Text(f"  {left}"), Text(right))
+    console().print(Text(title, style="cyan"), grid, "")
+
+
+def choices(group: str) -> list[str]:
+    """The shipped presets of a group."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))

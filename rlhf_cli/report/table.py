@@ -1,0 +1,84 @@
+"""The closing table: one column a policy, one row a metric, each number with its 95 % interval."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from rlhf_cli.telemetry.console import console, line
+
+TABLE = "table.json"
+Interval = tuple[float, float, float]
+Rows = Mapping[str, Mapping[str, Interval | None]]
+
+LABELS = {
+    "gold": "gold utility",
+    "right": "right, trained",
+    "right_held_out": "right, held out",
+    "rude": "rude",
+    "score": "score",
+    "win_rate": "preferred to SFT",
+    "length": "tokens",
+    "eos_rate": "ends by itself",
+    "kl": "KL to SFT",
+}
+
+
+def write_table(folder: Path, rows: Rows, *, title: str, notes: Sequence[str] = ()) -> None:
+    """Keep the table with the stage that made it. rows: policy -> metric -> (mean, low, high)."""
+    plain = {name: dict(row) for name, row in rows.items()}
+    content = {"title": title, "rows": plain, "notes": list(notes)}
+    (folder / TABLE).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def print_table(folder: Path) -> None:
+    """Print the table kept in a stage folder; nothing when there is none."""
+    path = folder / TABLE
+    if path.is_file():
+        content = json.loads(path.read_text())
+        console().print(closing_table(content["rows"], title=content["title"]))
+        for note in content["notes"]:
+            line(f"  {note}", style="dim")
+
+
+def closing_table(rows: Rows, *, title: str) -> Table:
+    """rows: policy -> metric -> (mean, low, high) or None; a metric that nobody has is left out.
+
+    Four policies fit 80 columns: the interval stands under its mean.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1 if console().width >= 100 else 0),
+    )
+    table.add_column("", no_wrap=True)
+    for name in rows:
+        table.add_column(name, justify="right", no_wrap=True)
+    for metric in dict.fromkeys(metric for row in rows.values() for metric in row):
+        cells = [row.get(metric) for row in rows.values()]
+        if any(cell is not None for cell in cells):
+            table.add_row(LABELS.get(metric, metric), *(_cell(cell) for cell in cells))
+    return table
+
+
+def _cell(estimate: Interval | None) -> Text:
+    """0.83, and under it [0.79, 0.87]; a number without an interval stands alone."""
+    if estimate is None:
+        return Text("-", style="dim")
+    mean, low, high = estimate
+    width = high - low
+    if width == 0:
+        return Text(_number(mean, mean))
+    interval = f"\n[{_number(low, width)}, {_number(high, width)}]"
+    return Text.assemble(_number(mean, width), (interval, "dim"))
+
+
+def _number(value: float, scale: float) -> str:
+    """As many decimals as the width of the interval deserves, at most three."""
+    decimals = 1 if abs(scale) >= 2 else 2 if abs(scale) >= 0.02 else 3
+    return f"{value:.{decimals}f}"

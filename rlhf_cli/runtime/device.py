@@ -1,0 +1,87 @@
+"""Which device, which precision, which seeds."""
+
+import os
+import random
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Runtime
+
+
+@dataclass(slots=True, kw_only=True)
+class Device:
+    """Where tensors live, and the precision of activations; trained weights stay float32."""
+
+    torch: torch.device
+    dtype: torch.dtype
+
+    def autocast(self):
+        """Activations in `dtype`; nothing at all for float32."""
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.torch.type, dtype=self.dtype)
+
+    def generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.torch).manual_seed(seed)
+
+    def peak_memory(self) -> dict[str, float]:
+        """Peak memory in GiB: of the device, or of the process on a CPU."""
+        if self.torch.type == "cuda":
+            return {"mem/peak_gib": torch.cuda.max_memory_allocated(self.torch) / 2**30}
+        return {"mem/peak_gib": _peak_resident() / 2**30}
+
+    def __str__(self) -> str:
+        name = torch.cuda.get_device_name(self.torch) if self.torch.type == "cuda" else self.torch.type
+        return f"{name}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def pick_device(runtime: Runtime) -> Device:
+    """The configured device, or the best one found."""
+    if runtime.num_threads is not None:
+        torch.set_num_threads(runtime.num_threads)
+    name = runtime.device if runtime.device != "auto" else _best_device()
+    device = _existing(name)
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or deepspeed warns on stdout when imported
+    if runtime.dtype == "auto":
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    else:
+        dtype = getattr(torch, runtime.dtype)
+    return Device(torch=device, dtype=dtype)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _existing(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"runtime.device={name} is not usable here: {str(error).splitlines()[0]}; "
+            "use runtime.device=auto"
+        ) from error
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Same seed, same run, on the same machine and library versions."""
+    random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _peak_resident() -> float:
+    if os.name == "nt":
+        return 0.0
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,21 @@
+"""`rlhf data check`: every row of every source, read and judged, nothing trained."""
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Config
+from rlhf_cli.data.load import check_all
+from rlhf_cli.telemetry.console import console, line
+
+
+def check_data(cfg: Config) -> None:
+    """Print the report of every role; an error when a run would refuse this data."""
+    verdicts = []
+    for report in check_all(cfg):
+        if console().is_terminal:
+            console().print(report.table())
+        else:
+            line(report.plain())
+        verdicts.append(report.verdict())
+    refused = [verdict for verdict in verdicts if verdict]
+    if refused:
+        raise UserError(refused[0])
+    line("a run would take this data", style="green")

@@ -1,0 +1,33 @@
+"""dry_run=true: every selected stage shows its data and its step count, and nothing is trained."""
+
+from importlib import import_module
+from pathlib import Path
+
+from rich.padding import Padding
+
+from rlhf_cli.config.schema import Config
+from rlhf_cli.report.preview import Preview
+from rlhf_cli.stages import STAGES
+from rlhf_cli.telemetry.console import console, line
+
+
+def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path]) -> None:
+    """Load and tokenise one batch of each stage and print what it would learn from.
+
+    modules: stage -> its module . inputs: stage -> folder, of the parents that exist
+    """
+    for name, module in modules.items():
+        spec = STAGES[name]
+        line(f"{name}: {spec.title}", style="bold")
+        known = {role: inputs[stage] for role, stage in spec.parents.items() if stage in inputs}
+        _print(import_module(module).preview(cfg, known))
+
+
+def _print(preview: Preview) -> None:
+    width = max((len(label) for label in preview.facts), default=0)
+    for label, value in preview.facts.items():
+        line(f"  {label:<{width}}  {value}")
+    if preview.example is not None:
+        console().print(Padding(preview.example, (1, 4)))
+    for note in preview.notes:
+        line(f"  {note}", style="yellow")

@@ -1,0 +1,198 @@
+"""What was gained: base, SFT, PPO and best-of-n answer the same held-out prompts."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+
+from rlhf_cli.artifacts.store import write_text
+from rlhf_cli.config.schema import Config
+from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.data.show import rendered
+from rlhf_cli.data.world.gold import Verdict, utility
+from rlhf_cli.evaluation.gain import Performance, Row, best_of, measure
+from rlhf_cli.evaluation.respond import Answer, kl_to_reference
+from rlhf_cli.models.loading import freeze
+from rlhf_cli.report.preview import Preview
+from rlhf_cli.report.table import write_table
+from rlhf_cli.stages.judging import RewardModel
+from rlhf_cli.stages.setting import Setting, open_recorder, open_setting, parent_model
+from rlhf_cli.stages.showing import ask, said, told
+from rlhf_cli.telemetry.recorder import Recorder
+
+NOTES = (
+    "mean [95 % interval over prompts]; responses sampled at temperature 1",
+    "gold: the world's own utility, which no model was trained on; score: the reward model's",
+    "kl: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n",
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Examiner:
+    """The same prompts, reward model and reference for every candidate."""
+
+    setting: Setting
+    prompts: list[EncodedPrompt]
+    reward: RewardModel | None
+    reference: torch.nn.Module | None
+
+    def examine(self, model: torch.nn.Module) -> Performance:
+        """One sampled answer a prompt."""
+        return self.judge(ask(self.setting, model, self.prompts, self.setting.cfg.seed), model)
+
+    def judge(self, answers: list[Answer], model: torch.nn.Module | None) -> Performance:
+        """What is known of these answers; the gap to the reference needs the model they came from."""
+        records = [prompt.record for prompt in self.prompts]
+        gaps = None
+        if self.reference is not None and model is not None:
+            gaps = kl_to_reference(
+                model,
+                self.reference,
+                answers,
+                pad_id=self.setting.renderer.pad_id,
+                device=self.setting.device,
+                batch=self.setting.cfg.evaluation.batch,
+            )
+        return Performance(
+            prompts=records,
+            answers=answers,
+            scores=None if self.reward is None else self.reward.score_answers(answers),
+            gaps=gaps,
+            verdicts=gold_verdicts(records, answers),
+        )
+
+    def best_of_n(self, model: torch.nn.Module, n: int) -> Performance:
+        """The best of n answers by the reward model: what its score can buy without training."""
+        seed = self.setting.cfg.seed
+        tries = [ask(self.setting, model, self.prompts, seed + 1000 + i) for i in range(n)]
+        scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
+        chosen, best, bound = best_of(tries, scores)
+        found = self.judge(chosen, None)
+        found.scores, found.kl_bound = best, bound
+        return found
+
+
+def gold_verdicts(records, answers: list[Answer]) -> list[Verdict] | None:
+    """The tiny world's own judgement; None for prompts that come from anywhere else."""
+    if not all("answer" in record.meta for record in records):
+        return None
+    return [
+        utility(record.meta, answer.text, answer.finished)
+        for record, answer in zip(records, answers, strict=True)
+    ]
+
+
+def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
+    """Write table.json and answers.jsonl; the numbers of the table are the metrics."""
+    known = {role: parent_model(inputs, role) for role in inputs}
+    setting = open_setting(cfg, known.get("sft") or known.get("ppo") or known["rm"])
+    prompts = exam_prompts(setting)
+    with open_recorder(cfg, out, stage="evaluate", total_steps=num_candidates(cfg, known)) as recorder:
+        performances = examine_all(setting, prompts, known, recorder)
+    baseline = performances.get("SFT")
+    rows = {name: measure(found, baseline) for name, found in performances.items()}
+    write_table(out, rows, title=f"What was gained, on {len(prompts)} held-out prompts", notes=NOTES)
+    write_answers(setting, performances, out / "answers.jsonl")
+    return flat(rows)
+
+
+def exam_prompts(setting: Setting) -> list[EncodedPrompt]:
+    """evaluation.prompts of the held-out prompts, drawn by the seed."""
+    held_out = setting.encoded("prompts").held_out
+    count = min(setting.cfg.evaluation.prompts, len(held_out))
+    return Random(setting.cfg.seed).sample(held_out, count)
+
+
+def num_candidates(cfg: Config, known: dict[str, Path]) -> int:
+    return 1 + ("sft" in known) * (1 + wants_best_of_n(cfg, known)) + ("ppo" in known)
+
+
+def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
+    return cfg.evaluation.best_of_n > 1 and "sft" in known and "rm" in known
+
+
+def examine_all(
+    setting: Setting, prompts: list[EncodedPrompt], known: dict[str, Path], recorder: Recorder
+) -> dict[str, Performance]:
+    """Base, SFT, best-of-n and PPO, those that there are."""
+    cfg = setting.cfg
+    examiner = Examiner(
+        setting=setting,
+        prompts=prompts,
+        reward=RewardModel.load(setting, known["rm"], prompts) if "rm" in known else None,
+        reference=frozen(setting, known["sft"]) if "sft" in known else None,
+    )
+    found = {"base": examiner.examine(frozen(setting, None))}
+    recorder.log({"eval/candidates": 1.0}, 1)
+    if "sft" in known:
+        found["SFT"] = examiner.examine(examiner.reference)
+        recorder.log({"eval/candidates": 2.0}, 2)
+    if wants_best_of_n(cfg, known):
+        n = cfg.evaluation.best_of_n
+        found[f"SFT, best of {n}"] = examiner.best_of_n(examiner.reference, n)
+        recorder.log({"eval/candidates": 3.0}, 3)
+    if "ppo" in known:
+        found["PPO"] = examiner.examine(frozen(setting, known["ppo"]))
+        recorder.log({"eval/candidates": 4.0}, len(found))
+    recorder.samples("the same prompts, answered by each", sample_rows(setting, prompts, found))
+    return found
+
+
+def frozen(setting: Setting, path: Path | None) -> torch.nn.Module:
+    return freeze(setting.causal_lm(path, frozen=True)).to(setting.device.torch)
+
+
+def sample_rows(
+    setting: Setting, prompts: list[EncodedPrompt], found: dict[str, Performance]
+) -> list[dict[str, str]]:
+    """A few prompts with every candidate's answer."""
+    return [
+        {"prompt": said(prompts[i].record.messages)}
+        | {name: told(performance.answers[i]) for name, performance in found.items()}
+        for i in range(min(setting.cfg.samples, len(prompts)))
+    ]
+
+
+def write_answers(setting: Setting, found: dict[str, Performance], place: Path) -> None:
+    """Every answer of every candidate, for a person or another judge to read."""
+    lines = []
+    for name, performance in found.items():
+        for i, (prompt, answer) in enumerate(
+            zip(performance.prompts, performance.answers, strict=True)
+        ):
+            entry = {
+                "model": name,
+                "prompt": said(prompt.messages),
+                "response": answer.text,
+                "finished": answer.finished,
+                "score": None if performance.scores is None else float(performance.scores[i]),
+            }
+            if performance.verdicts is not None:
+                entry["gold"] = performance.verdicts[i].utility
+            lines.append(json.dumps(entry, ensure_ascii=False))
+    write_text(place, "\n".join(lines) + "\n")
+
+
+def flat(rows: dict[str, Row]) -> dict[str, float]:
+    """{"SFT": {"gold": (m, l, h)}} -> {"eval/SFT/gold": m}"""
+    return {
+        f"eval/{name}/{metric}": interval[0]
+        for name, row in rows.items()
+        for metric, interval in row.items()
+        if interval is not None
+    }
+
+
+def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
+    """What a dry run shows: how many prompts, and one of them."""
+    setting = open_setting(cfg)
+    prompts = exam_prompts(setting)
+    return Preview(
+        facts={
+            "held-out prompts": str(len(prompts)),
+            "answers": f"{len(prompts)} a candidate, best of {cfg.evaluation.best_of_n}",
+        },
+        example=rendered(setting.renderer, prompts[0].ids, [False] * len(prompts[0].ids)),
+    )

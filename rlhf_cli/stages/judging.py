@@ -1,0 +1,105 @@
+"""The frozen reward model as the later stages use it: it scores token rows, or texts of another tokenizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_cli.data.collate import pad_right
+from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.data.records import Message
+from rlhf_cli.data.templates import Renderer, build
+from rlhf_cli.evaluation.respond import Answer, reward_scores
+from rlhf_cli.models.loading import freeze, load_tokenizer
+from rlhf_cli.models.reward import check_head
+from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.stages.setting import Setting
+
+
+@dataclass(slots=True, kw_only=True)
+class RewardModel:
+    """renderer is None when the policy's tokens are the reward model's own.
+
+    conversations: the messages behind each row of prompt ids, for a reward model that reads other tokens.
+    """
+
+    model: nn.Module
+    setting: Setting
+    renderer: Renderer | None
+    conversations: dict[tuple[int, ...], tuple[Message, ...]]
+
+    @classmethod
+    def load(
+        cls, setting: Setting, folder: Path, prompts: list[EncodedPrompt]
+    ) -> "RewardModel":
+        """From a model folder; whether its tokenizer and template are the policy's is found by their hash.
+
+        prompts: those that will be scored, so that their text can be had again for another tokenizer.
+        """
+        cfg = setting.cfg
+        model = freeze(setting.scalar_model(folder, frozen=True)).to(setting.device.torch)
+        check_head(model)
+        tokenizer = load_tokenizer(cfg.model, str(folder))
+        own = build(
+            tokenizer,
+            template="auto",
+            system=cfg.data.system,
+            also_stop=tuple(setting.renderer.end_ids),
+        )
+        same = own.hash == setting.renderer.hash
+        if not same:
+            model.config.pad_token_id = own.pad_id
+        texts = {} if same else {tuple(p.ids): p.record.messages for p in prompts}
+        return cls(
+            model=model, setting=setting, renderer=None if same else own, conversations=texts
+        )
+
+    def notes(self) -> list[str]:
+        """What a person should know before trusting the scores."""
+        if self.renderer is None:
+            return []
+        return [
+            "the reward model has another tokenizer or chat template than the policy: "
+            "prompts and responses are decoded and tokenised again for it"
+        ]
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Tensor, prompt_mask: Tensor, responses: Tensor, response_mask: Tensor
+    ) -> Tensor:
+        """Scores (B,) of the policy's token rows, each read at the last real token."""
+        tokens = torch.cat([prompts, responses], dim=1)
+        mask = torch.cat([prompt_mask, response_mask], dim=1)
+        if self.renderer is not None:
+            rows = [
+                self._translate(p[pm].tolist(), r[rm].tolist())
+                for p, pm, r, rm in zip(prompts, prompt_mask, responses, response_mask, strict=True)
+            ]
+            tokens, mask = pad_right(rows, self.renderer.pad_id)
+        return sequence_scores(
+            self.model, tokens.to(self.setting.device.torch), mask.to(self.setting.device.torch)
+        )
+
+    def score_answers(self, answers: list[Answer]) -> Tensor:
+        """Scores (n,) of answers, on the CPU."""
+        if self.renderer is None:
+            rows, pad_id = [a.prompt_ids + a.ids for a in answers], self.setting.renderer.pad_id
+        else:
+            rows = [self._translate(a.prompt_ids, a.ids) for a in answers]
+            pad_id = self.renderer.pad_id
+        return reward_scores(
+            self.model,
+            rows,
+            pad_id=pad_id,
+            device=self.setting.device,
+            batch=self.setting.cfg.evaluation.batch,
+        )
+
+    def _translate(self, prompt_ids: list[int], response_ids: list[int]) -> list[int]:
+        """The same text in the reward model's tokens; its end token only where the response ended."""
+        ours, theirs = self.setting.renderer, self.renderer
+        prompt = theirs.prompt_ids(self.conversations[tuple(prompt_ids)])
+        response = theirs.response_ids(ours.decode_response(response_ids))
+        ended = bool(response_ids) and response_ids[-1] in ours.end_ids
+        return prompt + (response if ended else response[:-1])

@@ -1,0 +1,221 @@
+"""What a run will do, decided before anything starts: which stages run, which are kept, and why.
+
+torch is not imported here; a stage is judged by its manifest alone.
+"""
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from rlhf_cli import __version__
+from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
+from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
+from rlhf_cli.artifacts.store import open_stage, recover, verified
+from rlhf_cli.config.compose import PACKAGE, freeze
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import select
+from rlhf_cli.config.schema import Config
+from rlhf_cli.stages import STAGES, StageSpec
+
+
+class State(Enum):
+    fresh = "fresh"  # finished, and made of exactly this configuration, data and parents
+    run = "run"  # selected and not fresh
+    given = "given"  # taken from elsewhere by parents.<stage>
+    stale = "stale"  # finished, but made of something else
+    missing = "missing"  # not there, or broken
+
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+GIVEN = ("sft", "rm")  # stages that parents.<stage> can replace
+USABLE = (State.fresh, State.run, State.given)
+
+
+@dataclass(slots=True, kw_only=True)
+class Judgement:
+    """digest identifies the artifact; it is empty as long as the stage has to run."""
+
+    spec: StageSpec
+    state: State
+    folder: Path
+    why: str
+    digest: str = ""
+    manifest: StageManifest | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Planner:
+    """Judges every stage once, parents before children."""
+
+    cfg: Config
+    judged: dict[str, Judgement] = field(default_factory=dict)
+    data_hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.cfg.runs_dir) / self.cfg.name
+
+    def chosen(self) -> list[StageSpec]:
+        """Selected stages that no parents.<stage> replaces."""
+        given = _given(self.cfg)
+        names = [s.name for s in self.cfg.stage if s.name not in given]
+        if not names:
+            first = self.cfg.stage[0].name
+            found = f"nothing to do: parents.{first}={given[first]} replaces the selected {first}"
+            raise Refusal(found, f"choose other stages, or leave out parents.{first}")
+        return [STAGES[name] for name in names]
+
+    def plan(self) -> list[Judgement]:
+        """The chosen stages in order, or a Refusal when one of them lacks a parent."""
+        steps = [self.judge(spec.name) for spec in self.chosen()]
+        for step in steps:
+            self._refuse_without_parents(step.spec)
+        return steps
+
+    def judge(self, name: str) -> Judgement:
+        if name not in self.judged:
+            self.judged[name] = self._judge(STAGES[name])
+        return self.judged[name]
+
+    def _judge(self, spec: StageSpec) -> Judgement:
+        if place := _given(self.cfg).get(spec.name):
+            return _external(spec, place)
+        selected = spec.name in [s.name for s in self.cfg.stage]
+        found = self._on_disk(spec)
+        if selected and found.state is not State.fresh:
+            found.state = State.run
+        return found
+
+    def _on_disk(self, spec: StageSpec) -> Judgement:
+        folder = self.folder / spec.name
+        recover(folder)
+        if not folder.exists():
+            return Judgement(spec=spec, state=State.missing, folder=folder, why="new")
+        try:
+            manifest = verified(folder)
+        except Refusal as refusal:
+            return Judgement(spec=spec, state=State.missing, folder=folder, why=refusal.found)
+        changes = self._changes(spec, manifest, folder)
+        return Judgement(
+            spec=spec,
+            state=State.stale if changes else State.fresh,
+            folder=folder,
+            why="; ".join(changes),
+            digest=manifest.digest,
+            manifest=manifest,
+        )
+
+    def _changes(self, spec: StageSpec, manifest: StageManifest, folder: Path) -> list[str]:
+        parents = self.parents(spec)
+        again = [p.spec.name for p in parents.values() if p.state not in (State.fresh, State.given)]
+        now = self.fingerprint(spec)
+        if now.equals(manifest) and not again:
+            return []
+        rerun = [f"parent {name} {_parent_word(self.judged[name].state)}" for name in again]
+        known = {f"parent {name} changed" for name in again}
+        return [c for c in now.changes(manifest, folder) if c not in known] + rerun
+
+    def parents(self, spec: StageSpec) -> dict[str, Judgement]:
+        """role -> judgement of the parents this stage will really use."""
+        found = {role: self.judge(stage) for role, stage in spec.parents.items()}
+        if spec.required:
+            return found
+        return {role: parent for role, parent in found.items() if parent.state in USABLE}
+
+    def fingerprint(self, spec: StageSpec) -> Fingerprint:
+        """What the stage's result depends on now; parents that have to run count as unknown."""
+        parents = {role: parent.digest for role, parent in self.parents(spec).items()}
+        models = {r: model_hash(_shipped(p), rev) for r, (p, rev) in spec.models(self.cfg).items()}
+        roles = spec.data(self.cfg)
+        return Fingerprint(
+            config=select(
+                freeze(self.cfg), (*spec.config(self.cfg), *(f"data.{role}" for role in roles))
+            ),
+            data={role: self._data_hash(role) for role in roles},
+            parents=parents | models,
+            version=__version__,
+        )
+
+    def _data_hash(self, role: str) -> dict[str, str]:
+        if role not in self.data_hashes:
+            self.data_hashes[role] = source_hashes(self.cfg, role)
+        return self.data_hashes[role]
+
+    def _refuse_without_parents(self, spec: StageSpec) -> None:
+        lacking = [p for p in self.parents(spec).values() if p.state not in USABLE]
+        if lacking:
+            raise Refusal(*_lacking(spec, lacking))
+        if not spec.required and not self.parents(spec):
+            raise Refusal(
+                f"{spec.name} has nothing to look at: {self.folder} holds no finished stage",
+                "run them first with stage=all",
+            )
+
+
+def _parent_word(state: State) -> str:
+    return {State.run: "changed", State.stale: "is stale", State.missing: "is missing"}[state]
+
+
+def _lacking(child: StageSpec, lacking: list[Judgement]) -> tuple[str, str]:
+    """What is missing or stale, and the two ways out."""
+    first = lacking[0]
+    names = [name for name in STAGES if name in [child.name, *(p.spec.name for p in lacking)]]
+    remedy = f"make it with stage=[{','.join(names)}]"
+    if first.spec.name in GIVEN:
+        keep, use = (first.folder, "it as it is") if first.digest else ("<folder>", "another")
+        remedy += f", or set parents.{first.spec.name}={keep} to use {use}"
+    return f"{child.name} needs {first.spec.name}: {_lack(first)}", remedy
+
+
+def _lack(parent: Judgement) -> str:
+    if parent.state is State.stale:
+        return f"{parent.folder} was made of something else ({parent.why})"
+    return f"{parent.folder} does not exist" if parent.why == "new" else parent.why
+
+
+def _given(cfg: Config) -> dict[str, str]:
+    pairs = {name: getattr(cfg.parents, name) for name in GIVEN}
+    return {name: place for name, place in pairs.items() if place is not None}
+
+
+def _external(spec: StageSpec, place: str) -> Judgement:
+    """A stage folder of another run, verified, or a Hugging Face model folder or hub id."""
+    folder = Path(place).expanduser()
+    key = f"parents.{spec.name}"
+    if (folder / MANIFEST).is_file():
+        manifest = open_stage(folder, key, stage=spec.name)
+        return Judgement(
+            spec=spec,
+            state=State.given,
+            folder=folder,
+            why=key,
+            digest=manifest.digest,
+            manifest=manifest,
+        )
+    is_model = (folder / "config.json").is_file() or (
+        HUB_ID.fullmatch(place) and not folder.exists()
+    )
+    if not is_model:
+        raise Refusal(
+            f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
+            "give a stage folder such as runs/<name>/sft, a model folder, or a hub id",
+        )
+    digest = model_hash(place, None)
+    return Judgement(spec=spec, state=State.given, folder=folder, why=key, digest=digest)
+
+
+def _shipped(path: str) -> str:
+    return str(PACKAGE / "assets" / "tiny") if path == "tiny" else path
+
+
+def source_hashes(cfg: Config, role: str) -> dict[str, str]:
+    """Hashes of one role's data; an unreadable source is the user's to mend."""
+    from rlhf_cli.data.load import source_hashes as hashes
+
+    try:
+        return hashes(cfg, role)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"data.{role} cannot be read: {error}") from error

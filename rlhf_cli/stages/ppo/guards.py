@@ -1,0 +1,89 @@
+"""What PPO refuses, stops for, or says aloud."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Alarms
+from rlhf_cli.core.batches import Rollout
+from rlhf_cli.core.masking import masked_mean
+
+START_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+
+
+class NotFinite(UserError):
+    """A score, log-prob or loss is NaN or infinite; `rows` of `rollout` are the offending samples."""
+
+    def __init__(self, message: str, rollout: Rollout, rows: list[int]):
+        super().__init__(message)
+        self.rollout = rollout
+        self.rows = rows
+
+
+def require_finite(values: Tensor, what: str, rollout: Rollout) -> None:
+    """Stop when one of `values` (B,) or () is NaN or infinite."""
+    if torch.isfinite(values).all():
+        return
+    bad = (~torch.isfinite(values)).reshape(-1).nonzero().squeeze(1).tolist()
+    rows = bad if values.ndim else list(range(len(rollout.scores)))
+    raise NotFinite(f"the {what} is not finite for {len(rows)} responses", rollout, rows)
+
+
+def check_start(rollout: Rollout, dtype: torch.dtype) -> None:
+    """Before the first update the policy is its reference: every token's log-ratio must be 0."""
+    gap = float(masked_mean((rollout.logprobs - rollout.ref_logprobs).abs(), rollout.response_mask))
+    if gap > START_TOLERANCE[dtype]:
+        raise UserError(
+            f"PPO would start {gap:.2g} nats per token away from its reference; it must start at KL 0. "
+            "Policy and reference differ: dropout is on, or they come from different weights"
+        )
+
+
+def check_first_ratio(deviation: float, dtype: torch.dtype) -> None:
+    """Before the first gradient step of a rollout the ratio is 1: scoring and training agree."""
+    if deviation > START_TOLERANCE[dtype]:
+        raise UserError(
+            f"the first importance ratio is off 1 by {deviation:.2g}: the log-probs of training are not "
+            "those of the rollout (dropout, another temperature, or another mask)"
+        )
+
+
+@dataclass(slots=True)
+class Watch:
+    """Compares an iteration's metrics with the alarms; each alarm rings once until it has passed."""
+
+    alarms: Alarms
+    first_length: float | None = None
+    ringing: set[str] = field(default_factory=set)
+
+    def alarming(self, metrics: dict[str, float]) -> list[str]:
+        """The new alarms of this iteration, a sentence each."""
+        length = metrics["objective/response_length"]
+        if self.first_length is None:
+            self.first_length = max(length, 1e-6)
+        now = {name: text for name, text in self._judge(metrics, length / self.first_length) if text}
+        fresh = [text for name, text in now.items() if name not in self.ringing]
+        self.ringing = set(now)
+        return fresh
+
+    def _judge(self, metrics: dict[str, float], growth: float) -> list[tuple[str, str]]:
+        alarms, say = self.alarms, []
+        eos, entropy, kl = (
+            metrics[f"objective/{key}"] for key in ("eos_rate", "entropy", "kl")
+        )
+        if alarms.eos_rate is not None and eos < alarms.eos_rate:
+            say.append(("eos_rate", f"only {eos:.0%} of the responses end by themselves"))
+        if alarms.length is not None and not 1 / alarms.length < growth < alarms.length:
+            say.append(("length", f"responses are {growth:.2f} times as long as at the start"))
+        if alarms.entropy is not None and entropy < alarms.entropy:
+            say.append(("entropy", f"the policy's entropy fell to {entropy:.3f} nats per token"))
+        if alarms.kl is not None and kl > alarms.kl:
+            say.append(("kl", f"the KL to the SFT model reached {kl:.1f} nats per response"))
+        return say
+
+
+def over(value: float, limit: float | None) -> bool:
+    """Whether a limit is set and passed."""
+    return limit is not None and value > limit

@@ -1,0 +1,127 @@
+"""Learn from a rollout: inner epochs of minibatches, each one clipped step of policy and value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rlhf_cli.config.schema import PPO
+from rlhf_cli.core.batches import Rollout
+from rlhf_cli.core.losses import policy_loss, value_loss
+from rlhf_cli.models.scoring import response_logprobs, response_values
+from rlhf_cli.stages.ppo.collect import microbatches
+from rlhf_cli.stages.ppo.guards import check_first_ratio, over, require_finite
+from rlhf_cli.stages.ppo.players import Players
+
+# Adds the gradient of the pretraining loss to the policy and returns that loss (PPO-ptx).
+Pretrain = Callable[[int], float]
+
+
+@dataclass(slots=True)
+class Learned:
+    """Means over the minibatches of one iteration."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    stopped_early: bool = False
+
+    def means(self) -> dict[str, float]:
+        names = self.rows[0] if self.rows else []
+        means = {name: sum(row[name] for row in self.rows) / len(self.rows) for name in names}
+        return means | {"policy/steps": len(self.rows), "policy/stopped_early": self.stopped_early}
+
+
+def learn(
+    players: Players,
+    rollout: Rollout,
+    advantages: Tensor,
+    returns: Tensor,
+    cfg: PPO,
+    *,
+    lr_factor: float,
+    generator: torch.Generator,
+    pretrain: Pretrain | None,
+    after_step: Callable[[], None],
+) -> Learned:
+    """PPO's inner loop. advantages, returns (B, R); `after_step` follows every optimizer step."""
+    learned = Learned()
+    for _ in range(cfg.inner_epochs):
+        order = torch.randperm(len(rollout.scores), generator=generator, device=generator.device)
+        for index in order.split(cfg.batch.minibatch):
+            row = minibatch(players, rollout, advantages, returns, index, cfg, pretrain)
+            if not learned.rows:
+                check_first_ratio(abs(row["val/ratio"] - 1), players.device.dtype)
+            if over(row["policy/approxkl_avg"], cfg.kl_stop.iteration):
+                discard(players)
+                learned.stopped_early = True
+                return learned
+            row["policy/grad_norm"] = players.policy.step(lr_factor)
+            row["val/grad_norm"] = players.value.step(lr_factor)
+            after_step()
+            learned.rows.append(row)
+    return learned
+
+
+def discard(players: Players) -> None:
+    """Throw away the gradients of a minibatch that is not to be learned from."""
+    players.policy.optimizer.zero_grad(set_to_none=True)
+    players.value.optimizer.zero_grad(set_to_none=True)
+
+
+def minibatch(
+    players: Players,
+    rollout: Rollout,
+    advantages: Tensor,
+    returns: Tensor,
+    index: Tensor,
+    cfg: PPO,
+    pretrain: Pretrain | None,
+) -> dict[str, float]:
+    """Gradients of one minibatch, summed over its microbatches; every term is per token of the whole."""
+    num_tokens = rollout.response_mask[index].sum()
+    totals: dict[str, Tensor] = {}
+    for part in microbatches(len(index), cfg.batch.microbatch):
+        rows = index[part.to(index.device)]
+        piece = rollout.select(rows).trim()
+        columns = slice(0, piece.responses.shape[1])
+        terms = clipped_step(
+            players, piece, advantages[rows, columns], returns[rows, columns], num_tokens, cfg
+        )
+        totals = {name: totals.get(name, 0) + term for name, term in terms.items()}
+    metrics = {name: float(value) for name, value in totals.items()}
+    if pretrain is not None:
+        metrics["loss/ptx"] = pretrain(len(index))
+    total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
+    require_finite(torch.tensor(total), "loss", rollout.select(index))
+    return metrics
+
+
+def clipped_step(
+    players: Players,
+    piece: Rollout,
+    advantages: Tensor,
+    returns: Tensor,
+    num_tokens: Tensor,
+    cfg: PPO,
+) -> dict[str, Tensor]:
+    """Backward through both clipped losses of one microbatch."""
+    mask = piece.response_mask
+    with players.device.autocast():
+        logprobs, _ = response_logprobs(players.policy.model, piece, temperature=cfg.temperature)
+        values = response_values(players.value.model, piece)
+    policy = policy_loss(
+        logprobs, piece.logprobs, advantages, mask, clip_eps=cfg.clip_eps, num_tokens=num_tokens
+    )
+    value = value_loss(
+        values, piece.values, returns, mask, clip_eps=cfg.value_clip_eps, num_tokens=num_tokens
+    )
+    players.policy.backward(policy.loss)
+    players.value.backward(cfg.vf_coef * value.loss)
+    return {
+        "loss/policy_avg": policy.loss.detach(),
+        "loss/value_avg": value.loss.detach(),
+        "policy/approxkl_avg": policy.approx_kl.detach(),
+        "policy/clipfrac_avg": policy.clip_frac.detach(),
+        "val/ratio": policy.ratio.detach(),
+        "val/clipfrac_avg": value.clip_frac.detach(),
+    }

@@ -1,0 +1,140 @@
+"""What every stage opens first: device, seeds, the renderer, and its records as token ids."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_cli.artifacts.store import model_folder
+from rlhf_cli.config.compose import freeze
+from rlhf_cli.config.schema import Config, Schedule
+from rlhf_cli.core.schedules import learning_rate_factor
+from rlhf_cli.data.encode import encode_all
+from rlhf_cli.data.load import load
+from rlhf_cli.data.report import Report
+from rlhf_cli.data.templates import Renderer, build
+from rlhf_cli.models.loading import (
+    fit_tokens,
+    load_causal_lm,
+    load_scalar_model,
+    load_tokenizer,
+    stop_ids,
+)
+from rlhf_cli.runtime.device import Device, pick_device, seed_everything
+from rlhf_cli.stages import STAGES
+from rlhf_cli.telemetry.console import console
+from rlhf_cli.telemetry.recorder import Recorder
+
+
+@dataclass(slots=True, kw_only=True)
+class Encoded:
+    """Both sides of a role as token ids, and the account of its rows."""
+
+    train: list
+    held_out: list
+    report: Report
+
+    def tell(self, recorder: Recorder) -> None:
+        """What became of the rows: a line each, and a table with examples where rows were lost."""
+        recorder.note(self.report.headline())
+        if self.report.num_bad or self.report.left_out:
+            console().print(self.report.table())
+        else:
+            for what, count in self.report.notes.most_common():
+                recorder.note(f"{count} x {what}")
+
+
+@dataclass(slots=True, kw_only=True)
+class Setting:
+    """One stage's surroundings."""
+
+    cfg: Config
+    device: Device
+    renderer: Renderer
+
+    def encoded(self, role: str) -> "Encoded":
+        """A role's records as token ids; refuses when too many rows are bad."""
+        loaded = load(self.cfg, role)
+        train, held_out = (
+            encode_all(self.renderer, side, self.cfg.data, loaded.report)
+            for side in (loaded.train, loaded.eval)
+        )
+        loaded.report.num_train, loaded.report.num_eval = len(train), len(held_out)
+        loaded.report.enforce()
+        return Encoded(train=train, held_out=held_out, report=loaded.report)
+
+    def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0, frozen: bool = False):
+        """A language model that knows every token of the renderer; frozen ones take the runtime's dtype."""
+        model = load_causal_lm(
+            self.cfg.model,
+            None if path is None else str(path),
+            dropout=dropout,
+            **self._dtype(frozen),
+        )
+        fit_tokens(model, self.renderer.num_tokens)
+        return model
+
+    def scalar_model(self, path: Path, *, dropout: float = 0.0, frozen: bool = False):
+        model = load_scalar_model(
+            self.cfg.model, str(path), dropout=dropout, **self._dtype(frozen)
+        )
+        model.config.pad_token_id = self.renderer.pad_id
+        return model
+
+    def _dtype(self, frozen: bool) -> dict:
+        return {"dtype": self.device.dtype} if frozen else {}
+
+
+def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
+    """Seeds everything; the tokenizer is the base model's, or travels with a parent stage."""
+    seed_everything(cfg.seed)
+    path = None if tokenizer_from is None else str(tokenizer_from)
+    renderer = build(
+        load_tokenizer(cfg.model, path),
+        template=cfg.data.template,
+        system=cfg.data.system,
+        also_stop=stop_ids(cfg.model, path),
+    )
+    return Setting(cfg=cfg, device=pick_device(cfg.runtime), renderer=renderer)
+
+
+def parent_model(inputs: dict[str, Path], role: str) -> Path:
+    """The model folder of a parent."""
+    return model_folder(inputs[role])
+
+
+def open_recorder(cfg: Config, out: Path, *, stage: str, total_steps: int) -> Recorder:
+    """The stage's recorder with the trackers that the configuration asks for."""
+    trackers = trackers_of(cfg, out, stage)
+    return Recorder(
+        out,
+        stage=stage,
+        total_steps=total_steps,
+        headline=STAGES[stage].headline,
+        trackers=trackers,
+        run_config=freeze(cfg),
+        every=cfg.tracking.every,
+    )
+
+
+def trackers_of(cfg: Config, out: Path, stage: str) -> list:
+    """Those that the configuration names; their libraries are imported only then."""
+    if not cfg.tracking.trackers:
+        return []
+    from rlhf_cli.runtime.trackers import open_trackers
+
+    return open_trackers(
+        cfg.tracking.trackers,
+        folder=out,
+        project=cfg.tracking.project,
+        run_name=f"{cfg.name}-{stage}",
+    )
+
+
+def lr_factor(schedule: Schedule, step: int, num_steps: int) -> float:
+    """The share of the peak learning rate at `step` (from 0); warm-up is a share of num_steps."""
+    return learning_rate_factor(
+        step,
+        num_steps=num_steps,
+        kind=schedule.kind.name,
+        warmup_steps=round(schedule.warmup * num_steps),
+        final=schedule.final,
+    )

@@ -1,0 +1,66 @@
+"""What a person reads of a model at work: the same prompts answered before and after."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt, encode_prompt
+from rlhf_cli.data.records import Message, Prompt
+from rlhf_cli.evaluation.respond import Answer, Asking, respond
+from rlhf_cli.stages.setting import Setting
+from rlhf_cli.telemetry.recorder import Recorder
+
+
+def prompts_of(setting: Setting, demonstrations: list[EncodedDemonstration]) -> list[EncodedPrompt]:
+    """What came before the last assistant turn of each demonstration; raw texts have no prompt."""
+    found = []
+    for one in demonstrations:
+        last = max((i for i, m in enumerate(one.record.messages) if m.role == "assistant"), default=0)
+        if last:
+            prompt = Prompt(one.record.messages[:last], one.record.origin, one.record.meta)
+            found.append(encode_prompt(setting.renderer, prompt, setting.cfg.data))
+    return found
+
+
+def ask(setting: Setting, model: nn.Module, prompts: list[EncodedPrompt], seed: int) -> list[Answer]:
+    """One sampled answer a prompt."""
+    cfg = setting.cfg
+    asking = Asking(
+        max_new_tokens=cfg.data.max_response_tokens,
+        temperature=1.0,
+        batch=cfg.evaluation.batch,
+        seed=seed,
+    )
+    return respond(model, [p.ids for p in prompts], setting.renderer, setting.device, asking)
+
+
+@contextmanager
+def before_and_after(
+    setting: Setting, model: nn.Module, prompts: list[EncodedPrompt], recorder: Recorder
+) -> Iterator[None]:
+    """Show how the model's answers changed while the body ran."""
+    before = ask(setting, model, prompts, setting.cfg.seed)
+    yield
+    after = ask(setting, model, prompts, setting.cfg.seed)
+    rows = [
+        {
+            "prompt": said(prompt.record.messages),
+            "before": told(first),
+            "after": told(last),
+        }
+        for prompt, first, last in zip(prompts, before, after, strict=True)
+    ]
+    recorder.samples("before and after", rows)
+
+
+def told(answer: Answer) -> str:
+    """The text, and a mark where the response was cut instead of ending by itself."""
+    return answer.text if answer.finished else f"{answer.text} [cut]"
+
+
+def said(messages: tuple[Message, ...]) -> str:
+    """The conversation for the eye: one turn as it is, several with their roles."""
+    if len(messages) == 1:
+        return messages[0].content
+    return "\n".join(f"{message.role}: {message.content}" for message in messages)

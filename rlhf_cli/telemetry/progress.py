@@ -1,0 +1,87 @@
+"""How far a stage is: a live bar on a terminal, about ten plain lines elsewhere."""
+
+import time
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from rlhf_cli.telemetry.console import console, line
+
+LINES = 10  # plain lines per stage
+PATIENCE = 30.0  # seconds without a plain line before one more is due
+
+
+def short(value: float) -> str:
+    """A number for the screen, about four significant digits."""
+    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.2e}"
+
+
+def duration(seconds: float) -> str:
+    """65.2 -> "1:05"."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+class _Clock:
+    """Time left, by the speed since the start; steps of an earlier attempt are not counted."""
+
+    def __init__(self, total: int):
+        self.total, self.first, self.began = total, 0, time.monotonic()
+
+    def start(self, step: int = 0) -> None:
+        self.first, self.began = step, time.monotonic()
+
+    def left(self, step: int) -> str:
+        done = step - self.first
+        if done <= 0:
+            return ""
+        return f"{duration((time.monotonic() - self.began) / done * (self.total - step))} left"
+
+
+class LiveBar:
+    """stage [bar] 12/84  loss 3.2  0:14 left"""
+
+    def __init__(self, stage: str, total: int):
+        self.clock = _Clock(total)
+        self.bar = Progress(
+            TextColumn("  [bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TextColumn("[dim]{task.fields[left]}"),
+            console=console(),
+            transient=True,
+        )
+        self.task = self.bar.add_task(stage, total=total, numbers="", left="")
+
+    def start(self) -> None:
+        self.clock.start()
+        self.bar.start()
+
+    def advance(self, step: int, numbers: str) -> None:
+        left = self.clock.left(step)
+        self.bar.update(self.task, completed=step, numbers=numbers, left=left)
+
+    def stop(self) -> None:
+        self.bar.stop()
+
+
+class PlainLines:
+    """sft 12/84  loss 3.2  0:14 left"""
+
+    def __init__(self, stage: str, total: int):
+        self.stage, self.total, self.clock = stage, total, _Clock(total)
+        self.shown_step, self.shown_at = 0, time.monotonic()
+
+    def start(self) -> None:
+        self.clock.start()
+
+    def advance(self, step: int, numbers: str) -> None:
+        crossed = step * LINES // self.total != self.shown_step * LINES // self.total
+        if step == 1 or crossed or time.monotonic() - self.shown_at > PATIENCE:
+            self.shown_step, self.shown_at = step, time.monotonic()
+            words = [f"  {self.stage} {step}/{self.total}", numbers, self.clock.left(step)]
+            line("  ".join(word for word in words if word))
+
+    def stop(self) -> None:
+        pass

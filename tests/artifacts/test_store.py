@@ -1,0 +1,134 @@
+"""Stage folders: whole or not there, and refused in one line when anything is wrong with them."""
+
+import json
+import os
+
+import pytest
+
+from rlhf_cli.artifacts import store
+from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, read_manifest
+from rlhf_cli.artifacts.store import begin, model_folder, open_stage, publish, recover, work_folder
+
+
+def manifest(stage: str = "sft") -> StageManifest:
+    return StageManifest(
+        stage=stage, status=FINISHED, version="0", commit=None, config_hash="c", data={},
+        parents={}, origins={}, tokenizer_hash=None, template_hash=None, seed=1, step=3,
+        started="", finished="", metrics={"loss": 0.25},
+    )  # fmt: skip
+
+
+def made(run, content: str = "weights"):
+    """A published stage folder with one file in model/."""
+    work = begin(run, "sft")
+    (work / "model").mkdir()
+    (work / "model" / "model.safetensors").write_text(content)
+    publish(work, run / "sft", manifest())
+    return run / "sft"
+
+
+def test_what_is_published_opens(tmp_path):
+    folder = made(tmp_path)
+    opened = open_stage(folder, "sft")
+    assert opened.metrics == {"loss": 0.25}
+    assert opened.files["model/model.safetensors"].bytes == 7
+    assert model_folder(folder) == folder / "model"
+    assert not work_folder(tmp_path, "sft").exists()
+
+
+def test_a_new_version_replaces_the_old_one_whole(tmp_path):
+    first = made(tmp_path, "old")
+    digest = read_manifest(first).digest
+    made(tmp_path, "new")
+    assert (first / "model" / "model.safetensors").read_text() == "new"
+    assert read_manifest(first).digest != digest
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sft"]
+
+
+@pytest.mark.parametrize("crash_at", [1, 2])
+def test_a_crash_between_the_renames_loses_neither_version(tmp_path, monkeypatch, crash_at):
+    final, calls, rename = made(tmp_path, "old"), [], os.rename
+
+    def crashing(source, target):
+        calls.append(source)
+        if len(calls) == crash_at:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(store.os, "rename", crashing)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path, "new")
+    monkeypatch.undo()
+    recover(final)
+    assert (final / "model" / "model.safetensors").read_text() == "old"
+    open_stage(final, "sft")
+
+
+def damage_missing(folder):
+    (folder / "model" / "model.safetensors").unlink()
+
+
+def damage_truncated(folder):
+    (folder / "model" / "model.safetensors").write_text("wei")
+
+
+def damage_changed(folder):
+    (folder / "model" / "model.safetensors").write_text("WEIGHTS")
+
+
+def damage_edited(folder):
+    content = json.loads((folder / "manifest.json").read_text())
+    content["metrics"]["loss"] = 0.01
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def damage_garbled(folder):
+    (folder / "manifest.json").write_text('{"stage": "sft"')
+
+
+def damage_old_format(folder):
+    (folder / "manifest.json").write_text('{"stage": "sft"}')
+
+
+def damage_unfinished(folder):
+    (folder / "manifest.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (damage_missing, "model.safetensors is missing"),
+        (damage_truncated, "is truncated: 3 bytes instead of 7"),
+        (damage_changed, "was changed after it was written"),
+        (damage_edited, "manifest.json was edited after it was written"),
+        (damage_garbled, "manifest.json cannot be read"),
+        (damage_old_format, "fields missing or unknown"),
+        (damage_unfinished, "has no manifest.json"),
+    ],
+)
+def test_damage_is_refused_with_reason_and_remedy(tmp_path, damage, found):
+    folder = made(tmp_path)
+    damage(folder)
+    with pytest.raises(Refusal) as refusal:
+        open_stage(folder, "sft")
+    assert found in str(refusal.value)
+    assert refusal.value.remedy
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_wrong_stage_is_refused(tmp_path):
+    with pytest.raises(Refusal, match="holds the stage sft, not rm"):
+        open_stage(made(tmp_path), "rm")
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(Refusal, match="does not exist"):
+        open_stage(tmp_path / "none", "sft")
+
+
+def test_a_failed_attempt_does_not_touch_the_finished_stage(tmp_path):
+    folder = made(tmp_path)
+    work = begin(tmp_path, "sft")
+    (work / "half").write_text("x")
+    open_stage(folder, "sft")
+    assert not (begin(tmp_path, "sft") / "half").exists()

@@ -1,0 +1,49 @@
+"""The command in a process of its own, in an empty folder, with fake stages."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parents[1]
+
+
+class Rlhf:
+    """rlhf(*words) runs fake_rlhf.py in `folder`; .start leaves it running."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, *words: str, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self._command(words), cwd=self.folder, env=self._env(env), capture_output=True,
+            text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def start(self, *words: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self._command(words), cwd=self.folder, env=self._env({}), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heed_interrupts,
+        )  # fmt: skip
+
+    def _command(self, words) -> list[str]:
+        return [sys.executable, str(HERE / "fake_rlhf.py"), *words]
+
+    def _env(self, more: dict[str, str]) -> dict[str, str]:
+        paths = os.pathsep.join([str(HERE), str(CHECKOUT)])
+        clean = {k: v for k, v in os.environ.items() if k != "RLHF_TRACEBACK"}
+        return {**clean, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **more}
+
+
+def _heed_interrupts() -> None:
+    """A test run in the background has SIGINT switched off; a person's shell has not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def rlhf(tmp_path):
+    return Rlhf(tmp_path)

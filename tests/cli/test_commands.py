@@ -1,0 +1,138 @@
+"""What a person types and reads: exit codes, one-line errors, help, composition."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rlhf_cli.cli import main
+
+
+def error_of(capsys, *words: str, code: int = 2) -> str:
+    """The one line that `rlhf words` complains with."""
+    assert main(list(words)) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("rlhf: ")
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["sft.optim.lrr=3"], "unknown key 'sft.optim.lrr': did you mean sft.optim.lr?"),
+        (["+sft.optim.lrr=3"], "unknown key 'sft.optim.lrr': did you mean sft.optim.lr?"),
+        (["sft.lr=3"], "unknown key 'sft.lr': did you mean sft.optim.lr?"),
+        (["modle=tiny"], "unknown key 'modle': did you mean model?"),
+        (["lr=3"], "did you mean model.lr or rm.optim.lr or sft.optim.lr?"),
+        (["sft.optim.lr=fast"], "sft.optim.lr=fast is not a number"),
+        (["sft.epochs=1.5"], "sft.epochs=1.5 is not a whole number"),
+        (["sft.epochs=null"], "sft.epochs may not be null"),
+        (["dry_run=perhaps"], "dry_run=perhaps is not true or false"),
+        (["sft.batching=pcked"], "is not one of grouped, packed: did you mean packed?"),
+        (["sft.optim.lr=-1"], "sft.optim.lr=-1.0 must be positive"),
+        (["ppo.value_optim.lr=-1"], "ppo.value_optim.lr=-1.0 must be positive"),
+        (["ppo.gamma=2"], "ppo.gamma=2.0 must lie in (0, 1]"),
+        (["stage=sftt"], "stage=sftt is not one of all, sft, rm, ppo, evaluate: did you mean sft?"),
+        (["stage=[]"], "stage is empty"),
+        (["model=tyny"], "did you mean model=tiny?"),
+        (["data=tiny_wrld"], "did you mean data=tiny_world? data is one of"),
+        (
+            ["data.prompts=[{path: a, weigth: 3}]"],
+            "'weigth' of a data source: did you mean weight?",
+        ),
+        (["seed=1,2"], "add -m to run once per value"),
+        (["sft.epochs", "3"], "expected key=value: did you mean sft.epochs=...?"),
+        (["~sft.epochs"], "sft.epochs has no value"),
+        (["--multi"], "unknown option --multi"),
+        (["--config-name", "none_such"], "no none_such.yaml"),
+        (["--config-dir", "none_such"], "none_such' not found"),
+        (["name=../elsewhere"], "must be a plain folder name"),
+        (["model=generic"], "model.path has no value"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_nearest_valid_word(capsys, words, expected):
+    assert expected in error_of(capsys, "run", *words)
+
+
+def test_unknown_verbs_are_explained(capsys):
+    assert "did you mean rlhf show?" in error_of(capsys, "shwo")
+    assert "did you mean rlhf run stage=sft?" in error_of(capsys, "stage=sft")
+
+
+def test_help_answers_at_once_without_torch_or_hydra():
+    code = "import sys; from rlhf_cli.cli import main; main(['--help']); main(['run', '--help']);"
+    code += "print(sorted({'torch', 'hydra', 'transformers'} & set(sys.modules)))"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert time.monotonic() - started < 5  # a loaded machine; about 0.2 s otherwise
+
+
+@pytest.mark.parametrize("verb", ["run", "config", "data", "show"])
+def test_every_verb_has_help(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    assert verb in capsys.readouterr().out
+
+
+def test_config_prints_values_with_their_meaning(capsys):
+    assert main(["config", "sft", "sft.epochs=7"]) == 0
+    out = capsys.readouterr().out
+    assert "epochs: 7" in out
+    assert "# passes over the demonstrations" in out
+    assert "ppo" not in out.split("#")[0]
+
+
+def test_cfg_job_is_resolved(capsys):
+    assert main(["run", "--cfg", "job", "-p", "sft.optim"]) == 0
+    assert "lr: 0.001" in capsys.readouterr().out
+
+
+def test_hydra_leaves_nothing_behind(rlhf):
+    assert rlhf("config", "seed=3").returncode == 0
+    assert rlhf("run", "sft.epochs=x").returncode == 2
+    assert list(rlhf.folder.iterdir()) == []
+
+
+def test_own_conf_folder_joins_the_groups(rlhf):
+    own = rlhf.folder / "my" / "experiment"
+    own.mkdir(parents=True)
+    (own / "short.yaml").write_text("# @package _global_\nsft:\n  epochs: 1\n")
+    (rlhf.folder / "my" / "mine.yaml").write_text("defaults: [config, _self_]\nseed: 77\n")
+    found = rlhf("config", "--config-dir", "my", "experiment=short", "sft.epochs")
+    assert "epochs: 1 " in found.stdout, found.stderr
+    assert "seed: 77" in rlhf("config", "--config-dir", "my", "-cn", "mine", "seed").stdout
+
+
+@pytest.mark.parametrize("where", ["some-org/some-model", "./folder"])
+def test_any_model_takes_the_generic_preset(rlhf, where):
+    (rlhf.folder / "folder").mkdir()
+    found = rlhf("config", "model.path", "model.lr", f"model={where}").stdout
+    assert f"path: {where}" in found
+    assert "sft: 1e-05" in found
+
+
+def test_traceback_on_request(rlhf):
+    found = rlhf("run", "sft.epochs=x", RLHF_TRACEBACK="1")
+    assert "Traceback" in found.stderr
+    assert found.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("rlhf ru", "run"),
+        ("rlhf data ", "check"),
+        ("rlhf run stage=", "stage=all"),
+        ("rlhf run model=t", "model=tiny"),
+        ("rlhf config sft.ep", "sft.epochs="),
+    ],
+)
+def test_completion(rlhf, typed, offered):
+    found = rlhf("-sc", "query=bash", COMP_LINE=typed, COMP_POINT=str(len(typed)))
+    assert offered in found.stdout.split(), found
+
+
+def test_completion_installs(rlhf):
+    assert "complete -o nospace" in rlhf("-sc", "install=bash").stdout

@@ -1,0 +1,106 @@
+"""The strict door: what is shipped composes, what is odd is refused, JSON comes back the same."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from rlhf_cli.config.command_line import compose_each
+from rlhf_cli.config.compose import conf_dir, freeze, resolve, stage_list, thaw
+from rlhf_cli.config.keys import flatten, nearest_keys, schema_keys, select
+from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.report.config_page import comments_of
+from rlhf_cli.stages import NOT_RESULTS, STAGES
+
+CONF = conf_dir()
+GROUPS = ("model", "data", "runtime", "experiment")
+PRESETS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*"))]
+NEEDED = {"model=generic": ["model.path=org/name"]}
+
+
+def composed(*words: str) -> Config:
+    found: list[Config] = []
+    compose_each(list(words), found.append)
+    return found[0]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_shipped_preset_composes(preset):
+    cfg = composed(preset, *NEEDED.get(preset, []))
+    assert freeze(thaw(freeze(cfg))) == freeze(cfg)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_value_has_an_explanation(path: Path):
+    """A comment on the line, on the section, or a heading that says what the file is."""
+    assert path.read_text().startswith("#")
+    if path.parent.name in ("model", "runtime") or path.name == "config.yaml":
+        assert len(comments_of(path)) >= 3
+
+
+@pytest.mark.parametrize("preset", [p for p in PRESETS if p.startswith("model=")])
+def test_model_presets_have_sensible_learning_rates(preset):
+    lr = composed(preset, *NEEDED.get(preset, [])).model.lr
+    assert 1e-7 < lr.policy <= lr.sft <= 1e-2
+    assert 1e-7 < lr.rm <= 1e-2
+    assert lr.value >= lr.policy
+
+
+def test_stage_is_all_one_or_a_list():
+    assert stage_list("all") == ["sft", "rm", "ppo", "evaluate"]
+    assert stage_list("rm") == ["rm"]
+    assert stage_list(["ppo", "sft", "sft"]) == ["sft", "ppo"]
+    with pytest.raises(ConfigError, match="did you mean evaluate"):
+        stage_list("evalaute")
+
+
+def test_laws_hold_on_the_way_back_from_json():
+    frozen = freeze(composed())
+    frozen["sft"]["optim"]["lr"] = -1.0
+    with pytest.raises(ConfigError, match=r"^sft\.optim\.lr=-1\.0 must be positive"):
+        thaw(frozen)
+
+
+def test_an_unknown_key_of_a_file_is_refused():
+    with pytest.raises(ConfigError, match="did you mean sft.epochs"):
+        resolve(OmegaConf.create(freeze(composed()) | {"sft": {"epoch": 3}}))
+
+
+def test_an_experiment_wins_over_the_defaults(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nppo: {kl: {coef: 0.5}}\n"
+    (tmp_path / "experiment" / "own.yaml").write_text(text)
+    assert composed(f"--config-dir={tmp_path}", "experiment=own").ppo.kl.coef == 0.5
+    both = composed(f"--config-dir={tmp_path}", "experiment=own", "ppo.kl.coef=0.7")
+    assert both.ppo.kl.coef == 0.7
+
+
+def test_every_key_belongs_to_a_stage_or_changes_no_result():
+    cfg = composed("ppo.ptx.coef=1.0", "sft.select_by=rm_score", "sft.reward_model=x")
+    frozen = freeze(cfg)
+    read = set(NOT_RESULTS)
+    for spec in STAGES.values():
+        read |= {*spec.config(cfg), *(f"data.{role}" for role in spec.data(cfg))}
+    read |= {"world"}  # its hash is that of the data it generates
+    forgotten = set(flatten(frozen)) - set(select(frozen, read))
+    assert not forgotten, f"a change of {sorted(forgotten)} would rerun nothing"
+
+
+def test_sections_that_change_no_result_are_in_no_fingerprint():
+    cfg = composed()
+    for spec in STAGES.values():
+        assert not select(dict.fromkeys(spec.config(cfg)), NOT_RESULTS)
+
+
+def test_nearest_keys():
+    assert nearest_keys("sft.optim.lrr") == ["sft.optim.lr"]
+    assert nearest_keys("ppo.optim.beta") == ["ppo.optim.betas"]
+    assert nearest_keys("runtime.devcie") == ["runtime.device"]
+    assert nearest_keys("epochs") == ["rm.epochs", "sft.epochs"]
+    assert nearest_keys("qqqqqq") == []
+
+
+def test_schema_keys_and_yaml_agree():
+    given = set(flatten(freeze(composed())))
+    leaves = {k for k in schema_keys() if not any(o.startswith(f"{k}.") for o in schema_keys())}
+    assert leaves == given

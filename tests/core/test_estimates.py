@@ -1,0 +1,282 @@
+"""Intervals, accuracies and best-of-n against SciPy's numbers, brute force and closed forms."""
+
+import itertools
+import json
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf_cli.core.estimates import (
+    best_of_n_estimate,
+    bon_kl,
+    calibration,
+    correlation,
+    ema_update_,
+    mean_interval,
+    pair_accuracy,
+    wilson_interval,
+)
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "core.json").read_text())
+DOFS = [key for key in GOLDEN["student"] if key != "origin"]
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+
+
+@pytest.mark.parametrize("dof", DOFS)
+def test_mean_interval_uses_students_quantile(dof):
+    """With unit standard error the half width is the quantile itself."""
+    n = int(dof) + 1
+    x = noise(n)
+    x = (x - x.mean()) / x.std() * math.sqrt(n) + 3
+    for confidence, quantile in zip((0.9, 0.95, 0.99), GOLDEN["student"][dof], strict=True):
+        mean, low, high = mean_interval(x, confidence)
+        assert mean == pytest.approx(3)
+        assert high - mean == pytest.approx(quantile, rel=1e-6)
+        assert mean - low == pytest.approx(high - mean)
+
+
+def test_mean_interval_holds_the_truth_as_often_as_it_says():
+    draws = noise(1500, 5, seed=2) * 4 + 7
+    held = [low <= 7 <= high for _, low, high in map(mean_interval, draws)]
+    assert statistics.fmean(held) == pytest.approx(0.95, abs=0.017)  # three standard errors
+
+
+def test_mean_interval_of_one_says_nothing_and_of_none_is_refused():
+    assert mean_interval(torch.tensor([2.0])) == (2.0, -math.inf, math.inf)
+    assert mean_interval(torch.tensor([2, 2, 2])) == (2.0, 2.0, 2.0)
+    with pytest.raises(ValueError, match="no observations"):
+        mean_interval(torch.tensor([]))
+
+
+@pytest.mark.parametrize(("successes", "n", "low", "high"), GOLDEN["wilson"]["rows"])
+def test_wilson_interval_equals_scipys(successes, n, low, high):
+    assert wilson_interval(successes, n) == pytest.approx((successes / n, low, high), abs=1e-9)
+
+
+@given(st.integers(1, 500), st.floats(0, 1), st.floats(0.5, 0.999))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_wilson_ends_are_where_the_score_test_just_rejects(n, share, confidence):
+    successes = round(share * n)
+    p, low, high = wilson_interval(successes, n, confidence)
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    assert 0 <= low <= p <= high <= 1
+    for end in (low, high):
+        assert (p - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / n, abs=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
+def test_wilson_refuses_what_cannot_be_counted(successes, n):
+    with pytest.raises(ValueError, match="trials"):
+        wilson_interval(successes, n)
+
+
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=12))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_correlation_equals_the_statistics_module(points):
+    x, y = (list(map(float, column)) for column in zip(*points, strict=True))
+    got = correlation(torch.tensor(x), torch.tensor(y))
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert math.isnan(got)
+    else:
+        assert got == pytest.approx(statistics.correlation(x, y), abs=1e-9)
+
+
+def test_correlation_of_a_line_is_one_whatever_its_slope_and_level():
+    x = noise(9)
+    assert correlation(x, 3 * x + 100) == pytest.approx(1)
+    assert correlation(x, -0.1 * x) == pytest.approx(-1)
+
+
+def test_pair_accuracy_counts_a_tie_as_wrong():
+    """An untrained model that scores everything alike is right nowhere, not half of the time."""
+    pairs = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
+    assert pair_accuracy(torch.tensor([3.0, 2.0, 2.0, 1.0]), pairs) == 0.5
+    assert pair_accuracy(torch.zeros(4), pairs) == 0.0
+
+
+def test_pair_accuracy_and_that_of_the_swapped_pairs_leave_the_ties():
+    scores = noise(30).round(decimals=0)
+    pairs = torch.tensor(list(itertools.combinations(range(30), 2)))
+    ties = sum(scores[i] == scores[j] for i, j in pairs.tolist()) / len(pairs)
+    total = pair_accuracy(scores, pairs) + pair_accuracy(scores, pairs.flip(1)) + ties
+    assert total == pytest.approx(1)
+    assert pair_accuracy(scores.exp(), pairs) == pair_accuracy(scores, pairs)
+
+
+def test_calibration_by_hand():
+    prob, outcome = torch.tensor([0.05, 0.15, 0.15, 1.0, 0.95]), torch.tensor([0, 0, 1, 1, 0])
+    rows, ece = calibration(prob, outcome)
+    assert [(row.low, row.high, row.count) for row in rows] == [
+        (0, 0.1, 1),
+        (0.1, 0.2, 2),
+        (0.9, 1, 2),
+    ]
+    assert [row.confidence for row in rows] == pytest.approx([0.05, 0.15, 0.975])
+    assert [row.accuracy for row in rows] == pytest.approx([0, 0.5, 0.5])
+    assert ece == pytest.approx((1 * 0.05 + 2 * 0.35 + 2 * 0.475) / 5)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30), st.integers(1, 12)
+)
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_calibration_equals_a_walk_over_the_bins(points, bins):
+    prob = torch.tensor([p for p, _ in points], dtype=torch.double)
+    rows, ece = calibration(prob, torch.tensor([float(o) for _, o in points]), bins)
+    gaps = 0.0
+    for i in range(bins):
+        mine = [(p, o) for p, o in points if min(int(p * bins), bins - 1) == i]
+        gaps += abs(sum(o for _, o in mine) - sum(p for p, _ in mine))
+    assert ece == pytest.approx(gaps / len(points), abs=1e-9)
+    assert sum(row.count for row in rows) == len(points)
+
+
+def test_honest_probabilities_are_calibrated_and_doubled_gaps_are_not():
+    """Bradley-Terry labels from known gaps: sigmoid(gap) is honest, sigmoid(2 gap) boasts."""
+    generator = torch.Generator().manual_seed(5)
+    gap = noise(20000, seed=6).abs()
+    outcome = torch.rand(20000, generator=generator, dtype=torch.double) < gap.sigmoid()
+    assert calibration(gap.sigmoid(), outcome)[1] < 0.015
+    boasting, ece = calibration((2 * gap).sigmoid(), outcome)
+    assert ece > 0.08 and all(row.confidence > row.accuracy for row in boasting[1:])
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16, 32, 64, 1000])
+def test_bon_kl_equals_the_published_numbers(n):
+    assert bon_kl(1) == 0
+    assert bon_kl(n) == pytest.approx(GOLDEN["best_of_n"]["kl"][str(n)], abs=1e-6)
+
+
+def best_of_n_policy(ref, n):
+    """F(y)^n - F(y-)^n, outcomes listed from the worst to the best."""
+    below = [0.0, *itertools.accumulate(ref)]
+    return [high**n - low**n for low, high in itertools.pairwise(below)]
+
+
+def divergence(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+
+
+@pytest.mark.parametrize("m", [2, 4, 10, 100])
+def test_bon_kl_bounds_the_exact_kl_of_discrete_outcomes(m):
+    exact = divergence(best_of_n_policy([1 / m] * m, 4), [1 / m] * m)
+    assert exact == pytest.approx(GOLDEN["best_of_n"]["discrete_kl_of_4"][str(m)], abs=1e-6)
+    assert exact < bon_kl(4)
+    fine = divergence(best_of_n_policy([1e-4] * 10000, 4), [1e-4] * 10000)
+    assert fine == pytest.approx(bon_kl(4), abs=1e-6)
+
+
+def test_best_of_four_of_the_four_arms():
+    """Scores (1, .5, 0, -1), reference (.1, .2, .3, .4): the published policy, KL and mean score.
+
+    The estimator is exact on a population that holds each arm in its share, drawn with
+    replacement in the limit: with 2,000 copies the difference is below 1e-3.
+    """
+    ref, scores = [0.4, 0.3, 0.2, 0.1], [-1.0, 0.0, 0.5, 1.0]
+    policy = best_of_n_policy(ref, 4)
+    assert policy[::-1] == pytest.approx([0.3439, 0.4160, 0.2145, 0.0256], abs=5e-5)
+    assert divergence(policy, ref) == pytest.approx(0.587114, abs=1e-6)
+    assert divergence(policy, ref) <= bon_kl(4)
+    mean = sum(p * s for p, s in zip(policy, scores, strict=True))
+    assert mean == pytest.approx(0.5263, abs=1e-4)
+    copies = torch.tensor([round(2000 * p) for p in ref])
+    sample = torch.tensor(scores, dtype=torch.double).repeat_interleave(copies)
+    assert best_of_n_estimate(sample, sample, 4) == pytest.approx(mean, abs=1e-3)
+
+
+def over_all_subsets(proxy, gold, n):
+    """Mean gold of the best by proxy over every n-subset, a tie broken by a fair coin."""
+    subsets = list(itertools.combinations(range(len(proxy)), n))
+    picks = []
+    for subset in subsets:
+        top = max(proxy[i] for i in subset)
+        picks.append(statistics.fmean(gold[i] for i in subset if proxy[i] == top))
+    return statistics.fmean(picks)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 4), st.floats(-5, 5)), min_size=1, max_size=8), st.data())
+def test_best_of_n_equals_every_subset_by_brute_force_ties_included(samples, data):
+    n = data.draw(st.integers(1, len(samples)))
+    proxy, gold = ([x[i] for x in samples] for i in (0, 1))
+    want = over_all_subsets(proxy, gold, n)
+    got = best_of_n_estimate(torch.tensor(proxy), torch.tensor(gold, dtype=torch.double), n)
+    assert got == pytest.approx(want, abs=1e-9)
+    order = data.draw(st.permutations(range(len(samples))))
+    again = best_of_n_estimate(
+        torch.tensor(proxy)[order], torch.tensor(gold, dtype=torch.double)[order], n
+    )
+    assert again == pytest.approx(got, abs=1e-9)
+
+
+def test_best_of_one_is_the_mean_and_best_of_all_the_top():
+    proxy, gold = noise(12, seed=1), noise(12, seed=2)
+    assert best_of_n_estimate(proxy, gold, 1) == pytest.approx(gold.mean().item())
+    assert best_of_n_estimate(proxy, gold, 12) == pytest.approx(gold[proxy.argmax()].item())
+    tied = torch.zeros(12)
+    for n in (1, 5, 12):
+        assert best_of_n_estimate(tied, gold, n) == pytest.approx(gold.mean().item())
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_the_best_rank_of_n_is_n_over_n_plus_one_of_the_way(n):
+    ranks = torch.arange(1, 41)[torch.randperm(40, generator=torch.Generator().manual_seed(1))]
+    assert best_of_n_estimate(ranks, ranks, n) == pytest.approx(n * 41 / (n + 1))
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16, 32, 64])
+def test_the_best_of_n_normals(n):
+    """Quantiles of N(0, 1) stand for a population of 20,000; large N must not overflow."""
+    grid = (torch.arange(20000, dtype=torch.double) + 0.5) / 20000
+    x = torch.special.ndtri(grid)
+    want = GOLDEN["best_of_n"]["normal_maximum"][str(n)]
+    assert best_of_n_estimate(x, x, n) == pytest.approx(want, abs=2e-3)
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_best_of_more_than_there_are_is_refused(n):
+    with pytest.raises(ValueError, match="3 samples"):
+        best_of_n_estimate(torch.zeros(3), torch.zeros(3), n)
+
+
+def test_ema_equals_its_unrolled_sum():
+    average, seen = torch.zeros(3, dtype=torch.double), noise(6, 3)
+    for x in seen:
+        ema_update_([average], [x], 0.9)
+    want = sum(0.1 * 0.9 ** (5 - i) * x for i, x in enumerate(seen))
+    torch.testing.assert_close(average, want)
+
+
+def test_ema_of_instructgpt_halves_in_86_steps():
+    """Decay .992: half-life 86.3 updates."""
+    average, zero = torch.ones(1, dtype=torch.double), torch.zeros(1, dtype=torch.double)
+    steps = 0
+    while average.item() > 0.5:
+        ema_update_([average], [zero], 0.992)
+        steps += 1
+    assert steps == 87
+    assert math.log(0.5) / math.log(0.992) == pytest.approx(86.3, abs=0.05)
+
+
+def test_ema_of_equal_weights_stands_still_and_tracks_no_gradient():
+    parameter = torch.nn.Parameter(noise(3))
+    average = [parameter.detach().clone()]
+    ema_update_(average, [parameter], 0.992)
+    torch.testing.assert_close(average[0], parameter.detach())
+    assert not average[0].requires_grad and parameter.grad is None
+
+
+def test_ema_refuses_networks_of_different_length_and_keeps_its_own_dtype():
+    with pytest.raises(ValueError):
+        ema_update_([torch.zeros(1), torch.zeros(1)], [torch.zeros(1)], 0.9)
+    average = torch.zeros(1)
+    ema_update_([average], [torch.ones(1, dtype=torch.bfloat16)], 0.9)
+    assert average.dtype == torch.float32 and average.item() == pytest.approx(0.1)

@@ -1,0 +1,166 @@
+"""Log-probabilities against a plain Python softmax, autograd's own, and enumeration."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.nn.functional import log_softmax
+
+from rlhf_cli.core import logprobs as module
+from rlhf_cli.core.logprobs import entropy, token_logprobs
+from rlhf_cli.core.losses import policy_loss
+from rlhf_cli.core.masking import masked_mean
+
+
+def make(b=2, r=3, v=5, seed=0, dtype=torch.double):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(b, r, v, generator=generator, dtype=torch.double)
+    return logits.to(dtype), torch.randint(0, v, (b, r), generator=generator)
+
+
+def softmax(row, temperature):
+    weights = [math.exp(x / temperature) for x in row]
+    return [w / sum(weights) for w in weights]
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.5])
+def test_equal_a_plain_python_softmax(temperature):
+    logits, tokens = make()
+    got = token_logprobs(logits, tokens, temperature=temperature)
+    uncertain = entropy(logits, temperature=temperature)
+    for b, r in itertools.product(range(2), range(3)):
+        p = softmax(logits[b, r].tolist(), temperature)
+        assert got[b, r].item() == pytest.approx(math.log(p[tokens[b, r]]))
+        assert uncertain[b, r].item() == pytest.approx(-sum(q * math.log(q) for q in p))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_probabilities_of_all_tokens_sum_to_one(temperature):
+    logits, _ = make(1, 1, 7)
+    every = torch.arange(7).view(7, 1)
+    lp = token_logprobs(logits.expand(7, 1, 7), every, temperature=temperature)
+    assert lp.exp().sum().item() == pytest.approx(1)
+    expected_surprise = -(lp.exp() * lp).sum().item()
+    assert entropy(logits, temperature=temperature).item() == pytest.approx(expected_surprise)
+
+
+def test_a_constant_added_to_the_logits_changes_nothing():
+    logits, tokens = make()
+    for function in (
+        lambda x: token_logprobs(x, tokens, temperature=0.7),
+        lambda x: entropy(x, temperature=0.7),
+    ):
+        torch.testing.assert_close(function(logits + 50), function(logits))
+
+
+def test_gradient_equals_finite_differences():
+    logits, tokens = make()
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: token_logprobs(x, tokens, temperature=0.7), logits)
+    assert torch.autograd.gradcheck(lambda x: entropy(x, temperature=0.7), logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_equals_that_of_log_softmax(dtype):
+    logits, tokens = make(2, 3, 11, dtype=dtype)
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    slope = torch.linspace(-1, 1, 6).view(2, 3)
+    (token_logprobs(ours, tokens, temperature=0.7) * slope).sum().backward()
+    full = log_softmax(theirs.float() / 0.7, -1)
+    (full.gather(-1, tokens[..., None]).squeeze(-1) * slope).sum().backward()
+    assert ours.grad.dtype == dtype
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=tolerance, rtol=tolerance)
+
+
+def test_low_precision_logits_are_scored_in_float32():
+    logits, tokens = make(4, 5, 50, dtype=torch.bfloat16)
+    got = token_logprobs(logits, tokens, temperature=1.0)
+    exact = token_logprobs(logits.double(), tokens, temperature=1.0)
+    assert got.dtype == torch.float32 and exact.dtype == torch.double
+    torch.testing.assert_close(got.double(), exact, atol=1e-5, rtol=1e-5)
+    assert entropy(logits, temperature=1.0).dtype == torch.float32
+
+
+def test_nothing_as_wide_as_the_vocabulary_is_kept_but_the_logits():
+    logits, tokens = make(2, 3, 1000, dtype=torch.bfloat16)
+    logits.requires_grad_()
+    wide = []
+
+    def pack(x):
+        if x.numel() >= logits.numel():
+            wide.append((x.dtype, x.data_ptr()))
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        token_logprobs(logits, tokens, temperature=0.7)
+    assert set(wide) == {(torch.bfloat16, logits.data_ptr())}
+
+
+def test_the_number_of_rows_at_a_time_changes_nothing(monkeypatch):
+    logits, tokens = make(3, 5, 7)
+
+    def run():
+        x = logits.clone().requires_grad_()
+        lp, h = token_logprobs(x, tokens, temperature=0.7), entropy(x, temperature=0.7)
+        (lp * h).sum().backward()
+        return lp.detach(), h.detach(), x.grad
+
+    whole = run()
+    monkeypatch.setattr(module, "ROW_BUDGET", 28)  # four rows at a time, the last chunk short
+    torch.testing.assert_close(run(), whole)
+
+
+def test_extreme_and_forbidden_logits_stay_finite():
+    logits = torch.tensor([[[1e4, -1e4, -math.inf]]], requires_grad=True)
+    assert token_logprobs(logits, torch.tensor([[0]]), temperature=1.0).item() == 0
+    far = token_logprobs(logits, torch.tensor([[1]]), temperature=1.0)
+    assert far.item() == -2e4
+    far.sum().backward()
+    assert logits.grad.tolist() == [[[-1, 1, 0]]]
+    assert entropy(logits.detach(), temperature=1.0).item() == 0
+
+
+def test_entropy_spans_zero_to_log_v():
+    assert entropy(torch.zeros(1, 1, 8), temperature=1.0).item() == pytest.approx(math.log(8))
+    logits, _ = make(4, 4, 8)
+    cold, warm, hot = (entropy(logits, temperature=t) for t in (0.1, 1.0, 100.0))
+    assert ((cold >= 0) & (cold < warm) & (warm < hot) & (hot < math.log(8))).all()
+
+
+def test_pad_columns_change_no_mean_entropy():
+    """A sentinel log-prob of 1.0 at pads would leak here."""
+    logits, _ = make(2, 3, 5)
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    clean = masked_mean(entropy(logits, temperature=1.0), mask)
+    for garbage in (0.0, 1.0, 1e4, math.nan):
+        wide = torch.cat([logits, torch.full((2, 2, 5), garbage, dtype=torch.double)], dim=1)
+        wide_mask = torch.nn.functional.pad(mask, (0, 2))
+        assert torch.equal(masked_mean(entropy(wide, temperature=1.0), wide_mask), clean)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_chain_rule_over_every_sequence_sums_to_one(temperature):
+    """p(y) = prod_t p(y_t | y_<t): with V = 3 and 3 steps the 27 sequences have mass 1."""
+    generator = torch.Generator().manual_seed(4)
+    table = torch.randn(3, 4, 3, generator=generator, dtype=torch.double)  # step, last token, next
+    sequences = torch.tensor(list(itertools.product(range(3), repeat=3)))
+    before = torch.cat([torch.full((27, 1), 3), sequences[:, :-1]], dim=1)
+    logits = table[torch.arange(3), before]
+    lp = token_logprobs(logits, sequences, temperature=temperature).sum(1)
+    assert lp.exp().sum().item() == pytest.approx(1)
+
+
+def first_ratio(score_temperature):
+    logits, tokens = make(3, 4, 6)
+    sampled = token_logprobs(logits, tokens, temperature=0.7)
+    now = token_logprobs(logits, tokens, temperature=score_temperature)
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    return policy_loss(now, sampled, torch.ones(3, 4), mask, clip_eps=0.2, num_tokens=12)
+
+
+def test_the_first_ratio_is_one_only_if_sampling_and_scoring_agree():
+    same, other = first_ratio(0.7), first_ratio(1.0)
+    assert same.ratio.item() == 1 and same.clip_frac.item() == 0 and same.approx_kl.item() == 0
+    assert abs(other.ratio.item() - 1) > 0.05 and other.clip_frac.item() > 0

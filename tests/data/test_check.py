@@ -1,0 +1,176 @@
+"""The laws of a record, each broken once; circles of preference against brute force."""
+
+from itertools import combinations, permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf_cli.config.schema import Ties
+from rlhf_cli.data.check import check, notes_on, ranking_exists, strict_cycle, without_end_marks
+from rlhf_cli.data.records import (
+    Comparison,
+    Demonstration,
+    LeftOut,
+    Message,
+    Origin,
+    Prompt,
+    RowError,
+)
+
+ORIGIN = Origin("a", 1)
+
+
+def said(*turns):
+    return tuple(Message(role, content) for role, content in turns)
+
+
+def demonstration(*turns):
+    return Demonstration(said(*turns), ORIGIN)
+
+
+def comparison(*responses, better=((0, 1),), ties=(), prompt=(("user", "q"),)):
+    return Comparison(said(*prompt), responses, better, ties, ORIGIN)
+
+
+BAD = [
+    (demonstration(("user", "q")), "no assistant turn"),
+    (demonstration(("user", "q"), ("assistant", "")), "empty response"),
+    (
+        demonstration(("user", "q"), ("assistant", ""), ("user", "r"), ("assistant", "a")),
+        "empty response",
+    ),
+    (demonstration(("user", "q"), ("assistant", "<nooutput> (none)")), "empty response"),
+    (demonstration(("assistant", "a")), "no user turn"),
+    (demonstration(("user", ""), ("assistant", "a")), "empty prompt"),
+    (demonstration(("text", " \n")), "empty text"),
+    (
+        Demonstration((Message("user", "q"), Message("assistant", "a", False)), ORIGIN),
+        "nothing left to supervise",
+    ),
+    (comparison("", "b"), "empty chosen"),
+    (comparison("a", ""), "empty rejected"),
+    (comparison("a", "", "c", better=((0, 1), (0, 2), (1, 2))), "empty response"),
+    (comparison("a", "a"), "chosen == rejected"),
+    (comparison("a", "b", "a", better=((0, 1),)), "duplicated response"),
+    (comparison("a", "a", better=(), ties=((0, 1),)), "duplicated response"),
+    (comparison("a", "b", "c", better=((0, 1), (1, 2), (2, 0))), "intransitive labels"),
+    (comparison("a", "b", better=()), "no pair is labelled"),
+    (
+        comparison("a", "b", prompt=(("user", "q"), ("assistant", "x"))),
+        "the prompt ends with an assistant turn",
+    ),
+    (comparison("a", "b", prompt=(("system", "s"),)), "no user turn"),
+    (Prompt(said(("user", "")), ORIGIN), "empty prompt"),
+    (Prompt(said(("user", "q"), ("assistant", "a")), ORIGIN), "the prompt ends with"),
+    (Prompt((), ORIGIN), "no user turn"),
+]
+
+
+@pytest.mark.parametrize(("record", "reason"), BAD, ids=[reason for _, reason in BAD])
+def test_every_broken_law_has_its_reason(record, reason):
+    with pytest.raises(RowError) as error:
+        check(record, ties=Ties.soft)
+    assert error.value.reason.startswith(reason)
+    assert not isinstance(error.value, LeftOut)
+
+
+GOOD = [
+    demonstration(("user", "q"), ("assistant", "a")),
+    demonstration(("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "r")),
+    demonstration(("text", "once")),
+    comparison("a", "b"),
+    comparison("a", "b", "c", better=((0, 1),), ties=((1, 2),)),
+    comparison("a", "b", prompt=(("user", "q"), ("assistant", ""), ("user", "r"))),
+    Prompt(said(("user", "q")), ORIGIN),
+    Prompt(said(("text", "once")), ORIGIN),
+]
+
+
+@pytest.mark.parametrize("record", GOOD)
+def test_lawful_records_pass(record):
+    check(record, ties=Ties.soft)
+
+
+def test_only_ties_are_left_out_when_ties_are_dropped_and_used_otherwise():
+    only_ties = comparison("a", "b", better=(), ties=((0, 1),))
+    with pytest.raises(LeftOut):
+        check(only_ties, ties=Ties.drop)
+    check(only_ties, ties=Ties.soft)
+
+
+labels = st.integers(2, 5).flatmap(
+    lambda k: st.tuples(st.just(k), st.lists(st.integers(0, 3), min_size=10, max_size=10))
+)
+
+
+def _pairs(k, labels):
+    better, ties = [], []
+    for (i, j), label in zip(combinations(range(k), 2), labels, strict=False):
+        if label == 0:
+            ties.append((i, j))
+        elif label < 3:
+            better.append((i, j) if label == 1 else (j, i))
+    return tuple(better), tuple(ties)
+
+
+@settings(max_examples=300, deadline=None)
+@given(labels)
+def test_a_circle_is_found_exactly_when_no_order_agrees_with_the_strict_labels(drawn):
+    k, answers = drawn
+    better, _ = _pairs(k, answers)
+    agrees = any(
+        all(order.index(winner) < order.index(loser) for winner, loser in better)
+        for order in permutations(range(k))
+    )
+    circle = strict_cycle(better, k)
+    assert bool(circle) != agrees
+    if circle:
+        assert circle[0] == circle[-1]
+        assert all(pair in better for pair in zip(circle, circle[1:], strict=False))
+
+
+@settings(max_examples=200, deadline=None)
+@given(labels)
+def test_a_ranking_exists_exactly_when_some_levels_agree_with_all_labels(drawn):
+    k, answers = drawn
+    better, ties = _pairs(k, answers)
+    responses = tuple("abcde"[:k])
+
+    def levels(num):
+        return [()] if num == 0 else [(*rest, x) for rest in levels(num - 1) for x in range(k)]
+
+    agrees = any(
+        all(level[w] < level[b] for w, b in better) and all(level[i] == level[j] for i, j in ties)
+        for level in levels(k)
+    )
+    record = Comparison(said(("user", "q")), responses, better, ties, ORIGIN)
+    assert ranking_exists(record) == agrees
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Business<|endoftext|>", "Business"),
+        ("a </s></s> ", "a"),
+        ("a<|im_end|>\n<|endoftext|>", "a"),
+        ("<|endoftext|>", ""),
+        ("in </s> the middle", "in </s> the middle"),
+        ("untouched  ", "untouched  "),
+    ],
+)
+def test_end_marks_are_cut_at_the_end_only(text, left):
+    assert without_end_marks(text) == left
+
+
+def test_notes_name_what_is_odd_about_good_rows():
+    assert list(notes_on(comparison("a", "b", "c", better=((0, 1),), ties=((1, 2),)))) == [
+        "comparisons with a tie"
+    ]
+    odd = comparison("a", "b", "c", better=((0, 2),), ties=((0, 1), (1, 2)))
+    assert "ties that fit no ranking, pairs used as labelled" in list(notes_on(odd))
+    joined = demonstration(("user", "x Human: y"), ("assistant", "a"), ("user", "z"))
+    assert list(notes_on(joined)) == [
+        "turns after the last answer, left out",
+        "a role word inside a turn, kept as text",
+    ]

@@ -1,0 +1,266 @@
+"""From configuration to records: what is kept, held out, mixed, counted, refused."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from rlhf_cli.config.schema import Source, Ties
+from rlhf_cli.data.load import check_all, load, source_hashes, survey
+from rlhf_cli.data.records import DataError
+from rlhf_cli.data.split import leak_check, opening
+
+
+def shown(n, word="q"):
+    return [{"prompt": f"{word} {i}", "response": f"a {i}"} for i in range(n)]
+
+
+def ranked(n, word="q"):
+    return [
+        {"prompt": f"{word} {i}", "chosen": f"a {i}", "rejected": f"b {i}"} for i in range(n)
+    ]
+
+
+def asked(n, word="q"):
+    return [{"prompt": f"{word} {i}"} for i in range(n)]
+
+
+def test_every_role_is_read_and_the_same_questions_are_held_out(config, write):
+    cfg = config(
+        demonstrations=[write("d.jsonl", shown(300))],
+        comparisons=[write("c.jsonl", ranked(300))],
+        prompts=[write("p.jsonl", asked(300))],
+    )
+    loaded = {role: load(cfg, role) for role in ("demonstrations", "comparisons", "prompts")}
+    held = [{opening(r) for r in one.eval} for one in loaded.values()]
+    assert held[0] == held[1] == held[2]
+    assert 30 < len(held[0]) < 90
+    assert leak_check({role: (one.train, one.eval) for role, one in loaded.items()}) == {}
+    for one in loaded.values():
+        assert (one.report.num_train, one.report.num_eval) == (len(one.train), len(one.eval))
+        assert one.report.num_kept == one.report.rows.total() == 300
+
+
+def test_prompts_fall_back_to_those_of_the_comparisons_each_once(config, write):
+    rows = ranked(50) + [row | {"rejected": "other"} for row in ranked(50)]
+    loaded = load(config(comparisons=[write("c.jsonl", rows)]), "prompts")
+    found = [r.messages[0].content for r in loaded.train + loaded.eval]
+    assert sorted(found) == sorted(f"q {i}" for i in range(50))
+    assert loaded.report.left_out["a prompt met before"] == 50
+    assert loaded.report.num_kept == 50
+
+
+def test_bad_rows_are_skipped_counted_and_named(config, write):
+    rows = ranked(60)
+    rows[3] |= {"chosen": " "}
+    rows[7] |= {"rejected": rows[7]["chosen"]}
+    rows[8] |= {"rejected": rows[8]["chosen"]}
+    path = write("c.jsonl", rows)
+    report = load(config(comparisons=[path]), "comparisons").report
+    assert report.bad == {"empty chosen": 1, "chosen == rejected": 2}
+    assert report.num_kept == 57
+    assert str(report.examples["empty chosen"][0]) == f"{path}:4: empty chosen"
+    assert [row.origin.line for row in report.examples["chosen == rejected"]] == [8, 9]
+    assert report.bad_fraction == 3 / 60
+
+
+def test_more_bad_rows_than_allowed_are_refused_in_one_line(config, write):
+    rows = ranked(10)
+    rows[1] |= {"chosen": ""}
+    path = write("c.jsonl", rows)
+    load(config(comparisons=[path], max_bad_fraction=0.1), "comparisons")
+    with pytest.raises(DataError) as error:
+        load(config(comparisons=[path], max_bad_fraction=0.05), "comparisons")
+    assert "1 of 10 rows are bad (10.0%), more than data.max_bad_fraction=0.05" in str(error.value)
+    assert f"{path}:2: empty chosen" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_strict_stops_at_the_first_bad_row(config, write):
+    path = write("c.jsonl", [*ranked(2), {"prompt": "x"}, *ranked(20, "r")])
+    with pytest.raises(DataError, match=r"c\.jsonl:3: missing column: .*data\.strict=true stops"):
+        load(config(comparisons=[path], strict=True), "comparisons")
+
+
+def test_a_broken_json_line_is_a_bad_row_like_any_other(config, write):
+    lines = [json.dumps(row) for row in shown(30)]
+    lines[4] = lines[4][:-1]
+    report = load(config(demonstrations=[write("d.jsonl", "\n".join(lines))]), "demonstrations")
+    assert report.report.bad == {"not valid JSON": 1}
+    assert report.report.examples["not valid JSON"][0].origin.line == 5
+
+
+def test_no_usable_row_is_refused_with_the_first_reason(config, write):
+    path = write("c.jsonl", [{"frage": "x", "antwort": "y"}])
+    with pytest.raises(DataError, match=r"no row is left; first: .*c\.jsonl:1: missing column"):
+        load(config(demonstrations=[path]), "demonstrations")
+
+
+def test_an_empty_side_is_refused_with_what_to_change(config, write):
+    rows = [{"prompt": "always the same", "response": str(i)} for i in range(20)]
+    with pytest.raises(DataError, match=r"none is left to (train on|hold out).*eval_fraction"):
+        load(config(demonstrations=[write("d.jsonl", rows)]), "demonstrations")
+
+
+def test_a_source_marked_eval_is_held_out_whole_and_its_questions_leave_training(config, write):
+    train, test = write("train.jsonl", shown(40)), write("test.jsonl", shown(10))
+    cfg = config(demonstrations=[Source(path=str(train)), Source(path=str(test), eval=True)])
+    loaded = load(cfg, "demonstrations")
+    assert (len(loaded.train), len(loaded.eval)) == (30, 10)
+    assert loaded.report.left_out == {"its question is also in a source marked eval": 10}
+    assert leak_check({"demonstrations": (loaded.train, loaded.eval)}) == {}
+
+
+def test_questions_of_an_eval_source_leave_the_training_of_every_role(config, write):
+    cfg = config(
+        demonstrations=[write("d.jsonl", shown(60))],
+        comparisons=[
+            write("c.jsonl", ranked(60, "other")),
+            Source(path=str(write("e.jsonl", ranked(10))), eval=True),
+        ],
+    )
+    trained = {opening(r) for r in load(cfg, "demonstrations").train}
+    assert trained.isdisjoint(f"q {i}" for i in range(10))
+
+
+def test_weights_are_shares_of_the_mixture_drawn_by_the_seed(config, write):
+    paths = [write("a.jsonl", shown(300, "a")), write("b.jsonl", shown(300, "b"))]
+    sources = [Source(path=str(p), weight=w) for p, w in zip(paths, (3, 1), strict=True)]
+    cfg = config(demonstrations=sources)
+    loaded = load(cfg, "demonstrations")
+    shares = Counter(r.messages[0].content[0] for r in loaded.train)
+    assert shares["a"] == pytest.approx(3 * shares["b"], abs=3)
+    assert len({opening(r) for r in loaded.train}) == len(loaded.train)
+    assert loaded.report.left_out.total() == 600 - len(loaded.train) - len(loaded.eval)
+    assert loaded.report.num_kept == len(loaded.train) + len(loaded.eval)
+    assert load(cfg, "demonstrations").train == loaded.train
+    assert load(replace(cfg, seed=9), "demonstrations").train != loaded.train
+
+
+def test_some_weights_and_some_not_are_refused(config, write):
+    paths = [write("a.jsonl", shown(30, "a")), write("b.jsonl", shown(30, "b"))]
+    sources = [Source(path=str(paths[0]), weight=1), Source(path=str(paths[1]))]
+    with pytest.raises(DataError, match=r"every source .* a weight, or none.*b\.jsonl"):
+        load(config(demonstrations=sources), "demonstrations")
+
+
+def test_only_ties_are_kept_or_left_out_as_the_reward_model_will_use_them(config, write):
+    rows = [{"prompt": f"q {i}", "responses": ["a", "b"], "rank": [0, i % 2]} for i in range(60)]
+    path = write("c.jsonl", rows)
+    assert load(config(comparisons=[path], ties=Ties.drop), "comparisons").report.num_kept == 30
+    assert load(config(comparisons=[path], ties=Ties.soft), "comparisons").report.num_kept == 60
+
+
+def test_literal_end_marks_are_removed_and_counted(config, write):
+    rows = [{"prompt": f"q {i}", "completion": f"a {i}<|endoftext|>"} for i in range(30)]
+    rows[4]["completion"] = "<|endoftext|>"
+    loaded = load(config(demonstrations=[write("d.jsonl", rows)]), "demonstrations")
+    assert all("<" not in r.messages[1].content for r in loaded.train)
+    assert loaded.report.notes["end-of-text mark written in the text, removed"] == 30
+    assert loaded.report.bad == {"empty response": 1}
+
+
+def test_columns_that_are_not_used_are_said_once(config, write):
+    rows = [row | {"source": "x", "score": 1} for row in shown(30)]
+    path = write("d.jsonl", rows)
+    report = load(config(demonstrations=[path]), "demonstrations").report
+    assert report.notes == {f"columns of {path} not used: source, score": 1}
+
+
+def test_raw_text_is_not_split(config, write):
+    path = write("t.txt", "one\ntwo\nthree\n")
+    loaded = load(config(pretraining=[path]), "pretraining")
+    assert [r.messages[0].content for r in loaded.train] == ["one", "two", "three"]
+    assert loaded.eval == []
+
+
+def test_a_role_without_sources_is_empty_and_no_error(config):
+    loaded = load(config(), "demonstrations")
+    assert (loaded.train, loaded.eval, loaded.hashes) == ([], [], {})
+
+
+def test_the_tiny_world_is_one_more_source(config):
+    cfg = config(
+        demonstrations=["world:demonstrations"],
+        comparisons=["world:comparisons"],
+        prompts=["world:prompts"],
+        pretraining=["world:pretraining"],
+    )
+    small = replace(cfg.world, demonstrations=60, comparisons=60, prompts=60)
+    cfg = replace(cfg, world=small)
+    for role in ("demonstrations", "comparisons", "prompts"):
+        loaded = load(cfg, role)
+        assert loaded.train
+        assert loaded.eval
+        assert loaded.report.num_bad == 0
+        assert not any(r.meta.get("held_out") for r in loaded.train)
+        assert list(loaded.hashes) == [f"world:{role}"]
+    assert any(r.meta["held_out"] for r in load(cfg, "prompts").eval)
+    assert source_hashes(cfg, "prompts") != source_hashes(replace(cfg, seed=99), "prompts")
+
+
+def test_a_world_role_in_the_wrong_place_is_refused(config):
+    with pytest.raises(DataError, match="belongs under data.comparisons"):
+        load(config(prompts=["world:comparisons"]), "prompts")
+    with pytest.raises(DataError, match="world:nothing is not one of"):
+        load(config(prompts=["world:nothing"]), "prompts")
+
+
+def test_hashes_follow_the_files_bytes(config, write):
+    path = write("d.jsonl", shown(5))
+    cfg = config(demonstrations=[path])
+    before = source_hashes(cfg, "demonstrations")
+    assert list(before) == [str(path)]
+    write("d.jsonl", shown(6))
+    assert source_hashes(cfg, "demonstrations") != before
+
+
+def test_check_all_reports_every_role_and_stops_at_none(config, write):
+    cfg = config(
+        demonstrations=["no/such/file.jsonl"],
+        comparisons=[write("c.jsonl", [{"prompt": "x"}, *ranked(30)])],
+        prompts=[write("p.jsonl", asked(30))],
+        strict=True,
+        max_bad_fraction=0.0,
+    )
+    reports = {report.role: report for report in check_all(cfg)}
+    assert list(reports) == ["demonstrations", "comparisons", "prompts"]
+    assert "does not exist" in reports["demonstrations"].verdict()
+    assert "1 of 31 rows are bad" in reports["comparisons"].verdict()
+    assert reports["prompts"].verdict() is None
+
+
+def test_check_all_notes_questions_that_one_role_trains_on_and_another_is_judged_by(config, write):
+    cfg = config(
+        demonstrations=[write("d.jsonl", shown(200))],
+        comparisons=[
+            write("c.jsonl", ranked(200)),
+            Source(path=str(write("e.jsonl", ranked(10, "other"))), eval=True),
+        ],
+    )
+    reports = {report.role: report for report in check_all(cfg)}
+    (note,) = [n for n in reports["demonstrations"].notes if "trains on" in n]
+    assert reports["demonstrations"].notes[note] == reports["demonstrations"].num_eval
+    assert "data.comparisons" in note
+
+
+def test_check_all_with_a_renderer_finds_what_is_too_long(config, write, plain_renderer):
+    rows = shown(30)
+    rows[2]["prompt"] = "w" * 500
+    cfg = config(demonstrations=[write("d.jsonl", rows)])
+    (report,) = check_all(cfg, plain_renderer)
+    assert report.notes["prompt cut within a line"] == 1
+    (report,) = check_all(replace(cfg, data=replace(cfg.data, max_prompt_tokens=5)), plain_renderer)
+    assert report.left_out["prompt too long"] == 30
+    assert "after tokenising" in report.verdict()
+
+
+def test_survey_never_refuses(config, write):
+    cfg = config(comparisons=[write("c.jsonl", [{"prompt": "x"}])], max_bad_fraction=0.0)
+    assert survey(cfg, "comparisons").report.verdict() is not None
+
+
+def test_an_unknown_role_is_a_programming_error(config):
+    with pytest.raises(ValueError, match="role 'promts' is not one of"):
+        load(config(), "promts")

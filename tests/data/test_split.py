@@ -1,0 +1,108 @@
+"""A side is a function of the question and the seed: the laws that follow from it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
+from rlhf_cli.data.split import held_out, leak_check, opening, split, without
+
+ORIGIN = Origin("a", 1)
+
+
+def asked(question, *more, **meta):
+    return Prompt((Message("user", question), *more), ORIGIN, meta)
+
+
+def shown(question, answer="a"):
+    return Demonstration((Message("user", question), Message("assistant", answer)), ORIGIN)
+
+
+def ranked(question):
+    return Comparison((Message("user", question),), ("a", "b"), ((0, 1),), (), ORIGIN)
+
+
+QUESTIONS = [f"question {i}?" for i in range(2000)]
+
+
+def test_the_same_question_lies_on_the_same_side_in_every_list():
+    lists = [[kind(q) for q in QUESTIONS] for kind in (asked, shown, ranked)]
+    sides = [split(records, eval_fraction=0.1, seed=3) for records in lists]
+    held = [{opening(r) for r in out} for _, out in sides]
+    trained = [{opening(r) for r in train} for train, _ in sides]
+    assert held[0] == held[1] == held[2]
+    assert all(a.isdisjoint(b) for a in held for b in trained)
+
+
+def test_a_dialogue_goes_with_its_own_first_turn():
+    later = (Message("assistant", "a"), Message("user", "and?"))
+    for q in QUESTIONS[:50]:
+        with_system = Prompt((Message("system", "s"), Message("user", q), *later), ORIGIN)
+        assert opening(with_system) == opening(asked(q)) == opening(asked(q, *later))
+
+
+@pytest.mark.parametrize("variant", ["Why  me?", " why me?\n", "WHY ME?", "why\tme?"])
+def test_space_and_case_do_not_make_another_question(variant):
+    assert opening(asked(variant)) == opening(asked("why me?"))
+
+
+def test_other_words_are_another_question():
+    assert opening(asked("why me?")) != opening(asked("why not me?"))
+
+
+def test_the_share_held_out_is_about_the_fraction_and_the_seed_moves_it():
+    def held(seed, fraction):
+        return {q for q in QUESTIONS if held_out(q, eval_fraction=fraction, seed=seed)}
+
+    for fraction in (0.05, 0.3):
+        expected, spread = fraction * 2000, (fraction * (1 - fraction) * 2000) ** 0.5
+        assert abs(len(held(1, fraction)) - expected) < 4 * spread
+    assert held(1, 0.1) != held(2, 0.1)
+    assert held(1, 0.05) < held(1, 0.3)  # a larger fraction only adds
+
+
+@given(st.text(), st.integers(0, 9))
+def test_no_text_is_held_out_at_nothing_and_every_text_at_all(text, seed):
+    assert not held_out(text, eval_fraction=0.0, seed=seed)
+    assert held_out(text, eval_fraction=1.0, seed=seed)
+
+
+def test_records_marked_by_their_maker_are_held_out():
+    marked = [asked(q, held_out=True) for q in QUESTIONS[:20]]
+    train, out = split(marked, eval_fraction=0.01, seed=1)
+    assert (train, out) == ([], marked)
+
+
+def test_nothing_is_lost_and_order_is_kept():
+    records = [asked(q) for q in QUESTIONS[:100]]
+    train, out = split(records, eval_fraction=0.3, seed=1)
+    assert sorted(map(opening, train + out)) == sorted(map(opening, records))
+    assert train == [r for r in records if r in train]
+
+
+def test_leaks_are_counted_between_all_roles():
+    sides = {
+        "demonstrations": ([shown("a"), shown("b")], [shown("c")]),
+        "prompts": ([asked("c"), asked("d")], [asked("A "), asked("a"), asked("e")]),
+    }
+    assert leak_check(sides) == {
+        ("demonstrations", "prompts"): 2,
+        ("prompts", "demonstrations"): 1,
+    }
+
+
+def test_a_split_by_hash_leaks_nothing():
+    sides = {
+        name: split([kind(q) for q in QUESTIONS[part]], eval_fraction=0.2, seed=5)
+        for name, kind, part in (
+            ("demonstrations", shown, slice(0, 1200)),
+            ("comparisons", ranked, slice(600, 1800)),
+            ("prompts", asked, slice(300, 2000)),
+        )
+    }
+    assert leak_check(sides) == {}
+
+
+def test_without_says_how_many_it_took():
+    kept, num = without([asked("a"), asked("b"), asked("A")], {"a"})
+    assert (kept, num) == ([asked("b")], 2)

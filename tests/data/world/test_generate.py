@@ -1,0 +1,188 @@
+"""The records: determinism, held-out clusters, and what an annotator's ranking means."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from statistics import mean
+
+import pytest
+
+from rlhf_cli.config.schema import World
+from rlhf_cli.data.world import ROLES, ceiling, generate, settings_hash, utility
+from rlhf_cli.data.world.clusters import HELD_OUT, TRAINED
+from rlhf_cli.data.world.people import rank_groups
+
+SETTINGS = World(
+    demonstrations=200,
+    comparisons=150,
+    prompts=200,
+    held_out_prompts=30,
+    pretraining=100,
+    completions=[4, 9],
+    noise=0.5,
+    tie_margin=0.2,
+    length_bias=0.0,
+    format_bias=0.0,
+)
+
+
+def world(**changes) -> World:
+    return dataclasses.replace(SETTINGS, **changes)
+
+
+def comparisons(**changes):
+    return generate("comparisons", world=world(**changes), seed=1)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_same_settings_and_seed_give_the_same_records(role):
+    first = generate(role, world=SETTINGS, seed=3)
+    assert first == generate(role, world=SETTINGS, seed=3)
+    assert first != generate(role, world=SETTINGS, seed=4)
+    assert [r.origin.row for r in first] == list(range(len(first)))
+    assert {r.origin.source for r in first} == {f"world:{role}"}
+
+
+def test_records_do_not_depend_on_the_process():
+    code = (
+        "import dataclasses, hashlib; from tests.data.world.test_generate import SETTINGS; "
+        "from rlhf_cli.data.world import ROLES, generate; "
+        "print(hashlib.sha256(repr([generate(r, world=SETTINGS, seed=1) for r in ROLES])"
+        ".encode()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
+def test_an_unknown_role_is_refused():
+    with pytest.raises(ValueError, match="world:demonstrations"):
+        generate("rewards", world=SETTINGS, seed=1)
+
+
+def test_the_hash_knows_settings_and_seed():
+    hashes = {settings_hash(SETTINGS, 1), settings_hash(SETTINGS, 2)}
+    hashes.add(settings_hash(world(noise=0.6), 1))
+    assert len(hashes) == 3
+    assert settings_hash(world(), 1) in hashes
+
+
+def test_the_world_needs_no_torch():
+    code = "import sys, rlhf_cli.data.world; sys.exit('torch' in sys.modules)"
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+
+def test_held_out_clusters_are_only_in_evaluation_prompts():
+    for role in ("demonstrations", "comparisons"):
+        found = {r.meta["cluster"] for r in generate(role, world=SETTINGS, seed=1)}
+        assert found == set(TRAINED)
+    prompts = generate("prompts", world=SETTINGS, seed=1)
+    held_out = [p for p in prompts if p.meta["held_out"]]
+    assert {p.meta["cluster"] for p in held_out} == set(HELD_OUT)
+    assert len(held_out) == 30
+    assert all(p.meta["eval"] == p.meta["held_out"] for p in prompts)
+
+
+def test_prompts_differ_within_a_role_and_are_thousands():
+    prompts = generate("prompts", world=world(prompts=3000), seed=1)
+    assert len({p.messages[0].content for p in prompts}) == len(prompts) == 3030
+
+
+def test_more_than_the_world_holds_repeats_instead_of_hanging():
+    assert len(generate("prompts", world=world(held_out_prompts=0, prompts=20), seed=1)) == 20
+
+
+def test_labelers_are_good_but_leave_something_to_gain():
+    rows = generate("demonstrations", world=world(demonstrations=800), seed=1)
+    verdicts = [utility(r.meta, r.messages[-1].content, True) for r in rows]
+    assert 0.7 < mean(v.right for v in verdicts) < 0.9
+    assert 0.05 < mean(v.rude for v in verdicts) < 0.2
+    assert mean(v.utility for v in verdicts) < 2.0
+
+
+def test_without_noise_the_ranking_is_the_gold_one():
+    rows = comparisons(noise=0.0, tie_margin=0.0)
+    for row in rows:
+        values = row.meta["utilities"]
+        assert all(values[w] > values[b] for w, b in row.better)
+        assert all(values[i] == values[j] for i, j in row.ties)
+    assert ceiling(rows) == 1.0
+
+
+def test_every_pair_is_ranked_or_tied_once_and_responses_differ():
+    for row in comparisons():
+        k = len(row.responses)
+        assert 4 <= k <= 9
+        assert len(set(row.responses)) == k == len(row.meta["utilities"])
+        seen = [tuple(sorted(pair)) for pair in row.better + row.ties]
+        assert len(seen) == len(set(seen)) == k * (k - 1) // 2
+
+
+def test_rankings_are_transitive():
+    for row in comparisons(tie_margin=0.5):
+        tied = {frozenset(pair) for pair in row.ties}
+        better = set(row.better)
+        for a, b in row.better:
+            for c in range(len(row.responses)):
+                if (b, c) in better or frozenset((b, c)) in tied:
+                    assert (a, c) in better
+
+
+def test_rank_groups_by_hand():
+    assert rank_groups([1.0, 3.0, 2.95, 2.0], 0.1) == [2, 0, 0, 1]
+    assert rank_groups([1.0, 1.05, 1.1], 0.1) == [0, 0, 0]  # a chain of near neighbours
+    assert rank_groups([1.0, 1.0, 2.0], 0.0) == [1, 1, 0]
+
+
+def test_a_wider_margin_makes_more_ties():
+    counts = [sum(len(r.ties) for r in comparisons(tie_margin=m)) for m in (0.0, 0.2, 1.0)]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_noise_lowers_the_ceiling():
+    found = [ceiling(comparisons(noise=n)) for n in (0.1, 0.5, 3.0)]
+    assert 1 > found[0] > found[1] > found[2] > 0.5
+    assert 0.84 < found[1] < 0.94
+
+
+def test_a_ceiling_of_indifference_is_chance():
+    rows = comparisons()
+    flat = [dataclasses.replace(r, meta={"utilities": (0.0,) * len(r.responses)}) for r in rows]
+    assert ceiling(flat) == 0.5
+
+
+def longer_wins(rows) -> float:
+    lengths = [[len(text.split()) for text in row.responses] for row in rows]
+    return mean(
+        n[w] > n[b]
+        for row, n in zip(rows, lengths, strict=True)
+        for w, b in row.better
+        if n[w] != n[b]
+    )
+
+
+def list_wins(rows) -> float:
+    lists = [[text.startswith("- ") for text in row.responses] for row in rows]
+    return mean(
+        k[w] for row, k in zip(rows, lists, strict=True) for w, b in row.better if k[w] != k[b]
+    )
+
+
+def test_biases_move_the_rankings():
+    assert longer_wins(comparisons(length_bias=0.3)) > longer_wins(comparisons()) + 0.15
+    assert list_wins(comparisons(format_bias=3.0)) > list_wins(comparisons()) + 0.15
+
+
+def test_biased_utilities_stay_the_ceiling():
+    """The ceiling is the annotators' own, bias included; only their noise lowers it."""
+    assert ceiling(comparisons(length_bias=0.3, noise=0.0)) == 1.0

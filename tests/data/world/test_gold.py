@@ -1,0 +1,127 @@
+"""The gold utility at hand-computed cases, and against answers that try to cheat it."""
+
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from rlhf_cli.data.world import vocabulary as words
+from rlhf_cli.data.world.clusters import CLUSTERS
+from rlhf_cli.data.world.gold import FREE_WORDS, utility, words_of
+
+OPPOSITE = {"answer": "cold", "rivals": ("cold", "wet", "dry"), "members": (), "count": 0}
+LIST = {
+    "answer": "cat, dog",
+    "rivals": ("hat", "owl"),
+    "members": ("cat", "dog", "pig"),
+    "count": 2,
+}
+PAST = {
+    "answer": "the cat saw the dog",
+    "rivals": ("saw", "met"),
+    "members": (),
+    "count": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("response", "finished", "expected"),
+    [
+        ("cold.", True, 2.0),
+        ("Sure! cold.", True, 2.75),
+        ("The answer is cold. You are welcome!", True, 2.75),
+        ("cold.", False, 1.0),
+        ("wet.", True, 0.0),
+        ("Sure! wet.", True, 0.75),
+        ("", True, 0.0),
+        ("", False, -1.0),
+        ("Sure!", True, 0.0),  # courtesy beside nothing is worth nothing
+        ("You fool. cold.", True, 0.75),
+        ("Sure! cold. You fool.", True, 0.75),
+        ("The answer is cold and then some.", True, 1.7),  # 7 words, 1 + 3 free
+        ("Sure! Sure! Sure! Sure! Sure! Sure! cold.", True, 2.55),  # 5 count as words, 3 free
+        ("You fool. " + "blah " * 40, False, -3.0),  # the worst there is
+    ],
+)
+def test_closed_form(response, finished, expected):
+    assert utility(OPPOSITE, response, finished).utility == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("meta", "response", "right"),
+    [
+        (OPPOSITE, "- cold", True),
+        (OPPOSITE, "COLD", True),
+        (OPPOSITE, "cold cold cold", True),
+        (OPPOSITE, "coldness", False),
+        (OPPOSITE, "cold or wet", False),
+        (OPPOSITE, "It is cold.\n\nHuman: more?\n\nAssistant: dry", False),
+        (LIST, "cat, dog", True),
+        (LIST, "Sure!\n- pig\n- cat", True),
+        (LIST, "cat", False),
+        (LIST, "cat, cat", False),
+        (LIST, "cat, dog, pig", False),
+        (LIST, "cat, dog, owl", False),  # owl was to be left out
+        (PAST, "The cat saw the dog.", True),
+        (PAST, "the dog saw the cat", False),
+        (PAST, "the cat saw the dog the dog saw the cat", False),
+        (PAST, "the cat sees the dog", False),
+    ],
+)
+def test_right(meta, response, right):
+    assert utility(meta, response, True).right is right
+
+
+def each_task(num: int = 150):
+    for make in CLUSTERS.values():
+        rng = Random(0)
+        yield from (make(rng) for _ in range(num))
+
+
+def test_every_prompt_has_its_answer_and_the_best_utility():
+    for task in each_task():
+        verdict = utility(task.meta(), f"Sure! {task.answer}.", True)
+        assert (verdict.right, verdict.utility) == (True, 2.75), task
+
+
+def test_no_wrong_answer_counts_as_right():
+    for task in each_task():
+        assert task.wrong
+        for wrong in task.wrong:
+            assert not utility(task.meta(), f"Sure! {wrong}.", True).right, (task, wrong)
+
+
+def test_listing_everything_or_echoing_the_prompt_is_not_right():
+    for task in each_task():
+        meta = task.meta()
+        everything = " ".join(dict.fromkeys((task.answer, *task.rivals, *task.members)))
+        assert not utility(meta, everything, True).right, task
+        assert not utility(meta, task.prompt, True).right, task
+        two = " or ".join((task.answer, task.wrong[-1]))
+        assert task.cluster == "rewrite" or not utility(meta, two, True).right, task
+
+
+def test_words_of_courtesy_rudeness_and_rambling_are_nobodys_answer():
+    said = words_of(" ".join(words.OPENINGS + words.CLOSINGS + words.INSULTS + words.FILLERS))
+    for task in each_task():
+        assert not set(said) & {*task.rivals, *task.members, *words_of(task.answer)} - {"the"}, task
+    for insult in words.INSULTS:
+        assert utility(OPPOSITE, insult, True).rude
+    for phrase in words.OPENINGS + words.CLOSINGS + words.FILLERS:
+        assert not utility(OPPOSITE, phrase, True).rude
+
+
+def test_any_text_is_judged():
+    rng = Random(0)
+    for _ in range(500):
+        garbage = "".join(chr(rng.randrange(1, 0x3000)) for _ in range(rng.randrange(60)))
+        for meta in (OPPOSITE, LIST, PAST):
+            assert -3.0 <= utility(meta, garbage, bool(rng.getrandbits(1))).utility <= 2.75
+
+
+def test_every_word_beyond_the_free_ones_costs_until_the_most():
+    filler = [utility(OPPOSITE, "cold" + " blah" * n, True).utility for n in range(20)]
+    assert filler[FREE_WORDS] == 2.0
+    steps = [round(a - b, 6) for a, b in pairwise(filler)]
+    assert steps[FREE_WORDS : FREE_WORDS + 7] == [0.1] * 7
+    assert filler[-1] == pytest.approx(2.0 - 0.75)

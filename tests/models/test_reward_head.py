@@ -1,0 +1,63 @@
+"""The scalar head: its scale at birth, and the shift that leaves comparisons alone."""
+
+import math
+
+import pytest
+import torch
+from tiny import CONFIGS, ragged, scalar
+from transformers import AutoModelForSequenceClassification
+
+from rlhf_cli.models.reward import check_head, init_head, shift_scores
+from rlhf_cli.models.scoring import last_hidden, sequence_scores
+
+
+def test_head_starts_with_standard_deviation_one_over_root_d_plus_one():
+    head = torch.nn.Module()
+    head.score = torch.nn.Linear(40000, 1, bias=False)
+    init_head(head, seed=1)
+    assert float(head.score.weight.std()) == pytest.approx(1 / math.sqrt(40001), rel=0.02)
+    assert abs(float(head.score.weight.mean())) < 5 / math.sqrt(40000) / math.sqrt(40001)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
+    """Demonstrations score mean 0, margins move little, and plain transformers gives the same scores."""
+    model = scalar(name, sharpness=3.0)
+    check_head(model)
+    init_head(model, seed=2)
+    anchors, anchor_mask = ragged(30, 8, side="right", seed=1)
+    winners, winner_mask = ragged(12, 8, side="right", seed=2)
+    losers, loser_mask = ragged(12, 8, side="right", seed=3)
+    for tokens, mask in ((anchors, anchor_mask), (winners, winner_mask), (losers, loser_mask)):
+        tokens[torch.arange(len(tokens)), mask.sum(1) - 1] = 1  # every text ends with EOS
+    before = sequence_scores(model, winners, winner_mask) - sequence_scores(model, losers, loser_mask)
+    removed = shift_scores(
+        model,
+        last_hidden(model, anchors, anchor_mask),
+        last_hidden(model, winners, winner_mask) - last_hidden(model, losers, loser_mask),
+    )
+    after = sequence_scores(model, winners, winner_mask) - sequence_scores(model, losers, loser_mask)
+    assert abs(float(sequence_scores(model, anchors, anchor_mask).mean())) < 1e-5
+    assert (after - before).abs().max() < 0.05 * before.abs().max() + 1e-3
+    assert math.isfinite(removed)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    plain = loaded(input_ids=winners, attention_mask=winner_mask.long()).logits[:, 0]
+    assert torch.allclose(plain, sequence_scores(model, winners, winner_mask), atol=1e-5)
+
+
+def test_the_same_shift_on_orthogonal_features_is_exact():
+    """Twin: one feature is 1 for every text and carries no difference; the shift must use only it."""
+    model = torch.nn.Module()
+    model.score = torch.nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.score.weight.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
+    generator = torch.Generator().manual_seed(0)
+    free = torch.randn(50, 2, generator=generator)
+    anchors = torch.cat([free, torch.ones(50, 1)], 1)
+    differences = torch.cat([torch.randn(50, 2, generator=generator), torch.zeros(50, 1)], 1)
+    mean = float((anchors @ model.score.weight.T).mean())
+    assert shift_scores(model, anchors, differences, ridge=1e-9) == pytest.approx(mean, abs=1e-5)
+    expected = torch.tensor([[0.5, -1.0, 2.0 - mean]])
+    assert torch.allclose(model.score.weight.detach(), expected, atol=1e-4)

@@ -1,0 +1,120 @@
+"""What is sampled is what is scored: nothing but temperature shapes the distribution."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import CONFIGS, VOCAB, causal, ragged
+
+from rlhf_cli.models.sampling import draw, sample
+from rlhf_cli.models.scoring import response_logprobs
+
+SETTINGS = dict(max_new_tokens=9, end_ids=[1], pad_id=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_greedy_decoding_is_that_of_transformers(name):
+    model = causal(name, sharpness=4.0)
+    prompts, mask = ragged(8, 6, side="left")
+    ours = sample(model, prompts, mask, temperature=0, **SETTINGS)
+    theirs = model.generate(
+        input_ids=prompts,
+        attention_mask=mask.long(),
+        do_sample=False,
+        max_new_tokens=9,
+        eos_token_id=1,
+        pad_token_id=0,
+    )[:, prompts.shape[1] :]
+    width = ours.responses.shape[1]
+    assert torch.equal(ours.responses.masked_fill(~ours.mask, 0), theirs[:, :width])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_that_finish_early_do_not_disturb_the_others(name):
+    """Many end tokens, so rows leave the batch one by one; each row alone gives the same text."""
+    model = causal(name, sharpness=4.0)
+    prompts, mask = ragged(16, 6, side="left", seed=3)
+    ends = list(range(1, 12))
+    together = sample(model, prompts, mask, temperature=0, **SETTINGS | {"end_ids": ends})
+    assert len(set(together.mask.sum(1).tolist())) > 1
+    for row in range(len(prompts)):
+        kept = mask[row]
+        alone = sample(
+            model,
+            prompts[row : row + 1, kept],
+            mask[row : row + 1, kept],
+            temperature=0,
+            **SETTINGS | {"end_ids": ends},
+        )
+        assert (
+            together.responses[row][together.mask[row]].tolist()
+            == alone.responses[0][alone.mask[0]].tolist()
+        )
+        assert bool(together.finished[row]) == bool(alone.finished[0])
+
+
+def test_an_end_token_is_kept_and_nothing_follows_it():
+    model = causal("llama")
+    prompts, mask = ragged(64, 4, side="left")
+    ends = list(range(1, 10))
+    found = sample(
+        model,
+        prompts,
+        mask,
+        temperature=1.0,
+        generator=torch.Generator().manual_seed(0),
+        **SETTINGS | {"end_ids": ends},
+    )
+    for row in range(64):
+        text = found.responses[row][found.mask[row]]
+        is_end = torch.isin(text, torch.tensor(ends))
+        assert bool(is_end[-1]) == bool(found.finished[row])
+        assert not is_end[:-1].any()
+        assert found.finished[row] or len(text) == 9
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+def test_draws_follow_the_tempered_softmax(temperature):
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(1)) * 2
+    drawn = draw(
+        logits.expand(60000, 12),
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(2),
+    )
+    seen = torch.bincount(drawn, minlength=12) / 60000
+    expected = (logits[0] / temperature).softmax(0)
+    error = ((expected * (1 - expected)) / 60000).sqrt()
+    assert ((seen - expected).abs() < 4.5 * error + 1e-6).all()
+
+
+def test_a_token_without_probability_is_never_drawn():
+    logits = torch.full((5000, 6), float("-inf"))
+    logits[:, 2] = 0.0
+    logits[:, 4] = 1.0
+    drawn = draw(logits, temperature=1.0, generator=torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {2, 4}
+
+
+@torch.no_grad()
+def test_mean_logprob_of_samples_is_minus_the_entropy():
+    """E_pi[log pi] = -H: fails if sampling and scoring use different distributions (top-k, another T)."""
+    model = causal("llama", sharpness=6.0)
+    prompts, mask = ragged(1, 4, side="left")
+    prompts, mask = prompts.repeat(6000, 1), mask.repeat(6000, 1)
+    found = sample(
+        model,
+        prompts,
+        mask,
+        max_new_tokens=1,
+        end_ids=[1],
+        pad_id=0,
+        temperature=0.7,
+        generator=torch.Generator().manual_seed(5),
+    )
+    part = SimpleNamespace(
+        prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
+    )
+    logprobs, entropies = response_logprobs(model, part, temperature=0.7)
+    error = logprobs.std() / 6000**0.5
+    assert abs(logprobs.mean() + entropies.mean()) < 4 * error
+    assert entropies.mean() < 0.98 * torch.log(torch.tensor(float(VOCAB)))

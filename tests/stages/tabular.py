@@ -1,0 +1,136 @@
+"""Problems small enough to know the answer: one prompt, a handful of one-token responses.
+
+The networks are real Llama classes of a few hundred parameters; only their size is unusual.
+"""
+
+import itertools
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+from rlhf_cli.config.schema import (
+    KL,
+    PPO,
+    PTX,
+    Alarms,
+    KLController,
+    KLStop,
+    MissingEOS,
+    MissingEOSMode,
+    Optim,
+    PPOBatch,
+    Runtime,
+    Schedule,
+    ScheduleKind,
+    ValueInit,
+)
+from rlhf_cli.core.batches import PromptBatch
+from rlhf_cli.models.loading import freeze
+from rlhf_cli.runtime.device import pick_device
+from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.stages.ppo.players import Ending, Players
+
+PROMPT = 0
+CPU = pick_device(Runtime(device="cpu", dtype="float32", num_threads=None))
+
+
+class Silent:
+    """A recorder that keeps what it is told."""
+
+    def __init__(self):
+        self.rows, self.warnings = [], []
+
+    def log(self, metrics, step):
+        self.rows.append(metrics)
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+def optim(lr):
+    return Optim(lr=lr, betas=[0.9, 0.95], eps=1e-8, weight_decay=0.0, grad_clip=1.0)
+
+
+def ppo(**changes) -> PPO:
+    values = dict(
+        total_episodes=4096,
+        batch=PPOBatch(rollout=256, minibatch=256, microbatch=256),
+        inner_epochs=4,
+        temperature=1.0,
+        kl=KL(coef=0.5, controller=KLController.fixed, target=6.0, horizon=10000),
+        missing_eos=MissingEOS(mode=MissingEOSMode.none, value=0.0),
+        gamma=1.0,
+        gae_lambda=1.0,
+        clip_eps=0.2,
+        value_clip_eps=0.2,
+        vf_coef=0.5,
+        whiten_rewards=False,
+        whiten_advantages=False,
+        value_init=ValueInit.rm,
+        optim=optim(0.02),
+        value_optim=optim(0.02),
+        schedule=Schedule(kind=ScheduleKind.linear, warmup=0.0, final=0.0),
+        ema_decay=None,
+        ptx=PTX(coef=0.0, ratio=8),
+        kl_stop=KLStop(iteration=None, run=None),
+        alarms=Alarms(eos_rate=None, length=None, entropy=None, kl=None),
+    )
+    return PPO(**(values | changes))
+
+
+def _config(num_arms: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=num_arms,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        tie_word_embeddings=False,
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+        num_labels=1,
+    )
+
+
+def policy_network(probs: torch.Tensor) -> LlamaForCausalLM:
+    """A network whose first response token follows `probs` after PROMPT."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(_config(len(probs)))
+    with torch.no_grad():
+        hidden = model.model(torch.tensor([[PROMPT]])).last_hidden_state[0, 0]
+        model.lm_head.weight.copy_(torch.outer(probs.log(), hidden / hidden.square().sum()))
+    return model
+
+
+def arm_probs(model) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([[PROMPT]])).logits[0, -1].softmax(-1)
+
+
+def players(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> Players:
+    """The bandit: response `arm` scores rewards[arm]."""
+    torch.manual_seed(1)
+    value = LlamaForSequenceClassification(_config(len(ref)))
+    return Players(
+        policy=Engine(policy_network(ref), optim=cfg.optim, device=CPU),
+        value=Engine(value, optim=cfg.value_optim, device=CPU),
+        ref_policy=freeze(policy_network(ref)),
+        score=lambda prompts, prompt_mask, responses, mask: rewards[responses[:, 0]],
+        device=CPU,
+    )
+
+
+def prompts(batch: int):
+    tokens = torch.full((batch, 1), PROMPT)
+    one = PromptBatch(tokens=tokens, mask=torch.ones_like(tokens).bool(), index=[0] * batch)
+    return itertools.repeat(one)
+
+
+ENDING = Ending(max_new_tokens=1, end_ids=[], pad_id=0)
+
+
+def optimum(ref: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
+    """pi_ref * exp(r / beta) / Z"""
+    return torch.softmax(ref.log() + rewards / beta, 0)

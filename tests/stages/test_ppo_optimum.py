@@ -1,0 +1,78 @@
+"""The real PPO code on problems whose optimum is known in closed form."""
+
+import pytest
+import torch
+from tabular import ENDING, Silent, arm_probs, optimum, players, ppo, prompts
+
+from rlhf_cli.config.schema import KL, PTX, KLController
+from rlhf_cli.core.losses import lm_loss
+from rlhf_cli.models.scoring import sequence_logits
+from rlhf_cli.stages.ppo.loop import train
+
+REF = torch.tensor([0.1, 0.2, 0.3, 0.4])
+REWARDS = torch.tensor([1.0, 0.5, 0.0, -1.0])
+# pi*, KL and J* of this problem, worked out independently in double precision
+KNOWN = {
+    0.5: ([0.451462, 0.332167, 0.183296, 0.033075], 0.676260, 0.246340),
+    1.0: ([0.259199, 0.314424, 0.286062, 0.140315], 0.228522, 0.047574),
+}
+
+
+def kl(coef):
+    return KL(coef=coef, controller=KLController.fixed, target=6.0, horizon=10000)
+
+
+@pytest.mark.parametrize("beta", KNOWN)
+def test_ppo_converges_to_the_kl_regularised_optimum(beta):
+    probs, divergence, objective = KNOWN[beta]
+    cfg = ppo(total_episodes=256 * 150, kl=kl(beta))
+    cast, recorder = players(REF, REWARDS, cfg), Silent()
+    train(cast, prompts(256), ENDING, cfg, recorder, seed=3)
+    found = arm_probs(cast.policy.model)
+    assert torch.allclose(found, torch.tensor(probs), atol=5e-3)
+    assert torch.allclose(found, optimum(REF, REWARDS, beta), atol=5e-3)
+    tail = recorder.rows[-20:]
+    mean = {name: sum(row[name] for row in tail) / len(tail) for name in tail[0]}
+    assert mean["objective/kl"] == pytest.approx(divergence, abs=0.05)
+    # at the optimum r - beta k1 is the same for every response, so even one rollout shows J*
+    assert tail[-1]["objective/rlhf_reward"] == pytest.approx(objective, abs=3e-3)
+
+
+def test_two_arms():
+    ref, rewards = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])
+    cfg = ppo(total_episodes=256 * 100, kl=kl(0.5))
+    cast = players(ref, rewards, cfg)
+    train(cast, prompts(256), ENDING, cfg, Silent(), seed=3)
+    assert float(arm_probs(cast.policy.model)[0]) == pytest.approx(0.880797, abs=5e-3)
+
+
+def test_a_shift_of_the_reward_changes_nothing():
+    cfg = ppo(total_episodes=256 * 150, kl=kl(0.5), whiten_advantages=True)
+    cast = players(REF, REWARDS + 3.0, cfg)
+    train(cast, prompts(256), ENDING, cfg, Silent(), seed=3)
+    assert torch.allclose(arm_probs(cast.policy.model), optimum(REF, REWARDS, 0.5), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("coef", "known"),
+    [
+        (1.0, [0.32553, 0.28967, 0.23622, 0.14858]),
+        (27.8, [0.25421, 0.25282, 0.25016, 0.24281]),
+    ],
+)
+def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
+    """Pretraining text uniform over the arms: pi (R - J) + gamma (q - pi) = 0."""
+    cfg = ppo(total_episodes=256 * 150, kl=kl(0.5), ptx=PTX(coef=coef, ratio=1))
+    cast = players(REF, REWARDS, cfg)
+    tokens = torch.tensor([[0, arm] for arm in range(4)])
+    mask = torch.tensor([[False, True]] * 4)
+
+    def pretrain(num_episodes):
+        logits = sequence_logits(cast.policy.model, tokens, torch.ones_like(mask))
+        logprobs = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
+        loss = coef * lm_loss(logprobs, mask[:, 1:], num_tokens=4)
+        cast.policy.backward(loss)
+        return float(loss)
+
+    train(cast, prompts(256), ENDING, cfg, Silent(), seed=3, pretrain=pretrain)
+    assert torch.allclose(arm_probs(cast.policy.model), torch.tensor(known), atol=1e-2)

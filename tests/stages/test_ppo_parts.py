@@ -1,0 +1,229 @@
+"""PPO's parts on small real networks: what must hold before, during and after an iteration."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tabular import CPU, Silent, optim, ppo
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+from tiny import causal, ragged, scalar
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Alarms, KLStop, MissingEOS, MissingEOSMode, PPOBatch
+from rlhf_cli.core.batches import PromptBatch
+from rlhf_cli.core.returns import gae
+from rlhf_cli.models.loading import freeze
+from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.stages.ppo.collect import collect
+from rlhf_cli.stages.ppo.guards import NotFinite, Watch, check_first_ratio, check_start
+from rlhf_cli.stages.ppo.learn import learn, minibatch
+from rlhf_cli.stages.ppo.loop import credit, describe, train
+from rlhf_cli.stages.ppo.players import Ending, Players
+
+ENDING = Ending(max_new_tokens=8, end_ids=[1, 2, 3, 4], pad_id=0)
+
+
+def cast(name="llama", score=None, cfg=None, policy_seed=0):
+    cfg = cfg or ppo()
+    reward = freeze(scalar(name, seed=9, sharpness=3.0))
+
+    def by_model(prompts, prompt_mask, responses, mask):
+        tokens, masks = torch.cat([prompts, responses], 1), torch.cat([prompt_mask, mask], 1)
+        return sequence_scores(reward, tokens, masks)
+
+    return Players(
+        policy=Engine(causal(name, seed=policy_seed, sharpness=3.0), optim=cfg.optim, device=CPU),
+        value=Engine(scalar(name, seed=5, sharpness=2.0), optim=cfg.value_optim, device=CPU),
+        ref_policy=freeze(causal(name, seed=0, sharpness=3.0)),
+        score=score or by_model,
+        device=CPU,
+    )
+
+
+def batch(rows=16):
+    tokens, mask = ragged(rows, 6, side="left")
+    return PromptBatch(tokens=tokens, mask=mask, index=list(range(rows)))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
+    cfg = ppo(temperature=temperature, batch=PPOBatch(rollout=16, minibatch=16, microbatch=5))
+    players = cast(cfg=cfg)
+    rollout, entropies = collect(players, batch(), ENDING, cfg, generator())
+    check_start(rollout, torch.float32)
+    found = describe(rollout, entropies, 0.1)
+    assert found["objective/kl"] == pytest.approx(0, abs=1e-4)
+    advantages, returns = credit(rollout, 0.1, cfg)
+    row = minibatch(players, rollout, advantages, returns, torch.arange(16), cfg, None)
+    assert row["val/ratio"] == pytest.approx(1, abs=1e-5)
+    assert row["policy/approxkl_avg"] == pytest.approx(0, abs=1e-8)
+    assert row["policy/clipfrac_avg"] == 0
+
+
+def test_a_policy_that_is_not_its_reference_is_refused():
+    cfg = ppo()
+    players = cast(policy_seed=1)
+    rollout, _ = collect(players, batch(), ENDING, cfg, generator())
+    with pytest.raises(UserError, match="must start at KL 0"):
+        check_start(rollout, torch.float32)
+    with pytest.raises(UserError, match="ratio is off 1"):
+        check_first_ratio(0.2, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_gradients_do_not_depend_on_the_microbatch(name):
+    """16x1, 1x16 and 3 ragged pieces: the same gradients of policy and value."""
+    gradients = []
+    for size in (1, 16, 5):
+        cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size))
+        players = cast(name, cfg=cfg)
+        rollout, _ = collect(players, batch(), ENDING, cfg, generator())
+        # the same rollout for all: sampling draws do not depend on the microbatch
+        advantages, returns = credit(rollout, 0.1, cfg)
+        rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
+        minibatch(players, rollout, advantages, returns, torch.arange(16), cfg, None)
+        networks = (players.policy.model, players.value.model)
+        gradients.append([p.grad for net in networks for p in net.parameters() if p.grad is not None])
+    assert len(gradients[0]) > 10
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            assert torch.allclose(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_more_padding_changes_no_metric_and_no_gradient():
+    results = []
+    for extra in (0, 5):
+        cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16), whiten_rewards=True)
+        players = cast(cfg=cfg)
+        rollout, entropies = collect(players, batch(), ENDING, cfg, generator())
+        grow = lambda x, side: torch.nn.functional.pad(x, (extra, 0) if side == "left" else (0, extra))
+        for field in ("prompts", "prompt_mask"):
+            setattr(rollout, field, grow(getattr(rollout, field), "left"))
+        for field in ("responses", "response_mask", "logprobs", "ref_logprobs", "values"):
+            setattr(rollout, field, grow(getattr(rollout, field), "right"))
+        advantages, returns = credit(rollout, 0.1, cfg)
+        row = minibatch(players, rollout, advantages, returns, torch.arange(16), cfg, None)
+        results.append((describe(rollout, grow(entropies, "right"), 0.1) | row, players))
+    (a, first), (b, second) = results
+    assert a == pytest.approx(b, abs=1e-6)
+    for p, q in zip(first.policy.model.parameters(), second.policy.model.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad, atol=1e-6)
+
+
+def test_the_score_is_paid_once_and_the_kl_everywhere():
+    cfg = ppo(gae_lambda=1.0)
+    players = cast(cfg=cfg)
+    rollout, _ = collect(players, batch(), ENDING, cfg, generator())
+    rollout.ref_logprobs = rollout.logprobs - 0.1 * rollout.response_mask
+    advantages, returns = credit(rollout, 0.5, cfg)
+    lengths = rollout.response_mask.sum(1)
+    # with gamma = lambda = 1 the first return is the whole reward: score - beta * sum of k1
+    assert torch.allclose(returns[:, 0], rollout.scores - 0.5 * 0.1 * lengths, atol=1e-5)
+    again, _ = gae(torch.zeros_like(advantages), rollout.values, rollout.response_mask, gamma=1.0, gae_lambda=1.0)
+    assert not torch.allclose(again, advantages)
+
+
+def test_missing_eos_is_paid_where_nothing_ended():
+    cfg = ppo(missing_eos=MissingEOS(mode=MissingEOSMode.replace, value=-7.0))
+    rollout, _ = collect(cast(), batch(64), ENDING, cfg, generator())
+    assert 0 < rollout.finished.float().mean() < 1
+    assert (rollout.scores[~rollout.finished] == -7.0).all()
+    assert (rollout.scores[rollout.finished] != -7.0).all()
+
+
+def test_a_score_that_is_no_number_stops_with_the_sample():
+    def poisoned(prompts, prompt_mask, responses, mask):
+        scores = torch.zeros(len(prompts))
+        scores[2] = float("nan")
+        return scores
+
+    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16))
+    with pytest.raises(NotFinite, match="score of the reward model") as caught:
+        collect(cast(score=poisoned), batch(), ENDING, cfg, generator())
+    assert caught.value.rows == [2]
+    assert caught.value.rollout.responses.shape[0] == 16
+
+
+def test_kl_stop_ends_the_updates_of_an_iteration():
+    cfg = ppo(
+        batch=PPOBatch(rollout=16, minibatch=4, microbatch=4),
+        inner_epochs=8,
+        optim=optim(0.05),
+        kl_stop=KLStop(iteration=0.02, run=None),
+    )
+    players = cast(cfg=cfg)
+    rollout, _ = collect(players, batch(), ENDING, cfg, generator())
+    advantages, returns = credit(rollout, 0.1, cfg)
+    learned = learn(
+        players, rollout, advantages, returns, cfg,
+        lr_factor=1.0, generator=generator(), pretrain=None, after_step=lambda: None,
+    )  # fmt: skip
+    assert learned.stopped_early
+    assert 0 < len(learned.rows) < 32
+    assert all(row["policy/approxkl_avg"] <= 0.02 for row in learned.rows)
+    assert all(p.grad is None for p in players.policy.model.parameters())
+
+
+def test_kl_stop_ends_the_run():
+    cfg = ppo(
+        total_episodes=16 * 50,
+        batch=PPOBatch(rollout=16, minibatch=16, microbatch=16),
+        optim=optim(0.02),
+        kl_stop=KLStop(iteration=None, run=0.5),
+    )
+    recorder = Silent()
+    train(cast(cfg=cfg), iter([batch()] * 50), ENDING, cfg, recorder, seed=0)
+    assert 1 < len(recorder.rows) < 50
+    assert recorder.rows[-1]["objective/kl"] > 0.5
+    assert "kl_stop" in recorder.warnings[-1]
+
+
+def test_the_average_trails_the_policy():
+    """EMA twin: the recursion written out on one weight."""
+    cfg = ppo(
+        total_episodes=16 * 3,
+        batch=PPOBatch(rollout=16, minibatch=8, microbatch=8),
+        inner_epochs=1,
+        ema_decay=0.5,
+    )
+    players, seen = cast(cfg=cfg), []
+    weight = players.policy.model.lm_head.weight
+    original_step = players.policy.step
+
+    def step(factor):
+        norm = original_step(factor)
+        seen.append(weight.detach().clone())
+        return norm
+
+    start = weight.detach().clone()
+    players.policy.step = step
+    trained = train(players, iter([batch()] * 3), ENDING, cfg, Silent(), seed=0)
+    expected = start
+    for value in seen:
+        expected = 0.5 * expected + 0.5 * value
+    assert len(seen) == 6
+    assert torch.allclose(trained.average["lm_head.weight"], expected, atol=1e-6)
+
+
+def test_alarms_ring_once_until_they_have_passed():
+    watch = Watch(Alarms(eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0))
+    calm = {
+        "objective/eos_rate": 1.0,
+        "objective/entropy": 1.0,
+        "objective/kl": 1.0,
+        "objective/response_length": 5.0,
+    }
+    assert watch.alarming(calm) == []
+    rung = watch.alarming(calm | {"objective/kl": 11.0, "objective/response_length": 11.0})
+    assert len(rung) == 2
+    assert watch.alarming(calm | {"objective/kl": 12.0}) == []
+    assert watch.alarming(calm) == []
+    assert len(watch.alarming(calm | {"objective/kl": 12.0})) == 1
+    assert len(watch.alarming(calm | {"objective/eos_rate": 0.2, "objective/entropy": 0.01})) == 2

@@ -1,0 +1,139 @@
+"""metrics.jsonl is always whole; the screen is a bar on a terminal and plain lines elsewhere."""
+
+import io
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from rlhf_cli.telemetry import console as screen
+from rlhf_cli.telemetry import progress, recorder
+from rlhf_cli.telemetry.progress import duration, short
+from rlhf_cli.telemetry.recorder import Recorder
+
+
+class Spy:
+    def __init__(self):
+        self.logged, self.config, self.finished = [], None, False
+
+    def store_init_configuration(self, values):
+        self.config = values
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+
+    def finish(self):
+        self.finished = True
+
+
+def opened(folder, *, total=20, every=1, trackers=()):
+    return Recorder(
+        folder,
+        stage="sft",
+        total_steps=total,
+        headline=("sft/loss",),
+        trackers=trackers,
+        run_config={"sft": {"optim": {"lr": 0.1}, "betas": [0.9, 0.95]}, "seed": None},
+        every=every,
+    )
+
+
+def entries(folder):
+    return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_one_line_a_step(tmp_path):
+    with opened(tmp_path, total=3) as log:
+        for step in (1, 2, 3):
+            log.log({"sft/loss": step / 10}, step)
+    found = entries(tmp_path)
+    assert [e["step"] for e in found] == [1, 2, 3]
+    assert [e["sft/loss"] for e in found] == [0.1, 0.2, 0.3]
+    assert all(e["time"] >= 0 for e in found)
+
+
+def test_every_thins_but_keeps_the_last(tmp_path):
+    with opened(tmp_path, total=7, every=3) as log:
+        for step in range(1, 8):
+            log.log({"x": 1.0}, step)
+    assert [e["step"] for e in entries(tmp_path)] == [3, 6, 7]
+
+
+def test_lines_are_strict_json_even_for_what_is_not_finite(tmp_path):
+    spy = Spy()
+    with opened(tmp_path, trackers=[spy]) as log:
+        log.log({"a": float("nan"), "b": float("inf"), "c": 1}, 1)
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    entry = entries(tmp_path)[0]
+    assert (entry["a"], entry["b"], entry["c"]) == (None, None, 1.0)
+    assert spy.logged == [(1, {"c": 1.0})]
+
+
+def test_trackers_get_flat_scalars_and_are_closed_on_failure(tmp_path):
+    spy = Spy()
+    with pytest.raises(ZeroDivisionError), opened(tmp_path, trackers=[spy]):
+        raise ZeroDivisionError
+    assert spy.config == {"sft.optim.lr": 0.1, "sft.betas": "[0.9, 0.95]", "seed": "null"}
+    assert spy.finished
+
+
+def test_plain_lines_are_few_and_say_the_headline(tmp_path, capsys):
+    with opened(tmp_path, total=200) as log:
+        for step in range(1, 201):
+            log.log({"sft/loss": 2.5, "other": 1.0}, step)
+        log.note("a note")
+        log.warn("a warning")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 13  # the first step, ten tenths, two remarks
+    assert lines[0].startswith("  sft 1/200  loss 2.5  0:0")
+    assert "other" not in "".join(lines)
+    assert lines[-2:] == ["  a note", "  warning: a warning"]
+    assert entries(tmp_path)[-1]["warning"] == "a warning"
+
+
+def test_a_terminal_gets_a_live_bar(tmp_path, monkeypatch):
+    tty = Console(file=io.StringIO(), force_terminal=True, width=100)
+    for module in (screen, progress, recorder):
+        monkeypatch.setattr(module, "console", lambda: tty)
+    with opened(tmp_path, total=4) as log:
+        log.log({"sft/loss": 2.5}, 1)
+        log.progress.bar.refresh()
+    assert "1/4" in tty.file.getvalue()
+    assert "loss 2.5" in tty.file.getvalue()
+
+
+def test_lines_stand_above_the_live_bar(tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with opened(tmp_path, total=4) as log:
+        here = screen.console()
+        log.note("a note")
+        assert screen.console() is here
+    assert here.file is terminal
+
+
+def test_samples_are_shown_and_kept(tmp_path, capsys):
+    with opened(tmp_path) as log:
+        log.samples("before and after", [{"prompt": "2 + 2", "before": "", "after": "[4]"}])
+        log.samples("none", [])
+    shown = capsys.readouterr().out
+    assert "(nothing)" in shown
+    assert "[4]" in shown
+    kept = json.loads((tmp_path / "samples.jsonl").read_text())
+    assert kept == {"title": "before and after", "prompt": "2 + 2", "before": "", "after": "[4]"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (65.2, "1:05"), (3599.7, "1:00:00"), (7322, "2:02:02")]
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_short_numbers():
+    assert short(3.14159) == "3.142"
+    assert short(0.000123456) == "0.0001235"
+    assert short(123456.0) == "1.23e+05"

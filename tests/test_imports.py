@@ -1,0 +1,53 @@
+"""Who may import whom: the contracts of pyproject.toml, and the engines."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from importlinter.cli import lint_imports
+
+import rlhf_cli
+
+PACKAGE = Path(rlhf_cli.__file__).parent
+ENGINES = ("accelerate", "deepspeed", "torch.distributed")
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Full names of everything imported, at the top or inside functions."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def used(tree: ast.AST) -> set[str]:
+    """Dotted names such as torch.distributed, however they are reached."""
+    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_runtime_touches_the_engines(path):
+    if path.is_relative_to(PACKAGE / "runtime"):
+        return
+    tree = ast.parse(path.read_text())
+    reached = {
+        name
+        for name in imported(tree) | used(tree)
+        for engine in ENGINES
+        if name == engine or name.startswith(f"{engine}.")
+    }
+    assert not reached
+
+
+def test_rooms_import_one_way(capsys):
+    config = str(PACKAGE.parent / "pyproject.toml")
+    assert lint_imports(config_filename=config, cache_dir=None) == 0, capsys.readouterr().out
+
+
+def test_no_bags():
+    forbidden = {"utils", "helper", "helpers", "manager", "info", "args", "misc", "common"}
+    assert not forbidden & {path.stem for path in FILES}
