@@ -49,8 +49,9 @@ def nearest_keys(key: str, choices: Iterable[str] | None = None) -> list[str]:
     if same_leaf:
         same_leaf.sort(key=lambda k: -SequenceMatcher(None, key, k).ratio())
         return same_leaf[: 1 if "." in key else 3]
+    begins = [k for k in known if k.startswith(key)] if len(key) > 2 else []
     close = get_close_matches(key, known, n=1, cutoff=0.7)
-    return close or _close_leaves(leaf, known)
+    return begins[:1] or close or _close_leaves(leaf, known)
 
 
 def _close_leaves(leaf: str, known: list[str]) -> list[str]:

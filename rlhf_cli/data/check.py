@@ -123,11 +123,11 @@ def _walk_back(better, left: set[int]) -> list[int]:
 
 def without_end_marks(text: str) -> str:
     """The text without literal end-of-text tokens that a data set wrote after it."""
-    before = None
-    while before != text:
-        before = text
+    while text.rstrip().endswith(END_MARKS):
+        text = text.rstrip()
         for mark in END_MARKS:
-            text = text.removesuffix(mark).rstrip()
+            text = text.removesuffix(mark)
+        text = text.rstrip()
     return text
 
 

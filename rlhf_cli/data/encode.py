@@ -112,13 +112,21 @@ def encode_demonstration(
     before, note = fit_prompt(renderer, record.messages[:last], data)
     response, cut = _fit_response(renderer, record.messages[last].content, data)
     ids, loss_mask = renderer.conversation((*before, record.messages[last]))
+    unseen = _turns_not_learned(renderer, (*before, record.messages[last]), ids, loss_mask)
     start = len(ids) - len(renderer.response_ids(record.messages[last].content))
     ids, loss_mask = ids[: start + len(response)], loss_mask[: start + len(response)]
     if not any(loss_mask):
         raise RowError("nothing left to supervise", "after truncation")
     return EncodedDemonstration(
-        ids=ids, loss_mask=loss_mask, record=record, notes=tuple(filter(None, (note, cut)))
+        ids=ids, loss_mask=loss_mask, record=record, notes=tuple(filter(None, (note, cut, unseen)))
     )
+
+
+def _turns_not_learned(renderer: Renderer, messages, ids: list[int], loss_mask: list[bool]):
+    """A note when the template shows earlier answers otherwise, so that they cannot be learned."""
+    ends = sum(m and t == renderer.end_id for t, m in zip(ids, loss_mask, strict=True))
+    wanted = sum(m.role == "assistant" and m.supervised for m in messages)
+    return "earlier answers not supervised: the template rewrites them" if ends < wanted else None
 
 
 def _encode_text(renderer: Renderer, record: Demonstration, data: Data) -> EncodedDemonstration:

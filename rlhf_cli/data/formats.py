@@ -174,7 +174,7 @@ def convert(
     parse = _parser(fields, source, role)
     try:
         result = parse(fields, origin)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise RowError("a row of unexpected shape", f"{type(error).__name__}: {error}") from error
     return (result if isinstance(result, list) else [result]), fields
 

@@ -28,7 +28,9 @@ def survey(cfg: Config, role: str) -> Loaded:
     if read_as != role:
         _keep_prompts(pools, report)
     if role == "pretraining":
-        train, held = mixed(pools, seed=cfg.seed, report=report), []
+        trained = [pool for pool in pools if not pool.source.eval]
+        held = [record for pool in pools if pool.source.eval for record in pool.records]
+        train = mixed(trained, seed=cfg.seed, report=report)
     else:
         train, held = sides(
             pools,

@@ -44,6 +44,7 @@ class Renderer:
     notes: list[str] = field(default_factory=list)
     hash: str = ""
     special_texts: tuple[str, ...] = ()
+    latest: dict = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
@@ -87,14 +88,21 @@ class Renderer:
         """What was said, without end and pad tokens and surrounding space."""
         ends = {*self.end_ids, self.pad_id}
         stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))
-        return self.tokenizer.decode(ids[:stop], skip_special_tokens=True).strip()
+        said = self.tokenizer.decode(
+            ids[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return said.strip()
 
     def special_in(self, text: str) -> str | None:
         """A control token written in a text, where it would be read as control."""
         return next((token for token in self.special_texts if token in text), None)
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        return (
+            self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            if text
+            else []
+        )
 
     def _encode_bare(self, text: str) -> list[int]:
         """Without the space that this tokenizer puts before every text."""
@@ -109,6 +117,12 @@ class Renderer:
         return ids if ids[-1:] == [self.eos_id] else [*ids, self.eos_id]
 
     def _context(self, messages: tuple[Message, ...]) -> list[tuple[list[int], bool]]:
+        """The pieces up to a generation prompt; the latest are kept, as most are asked for twice."""
+        if messages not in self.latest:
+            self.latest = {messages: self._pieces(messages)}
+        return list(self.latest[messages])
+
+    def _pieces(self, messages: tuple[Message, ...]) -> list[tuple[list[int], bool]]:
         """Pieces (tokens, supervised) up to a generation prompt, cut at every assistant turn."""
         pieces: list[tuple[list[int], bool]] = []
         done = ""

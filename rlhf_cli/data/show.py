@@ -17,7 +17,9 @@ def runs(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> list[tupl
 
 
 def _decode(renderer: Renderer, ids: list[int]) -> str:
-    return renderer.tokenizer.decode(ids, skip_special_tokens=False)
+    return renderer.tokenizer.decode(
+        ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
 
 
 def rendered(renderer: Renderer, ids: list[int], loss_mask: list[bool]):

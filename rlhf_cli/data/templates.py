@@ -149,7 +149,7 @@ def _probe_abilities(renderer: Renderer) -> None:
         renderer.takes_tools = False
         renderer.notes.append("the chat template has no tool role: tools speak as users")
     again = Message("user", MORE)
-    pieces = renderer._context((ask, said, again))
+    pieces = renderer._pieces((ask, said, again))
     if len(pieces) < 3:
         renderer.rewrites_history = True
         renderer.notes.append(

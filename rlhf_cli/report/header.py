@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 from rich.panel import Panel
@@ -59,9 +60,12 @@ def describe_device(runtime: Runtime) -> str:
     """What `auto` will find, told without importing torch; the stage itself has the last word."""
     name = runtime.device if runtime.device != "auto" else _found()
     dtype = "" if runtime.dtype == "auto" else f", {runtime.dtype}"
-    threads = runtime.num_threads or len(os.sched_getaffinity(0)) if name == "cpu" else None
-    cores = f", {threads} threads" if threads else ""
-    return f"{name}{cores}{dtype}"
+    threads = f", {runtime.num_threads or _cores()} threads" if name == "cpu" else ""
+    return f"{name}{threads}{dtype}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _found() -> str:

@@ -39,11 +39,16 @@ def worker_command(job: Path) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """The child finds this very package, installed or not."""
+    """The child finds this very package, installed or not.
+
+    Idle OpenMP threads sleep instead of spinning: with another busy process on the machine, spinning
+    made a two-thread stage up to twenty times slower (docs/decisions.md).
+    """
     paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     if "site-packages" not in PACKAGE_PARENT.parts:
         paths.append(str(PACKAGE_PARENT))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)} if paths else dict(os.environ)
+    found = {"OMP_WAIT_POLICY": "passive", **os.environ}
+    return found | {"PYTHONPATH": os.pathsep.join(paths)} if paths else found
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from rlhf_cli.config.schema import Config
 from rlhf_cli.report.header import print_header
 from rlhf_cli.report.table import print_table
 from rlhf_cli.runtime.launch import Outcome, run_worker
+from rlhf_cli.runtime.trackers import require_installed
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.plan import Judgement, Planner, State
 from rlhf_cli.telemetry.console import line
@@ -41,6 +42,7 @@ class StageFailed(UserError):
 def run(cfg: Config, *, command: list[str]) -> None:
     """Run the selected stages that are not fresh, in order; raises UserError or StageFailed."""
     planner = Planner(cfg=cfg)
+    require_installed(cfg.tracking.trackers)
     if cfg.dry_run:
         dry_run(planner)
         return
@@ -79,7 +81,7 @@ def _plan_rows(planner: Planner, steps: list[Judgement]) -> list[tuple[str, str,
     given = [j for j in planner.judged.values() if j.state is State.given]
     rows = [(j.spec.name, j.spec.title, f"taken from {j.folder} ({j.why})") for j in given]
     for step in steps:
-        kept = "unchanged" if step.state is State.fresh else _first(step.why)
+        kept = "unchanged" if step.state is State.fresh else _first(step.why, limit=1)
         rows.append((step.spec.name, step.spec.title, kept))
     return sorted(rows, key=lambda row: list(STAGES).index(row[0]))
 

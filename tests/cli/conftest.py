@@ -1,6 +1,7 @@
 """The command in a process of its own, in an empty folder, with fake stages."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,3 +48,19 @@ def _heed_interrupts() -> None:
 @pytest.fixture
 def rlhf(tmp_path):
     return Rlhf(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory) -> Path:
+    """A folder in which all four stages have run once."""
+    folder = tmp_path_factory.mktemp("whole")
+    found = Rlhf(folder)("run")
+    assert found.returncode == 0, found.stderr
+    return folder
+
+
+@pytest.fixture
+def after_a_run(rlhf, whole_run):
+    """`rlhf` where all four stages are finished."""
+    shutil.copytree(whole_run, rlhf.folder, dirs_exist_ok=True)
+    return rlhf

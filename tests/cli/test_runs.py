@@ -28,35 +28,39 @@ def ran(output: str) -> list[str]:
     return [entry.split(":")[0] for entry in output.splitlines() if ": done in" in entry]
 
 
-def test_a_second_run_keeps_everything(rlhf):
+def test_the_stages_run_in_order(rlhf):
     assert ran(done(rlhf)) == ["sft", "rm", "ppo", "evaluate"]
+
+
+def test_a_second_run_keeps_everything(after_a_run):
+    rlhf = after_a_run
     again = done(rlhf)
     assert ran(again) == []
     assert again.count("unchanged, skipped (finished 20") == 4
 
 
-def test_what_changes_no_result_reruns_nothing(rlhf):
-    done(rlhf)
+def test_what_changes_no_result_reruns_nothing(after_a_run):
+    rlhf = after_a_run
     same = ["tracking.every=5", "samples=0", "runtime.num_threads=1", "model.lr.sft=0.001"]
     assert ran(done(rlhf, *same)) == []
 
 
-def test_a_change_reruns_its_stage_and_all_that_depend_on_it(rlhf):
-    done(rlhf)
+def test_a_change_reruns_its_stage_and_all_that_depend_on_it(after_a_run):
+    rlhf = after_a_run
     output = done(rlhf, "rm.optim.lr=0.0001")
     assert ran(output) == ["rm", "ppo", "evaluate"]
     assert "rm.optim.lr changed 0.0005 -> 0.0001" in output
     assert "raise the score, on a leash (parent rm changed)" in output
 
 
-def test_changed_data_reruns_the_stages_that_read_it(rlhf):
-    done(rlhf)
+def test_changed_data_reruns_the_stages_that_read_it(after_a_run):
+    rlhf = after_a_run
     output = done(rlhf, "world.demonstrations=1400")
     assert "data.demonstrations changed" in output
 
 
-def test_manifest_tells_the_lineage(rlhf):
-    done(rlhf)
+def test_manifest_tells_the_lineage(after_a_run):
+    rlhf = after_a_run
     sft, ppo = manifest(rlhf, "sft"), manifest(rlhf, "ppo")
     assert ppo["parents"]["sft"] == sft["digest"]
     assert ppo["step"] == 7
@@ -70,17 +74,18 @@ def test_one_stage_alone_needs_its_parents(rlhf):
     assert list(rlhf.folder.iterdir()) == []
 
 
-def test_a_stale_parent_is_refused_with_the_remedy(rlhf):
-    done(rlhf, "stage=[sft,rm]")
+def test_a_stale_parent_is_refused_with_the_remedy(after_a_run):
+    rlhf = after_a_run
     message = refused(rlhf, "stage=ppo", "sft.epochs=9")
     assert "sft.epochs changed 2 -> 9" in message
     assert "parents.sft=runs/default/sft" in message
     given = ["parents.sft=runs/default/sft", "parents.rm=runs/default/rm"]
-    assert ran(done(rlhf, "stage=ppo", "sft.epochs=9", *given)) == ["ppo"]
+    assert ran(done(rlhf, "stage=ppo", "sft.epochs=9", *given)) == []  # they made the ppo here
+    assert ran(done(rlhf, "stage=ppo", "name=other", *given)) == ["ppo"]
 
 
-def test_a_broken_stage_is_made_again_or_refused(rlhf):
-    done(rlhf, "stage=sft")
+def test_a_broken_stage_is_made_again_or_refused(after_a_run):
+    rlhf = after_a_run
     weights = rlhf.folder / "runs/default/sft/model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:10])
     assert "is truncated: 10 bytes instead of 64" in refused(rlhf, "stage=rm")
@@ -96,9 +101,8 @@ def test_a_broken_stage_is_made_again_or_refused(rlhf):
         ("runs", "is no finished stage"),
     ],
 )
-def test_wrong_parents_are_refused(rlhf, place, expected):
-    done(rlhf, "stage=[sft,rm]")
-    assert expected in refused(rlhf, "stage=rm", "name=other", f"parents.sft={place}")
+def test_wrong_parents_are_refused(after_a_run, place, expected):
+    assert expected in refused(after_a_run, "stage=rm", "name=other", f"parents.sft={place}")
 
 
 def test_a_hub_model_can_be_a_parent(rlhf):
@@ -142,6 +146,12 @@ def wait_for(stream, text: str) -> None:
         if text in entry:
             return
     raise AssertionError(f"the command ended without {text!r}")
+
+
+def test_a_missing_tracker_is_refused_before_anything_starts(rlhf):
+    message = refused(rlhf, "tracking.trackers=[trackio]")
+    assert "pip install 'rlhf-cli[trackio]'" in message
+    assert list(rlhf.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -202,12 +212,12 @@ def test_dry_run_shows_and_writes_nothing(rlhf):
     assert list(rlhf.folder.iterdir()) == []
 
 
-def test_show_tells_stages_lineage_and_problems(rlhf):
-    done(rlhf, "stage=[sft,rm]")
+def test_show_tells_stages_lineage_and_problems(after_a_run):
+    rlhf = after_a_run
     done(rlhf, "stage=sft", "sft.epochs=3")
     page = rlhf("show", "default").stdout
     assert "fake/loss 0.5" in page
     assert "runs/default/sft" in page
     assert "problem: rm was made with another sft than the one here" in page
-    assert "default  sft -> rm" in rlhf("show").stdout
+    assert "default  sft -> rm -> ppo -> evaluate" in rlhf("show").stdout
     assert "did you mean default?" in rlhf("show", "defalt").stderr

@@ -62,7 +62,7 @@ def test_laws_hold_on_the_way_back_from_json():
 
 
 def test_an_unknown_key_of_a_file_is_refused():
-    with pytest.raises(ConfigError, match="did you mean sft.epochs"):
+    with pytest.raises(ConfigError, match=r"did you mean sft\.epochs"):
         resolve(OmegaConf.create(freeze(composed()) | {"sft": {"epoch": 3}}))
 
 
@@ -97,6 +97,7 @@ def test_nearest_keys():
     assert nearest_keys("ppo.optim.beta") == ["ppo.optim.betas"]
     assert nearest_keys("runtime.devcie") == ["runtime.device"]
     assert nearest_keys("epochs") == ["rm.epochs", "sft.epochs"]
+    assert nearest_keys("exp") == ["experiment"]
     assert nearest_keys("qqqqqq") == []
 
 

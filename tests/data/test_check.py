@@ -1,6 +1,6 @@
 """The laws of a record, each broken once; circles of preference against brute force."""
 
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 
 import pytest
 from hypothesis import given, settings
@@ -127,7 +127,7 @@ def test_a_circle_is_found_exactly_when_no_order_agrees_with_the_strict_labels(d
     assert bool(circle) != agrees
     if circle:
         assert circle[0] == circle[-1]
-        assert all(pair in better for pair in zip(circle, circle[1:], strict=False))
+        assert all(pair in better for pair in pairwise(circle))
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,9 +1,12 @@
 """Each published form, row by row: the same conversation comes out of every shape it is stored in."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rlhf_cli.config.schema import Source
-from rlhf_cli.data.formats import check_format, convert, format_names
+from rlhf_cli.config.schema import Source, Ties
+from rlhf_cli.data.check import check, notes_on
+from rlhf_cli.data.formats import FORMS, PARSER, check_format, convert, format_names
 from rlhf_cli.data.records import BadRow, DataError, LeftOut, Message, Origin, RowError
 
 ORIGIN = Origin("a.jsonl", 1, 1)
@@ -284,7 +287,9 @@ def test_inputs_of_an_instruction_follow_it_and_systems_stand_first():
     assert found == (SYSTEM, Message("user", "Fix.\n\nHe go."), Message("assistant", "He goes."))
 
 
-@pytest.mark.parametrize("said", ["Noinput", "No input.", "<no input>", "No Input", "(none)", "N/A"])
+@pytest.mark.parametrize(
+    "said", ["Noinput", "No input.", "<no input>", "No Input", "(none)", "N/A"]
+)
 def test_an_input_that_says_there_is_none_is_none_and_counted(said):
     row = {"instruction": "Why?", "input": said, "output": "Because."}
     found, fields = convert(row, ORIGIN, Source(path="a.jsonl"), "demonstrations")
@@ -518,3 +523,34 @@ def test_a_format_that_is_unknown_or_unfit_is_refused_before_reading():
         check_format(Source(path="a", format="text"), "comparisons")
     for name in format_names():
         assert name == name.strip()
+
+
+leaf = st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text("ab\n<>", max_size=9)
+names = st.sampled_from(["role", "from", "content", "value", "text", "replies", "rank", "post"])
+anything = st.recursive(
+    leaf | st.just(HH + "a") | st.sampled_from(["user", "assistant", "prompter"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.data())
+def test_whatever_stands_in_a_row_it_gives_lawful_records_or_says_why_not(data):
+    form = data.draw(st.sampled_from(FORMS))
+    keys = [data.draw(st.sampled_from(group)) for group in form.keys]
+    row = {key: data.draw(anything) for key in [*keys, data.draw(names)]}
+    for role in PARSER:
+        try:
+            found = records(row, role)
+        except RowError as error:
+            assert error.reason
+            continue
+        for record in found:
+            if isinstance(record, BadRow):
+                continue
+            try:
+                check(record, ties=Ties.soft)
+            except RowError:
+                continue
+            list(notes_on(record))

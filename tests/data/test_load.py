@@ -17,9 +17,7 @@ def shown(n, word="q"):
 
 
 def ranked(n, word="q"):
-    return [
-        {"prompt": f"{word} {i}", "chosen": f"a {i}", "rejected": f"b {i}"} for i in range(n)
-    ]
+    return [{"prompt": f"{word} {i}", "chosen": f"a {i}", "rejected": f"b {i}"} for i in range(n)]
 
 
 def asked(n, word="q"):
@@ -175,6 +173,12 @@ def test_raw_text_is_not_split(config, write):
     assert loaded.eval == []
 
 
+def test_raw_text_marked_eval_is_never_trained_on(config, write):
+    held = Source(path=str(write("e.txt", "four\n")), eval=True)
+    loaded = load(config(pretraining=[write("t.txt", "one\n"), held]), "pretraining")
+    assert [len(loaded.train), len(loaded.eval)] == [1, 1]
+
+
 def test_a_role_without_sources_is_empty_and_no_error(config):
     loaded = load(config(), "demonstrations")
     assert (loaded.train, loaded.eval, loaded.hashes) == ([], [], {})
@@ -201,7 +205,7 @@ def test_the_tiny_world_is_one_more_source(config):
 
 
 def test_a_world_role_in_the_wrong_place_is_refused(config):
-    with pytest.raises(DataError, match="belongs under data.comparisons"):
+    with pytest.raises(DataError, match=r"belongs under data\.comparisons"):
         load(config(prompts=["world:comparisons"]), "prompts")
     with pytest.raises(DataError, match="world:nothing is not one of"):
         load(config(prompts=["world:nothing"]), "prompts")
@@ -240,9 +244,10 @@ def test_check_all_notes_questions_that_one_role_trains_on_and_another_is_judged
         ],
     )
     reports = {report.role: report for report in check_all(cfg)}
-    (note,) = [n for n in reports["demonstrations"].notes if "trains on" in n]
-    assert reports["demonstrations"].notes[note] == reports["demonstrations"].num_eval
-    assert "data.comparisons" in note
+    report = reports["demonstrations"]
+    notes = [note for note in report.notes if "trains on" in note]
+    assert ["data.comparisons" in notes[0], "data.prompts" in notes[1]] == [True, True]
+    assert {report.notes[note] for note in notes} == {report.num_eval}
 
 
 def test_check_all_with_a_renderer_finds_what_is_too_long(config, write, plain_renderer):

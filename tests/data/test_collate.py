@@ -1,0 +1,263 @@
+"""Batches hold what they should, once, whatever their padding, grouping or packing."""
+
+from collections import Counter
+from itertools import islice, pairwise
+from math import comb
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlhf_cli.config.schema import Batch, Batching, LossOn
+from rlhf_cli.data.collate import (
+    grouped,
+    pack,
+    pad_left,
+    pad_right,
+    preference_batches,
+    prompt_batches,
+    prompt_order,
+    sft_batches,
+)
+from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
+
+PAD = 0
+
+
+def demonstrations(num, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(4, 40, (num,), generator=generator).tolist()
+    return [
+        EncodedDemonstration(
+            ids=[1 + (i * 50 + t) % 997 for t in range(length)],
+            loss_mask=[t >= length // 2 for t in range(length)],
+            record=None,
+        )
+        for i, length in enumerate(lengths)
+    ]
+
+
+def batches_of(examples, batching=Batching.grouped, loss_on=LossOn.response, epoch=0, size=8):
+    return sft_batches(
+        examples,
+        batch=Batch(size=size, microbatch=3),
+        batching=batching,
+        loss_on=loss_on,
+        seed=1,
+        epoch=epoch,
+        max_tokens=64,
+        pad_id=PAD,
+    )
+
+
+def texts_in(batch):
+    """The (ids, learned ids) of every text of a batch, cut where positions restart."""
+    found = []
+    for row in range(batch.tokens.shape[0]):
+        real = int(batch.mask[row].sum())
+        starts = [t for t in range(real) if batch.positions[row, t] == 0] + [real]
+        for start, stop in pairwise(starts):
+            ids = batch.tokens[row, start:stop]
+            learned = ids[batch.loss_mask[row, start:stop]]
+            found.append((tuple(ids.tolist()), tuple(learned.tolist())))
+    return found
+
+
+def expected(examples, *, everything=False):
+    return Counter(
+        (tuple(e.ids), tuple(e.ids[1:] if everything else e.ids[len(e.ids) // 2 :]))
+        for e in examples
+    )
+
+
+def test_padding_sides_and_masks():
+    tokens, mask = pad_left([[1, 2, 3], [4]], PAD)
+    assert tokens.tolist() == [[1, 2, 3], [0, 0, 4]]
+    assert mask.tolist() == [[True] * 3, [False, False, True]]
+    tokens, mask = pad_right([[1, 2, 3], [4]], PAD)
+    assert tokens.tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert mask.tolist() == [[True] * 3, [True, False, False]]
+    assert mask.dtype == torch.bool
+
+
+@pytest.mark.parametrize("batching", Batching)
+@pytest.mark.parametrize("loss_on", LossOn)
+def test_an_epoch_holds_every_demonstration_once_with_its_own_loss_mask(batching, loss_on):
+    examples = demonstrations(53)
+    steps = batches_of(examples, batching, loss_on)
+    found = Counter(text for step in steps for batch in step for text in texts_in(batch))
+    assert found == expected(examples, everything=loss_on is LossOn.all)
+
+
+@pytest.mark.parametrize("batching", Batching)
+def test_a_step_holds_batch_size_demonstrations_in_microbatches(batching):
+    steps = batches_of(demonstrations(53), batching)
+    sizes = [sum(len(texts_in(batch)) for batch in step) for step in steps]
+    assert sizes == [8] * 6 + [5]
+    assert all(batch.tokens.shape[0] <= 3 for step in steps for batch in step)
+    assert all(batch.packed is (batching is Batching.packed) for step in steps for batch in step)
+
+
+@pytest.mark.parametrize("batching", Batching)
+def test_pads_are_pad_and_learn_nothing(batching):
+    for step in batches_of(demonstrations(20), batching):
+        for batch in step:
+            assert (batch.tokens[~batch.mask] == PAD).all()
+            assert not batch.loss_mask[~batch.mask].any()
+            assert batch.mask[:, 0].all()
+
+
+def test_a_packed_row_holds_at_most_its_capacity_and_wastes_less():
+    examples = demonstrations(64)
+    packed = [b for step in batches_of(examples, Batching.packed, size=32) for b in step]
+    assert max(b.tokens.shape[1] for b in packed) <= 64
+    shuffled = [b for step in batches_of(examples, Batching.packed, size=1) for b in step]
+    rows = sum(b.tokens.shape[0] for b in packed)
+    assert rows < 0.6 * sum(b.tokens.shape[0] for b in shuffled)
+
+
+def test_positions_restart_at_every_packed_text_and_never_elsewhere():
+    steps = batches_of(demonstrations(40), Batching.packed)
+    batch = next(b for step in steps for b in step if len(texts_in(b)) > b.tokens.shape[0])
+    for row in batch.positions.tolist():
+        assert all(b in (0, a + 1) for a, b in pairwise(row))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 60))
+def test_packing_loses_nothing_and_overfills_no_row_of_several(lengths, capacity):
+    rows = pack(lengths, capacity)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in row) <= capacity or len(row) == 1 for row in rows)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    examples = demonstrations(30)
+
+    def order(epoch):
+        return [
+            text for step in batches_of(examples, epoch=epoch) for b in step for text in texts_in(b)
+        ]
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert Counter(order(0)) == Counter(order(1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 99), min_size=1, max_size=200), st.integers(1, 16))
+def test_groups_are_full_but_the_last_and_each_index_comes_once(lengths, size):
+    groups = grouped(lengths, size, seed=2, epoch=3)
+    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
+    assert all(len(group) == size for group in groups[:-1])
+
+
+def test_grouping_by_length_saves_padding():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 500, (512,), generator=generator).tolist()
+
+    def padding(groups):
+        return sum(max(lengths[i] for i in g) - lengths[j] for g in groups for j in g)
+
+    ordered = [list(range(i, i + 16)) for i in range(0, 512, 16)]
+    assert padding(grouped(lengths, 16, seed=0, epoch=0)) < 0.1 * padding(ordered)
+
+
+def comparisons(num):
+    return [
+        EncodedComparison(
+            prompt_ids=[1000 + i] * (1 + i % 5),
+            response_ids=[[10 * i + k + 1] * (k + 1) for k in range(2 + i % 4)],
+            better=tuple(
+                (j, k) for j in range(2 + i % 4) for k in range(j + 1, 2 + i % 4) if k > 1
+            ),
+            ties=((0, 1),),
+            record=None,
+        )
+        for i in range(num)
+    ]
+
+
+def test_every_pair_of_a_prompt_is_in_one_microbatch_and_points_at_its_completions():
+    examples = comparisons(23)
+    steps = preference_batches(
+        examples, batch=Batch(size=6, microbatch=7), seed=1, epoch=0, pad_id=PAD
+    )
+    assert [sum(b.num_prompts for b in step) for step in steps] == [6, 6, 6, 5]
+    seen = Counter()
+    for batch in (b for step in steps for b in step):
+        rows = [
+            tuple(row[mask].tolist()) for row, mask in zip(batch.tokens, batch.mask, strict=True)
+        ]
+        for (winner, loser), target, weight in zip(
+            batch.pairs.tolist(), batch.targets.tolist(), batch.weights.tolist(), strict=True
+        ):
+            assert batch.prompt_of[winner] == batch.prompt_of[loser]
+            num = int((batch.prompt_of == batch.prompt_of[winner]).sum())
+            assert weight == pytest.approx(1 / comb(num, 2))
+            seen[rows[winner], rows[loser], target] += 1
+        assert batch.lengths.tolist() == [len([t for t in row if t < 1000]) for row in rows]
+        assert batch.tokens.shape[0] <= 7 or batch.num_prompts == 1
+    wanted = Counter()
+    for example in examples:
+        rows = [tuple(ids) for ids in example.sequences()]
+        for pairs, target in ((example.better, 1.0), (example.ties, 0.5)):
+            wanted.update((rows[w], rows[b], target) for w, b in pairs)
+    assert seen == wanted
+
+
+def test_a_completion_is_a_row_once():
+    (step,) = preference_batches(
+        comparisons(9), batch=Batch(size=9, microbatch=1000), seed=1, epoch=0, pad_id=PAD
+    )
+    (batch,) = step
+    assert batch.tokens.shape[0] == sum(len(e.response_ids) for e in comparisons(9))
+    assert batch.num_prompts == 9
+    assert batch.prompt_of.unique().tolist() == list(range(9))
+
+
+def test_weights_of_a_fully_labelled_prompt_sum_to_one():
+    (step,) = preference_batches(
+        comparisons(1), batch=Batch(size=1, microbatch=9), seed=1, epoch=0, pad_id=PAD
+    )
+    assert step[0].weights.sum() == pytest.approx(1.0)
+    four = EncodedComparison(
+        prompt_ids=[1],
+        response_ids=[[2], [3], [4], [5]],
+        better=tuple((j, k) for j in range(4) for k in range(j + 1, 4)),
+        ties=(),
+        record=None,
+    )
+    (step,) = preference_batches(
+        [four], batch=Batch(size=1, microbatch=9), seed=1, epoch=0, pad_id=PAD
+    )
+    assert step[0].pairs.shape == (6, 2)
+    assert step[0].weights.sum() == pytest.approx(1.0)
+
+
+def prompts(num):
+    return [EncodedPrompt(ids=[i + 1] * (1 + i % 3), record=None) for i in range(num)]
+
+
+def test_prompts_are_left_padded_and_know_their_place():
+    examples = prompts(7)
+    batch = next(prompt_batches(examples, size=5, num_batches=1, seed=1, pad_id=PAD))
+    for row, place in enumerate(batch.index):
+        assert batch.tokens[row][batch.mask[row]].tolist() == examples[place].ids
+        assert batch.mask[row, -1]
+
+
+def test_every_prompt_comes_once_before_any_comes_again():
+    order = list(islice(prompt_order(7, seed=3), 21))
+    assert [sorted(order[i : i + 7]) for i in (0, 7, 14)] == [list(range(7))] * 3
+    assert order[:7] != order[7:14]
+
+
+def test_starting_late_goes_on_where_it_was_left():
+    def index(start):
+        made = prompt_batches(prompts(7), size=4, num_batches=6, seed=3, pad_id=PAD, start=start)
+        return [batch.index for batch in made]
+
+    assert len(index(0)) == 6
+    assert index(2) == index(0)[2:]

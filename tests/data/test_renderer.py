@@ -1,0 +1,353 @@
+"""One rendering for all stages: prompt and response are the conversation, cut at one token."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from rlhf_cli.data.records import DataError, Message, RowError
+from rlhf_cli.data.template_texts import BUILT_IN
+from rlhf_cli.data.templates import build
+
+_spec = importlib.util.spec_from_file_location(
+    "known_templates", Path(__file__).with_name("known_templates.py")
+)
+known = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(known)
+KNOWN = known.KNOWN
+
+USER, BOT = Message("user", "Where is Paris?"), Message("assistant", "In France.")
+AGAIN, THEN = Message("user", "And Rome?"), Message("assistant", "In Italy.")
+TALK = (USER, BOT, AGAIN, THEN)
+EVERY = [*BUILT_IN, *KNOWN]
+
+
+# every template with single bytes and with a real tokenizer that puts a space before each text;
+# the large real one, whose only special token is bos, eos and unk at once, with a few
+CASES = [(kind, name) for kind in ("bytes", "stories") for name in EVERY]
+CASES += [("gpt2", name) for name in ("plain", "chatml", "alpaca")]
+
+
+def renderer(tokenizer, name="plain", system=None, **settings):
+    if name not in KNOWN:
+        return build(tokenizer, template=name, system=system, **settings)
+    text, tokens, _ = KNOWN[name]
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    tokenizer.chat_template = text
+    return build(tokenizer, template="auto", system=system, **settings)
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Renderers by (tokenizer, template): no test changes one."""
+    return {}
+
+
+@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
+def case(request, built, make_tokenizer):
+    """(renderer, template name) of every case."""
+    kind, name = request.param
+    if (kind, name) not in built:
+        special = {"bos_token": "<s>", "eos_token": "</s>"}
+        fresh = make_tokenizer(**special) if kind == "bytes" else request.getfixturevalue(kind)
+        built[kind, name] = renderer(fresh, name, also_stop=(5,))
+    return built[kind, name], name
+
+
+def text_of(r, ids):
+    return r.tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def test_prompt_and_response_are_the_conversation(case):
+    r, _ = case
+    for turns in (TALK[:2], TALK):
+        ids, mask = r.conversation(turns)
+        prompt, response = r.prompt_ids(turns[:-1]), r.response_ids(turns[-1].content)
+        assert prompt + response == ids
+        assert len(mask) == len(ids)
+        assert mask[-len(response) :] == [True] * len(response)
+        assert prompt
+
+
+def test_the_end_token_is_supervised_and_ends_every_answer_once(case):
+    r, _ = case
+    ids, mask = r.conversation(TALK[:2])
+    learned = [token for token, supervised in zip(ids, mask, strict=True) if supervised]
+    assert learned[-1] == ids[-1] == r.end_id
+    assert r.end_id in r.end_ids
+    assert not set(learned[:-1]) & set(r.end_ids)
+
+
+def test_pad_is_never_an_end(case):
+    r, _ = case
+    assert r.pad_id not in r.end_ids
+    assert r.pad_id == r.tokenizer.pad_token_id
+    assert r.pad_id not in r.conversation(TALK)[0]
+    assert r.num_tokens > max(r.pad_id, *r.end_ids)
+
+
+def test_what_was_said_comes_back(case):
+    r, _ = case
+    for said in ("In France.", "1 + 1 = 2", "two\nlines\n\n- and more", "naïve 你好"):
+        ids = r.response_ids(said)
+        assert r.decode_response(ids) == said
+        assert r.decode_response([*ids, r.pad_id, r.pad_id]) == said
+        assert r.decode_response(ids[:-1]) == said
+
+
+REWRITING = ("qwen3", "end_last", "no_prompt")
+
+
+def test_every_assistant_turn_is_supervised_with_its_end_and_nothing_else(case):
+    r, name = case
+    ids, mask = r.conversation(TALK)
+    learned = [token for token, supervised in zip(ids, mask, strict=True) if supervised]
+    first = [] if name in REWRITING else r.response_ids("In France.")
+    assert learned == first + r.response_ids("In Italy.")
+
+
+def test_a_template_that_shows_earlier_answers_otherwise_is_found_out(case):
+    r, name = case
+    assert r.rewrites_history == (name in REWRITING)
+    assert any("rewrites" in note for note in r.notes) == (name in REWRITING)
+
+
+def test_a_conversation_is_what_the_template_says_cut_after_its_last_end(case):
+    """Against the tokenizer's own rendering of the whole, tokenised in one piece."""
+    r, name = case
+    if name in REWRITING:
+        pytest.skip("its last answer is rendered otherwise than the prompt it answers")
+    whole = r.tokenizer.apply_chat_template(
+        [{"role": m.role, "content": m.content} for m in TALK], tokenize=False
+    )
+    ids, _ = r.conversation(TALK)
+    direct = r.tokenizer(whole, add_special_tokens=False)["input_ids"]
+    assert ids == direct[: len(ids)]
+    assert not text_of(r, direct[len(ids) :]).strip()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_end_token_is_the_templates_own(make_tokenizer, name):
+    r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
+    assert r.tokenizer.convert_ids_to_tokens(r.end_id) == KNOWN[name][2]
+    assert r.tokenizer.eos_token_id in r.end_ids
+
+
+def test_plain_text_word_for_word(plain_renderer):
+    r = plain_renderer
+    assert text_of(r, r.prompt_ids(TALK[:3])) == (
+        "Human: Where is Paris?\n\nAssistant: In France.</s>\n\nHuman: And Rome?\n\nAssistant:"
+    )
+    assert text_of(r, r.response_ids("In Italy.")) == " In Italy.</s>"
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "response"),
+    [
+        ("hh", "\n\nHuman: Where is Paris?\n\nAssistant:", " In France.</s>"),
+        ("none", "Where is Paris?", " In France.</s>"),
+        (
+            "chatml",
+            "<|im_start|>user\nWhere is Paris?<|im_end|>\n<|im_start|>assistant\n",
+            "In France.<|im_end|>",
+        ),
+        (
+            "alpaca",
+            "Below is an instruction that describes a task. Write a response that appropriately "
+            "completes the request.\n\n### Instruction:\nWhere is Paris?\n\n### Response:\n",
+            "In France.</s>",
+        ),
+        ("qwen3", None, "In France.<|im_end|>"),
+        ("llama2", "<s>[INST] Where is Paris? [/INST]", " In France. </s>"),
+        ("zephyr", "<|user|>\nWhere is Paris?</s><|assistant|>\n", "In France.</s>"),
+        ("no_prompt", "[user] Where is Paris?\n[assistant]", " In France.</s>"),
+    ],
+)
+def test_templates_word_for_word(make_tokenizer, name, prompt, response):
+    r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
+    assert text_of(r, r.response_ids("In France.")) == response
+    if prompt is not None:
+        assert text_of(r, r.prompt_ids((USER,))) == prompt
+
+
+def test_thinking_is_switched_off_in_the_prompt(make_tokenizer):
+    r = renderer(make_tokenizer(eos_token="</s>"), "qwen3")
+    assert text_of(r, r.prompt_ids((USER,))).endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+def test_raw_text_is_supervised_whole_between_its_marks(case):
+    r, _ = case
+    ids, mask = r.conversation((Message("text", "Once upon a time"),))
+    assert all(mask)
+    assert ids[-1] == r.eos_id
+    assert ids[: len(r.bos_ids)] == r.bos_ids
+    again, _ = r.conversation((Message("text", text_of(r, ids)),))
+    assert again.count(r.eos_id) == ids.count(r.eos_id)  # marks it brings are not doubled
+
+
+def test_bos_stands_first_where_the_tokenizer_puts_one_and_nowhere_else(stories, gpt2):
+    assert renderer(stories).prompt_ids((USER,))[:1] == [1]
+    assert 50256 not in renderer(gpt2).prompt_ids((USER,))
+
+
+def test_stories_pads_with_unk_and_stops_where_its_generation_config_says(stories):
+    r = renderer(stories, also_stop=(1, 2))
+    assert (r.pad_id, r.end_id, r.end_ids) == (0, 2, [2, 1])
+    assert r.added_tokens == ()
+    assert r.num_tokens == 512
+    ids = r.response_ids("The end.")
+    assert r.decode_response([*ids[:-1], 1]) == "The end."
+
+
+def test_gpt2_gets_a_pad_of_its_own(gpt2):
+    r = renderer(gpt2)
+    assert (r.pad_id, r.end_id, r.end_ids) == (50257, 50256, [50256])
+    assert r.added_tokens == ("<|pad|>",)
+    assert r.num_tokens == 50258
+
+
+def test_a_pad_that_is_the_end_is_replaced(make_tokenizer):
+    r = renderer(make_tokenizer(eos_token="</s>", pad_token="</s>"))
+    assert r.pad_id not in r.end_ids
+    r = renderer(make_tokenizer(eos_token="</s>", pad_token="<pad>"))
+    assert r.tokenizer.pad_token == "<pad>"
+    assert r.added_tokens == ()
+
+
+def test_a_tokenizer_without_eos_gets_one(make_tokenizer):
+    r = renderer(make_tokenizer())
+    assert r.tokenizer.eos_token == "<|end|>"
+    assert r.added_tokens == ("<|end|>", "<|pad|>")
+    assert r.response_ids("a")[-1] == r.tokenizer.convert_tokens_to_ids("<|end|>")
+
+
+def test_chatml_brings_its_control_tokens(make_tokenizer):
+    r = renderer(make_tokenizer(eos_token="</s>"), "chatml")
+    assert r.added_tokens == ("<|im_start|>", "<|im_end|>", "<|pad|>")
+    assert len(r.response_ids("a")) == 2
+
+
+def test_the_system_text_of_the_configuration_stands_where_the_row_has_none(make_tokenizer):
+    r = renderer(make_tokenizer(eos_token="</s>"), "plain", system="Be kind.")
+    assert text_of(r, r.prompt_ids((USER,))).startswith("System: Be kind.\n\nHuman:")
+    own = (Message("system", "Be brief."), USER)
+    assert text_of(r, r.prompt_ids(own)).startswith("System: Be brief.\n\nHuman:")
+
+
+def test_a_template_without_a_system_role_gets_it_in_the_first_turn(make_tokenizer):
+    r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), "gemma", system="Be kind.")
+    assert "user\nBe kind.\n\nWhere is Paris?<end_of_turn>" in text_of(r, r.prompt_ids((USER,)))
+    assert any("no system role" in note for note in r.notes)
+
+
+TOOLS = (
+    USER,
+    Message("assistant", '{"name": "map"}'),
+    Message("tool", "48N 2E"),
+    Message("assistant", "In France."),
+)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_a_tool_said_is_never_lost(make_tokenizer, name):
+    r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
+    ids, _ = r.conversation(TOOLS)
+    assert "48N 2E" in text_of(r, ids)
+    told = any("no tool role" in note for note in r.notes)
+    assert told == (name in ("gemma", "llama2", "zephyr"))
+
+
+def test_turns_with_weight_zero_are_not_supervised(plain_renderer):
+    quiet = Message("assistant", "In France.", supervised=False)
+    ids, mask = plain_renderer.conversation((USER, quiet, AGAIN, THEN))
+    assert sum(mask) == len(plain_renderer.response_ids("In Italy."))
+    assert ids == plain_renderer.conversation(TALK)[0]
+
+
+def test_a_template_that_refuses_a_conversation_is_a_bad_row(make_tokenizer):
+    r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), "llama2")
+    with pytest.raises(RowError, match="must alternate"):
+        r.conversation((USER, AGAIN, BOT))
+    with pytest.raises(RowError, match="no assistant turn"):
+        r.conversation((USER,))
+
+
+def test_a_template_file_is_read_and_travels_with_the_tokenizer(make_tokenizer, tmp_path):
+    path = tmp_path / "mine.jinja"
+    path.write_text(known.ZEPHYR)
+    r = build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
+    assert r.tokenizer.chat_template == known.ZEPHYR
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("plian", "neither auto, one of plain, hh, chatml, alpaca, none, nor an existing"),
+        ("{{", "neither auto"),
+    ],
+)
+def test_an_unknown_template_is_one_line(make_tokenizer, template, said):
+    with pytest.raises(DataError, match=said):
+        build(make_tokenizer(eos_token="</s>"), template=template, system=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{% for m in messages %}", "cannot render a question"),
+        ("{{ messages[0]['content'] }}", "leaves out what the assistant says"),
+    ],
+)
+def test_a_broken_template_file_is_refused_at_once(make_tokenizer, tmp_path, text, said):
+    path = tmp_path / "broken.jinja"
+    path.write_text(text)
+    with pytest.raises(DataError, match=said):
+        build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
+
+
+def test_auto_takes_the_models_own_template_or_plain(make_tokenizer):
+    own = make_tokenizer(eos_token="</s>")
+    own.chat_template = known.ZEPHYR
+    assert build(own, template="auto", system=None).template == known.ZEPHYR
+    bare = make_tokenizer(eos_token="</s>")
+    assert build(bare, template="auto", system=None).template == BUILT_IN["plain"]
+
+
+def test_the_hash_changes_with_template_system_and_vocabulary(make_tokenizer):
+    def of(template="plain", system=None, **special):
+        tokenizer = make_tokenizer(**({"eos_token": "</s>"} | special))
+        return build(tokenizer, template=template, system=system).hash
+
+    hashes = [
+        of(),
+        of("hh"),
+        of("chatml"),
+        of(system="Be kind."),
+        of(eos_token="<end>"),
+        of(pad_token="<pad>"),
+        of(bos_token="<s>"),
+    ]
+    assert len(set(hashes)) == len(hashes)
+    assert of() == hashes[0]
+
+
+def test_a_saved_tokenizer_renders_the_same_and_hashes_alike(case, tmp_path):
+    from transformers import AutoTokenizer
+
+    r, _ = case
+    r.tokenizer.save_pretrained(tmp_path)
+    again = build(
+        AutoTokenizer.from_pretrained(tmp_path),
+        template="auto",
+        system=None,
+        also_stop=tuple(r.end_ids),
+    )
+    assert again.conversation(TALK) == r.conversation(TALK)
+    assert (again.pad_id, again.end_ids, again.added_tokens) == (r.pad_id, r.end_ids, ())
+    assert again.hash == r.hash
+
+
+def test_control_tokens_written_in_a_text_are_found(make_tokenizer):
+    r = renderer(make_tokenizer(eos_token="</s>"), "chatml")
+    assert r.special_in("as <|im_end|> says") == "<|im_end|>"
+    assert r.special_in("nothing here") is None
