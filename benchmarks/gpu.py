@@ -1,4 +1,4 @@
-"""Checks on a GPU, as JSON: the gpu-marked tests, then the whole pipeline on the tiny world in float32 and bfloat16."""
+"""Checks on a GPU, as JSON: the gpu-marked tests, then the tiny world in float32 and bfloat16."""
 
 import argparse
 import json
@@ -37,7 +37,8 @@ def timed(command: list[str], limit: float) -> dict:
             capture_output=True,
             text=True,
             timeout=limit,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         )
         code, said = done.returncode, done.stdout[-3000:] + done.stderr[-3000:]
     except subprocess.TimeoutExpired as error:
@@ -48,7 +49,8 @@ def timed(command: list[str], limit: float) -> dict:
 def pipeline(folder: Path, dtype: str) -> dict:
     """`rlhf run experiment=smoke` on the GPU, with the closing table."""
     found = timed(
-        [*RUN, "experiment=smoke", f"runtime.dtype={dtype}", f"name={dtype}", f"runs_dir={folder}"], 180
+        [*RUN, "experiment=smoke", f"runtime.dtype={dtype}", f"name={dtype}", f"runs_dir={folder}"],
+        180,
     )
     table = folder / dtype / "evaluate" / "table.json"
     found["table"] = json.loads(table.read_text()) if table.is_file() else None

@@ -38,14 +38,14 @@ def flatten(judged: list[Judged]) -> Pairs:
     """All strict pairs of all prompts."""
     rows = [
         (
-            one.scores[w] - one.scores[l],
-            one.lengths[w] - one.lengths[l],
+            one.scores[winner] - one.scores[loser],
+            one.lengths[winner] - one.lengths[loser],
             len(one.scores),
             prompt,
-            one.utilities[w] - one.utilities[l] if one.utilities else float("nan"),
+            one.utilities[winner] - one.utilities[loser] if one.utilities else float("nan"),
         )
         for prompt, one in enumerate(judged)
-        for w, l in one.better
+        for winner, loser in one.better
     ]
     table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
     gap, longer, num_responses, prompt, utility_gap = table.unbind(1)
@@ -138,7 +138,13 @@ def report(judged: list[Judged], *, ties: str = "drop", tie_param: float = 1.0) 
         "margin": float(pairs.gap.mean()),
         "ece": ece,
         "calibration": [
-            {"low": b.low, "high": b.high, "count": b.count, "said": b.confidence, "was": b.accuracy}
+            {
+                "low": b.low,
+                "high": b.high,
+                "count": b.count,
+                "said": b.confidence,
+                "was": b.accuracy,
+            }
             for b in bins
         ],
         "num_ties": len(tied),
@@ -170,7 +176,9 @@ def headline(found: dict) -> dict[str, float]:
     metrics = defaultdict(float)
     for name in ("accuracy", "accuracy_ceiling", "length_baseline"):
         if found.get(name):
-            metrics[f"rm/{name}"], metrics[f"rm/{name}_low"], metrics[f"rm/{name}_high"] = found[name]
+            metrics[f"rm/{name}"], metrics[f"rm/{name}_low"], metrics[f"rm/{name}_high"] = found[
+                name
+            ]
     for name in ("margin", "ece", "score_length_correlation", "tie_gap", "tie_probability"):
         if found.get(name) is not None:
             metrics[f"rm/{name}"] = found[name]

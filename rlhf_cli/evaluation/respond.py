@@ -90,7 +90,13 @@ def reward_scores(
 
 @torch.no_grad()
 def kl_to_reference(
-    policy: nn.Module, reference: nn.Module, answers: list[Answer], *, pad_id: int, device: Device, batch: int
+    policy: nn.Module,
+    reference: nn.Module,
+    answers: list[Answer],
+    *,
+    pad_id: int,
+    device: Device,
+    batch: int,
 ) -> Tensor:
     """log policy(y|x) - log reference(y|x) of each answer y drawn from the policy, (n,).
 

@@ -1,7 +1,6 @@
 """Networks from folders and hubs, and back. safetensors only; no training, no sampling here."""
 
 import inspect
-import os
 from functools import cache
 from pathlib import Path
 
@@ -38,7 +37,7 @@ DROPOUTS = (
 
 def model_path(path: str) -> str:
     """The folder or hub id behind a configured path; "tiny" is the model inside this package."""
-    return str(ASSETS / "tiny") if path == "tiny" else os.path.expanduser(path)
+    return str(ASSETS / "tiny") if path == "tiny" else str(Path(path).expanduser())
 
 
 def load_tokenizer(model: Model, path: str | None = None) -> PreTrainedTokenizerBase:
@@ -49,14 +48,18 @@ def load_tokenizer(model: Model, path: str | None = None) -> PreTrainedTokenizer
             where, revision=_revision(model, where), trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"no tokenizer could be loaded from {where}: {_first_line(error)}") from error
+        raise UserError(
+            f"no tokenizer could be loaded from {where}: {_first_line(error)}"
+        ) from error
 
 
 def stop_ids(model: Model, path: str | None = None) -> tuple[int, ...]:
     """The tokens at which the model's own generation config stops; () where it has none."""
     where = model_path(path or model.path)
     try:
-        found = GenerationConfig.from_pretrained(where, revision=_revision(model, where)).eos_token_id
+        found = GenerationConfig.from_pretrained(
+            where, revision=_revision(model, where)
+        ).eos_token_id
     except OSError:
         return ()
     if found is None:

@@ -32,11 +32,11 @@ def shift_scores(
 ) -> float:
     """Move the head so that `anchors` score mean 0 while comparisons keep their margins.
 
-    Transformers' scalar heads have no bias, so a constant cannot simply be subtracted from what plain
+    Transformers' scalar heads have no bias, so a constant cannot be subtracted from what plain
     AutoModelForSequenceClassification computes. The head w becomes w + e with the smallest change
-    of margins, min_e mean((e . differences)^2) + ridge |e|^2, subject to e . mean(anchors) = -mean score;
-    its solution is a multiple of A^-1 mean(anchors). Hidden states of last tokens share a large common part,
-    which is what e uses.
+    of margins, min_e mean((e . differences)^2) + ridge |e|^2, subject to e . mean(anchors) being
+    minus the mean score; the solution is a multiple of A^-1 mean(anchors). Hidden states of last
+    tokens share a large common part, which is what e uses.
 
     anchors (n, D): last hidden states of the demonstrations. differences (m, D): of the pairs, winner
     minus loser. Returns the mean score that was removed.
@@ -46,7 +46,9 @@ def shift_scores(
     centre = anchors.mean(0)
     shift = weight.detach().cpu().double()[0] @ centre
     second = differences.T @ differences / max(len(differences), 1)
-    second += ridge * (second.trace() / len(second) + 1e-12) * torch.eye(len(second), dtype=torch.float64)
+    second += (
+        ridge * (second.trace() / len(second) + 1e-12) * torch.eye(len(second), dtype=torch.float64)
+    )
     direction = torch.linalg.solve(second, centre)
     change = -shift * direction / (centre @ direction)
     with torch.no_grad():

@@ -34,7 +34,9 @@ class Device:
         return {"mem/peak_gib": _peak_resident() / 2**30}
 
     def __str__(self) -> str:
-        name = torch.cuda.get_device_name(self.torch) if self.torch.type == "cuda" else self.torch.type
+        name = (
+            torch.cuda.get_device_name(self.torch) if self.torch.type == "cuda" else self.torch.type
+        )
         return f"{name}, {str(self.dtype).removeprefix('torch.')}"
 
 

@@ -1,4 +1,4 @@
-"""`rlhf data check`: every row of every source, read and judged, nothing trained."""
+"""`rlhf data check`: every row of every source read, judged and tokenised, nothing trained."""
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config
@@ -8,8 +8,10 @@ from rlhf_cli.telemetry.console import console, line
 
 def check_data(cfg: Config) -> None:
     """Print the report of every role; an error when a run would refuse this data."""
+    from rlhf_cli.stages.setting import open_setting  # torch: only when rows are to be tokenised
+
     verdicts = []
-    for report in check_all(cfg):
+    for report in check_all(cfg, open_setting(cfg).renderer):
         if console().is_terminal:
             console().print(report.table())
         else:

@@ -89,11 +89,15 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     known = {role: parent_model(inputs, role) for role in inputs}
     setting = open_setting(cfg, known.get("sft") or known.get("ppo") or known["rm"])
     prompts = exam_prompts(setting)
-    with open_recorder(cfg, out, stage="evaluate", total_steps=num_candidates(cfg, known)) as recorder:
+    with open_recorder(
+        cfg, out, stage="evaluate", total_steps=num_candidates(cfg, known)
+    ) as recorder:
         performances = examine_all(setting, prompts, known, recorder)
     baseline = performances.get("SFT")
     rows = {name: measure(found, baseline) for name, found in performances.items()}
-    write_table(out, rows, title=f"What was gained, on {len(prompts)} held-out prompts", notes=NOTES)
+    write_table(
+        out, rows, title=f"What was gained, on {len(prompts)} held-out prompts", notes=NOTES
+    )
     write_answers(setting, performances, out / "answers.jsonl")
     return flat(rows)
 

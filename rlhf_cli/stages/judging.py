@@ -1,4 +1,4 @@
-"""The frozen reward model as the later stages use it: it scores token rows, or texts of another tokenizer."""
+"""The frozen reward model as later stages use it: scores of token rows, or of their texts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,7 @@ class RewardModel:
     conversations: dict[tuple[int, ...], tuple[Message, ...]]
 
     @classmethod
-    def load(
-        cls, setting: Setting, folder: Path, prompts: list[EncodedPrompt]
-    ) -> "RewardModel":
+    def load(cls, setting: Setting, folder: Path, prompts: list[EncodedPrompt]) -> "RewardModel":
         """From a model folder; whether its tokenizer and template are the policy's is found by their hash.
 
         prompts: those that will be scored, so that their text can be had again for another tokenizer.

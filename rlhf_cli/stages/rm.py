@@ -47,10 +47,14 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         shift = centre(setting, model, data.train, anchors)
         found = judge(setting, model, data.held_out)
         tell(recorder, found, shift)
-        recorder.samples("a held-out comparison, scored", scored_sample(setting, model, data.held_out))
+        recorder.samples(
+            "a held-out comparison, scored", scored_sample(setting, model, data.held_out)
+        )
     write_text(out / "report.json", json.dumps(found, indent=2))
     renderer = setting.renderer
-    export(model, renderer.tokenizer, out / "model", end_ids=renderer.end_ids, pad_id=renderer.pad_id)
+    export(
+        model, renderer.tokenizer, out / "model", end_ids=renderer.end_ids, pad_id=renderer.pad_id
+    )
     return headline(found) | {"rm/shift": shift}
 
 
@@ -122,7 +126,7 @@ def centre(
     """Shift the scores so that the demonstrations' mean is 0 (IG 3.5); returns what was taken away."""
     states, differences, start = hidden(setting, model, sequences(train[:512])), [], 0
     for one in train[:512]:
-        differences += [states[start + w] - states[start + l] for w, l in one.better]
+        differences += [states[start + win] - states[start + lose] for win, lose in one.better]
         start += len(one.response_ids)
     ids = [demonstration.ids for demonstration in anchors[:1024]]
     return shift_scores(model, hidden(setting, model, ids), torch.stack(differences))
@@ -139,7 +143,9 @@ def hidden(setting: Setting, model, sequences: list[list[int]]) -> Tensor:
     for index in by_length(sequences, FORWARD):
         tokens, mask = pad_right([sequences[i] for i in index], setting.renderer.pad_id)
         with setting.device.autocast():
-            found = last_hidden(model, tokens.to(setting.device.torch), mask.to(setting.device.torch))
+            found = last_hidden(
+                model, tokens.to(setting.device.torch), mask.to(setting.device.torch)
+            )
         states[index] = found.cpu()
     return states
 
@@ -153,7 +159,11 @@ def judge(setting: Setting, model, held_out: list[EncodedComparison]) -> dict:
 def judged(setting: Setting, model, comparisons: list[EncodedComparison]) -> list[Judged]:
     """Every comparison with the model's scores of its responses."""
     scores = reward_scores(
-        model, sequences(comparisons), pad_id=setting.renderer.pad_id, device=setting.device, batch=FORWARD
+        model,
+        sequences(comparisons),
+        pad_id=setting.renderer.pad_id,
+        device=setting.device,
+        batch=FORWARD,
     )
     pieces = scores.split([len(one.response_ids) for one in comparisons])
     return [
@@ -162,7 +172,9 @@ def judged(setting: Setting, model, comparisons: list[EncodedComparison]) -> lis
             lengths=torch.tensor([len(ids) for ids in one.response_ids]),
             better=list(one.better),
             ties=list(one.ties),
-            utilities=list(one.record.meta["utilities"]) if "utilities" in one.record.meta else None,
+            utilities=list(one.record.meta["utilities"])
+            if "utilities" in one.record.meta
+            else None,
         )
         for one, piece in zip(comparisons, pieces, strict=True)
     ]
@@ -189,7 +201,9 @@ def said_interval(interval: tuple[float, float, float]) -> str:
     return f"{mean:.1%} ({low:.1%} to {high:.1%})"
 
 
-def scored_sample(setting: Setting, model, held_out: list[EncodedComparison]) -> list[dict[str, str]]:
+def scored_sample(
+    setting: Setting, model, held_out: list[EncodedComparison]
+) -> list[dict[str, str]]:
     """The responses of a few held-out comparisons, best score first, with their scores."""
     few = held_out[: min(1, setting.cfg.samples)]
     rows = []

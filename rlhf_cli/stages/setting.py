@@ -7,7 +7,7 @@ from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.schema import Config, Schedule
 from rlhf_cli.core.schedules import learning_rate_factor
-from rlhf_cli.data.encode import encode_all
+from rlhf_cli.data.encode import encode_loaded
 from rlhf_cli.data.load import load
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import Renderer, build
@@ -53,12 +53,7 @@ class Setting:
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
         loaded = load(self.cfg, role)
-        train, held_out = (
-            encode_all(self.renderer, side, self.cfg.data, loaded.report)
-            for side in (loaded.train, loaded.eval)
-        )
-        loaded.report.num_train, loaded.report.num_eval = len(train), len(held_out)
-        loaded.report.enforce()
+        train, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
         return Encoded(train=train, held_out=held_out, report=loaded.report)
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0, frozen: bool = False):
@@ -73,9 +68,7 @@ class Setting:
         return model
 
     def scalar_model(self, path: Path, *, dropout: float = 0.0, frozen: bool = False):
-        model = load_scalar_model(
-            self.cfg.model, str(path), dropout=dropout, **self._dtype(frozen)
-        )
+        model = load_scalar_model(self.cfg.model, str(path), dropout=dropout, **self._dtype(frozen))
         model.config.pad_token_id = self.renderer.pad_id
         return model
 

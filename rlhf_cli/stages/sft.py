@@ -39,7 +39,9 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             best = fit(setting, engine, epochs, data.held_out, recorder)
             model.load_state_dict(best.weights)
     renderer = setting.renderer
-    export(model, renderer.tokenizer, out / "model", end_ids=renderer.end_ids, pad_id=renderer.pad_id)
+    export(
+        model, renderer.tokenizer, out / "model", end_ids=renderer.end_ids, pad_id=renderer.pad_id
+    )
     return best.metrics
 
 

@@ -16,14 +16,18 @@ def prompts_of(setting: Setting, demonstrations: list[EncodedDemonstration]) -> 
     """What came before the last assistant turn of each demonstration; raw texts have no prompt."""
     found = []
     for one in demonstrations:
-        last = max((i for i, m in enumerate(one.record.messages) if m.role == "assistant"), default=0)
+        last = max(
+            (i for i, m in enumerate(one.record.messages) if m.role == "assistant"), default=0
+        )
         if last:
             prompt = Prompt(one.record.messages[:last], one.record.origin, one.record.meta)
             found.append(encode_prompt(setting.renderer, prompt, setting.cfg.data))
     return found
 
 
-def ask(setting: Setting, model: nn.Module, prompts: list[EncodedPrompt], seed: int) -> list[Answer]:
+def ask(
+    setting: Setting, model: nn.Module, prompts: list[EncodedPrompt], seed: int
+) -> list[Answer]:
     """One sampled answer a prompt."""
     cfg = setting.cfg
     asking = Asking(

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from tiny import CONFIGS, ragged, scalar
 from transformers import AutoModelForSequenceClassification
 
 from rlhf_cli.models.reward import check_head, init_head, shift_scores
 from rlhf_cli.models.scoring import last_hidden, sequence_scores
+from tests.models.tiny import CONFIGS, ragged, scalar
 
 
 def test_head_starts_with_standard_deviation_one_over_root_d_plus_one():
@@ -31,13 +31,17 @@ def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
     losers, loser_mask = ragged(12, 8, side="right", seed=3)
     for tokens, mask in ((anchors, anchor_mask), (winners, winner_mask), (losers, loser_mask)):
         tokens[torch.arange(len(tokens)), mask.sum(1) - 1] = 1  # every text ends with EOS
-    before = sequence_scores(model, winners, winner_mask) - sequence_scores(model, losers, loser_mask)
+    before = sequence_scores(model, winners, winner_mask) - sequence_scores(
+        model, losers, loser_mask
+    )
     removed = shift_scores(
         model,
         last_hidden(model, anchors, anchor_mask),
         last_hidden(model, winners, winner_mask) - last_hidden(model, losers, loser_mask),
     )
-    after = sequence_scores(model, winners, winner_mask) - sequence_scores(model, losers, loser_mask)
+    after = sequence_scores(model, winners, winner_mask) - sequence_scores(
+        model, losers, loser_mask
+    )
     assert abs(float(sequence_scores(model, anchors, anchor_mask).mean())) < 1e-5
     assert (after - before).abs().max() < 0.05 * before.abs().max() + 1e-3
     assert math.isfinite(removed)

@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import CONFIGS, VOCAB, causal, ragged
 
 from rlhf_cli.models.sampling import draw, sample
 from rlhf_cli.models.scoring import response_logprobs
+from tests.models.tiny import CONFIGS, VOCAB, causal, ragged
 
-SETTINGS = dict(max_new_tokens=9, end_ids=[1], pad_id=0)
+SETTINGS = {"max_new_tokens": 9, "end_ids": [1], "pad_id": 0}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import CONFIGS, causal, ragged, scalar
 
 from rlhf_cli.models.scoring import (
     response_logprobs,
@@ -12,6 +11,7 @@ from rlhf_cli.models.scoring import (
     sequence_scores,
     token_scores,
 )
+from tests.models.tiny import CONFIGS, causal, ragged, scalar
 
 
 def batch(seed=0):
@@ -49,7 +49,9 @@ def test_logprobs_are_the_chain_rule(name, temperature):
         text = part.prompts[row][part.prompt_mask[row]].tolist()
         for column, token in enumerate(part.responses[row][part.response_mask[row]].tolist()):
             logits = model(torch.tensor([text])).logits[0, -1] / temperature
-            assert found[row, column] == pytest.approx(float(logits.log_softmax(0)[token]), abs=2e-5)
+            assert found[row, column] == pytest.approx(
+                float(logits.log_softmax(0)[token]), abs=2e-5
+            )
             text.append(token)
 
 
@@ -59,7 +61,10 @@ def test_padding_and_pad_id_change_nothing(name):
     model, head, part = causal(name, sharpness=3.0), scalar(name, sharpness=3.0), batch()
     wider = padded(part, left=3, right=4, pad=7)
     mask, width = part.response_mask, part.responses.shape[1]
-    for score in (lambda p: response_logprobs(model, p, temperature=1.0)[0], lambda p: response_values(head, p)):
+    for score in (
+        lambda p: response_logprobs(model, p, temperature=1.0)[0],
+        lambda p: response_values(head, p),
+    ):
         a, b = score(part), score(wider)[:, :width]
         assert torch.allclose(a[mask], b[mask], atol=1e-5)
 
@@ -71,7 +76,7 @@ def test_a_score_is_read_at_the_last_real_token(name):
     model = scalar(name, sharpness=3.0)
     for text in ([5, 9, 3, 1], [5, 9, 3, 8], [5]):
         alone = sequence_scores(model, torch.tensor([text]), torch.ones(1, len(text)).bool())
-        tokens = torch.tensor([text + [0, 0], [0, 0] + text])
+        tokens = torch.tensor([[*text, 0, 0], [0, 0, *text]])
         mask = tokens != 0
         both = sequence_scores(model, tokens, mask)
         assert torch.allclose(both, alone.expand(2), atol=1e-5)

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 VOCAB = 40
-SPECIAL = dict(pad_token_id=0, bos_token_id=None, eos_token_id=1)
+SPECIAL = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
 CONFIGS = {
     "llama": LlamaConfig(
         vocab_size=VOCAB,

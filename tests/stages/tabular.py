@@ -52,29 +52,29 @@ def optim(lr):
 
 
 def ppo(**changes) -> PPO:
-    values = dict(
-        total_episodes=4096,
-        batch=PPOBatch(rollout=256, minibatch=256, microbatch=256),
-        inner_epochs=4,
-        temperature=1.0,
-        kl=KL(coef=0.5, controller=KLController.fixed, target=6.0, horizon=10000),
-        missing_eos=MissingEOS(mode=MissingEOSMode.none, value=0.0),
-        gamma=1.0,
-        gae_lambda=1.0,
-        clip_eps=0.2,
-        value_clip_eps=0.2,
-        vf_coef=0.5,
-        whiten_rewards=False,
-        whiten_advantages=False,
-        value_init=ValueInit.rm,
-        optim=optim(0.02),
-        value_optim=optim(0.02),
-        schedule=Schedule(kind=ScheduleKind.linear, warmup=0.0, final=0.0),
-        ema_decay=None,
-        ptx=PTX(coef=0.0, ratio=8),
-        kl_stop=KLStop(iteration=None, run=None),
-        alarms=Alarms(eos_rate=None, length=None, entropy=None, kl=None),
-    )
+    values = {
+        "total_episodes": 4096,
+        "batch": PPOBatch(rollout=256, minibatch=256, microbatch=256),
+        "inner_epochs": 4,
+        "temperature": 1.0,
+        "kl": KL(coef=0.5, controller=KLController.fixed, target=6.0, horizon=10000),
+        "missing_eos": MissingEOS(mode=MissingEOSMode.none, value=0.0),
+        "gamma": 1.0,
+        "gae_lambda": 1.0,
+        "clip_eps": 0.2,
+        "value_clip_eps": 0.2,
+        "vf_coef": 0.5,
+        "whiten_rewards": False,
+        "whiten_advantages": False,
+        "value_init": ValueInit.rm,
+        "optim": optim(0.02),
+        "value_optim": optim(0.02),
+        "schedule": Schedule(kind=ScheduleKind.linear, warmup=0.0, final=0.0),
+        "ema_decay": None,
+        "ptx": PTX(coef=0.0, ratio=8),
+        "kl_stop": KLStop(iteration=None, run=None),
+        "alarms": Alarms(eos_rate=None, length=None, entropy=None, kl=None),
+    }
     return PPO(**(values | changes))
 
 

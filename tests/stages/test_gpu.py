@@ -1,14 +1,7 @@
 """What only a GPU can show; skipped where there is none."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from tabular import ppo
-
-sys.path.append(str(Path(__file__).parents[1] / "models"))
-from tiny import causal, ragged, scalar
 
 from rlhf_cli.config.schema import PPOBatch, Runtime
 from rlhf_cli.core.batches import PromptBatch
@@ -22,6 +15,8 @@ from rlhf_cli.stages.ppo.guards import check_first_ratio, check_start
 from rlhf_cli.stages.ppo.learn import minibatch
 from rlhf_cli.stages.ppo.loop import credit
 from rlhf_cli.stages.ppo.players import Ending, Players
+from tests.models.tiny import causal, ragged, scalar
+from tests.stages.tabular import ppo
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,7 +27,7 @@ pytestmark = [
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
 def test_greedy_decoding_is_that_of_the_cpu(name):
     tokens, mask = ragged(8, 6, side="left")
-    settings = dict(max_new_tokens=9, end_ids=[1], pad_id=0, temperature=0)
+    settings = {"max_new_tokens": 9, "end_ids": [1], "pad_id": 0, "temperature": 0}
     on_cpu = sample(causal(name, sharpness=4.0), tokens, mask, **settings)
     on_gpu = sample(causal(name, sharpness=4.0).cuda(), tokens.cuda(), mask.cuda(), **settings)
     assert torch.equal(on_cpu.responses, on_gpu.responses.cpu())
@@ -47,7 +42,9 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
         policy=Engine(causal("llama", sharpness=3.0), optim=cfg.optim, device=device),
         value=Engine(scalar("llama", seed=5), optim=cfg.value_optim, device=device),
         ref_policy=freeze(causal("llama", sharpness=3.0)).to(device.torch, device.dtype),
-        score=lambda p, pm, r, rm: sequence_scores(reward, torch.cat([p, r], 1), torch.cat([pm, rm], 1)),
+        score=lambda p, pm, r, rm: sequence_scores(
+            reward, torch.cat([p, r], 1), torch.cat([pm, rm], 1)
+        ),
         device=device,
     )
     tokens, mask = ragged(16, 6, side="left")

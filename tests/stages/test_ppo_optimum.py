@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tabular import ENDING, Silent, arm_probs, optimum, players, ppo, prompts
 
 from rlhf_cli.config.schema import KL, PTX, KLController
 from rlhf_cli.core.losses import lm_loss
 from rlhf_cli.models.scoring import sequence_logits
 from rlhf_cli.stages.ppo.loop import train
+from tests.stages.tabular import ENDING, Silent, arm_probs, optimum, players, ppo, prompts
 
 REF = torch.tensor([0.1, 0.2, 0.3, 0.4])
 REWARDS = torch.tensor([1.0, 0.5, 0.0, -1.0])

@@ -1,14 +1,7 @@
 """PPO's parts on small real networks: what must hold before, during and after an iteration."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from tabular import CPU, Silent, optim, ppo
-
-sys.path.append(str(Path(__file__).parents[1] / "models"))
-from tiny import causal, ragged, scalar
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Alarms, KLStop, MissingEOS, MissingEOSMode, PPOBatch
@@ -22,7 +15,10 @@ from rlhf_cli.stages.ppo.guards import NotFinite, Watch, check_first_ratio, chec
 from rlhf_cli.stages.ppo.learn import learn, minibatch
 from rlhf_cli.stages.ppo.loop import credit, describe, train
 from rlhf_cli.stages.ppo.players import Ending, Players
+from tests.models.tiny import causal, ragged, scalar
+from tests.stages.tabular import CPU, Silent, optim, ppo
 
+pad = torch.nn.functional.pad
 ENDING = Ending(max_new_tokens=8, end_ids=[1, 2, 3, 4], pad_id=0)
 
 
@@ -90,7 +86,9 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
         rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
         minibatch(players, rollout, advantages, returns, torch.arange(16), cfg, None)
         networks = (players.policy.model, players.value.model)
-        gradients.append([p.grad for net in networks for p in net.parameters() if p.grad is not None])
+        gradients.append(
+            [p.grad for net in networks for p in net.parameters() if p.grad is not None]
+        )
     assert len(gradients[0]) > 10
     for other in gradients[1:]:
         for a, b in zip(gradients[0], other, strict=True):
@@ -103,14 +101,13 @@ def test_more_padding_changes_no_metric_and_no_gradient():
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16), whiten_rewards=True)
         players = cast(cfg=cfg)
         rollout, entropies = collect(players, batch(), ENDING, cfg, generator())
-        grow = lambda x, side: torch.nn.functional.pad(x, (extra, 0) if side == "left" else (0, extra))
         for field in ("prompts", "prompt_mask"):
-            setattr(rollout, field, grow(getattr(rollout, field), "left"))
+            setattr(rollout, field, pad(getattr(rollout, field), (extra, 0)))
         for field in ("responses", "response_mask", "logprobs", "ref_logprobs", "values"):
-            setattr(rollout, field, grow(getattr(rollout, field), "right"))
+            setattr(rollout, field, pad(getattr(rollout, field), (0, extra)))
         advantages, returns = credit(rollout, 0.1, cfg)
         row = minibatch(players, rollout, advantages, returns, torch.arange(16), cfg, None)
-        results.append((describe(rollout, grow(entropies, "right"), 0.1) | row, players))
+        results.append((describe(rollout, pad(entropies, (0, extra)), 0.1) | row, players))
     (a, first), (b, second) = results
     assert a == pytest.approx(b, abs=1e-6)
     for p, q in zip(first.policy.model.parameters(), second.policy.model.parameters(), strict=True):
@@ -126,7 +123,13 @@ def test_the_score_is_paid_once_and_the_kl_everywhere():
     lengths = rollout.response_mask.sum(1)
     # with gamma = lambda = 1 the first return is the whole reward: score - beta * sum of k1
     assert torch.allclose(returns[:, 0], rollout.scores - 0.5 * 0.1 * lengths, atol=1e-5)
-    again, _ = gae(torch.zeros_like(advantages), rollout.values, rollout.response_mask, gamma=1.0, gae_lambda=1.0)
+    again, _ = gae(
+        torch.zeros_like(advantages),
+        rollout.values,
+        rollout.response_mask,
+        gamma=1.0,
+        gae_lambda=1.0,
+    )
     assert not torch.allclose(again, advantages)
 
 

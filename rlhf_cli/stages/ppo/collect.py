@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import torch
 
+from rlhf_cli.config.schema import PPO
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.core.returns import missing_eos
-from rlhf_cli.config.schema import PPO
 from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import response_logprobs, response_values
 from rlhf_cli.stages.ppo.guards import require_finite

@@ -63,16 +63,16 @@ class Watch:
         length = metrics["objective/response_length"]
         if self.first_length is None:
             self.first_length = max(length, 1e-6)
-        now = {name: text for name, text in self._judge(metrics, length / self.first_length) if text}
+        now = {
+            name: text for name, text in self._judge(metrics, length / self.first_length) if text
+        }
         fresh = [text for name, text in now.items() if name not in self.ringing]
         self.ringing = set(now)
         return fresh
 
     def _judge(self, metrics: dict[str, float], growth: float) -> list[tuple[str, str]]:
         alarms, say = self.alarms, []
-        eos, entropy, kl = (
-            metrics[f"objective/{key}"] for key in ("eos_rate", "entropy", "kl")
-        )
+        eos, entropy, kl = (metrics[f"objective/{key}"] for key in ("eos_rate", "entropy", "kl"))
         if alarms.eos_rate is not None and eos < alarms.eos_rate:
             say.append(("eos_rate", f"only {eos:.0%} of the responses end by themselves"))
         if alarms.length is not None and not 1 / alarms.length < growth < alarms.length:

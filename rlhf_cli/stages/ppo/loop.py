@@ -1,10 +1,9 @@
-"""PPO as its algorithm box reads: collect, shape rewards, estimate advantages, learn, adapt the KL price."""
+"""PPO as its algorithm box reads: collect, shape, estimate, learn, adapt the price of KL."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from rlhf_cli.config.schema import KL, PPO, KLController

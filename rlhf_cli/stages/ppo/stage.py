@@ -88,7 +88,9 @@ def learn_or_save(
     """Run the loop; when a number is not finite, save the offending samples before stopping."""
     cfg, renderer = setting.cfg, setting.renderer
     ending = Ending(
-        max_new_tokens=cfg.data.max_response_tokens, end_ids=renderer.end_ids, pad_id=renderer.pad_id
+        max_new_tokens=cfg.data.max_response_tokens,
+        end_ids=renderer.end_ids,
+        pad_id=renderer.pad_id,
     )
     try:
         return train(
