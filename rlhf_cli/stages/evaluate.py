@@ -19,13 +19,13 @@ from rlhf_cli.report.preview import Preview
 from rlhf_cli.report.table import write_table
 from rlhf_cli.stages.judging import RewardModel
 from rlhf_cli.stages.setting import Setting, open_recorder, open_setting, parent_model
-from rlhf_cli.stages.showing import ask, said, told
+from rlhf_cli.stages.showing import ask, said, told, written
 from rlhf_cli.telemetry.recorder import Recorder
 
-NOTES = (
-    "mean [95 % interval over prompts]; responses sampled at temperature 1",
-    "gold: the world's own utility, which no model was trained on; score: the reward model's",
-    "kl: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n",
+INTERVALS = "mean [95 % interval over prompts]; one response a prompt, sampled at temperature 1"
+KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n"
+GOLD_NOTE = (
+    "gold: the world's own utility, hidden from all models; score: the reward model's, its proxy"
 )
 
 
@@ -96,10 +96,19 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     baseline = performances.get("SFT")
     rows = {name: measure(found, baseline) for name, found in performances.items()}
     write_table(
-        out, rows, title=f"What was gained, on {len(prompts)} held-out prompts", notes=NOTES
+        out,
+        rows,
+        title=f"What was gained, on {len(prompts)} held-out prompts",
+        notes=notes_on(rows),
     )
     write_answers(setting, performances, out / "answers.jsonl")
     return flat(rows)
+
+
+def notes_on(rows: dict[str, Row]) -> list[str]:
+    """How to read the table."""
+    has_gold = any(row["gold"] is not None for row in rows.values())
+    return [INTERVALS, KL_NOTE, *([GOLD_NOTE] if has_gold else [])]
 
 
 def exam_prompts(setting: Setting) -> list[EncodedPrompt]:
@@ -168,7 +177,7 @@ def write_answers(setting: Setting, found: dict[str, Performance], place: Path) 
         ):
             entry = {
                 "model": name,
-                "prompt": said(prompt.messages),
+                "prompt": written(prompt.messages),
                 "response": answer.text,
                 "finished": answer.finished,
                 "score": None if performance.scores is None else float(performance.scores[i]),

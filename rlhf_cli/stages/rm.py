@@ -11,7 +11,7 @@ from rlhf_cli.config.schema import RM, Config
 from rlhf_cli.core.batches import PreferenceBatch
 from rlhf_cli.core.preferences import preference_loss
 from rlhf_cli.data.collate import pad_right, preference_batches
-from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration
+from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.data.show import rendered
 from rlhf_cli.evaluation.comparisons import Judged, headline, report
 from rlhf_cli.evaluation.respond import by_length, reward_scores
@@ -25,6 +25,7 @@ from rlhf_cli.stages.showing import said
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[PreferenceBatch]
+NUM_ANCHORS = 512  # demonstrations and comparisons that the shift of the scores is computed from
 FORWARD = 64  # sequences per forward pass when only scores are wanted
 
 
@@ -33,7 +34,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     sft = parent_model(inputs, "sft")
     setting = open_setting(cfg, sft)
     data = setting.encoded("comparisons")
-    anchors = setting.encoded("demonstrations").train
+    anchors = anchor_texts(setting, data.train)
     model = setting.scalar_model(sft, dropout=cfg.rm.dropout)
     check_head(model)
     init_head(model, seed=cfg.seed)
@@ -46,7 +47,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         model.eval()
         shift = centre(setting, model, data.train, anchors)
         found = judge(setting, model, data.held_out)
-        tell(recorder, found, shift)
+        tell(recorder, cfg, found, shift)
         recorder.samples(
             "a held-out comparison, scored", scored_sample(setting, model, data.held_out)
         )
@@ -120,16 +121,27 @@ def strict_hits(scores: Tensor, batch: PreferenceBatch) -> tuple[int, int]:
 
 
 @torch.no_grad()
+def anchor_texts(setting: Setting, train: list[EncodedComparison]) -> list[list[int]]:
+    """What shall score 0 on average: the demonstrations, or without any the preferred responses."""
+    if setting.cfg.data.demonstrations:
+        return [one.ids for one in setting.encoded("demonstrations").train[:NUM_ANCHORS]]
+    best = [
+        (one, {winner for winner, _ in one.better}, {loser for _, loser in one.better})
+        for one in train
+    ]
+    return [one.sequences()[i] for one, won, lost in best for i in sorted(won - lost)][:NUM_ANCHORS]
+
+
 def centre(
-    setting: Setting, model, train: list[EncodedComparison], anchors: list[EncodedDemonstration]
+    setting: Setting, model, train: list[EncodedComparison], anchors: list[list[int]]
 ) -> float:
-    """Shift the scores so that the demonstrations' mean is 0 (IG 3.5); returns what was taken away."""
-    states, differences, start = hidden(setting, model, sequences(train[:512])), [], 0
-    for one in train[:512]:
+    """Shift the scores so that the anchors' mean is 0 (IG 3.5); returns what was taken away."""
+    few = train[:NUM_ANCHORS]
+    states, differences, start = hidden(setting, model, sequences(few)), [], 0
+    for one in few:
         differences += [states[start + win] - states[start + lose] for win, lose in one.better]
         start += len(one.response_ids)
-    ids = [demonstration.ids for demonstration in anchors[:1024]]
-    return shift_scores(model, hidden(setting, model, ids), torch.stack(differences))
+    return shift_scores(model, hidden(setting, model, anchors), torch.stack(differences))
 
 
 def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
@@ -180,9 +192,10 @@ def judged(setting: Setting, model, comparisons: list[EncodedComparison]) -> lis
     ]
 
 
-def tell(recorder: Recorder, found: dict, shift: float) -> None:
+def tell(recorder: Recorder, cfg: Config, found: dict, shift: float) -> None:
     """The report in three lines."""
-    recorder.note(f"scores shifted by {-shift:+.3f}: the demonstrations now score 0 on average")
+    anchors = "demonstrations" if cfg.data.demonstrations else "preferred responses"
+    recorder.note(f"scores shifted by {-shift:+.3f}: the {anchors} now score 0 on average")
     if not found["num_pairs"]:
         recorder.warn("no held-out pairs to judge the reward model on: raise data.eval_fraction")
         return

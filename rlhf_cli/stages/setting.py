@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import PretrainedConfig
+
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.schema import Config, Schedule
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Config, Data, Schedule
 from rlhf_cli.core.schedules import learning_rate_factor
 from rlhf_cli.data.encode import encode_loaded
 from rlhf_cli.data.load import load
@@ -65,6 +68,7 @@ class Setting:
             **self._dtype(frozen),
         )
         fit_tokens(model, self.renderer.num_tokens)
+        require_room(model.config, self.cfg.data)
         return model
 
     def scalar_model(self, path: Path, *, dropout: float = 0.0, frozen: bool = False):
@@ -74,6 +78,18 @@ class Setting:
 
     def _dtype(self, frozen: bool) -> dict:
         return {"dtype": self.device.dtype} if frozen else {}
+
+
+def require_room(config: PretrainedConfig, data: Data) -> None:
+    """A prompt and its response must fit the positions that the model knows."""
+    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+    wanted = data.max_prompt_tokens + data.max_response_tokens
+    if room is not None and wanted > room:
+        raise UserError(
+            f"data.max_prompt_tokens={data.max_prompt_tokens} and data.max_response_tokens="
+            f"{data.max_response_tokens} make {wanted} tokens, but the model has {room} positions: "
+            "lower one of them"
+        )
 
 
 def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:

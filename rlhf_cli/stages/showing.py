@@ -11,6 +11,8 @@ from rlhf_cli.evaluation.respond import Answer, Asking, respond
 from rlhf_cli.stages.setting import Setting
 from rlhf_cli.telemetry.recorder import Recorder
 
+EYEFUL = 300  # characters of a prompt that are shown
+
 
 def prompts_of(setting: Setting, demonstrations: list[EncodedDemonstration]) -> list[EncodedPrompt]:
     """What came before the last assistant turn of each demonstration; raw texts have no prompt."""
@@ -63,8 +65,14 @@ def told(answer: Answer) -> str:
     return answer.text if answer.finished else f"{answer.text} [cut]"
 
 
-def said(messages: tuple[Message, ...]) -> str:
-    """The conversation for the eye: one turn as it is, several with their roles."""
+def written(messages: tuple[Message, ...]) -> str:
+    """The conversation as text: one turn as it is, several with their roles."""
     if len(messages) == 1:
         return messages[0].content
     return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+def said(messages: tuple[Message, ...]) -> str:
+    """The end of the conversation, which is what the answer is to."""
+    text = written(messages)
+    return text if len(text) <= EYEFUL else f"... {text[-EYEFUL:]}"

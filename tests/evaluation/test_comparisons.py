@@ -1,0 +1,120 @@
+"""The reward model's report, on cases small enough to count by hand and on known distributions."""
+
+import math
+
+import pytest
+import torch
+
+from rlhf_cli.evaluation.comparisons import (
+    Judged,
+    accuracy,
+    clustered_interval,
+    flatten,
+    headline,
+    length_baseline,
+    report,
+)
+
+
+def judged(scores, lengths, better, ties=(), utilities=None):
+    return Judged(
+        scores=torch.tensor(scores),
+        lengths=torch.tensor(lengths),
+        better=list(better),
+        ties=list(ties),
+        utilities=utilities,
+    )
+
+
+HAND = [
+    # right, wrong, tied score (counts as wrong)
+    judged([2.0, 1.0, 1.0], [5, 5, 9], [(0, 1), (2, 0), (1, 2)], utilities=[1.0, 0.0, 0.5]),
+    judged([0.5, -1.0], [3, 8], [(0, 1)], ties=[], utilities=[0.3, 0.1]),
+]
+
+
+def test_a_hand_counted_report():
+    found = report(HAND)
+    assert found["num_pairs"] == 4
+    assert found["accuracy"][0] == pytest.approx(2 / 4)
+    assert found["accuracy_by_k"]["3"][0] == pytest.approx(1 / 3)
+    assert found["accuracy_by_k"]["2"][0] == 1.0
+    # winner longer: (2,0); as long: (0,1); shorter: (1,2) and the second prompt's pair
+    assert found["accuracy_by_length"]["winner_longer"][0] == 0.0
+    assert found["accuracy_by_length"]["same_length"][0] == 1.0
+    assert found["accuracy_by_length"]["winner_shorter"][0] == pytest.approx(1 / 2)
+    assert found["length_baseline"][0] == pytest.approx((1 + 0.5) / 4)
+    # utilities agree with (0,1) and the second prompt's pair; not with (2,0) and (1,2)
+    assert found["accuracy_ceiling"][0] == pytest.approx(2 / 4)
+    assert found["margin"] == pytest.approx((1.0 - 1.0 + 0.0 + 1.5) / 4)
+
+
+def test_headline_leaves_out_what_is_not_known():
+    found = headline(report([judged([1.0, 0.0], [1, 1], [(0, 1)])]))
+    assert found["rm/accuracy"] == 1.0
+    assert "rm/accuracy_ceiling" not in found
+    assert "rm/tie_probability" not in found
+
+
+def test_ties_are_reported_beside_pairs():
+    found = report([judged([1.0, 0.2, 0.1], [1, 1, 1], [(0, 1)], ties=[(1, 2)])])
+    assert found["num_ties"] == 1
+    assert found["tie_gap"] == pytest.approx(0.1, abs=1e-6)
+    assert found["pair_gap"] == pytest.approx(0.8, abs=1e-6)
+
+
+def test_davidson_tie_probability_of_equal_scores():
+    """nu / (2 + nu) where the scores are equal."""
+    one = judged([0.7, 0.7, 0.0], [1, 1, 1], [(0, 2)], ties=[(0, 1)])
+    assert report([one], ties="davidson", tie_param=0.5)["tie_probability"] == pytest.approx(0.2)
+
+
+def test_perfect_probabilities_are_calibrated_and_reach_their_own_ceiling():
+    """Labels drawn from sigmoid(gap): ECE goes to 0, accuracy to E[max(p, 1-p)]."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(20000, 2, generator=generator, dtype=torch.float64) * 1.5
+    first = torch.rand(20000, generator=generator) < torch.sigmoid(scores[:, 0] - scores[:, 1])
+    many = [
+        judged(pair.tolist(), [1, 1], [(0, 1) if won else (1, 0)])
+        for pair, won in zip(scores, first, strict=True)
+    ]
+    found = report(many)
+    best = torch.sigmoid((scores[:, 0] - scores[:, 1]).abs()).mean()
+    assert found["ece"] < 0.01
+    assert found["accuracy"][0] == pytest.approx(float(best), abs=0.01)
+
+
+def test_clustered_intervals_cover_and_are_wider_than_naive_ones():
+    """Pairs of a prompt share their fate: the naive interval would be sqrt(6) times too narrow."""
+    generator, hits, widths = torch.Generator().manual_seed(1), 0, []
+    for _ in range(400):
+        fate = (torch.rand(100, generator=generator) < 0.7).double()
+        _, low, high = clustered_interval(
+            fate.repeat_interleave(6), torch.arange(100).repeat_interleave(6)
+        )
+        hits += low <= 0.7 <= high
+        widths.append(high - low)
+    assert 0.91 <= hits / 400 <= 0.98
+    naive = 2 * 1.96 * math.sqrt(0.21 / 600)
+    assert sum(widths) / 400 == pytest.approx(naive * math.sqrt(6), rel=0.05)
+
+
+def test_a_length_only_reward_is_unmasked_by_its_baseline():
+    generator = torch.Generator().manual_seed(2)
+    lengths = torch.randint(1, 50, (300, 4), generator=generator)
+    many = []
+    for row in lengths.tolist():
+        pairs = [(i, j) for i in range(4) for j in range(4) if row[i] > row[j]]
+        if pairs:
+            many.append(judged([float(x) for x in row], row, pairs))
+    found = report(many)
+    assert found["accuracy"][0] == found["length_baseline"][0] == 1.0
+    assert found["score_length_correlation"] == pytest.approx(1.0)
+    assert found["accuracy_by_length"]["winner_shorter"] is None
+
+
+def test_no_pairs_is_said_and_not_divided_by():
+    assert report([judged([1.0, 1.0], [1, 1], [], ties=[(0, 1)])])["num_pairs"] == 0
+    pairs = flatten(HAND)
+    assert accuracy(pairs, torch.zeros(4, dtype=torch.bool)) is None
+    assert length_baseline(pairs)[0] == pytest.approx(0.375)

@@ -1,0 +1,59 @@
+"""The closing table's numbers, from answers whose worth is known."""
+
+import math
+
+import pytest
+import torch
+
+from rlhf_cli.data.records import Message, Origin, Prompt
+from rlhf_cli.evaluation.gain import Performance, best_of, measure
+from rlhf_cli.evaluation.respond import Answer
+
+WHERE = Origin("made in a test", 0)
+
+
+def answers(lengths, finished=None):
+    finished = finished or [True] * len(lengths)
+    return [
+        Answer(prompt_ids=[5], ids=[7] * n, text=f"answer {i}", finished=f)
+        for i, (n, f) in enumerate(zip(lengths, finished, strict=True))
+    ]
+
+
+def performance(lengths, scores=None, gaps=None, finished=None):
+    prompts = [Prompt((Message("user", "x"),), WHERE) for _ in lengths]
+    return Performance(
+        prompts=prompts,
+        answers=answers(lengths, finished),
+        scores=None if scores is None else torch.tensor(scores),
+        gaps=None if gaps is None else torch.tensor(gaps),
+        verdicts=None,
+    )
+
+
+def test_means_rates_and_what_cannot_be_known():
+    row = measure(performance([2, 4, 6], gaps=[1.0, 2.0, 3.0], finished=[True, False, True]))
+    assert row["length"][0] == 4.0
+    assert row["kl"][0] == 2.0
+    assert row["eos_rate"][0] == pytest.approx(2 / 3)
+    assert row["gold"] is row["score"] is row["win_rate"] is row["rude"] is None
+    # Student's t with 2 degrees of freedom: 4.303 * 2 / sqrt(3)
+    assert row["length"][2] - 4.0 == pytest.approx(4.3027 * 2 / math.sqrt(3), rel=1e-3)
+
+
+def test_a_win_is_a_higher_score_and_a_tie_is_half_a_win():
+    mine, base = (
+        performance([1, 1, 1, 1], [1.0, 2.0, 0.0, 5.0]),
+        performance([1] * 4, [0.0, 2.0, 1.0, 1.0]),
+    )
+    assert measure(mine, base)["win_rate"][0] == pytest.approx(2.5 / 4)
+    assert measure(base, base)["win_rate"][0] == 0.5
+
+
+def test_best_of_n_takes_the_best_score_of_each_prompt_and_says_its_price():
+    tries = [answers([1, 1]), answers([2, 2]), answers([3, 3]), answers([4, 4])]
+    scores = torch.tensor([[0.0, 9.0], [5.0, 1.0], [4.0, 2.0], [1.0, 3.0]])
+    chosen, best, bound = best_of(tries, scores)
+    assert [len(answer.ids) for answer in chosen] == [2, 1]
+    assert best.tolist() == [5.0, 9.0]
+    assert bound == pytest.approx(0.636294, abs=1e-6)

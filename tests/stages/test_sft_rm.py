@@ -1,0 +1,221 @@
+"""SFT and the reward model: gradients that know the whole step, packing that changes nothing."""
+
+import random
+
+import pytest
+import torch
+
+from rlhf_cli.config.schema import RM, Batch, Batching, LossOn, Schedule, ScheduleKind, Ties
+from rlhf_cli.data.collate import preference_batches, sft_batches
+from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration
+from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin
+from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.stages import rm, tokens
+from tests.models.tiny import VOCAB, causal, scalar
+from tests.stages.tabular import CPU, optim
+
+WHERE = Origin("made in a test", 0)
+
+
+def demonstrations(count: int, seed: int = 0) -> list[EncodedDemonstration]:
+    draw, found = random.Random(seed), []
+    record = Demonstration((Message("user", "x"), Message("assistant", "y")), WHERE)
+    for _ in range(count):
+        prompt, response = draw.randint(1, 6), draw.randint(1, 9)
+        ids = [draw.randrange(2, VOCAB) for _ in range(prompt + response)] + [1]
+        mask = [False] * prompt + [True] * (response + 1)
+        found.append(EncodedDemonstration(ids=ids, loss_mask=mask, record=record))
+    return found
+
+
+def gradients_of_sft(
+    name: str, examples, *, batching=Batching.grouped, microbatch=4, loss_on=LossOn.response
+):
+    engine = Engine(causal(name, sharpness=3.0), optim=optim(0.1), device=CPU)
+    steps = sft_batches(
+        examples,
+        batch=Batch(size=len(examples), microbatch=microbatch),
+        batching=batching,
+        loss_on=loss_on,
+        seed=0,
+        epoch=0,
+        max_tokens=32,
+        pad_id=0,
+    )
+    assert len(steps) == 1
+    loss = tokens.token_loss(engine, steps[0])
+    return loss, {n: p.grad for n, p in engine.model.named_parameters() if p.grad is not None}
+
+
+def assert_same(one: dict, other: dict):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.allclose(one[name], other[name], atol=2e-6, rtol=1e-4), name
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_sft_gradients_do_not_depend_on_the_microbatch(name):
+    examples = demonstrations(12)
+    loss, whole = gradients_of_sft(name, examples, microbatch=12)
+    for size in (1, 5):
+        other_loss, other = gradients_of_sft(name, examples, microbatch=size)
+        assert other_loss == pytest.approx(loss, abs=1e-5)
+        assert_same(whole, other)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox"])
+@pytest.mark.parametrize("loss_on", LossOn)
+def test_packed_rows_give_the_gradients_of_padded_ones(name, loss_on):
+    """No text of a packed row sees another one, and none predicts the next one's first token."""
+    examples = demonstrations(12)
+    loss, padded = gradients_of_sft(name, examples, loss_on=loss_on)
+    packed_loss, packed = gradients_of_sft(
+        name, examples, batching=Batching.packed, microbatch=2, loss_on=loss_on
+    )
+    assert packed_loss == pytest.approx(loss, abs=1e-5)
+    assert_same(padded, packed)
+
+
+@torch.no_grad()
+def test_the_sft_loss_is_the_chain_rule_over_the_response_and_its_end():
+    """Twin: each response token alone, from the tokens before it; prompts do not count, EOS does."""
+    examples, model = demonstrations(5), causal("llama", sharpness=3.0)
+    total, count = 0.0, 0
+    for example in examples:
+        for place, supervised in enumerate(example.loss_mask):
+            if supervised:
+                logits = model(torch.tensor([example.ids[:place]])).logits[0, -1]
+                total -= float(logits.log_softmax(0)[example.ids[place]])
+                count += 1
+    with torch.enable_grad():
+        loss, _ = gradients_of_sft("llama", examples)
+    assert loss == pytest.approx(total / count, abs=1e-5)
+    assert count == sum(sum(e.loss_mask) for e in examples)
+
+
+def test_the_end_token_is_learned():
+    """After a few steps of SFT, P(EOS | the whole answer) has risen."""
+    example = demonstrations(1, seed=3)[0]
+    engine = Engine(causal("llama"), optim=optim(0.01), device=CPU)
+
+    def end_probability():
+        with torch.no_grad():
+            logits = engine.model(torch.tensor([example.ids[:-1]])).logits[0, -1]
+        return float(logits.softmax(0)[1])
+
+    before = end_probability()
+    for _ in range(20):
+        tokens.token_loss(engine, step_of([example]))
+        engine.step(1.0)
+    assert before < 0.1
+    assert end_probability() > 0.5
+
+
+def step_of(examples):
+    return sft_batches(
+        examples, batch=Batch(size=len(examples), microbatch=8), batching=Batching.grouped,
+        loss_on=LossOn.response, seed=0, epoch=0, max_tokens=32, pad_id=0,
+    )[0]  # fmt: skip
+
+
+def comparisons(count: int, seed: int = 0) -> list[EncodedComparison]:
+    draw, found = random.Random(seed), []
+    for _ in range(count):
+        num = draw.randint(2, 5)
+        prompt = [draw.randrange(2, VOCAB) for _ in range(draw.randint(1, 5))]
+        responses = [
+            [draw.randrange(2, VOCAB) for _ in range(draw.randint(1, 6))] + [1] for _ in range(num)
+        ]
+        better = tuple((i, j) for i in range(num) for j in range(i + 1, num))
+        record = Comparison((Message("user", "x"),), ("y",) * num, better, (), WHERE)
+        found.append(
+            EncodedComparison(
+                prompt_ids=prompt,
+                response_ids=responses,
+                better=better[1:],
+                ties=better[:1],
+                record=record,
+            )
+        )
+    return found
+
+
+def config(**changes) -> RM:
+    values = {
+        "epochs": 1,
+        "batch": Batch(size=10, microbatch=10),
+        "ties": Ties.drop,
+        "tie_param": 1.5,
+        "margin": 0.0,
+        "label_smoothing": 0.0,
+        "center_coef": 0.0,
+        "dropout": 0.0,
+        "optim": optim(0.01),
+        "schedule": Schedule(kind=ScheduleKind.constant, warmup=0.0, final=1.0),
+    }
+    return RM(**values | changes)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("ties", Ties)
+def test_rm_gradients_do_not_depend_on_the_microbatch(name, ties):
+    gradients = []
+    for size in (1, 7, 100):
+        engine = Engine(scalar(name, sharpness=2.0), optim=optim(0.1), device=CPU)
+        cfg = config(ties=ties)
+        steps = preference_batches(
+            comparisons(8), batch=Batch(size=8, microbatch=size), seed=0, epoch=0, pad_id=0
+        )
+        assert len(steps) == 1
+        for batch in steps[0]:
+            scores = sequence_scores(engine.model, batch.tokens, batch.mask)
+            engine.backward(rm.pair_loss(scores, batch, cfg, 8))
+        gradients.append(
+            {n: p.grad for n, p in engine.model.named_parameters() if p.grad is not None}
+        )
+    assert_same(gradients[0], gradients[1])
+    assert_same(gradients[0], gradients[2])
+
+
+def test_every_completion_is_forwarded_once():
+    """K forwards a prompt, not K(K-1): the rows of a step are its completions."""
+    examples = comparisons(8)
+    steps = preference_batches(
+        examples, batch=Batch(size=8, microbatch=9), seed=0, epoch=0, pad_id=0
+    )
+    rows = sum(len(batch.tokens) for batch in steps[0])
+    assert rows == sum(len(one.response_ids) for one in examples)
+    pairs = sum(len(batch.pairs) for batch in steps[0])
+    assert pairs == sum(len(one.better) + len(one.ties) for one in examples) > rows
+
+
+def test_the_reward_model_learns_an_order():
+    """Longer is better here; a few dozen steps must find it out, on prompts not seen before too."""
+
+    def by_length(count, seed):
+        found = comparisons(count, seed)
+        for one in found:
+            ranked = [
+                (i, j) for i in range(len(one.response_ids)) for j in range(len(one.response_ids))
+            ]
+            length = [len(ids) for ids in one.response_ids]
+            one.better = tuple((i, j) for i, j in ranked if length[i] > length[j])
+            one.ties = ()
+        return [one for one in found if one.better]
+
+    engine = Engine(scalar("llama"), optim=optim(0.01), device=CPU)
+    cfg, train = config(), by_length(200, seed=0)
+    for epoch in range(4):
+        for step in preference_batches(
+            train, batch=Batch(size=16, microbatch=100), seed=0, epoch=epoch, pad_id=0
+        ):
+            rm.learn(engine, step, cfg, 1.0)
+    fresh = preference_batches(
+        by_length(60, seed=9), batch=Batch(size=60, microbatch=999), seed=0, epoch=0, pad_id=0
+    )
+    with torch.no_grad():
+        hits, pairs = rm.strict_hits(
+            sequence_scores(engine.model, fresh[0][0].tokens, fresh[0][0].mask), fresh[0][0]
+        )
+    assert hits / pairs > 0.9
