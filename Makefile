@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 export PATH := $(abspath $(BIN)):$(PATH)
+# idle threads sleep: much faster than spinning on a machine that is busy with something else
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help setup fmt lint types imports test test-slow test-dist test-gpu golden smoke bench check \

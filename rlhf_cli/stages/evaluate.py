@@ -10,7 +10,6 @@ import torch
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema import Config
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.data.show import rendered
 from rlhf_cli.data.world.gold import Verdict, utility
 from rlhf_cli.evaluation.gain import Performance, Row, best_of, measure
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
@@ -19,7 +18,7 @@ from rlhf_cli.report.preview import Preview
 from rlhf_cli.report.table import write_table
 from rlhf_cli.stages.judging import RewardModel
 from rlhf_cli.stages.setting import Setting, open_recorder, open_setting, parent_model
-from rlhf_cli.stages.showing import ask, said, told, written
+from rlhf_cli.stages.showing import ask, example, said, told, written
 from rlhf_cli.telemetry.recorder import Recorder
 
 INTERVALS = "mean [95 % interval over prompts]; one response a prompt, sampled at temperature 1"
@@ -207,5 +206,5 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
             "held-out prompts": str(len(prompts)),
             "answers": f"{len(prompts)} a candidate, best of {cfg.evaluation.best_of_n}",
         },
-        example=rendered(setting.renderer, prompts[0].ids, [False] * len(prompts[0].ids)),
+        example=example(setting.renderer, prompts[0].ids, [False] * len(prompts[0].ids)),
     )

@@ -12,7 +12,6 @@ from rlhf_cli.core.batches import PreferenceBatch
 from rlhf_cli.core.preferences import preference_loss
 from rlhf_cli.data.collate import pad_right, preference_batches
 from rlhf_cli.data.encode import EncodedComparison
-from rlhf_cli.data.show import rendered
 from rlhf_cli.evaluation.comparisons import Judged, headline, report
 from rlhf_cli.evaluation.respond import by_length, reward_scores
 from rlhf_cli.models.loading import export
@@ -21,7 +20,7 @@ from rlhf_cli.models.scoring import last_hidden, sequence_scores
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.setting import Setting, lr_factor, open_recorder, open_setting, parent_model
-from rlhf_cli.stages.showing import said
+from rlhf_cli.stages.showing import example, said
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[PreferenceBatch]
@@ -243,7 +242,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
             "pairs": f"{strict} strict, {ties} ties",
             "optimizer steps": f"{len(steps)} an epoch, {len(steps) * cfg.rm.epochs} in all",
         },
-        example=rendered(setting.renderer, one.sequences()[0], mask),
+        example=example(setting.renderer, one.sequences()[0], mask),
         notes=data.report.plain().splitlines(),
     )
 

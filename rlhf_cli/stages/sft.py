@@ -11,13 +11,12 @@ from rlhf_cli.config.schema import Config, SelectBy
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration
-from rlhf_cli.data.show import rendered
 from rlhf_cli.models.loading import export
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.judging import RewardModel
 from rlhf_cli.stages.setting import Setting, lr_factor, open_recorder, open_setting
-from rlhf_cli.stages.showing import ask, before_and_after, prompts_of
+from rlhf_cli.stages.showing import ask, before_and_after, example, prompts_of
 from rlhf_cli.stages.tokens import batch_loss, count_targets, token_loss
 from rlhf_cli.telemetry.recorder import Recorder
 
@@ -158,6 +157,6 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
             "supervised tokens": f"{sum(count_targets(step) for step in steps)} an epoch",
             "first microbatch": " x ".join(str(n) for n in steps[0][0].tokens.shape),
         },
-        example=rendered(setting.renderer, data.train[0].ids, data.train[0].loss_mask),
+        example=example(setting.renderer, data.train[0].ids, data.train[0].loss_mask),
         notes=data.report.plain().splitlines(),
     )

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.text import Text
 from torch import nn
 
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt, encode_prompt
 from rlhf_cli.data.records import Message, Prompt
+from rlhf_cli.data.show import plain, rendered
+from rlhf_cli.data.templates import Renderer
 from rlhf_cli.evaluation.respond import Answer, Asking, respond
 from rlhf_cli.stages.setting import Setting
+from rlhf_cli.telemetry.console import console
 from rlhf_cli.telemetry.recorder import Recorder
 
 EYEFUL = 300  # characters of a prompt that are shown
@@ -76,3 +80,10 @@ def said(messages: tuple[Message, ...]) -> str:
     """The end of the conversation, which is what the answer is to."""
     text = written(messages)
     return text if len(text) <= EYEFUL else f"... {text[-EYEFUL:]}"
+
+
+def example(renderer: Renderer, ids: list[int], supervised: list[bool]) -> Text:
+    """A rendered example with its supervised tokens coloured, or between [[ and ]] without colours."""
+    if console().is_terminal:
+        return rendered(renderer, ids, supervised)
+    return Text(plain(renderer, ids, supervised))

@@ -1,5 +1,8 @@
 """PPO's parts on small real networks: what must hold before, during and after an iteration."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from rlhf_cli.stages.ppo.guards import NotFinite, Watch, check_first_ratio, chec
 from rlhf_cli.stages.ppo.learn import learn, minibatch
 from rlhf_cli.stages.ppo.loop import credit, describe, train
 from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.stage import save_offending
 from tests.models.tiny import causal, ragged, scalar
 from tests.stages.tabular import CPU, Silent, optim, ppo
 
@@ -230,3 +234,18 @@ def test_alarms_ring_once_until_they_have_passed():
     assert watch.alarming(calm) == []
     assert len(watch.alarming(calm | {"objective/kl": 12.0})) == 1
     assert len(watch.alarming(calm | {"objective/eos_rate": 0.2, "objective/entropy": 0.01})) == 2
+
+
+def test_the_offending_samples_are_saved(tmp_path):
+    """What a person needs to see why: prompt, response and score, and which number it was."""
+    players = cast(score=lambda prompts, *rest: torch.full((len(prompts),), float("inf")))
+    cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4))
+    with pytest.raises(NotFinite) as caught:
+        collect(players, batch(4), ENDING, cfg, generator())
+    tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
+    setting = SimpleNamespace(renderer=SimpleNamespace(tokenizer=tokenizer))
+    saved = json.loads(save_offending(caught.value, setting, tmp_path).read_text())
+    assert "score" in saved["reason"]
+    assert len(saved["samples"]) == 4
+    assert all(sample["score"] == "inf" for sample in saved["samples"])
+    assert all(sample["prompt"] and sample["response_ids"] for sample in saved["samples"])

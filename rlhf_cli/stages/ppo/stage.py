@@ -14,7 +14,6 @@ from rlhf_cli.config.schema import PPO, Batch, Batching, Config, LossOn, ValueIn
 from rlhf_cli.core.batches import PromptBatch, SFTBatch
 from rlhf_cli.data.collate import prompt_batches, sft_batches
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.data.show import rendered
 from rlhf_cli.models.loading import export, freeze
 from rlhf_cli.models.reward import check_head, init_head
 from rlhf_cli.report.preview import Preview
@@ -25,7 +24,7 @@ from rlhf_cli.stages.ppo.learn import Pretrain
 from rlhf_cli.stages.ppo.loop import Trained, num_iterations, train
 from rlhf_cli.stages.ppo.players import Ending, Players
 from rlhf_cli.stages.setting import Setting, open_recorder, open_setting, parent_model
-from rlhf_cli.stages.showing import before_and_after
+from rlhf_cli.stages.showing import before_and_after, example
 from rlhf_cli.stages.tokens import token_loss
 from rlhf_cli.telemetry.recorder import Recorder
 
@@ -183,7 +182,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
             "passes over the prompts": f"{cfg.ppo.total_episodes / max(len(data.train), 1):.1f}",
             "first batch": " x ".join(str(n) for n in first.tokens.shape),
         },
-        example=rendered(setting.renderer, data.train[0].ids, [False] * len(data.train[0].ids)),
+        example=example(setting.renderer, data.train[0].ids, [False] * len(data.train[0].ids)),
         notes=data.report.plain().splitlines(),
     )
 
