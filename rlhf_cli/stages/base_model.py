@@ -5,7 +5,6 @@ what transformers loads. Not a stage of a run: its result lies in rlhf_cli/asset
 """
 
 import argparse
-import math
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from rlhf_cli.core.schedules import learning_rate_factor
 from rlhf_cli.data.world.clusters import CLUSTERS, draw
 from rlhf_cli.data.world.pretraining import document
 from rlhf_cli.telemetry.console import line
@@ -99,17 +99,11 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def learning_rate(step: int, *, num_steps: int, peak: float) -> float:
-    """Linear warm-up over 2 % of the steps, then cosine to 5 % of the peak."""
-    warmup = max(1, num_steps // 50)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, num_steps - warmup)
-    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
 def train(model: LlamaForCausalLM, rows: torch.Tensor, *, batch: int, peak: float, seed: int):
-    """One pass over the rows (N, CONTEXT) in a seeded order; pads are not learnt."""
+    """One pass over the rows (N, CONTEXT) in a seeded order; pads are not learnt.
+
+    Warm-up over 2 % of the steps, then cosine to 5 % of the peak.
+    """
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     num_steps, pad = len(rows) // batch, model.config.pad_token_id
     optimizer = torch.optim.AdamW(
@@ -124,7 +118,9 @@ def train(model: LlamaForCausalLM, rows: torch.Tensor, *, batch: int, peak: floa
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, num_steps=num_steps, peak=peak)
+            group["lr"] = peak * learning_rate_factor(
+                step, num_steps=num_steps, kind="cosine", warmup_steps=num_steps // 50, final=0.05
+            )
         optimizer.step()
         if step % 200 == 0 or step == num_steps - 1:
             spent = time.monotonic() - started
@@ -165,7 +161,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write")
-    parser.add_argument("--documents", type=int, default=160_000, help="documents to learn from")
+    parser.add_argument("--documents", type=int, default=320_000, help="documents to learn from")
     parser.add_argument("--vocab", type=int, default=1280, help="tokens of the tokenizer")
     parser.add_argument("--batch", type=int, default=16, help=f"rows of {CONTEXT} tokens per step")
     parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")

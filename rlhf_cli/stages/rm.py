@@ -119,7 +119,6 @@ def strict_hits(scores: Tensor, batch: PreferenceBatch) -> tuple[int, int]:
     return int((scores[pairs[:, 0]] > scores[pairs[:, 1]]).sum()), len(pairs)
 
 
-@torch.no_grad()
 def anchor_texts(setting: Setting, train: list[EncodedComparison]) -> list[list[int]]:
     """What shall score 0 on average: the demonstrations, or without any the preferred responses."""
     if setting.cfg.data.demonstrations:
@@ -131,6 +130,7 @@ def anchor_texts(setting: Setting, train: list[EncodedComparison]) -> list[list[
     return [one.sequences()[i] for one, won, lost in best for i in sorted(won - lost)][:NUM_ANCHORS]
 
 
+@torch.no_grad()
 def centre(
     setting: Setting, model, train: list[EncodedComparison], anchors: list[list[int]]
 ) -> float:

@@ -72,7 +72,7 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
         logprobs = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
         loss = coef * lm_loss(logprobs, mask[:, 1:], num_tokens=4)
         cast.policy.backward(loss)
-        return float(loss)
+        return float(loss.detach())
 
     train(cast, prompts(256), ENDING, cfg, Silent(), seed=3, pretrain=pretrain)
     assert torch.allclose(arm_probs(cast.policy.model), torch.tensor(known), atol=1e-2)
