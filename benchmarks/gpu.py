@@ -19,6 +19,8 @@ def machine() -> dict[str, str]:
     import torch
     import transformers
 
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks/gpu.py: no CUDA device here")
     return {
         "gpu": torch.cuda.get_device_name(0),
         "python": platform.python_version(),
