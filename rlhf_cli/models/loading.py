@@ -1,6 +1,7 @@
 """Networks from folders and hubs, and back. safetensors only; no training, no sampling here."""
 
 import inspect
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -104,7 +105,9 @@ def _load(auto, model: Model, path: str | None, *, dropout: float, dtype, **sett
             "(a Hugging Face folder or hub id with safetensors weights is needed)"
         ) from error
     if model.gradient_checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():  # transformers 5.2x has a new name for it, 5.0 has not
+            warnings.simplefilter("ignore", FutureWarning)
+            network.gradient_checkpointing_enable({"use_reentrant": False})
     return network
 
 

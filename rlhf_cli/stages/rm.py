@@ -19,7 +19,14 @@ from rlhf_cli.models.reward import check_head, init_head, shift_scores
 from rlhf_cli.models.scoring import last_hidden, sequence_scores
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.stages.setting import Setting, lr_factor, open_recorder, open_setting, parent_model
+from rlhf_cli.stages.setting import (
+    Setting,
+    lr_factor,
+    open_recorder,
+    open_setting,
+    parent_model,
+    require_finite_loss,
+)
 from rlhf_cli.stages.showing import example, said
 from rlhf_cli.telemetry.recorder import Recorder
 
@@ -87,6 +94,7 @@ def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[st
         loss += float(part.detach())
         right, seen = strict_hits(scores.detach(), moved)
         hits, pairs = hits + right, pairs + seen
+    require_finite_loss(loss, "rm")
     norm = engine.step(factor)
     return {
         "rm/loss": loss,

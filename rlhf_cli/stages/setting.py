@@ -1,8 +1,10 @@
 """What every stage opens first: device, seeds, the renderer, and its records as token ids."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import PretrainedConfig
 
 from rlhf_cli.artifacts.store import model_folder
@@ -25,6 +27,13 @@ from rlhf_cli.runtime.device import Device, pick_device, seed_everything
 from rlhf_cli.stages import STAGES
 from rlhf_cli.telemetry.console import console
 from rlhf_cli.telemetry.recorder import Recorder
+
+NO_ROWS = {
+    "demonstrations": "name a source, or set parents.sft=<a model folder> and leave stage=sft out",
+    "comparisons": "name a source, or set parents.rm=<a reward model's folder>",
+    "prompts": "name a source of prompts or of comparisons",
+    "pretraining": "name a source of texts, or set ppo.ptx.coef=0",
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +65,8 @@ class Setting:
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
         loaded = load(self.cfg, role)
+        if not loaded.report.rows:
+            raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
         train, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
         return Encoded(train=train, held_out=held_out, report=loaded.report)
 
@@ -65,19 +76,21 @@ class Setting:
             self.cfg.model,
             None if path is None else str(path),
             dropout=dropout,
-            **self._dtype(frozen),
+            dtype=self._dtype(frozen),
         )
         fit_tokens(model, self.renderer.num_tokens)
         require_room(model.config, self.cfg.data)
         return model
 
     def scalar_model(self, path: Path, *, dropout: float = 0.0, frozen: bool = False):
-        model = load_scalar_model(self.cfg.model, str(path), dropout=dropout, **self._dtype(frozen))
+        model = load_scalar_model(
+            self.cfg.model, str(path), dropout=dropout, dtype=self._dtype(frozen)
+        )
         model.config.pad_token_id = self.renderer.pad_id
         return model
 
-    def _dtype(self, frozen: bool) -> dict:
-        return {"dtype": self.device.dtype} if frozen else {}
+    def _dtype(self, frozen: bool) -> torch.dtype:
+        return self.device.dtype if frozen else torch.float32
 
 
 def require_room(config: PretrainedConfig, data: Data) -> None:
@@ -136,6 +149,15 @@ def trackers_of(cfg: Config, out: Path, stage: str) -> list:
         project=cfg.tracking.project,
         run_name=f"{cfg.name}-{stage}",
     )
+
+
+def require_finite_loss(loss: float, stage: str) -> None:
+    """A loss that is no number will not get better: stop before it reaches the weights."""
+    if not math.isfinite(loss):
+        raise UserError(
+            f"{stage}/loss is {loss}: lower {stage}.optim.lr, set {stage}.optim.grad_clip, "
+            "or use runtime.dtype=float32"
+        )
 
 
 def lr_factor(schedule: Schedule, step: int, num_steps: int) -> float:

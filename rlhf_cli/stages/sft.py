@@ -15,7 +15,13 @@ from rlhf_cli.models.loading import export
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.judging import RewardModel
-from rlhf_cli.stages.setting import Setting, lr_factor, open_recorder, open_setting
+from rlhf_cli.stages.setting import (
+    Setting,
+    lr_factor,
+    open_recorder,
+    open_setting,
+    require_finite_loss,
+)
 from rlhf_cli.stages.showing import ask, before_and_after, example, prompts_of
 from rlhf_cli.stages.tokens import batch_loss, count_targets, token_loss
 from rlhf_cli.telemetry.recorder import Recorder
@@ -95,6 +101,7 @@ def learn(engine: Engine, microbatches: Step, factor: float) -> dict[str, float]
     """One optimizer step; every supervised token of the whole step weighs the same."""
     engine.model.train()
     loss = token_loss(engine, microbatches)
+    require_finite_loss(loss, "sft")
     norm = engine.step(factor)
     return {
         "sft/loss": loss,

@@ -5,13 +5,15 @@ import random
 import pytest
 import torch
 
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import RM, Batch, Batching, LossOn, Schedule, ScheduleKind, Ties
 from rlhf_cli.data.collate import preference_batches, sft_batches
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.stages import rm, tokens
+from rlhf_cli.stages import rm, sft, tokens
+from rlhf_cli.stages.setting import require_finite_loss
 from tests.models.tiny import VOCAB, causal, scalar
 from tests.stages.tabular import CPU, optim
 
@@ -219,3 +221,19 @@ def test_the_reward_model_learns_an_order():
             sequence_scores(engine.model, fresh[0][0].tokens, fresh[0][0].mask), fresh[0][0]
         )
     assert hits / pairs > 0.9
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_stage(loss):
+    with pytest.raises(UserError, match=r"lower sft\.optim\.lr"):
+        require_finite_loss(loss, "sft")
+
+
+def test_a_broken_model_does_not_take_a_step():
+    engine = Engine(causal("llama"), optim=optim(0.01), device=CPU)
+    with torch.no_grad():
+        engine.model.lm_head.weight[3] = float("nan")
+    kept = engine.model.model.embed_tokens.weight.detach().clone()
+    with pytest.raises(UserError, match="sft/loss is nan"):
+        sft.learn(engine, step_of(demonstrations(4)), 1.0)
+    assert torch.equal(engine.model.model.embed_tokens.weight, kept)
