@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from rlhf_cli.core.logprobs import entropy, token_logprobs
 from rlhf_cli.core.masking import last_true_index, position_ids
@@ -55,7 +56,18 @@ def token_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     """The scalar head at every position, fp32. tokens, mask (B, T) -> (B, T)"""
     body = getattr(model, model.base_model_prefix)
     hidden = body(**_inputs(body, tokens, mask), use_cache=False).last_hidden_state
-    return model.score(hidden).squeeze(-1).float()
+    return _head(model, hidden)
+
+
+def _head(model: nn.Module, hidden: Tensor) -> Tensor:
+    """The scalar head in fp32 also under bfloat16 autocast: 8 bits are too few to tell scores apart.
+
+    hidden (B, T, D) -> (B, T)
+    """
+    head = model.score
+    bias = None if head.bias is None else head.bias.float()
+    with torch.autocast(hidden.device.type, enabled=False):
+        return linear(hidden.float(), head.weight.float(), bias).squeeze(-1)
 
 
 def sequence_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -105,3 +105,17 @@ def test_two_forwards_in_training_mode_agree(name):
     a, _ = response_logprobs(model, part, temperature=1.0)
     b, _ = response_logprobs(model, part, temperature=1.0)
     assert torch.equal(a, b)
+
+
+@torch.no_grad()
+def test_scores_keep_their_digits_under_bfloat16_autocast():
+    """The head must not round: scores of near-equal texts would be tied on a grid of 1/128."""
+    model, part = scalar("llama", sharpness=3.0), batch()
+    with torch.no_grad():
+        model.score.weight.mul_(100)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = sequence_scores(model, part.responses, part.response_mask)
+    assert found.dtype is torch.float32
+    assert not torch.equal(found, found.bfloat16().float())
+    exact = sequence_scores(model, part.responses, part.response_mask)
+    assert torch.allclose(found, exact, rtol=0.1, atol=0.1 * float(exact.std()))
