@@ -18,7 +18,7 @@ from rlhf_cli.stages.setting import open_setting
 
 OTHER_TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}"
-    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
