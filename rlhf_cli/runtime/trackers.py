@@ -24,8 +24,9 @@ def open_trackers(names: list[Tracker], *, folder: Path, project: str, run_name:
 
 
 def _open(name: Tracker, *, folder: Path, project: str, run_name: str):
-    from accelerate import tracking
+    from accelerate import PartialState, tracking
 
+    PartialState()  # their loggers refuse to speak before it exists
     if name is Tracker.tensorboard:
         tracker = tracking.TensorBoardTracker("tensorboard", logging_dir=str(folder))
     elif name is Tracker.wandb:

@@ -1,7 +1,10 @@
 """Trackers are accelerate's, opened only when installed."""
 
 import json
+import sys
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -34,3 +37,28 @@ def test_tensorboard_gets_every_finite_number(tmp_path):
     assert "odd" not in events.Tags()["scalars"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["odd"] is None
+
+
+@pytest.mark.parametrize("name", [Tracker.wandb, Tracker.trackio])
+def test_wandb_and_trackio_are_started_logged_to_and_finished(name, tmp_path, monkeypatch):
+    """The library stands in as a module that keeps what it is told; accelerate's class is the real one."""
+    told = []
+    run = SimpleNamespace(
+        log=lambda values, **rest: told.append(values), finish=lambda: told.append("finished")
+    )
+    config = SimpleNamespace(update=lambda values, **rest: told.append("config"))
+    run.config = config
+    module = ModuleType(name.value)
+    module.__spec__ = ModuleSpec(name.value, None)
+    module.init = lambda **settings: told.append(settings) or run
+    module.config = config
+    monkeypatch.setitem(sys.modules, name.value, module)
+    trackers = open_trackers([name], folder=tmp_path, project="mine", run_name="r-sft")
+    with Recorder(
+        tmp_path, stage="sft", total_steps=1, headline=(), trackers=trackers, run_config={}, every=1
+    ) as log:
+        log.log({"sft/loss": 2.0}, 1)
+    assert told[0]["project"] == "mine"
+    assert told[0]["name"] == "r-sft"
+    assert {"sft/loss": 2.0} in told
+    assert told[-1] == "finished"
