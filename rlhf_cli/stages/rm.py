@@ -9,6 +9,7 @@ from torch import Tensor
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema import RM, Config
 from rlhf_cli.core.batches import PreferenceBatch
+from rlhf_cli.core.estimates import pair_accuracy
 from rlhf_cli.core.preferences import preference_loss
 from rlhf_cli.data.collate import pad_right, preference_batches
 from rlhf_cli.data.encode import EncodedComparison
@@ -84,7 +85,7 @@ def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[st
     """One optimizer step; every prompt of the whole step weighs the same."""
     engine.model.train()
     num_prompts = sum(batch.num_prompts for batch in microbatches)
-    loss, hits, pairs = 0.0, 0, 0
+    loss, hits, pairs = 0.0, 0.0, 0
     for batch in microbatches:
         moved = batch.to(engine.device.torch)
         with engine.autocast():
@@ -121,10 +122,10 @@ def pair_loss(scores: Tensor, batch: PreferenceBatch, cfg: RM, num_prompts: int)
     )
 
 
-def strict_hits(scores: Tensor, batch: PreferenceBatch) -> tuple[int, int]:
+def strict_hits(scores: Tensor, batch: PreferenceBatch) -> tuple[float, int]:
     """Pairs that were not ties: how many are ordered right, and how many there are."""
     pairs = batch.pairs[batch.targets == 1.0]
-    return int((scores[pairs[:, 0]] > scores[pairs[:, 1]]).sum()), len(pairs)
+    return (pair_accuracy(scores, pairs) * len(pairs) if len(pairs) else 0.0), len(pairs)
 
 
 def anchor_texts(setting: Setting, train: list[EncodedComparison]) -> list[list[int]]:

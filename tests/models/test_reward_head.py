@@ -61,7 +61,7 @@ def test_the_same_shift_on_orthogonal_features_is_exact():
     free = torch.randn(50, 2, generator=generator)
     anchors = torch.cat([free, torch.ones(50, 1)], 1)
     differences = torch.cat([torch.randn(50, 2, generator=generator), torch.zeros(50, 1)], 1)
-    mean = float((anchors @ model.score.weight.T).mean())
+    mean = float((anchors @ model.score.weight.detach().T).mean())
     assert shift_scores(model, anchors, differences, ridge=1e-9) == pytest.approx(mean, abs=1e-5)
     expected = torch.tensor([[0.5, -1.0, 2.0 - mean]])
     assert torch.allclose(model.score.weight.detach(), expected, atol=1e-4)
