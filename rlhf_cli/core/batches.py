@@ -84,6 +84,29 @@ class Rollout:
     scores: Tensor
     finished: Tensor
 
+    @classmethod
+    def unjudged(
+        cls,
+        prompts: Tensor,
+        prompt_mask: Tensor,
+        responses: Tensor,
+        response_mask: Tensor,
+        finished: Tensor,
+    ) -> "Rollout":
+        """What was written, before anything is thought of it: log-probs, values, scores are 0."""
+        blank = torch.zeros(responses.shape, device=responses.device)
+        return cls(
+            prompts=prompts,
+            prompt_mask=prompt_mask,
+            responses=responses,
+            response_mask=response_mask,
+            logprobs=blank,
+            ref_logprobs=blank.clone(),
+            values=blank.clone(),
+            scores=torch.zeros(len(responses), device=responses.device),
+            finished=finished,
+        )
+
     def to(self, device) -> "Rollout":
         return _on(self, device)
 

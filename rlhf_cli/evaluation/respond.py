@@ -1,5 +1,6 @@
 """Let a model answer prompts, and measure each answer: score, KL to a reference, length, ending."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ from rlhf_cli.data.templates import Renderer
 from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import response_logprobs, sequence_scores
 from rlhf_cli.runtime.device import Device
+
+# (model, tokens (B, T), mask (B, T)) -> one value or vector a row
+Look = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,17 +79,37 @@ def by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
 
 
 @torch.no_grad()
+def over_sequences(
+    look: Look,
+    model: nn.Module,
+    sequences: list[list[int]],
+    *,
+    pad_id: int,
+    device: Device,
+    batch: int,
+) -> Tensor:
+    """look(model, tokens, mask) of every token sequence, in their order, fp32 on the CPU. (n, ...)"""
+    if not sequences:
+        return torch.empty(0)
+    groups, parts = by_length(sequences, batch), []
+    for index in groups:
+        tokens, mask = pad_right([sequences[i] for i in index], pad_id)
+        with device.autocast():
+            part = look(model, tokens.to(device.torch), mask.to(device.torch))
+        parts.append(part.float().cpu())
+    found = torch.cat(parts)
+    ordered = torch.empty_like(found)
+    ordered[[i for index in groups for i in index]] = found
+    return ordered
+
+
 def reward_scores(
     model: nn.Module, sequences: list[list[int]], *, pad_id: int, device: Device, batch: int
 ) -> Tensor:
     """Scores (n,) of whole token sequences, on the CPU."""
-    scores = torch.empty(len(sequences))
-    for index in by_length(sequences, batch):
-        tokens, mask = pad_right([sequences[i] for i in index], pad_id)
-        with device.autocast():
-            found = sequence_scores(model, tokens.to(device.torch), mask.to(device.torch))
-        scores[index] = found.float().cpu()
-    return scores
+    return over_sequences(
+        sequence_scores, model, sequences, pad_id=pad_id, device=device, batch=batch
+    )
 
 
 @torch.no_grad()
@@ -115,15 +139,5 @@ def kl_to_reference(
 def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:
     prompts, prompt_mask = pad_left([answer.prompt_ids for answer in answers], pad_id)
     responses, response_mask = pad_right([answer.ids for answer in answers], pad_id)
-    blank = torch.zeros(responses.shape)
-    return Rollout(
-        prompts=prompts,
-        prompt_mask=prompt_mask,
-        responses=responses,
-        response_mask=response_mask,
-        logprobs=blank,
-        ref_logprobs=blank,
-        values=blank,
-        scores=blank[:, 0],
-        finished=torch.tensor([answer.finished for answer in answers]),
-    )
+    finished = torch.tensor([answer.finished for answer in answers])
+    return Rollout.unjudged(prompts, prompt_mask, responses, response_mask, finished)

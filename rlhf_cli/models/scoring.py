@@ -54,9 +54,13 @@ def response_logprobs(model: nn.Module, batch, *, temperature: float) -> tuple[T
 
 def token_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     """The scalar head at every position, fp32. tokens, mask (B, T) -> (B, T)"""
+    return _head(model, _states(model, tokens, mask))
+
+
+def _states(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+    """What the scalar head reads at every position. tokens, mask (B, T) -> (B, T, D)"""
     body = getattr(model, model.base_model_prefix)
-    hidden = body(**_inputs(body, tokens, mask), use_cache=False).last_hidden_state
-    return _head(model, hidden)
+    return body(**_inputs(body, tokens, mask), use_cache=False).last_hidden_state
 
 
 def _head(model: nn.Module, hidden: Tensor) -> Tensor:
@@ -85,6 +89,5 @@ def response_values(model: nn.Module, batch) -> Tensor:
 
 def last_hidden(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     """The scalar head's input at the last real token, fp32. -> (B, D)"""
-    body = getattr(model, model.base_model_prefix)
-    hidden = body(**_inputs(body, tokens, mask), use_cache=False).last_hidden_state
+    hidden = _states(model, tokens, mask)
     return hidden[torch.arange(len(hidden), device=hidden.device), last_true_index(mask)].float()

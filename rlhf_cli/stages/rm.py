@@ -11,11 +11,10 @@ from rlhf_cli.config.schema import RM, Config
 from rlhf_cli.core.batches import PreferenceBatch
 from rlhf_cli.core.estimates import pair_accuracy
 from rlhf_cli.core.preferences import preference_loss
-from rlhf_cli.data.collate import pad_right, preference_batches
+from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.evaluation.comparisons import Judged, headline, report
-from rlhf_cli.evaluation.respond import by_length, reward_scores
-from rlhf_cli.models.loading import export
+from rlhf_cli.evaluation.respond import over_sequences, reward_scores
 from rlhf_cli.models.reward import check_head, init_head, shift_scores
 from rlhf_cli.models.scoring import last_hidden, sequence_scores
 from rlhf_cli.report.preview import Preview
@@ -59,10 +58,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             "a held-out comparison, scored", scored_sample(setting, model, data.held_out)
         )
     write_text(out / "report.json", json.dumps(found, indent=2))
-    renderer = setting.renderer
-    export(
-        model, renderer.tokenizer, out / "model", end_ids=renderer.end_ids, pad_id=renderer.pad_id
-    )
+    setting.export(model, out / "model")
     return headline(found) | {"rm/shift": shift}
 
 
@@ -157,17 +153,16 @@ def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
     return [ids for one in comparisons for ids in one.sequences()]
 
 
-def hidden(setting: Setting, model, sequences: list[list[int]]) -> Tensor:
-    """Last hidden state of every sequence, (n, D) on the CPU."""
-    states = torch.empty(len(sequences), model.score.in_features)
-    for index in by_length(sequences, FORWARD):
-        tokens, mask = pad_right([sequences[i] for i in index], setting.renderer.pad_id)
-        with setting.device.autocast():
-            found = last_hidden(
-                model, tokens.to(setting.device.torch), mask.to(setting.device.torch)
-            )
-        states[index] = found.cpu()
-    return states
+def hidden(setting: Setting, model, rows: list[list[int]]) -> Tensor:
+    """Last hidden state of every row of token ids, (n, D) on the CPU."""
+    return over_sequences(
+        last_hidden,
+        model,
+        rows,
+        pad_id=setting.renderer.pad_id,
+        device=setting.device,
+        batch=FORWARD,
+    )
 
 
 def judge(setting: Setting, model, held_out: list[EncodedComparison]) -> dict:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.compose import freeze
@@ -17,6 +17,7 @@ from rlhf_cli.data.load import load
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.models.loading import (
+    export,
     fit_tokens,
     load_causal_lm,
     load_scalar_model,
@@ -88,6 +89,11 @@ class Setting:
         )
         model.config.pad_token_id = self.renderer.pad_id
         return model
+
+    def export(self, model: PreTrainedModel, folder: Path) -> None:
+        """Write a model with the tokenizer, template and end tokens it was made with."""
+        renderer = self.renderer
+        export(model, renderer.tokenizer, folder, end_ids=renderer.end_ids, pad_id=renderer.pad_id)
 
     def _dtype(self, frozen: bool) -> torch.dtype:
         return self.device.dtype if frozen else torch.float32

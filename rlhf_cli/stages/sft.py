@@ -11,7 +11,6 @@ from rlhf_cli.config.schema import Config, SelectBy
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration
-from rlhf_cli.models.loading import export
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.judging import RewardModel
@@ -43,10 +42,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         with before_and_after(setting, model, prompts[: cfg.samples], recorder):
             best = fit(setting, engine, epochs, data.held_out, recorder)
             model.load_state_dict(best.weights)
-    renderer = setting.renderer
-    export(
-        model, renderer.tokenizer, out / "model", end_ids=renderer.end_ids, pad_id=renderer.pad_id
-    )
+    setting.export(model, out / "model")
     return best.metrics
 
 
@@ -113,7 +109,7 @@ def learn(engine: Engine, microbatches: Step, factor: float) -> dict[str, float]
 
 @torch.no_grad()
 def held_out_loss(setting: Setting, engine: Engine, held_out: list) -> dict[str, float]:
-    """Mean negative log-likelihood per response token of the held-out demonstrations."""
+    """Mean negative log-likelihood per supervised token of the held-out demonstrations."""
     if not held_out:
         return {}
     engine.model.eval()

@@ -10,7 +10,6 @@ from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.models.loading import export
 from rlhf_cli.models.reward import init_head
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.stages.judging import RewardModel
@@ -43,13 +42,7 @@ def folders(setting, tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         model = setting.scalar_model("tiny")
         init_head(model, seed=3)
-        export(
-            model,
-            setting.renderer.tokenizer,
-            folder,
-            end_ids=setting.renderer.end_ids,
-            pad_id=setting.renderer.pad_id,
-        )
+        setting.export(model, folder)
         found[name] = folder
     (found["other"] / "chat_template.jinja").write_text(OTHER_TEMPLATE)
     return found

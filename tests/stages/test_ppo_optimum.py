@@ -67,7 +67,7 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
     tokens = torch.tensor([[0, arm] for arm in range(4)])
     mask = torch.tensor([[False, True]] * 4)
 
-    def pretrain(num_episodes):
+    def pretrain():
         logits = sequence_logits(cast.policy.model, tokens, torch.ones_like(mask))
         logprobs = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
         loss = coef * lm_loss(logprobs, mask[:, 1:], num_tokens=4)

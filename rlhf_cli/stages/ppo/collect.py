@@ -35,17 +35,8 @@ def generate(
             generator=generator,
         )
     players.policy.model.train()
-    blank = torch.zeros(samples.mask.shape, device=samples.mask.device)
-    return Rollout(
-        prompts=batch.tokens,
-        prompt_mask=batch.mask,
-        responses=samples.responses,
-        response_mask=samples.mask,
-        logprobs=blank,
-        ref_logprobs=blank.clone(),
-        values=blank.clone(),
-        scores=blank[:, 0].clone(),
-        finished=samples.finished,
+    return Rollout.unjudged(
+        batch.tokens, batch.mask, samples.responses, samples.mask, samples.finished
     )
 
 

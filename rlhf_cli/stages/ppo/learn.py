@@ -15,7 +15,7 @@ from rlhf_cli.stages.ppo.guards import check_first_ratio, over, require_finite
 from rlhf_cli.stages.ppo.players import Players
 
 # Adds the gradient of the pretraining loss to the policy and returns that loss (PPO-ptx).
-Pretrain = Callable[[int], float]
+Pretrain = Callable[[], float]
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ def minibatch(
         totals = {name: totals.get(name, 0) + term for name, term in terms.items()}
     metrics = {name: float(value) for name, value in totals.items()}
     if pretrain is not None:
-        metrics["loss/ptx"] = pretrain(len(index))
+        metrics["loss/ptx"] = pretrain()
     total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
     require_finite(torch.tensor(total), "loss", rollout.select(index))
     return metrics

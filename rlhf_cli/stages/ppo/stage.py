@@ -14,7 +14,7 @@ from rlhf_cli.config.schema import PPO, Batch, Batching, Config, LossOn, ValueIn
 from rlhf_cli.core.batches import PromptBatch, SFTBatch
 from rlhf_cli.data.collate import prompt_batches, sft_batches
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.models.loading import export, freeze
+from rlhf_cli.models.loading import freeze
 from rlhf_cli.models.reward import check_head, init_head
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
@@ -45,13 +45,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             if trained.average is not None:
                 players.policy.model.load_state_dict(trained.average)
     for engine, name in ((players.policy, "model"), (players.value, "value_model")):
-        export(
-            engine.model,
-            setting.renderer.tokenizer,
-            out / name,
-            end_ids=setting.renderer.end_ids,
-            pad_id=setting.renderer.pad_id,
-        )
+        setting.export(engine.model, out / name)
     return trained.last
 
 
@@ -99,7 +93,9 @@ def learn_or_save(
             cfg.ppo,
             recorder,
             seed=cfg.seed,
-            pretrain=pretraining(setting, players.policy) if cfg.ppo.ptx.coef > 0 else None,
+            pretrain=pretraining(setting, players.policy, recorder)
+            if cfg.ppo.ptx.coef > 0
+            else None,
         )
     except NotFinite as error:
         place = save_offending(error, setting, out)
@@ -138,13 +134,15 @@ def batches(setting: Setting, prompts: list[EncodedPrompt]) -> Iterator[PromptBa
     )
 
 
-def pretraining(setting: Setting, policy: Engine) -> Pretrain:
+def pretraining(setting: Setting, policy: Engine, recorder: Recorder) -> Pretrain:
     """PPO-ptx: for a minibatch of n episodes, ratio * n pretraining texts; the gradient of coef times
     their mean loss per token goes into the same buffer (IG C.4)."""
     cfg = setting.cfg
-    stream = texts_by_step(setting, setting.encoded("pretraining").train)
+    data = setting.encoded("pretraining")
+    data.tell(recorder)
+    stream = texts_by_step(setting, data.train)
 
-    def pretrain(num_episodes: int) -> float:
+    def pretrain() -> float:
         loss = token_loss(policy, next(stream), scale=cfg.ppo.ptx.coef)
         return cfg.ppo.ptx.coef * loss
 
