@@ -1,4 +1,4 @@
-"""The child process of one stage: `python -m rlhf_cli.worker JOB.json`.
+"""The child process of one stage: `python -m rlhf_cli.worker JOB.json`, one of many or alone.
 
 The parent has composed the configuration; here it is thawed, the stage's module imported and run.
 The result, or the reason of a failure, is left in the work folder for the parent to read.
@@ -14,9 +14,11 @@ from pathlib import Path
 
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.runtime.launch import die_with_parent, interrupt_once
+from rlhf_cli.runtime import watchdog
+from rlhf_cli.runtime.launch import Stopped, die_with_parent, interrupt_once
+from rlhf_cli.runtime.verdict import BROKEN, INTERRUPTED, failure_file, traceback_file
 
-RESULT, FAILURE, TRACEBACK = "result.json", "failure.json", "traceback.txt"
+RESULT = "result.json"
 
 
 def main(job_path: str) -> int:
@@ -24,17 +26,37 @@ def main(job_path: str) -> int:
     interrupt_once()
     path = Path(job_path)
     job = json.loads(path.read_text())
-    die_with_parent(job["parent"])
+    die_with_parent()
     try:
         _quiet_libraries()
         _work(job, path.parent)
         return 0
+    except Stopped as stopped:
+        _leave_reason(UserError(str(stopped)), path.parent, saved=True)
+        return INTERRUPTED
     except KeyboardInterrupt:
         _leave_reason(UserError("it was interrupted"), path.parent)
-        return 130
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells it in one line
         _leave_reason(error, path.parent)
         return 1
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _several() -> bool:
+    return "RANK" in os.environ
+
+
+def _leave(code: int) -> None:
+    """A process that fails among others leaves at once: tearing down a broken group hangs or aborts."""
+    if code and _several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _work(job: dict, folder: Path) -> None:
@@ -45,8 +67,14 @@ def _work(job: dict, folder: Path) -> None:
 
         show_previews(cfg, job["modules"], inputs)
         return
+    watchdog.watch(folder, _rank(), cfg.runtime.timeout, several=_several())
     metrics = import_module(job["module"]).run(cfg, inputs, folder)
-    (folder / RESULT).write_text(json.dumps({k: float(v) for k, v in metrics.items()}))
+    if _rank() == 0:
+        (folder / RESULT).write_text(json.dumps({k: float(v) for k, v in metrics.items()}))
+    if "rlhf_cli.runtime.world" in sys.modules:  # a stage without torch has no group
+        from rlhf_cli.runtime.world import close_world
+
+        close_world()
 
 
 def _quiet_libraries() -> None:
@@ -60,15 +88,18 @@ def _quiet_libraries() -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
 
-def _leave_reason(error: Exception, folder: Path) -> None:
+def _leave_reason(error: Exception, folder: Path, *, saved: bool = False) -> None:
+    """broken: it looks like the end of another process, seen from here."""
     text = " ".join(str(error).split())
     expected = isinstance(error, UserError)
     reason = text if expected and text else f"{type(error).__name__}: {text}".removesuffix(": ")
-    (folder / FAILURE).write_text(json.dumps({"reason": reason, "expected": expected}))
-    (folder / TRACEBACK).write_text("".join(traceback.format_exception(error)))
+    broken = not expected and bool(BROKEN.search(reason))
+    left = {"reason": reason, "expected": expected, "broken": broken, "saved": saved}
+    failure_file(folder, _rank()).write_text(json.dumps(left))
+    traceback_file(folder, _rank()).write_text("".join(traceback.format_exception(error)))
     if os.environ.get("RLHF_TRACEBACK") == "1":
         traceback.print_exception(error)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    _leave(main(sys.argv[1]))

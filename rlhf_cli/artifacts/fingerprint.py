@@ -36,13 +36,22 @@ class Fingerprint:
 
     def changes(self, manifest: StageManifest, folder: Path) -> list[str]:
         """Why the finished stage in `folder` is not this one, most telling reason first."""
-        found = []
-        if manifest.config_hash != self.config_hash():
-            found += _config_changes(_stored_config(folder, self.config), self.config)
-        found += [f"{_role(r)} changed" for r in _differing(manifest.parents, self.parents)]
-        found += [f"data.{role} changed" for role in _differing(manifest.data, self.data)]
-        if manifest.version != self.version:
-            found.append(f"rlhf changed {manifest.version} -> {self.version}")
+        if manifest.config_hash == self.config_hash():
+            return self._other_changes(manifest)
+        stored = _stored_config(folder, self.config)
+        return _config_changes(stored, self.config) + self._other_changes(manifest)
+
+    def since(self, earlier: "Fingerprint") -> list[str]:
+        """Why an interrupted attempt made of `earlier` is not this one."""
+        if earlier.config_hash() == self.config_hash():
+            return self._other_changes(earlier)
+        return _config_changes(earlier.config, self.config) + self._other_changes(earlier)
+
+    def _other_changes(self, old: "StageManifest | Fingerprint") -> list[str]:
+        found = [f"{_role(r)} changed" for r in _differing(old.parents, self.parents)]
+        found += [f"data.{role} changed" for role in _differing(old.data, self.data)]
+        if old.version != self.version:
+            found.append(f"rlhf changed {old.version} -> {self.version}")
         return found
 
 

@@ -10,16 +10,19 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli.artifacts.manifest import Refusal
+from rlhf_cli.artifacts.store import FREE, writing
 
 
 @contextmanager
 def locked(run: Path, command: str) -> Iterator[None]:
     """Hold the run folder, or refuse and say who holds it."""
-    run.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    with writing(run, "make it writable, or choose another runs_dir=..."):
+        run.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _acquire(handle, run)
-        _sign(handle, command)
+        with writing(run, FREE):
+            _acquire(handle, run)
+            _sign(handle, command)
         yield
     finally:
         os.close(handle)

@@ -6,6 +6,7 @@ instances are elements of lists, which YAML cannot complete.
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from rlhf_cli.config.errors import UserError
 
@@ -73,6 +74,18 @@ class Tracker(Enum):
     trackio = "trackio"
 
 
+class Gather(Enum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+class Resume(Enum):
+    auto = "auto"
+    whole = "whole"
+    never = "never"
+
+
 class ConfigError(UserError):
     """A value that breaks a law; the message starts with the full key."""
 
@@ -102,11 +115,28 @@ class Model:
     lr: LearningRates
 
 
+# What DeepSpeed's dictionary would say a second time, and where it comes from.
+TAKEN_FROM = {
+    "train_batch_size": "<stage>.batch",
+    "train_micro_batch_size_per_gpu": "<stage>.batch.microbatch",
+    "gradient_accumulation_steps": "<stage>.batch",
+    "gradient_clipping": "<stage>.optim.grad_clip",
+    "optimizer": "<stage>.optim",
+    "scheduler": "<stage>.schedule",
+    "bf16": "runtime.dtype",
+    "fp16": "runtime.dtype",
+}
+
+
 @dataclass(slots=True, kw_only=True)
 class Runtime:
     device: str
     dtype: str
     num_threads: int | None
+    num_processes: int | None
+    gather: Gather
+    timeout: float
+    deepspeed: dict[str, Any] | None
 
     def __post_init__(self):
         known = ("auto", "float32", "bfloat16")
@@ -115,6 +145,34 @@ class Runtime:
             self.num_threads is None or self.num_threads > 0,
             "runtime.num_threads must be positive or null",
         )
+        require(
+            self.num_processes is None or self.num_processes > 0,
+            f"runtime.num_processes={self.num_processes} must be positive or null",
+        )
+        require(self.timeout > 0, f"runtime.timeout={self.timeout} must be positive (seconds)")
+        for key, source in TAKEN_FROM.items():
+            require(
+                key not in (self.deepspeed or {}),
+                f"runtime.deepspeed.{key} is taken from {source}: leave it out",
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class Save:
+    every_steps: int | None
+    every_minutes: float | None
+    keep: int
+
+    def __post_init__(self):
+        require(
+            self.every_steps is None or self.every_steps > 0,
+            f"save.every_steps={self.every_steps} must be positive or null",
+        )
+        require(
+            self.every_minutes is None or self.every_minutes > 0,
+            f"save.every_minutes={self.every_minutes} must be positive or null",
+        )
+        require(self.keep > 0, f"save.keep={self.keep} must be at least 1")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -469,6 +527,7 @@ class Config:
     stage: list[Stage]
     seed: int
     dry_run: bool
+    resume: Resume
     parents: Parents
     model: Model
     data: Data
@@ -478,6 +537,7 @@ class Config:
     ppo: PPO
     evaluation: Evaluation
     samples: int
+    save: Save
     tracking: Tracking
     world: World
 

@@ -33,7 +33,7 @@ class ValueLoss:
     clip_frac: Tensor
 
 
-def lm_loss(logprobs: Tensor, mask: Tensor, *, num_tokens: int | Tensor) -> Tensor:
+def lm_loss(logprobs: Tensor, mask: Tensor, *, num_tokens: float | Tensor) -> Tensor:
     """Negative log-likelihood of the masked-in tokens, each weighing 1/num_tokens. (B, T) -> ()"""
     return -masked_sum(logprobs, mask) / num_tokens
 
@@ -45,7 +45,7 @@ def policy_loss(
     mask: Tensor,
     *,
     clip_eps: float,
-    num_tokens: int | Tensor,
+    num_tokens: float | Tensor,
 ) -> PolicyLoss:
     """Clipped surrogate: no gradient where the ratio left [1 - eps, 1 + eps] on the side that
     the advantage rewards, the plain policy gradient elsewhere (Schulman 1707.06347, N+ ppo.py:750).
@@ -71,7 +71,7 @@ def value_loss(
     mask: Tensor,
     *,
     clip_eps: float | None,
-    num_tokens: int | Tensor,
+    num_tokens: float | Tensor,
 ) -> ValueLoss:
     """Half the squared error to the returns, or to the value held within clip_eps of the old one,
     whichever is worse (ZG, N+ ppo.py:739); clip_eps None: plain. all (B, R) -> scalars

@@ -69,7 +69,7 @@ def preference_loss(
     targets: Tensor,
     weights: Tensor,
     *,
-    num_prompts: int | Tensor,
+    num_prompts: float | Tensor,
     ties: str,
     tie_param: float,
     margin: float,

@@ -1,10 +1,12 @@
 """Encoded examples -> batches of tensors: order, grouping by length, packing, padding.
 
 A global batch is one optimizer step: a list of microbatches. The order is a function of the seed
-and the epoch alone.
+and the epoch alone; of each global batch a process takes its share, and all processes have as many
+microbatches, the last of which may be blank.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from math import comb
 from random import Random
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.batches import PreferenceBatch, PromptBatch, SFTBatch
+from rlhf_cli.core.sharing import WHOLE, Share
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 
 WINDOW = 32  # global batches whose rows are sorted by length together
@@ -72,6 +75,7 @@ def sft_batches(
     epoch: int,
     max_tokens: int,
     pad_id: int,
+    share: Share = WHOLE,
 ) -> list[list[SFTBatch]]:
     """An epoch as global batches of batch.size demonstrations.
 
@@ -85,18 +89,25 @@ def sft_batches(
         chunks = grouped(lengths, batch.size, seed=seed, epoch=epoch)
     capacity = max_tokens if batching is Batching.packed else 0
     return [
-        _sft_step([examples[i] for i in chunk], batch.microbatch, capacity, loss_on, pad_id)
+        _sft_step([examples[i] for i in chunk], batch.microbatch, capacity, loss_on, pad_id, share)
         for chunk in chunks
     ]
 
 
-def _sft_step(examples, microbatch: int, capacity: int, loss_on: LossOn, pad_id: int):
+def _sft_step(
+    examples, microbatch: int, capacity: int, loss_on: LossOn, pad_id: int, share: Share
+) -> list[SFTBatch]:
     rows = pack([len(e.ids) for e in examples], capacity) if capacity else _one_a_row(examples)
     texts = [[examples[i] for i in row] for row in rows]
-    return [
-        _sft_batch(texts[i : i + microbatch], loss_on, pad_id, packed=capacity > 0)
-        for i in range(0, len(texts), microbatch)
-    ]
+    parts = [_pieces(Share(rank, share.size).of(texts), microbatch) for rank in range(share.size)]
+    packed = capacity > 0
+    mine = [_sft_batch(part, loss_on, pad_id, packed=packed) for part in parts[share.rank]]
+    missing = max(map(len, parts)) - len(mine)
+    return mine + [_sft_batch(texts[:1], None, pad_id, packed=packed)] * missing
+
+
+def _pieces(items, size: int) -> list:
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def _one_a_row(examples) -> list[list[int]]:
@@ -121,7 +132,8 @@ def pack(lengths: list[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def _sft_batch(rows: list[list], loss_on: LossOn, pad_id: int, *, packed: bool) -> SFTBatch:
+def _sft_batch(rows: list[list], loss_on: LossOn | None, pad_id: int, *, packed: bool) -> SFTBatch:
+    """One microbatch; without loss_on it is blank: nothing in it is learned."""
     tokens, mask = pad_right([[t for e in row for t in e.ids] for row in rows], pad_id)
     loss_mask = torch.zeros_like(mask)
     positions = torch.zeros_like(tokens)
@@ -129,7 +141,7 @@ def _sft_batch(rows: list[list], loss_on: LossOn, pad_id: int, *, packed: bool) 
         start = 0
         for example in row:
             stop = start + len(example.ids)
-            learned = [True] * len(example.ids) if loss_on is LossOn.all else example.loss_mask
+            learned = _learned(example, loss_on)
             # the first token of a text has nothing before it to be predicted from
             loss_mask[r, start:stop] = torch.tensor([False, *learned[1:]])
             positions[r, start:stop] = torch.arange(len(example.ids))
@@ -140,8 +152,21 @@ def _sft_batch(rows: list[list], loss_on: LossOn, pad_id: int, *, packed: bool) 
     )
 
 
+def _learned(example: EncodedDemonstration, loss_on: LossOn | None) -> list[bool]:
+    """Which tokens are supervised."""
+    if loss_on is LossOn.response:
+        return example.loss_mask
+    return [loss_on is LossOn.all] * len(example.ids)
+
+
 def preference_batches(
-    examples: list[EncodedComparison], *, batch: Batch, seed: int, epoch: int, pad_id: int
+    examples: list[EncodedComparison],
+    *,
+    batch: Batch,
+    seed: int,
+    epoch: int,
+    pad_id: int,
+    share: Share = WHOLE,
 ) -> list[list[PreferenceBatch]]:
     """An epoch as global batches of batch.size prompts, all pairs of a prompt in one microbatch.
 
@@ -149,9 +174,33 @@ def preference_batches(
     """
     lengths = [len(e.prompt_ids) + max(map(len, e.response_ids)) for e in examples]
     return [
-        [preference_batch(part, pad_id) for part in _by_completions(chunk, examples, batch)]
+        _preference_step(chunk, examples, batch, pad_id, share)
         for chunk in grouped(lengths, batch.size, seed=seed, epoch=epoch)
     ]
+
+
+def _preference_step(
+    chunk: list[int], examples, batch: Batch, pad_id: int, share: Share
+) -> list[PreferenceBatch]:
+    parts = [
+        list(_by_completions(Share(rank, share.size).of(chunk), examples, batch))
+        for rank in range(share.size)
+    ]
+    mine = [preference_batch(part, pad_id) for part in parts[share.rank]]
+    missing = max(map(len, parts)) - len(mine)
+    return mine + [blank_preference_batch(examples[chunk[0]], pad_id)] * missing
+
+
+def blank_preference_batch(example: EncodedComparison, pad_id: int) -> PreferenceBatch:
+    """Rows to compute on, without a pair or a prompt to learn from."""
+    batch = preference_batch([example], pad_id)
+    return replace(
+        batch,
+        pairs=batch.pairs[:0],
+        targets=batch.targets[:0],
+        weights=batch.weights[:0],
+        num_prompts=0,
+    )
 
 
 def _by_completions(chunk: list[int], examples, batch: Batch) -> Iterator[list]:
@@ -163,7 +212,8 @@ def _by_completions(chunk: list[int], examples, batch: Batch) -> Iterator[list]:
             part, num = [], 0
         part.append(examples[i])
         num += more
-    yield part
+    if part:
+        yield part
 
 
 def preference_batch(examples: list[EncodedComparison], pad_id: int) -> PreferenceBatch:

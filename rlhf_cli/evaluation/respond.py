@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.masking import zero_pads
+from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.data.templates import Renderer
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import Samples, sample
 from rlhf_cli.models.scoring import response_logprobs, sequence_scores
-from rlhf_cli.runtime.device import Device
+from rlhf_cli.runtime.engine import Network
+from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.world import World
 
 # (model, tokens (B, T), mask (B, T)) -> one value or vector a row
 Look = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -39,37 +42,63 @@ class Asking:
 
 
 def respond(
-    model: nn.Module, prompts: list[list[int]], renderer: Renderer, device: Device, asking: Asking
+    network: Network, prompts: list[list[int]], renderer: Renderer, asking: Asking, world: World
 ) -> list[Answer]:
-    """One answer a prompt, in the prompts' order; prompts of like length share a batch."""
-    was_training = model.training
-    model.eval()
-    generator = device.generator(asking.seed)
-    answers: dict[int, Answer] = {}
-    for index in by_length(prompts, asking.batch):
-        batch = [prompts[i] for i in index]
-        tokens, mask = pad_left(batch, renderer.pad_id)
-        with device.autocast():
-            samples = sample(
-                model,
-                tokens.to(device.torch),
-                mask.to(device.torch),
-                max_new_tokens=asking.max_new_tokens,
-                end_ids=renderer.end_ids,
-                pad_id=renderer.pad_id,
-                temperature=asking.temperature,
-                generator=generator,
+    """One answer a prompt, in the prompts' order; prompts of like length share a batch.
+
+    The processes divide the batches among themselves and all know every answer afterwards.
+    """
+    if not prompts:
+        return []
+    was_training = network.model.training
+    network.model.eval()
+    drawn = uniforms(len(prompts), asking.max_new_tokens, asking.seed, "answers")
+    responses = torch.zeros(drawn.shape, dtype=torch.long)
+    lengths, finished = torch.zeros(len(prompts), dtype=torch.long), torch.zeros(len(prompts))
+    with network.generating() as model:
+        for index, counts in world.share.even(by_length(prompts, asking.batch)):
+            alive("answering prompts")
+            samples = _answers(
+                network, model, [prompts[i] for i in index], drawn[index], renderer, asking
             )
-        for row, i in enumerate(index):
-            ids = samples.responses[row][samples.mask[row]].tolist()
-            answers[i] = Answer(
-                prompt_ids=prompts[i],
-                ids=ids,
-                text=renderer.decode_response(ids),
-                finished=bool(samples.finished[row]),
-            )
-    model.train(was_training)
-    return [answers[i] for i in range(len(prompts))]
+            if counts:
+                responses[index, : samples.responses.shape[1]] = samples.responses.cpu()
+                lengths[index] = samples.mask.sum(1).cpu()
+                finished[index] = samples.finished.float().cpu()
+    network.model.train(was_training)
+    responses, lengths = world.sum(responses), world.sum(lengths).tolist()
+    ended = world.sum(finished).tolist()
+    return [
+        _answer(prompt, responses[i, : lengths[i]].tolist(), bool(ended[i]), renderer)
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def _answers(
+    network: Network,
+    model: nn.Module,
+    prompts: list[list[int]],
+    drawn: Tensor,
+    renderer: Renderer,
+    asking: Asking,
+) -> Samples:
+    place = network.device.torch
+    tokens, mask = pad_left(prompts, renderer.pad_id)
+    return sample(
+        model,
+        tokens.to(place),
+        mask.to(place),
+        drawn,
+        end_ids=renderer.end_ids,
+        pad_id=renderer.pad_id,
+        temperature=asking.temperature,
+        going_on=network.going_on,
+    )
+
+
+def _answer(prompt: list[int], ids: list[int], finished: bool, renderer: Renderer) -> Answer:
+    text = renderer.decode_response(ids)
+    return Answer(prompt_ids=prompt, ids=ids, text=text, finished=finished)
 
 
 def by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
@@ -81,59 +110,63 @@ def by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
 @torch.no_grad()
 def over_sequences(
     look: Look,
-    model: nn.Module,
+    network: Network,
     sequences: list[list[int]],
     *,
     pad_id: int,
-    device: Device,
     batch: int,
+    world: World,
 ) -> Tensor:
     """look(model, tokens, mask) of every token sequence, in their order, fp32 on the CPU. (n, ...)"""
     if not sequences:
         return torch.empty(0)
-    groups, parts = by_length(sequences, batch), []
-    for index in groups:
+    found: Tensor | None = None
+    for index, counts in world.share.even(by_length(sequences, batch)):
+        alive("reading sequences")
         tokens, mask = pad_right([sequences[i] for i in index], pad_id)
-        with device.autocast():
-            part = look(model, tokens.to(device.torch), mask.to(device.torch))
-        parts.append(part.float().cpu())
-    found = torch.cat(parts)
-    ordered = torch.empty_like(found)
-    ordered[[i for index in groups for i in index]] = found
-    return ordered
+        place = network.device.torch
+        part = network(look, tokens.to(place), mask.to(place)).float().cpu()
+        if found is None:
+            found = torch.zeros(len(sequences), *part.shape[1:])
+        if counts:
+            found[index] = part
+    assert found is not None
+    return world.sum(found)
 
 
 def reward_scores(
-    model: nn.Module, sequences: list[list[int]], *, pad_id: int, device: Device, batch: int
+    network: Network, sequences: list[list[int]], *, pad_id: int, batch: int, world: World
 ) -> Tensor:
     """Scores (n,) of whole token sequences, on the CPU."""
     return over_sequences(
-        sequence_scores, model, sequences, pad_id=pad_id, device=device, batch=batch
+        sequence_scores, network, sequences, pad_id=pad_id, batch=batch, world=world
     )
 
 
 @torch.no_grad()
 def kl_to_reference(
-    policy: nn.Module,
-    reference: nn.Module,
+    policy: Network,
+    reference: Network,
     answers: list[Answer],
     *,
     pad_id: int,
-    device: Device,
     batch: int,
+    world: World,
 ) -> Tensor:
     """log policy(y|x) - log reference(y|x) of each answer y drawn from the policy, (n,).
 
     Its mean is the sampled KL(policy || reference) in nats per response (the k1 estimator).
     """
-    gaps = torch.empty(len(answers))
-    for index in by_length([answer.prompt_ids for answer in answers], batch):
-        part = _as_rollout([answers[i] for i in index], pad_id).to(device.torch)
-        with device.autocast():
-            ours, _ = response_logprobs(policy, part, temperature=1.0)
-            theirs, _ = response_logprobs(reference, part, temperature=1.0)
-        gaps[index] = zero_pads(ours - theirs, part.response_mask).sum(1).cpu()
-    return gaps
+    gaps = torch.zeros(len(answers))
+    groups = by_length([answer.prompt_ids for answer in answers], batch)
+    for index, counts in world.share.even(groups):
+        alive("comparing with the reference")
+        part = _as_rollout([answers[i] for i in index], pad_id).to(policy.device.torch)
+        ours, _ = policy(response_logprobs, part, temperature=1.0)
+        theirs, _ = reference(response_logprobs, part, temperature=1.0)
+        if counts:
+            gaps[index] = zero_pads(ours - theirs, part.response_mask).sum(1).float().cpu()
+    return world.sum(gaps)
 
 
 def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:

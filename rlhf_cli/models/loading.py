@@ -1,7 +1,8 @@
-"""Networks from folders and hubs, and back. safetensors only; no training, no sampling here."""
+"""Networks from folders and hubs (exporting.py has the way back). safetensors only."""
 
 import inspect
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from transformers import (
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Model
+from rlhf_cli.models.reward import ScalarHead
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 DROPOUTS = (
@@ -75,9 +77,12 @@ def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, dtype=
 
 def load_scalar_model(model: Model, path: str, *, dropout=0.0, dtype=torch.float32):
     """A model with one scalar per position: a trained reward or value model, or a new head on a body."""
-    return _load(
+    network = _load(
         AutoModelForSequenceClassification, model, path, dropout=dropout, dtype=dtype, num_labels=1
     )
+    if isinstance(getattr(network, "score", None), nn.Linear):
+        network.score = ScalarHead(network.score)
+    return network
 
 
 def _load(auto, model: Model, path: str | None, *, dropout: float, dtype, **settings):
@@ -132,7 +137,7 @@ def _set_dropout(config: PretrainedConfig, rate: float) -> None:
 
 def fit_tokens(model: PreTrainedModel, num_tokens: int) -> None:
     """Grow the embedding to `num_tokens` rows where the tokenizer has gained a token; never shrink."""
-    if num_tokens > model.get_input_embeddings().weight.shape[0]:
+    if num_tokens > model.get_input_embeddings().num_embeddings:  # a shard's shape says nothing
         model.resize_token_embeddings(num_tokens, mean_resizing=True)
 
 
@@ -142,30 +147,10 @@ def freeze(model: nn.Module) -> nn.Module:
 
 
 @cache
-def _parameters(cls: type) -> frozenset[str]:
-    return frozenset(inspect.signature(cls.forward).parameters)
+def _parameters(forward: Callable) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def accepts(model: nn.Module, name: str) -> bool:
     """Whether the model's forward names this argument (OPT, for one, has no position_ids)."""
-    return name in _parameters(type(model))
-
-
-def export(model: PreTrainedModel, tokenizer, folder: Path, *, end_ids: list[int], pad_id: int):
-    """Write what plain transformers loads: weights, config, tokenizer, template, generation config.
-
-    The pad id goes into the config: sequence classifiers find the last real token by it.
-    """
-    model.config.pad_token_id = pad_id
-    model.config.use_cache = True
-    if model.can_generate():
-        _set_generation(model, end_ids, pad_id)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _set_generation(model: PreTrainedModel, end_ids: list[int], pad_id: int) -> None:
-    generation = model.generation_config
-    generation.eos_token_id = end_ids if len(end_ids) > 1 else end_ids[0]
-    generation.pad_token_id = pad_id
-    generation.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+    return name in _parameters(getattr(model.forward, "__func__", model.forward))

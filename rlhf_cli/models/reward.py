@@ -4,17 +4,33 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from rlhf_cli.config.errors import UserError
 
+HEAD = "score.weight"
 
-def init_head(model: nn.Module, *, seed: int) -> None:
-    """Draw the head from N(0, 1/(d+1)), so that a new reward model's scores have unit scale (ST)."""
-    weight = model.score.weight
+
+def fresh_head(shape: torch.Size, *, seed: int) -> Tensor:
+    """A head (1, D) drawn from N(0, 1/(d+1)): a new reward model's scores have unit scale (ST)."""
     generator = torch.Generator().manual_seed(seed)
-    fresh = torch.randn(weight.shape, generator=generator) / math.sqrt(weight.shape[1] + 1)
-    with torch.no_grad():
-        weight.copy_(fresh)
+    return torch.randn(shape, generator=generator) / math.sqrt(shape[1] + 1)
+
+
+class ScalarHead(nn.Linear):
+    """A model's own head, computing in float32 whatever dtype its weights are kept in.
+
+    hidden (..., D) -> (..., 1). It is called as a module, so that sharded weights are gathered for it.
+    """
+
+    def __init__(self, head: nn.Linear):
+        super().__init__(head.in_features, head.out_features, bias=False, device="meta")
+        self.weight, self.bias = head.weight, head.bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return linear(hidden.float(), self.weight.float(), bias)
 
 
 def check_head(model: nn.Module) -> None:
@@ -27,10 +43,10 @@ def check_head(model: nn.Module) -> None:
         )
 
 
-def shift_scores(
-    model: nn.Module, anchors: Tensor, differences: Tensor, *, ridge: float = 1e-4
-) -> float:
-    """Move the head so that `anchors` score mean 0 while comparisons keep their margins.
+def shifted(
+    weight: Tensor, anchors: Tensor, differences: Tensor, *, ridge: float = 1e-4
+) -> tuple[Tensor, float]:
+    """The head at which `anchors` score mean 0 while comparisons keep their margins.
 
     Transformers' scalar heads have no bias, so a constant cannot be subtracted from what plain
     AutoModelForSequenceClassification computes. The head w becomes w + e with the smallest change
@@ -38,19 +54,16 @@ def shift_scores(
     minus the mean score; the solution is a multiple of A^-1 mean(anchors). Hidden states of last
     tokens share a large common part, which is what e uses.
 
-    anchors (n, D): last hidden states of the demonstrations. differences (m, D): of the pairs, winner
-    minus loser. Returns the mean score that was removed.
+    weight (1, D). anchors (n, D): last hidden states of the demonstrations. differences (m, D): of
+    the pairs, winner minus loser. Returns the new head (1, D) and the mean score that was removed.
     """
-    weight = model.score.weight
     anchors, differences = anchors.double(), differences.double()
     centre = anchors.mean(0)
-    shift = weight.detach().cpu().double()[0] @ centre
+    shift = weight.double()[0] @ centre
     second = differences.T @ differences / max(len(differences), 1)
     second += (
         ridge * (second.trace() / len(second) + 1e-12) * torch.eye(len(second), dtype=torch.float64)
     )
     direction = torch.linalg.solve(second, centre)
     change = -shift * direction / (centre @ direction)
-    with torch.no_grad():
-        weight += change.to(weight)[None]
-    return float(shift)
+    return weight + change.to(weight)[None], float(shift)

@@ -1,8 +1,10 @@
 """Sampling responses: temperature is the only thing that shapes the distribution.
 
-No top-k, no top-p, no repetition penalty: what is sampled is what `core.logprobs` scores.
+No top-k, no top-p, no repetition penalty: what is sampled is what `core.logprobs` scores. The random
+numbers are handed in, one for every row and column, so a response depends on no other row.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,23 +25,26 @@ class Samples:
     finished: Tensor
 
 
-def draw(logits: Tensor, *, temperature: float, generator: torch.Generator | None) -> Tensor:
+def draw(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
     """One token a row from softmax(logits / temperature) by inverting its distribution function.
 
-    Temperature 0 takes the likeliest token. logits (B, V) -> (B,)
+    Temperature 0 takes the likeliest token. logits (B, V) . uniform (B,) in [0, 1) -> (B,)
     """
     if temperature == 0:
         return logits.argmax(-1)
-    cumulative = torch.softmax(logits.float() / temperature, dim=-1).to(_wide(logits)).cumsum(-1)
-    uniform = torch.rand(
-        len(logits), 1, generator=generator, device=logits.device, dtype=cumulative.dtype
-    )
-    chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    cumulative = torch.softmax(logits.float() / temperature, dim=-1).to(uniform.dtype).cumsum(-1)
+    level = uniform[:, None] * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, level, right=True)
     return chosen.squeeze(1).clamp_(max=logits.shape[-1] - 1)
 
 
-def _wide(logits: Tensor) -> torch.dtype:
-    return torch.float32 if logits.device.type == "mps" else torch.float64
+def _on_device(uniforms: Tensor, device: torch.device) -> Tensor:
+    """Double precision where the device has it."""
+    return uniforms.to(device, torch.float32 if device.type == "mps" else torch.float64)
+
+
+def _alone(running: bool) -> bool:
+    return running
 
 
 @torch.no_grad()
@@ -47,39 +52,42 @@ def sample(
     model: nn.Module,
     prompts: Tensor,
     prompt_mask: Tensor,
+    uniforms: Tensor,
     *,
-    max_new_tokens: int,
     end_ids: list[int],
     pad_id: int,
     temperature: float,
-    generator: torch.Generator | None = None,
+    going_on: Callable[[bool], bool] = _alone,
 ) -> Samples:
-    """Continue left-padded prompts until an end token or `max_new_tokens`.
+    """Continue left-padded prompts until an end token or as many tokens as `uniforms` has columns.
 
     A finished row leaves the batch, so a long response does not hold up the short ones.
-    prompts, prompt_mask (B, P)
+    going_on(running) is asked once a token: processes that must step together go on while one does.
+    prompts, prompt_mask (B, P) . uniforms (B, R)
     """
-    rows = torch.arange(len(prompts), device=prompts.device)
-    responses = torch.full((len(prompts), max_new_tokens), pad_id, device=prompts.device)
-    lengths = torch.zeros(len(prompts), dtype=torch.long, device=prompts.device)
-    finished = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
-    ends = torch.tensor(end_ids, device=prompts.device)
+    device, max_new_tokens = prompts.device, uniforms.shape[1]
+    uniforms = _on_device(uniforms, device)
+    rows = torch.arange(len(prompts), device=device)
+    responses = torch.full((len(prompts), max_new_tokens), pad_id, device=device)
+    lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
+    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    ends = torch.tensor(end_ids, device=device)
     decoder = _Decoder(model, prompts, prompt_mask)
     for column in range(max_new_tokens):
-        tokens = draw(decoder.logits, temperature=temperature, generator=generator)
+        tokens = draw(decoder.logits, uniforms[rows, column], temperature=temperature)
         running = ~finished[rows]
         responses[rows[running], column] = tokens[running]
         lengths[rows[running]] += 1
         finished[rows] |= torch.isin(tokens, ends) & running
         running = ~finished[rows]
-        if column + 1 == max_new_tokens or not running.any():
+        if column + 1 == max_new_tokens or not going_on(bool(running.any())):
             break
-        if running.sum() <= COMPACT_AT * len(rows):
+        if 0 < running.sum() <= COMPACT_AT * len(rows):
             decoder.keep(running)
             rows, tokens = rows[running], tokens[running]
         decoder.feed(tokens)
     width = int(lengths.max())
-    mask = torch.arange(width, device=prompts.device) < lengths[:, None]
+    mask = torch.arange(width, device=device) < lengths[:, None]
     return Samples(responses=responses[:, :width], mask=mask, finished=finished)
 
 

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from rlhf_cli.core.logprobs import entropy, token_logprobs
 from rlhf_cli.core.masking import last_true_index, position_ids
@@ -68,10 +67,8 @@ def _head(model: nn.Module, hidden: Tensor) -> Tensor:
 
     hidden (B, T, D) -> (B, T)
     """
-    head = model.score
-    bias = None if head.bias is None else head.bias.float()
     with torch.autocast(hidden.device.type, enabled=False):
-        return linear(hidden.float(), head.weight.float(), bias).squeeze(-1)
+        return model.score(hidden.float()).squeeze(-1)
 
 
 def sequence_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:

@@ -44,8 +44,7 @@ def pick_device(runtime: Runtime) -> Device:
     """The configured device, or the best one found."""
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
-    name = runtime.device if runtime.device != "auto" else _best_device()
-    device = _existing(name)
+    device = _existing(_own(runtime.device if runtime.device != "auto" else _best_device()))
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or deepspeed warns on stdout when imported
     if runtime.dtype == "auto":
@@ -61,10 +60,21 @@ def _best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _own(name: str) -> str:
+    """Of several processes on a machine, each has the GPU of its own number."""
+    if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1 or not name.startswith("cuda"):
+        return name
+    if name != "cuda":
+        raise UserError(f"runtime.device={name} is one GPU: use runtime.device=cuda for several")
+    return f"cuda:{os.environ['LOCAL_RANK']}"
+
+
 def _existing(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.index is not None and device.type == "cuda":
+            torch.cuda.set_device(device)  # or every process also opens a context on the first GPU
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"runtime.device={name} is not usable here: {str(error).splitlines()[0]}; "

@@ -1,7 +1,9 @@
 """TensorBoard, wandb and trackio through accelerate's tracker classes."""
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Tracker
@@ -17,21 +19,63 @@ def require_installed(names: list[Tracker]) -> None:
             )
 
 
-def open_trackers(names: list[Tracker], *, folder: Path, project: str, run_name: str) -> list:
-    """One started tracker a name; TensorBoard writes to <folder>/tensorboard."""
+def open_trackers(
+    names: list[Tracker],
+    *,
+    folder: Path,
+    project: str,
+    run_name: str,
+    run_ids: dict[str, str] | None = None,
+    step: int | None = None,
+) -> list["Opened"]:
+    """One started tracker a name; TensorBoard writes to <folder>/tensorboard.
+
+    run_ids: name -> run to go on with, after an interruption (`Opened.run_id` gave it); None: new runs.
+    step: where it goes on; what TensorBoard was told beyond it is hidden.
+    """
     require_installed(names)
-    return [_open(name, folder=folder, project=project, run_name=run_name) for name in names]
+    place = {"folder": folder, "project": project, "run_name": run_name}
+    return [_open(name, run_ids, step, **place) for name in names]
 
 
-def _open(name: Tracker, *, folder: Path, project: str, run_name: str):
+@dataclass(slots=True, kw_only=True)
+class Opened:
+    """One of accelerate's trackers. run_id: by what its service finds the run again."""
+
+    name: str
+    run_id: str | None
+    tracker: Any
+
+    def store_init_configuration(self, values: dict) -> None:
+        self.tracker.store_init_configuration(values)
+
+    def log(self, values: dict, step: int | None) -> None:
+        self.tracker.log(values, step=step)
+
+    def finish(self) -> None:
+        self.tracker.finish()
+
+
+def _open(name: Tracker, run_ids, step, *, folder: Path, project: str, run_name: str) -> Opened:
     from accelerate import PartialState, tracking
 
     PartialState()  # their loggers refuse to speak before it exists
+    known = (run_ids or {}).get(name.value)
     if name is Tracker.tensorboard:
-        tracker = tracking.TensorBoardTracker("tensorboard", logging_dir=str(folder))
+        beyond = {} if step is None else {"purge_step": step + 1}
+        tracker = tracking.TensorBoardTracker("tensorboard", logging_dir=str(folder), **beyond)
     elif name is Tracker.wandb:
-        tracker = tracking.WandBTracker(project, name=run_name, dir=str(folder))
+        same = {"id": known, "resume": "allow"} if known else {}
+        tracker = tracking.WandBTracker(project, name=run_name, dir=str(folder), **same)
     else:
-        tracker = tracking.TrackioTracker(project, name=run_name)
+        same = {"resume": "allow"} if known else {}
+        tracker = tracking.TrackioTracker(project, name=known or run_name, **same)
     tracker.start()
-    return tracker
+    return Opened(name=name.value, run_id=_run_id(name, tracker), tracker=tracker)
+
+
+def _run_id(name: Tracker, tracker) -> str | None:
+    """wandb knows a run by its id, trackio by its name; TensorBoard goes on in its folder."""
+    if name is Tracker.tensorboard:
+        return None
+    return str(tracker.run.id if name is Tracker.wandb else tracker.run.name)

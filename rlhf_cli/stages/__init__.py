@@ -43,7 +43,8 @@ class StageSpec:
 # may move to another machine.
 NOT_RESULTS = (
     "name", "runs_dir", "stage", "dry_run", "samples", "tracking", "parents", "model.lr",
-    "runtime.device", "runtime.num_threads",
+    "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
+    "runtime.timeout", "runtime.deepspeed", "save", "resume",
 )  # fmt: skip
 
 TEXT = (

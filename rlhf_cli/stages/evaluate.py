@@ -13,9 +13,9 @@ from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.world.gold import Verdict, utility
 from rlhf_cli.evaluation.gain import Performance, Row, best_of, measure
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
-from rlhf_cli.models.loading import freeze
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.report.table import write_table
+from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.judging import RewardModel
 from rlhf_cli.stages.setting import Setting, open_recorder, open_setting, parent_model
 from rlhf_cli.stages.showing import ask, example, said, told, written
@@ -35,24 +35,24 @@ class Examiner:
     setting: Setting
     prompts: list[EncodedPrompt]
     reward: RewardModel | None
-    reference: torch.nn.Module | None
+    reference: Network | None
 
-    def examine(self, model: torch.nn.Module) -> Performance:
+    def examine(self, network: Network) -> Performance:
         """One sampled answer a prompt."""
-        return self.judge(ask(self.setting, model, self.prompts, self.setting.cfg.seed), model)
+        return self.judge(ask(self.setting, network, self.prompts, self.setting.cfg.seed), network)
 
-    def judge(self, answers: list[Answer], model: torch.nn.Module | None) -> Performance:
+    def judge(self, answers: list[Answer], network: Network | None) -> Performance:
         """What is known of these answers; the gap to the reference needs the model they came from."""
         records = [prompt.record for prompt in self.prompts]
         gaps = None
-        if self.reference is not None and model is not None:
+        if self.reference is not None and network is not None:
             gaps = kl_to_reference(
-                model,
+                network,
                 self.reference,
                 answers,
                 pad_id=self.setting.renderer.pad_id,
-                device=self.setting.device,
                 batch=self.setting.cfg.evaluation.batch,
+                world=self.setting.world,
             )
         return Performance(
             prompts=records,
@@ -62,10 +62,10 @@ class Examiner:
             verdicts=gold_verdicts(records, answers),
         )
 
-    def best_of_n(self, model: torch.nn.Module, n: int) -> Performance:
+    def best_of_n(self, network: Network, n: int) -> Performance:
         """The best of n answers by the reward model: what its score can buy without training."""
         seed = self.setting.cfg.seed
-        tries = [ask(self.setting, model, self.prompts, seed + 1000 + i) for i in range(n)]
+        tries = [ask(self.setting, network, self.prompts, seed + 1000 + i) for i in range(n)]
         scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
         chosen, best, bound = best_of(tries, scores)
         found = self.judge(chosen, None)
@@ -89,18 +89,15 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     setting = open_setting(cfg, known.get("sft") or known.get("ppo") or known["rm"])
     prompts = exam_prompts(setting)
     with open_recorder(
-        cfg, out, stage="evaluate", total_steps=num_candidates(cfg, known)
+        setting, out, stage="evaluate", total_steps=num_candidates(cfg, known)
     ) as recorder:
         performances = examine_all(setting, prompts, known, recorder)
     baseline = performances.get("SFT")
     rows = {name: measure(found, baseline) for name, found in performances.items()}
-    write_table(
-        out,
-        rows,
-        title=f"What was gained, on {len(prompts)} held-out prompts",
-        notes=notes_on(rows),
-    )
-    write_answers(setting, performances, out / "answers.jsonl")
+    if setting.world.is_main:
+        title = f"What was gained, on {len(prompts)} held-out prompts"
+        write_table(out, rows, title=title, notes=notes_on(rows))
+        write_answers(setting, performances, out / "answers.jsonl")
     return flat(rows)
 
 
@@ -152,8 +149,8 @@ def examine_all(
     return found
 
 
-def frozen(setting: Setting, path: Path | None) -> torch.nn.Module:
-    return freeze(setting.causal_lm(path, frozen=True)).to(setting.device.torch)
+def frozen(setting: Setting, path: Path | None) -> Network:
+    return setting.network(setting.causal_lm(path, frozen=True))
 
 
 def sample_rows(

@@ -4,17 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlhf_cli.data.collate import pad_right
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.records import Message
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
-from rlhf_cli.models.loading import freeze, load_tokenizer
-from rlhf_cli.models.reward import check_head
+from rlhf_cli.models.loading import load_tokenizer
+from rlhf_cli.models.reward import HEAD, check_head, fresh_head
 from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.setting import Setting
+
+
+def renew_head(engine: Engine, *, seed: int) -> None:
+    """A fresh scalar head, wherever its weights lie."""
+    engine.put(HEAD, fresh_head(engine.get(HEAD).shape, seed=seed))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -24,7 +30,7 @@ class RewardModel:
     conversations: the messages behind each row of prompt ids, for a reward model that reads other tokens.
     """
 
-    model: nn.Module
+    network: Network
     setting: Setting
     renderer: Renderer | None
     conversations: dict[tuple[int, ...], tuple[Message, ...]]
@@ -36,7 +42,7 @@ class RewardModel:
         prompts: those that will be scored, so that their text can be had again for another tokenizer.
         """
         cfg = setting.cfg
-        model = freeze(setting.scalar_model(folder, frozen=True)).to(setting.device.torch)
+        model = setting.scalar_model(folder, frozen=True)
         check_head(model)
         tokenizer = load_tokenizer(cfg.model, str(folder))
         own = build(
@@ -50,7 +56,10 @@ class RewardModel:
             model.config.pad_token_id = own.pad_id
         texts = {} if same else {tuple(p.ids): p.record.messages for p in prompts}
         return cls(
-            model=model, setting=setting, renderer=None if same else own, conversations=texts
+            network=setting.network(model),
+            setting=setting,
+            renderer=None if same else own,
+            conversations=texts,
         )
 
     def notes(self) -> list[str]:
@@ -75,9 +84,8 @@ class RewardModel:
                 for p, pm, r, rm in zip(prompts, prompt_mask, responses, response_mask, strict=True)
             ]
             tokens, mask = pad_right(rows, self.renderer.pad_id)
-        return sequence_scores(
-            self.model, tokens.to(self.setting.device.torch), mask.to(self.setting.device.torch)
-        )
+        place = self.setting.device.torch
+        return self.network(sequence_scores, tokens.to(place), mask.to(place))
 
     def score_answers(self, answers: list[Answer]) -> Tensor:
         """Scores (n,) of answers, on the CPU."""
@@ -87,11 +95,11 @@ class RewardModel:
             rows = [self._translate(a.prompt_ids, a.ids) for a in answers]
             pad_id = self.renderer.pad_id
         return reward_scores(
-            self.model,
+            self.network,
             rows,
             pad_id=pad_id,
-            device=self.setting.device,
             batch=self.setting.cfg.evaluation.batch,
+            world=self.setting.world,
         )
 
     def _translate(self, prompt_ids: list[int], response_ids: list[int]) -> list[int]:

@@ -4,17 +4,18 @@ Everything a run writes lies under <runs_dir>/<name>/. torch is not imported her
 """
 
 import json
-import os
 import shlex
 import subprocess
 import tempfile
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli import __version__
+from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin
 from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
-from rlhf_cli.artifacts.store import begin, publish, work_folder, write_text
+from rlhf_cli.artifacts.store import FREE, place, publish, work_folder, write_text, writing
 from rlhf_cli.artifacts.text_hash import template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
@@ -22,6 +23,7 @@ from rlhf_cli.config.schema import Config
 from rlhf_cli.report.header import print_header
 from rlhf_cli.report.table import print_table
 from rlhf_cli.runtime.launch import Outcome, run_worker
+from rlhf_cli.runtime.nodes import lead
 from rlhf_cli.runtime.trackers import require_installed
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.plan import Judgement, Planner, State
@@ -61,8 +63,8 @@ def dry_run(planner: Planner) -> None:
     steps = [planner.judge(spec.name) for spec in planner.chosen()]
     print_header(planner.cfg, [(s.spec.name, s.spec.title, "dry run") for s in steps])
     inputs = {p.spec.name: str(p.folder) for s in steps for p in _existing(planner, s)}
-    with tempfile.TemporaryDirectory(prefix="rlhf-") as place:
-        work = Path(place)
+    with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
+        work = Path(folder)
         modules = {s.spec.name: s.spec.module for s in steps}
         job = {"modules": modules, "inputs": inputs, "dry_run": True}
         outcome = _work(planner.cfg, work, job)
@@ -81,7 +83,7 @@ def _plan_rows(planner: Planner, steps: list[Judgement]) -> list[tuple[str, str,
     given = [j for j in planner.judged.values() if j.state is State.given]
     rows = [(j.spec.name, j.spec.title, f"taken from {j.folder} ({j.why})") for j in given]
     for step in steps:
-        kept = "unchanged" if step.state is State.fresh else _first(step.why, limit=1)
+        kept = "unchanged" if step.state is State.fresh else _first(step.reason, limit=1)
         rows.append((step.spec.name, step.spec.title, kept))
     return sorted(rows, key=lambda row: list(STAGES).index(row[0]))
 
@@ -98,36 +100,50 @@ def _keep(step: Judgement) -> None:
 
 
 def _run_stage(planner: Planner, step: Judgement, command: list[str]) -> None:
-    """Run one stage in its work folder and put it in its place when whole."""
+    """Run one stage in its work folder, or go on with it, and put it in its place when whole."""
+    spec, began = step.spec, datetime.now()
+    step.attempt = planner.attempt(spec)  # its parents have been made by now
+    line(f"{spec.name}: {spec.title} ({_first(step.reason)})", style="bold")
+    manifest = step.attempt.whole
+    if manifest is not None:
+        work = work_folder(planner.folder, spec.name)
+        place(work, planner.folder / spec.name, left_out=LEFT_OUT)
+    else:
+        _say_left_out(planner, step)
+        _say_other_text(planner, step)
+        manifest = _made(planner, step, command)
+    step.state, step.digest, step.manifest = State.fresh, manifest.digest, manifest
+    _say_done(step, (datetime.now() - began).total_seconds())
+
+
+def _made(planner: Planner, step: Judgement, command: list[str]) -> StageManifest:
+    """The stage's workers do their work; the parent publishes it."""
     spec = step.spec
-    line(f"{spec.name}: {spec.title} ({_first(step.why)})", style="bold")
-    _say_left_out(planner, step)
-    _say_other_text(planner, step)
-    started = datetime.now()
-    work = begin(planner.folder, spec.name)
+    made_of = planner.fingerprint(spec)
+    work, started = begin(planner.folder, spec.name, made_of, step.attempt)
     inputs = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     job = {"stage": spec.name, "module": spec.module, "inputs": inputs, "dry_run": False}
     outcome = _work(planner.cfg, work, job)
     if outcome.code or outcome.interrupted:
         raise _failure(spec.name, work, outcome, command)
-    manifest = publish(work, planner.folder / spec.name, _manifest(planner, step, started))
-    step.state, step.digest, step.manifest = State.fresh, manifest.digest, manifest
-    _say_done(step, (datetime.now() - started).total_seconds())
+    manifest = _manifest(planner, step, started)
+    return publish(work, planner.folder / spec.name, manifest, left_out=LEFT_OUT)
 
 
 def _work(cfg: Config, work: Path, job: dict) -> Outcome:
-    write_text(work / "config.json", json.dumps(freeze(cfg), indent=2, sort_keys=True) + "\n")
-    write_text(work / "job.json", json.dumps(job | {"parent": os.getpid()}, indent=2) + "\n")
-    return run_worker(work / "job.json")
+    with writing(work, FREE):
+        write_text(work / "config.json", json.dumps(freeze(cfg), indent=2, sort_keys=True) + "\n")
+        write_text(work / "job.json", json.dumps(job, indent=2) + "\n")
+    if job["dry_run"]:
+        return run_worker(work / "job.json", replace(cfg.runtime, num_processes=1))
+    return run_worker(work / "job.json", cfg.runtime, lead=lead())
 
 
-def _manifest(planner: Planner, step: Judgement, started: datetime) -> StageManifest:
+def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     """What the work folder says about itself, with the fingerprint it was made of."""
     spec, work = step.spec, work_folder(planner.folder, step.spec.name)
     made_of = planner.fingerprint(spec)
-    metrics = json.loads((work / "result.json").read_text())
-    (work / "result.json").unlink()
-    (work / "job.json").unlink()
+    metrics = json.loads((work / RESULT).read_text())
     origins = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     models = {role: path for role, (path, _) in spec.models(planner.cfg).items()}
     return StageManifest(
@@ -143,7 +159,7 @@ def _manifest(planner: Planner, step: Judgement, started: datetime) -> StageMani
         template_hash=template_hash(work / "model"),
         seed=planner.cfg.seed,
         step=_last_step(work / "metrics.jsonl"),
-        started=started.isoformat(timespec="seconds", sep=" "),
+        started=started,
         finished=datetime.now().isoformat(timespec="seconds", sep=" "),
         metrics={
             name: value if abs(value) < float("inf") else None for name, value in metrics.items()
@@ -210,23 +226,17 @@ def _close(planner: Planner) -> None:
 def _failure(stage: str, work: Path, outcome: Outcome, command: list[str]) -> StageFailed:
     if outcome.interrupted or outcome.code == INTERRUPTED:
         again = shlex.join(command)
-        message = f"stopped during {stage}; finished stages are kept. Go on with: {again}"
+        saved = f", {outcome.saved} ({work})" if outcome.saved else ""
+        message = f"stopped during {stage}{saved}; finished stages are kept. Go on with: {again}"
         return StageFailed(message, code=INTERRUPTED)
     reason, has_traceback = _reason(work, outcome)
-    where = f" (traceback: {work / 'traceback.txt'})" if has_traceback else ""
+    where = f" (traceback: {outcome.traceback})" if has_traceback else ""
     return StageFailed(f"{stage} failed: {reason}{where}", code=1)
 
 
 def _reason(work: Path, outcome: Outcome) -> tuple[str, bool]:
-    """Why the worker ended, and whether the traceback is worth a look."""
-    path = work / "failure.json"
-    if path.is_file():
-        left = json.loads(path.read_text())
-        return left["reason"], not left["expected"]
-    if outcome.code < 0:
-        hint = ": out of memory?" if outcome.code == -9 else ""
-        return f"killed by signal {-outcome.code}{hint}", False
-    return f"its process ended with code {outcome.code}", False
+    """Why the workers ended, and whether a traceback is worth a look."""
+    return outcome.reason or f"ended with code {outcome.code}", outcome.traceback is not None
 
 
 def _code(outcome: Outcome) -> int:

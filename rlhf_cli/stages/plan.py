@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from rlhf_cli import __version__
+from rlhf_cli.artifacts.attempts import Attempt, look
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
 from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
 from rlhf_cli.artifacts.store import open_stage, recover, verified
@@ -34,7 +35,10 @@ USABLE = (State.fresh, State.run, State.given)
 
 @dataclass(slots=True, kw_only=True)
 class Judgement:
-    """digest identifies the artifact; it is empty as long as the stage has to run."""
+    """digest identifies the artifact; it is empty as long as the stage has to run.
+
+    attempt: what an interrupted run left of it, looked at once the stage is sure to run.
+    """
 
     spec: StageSpec
     state: State
@@ -42,6 +46,12 @@ class Judgement:
     why: str
     digest: str = ""
     manifest: StageManifest | None = None
+    attempt: Attempt = field(default_factory=Attempt)
+
+    @property
+    def reason(self) -> str:
+        """Why it runs, and what it goes on from."""
+        return self.attempt.words or self.why
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +81,14 @@ class Planner:
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
             self._refuse_without_parents(step.spec)
+        for step in steps:
+            if step.state is State.run:
+                step.attempt = self.attempt(step.spec)
         return steps
+
+    def attempt(self, spec: StageSpec) -> Attempt:
+        """What an interrupted run left of the stage, as its parents are now."""
+        return look(self.folder, spec.name, self.fingerprint(spec), self.cfg.resume.name)
 
     def judge(self, name: str) -> Judgement:
         if name not in self.judged:
@@ -89,7 +106,8 @@ class Planner:
 
     def _on_disk(self, spec: StageSpec) -> Judgement:
         folder = self.folder / spec.name
-        recover(folder)
+        if not self.cfg.dry_run:  # it holds no lock
+            recover(folder)
         if not folder.exists():
             return Judgement(spec=spec, state=State.missing, folder=folder, why="new")
         try:

@@ -15,10 +15,13 @@ from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.evaluation.comparisons import Judged, headline, report
 from rlhf_cli.evaluation.respond import over_sequences, reward_scores
-from rlhf_cli.models.reward import check_head, init_head, shift_scores
+from rlhf_cli.models.reward import HEAD, check_head, shifted
 from rlhf_cli.models.scoring import last_hidden, sequence_scores
 from rlhf_cli.report.preview import Preview
-from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.stages.judging import renew_head
+from rlhf_cli.stages.saving import Saver, open_saver
 from rlhf_cli.stages.setting import (
     Setting,
     lr_factor,
@@ -39,70 +42,101 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     """Train on the comparisons, shift the scores, judge on held-out comparisons, write model/."""
     sft = parent_model(inputs, "sft")
     setting = open_setting(cfg, sft)
+    setting.require_whole_shares({"rm.batch.size": cfg.rm.batch.size})
     data = setting.encoded("comparisons")
     anchors = anchor_texts(setting, data.train)
-    model = setting.scalar_model(sft, dropout=cfg.rm.dropout)
-    check_head(model)
-    init_head(model, seed=cfg.seed)
-    engine = Engine(model, optim=cfg.rm.optim, device=setting.device)
-    epochs = [steps_of(setting, data.train, epoch) for epoch in range(cfg.rm.epochs)]
-    total = sum(len(epoch) for epoch in epochs)
-    with open_recorder(cfg, out, stage="rm", total_steps=total) as recorder:
-        data.tell(recorder)
-        fit(engine, [step for epoch in epochs for step in epoch], cfg.rm, recorder)
-        model.eval()
-        shift = centre(setting, model, data.train, anchors)
-        found = judge(setting, model, data.held_out)
+    engine = new_reward_model(setting, sft)
+    steps = [s for epoch in range(cfg.rm.epochs) for s in steps_of(setting, data.train, epoch)]
+    saver = open_saver(setting, out, {"model": engine})
+    resumed = saver.resumed
+    with open_recorder(
+        setting, out, stage="rm", total_steps=len(steps), resumed=resumed and resumed.recorder
+    ) as recorder:
+        saver.recorder_state = recorder.state
+        if not resumed:
+            data.tell(recorder)
+        fit(setting, engine, steps, recorder, saver, done=resumed.step if resumed else 0)
+        engine.eval()
+        shift = centre(setting, engine, data.train, anchors)
+        found = judge(setting, engine, data.held_out)
         tell(recorder, cfg, found, shift)
         recorder.samples(
-            "a held-out comparison, scored", scored_sample(setting, model, data.held_out)
+            "a held-out comparison, scored", scored_sample(setting, engine, data.held_out)
         )
-    write_text(out / "report.json", json.dumps(found, indent=2))
-    setting.export(model, out / "model")
+    if setting.world.is_main:
+        write_text(out / "report.json", json.dumps(found, indent=2))
+    setting.export(engine, out / "model")
     return headline(found) | {"rm/shift": shift}
 
 
-def steps_of(setting: Setting, train: list[EncodedComparison], epoch: int) -> list[Step]:
-    """One epoch: a list of optimizer steps, each a list of microbatches of whole prompts."""
+def new_reward_model(setting: Setting, sft: Path) -> Engine:
+    """The SFT model with a fresh scalar head."""
     cfg = setting.cfg
+    model = setting.scalar_model(sft, dropout=cfg.rm.dropout)
+    check_head(model)
+    engine = setting.engine(model, cfg.rm.optim)
+    renew_head(engine, seed=cfg.seed)
+    return engine
+
+
+def steps_of(setting: Setting, train: list[EncodedComparison], epoch: int) -> list[Step]:
+    """One epoch: a list of optimizer steps, each a list of this process's microbatches."""
     return preference_batches(
-        train, batch=cfg.rm.batch, pad_id=setting.renderer.pad_id, seed=cfg.seed, epoch=epoch
+        train,
+        batch=setting.cfg.rm.batch,
+        pad_id=setting.renderer.pad_id,
+        seed=setting.cfg.seed,
+        epoch=epoch,
+        share=setting.world.share,
     )
 
 
-def fit(engine: Engine, steps: list[Step], cfg: RM, recorder: Recorder) -> None:
-    """Every step: all pairs of its prompts, each completion forwarded once."""
-    for number, microbatches in enumerate(steps):
-        factor = lr_factor(cfg.schedule, number, len(steps))
-        recorder.log(learn(engine, microbatches, cfg, factor), number + 1)
+def fit(
+    setting: Setting,
+    engine: Engine,
+    steps: list[Step],
+    recorder: Recorder,
+    saver: Saver,
+    *,
+    done: int,
+) -> None:
+    """Every step after the first `done`: all pairs of its prompts, each completion forwarded once."""
+    cfg = setting.cfg.rm
+    for step, microbatches in enumerate(steps[done:], start=done + 1):
+        setting.seed_dropout("rm", step)
+        factor = lr_factor(cfg.schedule, step - 1, len(steps))
+        recorder.log(learn(engine, microbatches, cfg, factor), step)
+        saver.after_step(step, dict)
 
 
 def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[str, float]:
     """One optimizer step; every prompt of the whole step weighs the same."""
-    engine.model.train()
-    num_prompts = sum(batch.num_prompts for batch in microbatches)
+    engine.train()
+    world = engine.world
+    prompts = world.totals({"n": sum(batch.num_prompts for batch in microbatches)})["n"]
     loss, hits, pairs = 0.0, 0.0, 0
-    for batch in microbatches:
+    for number, batch in enumerate(microbatches, start=1):
+        alive("learning from comparisons")
         moved = batch.to(engine.device.torch)
-        with engine.autocast():
-            scores = sequence_scores(engine.model, moved.tokens, moved.mask)
-        part = pair_loss(scores, moved, cfg, num_prompts)
-        engine.backward(part)
+        scores = engine(sequence_scores, moved.tokens, moved.mask)
+        part = pair_loss(scores, moved, cfg, prompts)
+        engine.backward(part, last=number == len(microbatches))
         loss += float(part.detach())
         right, seen = strict_hits(scores.detach(), moved)
         hits, pairs = hits + right, pairs + seen
-    require_finite_loss(loss, "rm")
+    whole = world.totals({"loss": loss, "hits": hits, "pairs": pairs})
+    require_finite_loss(whole["loss"], "rm")
     norm = engine.step(factor)
     return {
-        "rm/loss": loss,
-        "rm/accuracy": hits / max(pairs, 1),
+        "rm/loss": whole["loss"],
+        "rm/accuracy": whole["hits"] / max(whole["pairs"], 1),
         "rm/lr": engine.peak_lr * factor,
         "rm/grad_norm": norm,
-        "rm/pairs": float(pairs),
-    }
+        "rm/pairs": whole["pairs"],
+    } | engine.device.peak_memory()
 
 
-def pair_loss(scores: Tensor, batch: PreferenceBatch, cfg: RM, num_prompts: int) -> Tensor:
+def pair_loss(scores: Tensor, batch: PreferenceBatch, cfg: RM, num_prompts: float) -> Tensor:
     """The loss of one microbatch as its share of the whole step."""
     return preference_loss(
         scores,
@@ -135,17 +169,19 @@ def anchor_texts(setting: Setting, train: list[EncodedComparison]) -> list[list[
     return [one.sequences()[i] for one, won, lost in best for i in sorted(won - lost)][:NUM_ANCHORS]
 
 
-@torch.no_grad()
 def centre(
-    setting: Setting, model, train: list[EncodedComparison], anchors: list[list[int]]
+    setting: Setting, engine: Engine, train: list[EncodedComparison], anchors: list[list[int]]
 ) -> float:
     """Shift the scores so that the anchors' mean is 0 (IG 3.5); returns what was taken away."""
     few = train[:NUM_ANCHORS]
-    states, differences, start = hidden(setting, model, sequences(few)), [], 0
+    states, differences, start = hidden(setting, engine, sequences(few)), [], 0
     for one in few:
         differences += [states[start + win] - states[start + lose] for win, lose in one.better]
         start += len(one.response_ids)
-    return shift_scores(model, hidden(setting, model, anchors), torch.stack(differences))
+    weight = engine.get(HEAD)
+    moved, shift = shifted(weight, hidden(setting, engine, anchors), torch.stack(differences))
+    engine.put(HEAD, moved)
+    return shift
 
 
 def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
@@ -153,32 +189,34 @@ def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
     return [ids for one in comparisons for ids in one.sequences()]
 
 
-def hidden(setting: Setting, model, rows: list[list[int]]) -> Tensor:
+def hidden(setting: Setting, network: Network, rows: list[list[int]]) -> Tensor:
     """Last hidden state of every row of token ids, (n, D) on the CPU."""
     return over_sequences(
         last_hidden,
-        model,
+        network,
         rows,
         pad_id=setting.renderer.pad_id,
-        device=setting.device,
         batch=FORWARD,
+        world=setting.world,
     )
 
 
-def judge(setting: Setting, model, held_out: list[EncodedComparison]) -> dict:
+def judge(setting: Setting, network: Network, held_out: list[EncodedComparison]) -> dict:
     """The report on held-out comparisons."""
     cfg = setting.cfg.rm
-    return report(judged(setting, model, held_out), ties=cfg.ties.name, tie_param=cfg.tie_param)
+    return report(judged(setting, network, held_out), ties=cfg.ties.name, tie_param=cfg.tie_param)
 
 
-def judged(setting: Setting, model, comparisons: list[EncodedComparison]) -> list[Judged]:
+def judged(
+    setting: Setting, network: Network, comparisons: list[EncodedComparison]
+) -> list[Judged]:
     """Every comparison with the model's scores of its responses."""
     scores = reward_scores(
-        model,
+        network,
         sequences(comparisons),
         pad_id=setting.renderer.pad_id,
-        device=setting.device,
         batch=FORWARD,
+        world=setting.world,
     )
     pieces = scores.split([len(one.response_ids) for one in comparisons])
     return [
@@ -218,12 +256,12 @@ def said_interval(interval: tuple[float, float, float]) -> str:
 
 
 def scored_sample(
-    setting: Setting, model, held_out: list[EncodedComparison]
+    setting: Setting, network: Network, held_out: list[EncodedComparison]
 ) -> list[dict[str, str]]:
     """The responses of a few held-out comparisons, best score first, with their scores."""
     few = held_out[: min(1, setting.cfg.samples)]
     rows = []
-    for one, found in zip(few, judged(setting, model, few), strict=True):
+    for one, found in zip(few, judged(setting, network, few), strict=True):
         row = {"prompt": said(one.record.prompt)}
         for place in found.scores.argsort(descending=True).tolist():
             row[f"{float(found.scores[place]):+.2f}"] = one.record.responses[place]

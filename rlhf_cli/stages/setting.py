@@ -5,26 +5,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel
 
-from rlhf_cli.artifacts.store import model_folder
-from rlhf_cli.config.compose import freeze
+from rlhf_cli.artifacts.store import FREE, model_folder, writing
+from rlhf_cli.config.compose import freeze as freeze_config
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Config, Data, Schedule
+from rlhf_cli.config.schema import Config, Data, Optim, Schedule
+from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.core.schedules import learning_rate_factor
 from rlhf_cli.data.encode import encode_loaded
 from rlhf_cli.data.load import load
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import Renderer, build
+from rlhf_cli.models.exporting import export
 from rlhf_cli.models.loading import (
-    export,
     fit_tokens,
+    freeze,
     load_causal_lm,
     load_scalar_model,
     load_tokenizer,
     stop_ids,
 )
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.opening import loading, open_engine, open_network
+from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
 from rlhf_cli.telemetry.console import console
 from rlhf_cli.telemetry.recorder import Recorder
@@ -61,6 +67,7 @@ class Setting:
 
     cfg: Config
     device: Device
+    world: World
     renderer: Renderer
 
     def encoded(self, role: str) -> "Encoded":
@@ -72,31 +79,71 @@ class Setting:
         return Encoded(train=train, held_out=held_out, report=loaded.report)
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0, frozen: bool = False):
-        """A language model that knows every token of the renderer; frozen ones take the runtime's dtype."""
-        model = load_causal_lm(
-            self.cfg.model,
-            None if path is None else str(path),
-            dropout=dropout,
-            dtype=self._dtype(frozen),
-        )
-        fit_tokens(model, self.renderer.num_tokens)
+        """A language model that knows every token of the renderer."""
+        dtype, where = self._dtype(frozen), None if path is None else str(path)
+        with loading(self.cfg.runtime, self.world, dtype):
+            model = load_causal_lm(self.cfg.model, where, dropout=dropout, dtype=dtype)
+            fit_tokens(model, self.renderer.num_tokens)
         require_room(model.config, self.cfg.data)
         return model
 
     def scalar_model(self, path: Path, *, dropout: float = 0.0, frozen: bool = False):
-        model = load_scalar_model(
-            self.cfg.model, str(path), dropout=dropout, dtype=self._dtype(frozen)
-        )
+        dtype = self._dtype(frozen)
+        with loading(self.cfg.runtime, self.world, dtype):
+            model = load_scalar_model(self.cfg.model, str(path), dropout=dropout, dtype=dtype)
         model.config.pad_token_id = self.renderer.pad_id
         return model
 
-    def export(self, model: PreTrainedModel, folder: Path) -> None:
+    def engine(
+        self, model: PreTrainedModel, optim: Optim, *, ema_decay: float | None = None
+    ) -> Engine:
+        """The model, to be trained."""
+        return open_engine(
+            model,
+            optim=optim,
+            device=self.device,
+            world=self.world,
+            runtime=self.cfg.runtime,
+            ema_decay=ema_decay,
+        )
+
+    def network(self, model: PreTrainedModel) -> Network:
+        """The model, frozen."""
+        return open_network(
+            freeze(model), device=self.device, world=self.world, runtime=self.cfg.runtime
+        )
+
+    def export(self, engine: Engine, folder: Path) -> None:
         """Write a model with the tokenizer, template and end tokens it was made with."""
-        renderer = self.renderer
-        export(model, renderer.tokenizer, folder, end_ids=renderer.end_ids, pad_id=renderer.pad_id)
+        with writing(folder, FREE, SafetensorError):
+            export(
+                engine.model,
+                engine.weights(),
+                self.renderer.tokenizer,
+                folder,
+                end_ids=self.renderer.end_ids,
+                pad_id=self.renderer.pad_id,
+            )
+
+    def seed_dropout(self, *place: object) -> None:
+        """What dropout draws depends on the step and the process, not on what came before."""
+        torch.manual_seed(stream_seed(self.cfg.seed, "dropout", self.world.rank, *place))
+
+    def require_whole_shares(self, sizes: dict[str, int]) -> None:
+        """Refuse global batches that the processes cannot divide evenly."""
+        for key, size in sizes.items():
+            if size % self.world.size:
+                below = size - size % self.world.size
+                raise UserError(
+                    f"{key}={size} cannot be divided among {self.world.size} processes: use "
+                    f"{f'{below} or ' if below else ''}{below + self.world.size}, "
+                    "or another runtime.num_processes"
+                )
 
     def _dtype(self, frozen: bool) -> torch.dtype:
-        return self.device.dtype if frozen else torch.float32
+        """DeepSpeed keeps float32 masters of what it trains; plain torch trains float32 itself."""
+        sharded = self.cfg.runtime.deepspeed is not None
+        return self.device.dtype if frozen or sharded else torch.float32
 
 
 def require_room(config: PretrainedConfig, data: Data) -> None:
@@ -121,7 +168,13 @@ def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
         system=cfg.data.system,
         also_stop=stop_ids(cfg.model, path),
     )
-    return Setting(cfg=cfg, device=pick_device(cfg.runtime), renderer=renderer)
+    device = pick_device(cfg.runtime)
+    world = open_world(
+        device.torch,
+        timeout=2 * cfg.runtime.timeout,  # the watchdog speaks before torch gives up
+        grouped=cfg.runtime.deepspeed is not None,
+    )
+    return Setting(cfg=cfg, device=device, world=world, renderer=renderer)
 
 
 def parent_model(inputs: dict[str, Path], role: str) -> Path:
@@ -129,21 +182,29 @@ def parent_model(inputs: dict[str, Path], role: str) -> Path:
     return model_folder(inputs[role])
 
 
-def open_recorder(cfg: Config, out: Path, *, stage: str, total_steps: int) -> Recorder:
-    """The stage's recorder with the trackers that the configuration asks for."""
-    trackers = trackers_of(cfg, out, stage)
+def open_recorder(
+    setting: Setting, out: Path, *, stage: str, total_steps: int, resumed: dict | None = None
+) -> Recorder:
+    """The stage's recorder with the trackers that the configuration asks for; the main process's speaks.
+
+    resumed: what `Recorder.state` gave when the stage was saved.
+    """
+    cfg, silent = setting.cfg, not setting.world.is_main
+    run_ids = (resumed or {}).get("run_ids")
     return Recorder(
         out,
         stage=stage,
         total_steps=total_steps,
         headline=STAGES[stage].headline,
-        trackers=trackers,
-        run_config=freeze(cfg),
+        trackers=[] if silent else trackers_of(cfg, out, stage, run_ids),
+        run_config=freeze_config(cfg),
         every=cfg.tracking.every,
+        silent=silent,
+        resumed=resumed,
     )
 
 
-def trackers_of(cfg: Config, out: Path, stage: str) -> list:
+def trackers_of(cfg: Config, out: Path, stage: str, run_ids: dict[str, str] | None) -> list:
     """Those that the configuration names; their libraries are imported only then."""
     if not cfg.tracking.trackers:
         return []
@@ -154,6 +215,7 @@ def trackers_of(cfg: Config, out: Path, stage: str) -> list:
         folder=out,
         project=cfg.tracking.project,
         run_name=f"{cfg.name}-{stage}",
+        run_ids=run_ids,
     )
 
 

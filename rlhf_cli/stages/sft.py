@@ -1,19 +1,17 @@
 """Step 1, supervised fine-tuning: raise the likelihood of the demonstrations' responses."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.schema import Config, SelectBy
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
-from rlhf_cli.data.encode import EncodedDemonstration
+from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
 from rlhf_cli.report.preview import Preview
-from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.judging import RewardModel
+from rlhf_cli.stages.saving import Saver, open_saver
 from rlhf_cli.stages.setting import (
     Setting,
     lr_factor,
@@ -21,8 +19,8 @@ from rlhf_cli.stages.setting import (
     open_setting,
     require_finite_loss,
 )
-from rlhf_cli.stages.showing import ask, before_and_after, example, prompts_of
-from rlhf_cli.stages.tokens import batch_loss, count_targets, token_loss
+from rlhf_cli.stages.showing import BeforeAfter, ask, example, prompts_of
+from rlhf_cli.stages.tokens import count_targets, mean_loss, token_loss
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[SFTBatch]
@@ -31,23 +29,34 @@ Step = list[SFTBatch]
 def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     """Train on the demonstrations, keep the chosen epoch, write model/."""
     setting = open_setting(cfg)
+    setting.require_whole_shares({"sft.batch.size": cfg.sft.batch.size})
     data = setting.encoded("demonstrations")
-    model = setting.causal_lm(dropout=cfg.sft.dropout)
-    engine = Engine(model, optim=cfg.sft.optim, device=setting.device)
-    epochs = [steps_of(setting, data.train, epoch) for epoch in range(cfg.sft.epochs)]
-    total = sum(len(epoch) for epoch in epochs)
-    with open_recorder(cfg, out, stage="sft", total_steps=total) as recorder:
-        data.tell(recorder)
-        prompts = prompts_of(setting, data.held_out)
-        with before_and_after(setting, model, prompts[: cfg.samples], recorder):
-            best = fit(setting, engine, epochs, data.held_out, recorder)
-            model.load_state_dict(best.weights)
-    setting.export(model, out / "model")
-    return best.metrics
+    engine = setting.engine(setting.causal_lm(dropout=cfg.sft.dropout), cfg.sft.optim)
+    course = Course.of(setting, engine, data.train, data.held_out, out)
+    saver = open_saver(setting, out, {"model": engine})
+    resumed = saver.resumed
+    with open_recorder(
+        setting,
+        out,
+        stage="sft",
+        total_steps=course.total,
+        resumed=resumed and resumed.recorder,
+    ) as recorder:
+        saver.recorder_state = recorder.state
+        if resumed:
+            course.go_on(resumed.state)
+        else:
+            data.tell(recorder)
+            course.shown.ask_before(engine)
+        fit(course, recorder, saver)
+        course.shown.tell(recorder)
+    if cfg.sft.select_by is SelectBy.last:
+        setting.export(engine, out / "model")
+    return course.kept.metrics
 
 
 def steps_of(setting: Setting, train: list[EncodedDemonstration], epoch: int) -> list[Step]:
-    """One epoch: a list of optimizer steps, each a list of microbatches."""
+    """One epoch: a list of optimizer steps, each a list of this process's microbatches."""
     cfg = setting.cfg
     return sft_batches(
         train,
@@ -58,68 +67,115 @@ def steps_of(setting: Setting, train: list[EncodedDemonstration], epoch: int) ->
         max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
         seed=cfg.seed,
         epoch=epoch,
+        share=setting.world.share,
     )
 
 
 @dataclass(slots=True, kw_only=True)
 class Kept:
-    """The weights that are kept, and why: `value` is what they were chosen by, larger is better."""
+    """The epoch that is kept, and why: `value` is what it was chosen by, larger is better."""
 
-    weights: dict[str, Tensor]
     metrics: dict[str, float]
     value: float
 
 
-def fit(
-    setting: Setting, engine: Engine, epochs: list[list[Step]], held_out: list, recorder: Recorder
-) -> Kept:
+@dataclass(slots=True, kw_only=True)
+class Course:
+    """The whole of the training, and where it stands: `done` optimizer steps."""
+
+    setting: Setting
+    engine: Engine
+    epochs: list[list[Step]]
+    held_out: list[EncodedDemonstration]
+    shown: BeforeAfter
+    judge: "Judge | None"
+    out: Path
+    done: int = 0
+    kept: Kept | None = None
+
+    @classmethod
+    def of(
+        cls, setting: Setting, engine: Engine, train: list, held_out: list, out: Path
+    ) -> "Course":
+        cfg = setting.cfg
+        prompts = prompts_of(setting, held_out)
+        return cls(
+            setting=setting,
+            engine=engine,
+            epochs=[steps_of(setting, train, epoch) for epoch in range(cfg.sft.epochs)],
+            held_out=held_out,
+            shown=BeforeAfter(setting=setting, prompts=prompts[: cfg.samples]),
+            judge=Judge(setting, prompts) if cfg.sft.select_by is SelectBy.rm_score else None,
+            out=out,
+        )
+
+    @property
+    def total(self) -> int:
+        return sum(len(epoch) for epoch in self.epochs)
+
+    def state(self) -> dict:
+        kept = None if self.kept is None else asdict(self.kept)
+        return {"done": self.done, "kept": kept, "shown": self.shown.state()}
+
+    def go_on(self, state: dict) -> None:
+        self.done, self.shown.texts = state["done"], state["shown"]
+        self.kept = None if state["kept"] is None else Kept(**state["kept"])
+
+
+def fit(course: Course, recorder: Recorder, saver: Saver) -> None:
     """All epochs; after each one the held-out loss, and the weights kept if they are the best so far."""
-    cfg, step, best = setting.cfg.sft, 0, None
-    total = sum(len(epoch) for epoch in epochs)
-    judge = Judge(setting, held_out) if cfg.select_by is SelectBy.rm_score else None
-    for number, epoch in enumerate(epochs, start=1):
+    setting, engine = course.setting, course.engine
+    schedule, step = setting.cfg.sft.schedule, 0
+    for number, epoch in enumerate(course.epochs, start=1):
         for microbatches in epoch:
-            metrics = learn(engine, microbatches, lr_factor(cfg.schedule, step, total))
             step += 1
-            if step == total or microbatches is not epoch[-1]:
-                recorder.log(metrics, step)
-        metrics |= {"sft/epoch": float(number)} | held_out_loss(setting, engine, held_out)
-        if judge is not None:
-            metrics["sft/rm_score"] = judge.mean_score(engine.model)
-        recorder.log(metrics, step)
-        value = worth(metrics, cfg.select_by, number)
-        if best is None or value > best.value:
-            best = Kept(weights=copy_of(engine.model), metrics=metrics, value=value)
-    return best
+            if step <= course.done:
+                continue
+            setting.seed_dropout("sft", step)
+            metrics = learn(engine, microbatches, lr_factor(schedule, step - 1, course.total))
+            if microbatches is epoch[-1]:
+                metrics |= close_epoch(course, number, metrics)
+            recorder.log(metrics, step)
+            course.done = step
+            saver.after_step(step, course.state)
 
 
 def learn(engine: Engine, microbatches: Step, factor: float) -> dict[str, float]:
     """One optimizer step; every supervised token of the whole step weighs the same."""
-    engine.model.train()
-    loss = token_loss(engine, microbatches)
-    require_finite_loss(loss, "sft")
+    engine.train()
+    found = token_loss(engine, microbatches)
+    require_finite_loss(found.loss, "sft")
     norm = engine.step(factor)
     return {
-        "sft/loss": loss,
+        "sft/loss": found.loss,
         "sft/lr": engine.peak_lr * factor,
         "sft/grad_norm": norm,
-        "sft/tokens": float(count_targets(microbatches)),
-    }
+        "sft/tokens": found.tokens,
+    } | engine.device.peak_memory()
 
 
-@torch.no_grad()
-def held_out_loss(setting: Setting, engine: Engine, held_out: list) -> dict[str, float]:
+def close_epoch(course: Course, number: int, metrics: dict[str, float]) -> dict[str, float]:
+    """Judge the weights at the end of an epoch, and keep them if no earlier ones were better."""
+    select_by = course.setting.cfg.sft.select_by
+    found = {"sft/epoch": float(number)} | held_out_loss(course)
+    if course.judge is not None:
+        found["sft/rm_score"] = course.judge.mean_score(course.engine)
+    value = worth(found, select_by, number)
+    if course.kept is None or value > course.kept.value:
+        course.kept = Kept(metrics=metrics | found, value=value)
+        if select_by is not SelectBy.last:
+            course.setting.export(course.engine, course.out / "model")
+        if select_by is not SelectBy.last or number == len(course.epochs):
+            course.shown.ask_after(course.engine)
+    return found
+
+
+def held_out_loss(course: Course) -> dict[str, float]:
     """Mean negative log-likelihood per supervised token of the held-out demonstrations."""
-    if not held_out:
+    if not course.held_out:
         return {}
-    engine.model.eval()
-    batches = [batch for step in steps_of(setting, held_out, epoch=0) for batch in step]
-    num_tokens, loss = count_targets(batches), 0.0
-    for batch in batches:
-        moved = batch.to(engine.device.torch)
-        with engine.autocast():
-            loss += float(batch_loss(engine.model, moved, num_tokens))
-    return {"sft/eval_loss": loss}
+    steps = steps_of(course.setting, course.held_out, epoch=0)
+    return {"sft/eval_loss": mean_loss(course.engine, [one for step in steps for one in step])}
 
 
 def worth(metrics: dict[str, float], select_by: SelectBy, epoch: int) -> float:
@@ -129,22 +185,18 @@ def worth(metrics: dict[str, float], select_by: SelectBy, epoch: int) -> float:
     return metrics["sft/rm_score"] if select_by is SelectBy.rm_score else float(epoch)
 
 
-def copy_of(model) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-
-
 class Judge:
     """A reward model that scores the policy's answers to held-out prompts, for rm_score selection."""
 
-    def __init__(self, setting: Setting, held_out: list[EncodedDemonstration]):
+    def __init__(self, setting: Setting, prompts: list[EncodedPrompt]):
         folder = model_folder(Path(setting.cfg.sft.reward_model))
         self.setting = setting
-        self.prompts = prompts_of(setting, held_out)[: setting.cfg.evaluation.prompts]
+        self.prompts = prompts[: setting.cfg.evaluation.prompts]
         self.reward = RewardModel.load(setting, folder, self.prompts)
 
-    def mean_score(self, model) -> float:
+    def mean_score(self, network: Network) -> float:
         """Mean score of one sampled answer a prompt."""
-        answers = ask(self.setting, model, self.prompts, self.setting.cfg.seed)
+        answers = ask(self.setting, network, self.prompts, self.setting.cfg.seed)
         return float(self.reward.score_answers(answers).mean())
 
 

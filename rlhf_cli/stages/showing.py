@@ -1,16 +1,15 @@
 """What a person reads of a model at work: the same prompts answered before and after."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from rich.text import Text
-from torch import nn
 
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt, encode_prompt
 from rlhf_cli.data.records import Message, Prompt
 from rlhf_cli.data.show import plain, rendered
 from rlhf_cli.data.templates import Renderer
 from rlhf_cli.evaluation.respond import Answer, Asking, respond
+from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.setting import Setting
 from rlhf_cli.telemetry.console import console
 from rlhf_cli.telemetry.recorder import Recorder
@@ -32,7 +31,7 @@ def prompts_of(setting: Setting, demonstrations: list[EncodedDemonstration]) -> 
 
 
 def ask(
-    setting: Setting, model: nn.Module, prompts: list[EncodedPrompt], seed: int
+    setting: Setting, network: Network, prompts: list[EncodedPrompt], seed: int
 ) -> list[Answer]:
     """One sampled answer a prompt."""
     cfg = setting.cfg
@@ -42,26 +41,39 @@ def ask(
         batch=cfg.evaluation.batch,
         seed=seed,
     )
-    return respond(model, [p.ids for p in prompts], setting.renderer, setting.device, asking)
+    return respond(network, [p.ids for p in prompts], setting.renderer, asking, setting.world)
 
 
-@contextmanager
-def before_and_after(
-    setting: Setting, model: nn.Module, prompts: list[EncodedPrompt], recorder: Recorder
-) -> Iterator[None]:
-    """Show how the model's answers changed while the body ran."""
-    before = ask(setting, model, prompts, setting.cfg.seed)
-    yield
-    after = ask(setting, model, prompts, setting.cfg.seed)
-    rows = [
-        {
-            "prompt": said(prompt.record.messages),
-            "before": told(first),
-            "after": told(last),
-        }
-        for prompt, first, last in zip(prompts, before, after, strict=True)
-    ]
-    recorder.samples("before and after", rows)
+@dataclass(slots=True, kw_only=True)
+class BeforeAfter:
+    """How a model's answers to a few prompts changed; `texts` is what is known so far."""
+
+    setting: Setting
+    prompts: list[EncodedPrompt]
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def ask_before(self, network: Network) -> None:
+        self._ask("before", network)
+
+    def ask_after(self, network: Network) -> None:
+        self._ask("after", network)
+
+    def _ask(self, when: str, network: Network) -> None:
+        answers = ask(self.setting, network, self.prompts, self.setting.cfg.seed)
+        self.texts[when] = [told(answer) for answer in answers]
+
+    def tell(self, recorder: Recorder) -> None:
+        """Show them, as soon as both are known."""
+        rows = [
+            {"prompt": said(prompt.record.messages), "before": before, "after": after}
+            for prompt, before, after in zip(
+                self.prompts, self.texts["before"], self.texts["after"], strict=True
+            )
+        ]
+        recorder.samples("before and after", rows)
+
+    def state(self) -> dict[str, list[str]]:
+        return dict(self.texts)
 
 
 def told(answer: Answer) -> str:

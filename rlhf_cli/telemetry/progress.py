@@ -54,8 +54,9 @@ class LiveBar:
         )
         self.task = self.bar.add_task(stage, total=total, numbers="", left="")
 
-    def start(self) -> None:
-        self.clock.start()
+    def start(self, step: int = 0) -> None:
+        self.clock.start(step)
+        self.bar.update(self.task, completed=step)
         self.bar.start()
 
     def advance(self, step: int, numbers: str) -> None:
@@ -73,15 +74,30 @@ class PlainLines:
         self.stage, self.total, self.clock = stage, total, _Clock(total)
         self.shown_step, self.shown_at = 0, time.monotonic()
 
-    def start(self) -> None:
-        self.clock.start()
+    def start(self, step: int = 0) -> None:
+        self.shown_step, self.shown_at = step, time.monotonic()
+        self.clock.start(step)
 
     def advance(self, step: int, numbers: str) -> None:
         crossed = step * LINES // self.total != self.shown_step * LINES // self.total
-        if step == 1 or crossed or time.monotonic() - self.shown_at > PATIENCE:
+        first = step == self.clock.first + 1
+        if first or crossed or time.monotonic() - self.shown_at > PATIENCE:
             self.shown_step, self.shown_at = step, time.monotonic()
             words = [f"  {self.stage} {step}/{self.total}", numbers, self.clock.left(step)]
             line("  ".join(word for word in words if word))
+
+    def stop(self) -> None:
+        pass
+
+
+class Nothing:
+    """The screen of a process that has none."""
+
+    def start(self, step: int = 0) -> None:
+        pass
+
+    def advance(self, step: int, numbers: str) -> None:
+        pass
 
     def stop(self) -> None:
         pass

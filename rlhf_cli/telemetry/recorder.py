@@ -1,10 +1,12 @@
 """What a stage says while it works: metrics.jsonl always, a live bar or plain lines, trackers.
 
-Trackers are handed in (runtime.trackers opens them): this room knows no tracking library.
+Trackers are handed in (runtime.trackers opens them): this room knows no tracking library. An
+interrupted stage goes on with its files as they were when it was saved.
 """
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +15,19 @@ from typing import Any, Protocol
 from rich.panel import Panel
 from rich.text import Text
 
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import flatten
 from rlhf_cli.telemetry.console import console, line
-from rlhf_cli.telemetry.progress import LiveBar, PlainLines, short
+from rlhf_cli.telemetry.progress import LiveBar, Nothing, PlainLines, short
+
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 class Tracker(Protocol):
-    """What accelerate's tracker classes offer."""
+    """run_id: by what its service knows the run, to go on with it after an interruption."""
+
+    name: str
+    run_id: str | None
 
     def store_init_configuration(self, values: dict) -> None: ...
     def log(self, values: dict, step: int | None) -> None: ...
@@ -30,7 +38,9 @@ class Recorder:
     """with Recorder(...) as recorder: recorder.log({"sft/loss": 2.5}, step)
 
     `log` is called at every step from 1; every `every`-th and the last are written. Numbers that
-    are not finite are written as null. headline: the metrics shown live.
+    are not finite are written as null. headline: the metrics shown live. resumed: what `state` gave
+    when the stage was saved; lines written after that are taken back. silent: nothing is written or
+    shown, for all processes of a stage but one.
     """
 
     def __init__(
@@ -43,64 +53,98 @@ class Recorder:
         trackers: Sequence[Tracker],
         run_config: Mapping[str, Any],
         every: int,
+        silent: bool = False,
+        resumed: Mapping[str, Any] | None = None,
     ):
         self.folder, self.stage, self.total_steps = folder, stage, total_steps
-        self.headline, self.every = headline, every
+        self.headline, self.every, self.silent = headline, every, silent
         self.trackers, self.run_config = trackers, run_config
-        self.started = time.monotonic()
-        live = console().is_terminal
-        self.progress = (LiveBar if live else PlainLines)(stage, total_steps)
+        self.resumed = resumed or {}
+        self.step = self.resumed.get("step", 0)
+        self.started = time.monotonic() - self.resumed.get("seconds", 0.0)
+        shown = LiveBar if console().is_terminal else PlainLines
+        self.progress = Nothing() if silent else shown(stage, total_steps)
 
     def __enter__(self) -> "Recorder":
+        if self.silent:
+            return self
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.file = (self.folder / "metrics.jsonl").open("a", encoding="utf-8")
+        for name in (METRICS, SAMPLES):
+            self._take_back(self.folder / name)
         for tracker in self.trackers:
             tracker.store_init_configuration(_loggable(flatten(dict(self.run_config))))
-        self.progress.start()
+        self.progress.start(self.step)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         self.progress.stop()
-        self.file.close()
         for tracker in self.trackers:
             tracker.finish()
 
+    def state(self) -> dict[str, Any]:
+        """What `resumed` needs to go on from here; what has been written so far is on the disk."""
+        sizes = {name: _synced_size(self.folder / name) for name in (METRICS, SAMPLES)}
+        run_ids = {tracker.name: tracker.run_id for tracker in self.trackers if tracker.run_id}
+        return {"step": self.step, "seconds": self._seconds(), "sizes": sizes, "run_ids": run_ids}
+
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """One step's numbers."""
+        self.step = step
         self.progress.advance(step, self._headline(metrics))
         if step % self.every and step != self.total_steps:
             return
         values = {name: _number(value) for name, value in metrics.items()}
-        entry = {"step": step, "time": round(time.monotonic() - self.started, 3), **values}
-        self._write(entry)
+        self._write(METRICS, [{"step": step, "time": self._seconds(), **values}])
         finite = {name: value for name, value in values.items() if value is not None}
         for tracker in self.trackers:
             tracker.log(finite, step=step)
 
     def note(self, text: str) -> None:
         """A line a person should read."""
-        line(f"  {text}", style="dim")
+        if not self.silent:
+            line(f"  {text}", style="dim")
 
     def warn(self, text: str) -> None:
         """A line a person must read; kept in metrics.jsonl too."""
-        line(f"  warning: {text}", style="yellow")
-        self._write({"warning": text, "time": round(time.monotonic() - self.started, 3)})
+        if not self.silent:
+            line(f"  warning: {text}", style="yellow")
+        self._write(METRICS, [{"warning": text, "time": self._seconds()}])
 
     def samples(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
         """Generations to look at, a dict a row: {"prompt": ..., "before": ..., "after": ...}."""
-        with (self.folder / "samples.jsonl").open("a", encoding="utf-8") as stream:
-            for row in rows:
-                stream.write(json.dumps({"title": title, **row}, ensure_ascii=False) + "\n")
-        if rows:
+        self._write(SAMPLES, [{"title": title, **row} for row in rows])
+        if rows and not self.silent:
             console().print(sample_panel(title, rows))
+
+    def _seconds(self) -> float:
+        """Time at work, that of earlier attempts included."""
+        return round(time.monotonic() - self.started, 3)
+
+    def _take_back(self, path: Path) -> None:
+        """Cut what was written after the stage was saved, down to a line torn by a crash."""
+        size = self.resumed.get("sizes", {}).get(path.name, 0)
+        found = path.stat().st_size if path.is_file() else 0
+        if found > size:
+            os.truncate(path, size)
+        elif found < size:
+            self.warn(f"{path.name} has lost lines: {found} bytes instead of {size}")
 
     def _headline(self, metrics: Mapping[str, float]) -> str:
         shown = [(name, metrics[name]) for name in self.headline if name in metrics]
         return "  ".join(f"{name.rpartition('/')[2]} {short(value)}" for name, value in shown)
 
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        self.file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self.file.flush()
+    def _write(self, name: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Append whole lines at once."""
+        if self.silent or not entries:
+            return
+        lines = [json.dumps(e, ensure_ascii=False, allow_nan=False) + "\n" for e in entries]
+        path = self.folder / name
+        try:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write("".join(lines))
+        except OSError as error:
+            remedy = "free space there, then run the same command again"
+            raise UserError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
 
 
 def sample_panel(title: str, rows: Sequence[Mapping[str, str]]) -> Panel:
@@ -116,6 +160,15 @@ def sample_panel(title: str, rows: Sequence[Mapping[str, str]]) -> Panel:
             indented = text.replace("\n", "\n" + " " * (width + 2))
             body.append(indented, style="" if place else "bold")
     return Panel(body, title=title, title_align="left", border_style="dim")
+
+
+def _synced_size(path: Path) -> int:
+    """Bytes of a file, all of them on the disk; 0 when it is not there."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        return path.stat().st_size
 
 
 def _number(value: float) -> float | None:

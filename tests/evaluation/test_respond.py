@@ -7,8 +7,9 @@ import torch
 
 from rlhf_cli.evaluation.respond import Answer, Asking, kl_to_reference, respond, reward_scores
 from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.runtime.world import World
 from tests.models.tiny import VOCAB, causal, scalar
-from tests.stages.tabular import CPU
+from tests.stages.tabular import network
 
 RENDERER = SimpleNamespace(
     pad_id=0, end_ids=[1], decode_response=lambda ids: " ".join(map(str, ids))
@@ -22,46 +23,49 @@ def asking(**changes):
 @torch.no_grad()
 def test_sampled_kl_is_the_enumerated_kl():
     """One-token responses: KL(policy || reference) summed over the vocabulary, within its error."""
-    policy, reference = causal("llama", 0, sharpness=4.0), causal("llama", 1, sharpness=4.0)
+    models = [causal("llama", seed, sharpness=4.0) for seed in (0, 1)]
+    policy, reference = (network(model) for model in models)
     prompts = [[5, 9]] * 4000
-    found = respond(policy, prompts, RENDERER, CPU, asking(max_new_tokens=1, batch=1000))
-    gaps = kl_to_reference(policy, reference, found, pad_id=0, device=CPU, batch=1000)
-    p = policy(torch.tensor([[5, 9]])).logits[0, -1].log_softmax(0)
-    q = reference(torch.tensor([[5, 9]])).logits[0, -1].log_softmax(0)
+    found = respond(policy, prompts, RENDERER, asking(max_new_tokens=1, batch=1000), World())
+    gaps = kl_to_reference(policy, reference, found, pad_id=0, batch=1000, world=World())
+    p = models[0](torch.tensor([[5, 9]])).logits[0, -1].log_softmax(0)
+    q = models[1](torch.tensor([[5, 9]])).logits[0, -1].log_softmax(0)
     exact = float((p.exp() * (p - q)).sum())
     assert exact > 0.05
     assert float(gaps.mean()) == pytest.approx(exact, abs=4 * float(gaps.std()) / 4000**0.5)
 
 
 def test_answers_come_in_the_order_of_the_prompts():
-    model = causal("llama", sharpness=4.0)
+    model = network(causal("llama", sharpness=4.0))
     prompts = [[3, 4, 5, 6, 7], [8], [9, 10, 11], [12, 13]]
-    together = respond(model, prompts, RENDERER, CPU, asking(temperature=0, batch=3))
+    together = respond(model, prompts, RENDERER, asking(temperature=0, batch=3), World())
     for prompt, answer in zip(prompts, together, strict=True):
-        alone = respond(model, [prompt], RENDERER, CPU, asking(temperature=0))[0]
+        alone = respond(model, [prompt], RENDERER, asking(temperature=0), World())[0]
         assert answer.prompt_ids == prompt
         assert answer.ids == alone.ids
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_one_others():
-    model, prompts = causal("llama"), [[3, 4]] * 8
-    first = respond(model, prompts, RENDERER, CPU, asking())
-    assert first == respond(model, prompts, RENDERER, CPU, asking())
-    assert first != respond(model, prompts, RENDERER, CPU, asking(seed=1))
+    model, prompts = network(causal("llama")), [[3, 4]] * 8
+    first = respond(model, prompts, RENDERER, asking(), World())
+    assert first == respond(model, prompts, RENDERER, asking(), World())
+    assert first != respond(model, prompts, RENDERER, asking(seed=1), World())
 
 
 @torch.no_grad()
 def test_scores_do_not_depend_on_the_batch():
     model = scalar("llama", sharpness=3.0)
     rows = [[2 + (i * 7 + j) % (VOCAB - 2) for j in range(1 + i % 5)] for i in range(11)]
-    found = reward_scores(model, rows, pad_id=0, device=CPU, batch=4)
+    found = reward_scores(network(model), rows, pad_id=0, batch=4, world=World())
     for row, score in zip(rows, found, strict=True):
         alone = sequence_scores(model, torch.tensor([row]), torch.ones(1, len(row)).bool())
         assert float(score) == pytest.approx(float(alone), abs=1e-5)
 
 
 def test_an_answer_knows_whether_it_ended():
-    answers = respond(causal("llama", sharpness=2.0), [[3]] * 200, RENDERER, CPU, asking(batch=200))
+    answers = respond(
+        network(causal("llama", sharpness=2.0)), [[3]] * 200, RENDERER, asking(batch=200), World()
+    )
     assert {answer.finished for answer in answers} == {True, False}
     assert all(answer.finished == (answer.ids[-1] == 1) for answer in answers)
     assert isinstance(answers[0], Answer)

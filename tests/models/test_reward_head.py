@@ -6,17 +6,15 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf_cli.models.reward import check_head, init_head, shift_scores
+from rlhf_cli.models.reward import check_head, fresh_head, shifted
 from rlhf_cli.models.scoring import last_hidden, sequence_scores
 from tests.models.tiny import CONFIGS, ragged, scalar
 
 
 def test_head_starts_with_standard_deviation_one_over_root_d_plus_one():
-    head = torch.nn.Module()
-    head.score = torch.nn.Linear(40000, 1, bias=False)
-    init_head(head, seed=1)
-    assert float(head.score.weight.detach().std()) == pytest.approx(1 / math.sqrt(40001), rel=0.02)
-    assert abs(float(head.score.weight.detach().mean())) < 5 / math.sqrt(40000) / math.sqrt(40001)
+    head = fresh_head(torch.Size([1, 40000]), seed=1)
+    assert float(head.std()) == pytest.approx(1 / math.sqrt(40001), rel=0.02)
+    assert abs(float(head.mean())) < 5 / math.sqrt(40000) / math.sqrt(40001)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -25,7 +23,8 @@ def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
     """Demonstrations score mean 0, margins move little, and plain transformers gives the same scores."""
     model = scalar(name, sharpness=3.0)
     check_head(model)
-    init_head(model, seed=2)
+    weight = model.score.weight
+    weight.copy_(fresh_head(weight.shape, seed=2))
     anchors, anchor_mask = ragged(30, 8, side="right", seed=1)
     winners, winner_mask = ragged(12, 8, side="right", seed=2)
     losers, loser_mask = ragged(12, 8, side="right", seed=3)
@@ -34,11 +33,12 @@ def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
     before = sequence_scores(model, winners, winner_mask) - sequence_scores(
         model, losers, loser_mask
     )
-    removed = shift_scores(
-        model,
+    moved, removed = shifted(
+        weight,
         last_hidden(model, anchors, anchor_mask),
         last_hidden(model, winners, winner_mask) - last_hidden(model, losers, loser_mask),
     )
+    weight.copy_(moved)
     after = sequence_scores(model, winners, winner_mask) - sequence_scores(
         model, losers, loser_mask
     )
@@ -53,15 +53,13 @@ def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
 
 def test_the_same_shift_on_orthogonal_features_is_exact():
     """Twin: one feature is 1 for every text and carries no difference; the shift must use only it."""
-    model = torch.nn.Module()
-    model.score = torch.nn.Linear(3, 1, bias=False)
-    with torch.no_grad():
-        model.score.weight.copy_(torch.tensor([[0.5, -1.0, 2.0]]))
+    weight = torch.tensor([[0.5, -1.0, 2.0]])
     generator = torch.Generator().manual_seed(0)
     free = torch.randn(50, 2, generator=generator)
     anchors = torch.cat([free, torch.ones(50, 1)], 1)
     differences = torch.cat([torch.randn(50, 2, generator=generator), torch.zeros(50, 1)], 1)
-    mean = float((anchors @ model.score.weight.detach().T).mean())
-    assert shift_scores(model, anchors, differences, ridge=1e-9) == pytest.approx(mean, abs=1e-5)
+    mean = float((anchors @ weight.T).mean())
+    moved, removed = shifted(weight, anchors, differences, ridge=1e-9)
+    assert removed == pytest.approx(mean, abs=1e-5)
     expected = torch.tensor([[0.5, -1.0, 2.0 - mean]])
-    assert torch.allclose(model.score.weight.detach(), expected, atol=1e-4)
+    assert torch.allclose(moved, expected, atol=1e-4)

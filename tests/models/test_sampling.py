@@ -5,18 +5,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.sampling import draw, sample
 from rlhf_cli.models.scoring import response_logprobs
 from tests.models.tiny import CONFIGS, VOCAB, causal, ragged
 
-SETTINGS = {"max_new_tokens": 9, "end_ids": [1], "pad_id": 0}
+SETTINGS = {"end_ids": [1], "pad_id": 0}
+ANY = uniforms(64, 9, 0)  # what a row draws, column by column
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_decoding_is_that_of_transformers(name):
     model = causal(name, sharpness=4.0)
     prompts, mask = ragged(8, 6, side="left")
-    ours = sample(model, prompts, mask, temperature=0, **SETTINGS)
+    ours = sample(model, prompts, mask, ANY[: len(prompts)], temperature=0, **SETTINGS)
     theirs = model.generate(
         input_ids=prompts,
         attention_mask=mask.long(),
@@ -35,7 +37,9 @@ def test_rows_that_finish_early_do_not_disturb_the_others(name):
     model = causal(name, sharpness=4.0)
     prompts, mask = ragged(16, 6, side="left", seed=3)
     ends = list(range(1, 12))
-    together = sample(model, prompts, mask, temperature=0, **SETTINGS | {"end_ids": ends})
+    together = sample(
+        model, prompts, mask, ANY[: len(prompts)], temperature=0, **SETTINGS | {"end_ids": ends}
+    )
     assert len(set(together.mask.sum(1).tolist())) > 1
     for row in range(len(prompts)):
         kept = mask[row]
@@ -43,6 +47,7 @@ def test_rows_that_finish_early_do_not_disturb_the_others(name):
             model,
             prompts[row : row + 1, kept],
             mask[row : row + 1, kept],
+            ANY[:1],
             temperature=0,
             **SETTINGS | {"end_ids": ends},
         )
@@ -53,6 +58,37 @@ def test_rows_that_finish_early_do_not_disturb_the_others(name):
         assert bool(together.finished[row]) == bool(alone.finished[0])
 
 
+@torch.no_grad()
+def test_a_row_draws_the_same_whatever_is_beside_it():
+    """Sampling is divided among processes by rows: alone, halved or whole, each gives its response."""
+    model = causal("llama", sharpness=4.0)
+    prompts, mask = ragged(16, 6, side="left", seed=3)
+    ends = {"end_ids": list(range(1, 12)), "pad_id": 0, "temperature": 1.0}
+    whole = sample(model, prompts, mask, ANY[:16], **ends)
+    for rank in range(2):
+        part = sample(model, prompts[rank::2], mask[rank::2], ANY[rank:16:2], **ends)
+        width = part.responses.shape[1]
+        assert torch.equal(part.responses, whole.responses[rank::2, :width])
+        assert torch.equal(part.mask, whole.mask[rank::2, :width])
+
+
+@torch.no_grad()
+def test_a_process_that_is_done_goes_on_while_another_is_not():
+    """going_on is asked once a token, and what is generated meanwhile is not kept."""
+    model, asked = causal("llama"), []
+    prompts, mask = ragged(4, 6, side="left")
+
+    def going_on(running):
+        asked.append(running)
+        return True
+
+    ends = {"end_ids": list(range(VOCAB)), "pad_id": 0, "temperature": 1.0}
+    found = sample(model, prompts, mask, ANY[:4], going_on=going_on, **ends)
+    assert asked == [False] * 8  # and after the ninth token nobody has to be asked
+    assert found.mask.shape == (4, 1)
+    assert found.finished.all()
+
+
 def test_an_end_token_is_kept_and_nothing_follows_it():
     model = causal("llama")
     prompts, mask = ragged(64, 4, side="left")
@@ -61,8 +97,8 @@ def test_an_end_token_is_kept_and_nothing_follows_it():
         model,
         prompts,
         mask,
+        ANY,
         temperature=1.0,
-        generator=torch.Generator().manual_seed(0),
         **SETTINGS | {"end_ids": ends},
     )
     for row in range(64):
@@ -78,8 +114,8 @@ def test_draws_follow_the_tempered_softmax(temperature):
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(1)) * 2
     drawn = draw(
         logits.expand(60000, 12),
+        uniforms(60000, 1, 2)[:, 0],
         temperature=temperature,
-        generator=torch.Generator().manual_seed(2),
     )
     seen = torch.bincount(drawn, minlength=12) / 60000
     expected = (logits[0] / temperature).softmax(0)
@@ -91,7 +127,7 @@ def test_a_token_without_probability_is_never_drawn():
     logits = torch.full((5000, 6), float("-inf"))
     logits[:, 2] = 0.0
     logits[:, 4] = 1.0
-    drawn = draw(logits, temperature=1.0, generator=torch.Generator().manual_seed(0))
+    drawn = draw(logits, uniforms(5000, 1, 0)[:, 0], temperature=1.0)
     assert set(drawn.tolist()) == {2, 4}
 
 
@@ -105,11 +141,10 @@ def test_mean_logprob_of_samples_is_minus_the_entropy():
         model,
         prompts,
         mask,
-        max_new_tokens=1,
+        uniforms(6000, 1, 5),
         end_ids=[1],
         pad_id=0,
         temperature=0.7,
-        generator=torch.Generator().manual_seed(5),
     )
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask

@@ -44,8 +44,9 @@ def test_wandb_and_trackio_are_started_logged_to_and_finished(name, tmp_path, mo
     """The library stands in as a module that keeps what it is told; accelerate's class is the real one."""
     told = []
     run = SimpleNamespace(
-        log=lambda values, **rest: told.append(values), finish=lambda: told.append("finished")
-    )
+        id="7", name="r-sft", log=lambda values, **rest: told.append(values),
+        finish=lambda: told.append("finished"),
+    )  # fmt: skip
     config = SimpleNamespace(update=lambda values, **rest: told.append("config"))
     run.config = config
     module = ModuleType(name.value)

@@ -13,6 +13,7 @@ from rlhf_cli.config.schema import (
     PPO,
     PTX,
     Alarms,
+    Gather,
     KLController,
     KLStop,
     MissingEOS,
@@ -27,11 +28,37 @@ from rlhf_cli.config.schema import (
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.models.loading import freeze
 from rlhf_cli.runtime.device import pick_device
-from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.players import Ending, Players
 
 PROMPT = 0
-CPU = pick_device(Runtime(device="cpu", dtype="float32", num_threads=None))
+
+
+def runtime(**changes) -> Runtime:
+    values = {
+        "device": "cpu",
+        "dtype": "float32",
+        "num_threads": None,
+        "num_processes": None,
+        "gather": Gather.auto,
+        "timeout": 600.0,
+        "deepspeed": None,
+    }
+    return Runtime(**(values | changes))
+
+
+CPU = pick_device(runtime())
+
+
+def network(model) -> Network:
+    """Frozen, in this one process."""
+    return Network(freeze(model), device=CPU)
+
+
+def engine(model, optim: Optim, **options) -> Engine:
+    """In this one process."""
+    return Engine(model, optim=optim, device=CPU, world=World(), **options)
 
 
 class Silent:
@@ -114,9 +141,9 @@ def players(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> Players:
     torch.manual_seed(1)
     value = LlamaForSequenceClassification(_config(len(ref)))
     return Players(
-        policy=Engine(policy_network(ref), optim=cfg.optim, device=CPU),
-        value=Engine(value, optim=cfg.value_optim, device=CPU),
-        ref_policy=freeze(policy_network(ref)),
+        policy=engine(policy_network(ref), cfg.optim),
+        value=engine(value, cfg.value_optim),
+        ref_policy=network(policy_network(ref)),
         score=lambda prompts, prompt_mask, responses, mask: rewards[responses[:, 0]],
         device=CPU,
     )

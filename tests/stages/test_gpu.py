@@ -3,20 +3,22 @@
 import pytest
 import torch
 
-from rlhf_cli.config.schema import PPOBatch, Runtime
+from rlhf_cli.config.schema import PPOBatch
 from rlhf_cli.core.batches import PromptBatch
+from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.loading import freeze
 from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.device import pick_device
-from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.collect import collect
 from rlhf_cli.stages.ppo.guards import check_first_ratio, check_start
 from rlhf_cli.stages.ppo.learn import minibatch
 from rlhf_cli.stages.ppo.loop import credit
 from rlhf_cli.stages.ppo.players import Ending, Players
 from tests.models.tiny import causal, ragged, scalar
-from tests.stages.tabular import ppo
+from tests.stages.tabular import ppo, runtime
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,21 +29,26 @@ pytestmark = [
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
 def test_greedy_decoding_is_that_of_the_cpu(name):
     tokens, mask = ragged(8, 6, side="left")
-    settings = {"max_new_tokens": 9, "end_ids": [1], "pad_id": 0, "temperature": 0}
-    on_cpu = sample(causal(name, sharpness=4.0), tokens, mask, **settings)
-    on_gpu = sample(causal(name, sharpness=4.0).cuda(), tokens.cuda(), mask.cuda(), **settings)
+    settings = {"end_ids": [1], "pad_id": 0, "temperature": 0}
+    drawn, model = uniforms(8, 9, 0), causal(name, sharpness=4.0)
+    on_cpu = sample(model, tokens, mask, drawn, **settings)
+    on_gpu = sample(model.cuda(), tokens.cuda(), mask.cuda(), drawn, **settings)
     assert torch.equal(on_cpu.responses, on_gpu.responses.cpu())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
-    device = pick_device(Runtime(device="cuda", dtype=dtype, num_threads=None))
+    device = pick_device(runtime(device="cuda", dtype=dtype))
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5))
     reward = freeze(scalar("llama", seed=9)).cuda()
     players = Players(
-        policy=Engine(causal("llama", sharpness=3.0), optim=cfg.optim, device=device),
-        value=Engine(scalar("llama", seed=5), optim=cfg.value_optim, device=device),
-        ref_policy=freeze(causal("llama", sharpness=3.0)).to(device.torch, device.dtype),
+        policy=Engine(
+            causal("llama", sharpness=3.0), optim=cfg.optim, device=device, world=World()
+        ),
+        value=Engine(scalar("llama", seed=5), optim=cfg.value_optim, device=device, world=World()),
+        ref_policy=Network(
+            freeze(causal("llama", sharpness=3.0)).to(dtype=device.dtype), device=device
+        ),
         score=lambda p, pm, r, rm: sequence_scores(
             reward, torch.cat([p, r], 1), torch.cat([pm, rm], 1)
         ),
@@ -50,7 +57,7 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     tokens, mask = ragged(16, 6, side="left")
     batch = PromptBatch(tokens=tokens, mask=mask, index=list(range(16))).to(device.torch)
     ending = Ending(max_new_tokens=8, end_ids=[1, 2], pad_id=0)
-    rollout, _ = collect(players, batch, ending, cfg, device.generator(0))
+    rollout, _ = collect(players, batch, uniforms(16, 8, 0), ending, cfg)
     check_start(rollout, device.dtype)
     advantages, returns = credit(rollout, 0.1, cfg)
     index = torch.arange(16, device=device.torch)

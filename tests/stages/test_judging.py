@@ -10,9 +10,8 @@ from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.models.reward import init_head
 from rlhf_cli.models.scoring import sequence_scores
-from rlhf_cli.stages.judging import RewardModel
+from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.setting import open_setting
 
 OTHER_TEMPLATE = (
@@ -41,8 +40,9 @@ def folders(setting, tmp_path_factory):
     for name in ("same", "other"):
         folder = tmp_path_factory.mktemp(name)
         model = setting.scalar_model("tiny")
-        init_head(model, seed=3)
-        setting.export(model, folder)
+        engine = setting.engine(model, setting.cfg.rm.optim)
+        renew_head(engine, seed=3)
+        setting.export(engine, folder)
         found[name] = folder
     (found["other"] / "chat_template.jinja").write_text(OTHER_TEMPLATE)
     return found
@@ -69,7 +69,7 @@ def test_shared_tokens_are_scored_as_they_are(setting, prompts, folders):
     found = reward.score(batch.tokens, batch.mask, responses, mask)
     for prompt, reply, score in zip(prompts, ids, found, strict=True):
         whole = torch.tensor([prompt.ids + reply])
-        alone = sequence_scores(reward.model, whole, torch.ones_like(whole).bool())
+        alone = sequence_scores(reward.network.model, whole, torch.ones_like(whole).bool())
         assert float(score) == pytest.approx(float(alone), abs=1e-4)
 
 
@@ -86,7 +86,7 @@ def test_other_tokens_are_rendered_again_and_said(setting, prompts, folders, fin
         text = f"<user> {prompt.record.messages[0].content}\n<assistant> {reply}"
         whole = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] * finished
         alone = sequence_scores(
-            reward.model, torch.tensor([whole]), torch.ones(1, len(whole)).bool()
+            reward.network.model, torch.tensor([whole]), torch.ones(1, len(whole)).bool()
         )
         assert float(score) == pytest.approx(float(alone), abs=1e-4)
     answers = [

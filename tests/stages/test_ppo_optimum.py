@@ -71,7 +71,7 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
         logits = sequence_logits(cast.policy.model, tokens, torch.ones_like(mask))
         logprobs = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
         loss = coef * lm_loss(logprobs, mask[:, 1:], num_tokens=4)
-        cast.policy.backward(loss)
+        cast.policy.backward(loss, last=True)
         return float(loss.detach())
 
     train(cast, prompts(256), ENDING, cfg, Silent(), seed=3, pretrain=pretrain)

@@ -9,18 +9,19 @@ import torch
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Alarms, KLStop, MissingEOS, MissingEOSMode, PPOBatch
 from rlhf_cli.core.batches import PromptBatch
+from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.core.returns import gae
 from rlhf_cli.models.loading import freeze
 from rlhf_cli.models.scoring import sequence_scores
-from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.collect import collect
 from rlhf_cli.stages.ppo.guards import NotFinite, Watch, check_first_ratio, check_start
-from rlhf_cli.stages.ppo.learn import learn, minibatch
-from rlhf_cli.stages.ppo.loop import credit, describe, train
+from rlhf_cli.stages.ppo.learn import Learned, learn, minibatch
+from rlhf_cli.stages.ppo.loop import credit, describe, ignore, orders, train
 from rlhf_cli.stages.ppo.players import Ending, Players
 from rlhf_cli.stages.ppo.stage import save_offending
 from tests.models.tiny import causal, ragged, scalar
-from tests.stages.tabular import CPU, Silent, optim, ppo
+from tests.stages.tabular import CPU, Silent, engine, network, optim, ppo
 
 pad = torch.nn.functional.pad
 ENDING = Ending(max_new_tokens=8, end_ids=[1, 2, 3, 4], pad_id=0)
@@ -35,9 +36,11 @@ def cast(name="llama", score=None, cfg=None, policy_seed=0):
         return sequence_scores(reward, tokens, masks)
 
     return Players(
-        policy=Engine(causal(name, seed=policy_seed, sharpness=3.0), optim=cfg.optim, device=CPU),
-        value=Engine(scalar(name, seed=5, sharpness=2.0), optim=cfg.value_optim, device=CPU),
-        ref_policy=freeze(causal(name, seed=0, sharpness=3.0)),
+        policy=engine(
+            causal(name, seed=policy_seed, sharpness=3.0), cfg.optim, ema_decay=cfg.ema_decay
+        ),
+        value=engine(scalar(name, seed=5, sharpness=2.0), cfg.value_optim),
+        ref_policy=network(causal(name, seed=0, sharpness=3.0)),
         score=score or by_model,
         device=CPU,
     )
@@ -48,15 +51,16 @@ def batch(rows=16):
     return PromptBatch(tokens=tokens, mask=mask, index=list(range(rows)))
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+def drawn(rows=16):
+    """Uniform numbers for the tokens of a rollout."""
+    return uniforms(rows, ENDING.max_new_tokens, 0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
     cfg = ppo(temperature=temperature, batch=PPOBatch(rollout=16, minibatch=16, microbatch=5))
     players = cast(cfg=cfg)
-    rollout, entropies = collect(players, batch(), ENDING, cfg, generator())
+    rollout, entropies = collect(players, batch(), drawn(), ENDING, cfg)
     check_start(rollout, torch.float32)
     found = describe(rollout, entropies, 0.1)
     assert found["objective/kl"] == pytest.approx(0, abs=1e-4)
@@ -70,7 +74,7 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
 def test_a_policy_that_is_not_its_reference_is_refused():
     cfg = ppo()
     players = cast(policy_seed=1)
-    rollout, _ = collect(players, batch(), ENDING, cfg, generator())
+    rollout, _ = collect(players, batch(), drawn(), ENDING, cfg)
     with pytest.raises(UserError, match="must start at KL 0"):
         check_start(rollout, torch.float32)
     with pytest.raises(UserError, match="ratio is off 1"):
@@ -84,7 +88,7 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
     for size in (1, 16, 5):
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size))
         players = cast(name, cfg=cfg)
-        rollout, _ = collect(players, batch(), ENDING, cfg, generator())
+        rollout, _ = collect(players, batch(), drawn(), ENDING, cfg)
         # the same rollout for all: sampling draws do not depend on the microbatch
         advantages, returns = credit(rollout, 0.1, cfg)
         rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
@@ -104,7 +108,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
     for extra in (0, 5):
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16), whiten_rewards=True)
         players = cast(cfg=cfg)
-        rollout, entropies = collect(players, batch(), ENDING, cfg, generator())
+        rollout, entropies = collect(players, batch(), drawn(), ENDING, cfg)
         for field in ("prompts", "prompt_mask"):
             setattr(rollout, field, pad(getattr(rollout, field), (extra, 0)))
         for field in ("responses", "response_mask", "logprobs", "ref_logprobs", "values"):
@@ -121,7 +125,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
 def test_the_score_is_paid_once_and_the_kl_everywhere():
     cfg = ppo(gae_lambda=1.0)
     players = cast(cfg=cfg)
-    rollout, _ = collect(players, batch(), ENDING, cfg, generator())
+    rollout, _ = collect(players, batch(), drawn(), ENDING, cfg)
     rollout.ref_logprobs = rollout.logprobs - 0.1 * rollout.response_mask
     advantages, returns = credit(rollout, 0.5, cfg)
     lengths = rollout.response_mask.sum(1)
@@ -139,7 +143,7 @@ def test_the_score_is_paid_once_and_the_kl_everywhere():
 
 def test_missing_eos_is_paid_where_nothing_ended():
     cfg = ppo(missing_eos=MissingEOS(mode=MissingEOSMode.replace, value=-7.0))
-    rollout, _ = collect(cast(), batch(64), ENDING, cfg, generator())
+    rollout, _ = collect(cast(), batch(64), drawn(64), ENDING, cfg)
     assert 0 < rollout.finished.float().mean() < 1
     assert (rollout.scores[~rollout.finished] == -7.0).all()
     assert (rollout.scores[rollout.finished] != -7.0).all()
@@ -153,7 +157,7 @@ def test_a_score_that_is_no_number_stops_with_the_sample():
 
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16))
     with pytest.raises(NotFinite, match="score of the reward model") as caught:
-        collect(cast(score=poisoned), batch(), ENDING, cfg, generator())
+        collect(cast(score=poisoned), batch(), drawn(), ENDING, cfg)
     assert caught.value.rows == [2]
     assert caught.value.rollout.responses.shape[0] == 16
 
@@ -166,11 +170,12 @@ def test_kl_stop_ends_the_updates_of_an_iteration():
         kl_stop=KLStop(iteration=0.02, run=None),
     )
     players = cast(cfg=cfg)
-    rollout, _ = collect(players, batch(), ENDING, cfg, generator())
+    rollout, _ = collect(players, batch(), drawn(), ENDING, cfg)
     advantages, returns = credit(rollout, 0.1, cfg)
-    learned = learn(
-        players, rollout, advantages, returns, cfg,
-        lr_factor=1.0, generator=generator(), pretrain=None, after_step=lambda: None,
+    learned = Learned()
+    learn(
+        players, rollout, advantages, returns, cfg, learned=learned,
+        orders=orders(16, cfg, seed=0, iteration=0), lr_factor=1.0, pretrain=None, after_step=ignore,
     )  # fmt: skip
     assert learned.stopped_early
     assert 0 < len(learned.rows) < 32
@@ -211,12 +216,13 @@ def test_the_average_trails_the_policy():
 
     start = weight.detach().clone()
     players.policy.step = step
-    trained = train(players, iter([batch()] * 3), ENDING, cfg, Silent(), seed=0)
+    train(players, iter([batch()] * 3), ENDING, cfg, Silent(), seed=0)
+    players.policy.use_average()
     expected = start
     for value in seen:
         expected = 0.5 * expected + 0.5 * value
     assert len(seen) == 6
-    assert torch.allclose(trained.average["lm_head.weight"], expected, atol=1e-6)
+    assert torch.allclose(weight, expected, atol=1e-6)
 
 
 def test_alarms_ring_once_until_they_have_passed():
@@ -241,9 +247,9 @@ def test_the_offending_samples_are_saved(tmp_path):
     players = cast(score=lambda prompts, *rest: torch.full((len(prompts),), float("inf")))
     cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4))
     with pytest.raises(NotFinite) as caught:
-        collect(players, batch(4), ENDING, cfg, generator())
+        collect(players, batch(4), drawn(4), ENDING, cfg)
     tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
-    setting = SimpleNamespace(renderer=SimpleNamespace(tokenizer=tokenizer))
+    setting = SimpleNamespace(renderer=SimpleNamespace(tokenizer=tokenizer), world=World())
     saved = json.loads(save_offending(caught.value, setting, tmp_path).read_text())
     assert "score" in saved["reason"]
     assert len(saved["samples"]) == 4

@@ -7,15 +7,16 @@ import torch
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import RM, Batch, Batching, LossOn, Schedule, ScheduleKind, Ties
+from rlhf_cli.core.sharing import WHOLE, Share
 from rlhf_cli.data.collate import preference_batches, sft_batches
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin
 from rlhf_cli.models.scoring import sequence_scores
-from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages import rm, sft, tokens
 from rlhf_cli.stages.setting import require_finite_loss
 from tests.models.tiny import VOCAB, causal, scalar
-from tests.stages.tabular import CPU, optim
+from tests.stages.tabular import engine as new_engine
+from tests.stages.tabular import optim
 
 WHERE = Origin("made in a test", 0)
 
@@ -34,7 +35,7 @@ def demonstrations(count: int, seed: int = 0) -> list[EncodedDemonstration]:
 def gradients_of_sft(
     name: str, examples, *, batching=Batching.grouped, microbatch=4, loss_on=LossOn.response
 ):
-    engine = Engine(causal(name, sharpness=3.0), optim=optim(0.1), device=CPU)
+    engine = new_engine(causal(name, sharpness=3.0), optim(0.1))
     steps = sft_batches(
         examples,
         batch=Batch(size=len(examples), microbatch=microbatch),
@@ -46,7 +47,7 @@ def gradients_of_sft(
         pad_id=0,
     )
     assert len(steps) == 1
-    loss = tokens.token_loss(engine, steps[0])
+    loss = tokens.token_loss(engine, steps[0]).loss
     return loss, {n: p.grad for n, p in engine.model.named_parameters() if p.grad is not None}
 
 
@@ -99,7 +100,7 @@ def test_the_sft_loss_is_the_chain_rule_over_the_response_and_its_end():
 def test_the_end_token_is_learned():
     """After a few steps of SFT, P(EOS | the whole answer) has risen."""
     example = demonstrations(1, seed=3)[0]
-    engine = Engine(causal("llama"), optim=optim(0.01), device=CPU)
+    engine = new_engine(causal("llama"), optim(0.01))
 
     def end_probability():
         with torch.no_grad():
@@ -164,7 +165,7 @@ def config(**changes) -> RM:
 def test_rm_gradients_do_not_depend_on_the_microbatch(name, ties):
     gradients = []
     for size in (1, 7, 100):
-        engine = Engine(scalar(name, sharpness=2.0), optim=optim(0.1), device=CPU)
+        engine = new_engine(scalar(name, sharpness=2.0), optim(0.1))
         cfg = config(ties=ties)
         steps = preference_batches(
             comparisons(8), batch=Batch(size=8, microbatch=size), seed=0, epoch=0, pad_id=0
@@ -172,12 +173,58 @@ def test_rm_gradients_do_not_depend_on_the_microbatch(name, ties):
         assert len(steps) == 1
         for batch in steps[0]:
             scores = sequence_scores(engine.model, batch.tokens, batch.mask)
-            engine.backward(rm.pair_loss(scores, batch, cfg, 8))
+            engine.backward(rm.pair_loss(scores, batch, cfg, 8), last=True)
         gradients.append(
             {n: p.grad for n, p in engine.model.named_parameters() if p.grad is not None}
         )
     assert_same(gradients[0], gradients[1])
     assert_same(gradients[0], gradients[2])
+
+
+def summed(parts: list[dict]) -> dict:
+    return {name: sum(part[name] for part in parts) for name in parts[0]}
+
+
+def gradients(engine) -> dict:
+    return {n: p.grad for n, p in engine.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("count", [16, 13])
+@pytest.mark.parametrize("batching", Batching)
+def test_eight_processes_learn_what_one_with_eight_microbatches_learns(count, batching):
+    """8 x 1 = 1 x 8: the processes' gradients add up, blank microbatches add nothing."""
+    examples = demonstrations(count)
+    settings = {
+        "batch": Batch(size=16, microbatch=2), "batching": batching, "loss_on": LossOn.response,
+        "seed": 0, "epoch": 0, "max_tokens": 32, "pad_id": 0,
+    }  # fmt: skip
+    parts, lengths = [], set()
+    num_tokens = sum(sum(one.loss_mask) for one in examples)
+    for share in [WHOLE, *(Share(rank, 8) for rank in range(8))]:
+        engine = new_engine(causal("llama", sharpness=3.0), optim(0.1))
+        step = sft_batches(examples, **settings, share=share)[0]
+        for batch in step:
+            loss = tokens.batch_loss(engine.model, batch, num_tokens)
+            engine.backward(loss, last=batch is step[-1])
+        parts.append(gradients(engine))
+        lengths.add(len(step) if share.size > 1 else 0)
+    assert len(lengths - {0}) == 1  # every process runs as many microbatches
+    assert_same(parts[0], summed(parts[1:]))
+
+
+def test_eight_processes_learn_one_step_of_comparisons():
+    examples, parts = comparisons(11), []
+    batch = Batch(size=11, microbatch=9)
+    for share in [WHOLE, *(Share(rank, 8) for rank in range(8))]:
+        engine = new_engine(scalar("llama", sharpness=2.0), optim(0.1))
+        step = preference_batches(
+            examples, batch=batch, seed=0, epoch=0, pad_id=0, share=share
+        )[0]  # fmt: skip
+        for one in step:
+            scores = sequence_scores(engine.model, one.tokens, one.mask)
+            engine.backward(rm.pair_loss(scores, one, config(), 11), last=True)
+        parts.append(gradients(engine))
+    assert_same(parts[0], summed(parts[1:]))
 
 
 def test_every_completion_is_forwarded_once():
@@ -206,7 +253,7 @@ def test_the_reward_model_learns_an_order():
             one.ties = ()
         return [one for one in found if one.better]
 
-    engine = Engine(scalar("llama"), optim=optim(0.01), device=CPU)
+    engine = new_engine(scalar("llama"), optim(0.01))
     cfg, train = config(), by_length(200, seed=0)
     for epoch in range(4):
         for step in preference_batches(
@@ -230,7 +277,7 @@ def test_a_loss_that_is_no_number_stops_the_stage(loss):
 
 
 def test_a_broken_model_does_not_take_a_step():
-    engine = Engine(causal("llama"), optim=optim(0.01), device=CPU)
+    engine = new_engine(causal("llama"), optim(0.01))
     with torch.no_grad():
         engine.model.lm_head.weight[3] = float("nan")
     kept = engine.model.model.embed_tokens.weight.detach().clone()

@@ -70,6 +70,12 @@ class Watch:
         self.ringing = set(now)
         return fresh
 
+    def state_dict(self) -> dict:
+        return {"first_length": self.first_length, "ringing": sorted(self.ringing)}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.first_length, self.ringing = state["first_length"], set(state["ringing"])
+
     def _judge(self, metrics: dict[str, float], growth: float) -> list[tuple[str, str]]:
         alarms, say = self.alarms, []
         eos, entropy, kl = (metrics[f"objective/{key}"] for key in ("eos_rate", "entropy", "kl"))

@@ -10,7 +10,7 @@ from rlhf_cli.config.schema import PPO
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.losses import policy_loss, value_loss
 from rlhf_cli.models.scoring import response_logprobs, response_values
-from rlhf_cli.stages.ppo.collect import microbatches
+from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.stages.ppo.guards import check_first_ratio, over, require_finite
 from rlhf_cli.stages.ppo.players import Players
 
@@ -20,7 +20,7 @@ Pretrain = Callable[[], float]
 
 @dataclass(slots=True)
 class Learned:
-    """Means over the minibatches of one iteration."""
+    """A row of metrics for every minibatch of this iteration so far; `means` is what is logged."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
     stopped_early: bool = False
@@ -38,34 +38,32 @@ def learn(
     returns: Tensor,
     cfg: PPO,
     *,
+    orders: list[Tensor],
     lr_factor: float,
-    generator: torch.Generator,
+    learned: Learned,
     pretrain: Pretrain | None,
     after_step: Callable[[], None],
-) -> Learned:
-    """PPO's inner loop. advantages, returns (B, R); `after_step` follows every optimizer step."""
-    learned = Learned()
-    for _ in range(cfg.inner_epochs):
-        order = torch.randperm(len(rollout.scores), generator=generator, device=generator.device)
-        for index in order.split(cfg.batch.minibatch):
-            row = minibatch(players, rollout, advantages, returns, index, cfg, pretrain)
-            if not learned.rows:
-                check_first_ratio(abs(row["val/ratio"] - 1), players.device.dtype)
-            if over(row["policy/approxkl_avg"], cfg.kl_stop.iteration):
-                discard(players)
-                learned.stopped_early = True
-                return learned
-            row["policy/grad_norm"] = players.policy.step(lr_factor)
-            row["val/grad_norm"] = players.value.step(lr_factor)
-            after_step()
-            learned.rows.append(row)
-    return learned
+) -> None:
+    """PPO's inner loop, from the first minibatch that `learned` has no row of.
 
-
-def discard(players: Players) -> None:
-    """Throw away the gradients of a minibatch that is not to be learned from."""
-    players.policy.optimizer.zero_grad(set_to_none=True)
-    players.value.optimizer.zero_grad(set_to_none=True)
+    advantages, returns (B, R) . orders: a permutation of the rows for every inner epoch .
+    `after_step` follows every optimizer step.
+    """
+    minibatches = [index for order in orders for index in order.split(cfg.batch.minibatch)]
+    for index in minibatches[len(learned.rows) :]:
+        index = index.to(rollout.scores.device)
+        row = minibatch(players, rollout, advantages, returns, index, cfg, pretrain)
+        if not learned.rows:
+            check_first_ratio(abs(row["val/ratio"] - 1), players.device.dtype)
+        if over(row["policy/approxkl_avg"], cfg.kl_stop.iteration):
+            players.policy.discard()
+            players.value.discard()
+            learned.stopped_early = True
+            return
+        row["policy/grad_norm"] = players.policy.step(lr_factor)
+        row["val/grad_norm"] = players.value.step(lr_factor)
+        learned.rows.append(row)
+        after_step()
 
 
 def minibatch(
@@ -80,15 +78,23 @@ def minibatch(
     """Gradients of one minibatch, summed over its microbatches; every term is per token of the whole."""
     num_tokens = rollout.response_mask[index].sum()
     totals: dict[str, Tensor] = {}
-    for part in microbatches(len(index), cfg.batch.microbatch):
-        rows = index[part.to(index.device)]
+    parts = players.world.share.of(index).split(cfg.batch.microbatch)
+    for number, rows in enumerate(parts, start=1):
+        alive("learning from a rollout")
         piece = rollout.select(rows).trim()
         columns = slice(0, piece.responses.shape[1])
         terms = clipped_step(
-            players, piece, advantages[rows, columns], returns[rows, columns], num_tokens, cfg
+            players,
+            piece,
+            advantages[rows, columns],
+            returns[rows, columns],
+            num_tokens,
+            cfg,
+            last=number == len(parts),
+            closes=pretrain is None,
         )
         totals = {name: totals.get(name, 0) + term for name, term in terms.items()}
-    metrics = {name: float(value) for name, value in totals.items()}
+    metrics = players.world.totals({name: float(value) for name, value in totals.items()})
     if pretrain is not None:
         metrics["loss/ptx"] = pretrain()
     total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
@@ -103,20 +109,25 @@ def clipped_step(
     returns: Tensor,
     num_tokens: Tensor,
     cfg: PPO,
+    *,
+    last: bool = True,
+    closes: bool = True,
 ) -> dict[str, Tensor]:
-    """Backward through both clipped losses of one microbatch."""
+    """Backward through both clipped losses of one microbatch.
+
+    last: of this minibatch. closes: nothing else is added to the policy's gradient after it.
+    """
     mask = piece.response_mask
-    with players.device.autocast():
-        logprobs, _ = response_logprobs(players.policy.model, piece, temperature=cfg.temperature)
-        values = response_values(players.value.model, piece)
+    logprobs, _ = players.policy(response_logprobs, piece, temperature=cfg.temperature)
     policy = policy_loss(
         logprobs, piece.logprobs, advantages, mask, clip_eps=cfg.clip_eps, num_tokens=num_tokens
     )
+    players.policy.backward(policy.loss, last=last and closes)
+    values = players.value(response_values, piece)
     value = value_loss(
         values, piece.values, returns, mask, clip_eps=cfg.value_clip_eps, num_tokens=num_tokens
     )
-    players.policy.backward(policy.loss)
-    players.value.backward(cfg.vf_coef * value.loss)
+    players.value.backward(cfg.vf_coef * value.loss, last=last)
     return {
         "loss/policy_avg": policy.loss.detach(),
         "loss/value_avg": value.loss.detach(),

@@ -1,31 +1,24 @@
 """PPO as its algorithm box reads: collect, shape, estimate, learn, adapt the price of KL."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from torch import Tensor
 
 from rlhf_cli.config.schema import KL, PPO, KLController
 from rlhf_cli.core.batches import PromptBatch, Rollout
-from rlhf_cli.core.estimates import ema_update_
 from rlhf_cli.core.kl import AdaptiveKL, FixedKL, k1, k2, k3
 from rlhf_cli.core.masking import masked_mean, masked_sum, masked_var, whiten
+from rlhf_cli.core.randomness import permutation, uniforms
 from rlhf_cli.core.returns import gae, shaped_rewards
 from rlhf_cli.stages.ppo.collect import collect
 from rlhf_cli.stages.ppo.guards import Watch, check_start, over
-from rlhf_cli.stages.ppo.learn import Pretrain, learn
+from rlhf_cli.stages.ppo.learn import Learned, Pretrain, learn
 from rlhf_cli.stages.ppo.players import Ending, Players
 from rlhf_cli.stages.setting import lr_factor
 from rlhf_cli.telemetry.recorder import Recorder
-
-
-@dataclass(slots=True, kw_only=True)
-class Trained:
-    """average: the exponential average of the policy's weights, where one was kept."""
-
-    average: dict[str, Tensor] | None
-    last: dict[str, float]
 
 
 def num_iterations(cfg: PPO) -> int:
@@ -38,6 +31,54 @@ def kl_controller(cfg: KL) -> FixedKL | AdaptiveKL:
     return FixedKL(cfg.coef)
 
 
+@dataclass(slots=True, kw_only=True)
+class Course:
+    """Where PPO stands: inside `iteration`, after the minibatches of which `learned` has a row.
+
+    rollout and objective: of this iteration, once they have been collected.
+    """
+
+    controller: FixedKL | AdaptiveKL
+    watch: Watch
+    iteration: int = 0
+    rollout: Rollout | None = None
+    objective: dict[str, float] = field(default_factory=dict)
+    learned: Learned = field(default_factory=Learned)
+    laps: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, cfg: PPO) -> "Course":
+        return cls(controller=kl_controller(cfg.kl), watch=Watch(cfg.alarms))
+
+    def state(self) -> dict[str, Any]:
+        """All but the rollout, as numbers and lists."""
+        return {
+            "iteration": self.iteration,
+            "objective": self.objective,
+            "laps": self.laps,
+            "learned": asdict(self.learned),
+            "controller": self.controller.state_dict(),
+            "watch": self.watch.state_dict(),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The rollout."""
+        assert self.rollout is not None
+        return {f.name: getattr(self.rollout, f.name).cpu() for f in fields(Rollout)}
+
+    def go_on(self, state: dict[str, Any], tensors: dict[str, Tensor], device) -> None:
+        """Stand where `state` and `tensors` were taken."""
+        self.iteration, self.objective = state["iteration"], state["objective"]
+        self.laps, self.learned = state["laps"], Learned(**state["learned"])
+        self.controller.load_state_dict(state["controller"])
+        self.watch.load_state_dict(state["watch"])
+        self.rollout = Rollout(**tensors).to(device)
+
+
+def ignore() -> None:
+    pass
+
+
 def train(
     players: Players,
     prompts: Iterator[PromptBatch],
@@ -46,62 +87,83 @@ def train(
     recorder: Recorder,
     *,
     seed: int,
+    course: Course | None = None,
     pretrain: Pretrain | None = None,
-) -> Trained:
-    """Run all iterations. Sampling and minibatch order are drawn from `seed`."""
-    generator = players.device.generator(seed)
-    controller, watch = kl_controller(cfg.kl), Watch(cfg.alarms)
-    average = snapshot(players) if cfg.ema_decay is not None else None
+    after_step: Callable[[], None] = ignore,
+) -> dict[str, float]:
+    """Run all iterations from where `course` stands; returns the last metrics.
+
+    prompts begins with the batch of that iteration. Sampling and minibatch order are functions of
+    `seed` and the iteration.
+    """
+    course = course or Course.start(cfg)
     metrics: dict[str, float] = {}
-    for iteration in range(num_iterations(cfg)):
-        clock = Clock()
+    for iteration in range(course.iteration, num_iterations(cfg)):
+        clock = Clock(course.laps)
         batch = next(prompts).to(players.device.torch)
-        rollout, entropies = collect(players, batch, ending, cfg, generator)
-        objective = describe(rollout, entropies, controller.coef)
-        if iteration == 0:
-            check_start(rollout, players.device.dtype)
-        clock.lap("time/rollout")
-        advantages, returns = credit(rollout, controller.coef, cfg)
-        learned = learn(
+        if course.rollout is None:
+            roll_out(players, batch, ending, cfg, course, seed)
+            clock.lap("time/rollout")
+        rollout = course.rollout
+        advantages, returns = credit(rollout, course.controller.coef, cfg)
+        learn(
             players,
             rollout,
             advantages,
             returns,
             cfg,
+            orders=orders(len(rollout.scores), cfg, seed, iteration),
             lr_factor=factor(iteration, cfg),
-            generator=generator,
+            learned=course.learned,
             pretrain=pretrain,
-            after_step=lambda: keep_average(average, players, cfg),
+            after_step=after_step,
         )
-        controller.update(objective["objective/kl"], len(batch.tokens))
+        objective = course.objective
+        course.controller.update(objective["objective/kl"], len(rollout.scores))
         clock.lap("time/learn")
-        metrics = objective | learned.means() | explained(rollout, returns) | clock.laps
+        metrics = objective | course.learned.means() | explained(rollout, returns) | clock.laps
         metrics |= progress(iteration, players, cfg)
         recorder.log(metrics, iteration + 1)
-        for alarm in watch.alarming(metrics):
+        for alarm in course.watch.alarming(metrics):
             recorder.warn(alarm)
         if over(objective["objective/kl"], cfg.kl_stop.run):
             recorder.warn(f"stopped after iteration {iteration + 1}: KL above ppo.kl_stop.run")
             break
-    return Trained(average=average, last=metrics)
+        course.iteration, course.rollout = iteration + 1, None
+        course.learned, course.laps = Learned(), {}
+    return metrics
+
+
+def roll_out(
+    players: Players, batch: PromptBatch, ending: Ending, cfg: PPO, course: Course, seed: int
+) -> None:
+    """Collect this iteration's rollout into `course`, and say what it shows."""
+    drawn = uniforms(len(batch.tokens), ending.max_new_tokens, seed, "rollout", course.iteration)
+    course.rollout, entropies = collect(players, batch, drawn, ending, cfg)
+    course.objective = describe(course.rollout, entropies, course.controller.coef)
+    if course.iteration == 0:
+        check_start(course.rollout, players.device.dtype)
+
+
+def orders(num_rows: int, cfg: PPO, seed: int, iteration: int) -> list[Tensor]:
+    """An order of the rollout's rows for every inner epoch."""
+    return [
+        permutation(num_rows, seed, "minibatches", iteration, epoch)
+        for epoch in range(cfg.inner_epochs)
+    ]
 
 
 class Clock:
     """Seconds since the last lap, by name."""
 
-    def __init__(self):
-        self.laps: dict[str, float] = {}
+    def __init__(self, laps: dict[str, float]):
+        self.laps = laps
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.laps[name], self._last = now - self._last, now
-
-
-def keep_average(average: dict[str, Tensor] | None, players: Players, cfg: PPO) -> None:
-    """After every optimizer step, where an average is kept at all."""
-    if average is not None:
-        ema_update_(average.values(), players.policy.model.state_dict().values(), cfg.ema_decay)
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
+        self._last = now
 
 
 def progress(iteration: int, players: Players, cfg: PPO) -> dict[str, float]:
@@ -109,11 +171,6 @@ def progress(iteration: int, players: Players, cfg: PPO) -> dict[str, float]:
         "ppo/episodes": float((iteration + 1) * cfg.batch.rollout),
         "ppo/lr": players.policy.peak_lr * factor(iteration, cfg),
     } | players.device.peak_memory()
-
-
-def snapshot(players: Players) -> dict[str, Tensor]:
-    state = players.policy.model.state_dict()
-    return {name: weight.detach().clone() for name, weight in state.items()}
 
 
 def factor(iteration: int, cfg: PPO) -> float:

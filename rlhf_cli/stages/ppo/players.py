@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlhf_cli.runtime.device import Device
-from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.world import World
 
 # (prompts, prompt_mask, responses, response_mask) -> scores (B,)
 Score = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -18,9 +19,13 @@ class Players:
 
     policy: Engine
     value: Engine
-    ref_policy: nn.Module
+    ref_policy: Network
     score: Score
     device: Device
+
+    @property
+    def world(self) -> World:
+        return self.policy.world
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,7 +5,6 @@ Reading order: here, then loop.py.
 
 import json
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 from rlhf_cli.artifacts.store import write_text
@@ -14,17 +13,23 @@ from rlhf_cli.config.schema import PPO, Batch, Batching, Config, LossOn, ValueIn
 from rlhf_cli.core.batches import PromptBatch, SFTBatch
 from rlhf_cli.data.collate import prompt_batches, sft_batches
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.reward import check_head, init_head
+from rlhf_cli.models.reward import check_head
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.stages.judging import RewardModel
+from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.ppo.guards import NotFinite
 from rlhf_cli.stages.ppo.learn import Pretrain
-from rlhf_cli.stages.ppo.loop import Trained, num_iterations, train
+from rlhf_cli.stages.ppo.loop import Course, num_iterations, train
 from rlhf_cli.stages.ppo.players import Ending, Players
-from rlhf_cli.stages.setting import Setting, open_recorder, open_setting, parent_model
-from rlhf_cli.stages.showing import before_and_after, example
+from rlhf_cli.stages.saving import Saver, open_saver
+from rlhf_cli.stages.setting import (
+    Encoded,
+    Setting,
+    open_recorder,
+    open_setting,
+    parent_model,
+)
+from rlhf_cli.stages.showing import BeforeAfter, example
 from rlhf_cli.stages.tokens import token_loss
 from rlhf_cli.telemetry.recorder import Recorder
 
@@ -33,27 +38,51 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     """Train policy and value model; write model/ (the policy) and value_model/."""
     sft, rm = parent_model(inputs, "sft"), parent_model(inputs, "rm")
     setting = open_setting(cfg, sft)
+    batch = cfg.ppo.batch
+    setting.require_whole_shares(
+        {"ppo.batch.rollout": batch.rollout, "ppo.batch.minibatch": batch.minibatch}
+    )
     data = setting.encoded("prompts")
     players, notes = cast(setting, sft, rm, data.train)
-    with open_recorder(cfg, out, stage="ppo", total_steps=num_iterations(cfg.ppo)) as recorder:
-        data.tell(recorder)
-        for note in notes:
-            recorder.note(note)
-        shown = data.held_out[: cfg.samples]
-        with before_and_after(setting, players.policy.model, shown, recorder):
-            trained = learn_or_save(setting, players, data.train, recorder, out)
-            if trained.average is not None:
-                players.policy.model.load_state_dict(trained.average)
+    shown = BeforeAfter(setting=setting, prompts=data.held_out[: cfg.samples])
+    saver = open_saver(setting, out, {"policy": players.policy, "value": players.value})
+    resumed = saver.resumed
+    with open_recorder(
+        setting,
+        out,
+        stage="ppo",
+        total_steps=num_iterations(cfg.ppo),
+        resumed=resumed and resumed.recorder,
+    ) as recorder:
+        saver.recorder_state = recorder.state
+        course = Course.start(cfg.ppo)
+        if resumed:
+            course.go_on(resumed.state["course"], resumed.tensors, setting.device.torch)
+            shown.texts = resumed.state["shown"]
+        else:
+            introduce(recorder, data, notes)
+            shown.ask_before(players.policy)
+        last = learn_or_save(setting, players, data.train, recorder, out, course, shown, saver)
+        players.policy.use_average()
+        shown.ask_after(players.policy)
+        shown.tell(recorder)
     for engine, name in ((players.policy, "model"), (players.value, "value_model")):
-        setting.export(engine.model, out / name)
-    return trained.last
+        setting.export(engine, out / name)
+    return last
+
+
+def introduce(recorder: Recorder, data: Encoded, notes: list[str]) -> None:
+    """What a person should know before the first iteration."""
+    data.tell(recorder)
+    for note in notes:
+        recorder.note(note)
 
 
 def cast(
     setting: Setting, sft: Path, rm: Path, prompts: list[EncodedPrompt]
 ) -> tuple[Players, list[str]]:
     """Policy and reference from the SFT model, value model from the reward model (or the SFT model)."""
-    cfg, device = setting.cfg.ppo, setting.device
+    cfg = setting.cfg.ppo
     reward = RewardModel.load(setting, rm, prompts)
     from_rm = cfg.value_init is ValueInit.rm
     if from_rm and reward.renderer is not None:
@@ -63,21 +92,29 @@ def cast(
         )
     value = setting.scalar_model(rm if from_rm else sft)
     check_head(value)
-    if not from_rm:
-        init_head(value, seed=setting.cfg.seed)
     players = Players(
-        policy=Engine(setting.causal_lm(sft), optim=cfg.optim, device=device),
-        value=Engine(value, optim=cfg.value_optim, device=device),
-        ref_policy=freeze(setting.causal_lm(sft, frozen=True)).to(device.torch),
+        policy=setting.engine(setting.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
+        value=setting.engine(value, cfg.value_optim),
+        ref_policy=setting.network(setting.causal_lm(sft, frozen=True)),
         score=reward.score,
-        device=device,
+        device=setting.device,
     )
-    return players, reward.notes()
+    if not from_rm:
+        renew_head(players.value, seed=setting.cfg.seed)
+    plan = players.policy.plan()
+    return players, reward.notes() + ([plan] if plan else [])
 
 
 def learn_or_save(
-    setting: Setting, players: Players, prompts: list[EncodedPrompt], recorder: Recorder, out: Path
-) -> Trained:
+    setting: Setting,
+    players: Players,
+    prompts: list[EncodedPrompt],
+    recorder: Recorder,
+    out: Path,
+    course: Course,
+    shown: BeforeAfter,
+    saver: Saver,
+) -> dict[str, float]:
     """Run the loop; when a number is not finite, save the offending samples before stopping."""
     cfg, renderer = setting.cfg, setting.renderer
     ending = Ending(
@@ -85,17 +122,27 @@ def learn_or_save(
         end_ids=renderer.end_ids,
         pad_id=renderer.pad_id,
     )
+
+    def after_step() -> None:
+        saver.after_step(
+            players.policy.steps,
+            lambda: {"course": course.state(), "shown": shown.state()},
+            course.tensors,
+        )
+
     try:
         return train(
             players,
-            batches(setting, prompts),
+            batches(setting, prompts, start=course.iteration),
             ending,
             cfg.ppo,
             recorder,
             seed=cfg.seed,
+            course=course,
             pretrain=pretraining(setting, players.policy, recorder)
             if cfg.ppo.ptx.coef > 0
             else None,
+            after_step=after_step,
         )
     except NotFinite as error:
         place = save_offending(error, setting, out)
@@ -119,18 +166,23 @@ def save_offending(error: NotFinite, setting: Setting, out: Path) -> Path:
         }
         for i in error.rows
     ]
-    write_text(place, json.dumps({"reason": str(error), "samples": rows}, indent=2))
+    if setting.world.is_main:
+        write_text(place, json.dumps({"reason": str(error), "samples": rows}, indent=2))
     return place
 
 
-def batches(setting: Setting, prompts: list[EncodedPrompt]) -> Iterator[PromptBatch]:
-    """Rollout after rollout of prompts, every prompt once before any comes again."""
+def batches(
+    setting: Setting, prompts: list[EncodedPrompt], start: int = 0
+) -> Iterator[PromptBatch]:
+    """Rollout after rollout of prompts from iteration `start` on, every prompt once before any
+    comes again."""
     return prompt_batches(
         prompts,
         size=setting.cfg.ppo.batch.rollout,
         num_batches=num_iterations(setting.cfg.ppo),
         pad_id=setting.renderer.pad_id,
         seed=setting.cfg.seed,
+        start=start,
     )
 
 
@@ -140,29 +192,43 @@ def pretraining(setting: Setting, policy: Engine, recorder: Recorder) -> Pretrai
     cfg = setting.cfg
     data = setting.encoded("pretraining")
     data.tell(recorder)
-    stream = texts_by_step(setting, data.train)
+    steps = TextSteps(setting, data.train)
 
     def pretrain() -> float:
-        loss = token_loss(policy, next(stream), scale=cfg.ppo.ptx.coef)
-        return cfg.ppo.ptx.coef * loss
+        found = token_loss(policy, steps.at(policy.steps), scale=cfg.ppo.ptx.coef)
+        return cfg.ppo.ptx.coef * found.loss
 
     return pretrain
 
 
-def texts_by_step(setting: Setting, texts: list) -> Iterator[list[SFTBatch]]:
+class TextSteps:
     """ratio * minibatch texts for every optimizer step, going round the data as often as needed."""
-    cfg = setting.cfg
-    size = min(cfg.ppo.ptx.ratio * cfg.ppo.batch.minibatch, len(texts))
-    for epoch in count():
-        yield from sft_batches(
-            texts,
-            batch=Batch(size=size, microbatch=cfg.ppo.batch.microbatch),
+
+    def __init__(self, setting: Setting, texts: list):
+        self.setting, self.texts = setting, texts
+        ppo = setting.cfg.ppo
+        self.size = min(ppo.ptx.ratio * ppo.batch.minibatch, len(texts))
+        self.epoch, self.steps = -1, []
+
+    def at(self, step: int) -> list[SFTBatch]:
+        """The microbatches of optimizer step `step`, from 0."""
+        epoch, place = divmod(step, -(-len(self.texts) // self.size))
+        if epoch != self.epoch:
+            self.epoch, self.steps = epoch, self._epoch(epoch)
+        return self.steps[place]
+
+    def _epoch(self, epoch: int) -> list[list[SFTBatch]]:
+        cfg = self.setting.cfg
+        return sft_batches(
+            self.texts,
+            batch=Batch(size=self.size, microbatch=cfg.ppo.batch.microbatch),
             batching=Batching.grouped,
             loss_on=LossOn.all,
             seed=cfg.seed,
             epoch=epoch,
             max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
-            pad_id=setting.renderer.pad_id,
+            pad_id=self.setting.renderer.pad_id,
+            share=self.setting.world.share,
         )
 
 

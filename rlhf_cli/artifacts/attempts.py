@@ -1,0 +1,105 @@
+"""An attempt at a stage that did not finish: whether the next run goes on with it, and from where.
+
+It is the same attempt as long as the stage's fingerprint is the same: other processes, another sharding
+or another device go on with it; another learning rate starts anew.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rlhf_cli.artifacts import store
+from rlhf_cli.artifacts.checkpoints import POINTER, RESUME, foresee
+from rlhf_cli.artifacts.fingerprint import Fingerprint
+from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
+from rlhf_cli.artifacts.store import FREE, remove, verified, work_folder, write_text, writing
+
+ATTEMPT, RESULT, JOB = "attempt.json", "result.json", "job.json"
+STALE = (RESULT, JOB, MANIFEST, "ranks", "failure*.json", "traceback*.txt", ".*.tmp", ".*.gone")
+# What serves the attempt only, and is no part of the finished stage.
+LEFT_OUT = frozenset({ATTEMPT, RESULT, JOB, RESUME, POINTER, "ranks"})
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """What an earlier run left of a stage, if anything.
+
+    step: of the checkpoint it goes on from; None before its first save. given_up: why it is not gone on
+    with. whole: the manifest of one that has only to be put in its place.
+    """
+
+    found: bool = False
+    step: int | None = None
+    given_up: str = ""
+    whole: StageManifest | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.step is not None
+
+    @property
+    def words(self) -> str:
+        """For a person; empty when there is nothing to tell."""
+        if self.whole:
+            return "finished, but not put in its place"
+        if self.goes_on:
+            return f"interrupted at step {self.step}, goes on"
+        if self.given_up:
+            return f"anew, an interrupted attempt is given up: {self.given_up}"
+        return "interrupted before its first save" if self.found else ""
+
+
+def look(run: Path, stage: str, made_of: Fingerprint, policy: str) -> Attempt:
+    """What `begin` will go on with; refuses a broken checkpoint before anything starts."""
+    work = work_folder(run, stage)
+    if not work.is_dir():
+        return Attempt()
+    if policy == "never":
+        return Attempt(found=True, given_up="resume=never")
+    if whole := _whole(work, made_of):
+        return Attempt(found=True, whole=whole)
+    earlier = _read(work / ATTEMPT)
+    if earlier is None:
+        return Attempt(found=True)
+    if changes := made_of.since(earlier):
+        return Attempt(found=True, given_up="; ".join(changes))
+    return Attempt(found=True, step=foresee(work, policy))
+
+
+def begin(run: Path, stage: str, made_of: Fingerprint, attempt: Attempt) -> tuple[Path, str]:
+    """The work folder, with what the attempt goes on with or empty, and when it was first begun."""
+    work = work_folder(run, stage)
+    if attempt.goes_on:
+        _clear(work)
+        return work, json.loads((work / ATTEMPT).read_text())["started"]
+    store.begin(run, stage)
+    started = datetime.now().isoformat(timespec="seconds", sep=" ")
+    content = {"started": started, "made_of": asdict(made_of)}
+    with writing(work, FREE):
+        write_text(work / ATTEMPT, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    return work, started
+
+
+def _clear(work: Path) -> None:
+    """Nothing that the earlier attempt said of itself may be taken for the word of this one."""
+    with writing(work, FREE):
+        for pattern in STALE:
+            for path in work.glob(pattern):
+                remove(path)
+
+
+def _whole(work: Path, made_of: Fingerprint) -> StageManifest | None:
+    """The manifest of a stage whose publication was cut before the last rename."""
+    try:
+        manifest = verified(work)
+    except Refusal:
+        return None
+    return manifest if made_of.equals(manifest) else None
+
+
+def _read(path: Path) -> Fingerprint | None:
+    try:
+        return Fingerprint(**json.loads(path.read_text())["made_of"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

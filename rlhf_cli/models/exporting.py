@@ -1,0 +1,104 @@
+"""What plain transformers loads: weights, config, tokenizer, template, generation config.
+
+Weights come one tensor at a time, so that nobody has to hold a sharded model whole: at most one
+file's worth is in memory.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
+
+FILE_BYTES = 5 * 10**9  # largest file of weights, one larger tensor aside
+Weights = Iterable[tuple[str, Tensor | None]]
+
+
+def export(
+    model: PreTrainedModel,
+    weights: Weights,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    end_ids: list[int],
+    pad_id: int,
+) -> None:
+    """Write a model folder beside its place, then put it there.
+
+    Every process calls this, for the weights are gathered together; the one that gets tensors
+    writes. The pad id goes into the config: sequence classifiers find the last real token by it.
+    """
+    model.config.pad_token_id = pad_id
+    model.config.use_cache = True
+    beside = folder.with_name(f".{folder.name}.tmp")
+    chunks = _chunks(weights)
+    first = next(chunks, None)
+    if first is None:
+        return
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    _write_weights(model, chain([first], chunks), beside)
+    model.config.save_pretrained(beside)
+    if model.can_generate():
+        _set_generation(model, end_ids, pad_id)
+        model.generation_config.save_pretrained(beside)
+    tokenizer.save_pretrained(beside)
+    _put(beside, folder)
+
+
+def _chunks(weights: Weights) -> Iterator[dict[str, Tensor]]:
+    """Tensors in groups of one file each; nothing at all where only others get them."""
+    chunk, size = {}, 0
+    for name, tensor in weights:
+        if tensor is None:
+            continue
+        if chunk and size + tensor.nbytes > FILE_BYTES:
+            yield chunk
+            chunk, size = {}, 0
+        chunk[name] = tensor
+        size += tensor.nbytes
+    if chunk:
+        yield chunk
+
+
+def _write_weights(model: PreTrainedModel, chunks: Iterable, folder: Path) -> None:
+    """model.safetensors, or several files and their index; names as the hub has them."""
+    places: list[list[str]] = []
+    total = 0
+    for number, chunk in enumerate(chunks):
+        named = revert_weight_conversion(model, chunk)
+        named = {name: tensor.contiguous() for name, tensor in named.items()}
+        save_file(named, folder / f"part-{number}", metadata={"format": "pt"})
+        places.append(list(named))
+        total += sum(tensor.nbytes for tensor in named.values())
+    if len(places) == 1:
+        (folder / "part-0").rename(folder / "model.safetensors")
+        return
+    index = {}
+    for number, names in enumerate(places):
+        file = f"model-{number + 1:05}-of-{len(places):05}.safetensors"
+        (folder / f"part-{number}").rename(folder / file)
+        index |= dict.fromkeys(names, file)
+    content = {"metadata": {"total_size": total}, "weight_map": index}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _put(beside: Path, folder: Path) -> None:
+    for path in beside.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+
+
+def _set_generation(model: PreTrainedModel, end_ids: list[int], pad_id: int) -> None:
+    generation = model.generation_config
+    generation.eos_token_id = end_ids if len(end_ids) > 1 else end_ids[0]
+    generation.pad_token_id = pad_id
+    generation.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)

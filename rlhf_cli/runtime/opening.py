@@ -1,0 +1,56 @@
+"""Which engine: plain, replicated or sharded, by the runtime's configuration."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from rlhf_cli.config.schema import Optim, Runtime
+from rlhf_cli.runtime.device import Device
+from rlhf_cli.runtime.engine import Engine, Network, Replicated
+from rlhf_cli.runtime.world import World
+
+
+def open_engine(
+    model: nn.Module,
+    *,
+    optim: Optim,
+    device: Device,
+    world: World,
+    runtime: Runtime,
+    ema_decay: float | None = None,
+) -> Engine:
+    """A model that will be trained."""
+    if runtime.deepspeed is not None:
+        from rlhf_cli.runtime.zero import ZeroEngine
+
+        return ZeroEngine(
+            model, optim=optim, device=device, world=world, runtime=runtime, ema_decay=ema_decay
+        )
+    kind = Engine if world.size == 1 else Replicated
+    return kind(model, optim=optim, device=device, world=world, ema_decay=ema_decay)
+
+
+def open_network(model: nn.Module, *, device: Device, world: World, runtime: Runtime) -> Network:
+    """A frozen model, sharded where the trained ones are."""
+    if zero_stage(runtime) == 3:
+        from rlhf_cli.runtime.zero import ZeroNetwork
+
+        return ZeroNetwork(model, device=device, world=world, runtime=runtime)
+    return Network(model, device=device)
+
+
+def loading(runtime: Runtime, world: World, dtype: torch.dtype) -> AbstractContextManager:
+    """Around `from_pretrained`: under ZeRO-3 a model is sharded as it is read."""
+    if zero_stage(runtime) == 3:
+        from rlhf_cli.runtime.zero_loading import sharded_loading
+
+        return sharded_loading(runtime, world, dtype)
+    return nullcontext()
+
+
+def zero_stage(runtime: Runtime) -> int | None:
+    """The ZeRO stage of the DeepSpeed dictionary; None without one."""
+    if runtime.deepspeed is None:
+        return None
+    return int(runtime.deepspeed.get("zero_optimization", {}).get("stage", 0))

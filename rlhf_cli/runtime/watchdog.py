@@ -1,0 +1,130 @@
+"""Who hangs, and where: a thread that looks at the main one when it gives no sign of life.
+
+`alive` is called at every microbatch and every generated token; counting starts with the first call.
+Several processes are ended when one of them hangs; one alone is only told of, once: it may be slow.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from rlhf_cli.runtime.verdict import HUNG, hang_file
+
+WAIT = 3.0  # seconds that the other processes have to tell where they are
+COLLECTIVES = ("torch.distributed", "deepspeed.comm")
+PACKAGE = __name__.partition(".")[0]
+PLUMBING = (f"{PACKAGE}.runtime", f"{PACKAGE}.worker")  # whose callers say more than they do
+
+_sign: tuple[str] | None = None
+
+
+def alive(what: str) -> None:
+    """A sign of life, and what is being done."""
+    global _sign
+    _sign = (what,)  # a new object each time: the watcher asks for nothing else
+
+
+def watch(folder: Path, rank: int, timeout: float, *, several: bool) -> None:
+    """Start the thread that ends this process after `timeout` seconds without a sign, if it has others."""
+    watcher = _Watcher(folder, rank, timeout, several)
+    threading.Thread(target=watcher.run, name="watchdog", daemon=True).start()
+
+
+class _Watcher:
+    def __init__(self, folder: Path, rank: int, timeout: float, several: bool):
+        self.folder, self.rank, self.timeout, self.several = folder, rank, timeout, several
+        self.poll = min(1.0, timeout / 10)
+        self.seen: tuple[str] | None = None
+        self.idle = 0.0
+        self.told = False
+
+    def run(self) -> None:
+        while True:
+            before = time.monotonic()
+            time.sleep(self.poll)
+            # a process that was stopped itself (Ctrl-Z) and goes on has not been idle
+            self.look(min(time.monotonic() - before, 2 * self.poll))
+
+    def look(self, elapsed: float) -> None:
+        if _sign is not self.seen or _sign is None:
+            self.seen, self.idle = _sign, 0.0
+        else:
+            self.idle += elapsed
+        if self.several:
+            self._among_others()
+        elif self.idle >= self.timeout and not self.told:
+            self.told = True
+            at = self.standing()
+            found = f"no sign of life for {self.timeout:g} s, at {at['where']}, {at['doing']}"
+            print(f"rlhf: {found}", file=sys.stderr)  # noqa: T201
+
+    def _among_others(self) -> None:
+        """Tell where this process is when it hangs or another one says that it does."""
+        hangs = self.idle >= self.timeout
+        if not self.told and (hangs or self._another_hangs()):
+            self._tell()
+        if hangs:
+            time.sleep(WAIT)
+            if _sign is self.seen:
+                os._exit(HUNG)
+
+    def _another_hangs(self) -> bool:
+        return any(self.folder.glob("ranks/rank-*.json"))
+
+    def _tell(self) -> None:
+        self.told = True
+        path = hang_file(self.folder, self.rank)
+        path.parent.mkdir(exist_ok=True)
+        beside = path.with_suffix(".tmp")
+        beside.write_text(json.dumps(self.standing()))
+        beside.replace(path)
+
+    def standing(self) -> dict:
+        """{rank, doing, collective | None, where, since}: what the threads of Python are at."""
+        frames = sys._current_frames()
+        main = _stack(frames.pop(threading.main_thread().ident or 0, None))
+        frames.pop(threading.get_ident(), None)
+        others = [_stack(frame) for frame in frames.values()]  # backward passes run in one of them
+        collective = next(filter(None, map(_collective, [main, *others])), None)
+        return {
+            "rank": self.rank,
+            "doing": self.seen[0] if self.seen else "starting",
+            "collective": collective,
+            "where": _place(main),
+            "since": round(self.idle, 1),
+        }
+
+
+def _stack(frame: FrameType | None) -> list[FrameType]:
+    """Innermost first."""
+    found = []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found
+
+
+def _module(frame: FrameType) -> str:
+    return frame.f_globals.get("__name__") or ""
+
+
+def _collective(stack: list[FrameType]) -> str | None:
+    """The innermost function of a collectives' library."""
+    names = (f.f_code.co_name for f in stack if _module(f).startswith(COLLECTIVES))
+    return next((name for name in names if name not in ("wrapper", "<lambda>")), None)
+
+
+def _place(stack: list[FrameType]) -> str:
+    """The innermost line of this package, of a stage rather than of the machinery below it."""
+    ours = [f for f in stack if _module(f).startswith(f"{PACKAGE}.")]
+    told = [f for f in ours if not _module(f).startswith(PLUMBING)] or ours or stack
+    if not told:
+        return "an unknown place"
+    code = told[0].f_code
+    parts = Path(code.co_filename).parts
+    inside = parts.index(PACKAGE) + 1 if PACKAGE in parts else -1
+    return f"{Path(*parts[inside:])}:{told[0].f_lineno} {code.co_name}"

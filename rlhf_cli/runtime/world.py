@@ -1,0 +1,113 @@
+"""The processes that work on one stage together, and what they tell each other.
+
+One process is a world too: its sums are what it has. Everything here is a collective: all processes
+call it, in the same order.
+"""
+
+import os
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rlhf_cli.core.sharing import WHOLE, Share
+
+
+@dataclass(slots=True, frozen=True)
+class World:
+    """One process alone; `Group` is many."""
+
+    share: Share = WHOLE
+
+    @property
+    def rank(self) -> int:
+        return self.share.rank
+
+    @property
+    def size(self) -> int:
+        return self.share.size
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The elementwise sum over the processes, on the device of `values`."""
+        return values
+
+    def largest(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        return number
+
+    def any(self, flag: bool) -> bool:
+        """Whether it holds on one process at least."""
+        return flag
+
+    def agreed(self, value: Any) -> Any:
+        """The main process's value (anything that pickles, small)."""
+        return value
+
+    def barrier(self) -> None:
+        """Wait until all are here."""
+
+    def totals(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Each number summed over the processes, in double precision."""
+        summed = self.sum(torch.tensor(list(numbers.values()), dtype=torch.float64))
+        return dict(zip(numbers, summed.tolist(), strict=True))
+
+
+@dataclass(slots=True, frozen=True)
+class Group(World):
+    """torch.distributed's default group; tensors cross over on `device`."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def sum(self, values: Tensor) -> Tensor:
+        moved = values.detach().to(self.device, copy=True).contiguous()
+        dist.all_reduce(moved)
+        return moved.to(values.device)
+
+    def largest(self, number: int) -> int:
+        held = torch.tensor([number], device=self.device)
+        dist.all_reduce(held, op=dist.ReduceOp.MAX)
+        return int(held)
+
+    def any(self, flag: bool) -> bool:
+        return bool(self.sum(torch.tensor([float(flag)]))[0] > 0)
+
+    def agreed(self, value: Any) -> Any:
+        held = [value]
+        dist.broadcast_object_list(held, src=0, device=self.device)
+        return held[0]
+
+    def barrier(self) -> None:
+        self.sum(torch.zeros(1))
+
+
+def open_world(device: torch.device, *, timeout: float, grouped: bool) -> World:
+    """Join the processes that were started together (RANK and WORLD_SIZE say so).
+
+    grouped: make a process group even for a process alone, because DeepSpeed needs one.
+    timeout: seconds after which a collective gives up; the watchdog speaks before that.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 and not grouped:
+        return World()
+    # groups that libraries open later take torch's own default: half an hour
+    dist.distributed_c10d.default_pg_timeout = timedelta(seconds=timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    store = dist.HashStore() if size == 1 else None
+    if not dist.is_initialized():
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
+        )
+    return Group(share=Share(rank, size), device=device)
+
+
+def close_world() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,138 @@
+"""Checkpoints of a stage at work: when one is due, what is in it, and how training goes on from it.
+
+A checkpoint holds whole tensors by their names, each written by one of the processes, so that it
+does not know how many there were nor how the weights were sharded.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rlhf_cli.artifacts import checkpoints
+from rlhf_cli.artifacts.store import writing
+from rlhf_cli.config.schema import Resume, Save
+from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.runtime.launch import Stopped, heed
+from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.world import World
+from rlhf_cli.stages.setting import Setting
+
+State = dict[str, Any]
+Tensors = dict[str, Tensor]
+
+
+def nothing() -> Tensors:
+    return {}
+
+
+@dataclass(slots=True)
+class Resumed:
+    """Where an interrupted stage stands. state: the stage's own. tensors: its own, besides the engines'."""
+
+    step: int
+    state: State
+    recorder: State
+    tensors: Tensors
+
+
+class Saver:
+    """saver.resumed, then saver.after_step(...) after every optimizer step."""
+
+    def __init__(
+        self, cfg: Save, work: Path, *, engines: dict[str, Engine], world: World, resume: Resume
+    ):
+        self.cfg, self.work, self.engines, self.world = cfg, work, engines, world
+        self.recorder_state: Callable[[], State] = dict
+        self.signals = heed()
+        self.saved_at = time.monotonic()
+        self.resumed = self._resume(resume)
+
+    def after_step(
+        self, step: int, state: Callable[[], State], tensors: Callable[[], Tensors] = nothing
+    ) -> None:
+        """Save when it is time or was asked for; a process that was told to stop ends here, saved."""
+        alive(f"step {step}")
+        stop, save = self._wanted(step)
+        if not (stop or save):
+            return
+        self._save(step, state(), tensors())
+        if stop:
+            raise Stopped(f"saved at step {step}")
+
+    def _wanted(self, step: int) -> tuple[bool, bool]:
+        """Whether to stop and whether to save; all processes come to the same answer."""
+        every, minutes = self.cfg.every_steps, self.cfg.every_minutes
+        late = minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
+        due = (every is not None and step % every == 0) or (late and self.world.is_main)
+        asked = self.world.sum(torch.tensor([self.signals.stop, self.signals.save or due]).long())
+        return bool(asked[0]), bool(asked[1])
+
+    def _save(self, step: int, state: State, tensors: Tensors) -> None:
+        alive(f"saving step {step}")
+        place = str(checkpoints.begin(self.work, step)) if self.world.is_main else None
+        place = Path(self.world.agreed(place))
+        part = f"{self.world.rank + 1:05}-of-{self.world.size:05}.safetensors"
+        for name, engine in self.engines.items():
+            write_tensors(place / f"{name}-{part}", dict(engine.state()))
+        if self.world.is_main:
+            write_tensors(place / "stage.safetensors", tensors)
+        self.world.barrier()
+        if self.world.is_main:
+            steps = {name: engine.steps for name, engine in self.engines.items()}
+            content = {"stage": state, "recorder": self.recorder_state(), "steps": steps}
+            checkpoints.commit(self.work, step, content, self.cfg.keep)
+        self.world.barrier()
+        self.saved_at, self.signals.save = time.monotonic(), False
+
+    def _resume(self, policy: Resume) -> Resumed | None:
+        """Load the engines from the checkpoint that the main process has verified."""
+        found = None
+        if self.world.is_main:
+            latest = checkpoints.latest(self.work, policy.name)
+            found = None if latest is None else (str(latest.folder), latest.step, latest.state)
+        found = self.world.agreed(found)
+        if found is None:
+            return None
+        folder, step, state = Path(found[0]), found[1], found[2]
+        for name, engine in self.engines.items():
+            engine.load_state(TensorFiles(folder.glob(f"{name}-*")).find, state["steps"][name])
+        own = TensorFiles([folder / "stage.safetensors"])
+        return Resumed(
+            step=step,
+            state=state["stage"],
+            recorder=state["recorder"],
+            tensors={name: own.find(name) for name in own.places},
+        )
+
+
+def open_saver(setting: Setting, out: Path, engines: dict[str, Engine]) -> Saver:
+    """The stage's saver; its engines are already where they were saved, if they were."""
+    cfg = setting.cfg
+    return Saver(cfg.save, out, engines=engines, world=setting.world, resume=cfg.resume)
+
+
+def write_tensors(path: Path, tensors: Tensors) -> None:
+    """A safetensors file that is on the disk when this returns."""
+    with writing(path, checkpoints.AGAIN, SafetensorError):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+class TensorFiles:
+    """Tensors by name from several safetensors files, read one at a time."""
+
+    def __init__(self, paths: Iterable[Path]):
+        opened = [safe_open(path, framework="pt") for path in sorted(paths)]
+        self.places = {name: file for file in opened for name in file.keys()}  # noqa: SIM118 - no dict
+
+    def find(self, name: str) -> Tensor:
+        return self.places[name].get_tensor(name)

@@ -1,0 +1,147 @@
+"""Hanging processes are named with what they wait for, in the time that was given."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from rlhf_cli.runtime import watchdog
+from rlhf_cli.runtime.verdict import HUNG, Ending, hang_reason, judge
+from tests.runtime.starting import Started, two
+
+
+@pytest.fixture
+def watcher(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "_sign", None)
+    return watchdog._Watcher(tmp_path, 1, 10.0, several=True)
+
+
+def test_nothing_counts_before_the_first_sign(watcher):
+    for _ in range(5):
+        watcher.look(100.0)
+    assert watcher.idle == 0
+
+
+def test_every_sign_starts_anew_even_with_the_same_words(watcher):
+    watchdog.alive("step 1")
+    watcher.look(1.0)
+    watcher.look(6.0)
+    assert watcher.idle == 6.0
+    watchdog.alive("step 1")
+    watcher.look(6.0)
+    assert watcher.idle == 0
+
+
+def test_who_is_at_work_tells_it_when_another_hangs(watcher, tmp_path):
+    (tmp_path / "ranks").mkdir()
+    (tmp_path / "ranks" / "rank-0.json").write_text("{}")
+    watchdog.alive("step 4")
+    watcher.look(1.0)
+    assert '"doing": "step 4"' in (tmp_path / "ranks" / "rank-1.json").read_text()
+
+
+def test_the_place_is_a_line_of_the_stage(watcher):
+    found = {}
+    names = {"__name__": "rlhf_cli.stages.sft", "found": found}
+    code = compile(
+        "def learn(look): found.update(look())\nlearn(look)", "/x/rlhf_cli/stages/sft.py", "exec"
+    )
+    looking = threading.Event()
+    thread = threading.Thread(target=lambda: (looking.wait(), found.update(watcher.standing())))
+    thread.start()
+    exec(code, names | {"look": lambda: looking.set() or thread.join() or {}})
+    assert found["where"] == "stages/sft.py:1 learn"
+    assert found["collective"] is None
+
+
+def test_the_collective_is_the_innermost_of_the_librarys_functions():
+    names = {"__name__": "torch.distributed.distributed_c10d"}
+    source = (
+        "import sys\ndef wrapper(): return sys._getframe()\ndef all_reduce(): return wrapper()\n"
+    )
+    exec(source, names)
+    assert watchdog._collective(watchdog._stack(names["all_reduce"]())) == "all_reduce"
+    assert watchdog._collective(watchdog._stack(None)) is None
+
+
+def at(rank: int, collective: str | None, where: str, *, since: float = 600, code=HUNG) -> Ending:
+    hang = {
+        "rank": rank,
+        "doing": "step 12",
+        "collective": collective,
+        "where": where,
+        "since": since,
+    }
+    return Ending(
+        rank=rank, code=code, told=False, failure=None, hang=hang if where else None,
+        traceback="", tail=[],
+    )  # fmt: skip
+
+
+def test_those_that_the_others_wait_for_come_first():
+    learn = "stages/sft.py:110 learn"
+    told = hang_reason(
+        [
+            at(0, "all_reduce", learn),
+            at(1, None, "data/collate.py:40 pack"),
+            at(2, None, ""),
+            at(3, "all_reduce", learn),
+            at(4, None, "stages/ppo/collect.py:9 sample", since=2),
+        ],
+        600,
+    )
+    assert told == (
+        "no progress for 600 s: rank 1 is in no collective (data/collate.py:40 pack, step 12); "
+        "rank 2 does not answer; rank 4 is at work (stages/ppo/collect.py:9 sample, step 12); "
+        "ranks 0, 3 wait in all_reduce (stages/sft.py:110 learn, step 12)"
+    )
+
+
+def test_a_hang_beats_the_connections_that_it_breaks():
+    late = at(1, None, "", code=1)
+    late.failure = {"reason": "gloo", "expected": False, "broken": True, "saved": False}
+    found = judge([late, at(0, "all_reduce", "a.py:1 f")], interrupted=False, timeout=5)
+    assert found.reason.startswith("no progress for 5 s: rank 1 does not answer; rank 0 waits")
+
+
+def test_one_process_is_warned_of_once_and_goes_on(tmp_path):
+    started = Started(tmp_path, "tracking.project=slow", "runtime.timeout=1")
+    code, errors, _ = started.finish()
+    assert code == 0
+    assert errors.count("\n") == 1
+    assert errors.startswith("rlhf: no sign of life for 1 s, at ")
+    assert "slow" in errors
+
+
+def test_processes_outside_a_collective_are_named(tmp_path):
+    code, errors, _ = two(tmp_path, "slow", "runtime.timeout=5").finish()
+    assert code == 1
+    assert "no progress for 5 s: ranks 0, 1 are in no collective (" in errors
+
+
+@pytest.mark.dist
+def test_a_stopped_process_is_named(tmp_path):
+    started = two(tmp_path, "sums", "runtime.timeout=5")
+    pids = started.ranks()
+    os.kill(pids[1], signal.SIGSTOP)
+    code, errors, seconds = started.ended(*pids)
+    assert code == 1
+    assert errors.startswith(
+        "rlhf: sft failed: no progress for 5 s: rank 1 does not answer; "
+        "rank 0 waits in all_reduce (runtime/world.py:"
+    )
+    assert seconds < 25
+
+
+@pytest.mark.dist
+def test_a_process_that_does_not_come_is_named(tmp_path):
+    started = two(tmp_path, "nap", "runtime.timeout=5")
+    pids = started.ranks()
+    before = time.monotonic()
+    code, errors, _ = started.ended(*pids)
+    assert code == 1
+    assert "rank 1 is in no collective (" in errors
+    assert "nap, step 2); rank 0 waits in all_reduce (runtime/world.py:" in errors
+    assert time.monotonic() - before < 25

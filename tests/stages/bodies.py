@@ -1,0 +1,22 @@
+"""What runs in the processes of test_topologies.py: a stage that is interrupted, or goes on."""
+
+from pathlib import Path
+
+from rlhf_cli.runtime.launch import Stopped
+from rlhf_cli.stages.saving import Saver
+from tests.stages.test_resume import work
+
+
+def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[str]) -> None:
+    """Work until `step`, save, stop."""
+    Saver._wanted = lambda self, now: (now == step, now == step)
+    try:
+        work(stage, Path(parents), Path(folder), *words)
+    except Stopped:
+        return
+    raise AssertionError("it was not stopped")
+
+
+def finished_work(stage: str, parents: str, folder: str, words: list[str]) -> None:
+    """Work, or go on, to the end."""
+    work(stage, Path(parents), Path(folder), *words)

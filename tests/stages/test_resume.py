@@ -1,0 +1,165 @@
+"""An interrupted stage goes on as if nothing had been: the same numbers to the last bit."""
+
+import json
+import signal
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from rlhf_cli.artifacts import checkpoints
+from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.runtime.launch import Stopped
+from rlhf_cli.stages import STAGES
+from rlhf_cli.stages.saving import Saver
+
+SMALL = (
+    "experiment=smoke",
+    "runtime=cpu",
+    "runtime.num_threads=1",
+    "world.demonstrations=40",
+    "world.comparisons=24",
+    "world.prompts=40",
+    "world.pretraining=40",
+    "sft.epochs=2",
+    "sft.batch.size=8",
+    "sft.batch.microbatch=4",
+    "sft.dropout=0.1",
+    "sft.select_by=eval_loss",
+    "rm.batch.size=4",
+    "rm.dropout=0.1",
+    "ppo.total_episodes=48",
+    "ppo.batch.rollout=16",
+    "ppo.batch.minibatch=8",
+    "ppo.batch.microbatch=8",
+    "ppo.kl.controller=adaptive",
+    "ppo.ema_decay=0.9",
+    "ppo.ptx.coef=1.0",
+    "ppo.ptx.ratio=1",
+    "ppo.whiten_rewards=true",
+    "samples=1",
+)
+# PPO has 2 minibatches x 2 inner epochs an iteration: 1, 3 and 6 lie inside a rollout, 4 ends one
+STOPS = {"sft": (1, 4, 7), "rm": (1, 2, 4), "ppo": (1, 3, 4, 6, 11)}
+
+
+def config(*more: str):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolve(compose("config", overrides=[*SMALL, *more]))
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """A stage at work heeds signals in its own way; pytest wants its own back."""
+    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in heeded}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """All three stages without an interruption."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for stage in STOPS:
+        work(stage, folder, folder)
+    return folder
+
+
+def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float]:
+    """Run a stage in `folder`, or go on with it."""
+    out = folder / stage
+    out.mkdir(parents=True, exist_ok=True)
+    roles = STAGES[stage].parents if stage != "sft" else ()
+    inputs = {role: parents / role / "model" for role in roles}
+    return import_module(STAGES[stage].module).run(config(*more), inputs, out)
+
+
+def rows(folder: Path) -> list[dict]:
+    """metrics.jsonl without what a clock or the memory says."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in row.items() if k != "time" and not k.startswith(("time/", "mem/"))}
+        for row in found
+    ]
+
+
+def assert_same_result(one: Path, other: Path) -> None:
+    assert rows(one) == rows(other)
+    assert (one / "samples.jsonl").read_text() == (other / "samples.jsonl").read_text()
+    weights = sorted(path.relative_to(one) for path in one.glob("*model/*.safetensors"))
+    assert weights
+    for path in weights:
+        assert (one / path).read_bytes() == (other / path).read_bytes(), path
+
+
+def stop_at(monkeypatch, *steps: int) -> None:
+    """Ctrl-C, or a pre-emption, at these steps."""
+    monkeypatch.setattr(Saver, "_wanted", lambda self, step: (step in steps, step in steps))
+
+
+@pytest.mark.parametrize("stage", STOPS)
+def test_a_resumed_stage_is_the_uninterrupted_one_bit_for_bit(
+    stage, undisturbed, tmp_path, monkeypatch
+):
+    """Interrupted again and again: weights, metrics and samples are those of the undisturbed run."""
+    for step in STOPS[stage]:
+        stop_at(monkeypatch, step)
+        with pytest.raises(Stopped, match=f"saved at step {step}"):
+            work(stage, undisturbed, tmp_path)
+    monkeypatch.undo()
+    work(stage, undisturbed, tmp_path)
+    assert_same_result(tmp_path / stage, undisturbed / stage)
+
+
+def test_saving_changes_nothing(undisturbed, tmp_path):
+    for stage in STOPS:
+        work(stage, undisturbed, tmp_path, "save.every_steps=1")
+        assert_same_result(tmp_path / stage, undisturbed / stage)
+        kept = sorted(p.name for p in (tmp_path / stage / "resume").iterdir())
+        assert len(kept) == 2  # save.keep
+
+
+def test_what_came_after_the_checkpoint_is_taken_back(undisturbed, tmp_path, monkeypatch):
+    """Killed with steps behind the last save: their metrics are not there twice."""
+    stop_at(monkeypatch, 3)
+    with pytest.raises(Stopped):
+        work("sft", undisturbed, tmp_path)
+    monkeypatch.undo()
+    folder = tmp_path / "sft"
+    monkeypatch.setattr(Saver, "_wanted", killed_at(6))
+    with pytest.raises(MemoryError):
+        work("sft", undisturbed, tmp_path)
+    monkeypatch.undo()
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 7, "sft/lo')  # a line torn by the kill
+    work("sft", undisturbed, tmp_path)
+    assert_same_result(folder, undisturbed / "sft")
+
+
+def killed_at(step):
+    def wanted(self, now):
+        if now == step:
+            raise MemoryError
+        return False, False
+
+    return wanted
+
+
+def test_a_broken_checkpoint_is_named_and_never_passed_over(undisturbed, tmp_path, monkeypatch):
+    for step in (2, 4):
+        stop_at(monkeypatch, step)
+        with pytest.raises(Stopped):
+            work("sft", undisturbed, tmp_path)
+    monkeypatch.undo()
+    latest = checkpoints.latest(tmp_path / "sft", "auto")
+    assert latest.step == 4
+    file = next(latest.folder.glob("model-*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"truncated.*step.*2.*resume=whole"):
+        work("sft", undisturbed, tmp_path)
+    work("sft", undisturbed, tmp_path, "resume=whole")
+    assert_same_result(tmp_path / "sft", undisturbed / "sft")
