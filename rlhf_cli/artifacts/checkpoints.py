@@ -3,19 +3,30 @@
     <work>/resume/step-00000120/   manifest.json (size and sha256 of every file), state.json, tensors
     <work>/latest.json             names the one to go on from; it moves last
 
-The caller writes the tensor files between `begin` and `commit`. Only one process, the main one, calls
-what is here: opening removes what an interrupted save has left.
+The caller writes the tensor files between `begin` and `commit`, each in `filling`. But for that, one
+process calls what is here, the main one: opening removes what an interrupted save has left.
 """
 
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhf_cli.artifacts.manifest import MANIFEST, FileRecord, Refusal, canonical_hash
-from rlhf_cli.artifacts.store import BESIDE, damage, remove, sealed, sync_tree, write_text, writing
+from rlhf_cli.artifacts.store import (
+    BESIDE,
+    NotWritten,
+    damage,
+    remove,
+    sealed,
+    sync_tree,
+    write_text,
+    writing,
+)
 
 RESUME, POINTER, STATE = "resume", "latest.json", "state.json"
 NAME = re.compile(r"step-(\d{8,})")
@@ -40,6 +51,21 @@ def begin(work: Path, step: int) -> Path:
         remove(beside)
         beside.mkdir(parents=True)
     return beside
+
+
+@contextmanager
+def filling(path: Path, *also: type[Exception]) -> Iterator[None]:
+    """Around the writing of one file between `begin` and `commit`, by whatever process.
+
+    also: what the writing library raises instead of OSError. Half a file goes at once: on a full disk
+    there must be room to say so.
+    """
+    try:
+        with writing(path, AGAIN, *also):
+            yield
+    except NotWritten:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def commit(work: Path, step: int, state: dict[str, Any], keep: int) -> Path:

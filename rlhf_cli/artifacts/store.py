@@ -187,14 +187,14 @@ def write_text(path: Path, text: str) -> None:
 
 def remove(path: Path) -> None:
     """Remove a folder or file, if it is there; a folder loses its name at once, whatever happens then."""
-    if not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
     gone = path if path.suffix == GONE else path.with_name(f".{path.name.strip('.')}{GONE}")
     if gone != path:
         shutil.rmtree(gone, ignore_errors=True)
+    if path.is_dir():
         path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(gone, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_tree(folder: Path, *, deep: bool = True) -> None:

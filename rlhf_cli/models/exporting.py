@@ -34,8 +34,6 @@ def export(
     Every process calls this, for the weights are gathered together; the one that gets tensors
     writes. The pad id goes into the config: sequence classifiers find the last real token by it.
     """
-    model.config.pad_token_id = pad_id
-    model.config.use_cache = True
     beside = folder.with_name(f".{folder.name}.tmp")
     chunks = _chunks(weights)
     first = next(chunks, None)
@@ -44,6 +42,7 @@ def export(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     _write_weights(model, chain([first], chunks), beside)
+    _set_config(model, first, pad_id)
     model.config.save_pretrained(beside)
     if model.can_generate():
         _set_generation(model, end_ids, pad_id)
@@ -95,6 +94,14 @@ def _put(beside: Path, folder: Path) -> None:
             os.fsync(stream.fileno())
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
+
+
+def _set_config(model: PreTrainedModel, weights: dict[str, Tensor], pad_id: int) -> None:
+    """What `save_pretrained` would say of the model, and the ids it was made with."""
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = next(iter(weights.values())).dtype
+    model.config.pad_token_id = pad_id
+    model.config.use_cache = True
 
 
 def _set_generation(model: PreTrainedModel, end_ids: list[int], pad_id: int) -> None:

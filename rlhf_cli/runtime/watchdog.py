@@ -9,8 +9,11 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from rlhf_cli.runtime.verdict import HUNG, hang_file
 
@@ -19,13 +22,36 @@ COLLECTIVES = ("torch.distributed", "deepspeed.comm")
 PACKAGE = __name__.partition(".")[0]
 PLUMBING = (f"{PACKAGE}.runtime", f"{PACKAGE}.worker")  # whose callers say more than they do
 
+T = TypeVar("T")
+
 _sign: tuple[str] | None = None
+_patient = False
 
 
 def alive(what: str) -> None:
     """A sign of life, and what is being done."""
     global _sign
     _sign = (what,)  # a new object each time: the watcher asks for nothing else
+
+
+def during(items: Iterable[T], what: str) -> Iterator[T]:
+    """The items, with a sign of life at each."""
+    for item in items:
+        alive(what)
+        yield item
+
+
+@contextmanager
+def unwatched(what: str) -> Iterator[None]:
+    """Silence is no hang here: the main process writes or hashes large files, the others wait for it."""
+    global _patient
+    alive(what)
+    _patient = True
+    try:
+        yield
+    finally:
+        _patient = False
+        alive(what)
 
 
 def watch(folder: Path, rank: int, timeout: float, *, several: bool) -> None:
@@ -50,7 +76,7 @@ class _Watcher:
             self.look(min(time.monotonic() - before, 2 * self.poll))
 
     def look(self, elapsed: float) -> None:
-        if _sign is not self.seen or _sign is None:
+        if _sign is not self.seen or _sign is None or _patient:
             self.seen, self.idle = _sign, 0.0
         else:
             self.idle += elapsed

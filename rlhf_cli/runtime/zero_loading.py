@@ -97,9 +97,7 @@ def sharded_loading(runtime: Runtime, world: World, dtype: torch.dtype) -> Itera
         del config
 
 
-def cast_shards(
-    model: nn.Module, dtype: torch.dtype
-) -> dict[nn.Parameter, tuple[Tensor, bool]]:
+def cast_shards(model: nn.Module, dtype: torch.dtype) -> dict[nn.Parameter, tuple[Tensor, bool]]:
     """Bring parameters to `dtype`; returns what they were where that was finer.
 
     With each tensor whether it holds this process's elements of a sharded parameter only.

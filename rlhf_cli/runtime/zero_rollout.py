@@ -48,7 +48,9 @@ class Rollout:
         """The decision in one sentence. Collective."""
         how = "layer by layer, all processes in step" if self.in_step else "from one gathered copy"
         if self.gather is not Gather.auto:
-            return f"generates {how} ({_gib(self.size)} of weights; runtime.gather={self.gather.name})"
+            return (
+                f"generates {how} ({_gib(self.size)} of weights; runtime.gather={self.gather.name})"
+            )
         return (
             f"generates {how}: {ROOM:g} x {_gib(self.size)} of weights, "
             f"{_gib(self.free)} free on the main process"

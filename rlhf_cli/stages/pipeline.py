@@ -23,7 +23,7 @@ from rlhf_cli.config.schema import Config
 from rlhf_cli.report.header import print_header
 from rlhf_cli.report.table import print_table
 from rlhf_cli.runtime.launch import Outcome, run_worker
-from rlhf_cli.runtime.nodes import lead
+from rlhf_cli.runtime.nodes import assembled, lead
 from rlhf_cli.runtime.trackers import require_installed
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.plan import Judgement, Planner, State
@@ -43,6 +43,12 @@ class StageFailed(UserError):
 
 def run(cfg: Config, *, command: list[str]) -> None:
     """Run the selected stages that are not fresh, in order; raises UserError or StageFailed."""
+    with assembled(cfg) as drives:  # of several nodes one drives, the others have followed it
+        if drives:
+            _drive(cfg, command)
+
+
+def _drive(cfg: Config, command: list[str]) -> None:
     planner = Planner(cfg=cfg)
     require_installed(cfg.tracking.trackers)
     if cfg.dry_run:

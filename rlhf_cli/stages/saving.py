@@ -21,7 +21,7 @@ from rlhf_cli.artifacts.store import writing
 from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.launch import Stopped, heed
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import alive, during, unwatched
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.setting import Setting
 
@@ -81,15 +81,18 @@ class Saver:
         place = Path(self.world.agreed(place))
         part = f"{self.world.rank + 1:05}-of-{self.world.size:05}.safetensors"
         for name, engine in self.engines.items():
-            write_tensors(place / f"{name}-{part}", dict(engine.state()))
+            held = dict(during(engine.state(), f"saving {name}"))
+            with unwatched(f"writing {name}"):
+                write_tensors(place / f"{name}-{part}", held)
         if self.world.is_main:
             write_tensors(place / "stage.safetensors", tensors)
-        self.world.barrier()
-        if self.world.is_main:
-            steps = {name: engine.steps for name, engine in self.engines.items()}
-            content = {"stage": state, "recorder": self.recorder_state(), "steps": steps}
-            checkpoints.commit(self.work, step, content, self.cfg.keep)
-        self.world.barrier()
+        with unwatched("closing a checkpoint"):
+            self.world.barrier()
+            if self.world.is_main:
+                steps = {name: engine.steps for name, engine in self.engines.items()}
+                content = {"stage": state, "recorder": self.recorder_state(), "steps": steps}
+                checkpoints.commit(self.work, step, content, self.cfg.keep)
+            self.world.barrier()
         self.saved_at, self.signals.save = time.monotonic(), False
 
     def _resume(self, policy: Resume) -> Resumed | None:

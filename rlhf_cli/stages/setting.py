@@ -30,6 +30,7 @@ from rlhf_cli.models.loading import (
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.opening import loading, open_engine, open_network
+from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
 from rlhf_cli.telemetry.console import console
@@ -118,7 +119,7 @@ class Setting:
         with writing(folder, FREE, SafetensorError):
             export(
                 engine.model,
-                engine.weights(),
+                during(engine.weights(), "writing the model"),
                 self.renderer.tokenizer,
                 folder,
                 end_ids=self.renderer.end_ids,
