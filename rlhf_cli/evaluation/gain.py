@@ -68,11 +68,16 @@ def judged_by_gold(performance: Performance) -> Row:
 
 
 def win_rate(performance: Performance, baseline: Performance | None) -> Interval | None:
-    """Share of prompts on which the reward model prefers this answer to the baseline's; a tie is half."""
+    """Share of prompts on which the reward model prefers this answer to the baseline's; a tie is half.
+
+    The same answer is a tie even where its score, read in another batch, differs in the last digit.
+    """
     if baseline is None or performance.scores is None or baseline.scores is None:
         return None
-    won = (performance.scores > baseline.scores).double()
-    tied = (performance.scores == baseline.scores).double()
+    pairs = zip(performance.answers, baseline.answers, strict=True)
+    same = torch.tensor([ours.ids == theirs.ids for ours, theirs in pairs])
+    tied = (same | (performance.scores == baseline.scores)).double()
+    won = (performance.scores > baseline.scores).double() * (1 - tied)
     return wilson_interval(float((won + 0.5 * tied).sum()), len(won))
 
 

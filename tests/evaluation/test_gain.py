@@ -44,10 +44,15 @@ def test_means_rates_and_what_cannot_be_known():
 def test_a_win_is_a_higher_score_and_a_tie_is_half_a_win():
     mine, base = (
         performance([1, 1, 1, 1], [1.0, 2.0, 0.0, 5.0]),
-        performance([1] * 4, [0.0, 2.0, 1.0, 1.0]),
+        performance([2] * 4, [0.0, 2.0, 1.0, 1.0]),
     )
     assert measure(mine, base)["win_rate"][0] == pytest.approx(2.5 / 4)
     assert measure(base, base)["win_rate"][0] == 0.5
+
+
+def test_the_same_answer_wins_nothing_by_a_rounding_error():
+    mine = performance([3, 3], [1.0 + 1e-7, 2.0])
+    assert measure(mine, performance([3, 3], [1.0, 2.0 + 1e-7]))["win_rate"][0] == 0.5
 
 
 def test_best_of_n_takes_the_best_score_of_each_prompt_and_says_its_price():
