@@ -28,6 +28,10 @@ FLAGS = (
     "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
     "--experimental-rerun", "--info", "-i", "--hydra-help", "--version",
 )  # fmt: skip
+VALUED = (
+    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
+    "--config-dir", "-cd", "--experimental-rerun",
+)  # fmt: skip
 SWEPT = ",([{$"  # a value with one of these is a sweep, a list or an interpolation, not a name
 
 
@@ -67,7 +71,7 @@ def _hydra(words: list[str], task: Callable) -> None:
     import hydra
 
     app = hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
-    with _as_command_line(words):
+    with _as_command_line(_options_first(words)):
         try:
             app(task)()
         except UserError:
@@ -91,11 +95,27 @@ def _as_command_line(words: list[str]) -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = shown
 
 
+def _options_first(words: list[str]) -> list[str]:
+    """argparse refuses overrides on both sides of an option."""
+    options, overrides = [], []
+    for word, before in zip(words, ["", *words], strict=False):
+        is_option = word.startswith("-") or before in VALUED
+        (options if is_option else overrides).append(word)
+    return [*options, *overrides]
+
+
 def _sweeping() -> bool:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def choices() -> dict[str, str]:
+    """group -> the file it was taken from, for the configuration that is being composed now."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
 
 
 def _named(config: Config, words: list[str]) -> Config:

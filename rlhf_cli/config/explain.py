@@ -14,7 +14,7 @@ from omegaconf.errors import (
 )
 
 from rlhf_cli.config.keys import did_you_mean, nearest, nearest_keys, schema_keys
-from rlhf_cli.config.schema import Source
+from rlhf_cli.config.schema import TAKEN_FROM, Source
 
 KINDS = {
     "Integer": "a whole number",
@@ -63,12 +63,24 @@ def _omegaconf(error: OmegaConfBaseException) -> str:
 def _unknown_key(key: str) -> str:
     known = schema_keys()
     parent = key.rpartition(".")[0]
+    if key.startswith("runtime.deepspeed."):
+        return _unknown_to_deepspeed(key)
     suggestions = nearest_keys(key)
     if not suggestions and parent in known:
         names = [k.removeprefix(f"{parent}.") for k in known if k.startswith(f"{parent}.")]
         return f"unknown key {key!r}: {parent} has {', '.join(n for n in names if '.' not in n)}"
     tail = did_you_mean(suggestions) or ": `rlhf config` lists all keys"
     return f"unknown key {key!r}{tail}"
+
+
+def _unknown_to_deepspeed(key: str) -> str:
+    """Its dictionary is DeepSpeed's: a key that no preset has can be added, but for some."""
+    top = key.split(".")[2]
+    if top in TAKEN_FROM:
+        return f"runtime.deepspeed.{top} is taken from {TAKEN_FROM[top]}: leave it out"
+    return (
+        f"{key} is not in the dictionary yet: +{key}=... adds it, runtime=zero2 has the usual ones"
+    )
 
 
 def _unknown_in_source(key: str) -> str:

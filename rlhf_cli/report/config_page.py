@@ -1,38 +1,41 @@
 """`rlhf config`: the checked configuration as YAML, each value with the comment conf/ gives it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.text import Text
 
+from rlhf_cli.config.command_line import VALUED, choices
 from rlhf_cli.config.compose import conf_dir, freeze
 from rlhf_cli.config.keys import did_you_mean, nearest_keys, schema_keys
 from rlhf_cli.config.schema import Config, ConfigError
 from rlhf_cli.telemetry.console import console
 
+INHERITED = re.compile(r"^ *- (?P<name>(?!_self_)[\w.]+)\s*(#.*)?$")
 ENTRY = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s?(?P<comment>.*))?$")
 COMMENT_COLUMN = 44
+FREE = "runtime.deepspeed."  # what lies below is DeepSpeed's
 
 
 def split_sections(words: list[str]) -> tuple[list[str], list[str]]:
     """("sft", "seed=2") -> sections ["sft"], overrides ["seed=2"]."""
     sections: list[str] = []
     rest: list[str] = []
-    takes_value = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
     for word, before in zip(words, ["", *words], strict=False):
-        plain = re.fullmatch(r"[\w.]+", word) and before not in takes_value
+        plain = re.fullmatch(r"[\w.]+", word) and before not in VALUED
         (sections if plain else rest).append(word)
     for section in sections:
-        if section not in schema_keys():
+        if section not in schema_keys() and not section.startswith(FREE):
             raise ConfigError(f"no section {section!r}{did_you_mean(nearest_keys(section))}")
     return sections, rest
 
 
 def print_config(cfg: Config, sections: list[str]) -> None:
     """All of it, or the named sections."""
-    comments = all_comments(conf_dir(), freeze(cfg))
+    comments = all_comments(conf_dir(), freeze(cfg), choices())
     for key, indent, text in _lines(freeze(cfg)):
         if not sections or any(_inside(key, section) for section in sections):
             console().print(_commented("  " * indent + text, comments.get(key, "")), soft_wrap=True)
@@ -79,28 +82,43 @@ def _commented(text: str, comment: str) -> Text:
     return shown
 
 
-def all_comments(conf: Path, frozen: dict[str, Any]) -> dict[str, str]:
-    """key -> comment: of config.yaml, and of each group's files, whose keys lie under the group."""
+def all_comments(
+    conf: Path, frozen: dict[str, Any], chosen: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """key -> comment: of config.yaml, and of each group's files, whose keys lie under the group.
+
+    chosen: group -> file; where two files explain one key, the one that was chosen does.
+    """
     found = comments_of(conf / "config.yaml")
     for group in ("model", "data", "runtime"):
-        for path in sorted((conf / group).glob("*.yaml"), key=_most_general_first):
+        paths = sorted(
+            (conf / group).glob("*.yaml"),
+            key=lambda path, group=group: (path.stem != chosen.get(group), *_rank(path)),
+        )
+        for path in paths:
             for key, comment in comments_of(path).items():
                 if key.split(".")[0] in frozen[group]:
                     found.setdefault(f"{group}.{key}", comment)
     return found
 
 
-def _most_general_first(path: Path) -> tuple[bool, str]:
+def _rank(path: Path) -> tuple[bool, str]:
+    """The most general file first."""
     return path.stem not in ("generic", "auto"), path.stem
 
 
 def comments_of(path: Path) -> dict[str, str]:
-    """Dotted key -> trailing comment of a YAML file that is indented by two spaces."""
-    found, stack = {}, []
-    for entry in map(ENTRY.match, path.read_text().splitlines()):
-        if entry is None:
-            continue
-        stack = [*stack[: len(entry["indent"]) // 2], entry["key"]]
-        if entry["comment"]:
-            found[".".join(stack)] = entry["comment"]
+    """Dotted key -> trailing comment of a YAML file that is indented by two spaces.
+
+    What a file inherits by its defaults list is explained there, but for what it explains itself.
+    """
+    found: dict[str, str] = {}
+    stack: list[str] = []
+    for text in path.read_text().splitlines():
+        if stack[:1] == ["defaults"] and (parent := INHERITED.match(text)):
+            found |= comments_of(path.with_name(f"{parent['name']}.yaml"))
+        elif entry := ENTRY.match(text):
+            stack = [*stack[: len(entry["indent"]) // 2], entry["key"]]
+            if entry["comment"]:
+                found[".".join(stack)] = entry["comment"]
     return found

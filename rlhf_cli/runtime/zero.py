@@ -12,12 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Optim, Runtime
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network, adamw, persistent
 from rlhf_cli.runtime.world import World
-from rlhf_cli.runtime.zero_loading import cast_shards, dictionary, is_sharded, stage_of, start
+from rlhf_cli.runtime.zero_loading import cast_shards, settings, stage_of, start
 from rlhf_cli.runtime.zero_rollout import Rollout
 from rlhf_cli.runtime.zero_state import Shards, keys
 
@@ -44,8 +43,12 @@ class ZeroNetwork(Network):
     def _open(self, model, device: Device, world: World, runtime: Runtime, *, optimizer, clip=None):
         self.model, self.device, self.world = model, device, world
         self.stage = stage_of(runtime)
-        settings = dictionary(runtime, world, device.dtype, grad_clip=clip)
-        self.zero = _initialize(Looked(model, device), settings, optimizer, world)
+        with redirect_stdout(StringIO()):  # DeepSpeed prints memory figures
+            self.zero = start(world).initialize(
+                model=Looked(model, device),
+                optimizer=optimizer,
+                config=settings(runtime, world, device.dtype, grad_clip=clip),
+            )[0]
         for buffer in model.buffers():
             buffer.data = buffer.data.to(device.torch)
         self.rollout = Rollout(self.zero, model, device, world, runtime.gather)
@@ -144,19 +147,3 @@ class ZeroEngine(ZeroNetwork, Engine):
                 self.shards.fill(parameter, key, find(f"{key}/{name}"))
         self.shards.spread()
         self.steps = steps
-
-
-def _initialize(module: nn.Module, settings: dict, optimizer, world: World) -> Any:
-    """DeepSpeed's engine around the module; what it prints meanwhile is dropped."""
-    deepspeed = start(world)
-    from pydantic import ValidationError
-
-    try:
-        with redirect_stdout(StringIO()):
-            return deepspeed.initialize(model=module, config=settings, optimizer=optimizer)[0]
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"DeepSpeed refuses runtime.deepspeed: {where}: {first['msg']}; correct that key or leave it out"
-        ) from error

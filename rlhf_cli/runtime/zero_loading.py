@@ -1,4 +1,4 @@
-"""DeepSpeed's start: its dictionary, its manners, and models that are sharded while they are read."""
+"""DeepSpeed's start: its dictionary, its silence, and models that are sharded while they are read."""
 
 import copy
 import logging
@@ -37,16 +37,19 @@ def stage_of(runtime: Runtime) -> int:
     return stage
 
 
-def dictionary(
+def settings(
     runtime: Runtime, world: World, dtype: torch.dtype, *, grad_clip: float | None = None
 ) -> dict[str, Any]:
-    """The user's dictionary with what follows from other keys.
+    """The user's dictionary with what follows from other keys, as DeepSpeed accepts it.
 
     Batch sizes are a formality here: losses come divided by what they count. Gradients of bfloat16
     weights add up in float32.
     """
-    given = copy.deepcopy(runtime.deepspeed or {})
-    taken = {
+    start(world)
+    from deepspeed.runtime.config import DeepSpeedConfig
+    from pydantic import ValidationError
+
+    whole = copy.deepcopy(runtime.deepspeed or {}) | {
         "train_micro_batch_size_per_gpu": 1,
         "train_batch_size": world.size,
         "gradient_accumulation_steps": 1,
@@ -55,18 +58,34 @@ def dictionary(
         "zero_force_ds_cpu_optimizer": False,
     }
     if dtype is torch.bfloat16:
-        taken["bf16"] = {"enabled": True}
-        given.setdefault("data_types", {"grad_accum_dtype": "fp32"})
-    return given | taken
+        whole["bf16"] = {"enabled": True}
+        whole.setdefault("data_types", {"grad_accum_dtype": "fp32"})
+    try:
+        DeepSpeedConfig(whole)
+    except ValidationError as error:
+        raise UserError(_first_fault(error)) from error
+    return whole
+
+
+def _first_fault(error: Any) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    return (
+        f"DeepSpeed refuses {key} in runtime.deepspeed ({error.title}): {fault['msg']}; "
+        "correct it or leave it out"
+    )
 
 
 def start(world: World) -> Any:
-    """The deepspeed module, silent and without the operation that it would compile on a CPU."""
+    """The deepspeed module in our process group, silent, compiling nothing."""
     os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))
     if world.device.type != "cuda":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # torch renames collectives that deepspeed calls by their old names
-    warnings.filterwarnings("ignore", category=FutureWarning, message=r".*(_tensor|_base)\b.*")
+    warnings.filterwarnings(  # torch has renamed collectives that deepspeed calls by their old names
+        "ignore",
+        category=FutureWarning,
+        message=r"`torch\.distributed\.(reduce_scatter|all_gather)",
+    )
     import deepspeed
 
     logger = logging.getLogger("DeepSpeed")
@@ -86,10 +105,10 @@ def sharded_loading(runtime: Runtime, world: World, dtype: torch.dtype) -> Itera
     Transformers builds one module after the other, and only the main process reads the weights.
     dtype: of the shards, the one that `from_pretrained` is asked for.
     """
-    start(world)
+    given = settings(runtime, world, dtype)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    config = HfDeepSpeedConfig(dictionary(runtime, world, dtype))  # seen as long as it is alive
+    config = HfDeepSpeedConfig(given)  # transformers sees it as long as it lives
     try:
         yield
     finally:

@@ -130,10 +130,13 @@ def _made(planner: Planner, step: Judgement, command: list[str]) -> StageManifes
     inputs = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     job = {"stage": spec.name, "module": spec.module, "inputs": inputs, "dry_run": False}
     outcome = _work(planner.cfg, work, job)
-    if outcome.code or outcome.interrupted:
+    if outcome.code:
         raise _failure(spec.name, work, outcome, command)
     manifest = _manifest(planner, step, started)
-    return publish(work, planner.folder / spec.name, manifest, left_out=LEFT_OUT)
+    manifest = publish(work, planner.folder / spec.name, manifest, left_out=LEFT_OUT)
+    if outcome.interrupted:  # too late to stop this stage, in time for the next one
+        raise _stopped(f"after {spec.name}", command)
+    return manifest
 
 
 def _work(cfg: Config, work: Path, job: dict) -> Outcome:
@@ -231,13 +234,17 @@ def _close(planner: Planner) -> None:
 
 def _failure(stage: str, work: Path, outcome: Outcome, command: list[str]) -> StageFailed:
     if outcome.interrupted or outcome.code == INTERRUPTED:
-        again = shlex.join(command)
         saved = f", {outcome.saved} ({work})" if outcome.saved else ""
-        message = f"stopped during {stage}{saved}; finished stages are kept. Go on with: {again}"
-        return StageFailed(message, code=INTERRUPTED)
+        return _stopped(f"during {stage}{saved}", command)
     reason, has_traceback = _reason(work, outcome)
     where = f" (traceback: {outcome.traceback})" if has_traceback else ""
     return StageFailed(f"{stage} failed: {reason}{where}", code=1)
+
+
+def _stopped(when: str, command: list[str]) -> StageFailed:
+    again = shlex.join(command)
+    message = f"stopped {when}; finished stages are kept. Go on with: {again}"
+    return StageFailed(message, code=INTERRUPTED)
 
 
 def _reason(work: Path, outcome: Outcome) -> tuple[str, bool]:

@@ -142,9 +142,8 @@ class Setting:
                 )
 
     def _dtype(self, frozen: bool) -> torch.dtype:
-        """DeepSpeed keeps float32 masters of what it trains; plain torch trains float32 itself."""
-        sharded = self.cfg.runtime.deepspeed is not None
-        return self.device.dtype if frozen or sharded else torch.float32
+        """What is trained starts from float32; a sharded engine makes its working copies itself."""
+        return self.device.dtype if frozen else torch.float32
 
 
 def require_room(config: PretrainedConfig, data: Data) -> None:

@@ -84,6 +84,12 @@ def test_config_prints_values_with_their_meaning(capsys):
     assert "ppo" not in out.split("#")[0]
 
 
+def test_cfg_job_shows_deepspeeds_dictionary(capsys):
+    assert main(["run", "--cfg", "job", "runtime=zero2", "-p", "runtime"]) == 0
+    shown = capsys.readouterr().out
+    assert "deepspeed:\n  zero_optimization:\n    stage: 2\n    overlap_comm: true" in shown
+
+
 def test_cfg_job_is_resolved(capsys):
     assert main(["run", "--cfg", "job", "-p", "sft.optim"]) == 0
     assert "lr: 0.001" in capsys.readouterr().out

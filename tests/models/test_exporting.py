@@ -52,6 +52,10 @@ def test_the_folder_is_that_of_save_pretrained(name, kind, tmp_path):
     write(model, tmp_path / "ours")
     model.save_pretrained(tmp_path / "theirs")
     assert names(tmp_path / "ours") == names(tmp_path / "theirs")
+    for file in ("config.json", "generation_config.json"):
+        ours, theirs = tmp_path / "ours" / file, tmp_path / "theirs" / file
+        assert ours.exists() == theirs.exists()
+        assert not ours.exists() or json.loads(ours.read_text()) == json.loads(theirs.read_text())
     assert_loads_alike(auto, model, tmp_path / "ours")
 
 

@@ -66,15 +66,28 @@ def two(folder: Path, mode: str, *words: str, **env: str) -> Started:
     return Started(folder, *more, env={"OMP_NUM_THREADS": "1", **env})
 
 
-def two_nodes(folder: Path, mode: str, port: int) -> tuple[Started, Started]:
+def two_nodes(
+    folder: Path, mode: str, port: int, engine: str = "torchrun"
+) -> tuple[Started, Started]:
     """The driver and another machine, which are both this one; the other one starts first."""
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     words = ("runtime.num_processes=1", f"tracking.project={mode}", "runtime.timeout=20")
     other, driver = (
-        Started(folder, *words, env={"RANK": rank, "GLOO_SOCKET_IFNAME": "lo", **place})
-        for rank in ("1", "0")
+        Started(folder, *words, env={"GLOO_SOCKET_IFNAME": "lo", **PLACES[engine](node, str(port))})
+        for node in ("1", "0")
     )
     return driver, other
+
+
+PLACES = {
+    "torchrun": lambda node, port: {
+        "RANK": node, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    },
+    "srun": lambda node, job: {
+        "SLURM_NODEID": node, "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "127.0.0.[1,1]", "SLURM_JOB_ID": job, "SLURM_STEP_ID": "0",
+    },
+}  # fmt: skip
 
 
 def _heed_interrupts() -> None:

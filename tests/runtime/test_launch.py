@@ -277,8 +277,9 @@ def test_the_first_host_of_slurms_list(hosts, first):
     assert first_host(hosts) == first
 
 
-def test_two_nodes_are_one_run(tmp_path):
-    driver, other = two_nodes(tmp_path, "tell", free_port())
+@pytest.mark.parametrize("engine", ["torchrun", "srun"])
+def test_two_nodes_are_one_run(tmp_path, engine):
+    driver, other = two_nodes(tmp_path, "tell", free_port(), engine)
     assert driver.finish()[:2] == (0, "")
     assert other.finish()[:2] == (0, "")
     assert other.out == ""

@@ -63,3 +63,24 @@ def test_wandb_and_trackio_are_started_logged_to_and_finished(name, tmp_path, mo
     assert told[0]["name"] == "r-sft"
     assert {"sft/loss": 2.0} in told
     assert told[-1] == "finished"
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        (Tracker.wandb, {"id": "7", "name": "r-sft", "resume": "allow"}),
+        (Tracker.trackio, {"name": "r-sft-1", "resume": "allow"}),
+    ],
+)
+def test_an_interrupted_run_goes_on_with_its_trackers(name, same, tmp_path, monkeypatch):
+    told = []
+    run = SimpleNamespace(id="7", name="r-sft-1")
+    module = ModuleType(name.value)
+    module.__spec__ = ModuleSpec(name.value, None)
+    module.init = lambda **settings: told.append(settings) or run
+    monkeypatch.setitem(sys.modules, name.value, module)
+    place = {"folder": tmp_path, "project": "mine", "run_name": "r-sft"}
+    first = open_trackers([name], **place)[0]
+    assert "resume" not in told[0]
+    open_trackers([name], **place, run_ids={first.name: first.run_id}, step=3)
+    assert told[1] | same == told[1]

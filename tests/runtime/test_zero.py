@@ -1,46 +1,59 @@
 """ZeRO in one and two processes is the plain engine: training, resuming, generating, PPO's pattern."""
 
 import pytest
+import torch
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Gather
+from rlhf_cli.runtime import zero_rollout
+from rlhf_cli.runtime.device import pick_device
+from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_loading import stage_of
-from tests.runtime import bodies
+from rlhf_cli.runtime.zero_rollout import Rollout
 from tests.runtime.dist import run_processes
+from tests.runtime.small import runtime
 
 pytestmark = pytest.mark.dist
 ALL = ("zero1", "zero2", "zero3", "zero3_offload")
 BOTH = [[name, dtype] for name in ALL for dtype in ("float32", "bfloat16")]
+FEWER = [*([name, "float32"] for name in ALL), ["zero1", "bfloat16"], ["zero3", "bfloat16"]]
 
 
-def run(num: int, body: str, *args, timeout: float = 120) -> None:
-    run_processes(num, f"tests.runtime.bodies:{body}", *args, timeout=timeout)
+def test_training_alone_is_the_plain_engines():
+    run_processes(1, "tests.runtime.bodies:check_alone", *BOTH)
 
 
-@pytest.mark.parametrize("num", [1, 2])
-def test_training_is_the_plain_engines(num):
-    run(num, "check_training", *BOTH)
+def test_training_of_two_is_the_plain_engines():
+    run_processes(2, "tests.runtime.bodies:check_training", *BOTH)
 
 
 def test_states_go_on_exactly_and_move_between_topologies(tmp_path):
-    run(2, "check_resuming", str(tmp_path), *BOTH)
-    run(1, "check_moving", str(tmp_path), "zero2", "zero3", None)
+    run_processes(2, "tests.runtime.bodies:check_resuming", str(tmp_path), *FEWER)
+    run_processes(
+        1,
+        "tests.runtime.bodies:check_moving",
+        str(tmp_path),
+        ["zero3", "zero2"],
+        ["zero3_offload", "zero3"],
+        ["zero3", None],
+        ["zero1", None],
+    )
 
 
 def test_responses_are_the_plain_models():
-    run(
+    run_processes(
         2,
-        "check_generating",
+        "tests.runtime.bodies_networks:check_generating",
         ["zero3", "llama", "always"],
         ["zero3", "gpt2", "never"],
-        ["zero3_offload", "llama", "never"],
         ["zero3_offload", "gpt2", "auto"],
     )
 
 
 def test_four_networks_in_one_process(tmp_path):
-    run(
+    run_processes(
         2,
-        "check_players",
+        "tests.runtime.bodies_networks:check_players",
         str(tmp_path),
         ["zero3", "float32", "llama", 1e-5],
         ["zero3_offload", "float32", "gpt2", 1e-5],
@@ -54,15 +67,31 @@ def test_four_networks_in_one_process(tmp_path):
     [
         ({"stage": 0}, r"zero_optimization\.stage=0 is none of 1, 2, 3: choose runtime=zero1"),
         ({}, r"zero_optimization\.stage=None"),
-        ({"stage": 3, "offload_param": {"device": "nvme"}}, r"offload_param\.device=nvme .* use cpu"),
+        (
+            {"stage": 3, "offload_param": {"device": "nvme"}},
+            r"offload_param\.device=nvme .* use cpu",
+        ),
         ({"stage": 2, "round_robin_gradients": True}, r"round_robin_gradients is not supported"),
     ],
 )
 def test_what_is_not_supported_is_refused(zero, told):
-    given = bodies.runtime("zero2")
+    given = runtime("zero2")
     given.deepspeed["zero_optimization"] = zero
     with pytest.raises(UserError, match=told):
         stage_of(given)
+
+
+@pytest.mark.parametrize(("free", "in_step"), [(1, True), (2, False)])
+def test_weights_are_gathered_where_they_fit(free, in_step, monkeypatch):
+    """One and a half copies must fit."""
+    monkeypatch.setattr(zero_rollout, "_free_memory", lambda device: free * 2**30)
+    weight = torch.nn.Parameter(torch.empty(0))
+    weight.ds_numel = 2**28
+    model = torch.nn.Module()
+    model.weight = weight
+    rollout = Rollout(None, model, pick_device(runtime(None)), World(), Gather.auto)
+    assert rollout.in_step is in_step
+    assert f"1.5 x 1.0 GiB of weights, {free}.0 GiB free" in rollout.said()
 
 
 def test_a_failing_process_is_shown():

@@ -1,8 +1,9 @@
-"""What runs in the processes of test_topologies.py: a stage that is interrupted, or goes on."""
+"""What runs in the processes of test_sharding.py and test_topologies.py: stages, whole or interrupted."""
 
 from pathlib import Path
 
 from rlhf_cli.runtime.launch import Stopped
+from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
 from tests.stages.test_resume import work
 
@@ -15,6 +16,12 @@ def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[s
     except Stopped:
         return
     raise AssertionError("it was not stopped")
+
+
+def every_stage(parents: str, folder: str, words: list[str]) -> None:
+    """All stages, each on the parents of another run."""
+    for stage in STAGES:
+        work(stage, Path(parents), Path(folder), *words)
 
 
 def finished_work(stage: str, parents: str, folder: str, words: list[str]) -> None:

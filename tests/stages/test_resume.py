@@ -39,8 +39,15 @@ SMALL = (
     "ppo.ptx.coef=1.0",
     "ppo.ptx.ratio=1",
     "ppo.whiten_rewards=true",
+    "evaluation.prompts=8",
+    "evaluation.best_of_n=2",
     "samples=1",
 )
+# what dropout drops depends on the process; microbatches that divide nothing evenly
+SAME_EVERYWHERE = [
+    "sft.dropout=0", "rm.dropout=0",
+    "sft.batch.microbatch=3", "rm.batch.microbatch=12", "ppo.batch.microbatch=3",
+]  # fmt: skip
 # PPO has 2 minibatches x 2 inner epochs an iteration: 1, 3 and 6 lie inside a rollout, 4 ends one
 STOPS = {"sft": (1, 4, 7), "rm": (1, 2, 4), "ppo": (1, 3, 4, 6, 11)}
 

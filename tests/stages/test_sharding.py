@@ -11,38 +11,19 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from tests.runtime.dist import run_processes
 from tests.stages.test_pipeline import metrics, rlhf
+from tests.stages.test_resume import SAME_EVERYWHERE, SMALL
 
 pytestmark = pytest.mark.dist
 
-SMALL = (
-    "experiment=smoke",
-    "runtime.num_threads=1",
-    "world.demonstrations=40",
-    "world.comparisons=24",
-    "world.prompts=40",
-    "world.pretraining=40",
-    "sft.batch.size=8",
-    "sft.batch.microbatch=3",
-    "rm.batch.size=8",
-    "rm.batch.microbatch=12",
-    "ppo.total_episodes=32",
-    "ppo.batch.rollout=16",
-    "ppo.batch.minibatch=8",
-    "ppo.batch.microbatch=3",
-    "ppo.ptx.coef=1.0",
-    "ppo.ptx.ratio=1",
-    "ppo.ema_decay=0.9",
-    "evaluation.prompts=8",
-    "samples=1",
-)
 SHARDINGS = {
-    "one-zero2": ("runtime=zero2", "runtime.num_processes=1"),
-    "two-ddp": ("runtime=ddp", "runtime.num_processes=2"),
-    "two-zero1": ("runtime=zero1", "runtime.num_processes=2"),
-    "two-zero2": ("runtime=zero2", "runtime.num_processes=2"),
-    "two-zero3": ("runtime=zero3", "runtime.num_processes=2"),
-    "two-zero3-lockstep": ("runtime=zero3", "runtime.num_processes=2", "runtime.gather=never"),
+    "one-zero2": (1, "runtime=zero2"),
+    "two-ddp": (2, "runtime=ddp"),
+    "two-zero1": (2, "runtime=zero1"),
+    "two-zero2": (2, "runtime=zero2"),
+    "two-zero3": (2, "runtime=zero3"),
+    "two-zero3-lockstep": (2, "runtime=zero3", "runtime.gather=never"),
 }
 ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same tokens
     "sft": {"sft/loss": 1e-5, "sft/grad_norm": 1e-4, "sft/tokens": 0, "sft/eval_loss": 1e-4},
@@ -60,30 +41,39 @@ ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same to
 }
 
 
-@pytest.fixture(scope="module")
-def reference(tmp_path_factory) -> Path:
-    """runs/plain: one process, plain torch."""
-    folder = tmp_path_factory.mktemp("sharding")
-    done = rlhf(folder, "run", *SMALL, "name=plain", "runtime=cpu")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "runs" / "plain"
-
-
 @pytest.mark.parametrize("name", SHARDINGS)
-def test_every_sharding_gives_the_same_answer_and_the_same_files(reference, name):
-    done = rlhf(reference.parents[1], "run", *SMALL, f"name={name}", *SHARDINGS[name])
+def test_every_sharding_gives_the_same_answer_and_the_same_files(plain, tmp_path, name):
+    processes, *words = SHARDINGS[name]
+    words = [*SAME_EVERYWHERE, *words, "runtime.num_threads=1"]
+    run_processes(
+        processes, "tests.stages.bodies:every_stage", str(plain), str(tmp_path), words, timeout=200
+    )
+    assert_same_run(plain, tmp_path)
+
+
+def test_the_command_line_starts_the_processes_itself(plain, tmp_path):
+    words = ("runtime=zero3", "runtime.num_processes=2", "runtime.num_threads=1")
+    done = rlhf(tmp_path, "run", *SMALL, *SAME_EVERYWHERE, *words, "name=two")
     assert done.returncode == 0, done.stdout + done.stderr
-    run = reference.parent / name
+    assert done.stdout.count("What was gained") == 1  # only one of the processes speaks
+    assert done.stderr == ""
+    assert_same_run(plain, tmp_path / "runs" / "two")
+
+
+def assert_same_run(expected: Path, found: Path) -> None:
     for stage, tolerances in ALIKE.items():
-        assert_alike(metrics(reference / stage), metrics(run / stage), tolerances)
+        assert_alike(metrics(expected / stage), metrics(found / stage), tolerances)
         for folder in ("model", "value_model") if stage == "ppo" else ("model",):
-            assert_same_model(reference / stage / folder, run / stage / folder)
-    found = [
-        json.loads((place / "evaluate" / "manifest.json").read_text()) for place in (reference, run)
-    ]
-    assert found[1]["metrics"] == pytest.approx(found[0]["metrics"], abs=1e-3)
-    texts = [(place / "ppo" / "samples.jsonl").read_text() for place in (reference, run)]
-    assert texts[0] == texts[1]
+            assert_same_model(expected / stage / folder, found / stage / folder)
+        texts = [(run / stage / "samples.jsonl").read_text() for run in (expected, found)]
+        assert texts[0] == texts[1]
+    assert answers(found) == answers(expected)
+
+
+def answers(run: Path) -> list[dict]:
+    """Who said what, and its score to three digits."""
+    rows = (run / "evaluate" / "answers.jsonl").read_text().splitlines()
+    return [{**(row := json.loads(one)), "score": round(row["score"], 3)} for one in rows]
 
 
 def assert_alike(expected: list[dict], found: list[dict], tolerances: dict[str, float]) -> None:

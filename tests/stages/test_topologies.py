@@ -7,11 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.runtime.dist import run_processes
-from tests.stages.test_resume import STOPS, rows, work
+from tests.stages.test_resume import SAME_EVERYWHERE, rows
 
 pytestmark = pytest.mark.dist
 
-NO_DROPOUT = ["sft.dropout=0", "rm.dropout=0"]  # what is dropped depends on the process
 BODIES = "tests.stages.bodies"
 # interrupted under the first, resumed under the second: (processes, runtime)
 MOVES = {
@@ -21,17 +20,9 @@ MOVES = {
 }
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    for stage in STOPS:
-        work(stage, folder, folder, *NO_DROPOUT)
-    return folder
-
-
 def go(place: tuple[int, str], body: str, stage: str, parents: Path, folder: Path, *args) -> None:
     processes, runtime = place
-    words = [*NO_DROPOUT, f"runtime={runtime}", "runtime.num_threads=1"]
+    words = [*SAME_EVERYWHERE, f"runtime={runtime}", "runtime.num_threads=1"]
     run_processes(
         processes, f"{BODIES}:{body}", stage, str(parents), str(folder), *args, words, timeout=150
     )
@@ -41,27 +32,27 @@ def go(place: tuple[int, str], body: str, stage: str, parents: Path, folder: Pat
     ("stage", "step", "move"),
     [("sft", 3, "zero2 to ddp"), ("rm", 2, "plain to zero3"), ("ppo", 3, "zero3 to plain")],
 )
-def test_a_stage_goes_on_under_another_sharding(undisturbed, tmp_path, stage, step, move):
+def test_a_stage_goes_on_under_another_sharding(plain, tmp_path, stage, step, move):
     first, second = MOVES[move]
-    go(first, "stopped_work", stage, undisturbed, tmp_path, step)
-    go(second, "finished_work", stage, undisturbed, tmp_path)
-    expected, found = rows(undisturbed / stage), rows(tmp_path / stage)
+    go(first, "stopped_work", stage, plain, tmp_path, step)
+    go(second, "finished_work", stage, plain, tmp_path)
+    expected, found = rows(plain / stage), rows(tmp_path / stage)
     assert len(expected) == len(found)
     for one, other in zip(expected, found, strict=True):
         assert other == pytest.approx(one, abs=1e-3, rel=1e-3)
-    ours = load_file(undisturbed / stage / "model" / "model.safetensors")
+    ours = load_file(plain / stage / "model" / "model.safetensors")
     theirs = load_file(tmp_path / stage / "model" / "model.safetensors")
     for name, weight in ours.items():
         assert torch.allclose(weight, theirs[name], atol=1e-4), name
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_the_same_sharding_goes_on_bit_for_bit(undisturbed, tmp_path, stage):
+def test_the_same_sharding_goes_on_bit_for_bit(plain, tmp_path, stage):
     """Two processes under ZeRO-2 and ZeRO-3, in the middle of a rollout: no digit differs."""
     place = (2, "zero2" if stage == "sft" else "zero3")
-    go(place, "finished_work", stage, undisturbed, tmp_path / "whole")
-    go(place, "stopped_work", stage, undisturbed, tmp_path / "halved", 3)
-    go(place, "finished_work", stage, undisturbed, tmp_path / "halved")
+    go(place, "finished_work", stage, plain, tmp_path / "whole")
+    go(place, "stopped_work", stage, plain, tmp_path / "halved", 3)
+    go(place, "finished_work", stage, plain, tmp_path / "halved")
     one, other = tmp_path / "whole" / stage, tmp_path / "halved" / stage
     assert rows(one) == rows(other)
     for path in one.glob("*model/*.safetensors"):

@@ -7,6 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.telemetry import console as screen
 from rlhf_cli.telemetry import progress, recorder
 from rlhf_cli.telemetry.progress import duration, short
@@ -14,6 +15,8 @@ from rlhf_cli.telemetry.recorder import Recorder
 
 
 class Spy:
+    name, run_id = "spy", "run-7"
+
     def __init__(self):
         self.logged, self.config, self.finished = [], None, False
 
@@ -27,7 +30,7 @@ class Spy:
         self.finished = True
 
 
-def opened(folder, *, total=20, every=1, trackers=()):
+def opened(folder, *, total=20, every=1, trackers=(), **more):
     return Recorder(
         folder,
         stage="sft",
@@ -36,6 +39,7 @@ def opened(folder, *, total=20, every=1, trackers=()):
         trackers=trackers,
         run_config={"sft": {"optim": {"lr": 0.1}, "betas": [0.9, 0.95]}, "seed": None},
         every=every,
+        **more,
     )
 
 
@@ -124,6 +128,106 @@ def test_samples_are_shown_and_kept(tmp_path, capsys):
     assert "[4]" in shown
     kept = json.loads((tmp_path / "samples.jsonl").read_text())
     assert kept == {"title": "before and after", "prompt": "2 + 2", "before": "", "after": "[4]"}
+
+
+def steps(folder) -> list[int]:
+    return [entry["step"] for entry in entries(folder) if "step" in entry]
+
+
+def test_a_resumed_recorder_takes_back_what_came_after_the_save(tmp_path):
+    with opened(tmp_path) as log:
+        for step in (1, 2):
+            log.log({"x": 1.0}, step)
+        log.samples("before", [{"prompt": "a"}])
+        state = json.loads(json.dumps(log.state()))
+        log.log({"x": 2.0}, 3)
+        log.samples("lost", [{"prompt": "b"}])
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 4, "x')  # torn by the crash
+    with opened(tmp_path, resumed=state) as log:
+        assert log.state()["sizes"] == state["sizes"]
+        log.log({"x": 3.0}, 3)
+        log.samples("after", [{"prompt": "c"}])
+    assert [e["x"] for e in entries(tmp_path)] == [1.0, 1.0, 3.0]
+    titles = [json.loads(e)["title"] for e in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    assert titles == ["before", "after"]
+
+
+def test_time_goes_on_from_the_earlier_attempt(tmp_path):
+    with opened(tmp_path) as log:
+        state = log.state() | {"seconds": 1000.0}
+    with opened(tmp_path, resumed=state) as log:
+        log.log({}, 1)
+    assert 1000 <= entries(tmp_path)[0]["time"] < 1060
+
+
+def test_an_attempt_that_resumes_nothing_begins_with_empty_files(tmp_path):
+    for _ in range(2):
+        with opened(tmp_path) as log:
+            log.log({}, 1)
+            log.samples("t", [{"prompt": "a"}])
+    assert steps(tmp_path) == [1]
+    assert len((tmp_path / "samples.jsonl").read_text().splitlines()) == 1
+
+
+def test_lost_lines_are_said_not_invented(tmp_path, capsys):
+    with opened(tmp_path) as log:
+        log.log({}, 1)
+        log.log({}, 2)
+        state = log.state()
+    (tmp_path / "metrics.jsonl").write_text("")
+    with opened(tmp_path, resumed=state) as log:
+        log.log({}, 3)
+    assert "metrics.jsonl has lost lines: 0 bytes instead of" in capsys.readouterr().out
+    assert steps(tmp_path) == [3]
+
+
+def test_trackers_are_asked_for_their_runs(tmp_path):
+    nameless = Spy()
+    nameless.name, nameless.run_id = "tensorboard", None
+    with opened(tmp_path, trackers=[Spy(), nameless]) as log:
+        assert log.state()["run_ids"] == {"spy": "run-7"}
+
+
+def test_a_silent_recorder_leaves_no_trace(tmp_path, capsys):
+    with opened(tmp_path / "none", silent=True) as log:
+        log.log({"x": 1.0}, 1)
+        log.note("a note")
+        log.warn("a warning")
+        log.samples("t", [{"prompt": "a"}])
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_counted_from_the_save(tmp_path, capsys):
+    with opened(tmp_path, total=100) as log:
+        state = log.state() | {"step": 50}
+    with opened(tmp_path, total=100, resumed=state) as log:
+        for step in range(51, 101):
+            log.log({"sft/loss": 1.0}, step)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("  sft 51/100  loss 1")
+    assert len(lines) == 6  # the first one, five tenths
+
+
+def test_a_resumed_live_bar_stands_where_it_was(tmp_path, monkeypatch):
+    tty = Console(file=io.StringIO(), force_terminal=True, width=100)
+    for module in (screen, progress, recorder):
+        monkeypatch.setattr(module, "console", lambda: tty)
+    with opened(tmp_path, total=4, resumed={"step": 3}) as log:
+        log.progress.bar.refresh()
+    assert "3/4" in tty.file.getvalue()
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    with opened(tmp_path) as log:
+        monkeypatch.setattr(recorder.Path, "open", full_disk)
+        with pytest.raises(UserError, match=r"metrics.jsonl cannot be written \(No space left"):
+            log.log({}, 1)
+
+
+def full_disk(*words, **more):
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,180 @@
+"""Interrupted attempts: gone on with when they are the same stage, and published at any instant."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf_cli.artifacts import attempts, checkpoints
+from rlhf_cli.artifacts.attempts import LEFT_OUT, Attempt, look
+from rlhf_cli.artifacts.manifest import Refusal
+from rlhf_cli.artifacts.store import open_stage, place, publish, recover, work_folder
+from tests.artifacts.instants import full, killed
+from tests.artifacts.test_checkpoints import save, truncate
+from tests.artifacts.test_identity import fingerprint
+from tests.artifacts.test_store import manifest
+
+MINE = fingerprint()
+
+
+def begun(run: Path, *, made_of=MINE, policy="auto") -> tuple[Attempt, Path, str]:
+    attempt = look(run, "sft", made_of, policy)
+    return attempt, *attempts.begin(run, "sft", made_of, attempt)
+
+
+def interrupted(run: Path, step: int | None = 3) -> Path:
+    """A work folder as a killed worker leaves it."""
+    _, work, _ = begun(run)
+    (work / "model").mkdir()
+    (work / "ranks").mkdir()
+    for name in ("metrics.jsonl", "samples.jsonl", "job.json", "result.json", "failure.json",
+                 "traceback-1.txt", ".config.json.tmp", "config.json", "model/x.safetensors"):  # fmt: skip
+        (work / name).write_text("{}")
+    if step is not None:
+        save(work, step)
+    return work
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_first_attempt_has_nothing_to_tell(tmp_path):
+    attempt, work, started = begun(tmp_path)
+    assert attempt == Attempt()
+    assert attempt.words == ""
+    assert files(work) == {"attempt.json"}
+    assert json.loads((work / "attempt.json").read_text())["started"] == started
+
+
+def test_the_same_attempt_goes_on_with_what_it_made(tmp_path):
+    interrupted(tmp_path, step=120)
+    stored = tmp_path / ".sft.work" / "attempt.json"
+    stored.write_text(stored.read_text().replace('"started": "2', '"started": "1'))
+    attempt, work, started = begun(tmp_path)
+    assert attempt.words == "interrupted at step 120, goes on"
+    assert started.startswith("1")
+    made = {"metrics.jsonl", "samples.jsonl", "model", "resume", "latest.json", "config.json"}
+    assert files(work) == {*made, "attempt.json"}
+
+
+def test_before_its_first_save_it_starts_anew(tmp_path):
+    interrupted(tmp_path, step=None)
+    attempt, work, _ = begun(tmp_path)
+    assert attempt.words == "interrupted before its first save"
+    assert files(work) == {"attempt.json"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "policy", "told"),
+    [
+        ({"config": {"sft.lr": 0.5, "seed": 1}}, "auto", "sft.lr changed 1.0 -> 0.5"),
+        ({"parents": {"sft": "e"}}, "whole", "parent sft changed"),
+        ({"data": {"prompts": {"a": "2"}}}, "auto", "data.prompts changed"),
+        ({"version": "1"}, "auto", "rlhf changed 0 -> 1"),
+        ({}, "never", "resume=never"),
+    ],
+)
+def test_another_attempt_starts_anew_and_says_why(tmp_path, changed, policy, told):
+    interrupted(tmp_path)
+    attempt, work, _ = begun(tmp_path, made_of=fingerprint(**changed), policy=policy)
+    assert attempt.words == f"anew, an interrupted attempt is given up: {told}"
+    assert files(work) == {"attempt.json"}
+    assert look(tmp_path, "sft", fingerprint(**changed), "auto").given_up == ""
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"made_of": {"config": 1}}', "[1]"])
+def test_an_unreadable_attempt_starts_anew(tmp_path, text):
+    (interrupted(tmp_path) / "attempt.json").write_text(text)
+    attempt, work, _ = begun(tmp_path)
+    assert not attempt.goes_on
+    assert files(work) == {"attempt.json"}
+
+
+def test_a_broken_checkpoint_is_refused_before_anything_starts(tmp_path):
+    work = interrupted(tmp_path)
+    truncate(next((work / "resume/step-00000003").glob("model*")))
+    for policy in ("auto", "whole"):
+        with pytest.raises(Refusal, match="resume=never starts the stage anew"):
+            look(tmp_path, "sft", MINE, policy)
+    assert look(tmp_path, "sft", MINE, "never").given_up
+
+
+def sealed_with(made_of):
+    record = manifest()
+    record.config_hash, record.data = made_of.config_hash(), made_of.data
+    record.parents, record.version = made_of.parents, made_of.version
+    return record
+
+
+def finish(work: Path) -> None:
+    """What the driver does once the worker is done."""
+    publish(work, work.parent / "sft", sealed_with(MINE), left_out=LEFT_OUT)
+
+
+def again(run: Path) -> str:
+    """What the next run finds, and does."""
+    recover(run / "sft")
+    if not work_folder(run, "sft").exists():
+        return "published"
+    attempt = look(run, "sft", MINE, "auto")
+    if attempt.whole:
+        place(work_folder(run, "sft"), run / "sft", left_out=LEFT_OUT)
+        return "whole"
+    assert attempt.step == 3
+    _, work, _ = begun(run)
+    finish(work)
+    return "went on"
+
+
+PUBLISHED = {"metrics.jsonl", "samples.jsonl", "config.json", "manifest.json", "model"}
+
+
+def test_what_serves_the_attempt_only_is_not_published(tmp_path):
+    work = interrupted(tmp_path)
+    attempts.begin(tmp_path, "sft", MINE, look(tmp_path, "sft", MINE, "auto"))
+    finish(work)
+    assert files(tmp_path / "sft") == PUBLISHED
+    assert set(open_stage(tmp_path / "sft", "sft").files) == {
+        "metrics.jsonl", "samples.jsonl", "config.json", "model/x.safetensors",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", [killed, full])
+@pytest.mark.parametrize("with_old", [False, True])
+def test_at_every_instant_of_a_publication_nothing_is_lost(tmp_path, trouble, with_old):
+    numbers = itertools.count()
+
+    def start() -> Path:
+        run = tmp_path / str(next(numbers))
+        run.mkdir()
+        if with_old:
+            work = attempts.begin(run, "sft", fingerprint(version="old"), Attempt())[0]
+            publish(work, run / "sft", sealed_with(fingerprint(version="old")))
+        interrupted(run)
+        attempts.begin(run, "sft", MINE, look(run, "sft", MINE, "auto"))
+        return run
+
+    ways = set()
+    for run in trouble(start, lambda run: finish(work_folder(run, "sft"))):
+        recover(run / "sft")
+        if with_old:
+            open_stage(run / "sft", "sft")
+        ways.add(again(run))
+        assert open_stage(run / "sft", "sft").version == "0"
+        left = {name for name in files(run / "sft") | files(run) if name.endswith(".gone")}
+        assert files(run / "sft") - left == PUBLISHED
+        assert files(run) - left == {"sft"}
+    assert ways >= {"went on", "whole"}
+
+
+def test_what_is_whole_but_was_damaged_since_goes_on_instead(tmp_path):
+    work = interrupted(tmp_path)
+    attempts.begin(tmp_path, "sft", MINE, look(tmp_path, "sft", MINE, "auto"))
+    (work / "manifest.json").write_text(sealed_with(MINE).seal().to_json())
+    assert look(tmp_path, "sft", MINE, "auto").whole
+    (work / "manifest.json").write_text("{")
+    assert look(tmp_path, "sft", MINE, "auto").step == 3
+    checkpoints.drop(work)
+    assert look(tmp_path, "sft", MINE, "auto").words == "interrupted before its first save"

@@ -1,0 +1,96 @@
+"""Laws of runtime.*, save.* and resume, and how their presets explain themselves."""
+
+import pytest
+
+from rlhf_cli.config.compose import conf_dir, freeze
+from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.report.config_page import all_comments, comments_of, split_sections
+from rlhf_cli.stages import STAGES
+from tests.config.test_compose import composed
+
+CONF = conf_dir()
+SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("save.keep=0", r"save\.keep=0 must be at least 1"),
+        ("save.every_steps=0", r"save\.every_steps=0 must be positive or null"),
+        ("save.every_minutes=-1", r"save\.every_minutes=-1\.0 must be positive or null"),
+        ("save.every_step=1", r"did you mean save\.every_steps"),
+        ("resume=alwys", "resume=alwys is not one of auto, whole, never"),
+        ("resume=null", "resume may not be null"),
+        ("runtime.num_processes=0", r"runtime\.num_processes=0 must be positive or null"),
+        ("runtime.num_threads=-2", r"runtime\.num_threads must be positive or null"),
+        ("runtime.timeout=0", r"runtime\.timeout=0\.0 must be positive \(seconds\)"),
+        ("runtime.gather=somtimes", r"runtime\.gather=somtimes is not one of auto, always, never"),
+        ("runtime.dtype=float16", r"runtime\.dtype=float16 is not one of"),
+        ("runtime=zero4", "did you mean runtime=zero3"),
+        ("+runtime.deepspeed.bf16.enabled=true", r"deepspeed\.bf16 is taken from runtime\.dtype"),
+        ("runtime.deepspeed.fp16.enabled=true", r"deepspeed\.fp16 is taken from runtime\.dtype"),
+        ("+runtime.deepspeed.train_batch_size=8", "is taken from <stage>.batch: leave it out"),
+        ("+runtime.deepspeed.optimizer.type=Adam", "is taken from <stage>.optim: leave it out"),
+        ("runtime.deepspeed.zero_optimization.stag=2", r"\+runtime\.deepspeed\S+stag=\.\.\. adds"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(word, told):
+    with pytest.raises(ConfigError, match=told) as error:
+        composed(word)
+    assert "\n" not in str(error.value)
+
+
+def test_null_switches_off():
+    words = ("save.every_steps=null", "save.every_minutes=null", "runtime.num_processes=null")
+    assert composed(*words).save.every_minutes is None
+    assert composed("runtime=zero2", "runtime.deepspeed=null").runtime.deepspeed is None
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_sharded_presets_name_their_stage_and_may_be_changed(name):
+    given = composed(f"runtime={name}").runtime.deepspeed
+    assert given["zero_optimization"]["stage"] == int(name[4])
+    more = ("runtime.deepspeed.zero_optimization.reduce_bucket_size=7", "+runtime.deepspeed.new=1")
+    changed = composed(f"runtime={name}", *more).runtime.deepspeed
+    assert changed["zero_optimization"] == given["zero_optimization"] | {"reduce_bucket_size": 7}
+    assert changed["new"] == 1
+
+
+def test_a_run_may_move_to_other_machines_and_save_otherwise():
+    """Nothing of this is in a fingerprint: an interrupted stage goes on there."""
+    moved = composed(
+        "runtime=zero3", "runtime.num_processes=4", "runtime.num_threads=2", "runtime.timeout=9",
+        "runtime.gather=never", "save.keep=5", "save.every_steps=3", "resume=whole",
+    )  # fmt: skip
+    for spec in STAGES.values():
+        for key in spec.config(moved):
+            assert key == "runtime.dtype" or not key.startswith(("runtime", "save", "resume"))
+
+
+@pytest.mark.parametrize("name", ["cpu", "ddp", *SHARDED])
+def test_what_is_inherited_is_explained_where_it_comes_from(name):
+    inherited = comments_of(CONF / "runtime" / "auto.yaml")
+    found = comments_of(CONF / "runtime" / f"{name}.yaml")
+    assert found.keys() >= inherited.keys()
+    assert found["num_threads"] == inherited["num_threads"]
+
+
+def test_the_chosen_preset_explains_its_own_values():
+    frozen = freeze(composed("runtime=zero3"))
+    key = "runtime.deepspeed.zero_optimization.overlap_comm"
+    told = {name: all_comments(CONF, frozen, {"runtime": name})[key] for name in SHARDED[1:]}
+    assert "reduce gradients" in told["zero2"]
+    assert "fetch the next layer" in told["zero3"]
+
+
+def test_a_key_of_deepspeeds_dictionary_is_a_section():
+    sections, rest = split_sections(["runtime.deepspeed.zero_optimization", "runtime=zero2"])
+    assert sections == ["runtime.deepspeed.zero_optimization"]
+    assert rest == ["runtime=zero2"]
+
+
+def test_lists_named_like_files_are_not_taken_for_defaults(tmp_path):
+    (tmp_path / "base.yaml").write_text("a: 1 # of base\nb: 2 # also of base\n")
+    text = "defaults:\n  - base\n  - _self_\nb: 3 # own\nc:\n  - base\nd: 4 # own too\n"
+    (tmp_path / "own.yaml").write_text(text)
+    assert comments_of(tmp_path / "own.yaml") == {"a": "of base", "b": "own", "d": "own too"}
