@@ -119,12 +119,12 @@ def judge(
     """One outcome for all workers. lost: what to say of machines that are gone."""
     worst = min(endings, key=lambda e: e.weight)
     saved = [e.failure["reason"] for e in endings if e.failure and e.failure.get("saved")]
+    if not lost and all(e.code == 0 for e in endings):  # also when it was too late to stop
+        return Outcome(code=0, interrupted=interrupted)
     if interrupted or (worst.weight == 5 and not lost):
         return Outcome(code=INTERRUPTED, interrupted=interrupted, saved=saved[0] if saved else None)
     if worst.weight > 2 and lost:
         return Outcome(code=1, interrupted=False, reason="; ".join(lost))
-    if worst.weight == 9:
-        return Outcome(code=0, interrupted=False)
     if worst.code == HUNG:
         return Outcome(code=HUNG, interrupted=False, reason=hang_reason(endings, timeout))
     return _failed(worst, endings)

@@ -229,6 +229,11 @@ def test_an_interruption_is_no_failure():
     assert judge([ending(0, 0), ending(1, 0)], interrupted=False, timeout=9).code == 0
 
 
+def test_a_stage_that_was_done_before_it_could_stop_is_done():
+    found = judge([ending(0, 0), ending(1, 0)], interrupted=True, timeout=9)
+    assert (found.code, found.interrupted) == (0, True)
+
+
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "MASTER_ADDR": "gpu1", "MASTER_PORT": "29500"}
 SLURM = {
     "SLURM_STEP_NUM_NODES": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NODEID": "2",

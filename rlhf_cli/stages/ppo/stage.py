@@ -102,7 +102,7 @@ def cast(
     if not from_rm:
         renew_head(players.value, seed=setting.cfg.seed)
     plan = players.policy.plan()
-    return players, reward.notes() + ([plan] if plan else [])
+    return players, reward.notes() + ([f"the policy {plan}"] if plan else [])
 
 
 def learn_or_save(
