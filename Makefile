@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test test-slow test-dist test-gpu golden smoke bench check \
+.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu golden smoke bench check \
         sft rm ppo run base-model clean
 
 help: ## this list
@@ -46,6 +46,9 @@ test: ## the fast tests: CPU, no network
 test-slow: ## tests that take minutes
 	pytest -m slow
 
+test-kill: ## 200 kills -9, each followed by a run that must end as if nothing had been (half an hour)
+	python tests/slow/kill_campaign.py --kills 200 --jobs 2 --out kill_campaign.json
+
 test-dist: ## tests with several processes
 	pytest -m dist
 
@@ -61,7 +64,7 @@ smoke: ## all three stages and the evaluation through the command line, under a 
 bench: ## measurements; never part of the tests
 	@ls benchmarks/*.py 2>/dev/null || echo "no benchmarks yet"
 
-check: lint types imports test smoke ## everything that must hold before a commit
+check: lint types imports test test-dist smoke ## everything that must hold before a commit
 
 sft: ## step 1: imitate the demonstrations     (ARGS="key=value ...")
 	rlhf run stage=sft $(ARGS)

@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.schema import Config, Runtime, Source
+from rlhf_cli.runtime.launch import num_processes
+from rlhf_cli.runtime.nodes import lead
 from rlhf_cli.telemetry.console import console
 
 GPUS = Path("/proc/driver/nvidia/gpus")
@@ -61,7 +63,16 @@ def describe_device(runtime: Runtime) -> str:
     name = runtime.device if runtime.device != "auto" else _found()
     dtype = "" if runtime.dtype == "auto" else f", {runtime.dtype}"
     threads = f", {runtime.num_threads or _cores()} threads" if name == "cpu" else ""
-    return f"{name}{threads}{dtype}"
+    return f"{name}{threads}{dtype}{describe_processes(runtime)}"
+
+
+def describe_processes(runtime: Runtime) -> str:
+    """How many workers this machine starts, and what they divide among themselves."""
+    processes, nodes = num_processes(runtime), lead()
+    stage = (runtime.deepspeed or {}).get("zero_optimization", {}).get("stage")
+    words = [f"{processes} processes"] if processes > 1 else []
+    words += [f"on each of {nodes.meeting.count} nodes"] if nodes else []
+    return "".join(f", {word}" for word in [*words, *([f"ZeRO-{stage}"] if stage else [])])
 
 
 def _cores() -> int:

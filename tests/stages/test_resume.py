@@ -1,7 +1,12 @@
 """An interrupted stage goes on as if nothing had been: the same numbers to the last bit."""
 
 import json
+import os
+import re
 import signal
+import subprocess
+import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -170,3 +175,47 @@ def test_a_broken_checkpoint_is_named_and_never_passed_over(undisturbed, tmp_pat
         work("sft", undisturbed, tmp_path)
     work("sft", undisturbed, tmp_path, "resume=whole")
     assert_same_result(tmp_path / "sft", undisturbed / "sft")
+
+
+def test_a_preempted_command_goes_on_where_it_saved(undisturbed, tmp_path):
+    """SIGUSR1 saves and goes on, SIGTERM saves and stops; the same command ends as if nothing had been."""
+    stage = ("run", *SMALL, "stage=sft", "sft.epochs=2")
+    victim = start(tmp_path, *stage)
+    work_folder = tmp_path / "runs" / "default" / ".sft.work"
+    wait_for(lambda: lines(work_folder / "metrics.jsonl") >= 1, victim)
+    victim.send_signal(signal.SIGUSR1)
+    wait_for(lambda: (work_folder / "latest.json").exists(), victim)
+    victim.send_signal(signal.SIGTERM)
+    _, told = victim.communicate(timeout=60)
+    assert victim.returncode == 130
+    assert re.search(r"stopped during sft, saved at step \d+ .*Go on with: .*rlhf", told)
+    again = start(tmp_path, *stage)
+    said, told = again.communicate(timeout=120)
+    assert again.returncode == 0, told
+    assert re.search(r"interrupted at step \d+, goes on", said)
+    finished = tmp_path / "runs" / "default" / "sft"
+    assert_same_result(finished, undisturbed / "sft")
+    assert not (finished / "resume").exists()
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlhf_cli", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def wait_for(holds, process: subprocess.Popen) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.002)

@@ -22,7 +22,7 @@ SHARDINGS = {
     "two-ddp": (2, "runtime=ddp"),
     "two-zero1": (2, "runtime=zero1"),
     "two-zero2": (2, "runtime=zero2"),
-    "two-zero3": (2, "runtime=zero3"),
+    "two-offload": (2, "runtime=zero3_offload"),
     "two-zero3-lockstep": (2, "runtime=zero3", "runtime.gather=never"),
 }
 ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same tokens
