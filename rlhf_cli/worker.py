@@ -12,6 +12,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
+from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.runtime import watchdog
@@ -70,7 +71,7 @@ def _work(job: dict, folder: Path) -> None:
     watchdog.watch(folder, _rank(), cfg.runtime.timeout, several=_several())
     metrics = import_module(job["module"]).run(cfg, inputs, folder)
     if _rank() == 0:
-        (folder / RESULT).write_text(json.dumps({k: float(v) for k, v in metrics.items()}))
+        write_text(folder / RESULT, json.dumps({k: float(v) for k, v in metrics.items()}))
     if "rlhf_cli.runtime.world" in sys.modules:  # a stage without torch has no group
         from rlhf_cli.runtime.world import close_world
 
@@ -95,8 +96,11 @@ def _leave_reason(error: Exception, folder: Path, *, saved: bool = False) -> Non
     reason = text if expected and text else f"{type(error).__name__}: {text}".removesuffix(": ")
     broken = not expected and bool(BROKEN.search(reason))
     left = {"reason": reason, "expected": expected, "broken": broken, "saved": saved}
-    failure_file(folder, _rank()).write_text(json.dumps(left))
-    traceback_file(folder, _rank()).write_text("".join(traceback.format_exception(error)))
+    try:
+        failure_file(folder, _rank()).write_text(json.dumps(left))
+        traceback_file(folder, _rank()).write_text("".join(traceback.format_exception(error)))
+    except OSError:  # the disk may be what failed
+        print(f"rlhf: {reason}", file=sys.stderr)  # noqa: T201
     if os.environ.get("RLHF_TRACEBACK") == "1":
         traceback.print_exception(error)
 

@@ -155,6 +155,12 @@ class Runtime:
                 key not in (self.deepspeed or {}),
                 f"runtime.deepspeed.{key} is taken from {source}: leave it out",
             )
+        stage = ((self.deepspeed or {}).get("zero_optimization") or {}).get("stage")
+        require(
+            self.deepspeed is None or stage in (1, 2, 3),
+            f"runtime.deepspeed.zero_optimization.stage={stage} is none of 1, 2, 3: "
+            "choose runtime=zero1, zero2 or zero3, or runtime=ddp for whole copies",
+        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -137,5 +137,7 @@ def unfinished(run: Path, stages: tuple[str, ...]) -> list[str]:
 
 
 def _reason(work: Path) -> str:
-    path = work / "failure.json"
-    return f": {json.loads(path.read_text())['reason']}" if path.is_file() else " (or is running)"
+    try:
+        return f": {json.loads((work / 'failure.json').read_text())['reason']}"
+    except (OSError, ValueError, KeyError):  # not there, or torn by a kill
+        return " (or is running)"

@@ -242,7 +242,7 @@ def _failure(stage: str, work: Path, outcome: Outcome, command: list[str]) -> St
 
 
 def _stopped(when: str, command: list[str]) -> StageFailed:
-    again = shlex.join(command)
+    again = shlex.join(word for word in command if not word.startswith("resume="))
     message = f"stopped {when}; finished stages are kept. Go on with: {again}"
     return StageFailed(message, code=INTERRUPTED)
 

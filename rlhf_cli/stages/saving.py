@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlhf_cli.artifacts import checkpoints
-from rlhf_cli.artifacts.store import writing
 from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.launch import Stopped, heed
@@ -124,7 +123,7 @@ def open_saver(setting: Setting, out: Path, engines: dict[str, Engine]) -> Saver
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """A safetensors file that is on the disk when this returns."""
-    with writing(path, checkpoints.AGAIN, SafetensorError):
+    with checkpoints.filling(path, SafetensorError):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

@@ -190,13 +190,12 @@ def open_recorder(
     resumed: what `Recorder.state` gave when the stage was saved.
     """
     cfg, silent = setting.cfg, not setting.world.is_main
-    run_ids = (resumed or {}).get("run_ids")
     return Recorder(
         out,
         stage=stage,
         total_steps=total_steps,
         headline=STAGES[stage].headline,
-        trackers=[] if silent else trackers_of(cfg, out, stage, run_ids),
+        trackers=[] if silent else trackers_of(cfg, out, stage, resumed or {}),
         run_config=freeze_config(cfg),
         every=cfg.tracking.every,
         silent=silent,
@@ -204,7 +203,7 @@ def open_recorder(
     )
 
 
-def trackers_of(cfg: Config, out: Path, stage: str, run_ids: dict[str, str] | None) -> list:
+def trackers_of(cfg: Config, out: Path, stage: str, resumed: dict) -> list:
     """Those that the configuration names; their libraries are imported only then."""
     if not cfg.tracking.trackers:
         return []
@@ -215,7 +214,8 @@ def trackers_of(cfg: Config, out: Path, stage: str, run_ids: dict[str, str] | No
         folder=out,
         project=cfg.tracking.project,
         run_name=f"{cfg.name}-{stage}",
-        run_ids=run_ids,
+        run_ids=resumed.get("run_ids"),
+        step=resumed.get("step"),
     )
 
 

@@ -26,6 +26,7 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
         ("runtime.timeout=0", r"runtime\.timeout=0\.0 must be positive \(seconds\)"),
         ("runtime.gather=somtimes", r"runtime\.gather=somtimes is not one of auto, always, never"),
         ("runtime.dtype=float16", r"runtime\.dtype=float16 is not one of"),
+        ("+runtime.deepspeed.zero_optimization.stage=7", "stage=7 is none of 1, 2, 3: choose"),
         ("runtime=zero4", "did you mean runtime=zero3"),
         ("+runtime.deepspeed.bf16.enabled=true", r"deepspeed\.bf16 is taken from runtime\.dtype"),
         ("runtime.deepspeed.fp16.enabled=true", r"deepspeed\.fp16 is taken from runtime\.dtype"),

@@ -3,7 +3,7 @@
     python tests/slow/kill_campaign.py --kills 200 --jobs 2 --out report.json
 
 A trial is one stage, on parents of an undisturbed run, or all three. It saves after every step. Killed
-are the driver, a worker, or all processes at once; half of the trials aim at a save or a publication.
+are the driver, a worker, or all processes at once; most trials aim at a save or a publication.
 Then the same command is started again, at once, and has to finish. Compared are the numbers of the
 manifest, metrics.jsonl and samples.jsonl without what a clock says, and every byte of the weights.
 """
@@ -40,7 +40,7 @@ TINY = (
 KINDS = {"sft": ["sft"], "rm": ["rm"], "ppo": ["ppo"], "all": ["sft", "rm", "ppo"]}
 WEIGHTS = (6, 6, 6, 2)  # how often each kind is tried
 VICTIMS = ("driver", "worker", "all")
-AIMS = ("moment", "moment", "save", "publication")
+AIMS = ("moment", "save", "save", "publication")
 WENT_ON = re.compile(r"^(\w+): .*\(interrupted at step (\d+), goes on\)", re.M)
 PATIENCE = 600.0
 Rows = list[dict]
