@@ -1,7 +1,8 @@
 """An attempt at a stage that did not finish: whether the next run goes on with it, and from where.
 
 It is the same attempt as long as the stage's fingerprint is the same: other processes, another sharding
-or another device go on with it; another learning rate starts anew.
+or another device go on with it; another learning rate starts anew. What had saved is set aside then,
+until a run of the stage is finished: setting the learning rate back goes on with it.
 """
 
 import json
@@ -13,7 +14,15 @@ from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.checkpoints import POINTER, RESUME, foresee
 from rlhf_cli.artifacts.fingerprint import Fingerprint
 from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
-from rlhf_cli.artifacts.store import FREE, remove, verified, work_folder, write_text, writing
+from rlhf_cli.artifacts.store import (
+    BESIDE,
+    FREE,
+    remove,
+    verified,
+    work_folder,
+    write_text,
+    writing,
+)
 
 ATTEMPT, RESULT, JOB = "attempt.json", "result.json", "job.json"
 STALE = (RESULT, JOB, MANIFEST, "ranks", "failure*.json", "traceback*.txt", ".*.tmp", ".*.gone")
@@ -26,12 +35,14 @@ class Attempt:
     """What an earlier run left of a stage, if anything.
 
     step: of the checkpoint it goes on from; None before its first save. given_up: why it is not gone on
-    with. whole: the manifest of one that has only to be put in its place.
+    with. aside: where it is kept then, or comes back from. whole: the manifest of one that has only to
+    be put in its place.
     """
 
     found: bool = False
     step: int | None = None
     given_up: str = ""
+    aside: Path | None = None
     whole: StageManifest | None = None
 
     @property
@@ -46,30 +57,58 @@ class Attempt:
         if self.goes_on:
             return f"interrupted at step {self.step}, goes on"
         if self.given_up:
-            return f"anew, an interrupted attempt is given up: {self.given_up}"
+            kept = f"; it is kept in {self.aside}" if self.aside else ""
+            return f"anew, an interrupted attempt is given up: {self.given_up}{kept}"
         return "interrupted before its first save" if self.found else ""
 
 
 def look(run: Path, stage: str, made_of: Fingerprint, policy: str) -> Attempt:
     """What `begin` will go on with; refuses a broken checkpoint before anything starts."""
-    work = work_folder(run, stage)
-    if not work.is_dir():
-        return Attempt()
+    work, aside = work_folder(run, stage), aside_folder(run, stage)
     if policy == "never":
-        return Attempt(found=True, given_up="resume=never")
-    if whole := _whole(work, made_of):
+        return Attempt(found=True, given_up="resume=never") if work.is_dir() else Attempt()
+    if work.is_dir() and (whole := _whole(work, made_of)):
         return Attempt(found=True, whole=whole)
     earlier = _read(work / ATTEMPT)
+    if earlier and not made_of.since(earlier):
+        return Attempt(found=True, step=foresee(work, policy))
+    given_up = _read(aside / ATTEMPT)
+    if given_up and not made_of.since(given_up):
+        return Attempt(found=True, step=foresee(aside, policy), aside=aside)
+    if not work.is_dir():
+        return Attempt()
+    return _another(work, earlier, made_of, aside)
+
+
+def _another(work: Path, earlier: Fingerprint | None, made_of: Fingerprint, aside: Path) -> Attempt:
+    """An attempt at something else; one that nobody knows anything of must not be passed over."""
+    saved = any((work / RESUME).glob("step-*"))
+    if earlier is None and saved:
+        found = f"{work / ATTEMPT} cannot be read: what its checkpoints are of is not known"
+        raise Refusal(found, "resume=never starts the stage anew")
     if earlier is None:
         return Attempt(found=True)
-    if changes := made_of.since(earlier):
-        return Attempt(found=True, given_up="; ".join(changes))
-    return Attempt(found=True, step=foresee(work, policy))
+    changes = "; ".join(made_of.since(earlier))
+    return Attempt(found=True, given_up=changes, aside=aside if saved else None)
+
+
+def aside_folder(run: Path, stage: str) -> Path:
+    """Where an attempt that was given up waits."""
+    return run / f".{stage}.given-up"
+
+
+def forget(run: Path, stage: str) -> None:
+    """The stage is finished: what was set aside is not needed any more."""
+    aside = aside_folder(run, stage)
+    for folder in (aside, aside.with_name(f"{aside.name}{BESIDE}")):
+        remove(folder)
 
 
 def begin(run: Path, stage: str, made_of: Fingerprint, attempt: Attempt) -> tuple[Path, str]:
     """The work folder, with what the attempt goes on with or empty, and when it was first begun."""
     work = work_folder(run, stage)
+    if attempt.aside:
+        _exchange(work, attempt.aside, back=attempt.goes_on)
     if attempt.goes_on:
         _clear(work)
         return work, json.loads((work / ATTEMPT).read_text())["started"]
@@ -79,6 +118,20 @@ def begin(run: Path, stage: str, made_of: Fingerprint, attempt: Attempt) -> tupl
     with writing(work, FREE):
         write_text(work / ATTEMPT, json.dumps(content, indent=2, sort_keys=True) + "\n")
     return work, started
+
+
+def _exchange(work: Path, aside: Path, *, back: bool) -> None:
+    """Set the attempt at work aside; with `back` the one there takes its place."""
+    third = aside.with_name(f"{aside.name}{BESIDE}")
+    with writing(work, FREE):
+        remove(third)
+        if back:
+            aside.rename(third)
+        remove(aside)
+        if work.exists():
+            work.rename(aside)
+        if back:
+            third.rename(work)
 
 
 def _clear(work: Path) -> None:

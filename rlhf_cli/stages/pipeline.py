@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli import __version__
-from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin
+from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin, forget
 from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
 from rlhf_cli.artifacts.store import FREE, place, publish, work_folder, write_text, writing
@@ -118,6 +118,7 @@ def _run_stage(planner: Planner, step: Judgement, command: list[str]) -> None:
         _say_left_out(planner, step)
         _say_other_text(planner, step)
         manifest = _made(planner, step, command)
+    forget(planner.folder, spec.name)
     step.state, step.digest, step.manifest = State.fresh, manifest.digest, manifest
     _say_done(step, (datetime.now() - began).total_seconds())
 

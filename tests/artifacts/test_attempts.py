@@ -79,14 +79,44 @@ def test_before_its_first_save_it_starts_anew(tmp_path):
 def test_another_attempt_starts_anew_and_says_why(tmp_path, changed, policy, told):
     interrupted(tmp_path)
     attempt, work, _ = begun(tmp_path, made_of=fingerprint(**changed), policy=policy)
-    assert attempt.words == f"anew, an interrupted attempt is given up: {told}"
+    assert attempt.words.startswith(f"anew, an interrupted attempt is given up: {told}")
     assert files(work) == {"attempt.json"}
     assert look(tmp_path, "sft", fingerprint(**changed), "auto").given_up == ""
 
 
+def test_what_was_given_up_comes_back_with_its_configuration(tmp_path):
+    """A mistyped learning rate does not cost what was saved, in either direction."""
+    other = fingerprint(config={"sft.lr": 0.5, "seed": 1})
+    save(interrupted(tmp_path, step=3), 4)
+    attempt, work, _ = begun(tmp_path, made_of=other)
+    assert str(tmp_path / ".sft.given-up") in attempt.words
+    save(work, 9)
+    for made_of, step in ((MINE, 4), (other, 9), (MINE, 4)):
+        attempt, work, _ = begun(tmp_path, made_of=made_of)
+        assert attempt.words == f"interrupted at step {step}, goes on"
+        assert checkpoints.latest(work, "auto").step == step
+    attempts.forget(tmp_path, "sft")
+    assert files(tmp_path) == {".sft.work"}
+
+
+def test_without_a_save_nothing_is_set_aside(tmp_path):
+    interrupted(tmp_path, step=None)
+    begun(tmp_path, made_of=fingerprint(parents={"sft": "e"}))
+    assert files(tmp_path) == {".sft.work"}
+
+
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"made_of": {"config": 1}}', "[1]"])
-def test_an_unreadable_attempt_starts_anew(tmp_path, text):
+def test_checkpoints_of_an_unreadable_attempt_are_not_passed_over(tmp_path, text):
     (interrupted(tmp_path) / "attempt.json").write_text(text)
+    with pytest.raises(Refusal, match=r"attempt\.json cannot be read.*resume=never"):
+        begun(tmp_path)
+    _, work, _ = begun(tmp_path, policy="never")
+    assert files(work) == {"attempt.json"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}"])
+def test_an_unreadable_attempt_that_saved_nothing_starts_anew(tmp_path, text):
+    (interrupted(tmp_path, step=None) / "attempt.json").write_text(text)
     attempt, work, _ = begun(tmp_path)
     assert not attempt.goes_on
     assert files(work) == {"attempt.json"}
