@@ -119,4 +119,4 @@ def _free_memory(device: torch.device) -> int:
 
 
 def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**30:.1f} GiB" if size > 2**27 else f"{size / 2**20:.1f} MiB"
