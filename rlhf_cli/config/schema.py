@@ -136,6 +136,7 @@ class Runtime:
     num_processes: int | None
     gather: Gather
     timeout: float
+    reference_path: bool
     deepspeed: dict[str, Any] | None
 
     def __post_init__(self):

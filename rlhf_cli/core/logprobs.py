@@ -1,11 +1,15 @@
 """Log-probabilities and entropies of a categorical over the vocabulary, in float32 or better.
 
 The vocabulary is wide, so nothing of its width is kept for the backward pass but the logits
-themselves, in their own dtype; the work is done a few rows at a time.
+themselves, in their own dtype, and not even those where the head that makes them is known; the work
+is done a few rows at a time.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 ROW_BUDGET = 1 << 24  # numbers of float32 in flight at a time: 64 MiB
 
@@ -69,3 +73,81 @@ def entropy(logits: Tensor, *, temperature: float) -> Tensor:
         for part in flat.split(_rows(flat))
     ]
     return torch.cat(parts).view(logits.shape[:-1])
+
+
+class _HeadLogprobs(torch.autograd.Function):
+    """token_logprobs and entropy of linear(hidden, weight, bias), whose logits never exist all at once.
+
+    The softmax is made again in backward, unless a single chunk held all of it.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, tokens, temperature, learns):
+        found, kept, chunks = [], None, list(_chunks(len(hidden), len(weight)))
+        for rows in chunks:
+            wide = _head_logits(hidden[rows], weight, bias, temperature)
+            chosen = wide.gather(-1, tokens[rows, None]).squeeze(-1)
+            top = wide.amax(-1)
+            share = wide.sub_(top[:, None]).exp()
+            mass = share.sum(-1)
+            mean = wide.mul_(share).sum(-1) / mass
+            found.append(torch.stack((chosen - top - mass.log(), mass.log() - mean)))
+            kept = share.div_(mass[:, None]) if learns and len(chunks) == 1 else None
+        logprobs, entropies = torch.cat(found, dim=1)
+        ctx.save_for_backward(hidden, weight, bias, tokens, kept)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        hidden, weight, bias, tokens, kept = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        wide_dtype = torch.promote_types(weight.dtype, torch.float32)
+        to_hidden = torch.empty_like(hidden) if wanted[0] else None
+        to_weight = torch.zeros_like(weight, dtype=wide_dtype) if wanted[1] else None
+        to_bias = torch.zeros_like(bias, dtype=wide_dtype) if wanted[2] else None
+        for rows in _chunks(len(hidden), len(weight)):
+            slope = grad[rows, None] / ctx.temperature
+            if kept is None:
+                wide = _head_logits(hidden[rows], weight, bias, ctx.temperature)
+                wide = wide.softmax(-1).mul_(-slope)
+            else:
+                wide = kept * -slope
+            wide.scatter_add_(-1, tokens[rows, None], slope)
+            if wanted[2]:
+                to_bias += wide.sum(0)
+            wide = wide.to(hidden.dtype)
+            if wanted[0]:
+                to_hidden[rows] = wide @ weight
+            if wanted[1]:
+                to_weight += wide.T @ hidden[rows]
+        to_weight = to_weight if to_weight is None else to_weight.to(weight.dtype)
+        to_bias = to_bias if to_bias is None else to_bias.to(bias.dtype)
+        return to_hidden, to_weight, to_bias, None, None, None
+
+
+def _chunks(num_rows: int, width: int) -> Iterator[slice]:
+    """All rows, a few at a time; one empty chunk where there are none."""
+    size = max(1, ROW_BUDGET // width)
+    for start in range(0, max(num_rows, 1), size):
+        yield slice(start, start + size)
+
+
+def _head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = linear(hidden, weight, bias)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).div_(temperature)
+
+
+def head_logprobs(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """token_logprobs and entropy of a linear head's logits; no gradient flows through the entropy.
+
+    hidden (n, D) . weight (V, D) . bias (V,) . tokens (n,) -> two (n,), at least float32
+    """
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    hidden, weight = hidden.to(dtype), weight.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
+    return _HeadLogprobs.apply(hidden, weight, bias, tokens, temperature, torch.is_grad_enabled())

@@ -21,6 +21,7 @@ from transformers import (
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Model
+from rlhf_cli.models import packing
 from rlhf_cli.models.reward import ScalarHead
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -70,16 +71,26 @@ def stop_ids(model: Model, path: str | None = None) -> tuple[int, ...]:
     return tuple(found) if isinstance(found, list) else (found,)
 
 
-def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, dtype=torch.float32):
-    """A causal language model with its dropouts set, on the CPU, in `dtype`."""
-    return _load(AutoModelForCausalLM, model, path, dropout=dropout, dtype=dtype)
+def load_causal_lm(
+    model: Model, path: str | None = None, *, dropout=0.0, dtype=torch.float32, packed=True
+):
+    """A causal language model with its dropouts set, on the CPU, in `dtype`.
+
+    packed: it is read without padding, where its architecture allows that.
+    """
+    network = _load(AutoModelForCausalLM, model, path, dropout=dropout, dtype=dtype)
+    return packing.enable(network) if packed else network
 
 
-def load_scalar_model(model: Model, path: str, *, dropout=0.0, dtype=torch.float32):
+def load_scalar_model(
+    model: Model, path: str, *, dropout=0.0, dtype=torch.float32, packed=True
+):
     """A model with one scalar per position: a trained reward or value model, or a new head on a body."""
     network = _load(
         AutoModelForSequenceClassification, model, path, dropout=dropout, dtype=dtype, num_labels=1
     )
+    if packed:
+        packing.enable(network)
     if isinstance(getattr(network, "score", None), nn.Linear):
         network.score = ScalarHead(network.score)
     return network

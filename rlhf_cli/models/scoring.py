@@ -1,11 +1,18 @@
-"""What a network says about given tokens: log-probs of responses, scalars of sequences."""
+"""What a network says about given tokens: log-probs of responses and texts, scalars of sequences.
+
+A model that packing.py has prepared reads its rows without their padding, and its head only the
+tokens that are asked for. Any other reads them padded; both give the same numbers. What is returned
+at pads means nothing.
+"""
 
 import torch
 from torch import Tensor, nn
 
-from rlhf_cli.core.logprobs import entropy, token_logprobs
+from rlhf_cli.core.batches import SFTBatch
+from rlhf_cli.core.logprobs import entropy, head_logprobs, token_logprobs
 from rlhf_cli.core.masking import last_true_index, position_ids
 from rlhf_cli.models.loading import accepts
+from rlhf_cli.models.packing import Packing, enabled, pack, packed_states
 
 
 def _inputs(model: nn.Module, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -44,28 +51,105 @@ def response_logits(
 
 def response_logprobs(model: nn.Module, batch, *, temperature: float) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies of the response tokens of a Rollout or alike, each (B, R)."""
-    logits = response_logits(
-        model, batch.prompts, batch.prompt_mask, batch.responses, batch.response_mask
+    if not enabled(model):
+        logits = response_logits(
+            model, batch.prompts, batch.prompt_mask, batch.responses, batch.response_mask
+        )
+        logprobs = token_logprobs(logits, batch.responses, temperature=temperature)
+        return logprobs, entropy(logits.detach(), temperature=temperature)
+    tokens, mask = _whole(batch)
+    packing = pack(mask, position_ids(mask))
+    asked = torch.cat([torch.zeros_like(batch.prompt_mask), batch.response_mask], dim=1)
+    found = _packed_logprobs(model, tokens, packing, asked, temperature)
+    width = batch.prompts.shape[1]
+    return found[0][:, width:], found[1][:, width:]
+
+
+def text_logprobs(model: nn.Module, batch: SFTBatch) -> Tensor:
+    """Log-prob of every supervised token after the first column. -> (B, T-1)"""
+    if enabled(model):
+        packing = pack(batch.mask, batch.positions if batch.packed else position_ids(batch.mask))
+        return _packed_logprobs(model, batch.tokens, packing, batch.loss_mask, 1.0)[0][:, 1:]
+    if batch.packed:
+        logits = packed_logits(model, batch.tokens, batch.positions)
+    else:
+        logits = sequence_logits(model, batch.tokens, batch.mask)
+    return token_logprobs(logits[:, :-1], batch.tokens[:, 1:], temperature=1.0)
+
+
+def _whole(batch) -> tuple[Tensor, Tensor]:
+    """Tokens and mask (B, T) of prompts with their responses."""
+    tokens = torch.cat([batch.prompts, batch.responses], dim=1)
+    return tokens, torch.cat([batch.prompt_mask, batch.response_mask], dim=1)
+
+
+def _packed_logprobs(
+    model: nn.Module, tokens: Tensor, packing: Packing, asked: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies of the tokens asked for, 0 elsewhere, each (B, T)."""
+    places = asked.flatten().nonzero().squeeze(1)
+    hidden = packed_states(_body(model), tokens, packing)
+    found = _head_logprobs(
+        model.get_output_embeddings(),
+        hidden.index_select(0, packing.before(places)),
+        tokens.flatten()[places],
+        temperature,
     )
-    logprobs = token_logprobs(logits, batch.responses, temperature=temperature)
-    return logprobs, entropy(logits.detach(), temperature=temperature)
+    blank = found[0].new_zeros(tokens.numel())
+    return tuple(blank.index_copy(0, places, one).view(tokens.shape) for one in found)
+
+
+def _head_logprobs(
+    head: nn.Linear, hidden: Tensor, tokens: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The head is called once, as a module: sharded weights are gathered for it, and again backward.
+
+    For this call it tells log-probs where it would tell logits, which need not exist all at once.
+    """
+    head.forward = lambda states: head_logprobs(
+        states, head.weight, head.bias, tokens, temperature=temperature
+    )
+    try:
+        return head(hidden)
+    finally:
+        del head.forward
 
 
 def token_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     """The scalar head at every position, fp32. tokens, mask (B, T) -> (B, T)"""
-    return _head(model, _states(model, tokens, mask))
+    if not enabled(model):
+        return _head(model, _states(model, tokens, mask))
+    packing = pack(mask, position_ids(mask))
+    return packing.unpack(
+        _head(model, packed_states(_body(model), tokens, packing)), tokens.shape
+    )
+
+
+def _body(model: nn.Module) -> nn.Module:
+    return getattr(model, model.base_model_prefix)
 
 
 def _states(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     """What the scalar head reads at every position. tokens, mask (B, T) -> (B, T, D)"""
-    body = getattr(model, model.base_model_prefix)
+    body = _body(model)
     return body(**_inputs(body, tokens, mask), use_cache=False).last_hidden_state
+
+
+def _last_states(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+    """What the scalar head reads at the last real token of each row. -> (B, D)"""
+    last = last_true_index(mask)
+    rows = torch.arange(len(mask), device=mask.device)
+    if not enabled(model):
+        return _states(model, tokens, mask)[rows, last]
+    packing = pack(mask, position_ids(mask))
+    hidden = packed_states(_body(model), tokens, packing)
+    return hidden.index_select(0, packing.slot[rows * mask.shape[1] + last])
 
 
 def _head(model: nn.Module, hidden: Tensor) -> Tensor:
     """The scalar head in fp32 also under bfloat16 autocast: 8 bits are too few to tell scores apart.
 
-    hidden (B, T, D) -> (B, T)
+    hidden (..., D) -> (...)
     """
     with torch.autocast(hidden.device.type, enabled=False):
         return model.score(hidden.float()).squeeze(-1)
@@ -73,18 +157,14 @@ def _head(model: nn.Module, hidden: Tensor) -> Tensor:
 
 def sequence_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     """One score per sequence, read at its last real token, wherever the padding lies. -> (B,)"""
-    scores = token_scores(model, tokens, mask)
-    return scores.gather(1, last_true_index(mask)[:, None]).squeeze(1)
+    return _head(model, _last_states(model, tokens, mask))
 
 
 def response_values(model: nn.Module, batch) -> Tensor:
     """The value of the state each response token was chosen in: the slice [P-1, T-1). -> (B, R)"""
-    tokens = torch.cat([batch.prompts, batch.responses], dim=1)
-    mask = torch.cat([batch.prompt_mask, batch.response_mask], dim=1)
-    return token_scores(model, tokens, mask)[:, batch.prompts.shape[1] - 1 : -1]
+    return token_scores(model, *_whole(batch))[:, batch.prompts.shape[1] - 1 : -1]
 
 
 def last_hidden(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     """The scalar head's input at the last real token, fp32. -> (B, D)"""
-    hidden = _states(model, tokens, mask)
-    return hidden[torch.arange(len(hidden), device=hidden.device), last_true_index(mask)].float()
+    return _last_states(model, tokens, mask).float()

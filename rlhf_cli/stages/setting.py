@@ -83,7 +83,9 @@ class Setting:
         """A language model that knows every token of the renderer."""
         dtype, where = self._dtype(frozen), None if path is None else str(path)
         with loading(self.cfg.runtime, self.world, dtype):
-            model = load_causal_lm(self.cfg.model, where, dropout=dropout, dtype=dtype)
+            model = load_causal_lm(
+                self.cfg.model, where, dropout=dropout, dtype=dtype, packed=self._packed
+            )
             fit_tokens(model, self.renderer.num_tokens)
         require_room(model.config, self.cfg.data)
         return model
@@ -91,7 +93,9 @@ class Setting:
     def scalar_model(self, path: Path, *, dropout: float = 0.0, frozen: bool = False):
         dtype = self._dtype(frozen)
         with loading(self.cfg.runtime, self.world, dtype):
-            model = load_scalar_model(self.cfg.model, str(path), dropout=dropout, dtype=dtype)
+            model = load_scalar_model(
+                self.cfg.model, str(path), dropout=dropout, dtype=dtype, packed=self._packed
+            )
         model.config.pad_token_id = self.renderer.pad_id
         return model
 
@@ -140,6 +144,10 @@ class Setting:
                     f"{f'{below} or ' if below else ''}{below + self.world.size}, "
                     "or another runtime.num_processes"
                 )
+
+    @property
+    def _packed(self) -> bool:
+        return not self.cfg.runtime.reference_path
 
     def _dtype(self, frozen: bool) -> torch.dtype:
         """What is trained starts from float32; a sharded engine makes its working copies itself."""

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_cli.core.batches import SFTBatch
-from rlhf_cli.core.logprobs import token_logprobs
 from rlhf_cli.core.losses import lm_loss
-from rlhf_cli.models.scoring import packed_logits, sequence_logits
+from rlhf_cli.models.scoring import text_logprobs
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.watchdog import alive
 
@@ -20,11 +19,7 @@ def count_targets(batches: list[SFTBatch]) -> int:
 
 def batch_loss(model: nn.Module, batch: SFTBatch, num_tokens: float) -> Tensor:
     """Negative log-likelihood of one microbatch's supervised tokens, over the step's num_tokens."""
-    if batch.packed:
-        logits = packed_logits(model, batch.tokens, batch.positions)
-    else:
-        logits = sequence_logits(model, batch.tokens, batch.mask)
-    logprobs = token_logprobs(logits[:, :-1], batch.tokens[:, 1:], temperature=1.0)
+    logprobs = text_logprobs(model, batch)
     return lm_loss(logprobs, batch.loss_mask[:, 1:], num_tokens=num_tokens)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from rlhf_cli.core import logprobs as module
-from rlhf_cli.core.logprobs import entropy, token_logprobs
+from rlhf_cli.core.logprobs import entropy, head_logprobs, token_logprobs
 from rlhf_cli.core.losses import policy_loss
 from rlhf_cli.core.masking import masked_mean
 
@@ -164,3 +164,69 @@ def test_the_first_ratio_is_one_only_if_sampling_and_scoring_agree():
     same, other = first_ratio(0.7), first_ratio(1.0)
     assert same.ratio.item() == 1 and same.clip_frac.item() == 0 and same.approx_kl.item() == 0
     assert abs(other.ratio.item() - 1) > 0.05 and other.clip_frac.item() > 0
+
+
+@pytest.mark.parametrize("budget", [1 << 24, 28])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_a_head_read_in_chunks_is_its_logits_read_whole(budget, with_bias, monkeypatch):
+    monkeypatch.setattr(module, "ROW_BUDGET", budget)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight, bias, slope = (
+        torch.randn(size, generator=generator, dtype=torch.double).requires_grad_()
+        for size in ((9, 4), (7, 4), (7,), (9,))
+    )
+    tokens = torch.randint(0, 7, (9,), generator=generator)
+    bias = bias if with_bias else None
+    whole = torch.nn.functional.linear(hidden, weight, bias)
+    wanted = token_logprobs(whole[None], tokens[None], temperature=0.7)[0]
+    found, uncertain = head_logprobs(hidden, weight, bias, tokens, temperature=0.7)
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(uncertain, entropy(whole.detach(), temperature=0.7))
+    assert not uncertain.requires_grad
+    inputs = [x for x in (hidden, weight, bias) if x is not None]
+    torch.testing.assert_close(
+        torch.autograd.grad((found * slope).sum(), inputs),
+        torch.autograd.grad((wanted * slope).sum(), inputs),
+    )
+    assert torch.autograd.gradcheck(
+        lambda *given: head_logprobs(
+            given[0], given[1], given[2] if with_bias else None, tokens, temperature=0.7
+        )[0],
+        inputs,
+    )
+
+
+def test_a_head_asked_for_nothing_has_no_gradient():
+    hidden, weight = torch.randn(0, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
+    none = torch.zeros(0, dtype=torch.long)
+    found, uncertain = head_logprobs(hidden, weight, None, none, temperature=1.0)
+    assert found.shape == uncertain.shape == (0,)
+    found.sum().backward()
+    assert float(weight.grad.abs().sum()) == 0
+
+
+def test_a_head_under_bfloat16_autocast_reads_float32_softmaxes():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=generator) for n in (6, 50))
+    weight.requires_grad_()
+    tokens = torch.randint(0, 50, (6,), generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, _ = head_logprobs(hidden, weight, None, tokens, temperature=1.0)
+        logits = torch.nn.functional.linear(hidden, weight)
+    wanted = token_logprobs(logits[None], tokens[None], temperature=1.0)[0]
+    assert found.dtype == torch.float32 and logits.dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted)
+    found.sum().backward()
+    exact = weight.detach().requires_grad_()
+    token_logprobs((hidden @ exact.T)[None], tokens[None], temperature=1.0).sum().backward()
+    torch.testing.assert_close(weight.grad, exact.grad, atol=0.05, rtol=0.05)
+
+
+def test_a_confident_head_stays_finite():
+    weight = torch.tensor([[1e4], [-1e4], [0.0]], requires_grad=True)
+    found, uncertain = head_logprobs(
+        torch.ones(2, 1), weight, None, torch.tensor([0, 1]), temperature=1.0
+    )
+    assert found.tolist() == [0, -2e4] and uncertain.tolist() == [0, 0]
+    found.sum().backward()
+    assert weight.grad.tolist() == [[-1], [1], [0]]

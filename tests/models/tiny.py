@@ -1,5 +1,7 @@
 """Random networks of several architectures, a few thousand parameters each."""
 
+from copy import deepcopy
+
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -77,13 +79,13 @@ CONFIGS = {
 def causal(name: str, seed: int = 0, sharpness: float = 1.0):
     """A random language model; `sharpness` scales its weights so that choices are not all alike."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[name]), dtype=torch.float32).eval()
     return _sharpen(model, sharpness)
 
 
 def scalar(name: str, seed: int = 0, sharpness: float = 1.0):
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(CONFIGS[name], dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_config(deepcopy(CONFIGS[name]), dtype=torch.float32)
     return _sharpen(model.eval(), sharpness)
 
 

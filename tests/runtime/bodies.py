@@ -38,7 +38,7 @@ def check_training(*kinds: list) -> None:
     for name, dtype in kinds:
         given = runtime(name, dtype)
         world = world_of(given)
-        engine, twin = trained(given, world, odd()), plain_twin(dtype)
+        engine, twin = trained(given, world, odd(packed=True)), plain_twin(dtype)
         begun, steps = dict(engine.weights()), [learn(engine, s, world) for s in range(STEPS)]
         if world.is_main:
             assert (
@@ -88,14 +88,14 @@ def check_resuming(folder: str, *kinds: list) -> None:
     for name, dtype in kinds:
         given = runtime(name, dtype)
         world = world_of(given)
-        engine = trained(given, world, odd())
+        engine = trained(given, world, odd(packed=True))
         for step in range(STEPS):
             if step == SAVED:
                 saved = everything(engine, world)
             learn(engine, step, world)
         ended = everything(engine, world)
 
-        again = trained(given, world, odd(5))
+        again = trained(given, world, odd(5, packed=True))
         again.load_state(saved.__getitem__, SAVED)
         assert same_bits(everything(again, world), saved), (name, dtype)
         for last, step in ((False, SAVED), (True, SAVED + 1)):
@@ -136,7 +136,7 @@ def check_other_way(given: Runtime, world: World, name: str) -> None:
     for step in range(SAVED):
         learn(twin, step, ALONE)
     state = {key: value.clone() for key, value in twin.state()}
-    engine = trained(given, world, odd(6))
+    engine = trained(given, world, odd(6, packed=True))
     engine.load_state(state.__getitem__, SAVED)
     assert same_bits(everything(engine, world), state)
     check_going_on(engine, world, twin, name)
@@ -156,7 +156,7 @@ def check_moving(folder: str, *moves: list) -> None:
         state = load_file(Path(folder) / f"{source}.safetensors")
         given = runtime(name)
         world = world_of(given) if name else ALONE
-        engine, twin = trained(given, world, odd(7)), plain_twin()
+        engine, twin = trained(given, world, odd(7, packed=True)), plain_twin()
         for step in range(SAVED):
             learn(twin, step, ALONE)
         engine.load_state(state.__getitem__, SAVED)

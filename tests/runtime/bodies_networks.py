@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rlhf_cli.config.schema import LearningRates, Model, Runtime
 from rlhf_cli.models.loading import fit_tokens, freeze, load_causal_lm, load_scalar_model
+from rlhf_cli.models.packing import enable
 from rlhf_cli.models.reward import HEAD, fresh_head
 from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import sequence_logits, sequence_scores, token_scores
@@ -71,7 +72,7 @@ def check_generating(*kinds: list) -> None:
     for name, architecture, gather in kinds:
         given = runtime(name, gather=gather)
         world = world_of(given)
-        engine = trained(given, world, causal(architecture))
+        engine = trained(given, world, enable(causal(architecture)))
         twin = trained(runtime(None), ALONE, causal(architecture))
         frozen = freeze(causal(architecture, seed=3))
         network = open_network(frozen, device=engine.device, world=world, runtime=given)
@@ -117,9 +118,10 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
     def load(kind, name: str, grown: int | None = None, frozen: bool = False):
         torch.manual_seed(3)
         asked = dtype if frozen else torch.float32
+        packed = world is not ALONE  # what is compared with reads padded rows
         conf = model_conf(folder / name, checkpointing=checkpointing and not frozen)
         with loading(given, world, asked):
-            model = kind(conf, str(folder / name), dtype=asked)
+            model = kind(conf, str(folder / name), dtype=asked, packed=packed)
             if grown:
                 fit_tokens(model, grown)
         if frozen:

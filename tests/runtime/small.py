@@ -4,6 +4,7 @@ A test names the file of conf/runtime whose dictionary it trains with; buckets a
 even a tiny model fills several.
 """
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlhf_cli.config.schema import Gather, Optim, Runtime
-from rlhf_cli.core.logprobs import token_logprobs
-from rlhf_cli.models.scoring import sequence_logits
+from rlhf_cli.core.batches import SFTBatch
+from rlhf_cli.core.masking import position_ids
+from rlhf_cli.models.packing import enable
+from rlhf_cli.models.scoring import text_logprobs
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.opening import open_engine
@@ -58,14 +61,16 @@ def runtime(name: str | None, dtype: str = "float32", gather: str = "auto") -> R
         num_processes=None,
         gather=Gather[gather],
         timeout=60,
+        reference_path=False,
         deepspeed=given,
     )
 
 
-def odd(seed: int = 0):
+def odd(seed: int = 0, *, packed: bool = False):
     """A random language model whose parameters no two processes can halve."""
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(ODD, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(deepcopy(ODD), dtype=torch.float32)
+    return enable(model) if packed else model
 
 
 def world_of(given: Runtime) -> World:
@@ -103,9 +108,12 @@ def step_rows(step: int) -> tuple[Tensor, Tensor]:
 
 
 def part_of_loss(engine: Engine, tokens: Tensor, mask: Tensor, count: float) -> Tensor:
-    logits = engine(sequence_logits, tokens, mask)
-    taken = token_logprobs(logits[:, :-1], tokens[:, 1:], temperature=1.0)
-    return -(taken * mask[:, 1:]).sum() / count
+    learned = mask.clone()
+    learned[:, 0] = False
+    batch = SFTBatch(
+        tokens=tokens, mask=mask, loss_mask=learned, positions=position_ids(mask), packed=False
+    )
+    return -(engine(text_logprobs, batch) * learned[:, 1:]).sum() / count
 
 
 def learn(engine: Engine, step: int, world: World) -> tuple[float, float]:

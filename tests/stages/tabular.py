@@ -43,6 +43,7 @@ def runtime(**changes) -> Runtime:
         "num_processes": None,
         "gather": Gather.auto,
         "timeout": 600.0,
+        "reference_path": False,
         "deepspeed": None,
     }
     return Runtime(**(values | changes))

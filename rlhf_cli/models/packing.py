@@ -1,0 +1,170 @@
+"""Padded rows as one row without padding, and the attention that keeps its texts apart.
+
+`enable` gives a model that can read such rows our attention, which is torch's own wherever no packing
+is handed in: sampling with a cache and padded forwards stay as they were. Texts of one length lie side
+by side, so that they are attended to as one batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "rlhf_packed"
+# Their attention is causal, through transformers' interface, with positions given; their logits are
+# what the output embedding makes of the last hidden state.
+FAMILIES = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma", "gemma3_text"}
+)
+BREAKS = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
+
+
+def packable(config: PretrainedConfig) -> bool:
+    """Whether the architecture gives the same numbers in a packed row as in padded ones."""
+    return (
+        config.model_type in FAMILIES
+        and config._attn_implementation == "sdpa"
+        and not any(getattr(config, name, None) for name in BREAKS)
+    )
+
+
+def enable(model: nn.Module) -> nn.Module:
+    """From here on scoring packs the model's rows, where its architecture allows that."""
+    if packable(model.config):
+        model.config._attn_implementation = NAME
+    return model
+
+
+def enabled(model: nn.Module) -> bool:
+    return model.config._attn_implementation == NAME
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Packing:
+    """N real tokens of rows (B, T), text after text, short texts first.
+
+    index (N,): place of each in the flattened rows . slot (B * T,): its way back, -1 at pads .
+    positions (N,): restart at 0 with every text . lengths: of the texts, ascending
+    """
+
+    index: Tensor
+    slot: Tensor
+    positions: Tensor
+    lengths: tuple[int, ...]
+
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """Texts of one length: (first token, how many texts, their length)."""
+        start = 0
+        for length, same in groupby(self.lengths):
+            count = len(list(same))
+            yield start, count, length
+            start += count * length
+
+    def unpack(self, values: Tensor, shape: torch.Size) -> Tensor:
+        """One number a token back in its rows; 0 at pads. (N,) -> (B, T)"""
+        flat = values.new_zeros(len(self.slot))
+        return flat.index_copy(0, self.index, values).view(shape)
+
+    def before(self, places: Tensor) -> Tensor:
+        """The packed tokens that predict those at `places` of the flattened rows. (n,) -> (n,)"""
+        slots = self.slot[places]
+        if bool((slots < 0).any()) or bool((self.positions[slots] == 0).any()):
+            raise ValueError("a token to be predicted is a pad, or the first of its text")
+        return slots - 1
+
+
+def pack(mask: Tensor, positions: Tensor) -> Packing:
+    """Take the real tokens out of their rows; a text begins where positions are 0. mask, positions (B, T)
+
+    Where nothing is real, one token stands in for all: networks that share work must all be called.
+    """
+    index = mask.flatten().nonzero().squeeze(1)
+    if len(index) == 0:
+        index = index.new_zeros(1)
+    places = positions.flatten()[index]
+    starts = places == 0
+    starts[0] = True
+    text = starts.cumsum(0) - 1
+    sizes = text.bincount()
+    order = sizes[text].sort(stable=True).indices
+    index = index[order]
+    slot = torch.full((mask.numel(),), -1, device=mask.device)
+    slot[index] = torch.arange(len(index), device=mask.device)
+    return Packing(
+        index=index,
+        slot=slot,
+        positions=places[order],
+        lengths=tuple(sizes.sort().values.tolist()),
+    )
+
+
+def packed_states(body: nn.Module, tokens: Tensor, packing: Packing) -> Tensor:
+    """The last hidden state of every packed token. tokens (B, T) -> (N, D)"""
+    whole = torch.empty(1, 1, 1, 1, device=tokens.device)  # in place of a mask: no other is made
+    output = body(
+        input_ids=tokens.flatten()[packing.index][None],
+        position_ids=packing.positions[None],
+        attention_mask=whole,
+        use_cache=False,
+        packing=packing,
+    )
+    return output.last_hidden_state[0]
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    packing: Packing | None = None,
+    **settings,
+) -> tuple[Tensor, None]:
+    """Causal attention within each text of a packed row; without a packing torch's own.
+
+    query (1, H, N, d) . key, value (1, G, N, d) -> (1, N, H, d)
+    """
+    if packing is None:
+        settings |= {"dropout": dropout, "scaling": scaling}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    parts = []
+    for start, count, length in packing.runs():
+        q, k, v = (
+            x[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
+            for x in (query, key, value)
+        )
+        band = _band(length, sliding_window, query.device)
+        found = scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=band,
+            dropout_p=dropout,
+            is_causal=band is None,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        parts.append(found.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts)[None], None
+
+
+def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """Which tokens see which where a sliding window is shorter than the text. -> (L, L) bool"""
+    if window is None or length <= window:
+        return None
+    ones = torch.ones(length, length, dtype=torch.bool, device=device)
+    return ones.tril().triu(1 - window)
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, sdpa_mask)
