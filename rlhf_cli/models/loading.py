@@ -82,9 +82,7 @@ def load_causal_lm(
     return packing.enable(network) if packed else network
 
 
-def load_scalar_model(
-    model: Model, path: str, *, dropout=0.0, dtype=torch.float32, packed=True
-):
+def load_scalar_model(model: Model, path: str, *, dropout=0.0, dtype=torch.float32, packed=True):
     """A model with one scalar per position: a trained reward or value model, or a new head on a body."""
     network = _load(
         AutoModelForSequenceClassification, model, path, dropout=dropout, dtype=dtype, num_labels=1

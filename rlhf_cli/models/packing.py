@@ -5,7 +5,6 @@ is handed in: sampling with a cache and padded forwards stay as they were. Texts
 by side, so that they are attended to as one batch.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -58,13 +57,9 @@ class Packing:
     positions: Tensor
     lengths: tuple[int, ...]
 
-    def runs(self) -> Iterator[tuple[int, int, int]]:
-        """Texts of one length: (first token, how many texts, their length)."""
-        start = 0
-        for length, same in groupby(self.lengths):
-            count = len(list(same))
-            yield start, count, length
-            start += count * length
+    def runs(self) -> list[tuple[int, int]]:
+        """Texts of one length, in order: (how many, their length)."""
+        return [(len(list(same)), length) for length, same in groupby(self.lengths)]
 
     def unpack(self, values: Tensor, shape: torch.Size) -> Tensor:
         """One number a token back in its rows; 0 at pads. (N,) -> (B, T)"""
@@ -137,14 +132,13 @@ def attend(
     if packing is None:
         settings |= {"dropout": dropout, "scaling": scaling}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
-    parts = []
-    for start, count, length in packing.runs():
-        q, k, v = (
-            x[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
-            for x in (query, key, value)
-        )
+    runs, found = packing.runs(), []
+    sizes = [count * length for count, length in runs]
+    pieces = zip(*(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True)
+    for (count, length), piece in zip(runs, pieces, strict=True):
+        q, k, v = (x.unflatten(1, (count, length)).transpose(0, 1) for x in piece)
         band = _band(length, sliding_window, query.device)
-        found = scaled_dot_product_attention(
+        part = scaled_dot_product_attention(
             q,
             k,
             v,
@@ -154,8 +148,8 @@ def attend(
             scale=scaling,
             enable_gqa=q.shape[1] != k.shape[1],
         )
-        parts.append(found.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)[None], None
+        found.append(part.transpose(1, 2).flatten(0, 1))
+    return torch.cat(found)[None], None
 
 
 def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:

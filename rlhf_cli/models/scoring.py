@@ -120,9 +120,7 @@ def token_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     if not enabled(model):
         return _head(model, _states(model, tokens, mask))
     packing = pack(mask, position_ids(mask))
-    return packing.unpack(
-        _head(model, packed_states(_body(model), tokens, packing)), tokens.shape
-    )
+    return packing.unpack(_head(model, packed_states(_body(model), tokens, packing)), tokens.shape)
 
 
 def _body(model: nn.Module) -> nn.Module:

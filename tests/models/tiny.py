@@ -85,7 +85,9 @@ def causal(name: str, seed: int = 0, sharpness: float = 1.0):
 
 def scalar(name: str, seed: int = 0, sharpness: float = 1.0):
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(deepcopy(CONFIGS[name]), dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_config(
+        deepcopy(CONFIGS[name]), dtype=torch.float32
+    )
     return _sharpen(model.eval(), sharpness)
 
 

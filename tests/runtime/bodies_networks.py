@@ -164,7 +164,7 @@ def iteration(cast: list[Network], world: World, number: int) -> tuple[list[floa
             value.backward(spread, last=last)
             total += float(loss.detach()) + float(spread.detach())
         numbers += [world.totals({"loss": total})["loss"], policy.step(1.0), value.step(0.5)]
-    told = [float(x.double().mean()) / world.size for x in (*seen, scores, values)]
+    told = [float(x.double().mean()) / world.size for x in (*seen, scores, values * mask)]
     return [*numbers, *world.totals(dict(enumerate(told))).values()], scores
 
 
