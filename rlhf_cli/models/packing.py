@@ -6,6 +6,7 @@ by side, so that they are attended to as one batch.
 """
 
 from dataclasses import dataclass
+from inspect import signature
 from itertools import groupby
 
 import torch
@@ -14,6 +15,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None
 
 NAME = "rlhf_packed"
 # Their attention is causal, through transformers' interface, with positions given; their logits are
@@ -49,13 +55,15 @@ class Packing:
     """N real tokens of rows (B, T), text after text, short texts first.
 
     index (N,): place of each in the flattened rows . slot (B * T,): its way back, -1 at pads .
-    positions (N,): restart at 0 with every text . lengths: of the texts, ascending
+    positions (N,): restart at 0 with every text . lengths: of the texts, ascending .
+    bounds (texts + 1,) int32: where each begins, and the end
     """
 
     index: Tensor
     slot: Tensor
     positions: Tensor
     lengths: tuple[int, ...]
+    bounds: Tensor
 
     def runs(self) -> list[tuple[int, int]]:
         """Texts of one length, in order: (how many, their length)."""
@@ -91,11 +99,13 @@ def pack(mask: Tensor, positions: Tensor) -> Packing:
     index = index[order]
     slot = torch.full((mask.numel(),), -1, device=mask.device)
     slot[index] = torch.arange(len(index), device=mask.device)
+    sizes = sizes.sort().values
     return Packing(
         index=index,
         slot=slot,
         positions=places[order],
-        lengths=tuple(sizes.sort().values.tolist()),
+        lengths=tuple(sizes.tolist()),
+        bounds=torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).int(),
     )
 
 
@@ -132,12 +142,27 @@ def attend(
     if packing is None:
         settings |= {"dropout": dropout, "scaling": scaling}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    way = _at_once if _has_kernel(query, dropout) else _one_by_one
+    rows = (x[0] for x in (query, key, value))
+    return way(*rows, packing, dropout, scaling, sliding_window)[None], None
+
+
+def _one_by_one(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    """torch's causal attention, once for all texts of a length. query (H, N, d) -> (N, H, d)"""
     runs, found = packing.runs(), []
     sizes = [count * length for count, length in runs]
-    pieces = zip(*(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True)
+    pieces = zip(*(x.split(sizes, dim=1) for x in (query, key, value)), strict=True)
     for (count, length), piece in zip(runs, pieces, strict=True):
         q, k, v = (x.unflatten(1, (count, length)).transpose(0, 1) for x in piece)
-        band = _band(length, sliding_window, query.device)
+        band = _band(length, window, query.device)
         part = scaled_dot_product_attention(
             q,
             k,
@@ -149,7 +174,51 @@ def attend(
             enable_gqa=q.shape[1] != k.shape[1],
         )
         found.append(part.transpose(1, 2).flatten(0, 1))
-    return torch.cat(found)[None], None
+    return torch.cat(found)
+
+
+def _at_once(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    """The same in one call of torch's flash attention for texts of several lengths."""
+    dtype = _narrow(query)
+    longest = packing.lengths[-1]
+    return varlen_attn(
+        *(x.transpose(0, 1).to(dtype) for x in (query, key, value)),
+        packing.bounds,
+        packing.bounds,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=query.shape[0] != key.shape[0],
+    )
+
+
+def _narrow(query: Tensor) -> torch.dtype:
+    """What attention computes in: autocast's dtype, or the query's own."""
+    kind = query.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+
+
+def _has_kernel(query: Tensor, dropout: float) -> bool:
+    """Whether torch's flash attention for several lengths takes this query: GPUs since Ampere, 16 bits."""
+    return (
+        query.device.type == "cuda"
+        and varlen_attn is not None
+        and {"window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys()
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and _narrow(query) in (torch.float16, torch.bfloat16)
+        and dropout == 0
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= 256
+    )
 
 
 def _band(length: int, window: int | None, device: torch.device) -> Tensor | None:

@@ -17,6 +17,7 @@ from transformers import (
 
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
+from rlhf_cli.models import packing
 from rlhf_cli.models.packing import enable, enabled, pack
 from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import (
@@ -239,6 +240,47 @@ def test_sampling_is_as_before():
         assert torch.equal(plain.responses, packs.responses), name
 
 
+@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2"])
+def test_one_call_for_all_lengths_is_the_loop(name, monkeypatch):
+    """torch's kernel runs on GPUs only; a stand-in with its signature and meaning takes its place."""
+
+    def stand_in(q, k, v, bounds, _, longest, __, *, scale, window_size, enable_gqa):
+        assert longest == int(bounds.diff().max()) and window_size[1] == 0
+        text = torch.repeat_interleave(torch.arange(len(bounds) - 1), bounds.diff())
+        place = torch.arange(len(q))
+        back = place[:, None] - place[None]
+        seen = (text[:, None] == text[None]) & (back >= 0)
+        if window_size[0] >= 0:
+            seen &= back <= window_size[0]
+        return torch.nn.functional.scaled_dot_product_attention(
+            *(x.transpose(0, 1)[None] for x in (q, k, v)),
+            attn_mask=seen, scale=scale, enable_gqa=enable_gqa,
+        )[0].transpose(0, 1)  # fmt: skip
+
+    batch = texts(packed=True)
+    plain, packs = pair(AutoModelForCausalLM, name)
+    monkeypatch.setattr(packing, "varlen_attn", stand_in)
+    monkeypatch.setattr(packing, "_has_kernel", lambda *_: True)
+    assert_alike(plain, packs, lambda model: text_logprobs(model, batch), batch.loss_mask[:, 1:])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["gemma", "gemma3"])
+def test_one_call_for_all_lengths_is_the_loop_on_a_gpu(name, monkeypatch):
+    batch = texts(packed=False).to("cuda")
+    _, packs = pair(AutoModelForCausalLM, name)
+    packs, seen = packs.cuda(), []
+    for kernel in (True, False):
+        if not kernel:
+            monkeypatch.setattr(packing, "_has_kernel", lambda *_: False)
+        packs.zero_grad()
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            values = text_logprobs(packs, batch)
+        values.sum().backward()
+        seen.append([values.detach(), *(p.grad for p in packs.parameters())])
+    torch.testing.assert_close(*seen, atol=0.1, rtol=0.1)
+
+
 def test_exported_config_does_not_tell(tmp_path):
     _, packs = pair(AutoModelForCausalLM, "llama")
     packs.config.save_pretrained(tmp_path)
@@ -249,13 +291,14 @@ def test_texts_of_one_length_lie_together():
     mask = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]]).bool()
     positions = position_ids(mask)
     positions[3, 3] = 0  # a second text in the row
-    packing = pack(mask, positions)
-    assert packing.lengths == (1, 2, 2, 3, 3)
-    assert packing.runs() == [(1, 1), (2, 2), (2, 3)]
-    assert packing.index.tolist() == [15, 6, 7, 8, 11, 1, 2, 3, 12, 13, 14]
-    assert packing.positions.tolist() == [0, 0, 1, 0, 1, 0, 1, 2, 0, 1, 2]
-    assert torch.equal(packing.slot[packing.index], torch.arange(11))
+    found = pack(mask, positions)
+    assert found.lengths == (1, 2, 2, 3, 3)
+    assert found.bounds.tolist() == [0, 1, 3, 5, 8, 11]
+    assert found.runs() == [(1, 1), (2, 2), (2, 3)]
+    assert found.index.tolist() == [15, 6, 7, 8, 11, 1, 2, 3, 12, 13, 14]
+    assert found.positions.tolist() == [0, 0, 1, 0, 1, 0, 1, 2, 0, 1, 2]
+    assert torch.equal(found.slot[found.index], torch.arange(11))
     values = torch.arange(11) + 1.0
-    unpacked = packing.unpack(values, mask.shape)
-    assert torch.equal(unpacked.flatten()[packing.index], values)
+    unpacked = found.unpack(values, mask.shape)
+    assert torch.equal(unpacked.flatten()[found.index], values)
     assert bool((unpacked[~mask] == 0).all())

@@ -18,6 +18,7 @@ from tests.stages.test_resume import SAME_EVERYWHERE, SMALL
 pytestmark = pytest.mark.dist
 
 SHARDINGS = {
+    "one-reference": (1, "runtime.reference_path=true"),
     "one-zero2": (1, "runtime=zero2"),
     "two-ddp": (2, "runtime=ddp"),
     "two-zero1": (2, "runtime=zero1"),
