@@ -106,6 +106,7 @@ def _head_logprobs(
 
     For this call it tells log-probs where it would tell logits, which need not exist all at once.
     """
+    own = vars(head).get("forward")  # somebody else's, if there is one
     head.forward = lambda states: head_logprobs(
         states, head.weight, head.bias, tokens, temperature=temperature
     )
@@ -113,6 +114,8 @@ def _head_logprobs(
         return head(hidden)
     finally:
         del head.forward
+        if own is not None:
+            head.forward = own
 
 
 def token_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
