@@ -5,37 +5,29 @@ numbers are handed in, one for every row and column, so a response depends on no
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
-from rlhf_cli.models.loading import accepts
-
-COMPACT_AT = 0.75  # finished rows leave the batch once this share or less is still running
+from rlhf_cli.core.logprobs import token_logprobs
+from rlhf_cli.models.decoding import decoder_of, in_lock_step
+from rlhf_cli.models.drawing import draw, draw_scored
+from rlhf_cli.models.prepacked import prepacked
 
 
 @dataclass(slots=True, kw_only=True)
 class Samples:
-    """responses (B, R) right-padded, mask (B, R), finished (B,): ended by an end token."""
+    """responses (B, R) right-padded, mask (B, R), finished (B,): ended by an end token.
+
+    logprobs (B, R) of the tokens when they were drawn, float32, at the temperature they were drawn with.
+    """
 
     responses: Tensor
     mask: Tensor
     finished: Tensor
-
-
-def draw(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
-    """One token a row from softmax(logits / temperature) by inverting its distribution function.
-
-    Temperature 0 takes the likeliest token. logits (B, V) . uniform (B,) in [0, 1) -> (B,)
-    """
-    if temperature == 0:
-        return logits.argmax(-1)
-    cumulative = torch.softmax(logits.float() / temperature, dim=-1).to(uniform.dtype).cumsum(-1)
-    level = uniform[:, None] * cumulative[:, -1:]
-    chosen = torch.searchsorted(cumulative, level, right=True)
-    return chosen.squeeze(1).clamp_(max=logits.shape[-1] - 1)
+    logprobs: Tensor
 
 
 def _on_device(uniforms: Tensor, device: torch.device) -> Tensor:
@@ -58,66 +50,76 @@ def sample(
     pad_id: int,
     temperature: float,
     going_on: Callable[[bool], bool] = _alone,
+    copies: int = 1,
+    reference: bool = False,
 ) -> Samples:
     """Continue left-padded prompts until an end token or as many tokens as `uniforms` has columns.
 
     A finished row leaves the batch, so a long response does not hold up the short ones.
     going_on(running) is asked once a token: processes that must step together go on while one does.
-    prompts, prompt_mask (B, P) . uniforms (B, R)
+    copies: responses a prompt; the rows of one prompt follow each other, and it is read once for all.
+    reference: take the plain path, to compare with.
+    prompts, prompt_mask (B / copies, P) . uniforms (B, R)
     """
-    device, max_new_tokens = prompts.device, uniforms.shape[1]
-    uniforms = _on_device(uniforms, device)
-    rows = torch.arange(len(prompts), device=device)
-    responses = torch.full((len(prompts), max_new_tokens), pad_id, device=device)
-    lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
-    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    ends = torch.tensor(end_ids, device=device)
-    decoder = _Decoder(model, prompts, prompt_mask)
-    for column in range(max_new_tokens):
-        tokens = draw(decoder.logits, uniforms[rows, column], temperature=temperature)
-        running = ~finished[rows]
-        responses[rows[running], column] = tokens[running]
-        lengths[rows[running]] += 1
-        finished[rows] |= torch.isin(tokens, ends) & running
-        running = ~finished[rows]
-        if column + 1 == max_new_tokens or not going_on(bool(running.any())):
-            break
-        if 0 < running.sum() <= COMPACT_AT * len(rows):
-            decoder.keep(running)
-            rows, tokens = rows[running], tokens[running]
-        decoder.feed(tokens)
-    width = int(lengths.max())
-    mask = torch.arange(width, device=device) < lengths[:, None]
-    return Samples(responses=responses[:, :width], mask=mask, finished=finished)
+    draws = _draw_plainly if reference else draw_scored
+    packing = nullcontext() if reference or in_lock_step(model) else prepacked(model)
+    with packing:
+        decoder = decoder_of(
+            model,
+            prompts,
+            prompt_mask,
+            copies=copies,
+            max_new_tokens=uniforms.shape[1],
+            reference=reference,
+        )
+        said = _Said(_on_device(uniforms, prompts.device), end_ids=end_ids, pad_id=pad_id)
+        for column in range(uniforms.shape[1]):
+            rows = decoder.rows
+            tokens, logprobs = draws(
+                decoder.logits, said.uniforms[rows, column], temperature=temperature
+            )
+            running = said.write(rows, column, tokens, logprobs)
+            if column + 1 == uniforms.shape[1] or not going_on(bool(running.any())):
+                break
+            decoder.feed(tokens[decoder.keep(running)])
+    return said.samples()
 
 
-class _Decoder:
-    """One model, its key-value cache, and the logits of the next token of each running row."""
+def _draw_plainly(logits: Tensor, uniform: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    tokens = draw(logits, uniform, temperature=temperature)
+    if temperature == 0:
+        return tokens, logits.new_zeros(len(logits), dtype=torch.float32)
+    scored = token_logprobs(logits[:, None], tokens[:, None], temperature=temperature)
+    return tokens, scored.float().squeeze(1)
 
-    def __init__(self, model: nn.Module, prompts: Tensor, prompt_mask: Tensor):
-        self.model = model
-        self.mask = prompt_mask.long()
-        self.positions = self.mask.sum(1)
-        self.cache = DynamicCache()
-        self.logits = self._forward(prompts, self.mask.cumsum(1) - self.mask)
 
-    def feed(self, tokens: Tensor) -> None:
-        """Append one token a row. tokens (B,)"""
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        self.logits = self._forward(tokens[:, None], self.positions[:, None])
-        self.positions = self.positions + 1
+class _Said:
+    """What has been drawn so far, in the caller's order of rows."""
 
-    def keep(self, running: Tensor) -> None:
-        """Drop the rows that are not running. running (B,) bool"""
-        index = running.nonzero().squeeze(1)
-        self.cache.batch_select_indices(index)
-        self.mask, self.positions = self.mask[index], self.positions[index]
+    def __init__(self, uniforms: Tensor, *, end_ids: list[int], pad_id: int):
+        self.uniforms, size, place = uniforms, uniforms.shape, uniforms.device
+        self.pad_id, self.ends = pad_id, torch.tensor(end_ids, device=place)
+        self.responses = torch.full(size, pad_id, device=place)
+        self.logprobs = torch.zeros(size, device=place)
+        self.lengths = torch.zeros(size[0], dtype=torch.long, device=place)
+        self.finished = torch.zeros(size[0], dtype=torch.bool, device=place)
 
-    def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        inputs = {"input_ids": tokens, "attention_mask": self.mask}
-        if accepts(self.model, "position_ids"):
-            inputs["position_ids"] = positions
-        if accepts(self.model, "logits_to_keep"):
-            inputs["logits_to_keep"] = 1
-        output = self.model(**inputs, past_key_values=self.cache, use_cache=True)
-        return output.logits[:, -1]
+    def write(self, rows: Tensor, column: int, tokens: Tensor, logprobs: Tensor) -> Tensor:
+        """One column of the rows that were running. Returns those that still are, (n,) bool."""
+        running = ~self.finished[rows]
+        self.responses[rows, column] = tokens.masked_fill(~running, self.pad_id)
+        self.logprobs[rows, column] = logprobs.masked_fill(~running, 0)
+        self.lengths[rows] += running
+        self.finished[rows] |= torch.isin(tokens, self.ends) & running
+        return ~self.finished[rows]
+
+    def samples(self) -> Samples:
+        """As wide as the longest response."""
+        width = int(self.lengths.max())
+        mask = torch.arange(width, device=self.lengths.device) < self.lengths[:, None]
+        return Samples(
+            responses=self.responses[:, :width],
+            mask=mask,
+            finished=self.finished,
+            logprobs=self.logprobs[:, :width],
+        )

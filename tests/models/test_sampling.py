@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models.sampling import draw, sample
+from rlhf_cli.models.drawing import draw, draw_scored
+from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import response_logprobs
 from tests.models.tiny import CONFIGS, VOCAB, causal, ragged
 

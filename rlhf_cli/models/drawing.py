@@ -1,0 +1,54 @@
+"""Drawing one token a row from a softmax with random numbers that are handed in."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+BLOCK = 64  # tokens of the vocabulary whose sum is one step of the coarse distribution function
+
+
+def draw(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
+    """One token a row from softmax(logits / temperature) by inverting its distribution function.
+
+    Temperature 0 takes the likeliest token. logits (B, V) . uniform (B,) in [0, 1) -> (B,)
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits.float() / temperature, dim=-1).to(uniform.dtype).cumsum(-1)
+    level = uniform[:, None] * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, level, right=True)
+    return chosen.squeeze(1).clamp_(max=logits.shape[-1] - 1)
+
+
+def draw_scored(logits: Tensor, uniform: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """`draw` with the log-prob of the token, in two levels: first its block, then its place there.
+
+    Only one block a row is summed in double precision. At temperature 0 the choice is certain and its
+    log-prob 0. logits (B, V) . uniform (B,) -> tokens (B,), logprobs (B,) float32
+    """
+    if temperature == 0:
+        return logits.argmax(-1), logits.new_zeros(len(logits), dtype=torch.float32)
+    wide = logits.float() / temperature
+    peak = wide.amax(-1, keepdim=True)
+    weights = (wide - peak).exp_()
+    blocks = pad(weights, (0, -weights.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    coarse = blocks.sum(-1).to(uniform.dtype).cumsum(-1)
+    block, share = _invert(coarse, uniform[:, None])
+    fine = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK)).squeeze(1)
+    place, _ = _invert(fine.to(uniform.dtype).cumsum(-1), share)
+    tokens = (block * BLOCK + place).clamp_(max=logits.shape[-1] - 1)
+    logprobs = wide.gather(1, tokens) - peak - coarse[:, -1:].log()
+    return tokens.squeeze(1), logprobs.float().squeeze(1)
+
+
+def _invert(cumulative: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Where this share of the whole is passed, and the share of that step which lies below it.
+
+    A step without weight is never chosen: the level stays under the last sum. cumulative (B, n) .
+    share (B, 1) -> index (B, 1), share within (B, 1)
+    """
+    whole = cumulative[:, -1:]
+    level = torch.minimum(share * whole, whole * (1 - torch.finfo(whole.dtype).eps))
+    index = torch.searchsorted(cumulative, level, right=True).clamp_(max=cumulative.shape[-1] - 1)
+    below = cumulative.gather(1, (index - 1).clamp_(min=0)).masked_fill(index == 0, 0)
+    return index, (level - below) / (cumulative.gather(1, index) - below)
