@@ -110,10 +110,15 @@ def test_an_end_token_is_kept_and_nothing_follows_it():
         assert found.finished[row] or len(text) == 9
 
 
+def scored(*inputs, **settings):
+    return draw_scored(*inputs, **settings)[0]
+
+
+@pytest.mark.parametrize("way", [draw, scored])
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
-def test_draws_follow_the_tempered_softmax(temperature):
+def test_draws_follow_the_tempered_softmax(temperature, way):
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(1)) * 2
-    drawn = draw(
+    drawn = way(
         logits.expand(60000, 12),
         uniforms(60000, 1, 2)[:, 0],
         temperature=temperature,
@@ -124,11 +129,12 @@ def test_draws_follow_the_tempered_softmax(temperature):
     assert ((seen - expected).abs() < 4.5 * error + 1e-6).all()
 
 
-def test_a_token_without_probability_is_never_drawn():
+@pytest.mark.parametrize("way", [draw, scored])
+def test_a_token_without_probability_is_never_drawn(way):
     logits = torch.full((5000, 6), float("-inf"))
     logits[:, 2] = 0.0
     logits[:, 4] = 1.0
-    drawn = draw(logits, uniforms(5000, 1, 0)[:, 0], temperature=1.0)
+    drawn = way(logits, uniforms(5000, 1, 0)[:, 0], temperature=1.0)
     assert set(drawn.tolist()) == {2, 4}
 
 

@@ -1,0 +1,218 @@
+"""The fast rollout says what the plain one says: cache, packed weights, order, copies, log-probs."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GemmaConfig, MistralConfig, Qwen2Config
+
+from rlhf_cli.core.randomness import uniforms
+from rlhf_cli.models import decoding, prepacked, rollout_cache
+from rlhf_cli.models.drawing import draw
+from rlhf_cli.models.sampling import Samples, sample
+from rlhf_cli.models.scoring import response_logprobs
+from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, ragged
+
+SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    **SPECIAL,
+}
+MORE = {
+    "qwen2": Qwen2Config(num_key_value_heads=2, **SHAPE),
+    "gemma": GemmaConfig(num_key_value_heads=1, head_dim=4, **SHAPE),
+    "sliding": MistralConfig(num_key_value_heads=2, sliding_window=5, **SHAPE),
+}
+NAMES = [*CONFIGS, *MORE]
+MANY_ENDS = {"end_ids": list(range(1, 12)), "pad_id": 0}
+
+
+def network(name: str):
+    if name in CONFIGS:
+        return causal(name, sharpness=4.0)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(MORE[name], dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4.0)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def everything_is_packed(monkeypatch):
+    """Also layers too small to gain: and caches that grow, prompts read in parts."""
+    monkeypatch.setattr(prepacked, "_smallest", lambda dtype: 1)
+    monkeypatch.setattr(rollout_cache, "BLOCK", 2)
+    monkeypatch.setattr(decoding, "PREFILL", {"cpu": 20})
+
+
+def agree(found: Samples, expected: Samples) -> None:
+    assert torch.equal(found.mask, expected.mask)
+    assert torch.equal(found.responses, expected.responses)
+    assert torch.equal(found.finished, expected.finished)
+    torch.testing.assert_close(found.logprobs, expected.logprobs, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_greedy_decoding_is_that_of_transformers(name, padded):
+    model = network(name)
+    prompts, mask = ragged(8, 6, side="left")
+    if not padded:
+        prompts, mask = prompts.clamp(min=2), torch.ones_like(mask)
+    drawn = uniforms(8, 12, 0)
+    ours = sample(model, prompts, mask, drawn, temperature=0, **MANY_ENDS)
+    theirs = model.generate(
+        input_ids=prompts,
+        attention_mask=mask.long(),
+        do_sample=False,
+        max_new_tokens=12,
+        eos_token_id=MANY_ENDS["end_ids"],
+        pad_token_id=0,
+    )[:, prompts.shape[1] :]
+    assert torch.equal(ours.responses, theirs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_numbers_draw_the_same_tokens_as_the_plain_loop(name):
+    """Rows finish one by one, so places are taken over and padding falls away."""
+    model = network(name)
+    prompts, mask = ragged(24, 9, side="left", seed=3)
+    drawn = uniforms(24, 20, 5)
+    plain = sample(model, prompts, mask, drawn, temperature=1.3, reference=True, **MANY_ENDS)
+    assert len(plain.mask.sum(1).unique()) > 3
+    agree(sample(model, prompts, mask, drawn, temperature=1.3, **MANY_ENDS), plain)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
+def test_a_prompt_read_once_answers_like_one_read_for_every_copy(name):
+    model = network(name)
+    prompts, mask = ragged(7, 9, side="left", seed=4)
+    drawn, settings = uniforms(21, 12, 6), MANY_ENDS | {"temperature": 1.0}
+    shared = sample(model, prompts, mask, drawn, copies=3, **settings)
+    thrice = (x.repeat_interleave(3, dim=0) for x in (prompts, mask))
+    agree(shared, sample(model, *thrice, drawn, reference=True, **settings))
+    agree(shared, sample(model, prompts, mask, drawn, copies=3, reference=True, **settings))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reference", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_logprobs_are_those_of_scoring(name, reference):
+    model = network(name)
+    prompts, mask = ragged(12, 9, side="left", seed=2)
+    drawn = uniforms(12, 12, 6)
+    found = sample(
+        model, prompts, mask, drawn, temperature=0.7, reference=reference, **MANY_ENDS
+    )
+    part = SimpleNamespace(
+        prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
+    )
+    scored, _ = response_logprobs(model, part, temperature=0.7)
+    assert found.logprobs.dtype is torch.float32
+    assert (found.logprobs[~found.mask] == 0).all()
+    torch.testing.assert_close(
+        found.logprobs[found.mask], scored[found.mask], atol=3e-4, rtol=1e-4
+    )
+
+
+def test_the_model_is_left_as_it_was():
+    """Also when sampling stops with an error; and weights that changed are packed anew."""
+    model, taken = causal("llama"), uniforms(4, 5, 0)
+    prompts, mask = ragged(4, 6, side="left")
+    before = sample(model, prompts, mask, taken, temperature=0, **MANY_ENDS)
+
+    def fail(_):
+        assert any("forward" in vars(layer) for layer in model.modules())
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        sample(model, prompts, mask, taken, temperature=0, going_on=fail, **MANY_ENDS)
+    assert not any("forward" in vars(layer) for layer in model.modules())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-3)
+    after = sample(model, prompts, mask, taken, temperature=0, **MANY_ENDS)
+    agree(after, sample(model, prompts, mask, taken, temperature=0, reference=True, **MANY_ENDS))
+    assert after.responses.shape != before.responses.shape or (
+        not torch.equal(after.responses, before.responses)
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_packed_products_are_the_plain_ones(name):
+    model = causal(name)
+    tokens = torch.randint(2, VOCAB, (3, 7))
+    plain = model(tokens).logits
+    with prepacked.prepacked(model):
+        packed = model(tokens).logits
+        one = model(tokens[:1, :1]).logits
+    torch.testing.assert_close(packed, plain)
+    torch.testing.assert_close(one, plain[:1, :1])
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not prepacked._native(torch.bfloat16), reason="the processor has no bfloat16")
+def test_packed_products_follow_autocast():
+    model = causal("llama")
+    tokens = torch.randint(2, VOCAB, (3, 7))
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = model(tokens).logits
+        with prepacked.prepacked(model):
+            packed = model(tokens).logits
+    assert packed.dtype is plain.dtype is torch.bfloat16
+    torch.testing.assert_close(packed, plain, atol=2e-2, rtol=2e-2)
+
+
+def test_sharded_weights_are_never_packed_and_prompts_are_read_together():
+    model = causal("llama")
+    assert not decoding.in_lock_step(model)
+    model.lm_head.weight.data = torch.empty(0)
+    assert decoding.in_lock_step(model)
+    names = [layer.weight for layer, _ in prepacked._layers(model)]
+    assert all(weight.numel() for weight in names)
+
+
+def test_a_cache_moves_rows_and_shows_only_what_is_read():
+    cache = rollout_cache.RolloutCache(num_rows=4, num_columns=9)
+    states = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 2, 3, 5)
+    cache.open(slice(0, 4), 1)
+    cache.update(states, -states, 0)
+    running = torch.tensor([False, True, False, True])
+    places = cache.keep(running)
+    assert places.tolist() == [3, 1]
+    cache.show(slice(0, 2), 2)
+    for _ in range(5):
+        keys, values = cache.update(states[places, :, :1] + 10, states[places, :, :1], 0)
+    assert keys.shape == (2, 2, 7, 5) and cache.get_seq_length() == 7
+    assert keys[:, 0, :, 0].tolist() == [[3.0] * 2 + [13.0] * 5, [1.0] * 2 + [11.0] * 5]
+    assert values[:, 0, :2, 0].tolist() == [[-3.0] * 2, [-1.0] * 2]
+
+
+def test_a_model_that_remembers_otherwise_takes_the_plain_way():
+    from transformers import MambaConfig
+
+    model = SimpleNamespace(config=MambaConfig(num_hidden_layers=2, hidden_size=8))
+    assert not decoding.keeps_columns(model)
+    assert decoding.keeps_columns(causal("llama"))
+
+
+@pytest.mark.parametrize("width", [7, 64, 130])
+def test_two_levels_draw_what_one_level_draws(width):
+    from rlhf_cli.models.drawing import draw_scored
+
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, width, generator=generator) * 3
+    logits[:, ::3] = float("-inf")
+    drawn = uniforms(4000, 1, 1)[:, 0]
+    drawn[:2] = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    tokens, logprobs = draw_scored(logits, drawn, temperature=0.8)
+    assert torch.equal(tokens, draw(logits, drawn, temperature=0.8))
+    expected = (logits / 0.8).log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
+    torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-5)
