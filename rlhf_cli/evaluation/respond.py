@@ -44,33 +44,52 @@ class Asking:
 def respond(
     network: Network, prompts: list[list[int]], renderer: Renderer, asking: Asking, world: World
 ) -> list[Answer]:
-    """One answer a prompt, in the prompts' order; prompts of like length share a batch.
+    """One answer a prompt, in the prompts' order."""
+    return respond_each(network, prompts, renderer, asking, world, seeds=[asking.seed])[0]
 
-    The processes divide the batches among themselves and all know every answer afterwards.
+
+def respond_each(
+    network: Network,
+    prompts: list[list[int]],
+    renderer: Renderer,
+    asking: Asking,
+    world: World,
+    *,
+    seeds: list[int],
+) -> list[list[Answer]]:
+    """For each seed the answers that `respond` draws with it; a prompt is read once for all of them.
+
+    Prompts of like length share a batch. The processes divide the batches among themselves and all
+    know every answer afterwards.
     """
     if not prompts:
-        return []
+        return [[] for _ in seeds]
+    size = (len(prompts), asking.max_new_tokens)
+    drawn = torch.stack([uniforms(*size, seed, "answers") for seed in seeds], dim=1)
+    responses = torch.zeros(drawn.shape, dtype=torch.long)
+    lengths, finished = torch.zeros(drawn.shape[:2], dtype=torch.long), torch.zeros(drawn.shape[:2])
     was_training = network.model.training
     network.model.eval()
-    drawn = uniforms(len(prompts), asking.max_new_tokens, asking.seed, "answers")
-    responses = torch.zeros(drawn.shape, dtype=torch.long)
-    lengths, finished = torch.zeros(len(prompts), dtype=torch.long), torch.zeros(len(prompts))
     with network.generating() as model:
-        for index, counts in world.share.even(by_length(prompts, asking.batch)):
+        groups = by_length(prompts, max(1, asking.batch // len(seeds)))
+        for index, counts in world.share.even(groups):
             alive("answering prompts")
-            samples = _answers(
-                network, model, [prompts[i] for i in index], drawn[index], renderer, asking
-            )
+            some = [prompts[i] for i in index]
+            samples = _answers(network, model, some, drawn[index], renderer, asking)
             if counts:
-                responses[index, : samples.responses.shape[1]] = samples.responses.cpu()
-                lengths[index] = samples.mask.sum(1).cpu()
-                finished[index] = samples.finished.float().cpu()
+                found = samples.responses.cpu().unflatten(0, drawn[index].shape[:2])
+                responses[index, :, : found.shape[2]] = found
+                lengths[index] = samples.mask.sum(1).cpu().view(len(index), -1)
+                finished[index] = samples.finished.float().cpu().view(len(index), -1)
     network.model.train(was_training)
     responses, lengths = world.sum(responses), world.sum(lengths).tolist()
     ended = world.sum(finished).tolist()
     return [
-        _answer(prompt, responses[i, : lengths[i]].tolist(), bool(ended[i]), renderer)
-        for i, prompt in enumerate(prompts)
+        [
+            _answer(prompt, responses[i, n, : lengths[i][n]].tolist(), bool(ended[i][n]), renderer)
+            for i, prompt in enumerate(prompts)
+        ]
+        for n in range(len(seeds))
     ]
 
 
@@ -82,17 +101,19 @@ def _answers(
     renderer: Renderer,
     asking: Asking,
 ) -> Samples:
+    """As many answers a prompt as `drawn` (prompts, n, R) has numbers for."""
     place = network.device.torch
     tokens, mask = pad_left(prompts, renderer.pad_id)
     return sample(
         model,
         tokens.to(place),
         mask.to(place),
-        drawn,
+        drawn.flatten(0, 1),
         end_ids=renderer.end_ids,
         pad_id=renderer.pad_id,
         temperature=asking.temperature,
         going_on=network.going_on,
+        copies=drawn.shape[1],
     )
 
 

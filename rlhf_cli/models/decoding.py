@@ -54,7 +54,15 @@ def forward(
 class PlainDecoder:
     """transformers' own cache, every prompt read at once: the reference, and right for any model."""
 
-    def __init__(self, model: nn.Module, prompts: Tensor, prompt_mask: Tensor, *, copies: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        prompts: Tensor,
+        prompt_mask: Tensor,
+        *,
+        copies: int,
+        max_new_tokens: int,
+    ):
         prompts = prompts.repeat_interleave(copies, dim=0)
         self.model, self.cache = model, DynamicCache()
         self.mask = prompt_mask.repeat_interleave(copies, dim=0).long()
@@ -98,9 +106,7 @@ class FastDecoder:
     ):
         num, self.width = prompts.shape
         self.model = model
-        self.cache = RolloutCache(
-            num_rows=num * copies, num_columns=self.width + max_new_tokens
-        )
+        self.cache = RolloutCache(num_rows=num * copies, num_columns=self.width + max_new_tokens)
         lengths, order = prompt_mask.sum(1).sort(descending=True, stable=True)
         within = torch.arange(copies, device=order.device)
         self.rows = (order[:, None] * copies + within).flatten()
@@ -154,20 +160,3 @@ class FastDecoder:
         self.first, last = (int(x) for x in self.starts.aminmax())
         self.padded = self.first != last
         self.cache.show(slice(0, len(self.rows)), self.first)
-
-
-def decoder_of(
-    model: nn.Module,
-    prompts: Tensor,
-    prompt_mask: Tensor,
-    *,
-    copies: int,
-    max_new_tokens: int,
-    reference: bool,
-) -> Decoder:
-    """The fast decoder where it is right, else the plain one."""
-    if reference or not keeps_columns(model):
-        return PlainDecoder(model, prompts, prompt_mask, copies=copies)
-    return FastDecoder(
-        model, prompts, prompt_mask, copies=copies, max_new_tokens=max_new_tokens
-    )

@@ -1,4 +1,4 @@
-"""A key-value cache that is written in place: rows leave it by index, columns that nobody reads fall away."""
+"""A key-value cache written in place: rows leave it by index, columns that nobody reads fall away."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -12,9 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_cli.core.logprobs import token_logprobs
-from rlhf_cli.models.decoding import decoder_of, in_lock_step
+from rlhf_cli.models.decoding import (
+    Decoder,
+    FastDecoder,
+    PlainDecoder,
+    in_lock_step,
+    keeps_columns,
+)
 from rlhf_cli.models.drawing import draw, draw_scored
+from rlhf_cli.models.graphed import GraphedDecoder, can_record
 from rlhf_cli.models.prepacked import prepacked
+
+LOOK_EVERY = {
+    "cuda": 8
+}  # tokens between two looks at who has finished: a look waits for the device
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,37 +63,49 @@ def sample(
     going_on: Callable[[bool], bool] = _alone,
     copies: int = 1,
     reference: bool = False,
+    graphs: bool = False,
 ) -> Samples:
     """Continue left-padded prompts until an end token or as many tokens as `uniforms` has columns.
 
     A finished row leaves the batch, so a long response does not hold up the short ones.
-    going_on(running) is asked once a token: processes that must step together go on while one does.
+    going_on(running): processes that must step together go on while one does, and ask every token.
     copies: responses a prompt; the rows of one prompt follow each other, and it is read once for all.
-    reference: take the plain path, to compare with.
+    reference: take the plain path, to compare with. graphs: on a CUDA device, record the steps.
     prompts, prompt_mask (B / copies, P) . uniforms (B, R)
     """
+    in_step = in_lock_step(model)
     draws = _draw_plainly if reference else draw_scored
-    packing = nullcontext() if reference or in_lock_step(model) else prepacked(model)
+    packing = nullcontext() if reference or in_step else prepacked(model)
+    every = 1 if in_step else LOOK_EVERY.get(prompts.device.type, 1)
+    said = _Said(_on_device(uniforms, prompts.device), end_ids=end_ids, pad_id=pad_id)
     with packing:
-        decoder = decoder_of(
-            model,
-            prompts,
-            prompt_mask,
-            copies=copies,
-            max_new_tokens=uniforms.shape[1],
-            reference=reference,
-        )
-        said = _Said(_on_device(uniforms, prompts.device), end_ids=end_ids, pad_id=pad_id)
+        way = _way(model, prompts.device, reference=reference, graphs=graphs and not in_step)
+        decoder = way(model, prompts, prompt_mask, copies=copies, max_new_tokens=uniforms.shape[1])
         for column in range(uniforms.shape[1]):
             rows = decoder.rows
             tokens, logprobs = draws(
                 decoder.logits, said.uniforms[rows, column], temperature=temperature
             )
             running = said.write(rows, column, tokens, logprobs)
-            if column + 1 == uniforms.shape[1] or not going_on(bool(running.any())):
+            if column + 1 == uniforms.shape[1]:
                 break
-            decoder.feed(tokens[decoder.keep(running)])
+            if (column + 1) % every == 0:
+                if not going_on(bool(running.any())):
+                    break
+                tokens = tokens[decoder.keep(running)]
+            decoder.feed(tokens)
     return said.samples()
+
+
+def _way(
+    model: nn.Module, device: torch.device, *, reference: bool, graphs: bool
+) -> Callable[..., Decoder]:
+    """The fastest decoder that is right for the model."""
+    if reference or not keeps_columns(model):
+        return PlainDecoder
+    if graphs and device.type == "cuda" and can_record(model):
+        return GraphedDecoder
+    return FastDecoder
 
 
 def _draw_plainly(logits: Tensor, uniform: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from rlhf_cli.report.table import write_table
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.judging import RewardModel
 from rlhf_cli.stages.setting import Setting, open_recorder, open_setting, parent_model
-from rlhf_cli.stages.showing import ask, example, said, told, written
+from rlhf_cli.stages.showing import ask, ask_each, example, said, told, written
 from rlhf_cli.telemetry.recorder import Recorder
 
 INTERVALS = "mean [95 % interval over prompts]; one response a prompt, sampled at temperature 1"
@@ -64,8 +64,8 @@ class Examiner:
 
     def best_of_n(self, network: Network, n: int) -> Performance:
         """The best of n answers by the reward model: what its score can buy without training."""
-        seed = self.setting.cfg.seed
-        tries = [ask(self.setting, network, self.prompts, seed + 1000 + i) for i in range(n)]
+        seeds = [self.setting.cfg.seed + 1000 + i for i in range(n)]
+        tries = ask_each(self.setting, network, self.prompts, seeds)
         scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
         chosen, best, bound = best_of(tries, scores)
         found = self.judge(chosen, None)

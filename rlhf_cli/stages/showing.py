@@ -8,7 +8,7 @@ from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt, encode_pro
 from rlhf_cli.data.records import Message, Prompt
 from rlhf_cli.data.show import plain, rendered
 from rlhf_cli.data.templates import Renderer
-from rlhf_cli.evaluation.respond import Answer, Asking, respond
+from rlhf_cli.evaluation.respond import Answer, Asking, respond_each
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.setting import Setting
 from rlhf_cli.telemetry.console import console
@@ -34,14 +34,21 @@ def ask(
     setting: Setting, network: Network, prompts: list[EncodedPrompt], seed: int
 ) -> list[Answer]:
     """One sampled answer a prompt."""
-    cfg = setting.cfg
+    return ask_each(setting, network, prompts, [seed])[0]
+
+
+def ask_each(
+    setting: Setting, network: Network, prompts: list[EncodedPrompt], seeds: list[int]
+) -> list[list[Answer]]:
+    """For each seed one sampled answer a prompt."""
+    cfg, ids = setting.cfg, [prompt.ids for prompt in prompts]
     asking = Asking(
         max_new_tokens=cfg.data.max_response_tokens,
         temperature=1.0,
         batch=cfg.evaluation.batch,
-        seed=seed,
+        seed=seeds[0],
     )
-    return respond(network, [p.ids for p in prompts], setting.renderer, asking, setting.world)
+    return respond_each(network, ids, setting.renderer, asking, setting.world, seeds=seeds)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlhf_cli.evaluation.respond import Answer, Asking, kl_to_reference, respond, reward_scores
+from rlhf_cli.evaluation.respond import (
+    Answer,
+    Asking,
+    kl_to_reference,
+    respond,
+    respond_each,
+    reward_scores,
+)
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import VOCAB, causal, scalar
@@ -50,6 +57,16 @@ def test_the_same_seed_gives_the_same_answers_and_another_one_others():
     first = respond(model, prompts, RENDERER, asking(), World())
     assert first == respond(model, prompts, RENDERER, asking(), World())
     assert first != respond(model, prompts, RENDERER, asking(seed=1), World())
+
+
+def test_several_seeds_at_once_give_the_answers_of_each_alone():
+    """Best-of-n reads a prompt once for n answers; what is drawn stays a function of the seed."""
+    model = network(causal("llama", sharpness=4.0))
+    prompts = [[3, 4, 5, 6, 7], [8], [9, 10, 11], [12, 13]]
+    together = respond_each(model, prompts, RENDERER, asking(batch=6), World(), seeds=[4, 9, 2])
+    for seed, found in zip([4, 9, 2], together, strict=True):
+        assert found == respond(model, prompts, RENDERER, asking(seed=seed), World())
+    assert together[0] != together[1]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, MistralConfig, Qwen2Config
 
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models import decoding, prepacked, rollout_cache
+from rlhf_cli.models import decoding, graphed, prepacked, rollout_cache, sampling
 from rlhf_cli.models.drawing import draw
 from rlhf_cli.models.sampling import Samples, sample
 from rlhf_cli.models.scoring import response_logprobs
@@ -89,6 +89,27 @@ def test_the_same_numbers_draw_the_same_tokens_as_the_plain_loop(name):
     agree(sample(model, prompts, mask, drawn, temperature=1.3, **MANY_ENDS), plain)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_that_can_be_recorded_is_the_plain_step(monkeypatch, name):
+    """Fixed places, batches of powers of two, a look every few tokens: all but the recording itself."""
+    model = network(name)
+    if not graphed.can_record(model):
+        assert name == "sliding"
+        return
+
+    def unrecorded(*inputs, **settings):
+        return graphed.GraphedDecoder(*inputs, record=lambda step: step, **settings)
+
+    monkeypatch.setattr(sampling, "_way", lambda *_, **__: unrecorded)
+    monkeypatch.setattr(sampling, "LOOK_EVERY", {"cpu": 3})
+    monkeypatch.setattr(graphed, "COLUMNS", 4)
+    prompts, mask = ragged(11, 9, side="left", seed=3)
+    drawn, settings = uniforms(22, 20, 5), MANY_ENDS | {"temperature": 1.3, "copies": 2}
+    found = sample(model, prompts, mask, drawn, **settings)
+    monkeypatch.undo()
+    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
 def test_a_prompt_read_once_answers_like_one_read_for_every_copy(name):
     model = network(name)
@@ -107,18 +128,14 @@ def test_logprobs_are_those_of_scoring(name, reference):
     model = network(name)
     prompts, mask = ragged(12, 9, side="left", seed=2)
     drawn = uniforms(12, 12, 6)
-    found = sample(
-        model, prompts, mask, drawn, temperature=0.7, reference=reference, **MANY_ENDS
-    )
+    found = sample(model, prompts, mask, drawn, temperature=0.7, reference=reference, **MANY_ENDS)
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
     )
     scored, _ = response_logprobs(model, part, temperature=0.7)
     assert found.logprobs.dtype is torch.float32
     assert (found.logprobs[~found.mask] == 0).all()
-    torch.testing.assert_close(
-        found.logprobs[found.mask], scored[found.mask], atol=3e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(found.logprobs[found.mask], scored[found.mask], atol=3e-4, rtol=1e-4)
 
 
 def test_the_model_is_left_as_it_was():

@@ -6,6 +6,7 @@ import torch
 from rlhf_cli.config.schema import PPOBatch
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
+from rlhf_cli.models import graphed
 from rlhf_cli.models.loading import freeze
 from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import sequence_scores
@@ -26,14 +27,31 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
-def test_greedy_decoding_is_that_of_the_cpu(name):
-    tokens, mask = ragged(8, 6, side="left")
-    settings = {"end_ids": [1], "pad_id": 0, "temperature": 0}
-    drawn, model = uniforms(8, 9, 0), causal(name, sharpness=4.0)
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox", "opt"])
+def test_greedy_decoding_is_that_of_the_cpu(name, graphs):
+    tokens, mask = ragged(11, 6, side="left")
+    settings = {"end_ids": [*range(1, 5)], "pad_id": 0, "temperature": 0, "graphs": graphs}
+    drawn, model = uniforms(11, 40, 0), causal(name, sharpness=4.0)
     on_cpu = sample(model, tokens, mask, drawn, **settings)
     on_gpu = sample(model.cuda(), tokens.cuda(), mask.cuda(), drawn, **settings)
     assert torch.equal(on_cpu.responses, on_gpu.responses.cpu())
+
+
+def test_steps_are_recorded(monkeypatch):
+    """A capture that fails goes on plainly: here none may."""
+    recorded = []
+
+    def record(step):
+        recorded.append(graphed.recorded(step))
+        assert recorded[-1] is not step
+        return recorded[-1]
+
+    monkeypatch.setitem(graphed.GraphedDecoder.__init__.__kwdefaults__, "record", record)
+    tokens, mask = (x.cuda() for x in ragged(11, 6, side="left"))
+    settings = {"end_ids": [1, 2, 3], "pad_id": 0, "temperature": 1.0, "graphs": True}
+    sample(causal("llama").cuda(), tokens, mask, uniforms(11, 40, 0), **settings)
+    assert recorded
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
