@@ -3,6 +3,7 @@
 A packed weight is a copy: it is right as long as the weights do not change, and gone afterwards.
 """
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -32,7 +33,7 @@ def prepacked(model: nn.Module) -> Iterator[None]:
 
 def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, torch.dtype]]:
     """Linear layers that gain, each with the dtype of its products."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or platform.machine() not in ("x86_64", "AMD64"):
         return
     for layer in model.modules():
         if type(layer) not in (nn.Linear, Conv1D) or "forward" in vars(layer):

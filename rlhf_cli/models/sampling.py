@@ -75,7 +75,8 @@ def sample(
     """
     in_step = in_lock_step(model)
     draws = _draw_plainly if reference else draw_scored
-    packing = nullcontext() if reference or in_step else prepacked(model)
+    plainly = reference or in_step or len(uniforms) == 1
+    packing = nullcontext() if plainly else prepacked(model)
     every = 1 if in_step else LOOK_EVERY.get(prompts.device.type, 1)
     said = _Said(_on_device(uniforms, prompts.device), end_ids=end_ids, pad_id=pad_id)
     with packing:

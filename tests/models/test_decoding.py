@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GemmaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GemmaConfig, MambaConfig, MistralConfig, Qwen2Config
 
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models import decoding, graphed, prepacked, rollout_cache, sampling
-from rlhf_cli.models.drawing import draw
+from rlhf_cli.models.drawing import draw, draw_scored
 from rlhf_cli.models.sampling import Samples, sample
 from rlhf_cli.models.scoring import response_logprobs
 from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, ragged
@@ -213,17 +213,25 @@ def test_a_cache_moves_rows_and_shows_only_what_is_read():
 
 
 def test_a_model_that_remembers_otherwise_takes_the_plain_way():
-    from transformers import MambaConfig
-
     model = SimpleNamespace(config=MambaConfig(num_hidden_layers=2, hidden_size=8))
     assert not decoding.keeps_columns(model)
     assert decoding.keeps_columns(causal("llama"))
 
 
+def test_each_device_and_model_takes_its_way():
+    """Graphs are for CUDA and for those who ask; nothing on a CPU comes near them."""
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    way, llama = sampling._way, causal("llama")
+    assert way(llama, cpu, reference=False, graphs=True) is decoding.FastDecoder
+    assert way(llama, cuda, reference=False, graphs=False) is decoding.FastDecoder
+    assert way(llama, cuda, reference=False, graphs=True) is graphed.GraphedDecoder
+    assert way(llama, cuda, reference=True, graphs=True) is decoding.PlainDecoder
+    sliding = network("sliding")
+    assert way(sliding, cuda, reference=False, graphs=True) is decoding.FastDecoder
+
+
 @pytest.mark.parametrize("width", [7, 64, 130])
 def test_two_levels_draw_what_one_level_draws(width):
-    from rlhf_cli.models.drawing import draw_scored
-
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, width, generator=generator) * 3
     logits[:, ::3] = float("-inf")
