@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-# Fewest numbers in a weight for which oneDNN is faster, measured with 4 to 32 rows: MKL is good at small
-# products in float32 on the processors it was made for, and slow on others and in bfloat16.
-SMALLEST, SMALLEST_MKL = 1 << 14, 1 << 19
+SMALLEST = 1 << 14  # numbers in a weight from which oneDNN gains, with 4 to 32 rows
 
 
 @contextmanager
@@ -39,7 +37,7 @@ def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, torch.dtype]]:
         if type(layer) not in (nn.Linear, Conv1D) or "forward" in vars(layer):
             continue
         weight, dtype = layer.weight, _dtype(layer.weight)
-        if weight.device.type == "cpu" and weight.numel() >= _smallest(dtype) and _native(dtype):
+        if weight.device.type == "cpu" and weight.numel() >= SMALLEST and _gains(dtype):
             yield layer, dtype
 
 
@@ -48,19 +46,16 @@ def _dtype(weight: Tensor) -> torch.dtype:
 
 
 @cache
-def _native(dtype: torch.dtype) -> bool:
-    """Whether this processor multiplies in this dtype, rather than imitating it."""
-    if dtype is torch.bfloat16:
+def _gains(dtype: torch.dtype) -> bool:
+    """By what the processor is, never by a measurement: a run gives the same numbers every time.
+
+    In float32 MKL is as fast on the processors it was made for, and slow on others.
+    """
+    if dtype is torch.bfloat16:  # where it is not imitated
         return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return dtype is torch.float32
-
-
-@cache
-def _smallest(dtype: torch.dtype) -> int:
-    """By what the processor is, never by a measurement: a run gives the same numbers every time."""
     cpuinfo = Path("/proc/cpuinfo")
     intel = cpuinfo.exists() and "GenuineIntel" in cpuinfo.read_text()
-    return SMALLEST_MKL if intel and dtype is torch.float32 else SMALLEST
+    return dtype is torch.float32 and not intel
 
 
 def _packed_forward(layer: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

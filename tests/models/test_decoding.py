@@ -46,7 +46,8 @@ def network(name: str):
 @pytest.fixture(autouse=True)
 def everything_is_packed(monkeypatch):
     """Also layers too small to gain: and caches that grow, prompts read in parts."""
-    monkeypatch.setattr(prepacked, "_smallest", lambda dtype: 1)
+    monkeypatch.setattr(prepacked, "SMALLEST", 1)
+    monkeypatch.setattr(prepacked, "_gains", lambda dtype: True)
     monkeypatch.setattr(rollout_cache, "BLOCK", 2)
     monkeypatch.setattr(decoding, "PREFILL", {"cpu": 20})
 
@@ -175,7 +176,7 @@ def test_packed_products_are_the_plain_ones(name):
 
 
 @torch.no_grad()
-@pytest.mark.skipif(not prepacked._native(torch.bfloat16), reason="the processor has no bfloat16")
+@pytest.mark.skipif(not prepacked._gains(torch.bfloat16), reason="the processor has no bfloat16")
 def test_packed_products_follow_autocast():
     model = causal("llama")
     tokens = torch.randint(2, VOCAB, (3, 7))
