@@ -265,6 +265,7 @@ def test_one_call_for_all_lengths_is_the_loop(name, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", ["gemma", "gemma3"])
 def test_one_call_for_all_lengths_is_the_loop_on_a_gpu(name, monkeypatch):
     batch = texts(packed=False).to("cuda")
