@@ -33,12 +33,13 @@ class Answer:
 
 @dataclass(slots=True, kw_only=True)
 class Asking:
-    """How answers are drawn; temperature 1 is the policy itself."""
+    """How answers are drawn; temperature 1 is the policy itself. reference: the plain way."""
 
     max_new_tokens: int
     temperature: float
     batch: int
     seed: int
+    reference: bool = False
 
 
 def respond(
@@ -114,6 +115,7 @@ def _answers(
         temperature=asking.temperature,
         going_on=network.going_on,
         copies=drawn.shape[1],
+        reference=asking.reference,
     )
 
 

@@ -47,6 +47,7 @@ def ask_each(
         temperature=1.0,
         batch=cfg.evaluation.batch,
         seed=seeds[0],
+        reference=cfg.runtime.reference_path,
     )
     return respond_each(network, ids, setting.renderer, asking, setting.world, seeds=seeds)
 

@@ -35,6 +35,7 @@ def generate(
             pad_id=ending.pad_id,
             temperature=cfg.temperature,
             going_on=policy.going_on,
+            reference=ending.reference,
         )
     policy.train()
     width = world.largest(samples.responses.shape[1])

@@ -30,8 +30,9 @@ class Players:
 
 @dataclass(slots=True, kw_only=True)
 class Ending:
-    """How long a response may be, and which tokens end or pad it."""
+    """How long a response may be, and which tokens end or pad it. reference: sample the plain way."""
 
     max_new_tokens: int
     end_ids: list[int]
     pad_id: int
+    reference: bool = False

@@ -121,6 +121,7 @@ def learn_or_save(
         max_new_tokens=cfg.data.max_response_tokens,
         end_ids=renderer.end_ids,
         pad_id=renderer.pad_id,
+        reference=cfg.runtime.reference_path,
     )
 
     def after_step() -> None:
