@@ -61,8 +61,8 @@ golden: ## compare with the reference numbers in tests/golden
 smoke: ## all three stages and the evaluation through the command line, under a minute
 	rlhf run experiment=smoke name=smoke $(ARGS)
 
-bench: ## measurements; never part of the tests
-	@ls benchmarks/*.py 2>/dev/null || echo "no benchmarks yet"
+bench: ## side by side with TRL and transformers; never part of the tests (ARGS=--quick: minutes, docs/benchmarks.md)
+	python benchmarks/run.py $(ARGS)
 
 check: lint types imports test test-dist smoke ## everything that must hold before a commit
 

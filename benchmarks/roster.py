@@ -1,0 +1,185 @@
+"""Who is measured, with which settings. The first peer of a task is what the others are compared with.
+
+A peer is named with the settings most people run it with, and again with those that are fastest here.
+"""
+
+from dataclasses import dataclass, field
+
+PLAIN_TRL = {"bf16": False, "gradient_checkpointing": False}
+FAST_TRL = PLAIN_TRL | {"train_sampling_strategy": "group_by_length"}
+BF16_TRL = {"bf16": True, "gradient_checkpointing": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """script: in contenders/ . peers: its environment, "" is this one . settings: as the table tells."""
+
+    name: str
+    script: str
+    settings: str
+    options: dict | list = field(default_factory=dict)
+    peers: str = ""
+    quick: bool = True
+
+    @property
+    def is_ours(self) -> bool:
+        return self.script == "ours"
+
+
+def ours(name: str, settings: str, *words: str, quick: bool = True) -> Contender:
+    return Contender(name=name, script="ours", settings=settings, options=list(words), quick=quick)
+
+
+OURS = ours("ours", "float32, as shipped", "runtime.dtype=float32")
+OURS_PACKED = ours(
+    "ours packed", "float32, sft.batching=packed", "runtime.dtype=float32", "sft.batching=packed"
+)
+OURS_BF16 = ours("ours bf16", "bfloat16, else as shipped", "runtime.dtype=bfloat16", quick=False)
+
+SFT = [
+    Contender(
+        name="TRL",
+        script="trl_sft",
+        peers="trl-sft",
+        settings="float32, no gradient checkpointing, padded batches in random order",
+        options=PLAIN_TRL,
+    ),
+    Contender(
+        name="TRL defaults",
+        script="trl_sft",
+        peers="trl-sft",
+        settings="what SFTConfig has: bf16, gradient checkpointing",
+        quick=False,
+    ),
+    Contender(
+        name="TRL grouped",
+        script="trl_sft",
+        peers="trl-sft",
+        settings="float32, group_by_length",
+        options=FAST_TRL,
+    ),
+    Contender(
+        name="TRL padding-free",
+        script="trl_sft",
+        peers="trl-sft",
+        settings="float32, padding_free: the batch as one row, sdpa with a block mask",
+        options=PLAIN_TRL | {"padding_free": True, "max_length": None},
+        quick=False,
+    ),
+    Contender(
+        name="TRL grouped bf16",
+        script="trl_sft",
+        peers="trl-sft",
+        settings="bf16, group_by_length, no gradient checkpointing",
+        options=FAST_TRL | BF16_TRL,
+        quick=False,
+    ),
+    OURS,
+    OURS_PACKED,
+    OURS_BF16,
+]
+RM = [
+    Contender(
+        name="TRL",
+        script="trl_rm",
+        peers="trl-sft",
+        settings="float32, no gradient checkpointing, padded batches in random order",
+        options=PLAIN_TRL,
+    ),
+    Contender(
+        name="TRL defaults",
+        script="trl_rm",
+        peers="trl-sft",
+        settings="what RewardConfig has: bf16, gradient checkpointing",
+        quick=False,
+    ),
+    Contender(
+        name="TRL grouped",
+        script="trl_rm",
+        peers="trl-sft",
+        settings="float32, group_by_length over the longer response",
+        options=FAST_TRL | {"remove_unused_columns": False},
+    ),
+    Contender(
+        name="TRL grouped bf16",
+        script="trl_rm",
+        peers="trl-sft",
+        settings="bf16, group_by_length, no gradient checkpointing",
+        options=FAST_TRL | BF16_TRL | {"remove_unused_columns": False},
+        quick=False,
+    ),
+    OURS,
+    OURS_BF16,
+]
+PPO = [
+    Contender(
+        name="TRL PPO",
+        script="trl_ppo",
+        peers="trl-ppo",
+        settings="float32, no gradient checkpointing",
+        options=PLAIN_TRL,
+    ),
+    Contender(
+        name="TRL PPO bf16",
+        script="trl_ppo",
+        peers="trl-ppo",
+        settings="bf16, no gradient checkpointing",
+        options=BF16_TRL,
+        quick=False,
+    ),
+    Contender(
+        name="TRL RLOO",
+        script="trl_online",
+        peers="trl-sft",
+        settings="float32; another method: no value model, 4 responses a prompt",
+        options=PLAIN_TRL | {"method": "rloo"},
+    ),
+    Contender(
+        name="TRL GRPO",
+        script="trl_online",
+        peers="trl-sft",
+        settings="float32; another method: no value model, 4 responses a prompt",
+        options=PLAIN_TRL | {"method": "grpo"},
+    ),
+    Contender(
+        name="TRL GRPO continuous",
+        script="trl_online",
+        peers="trl-sft",
+        settings="as TRL GRPO, sampling with transformers' continuous batching",
+        options=PLAIN_TRL | {"method": "grpo", "use_transformers_continuous_batching": True},
+        quick=False,
+    ),
+    OURS,
+    OURS_BF16,
+]
+ROLLOUT = [
+    Contender(
+        name="generate",
+        script="generate",
+        settings="float32, dynamic cache",
+        options={"cache": "dynamic"},
+    ),
+    Contender(
+        name="generate static",
+        script="generate",
+        settings="float32, static cache, not compiled",
+        options={"cache": "static"},
+    ),
+    Contender(
+        name="continuous batching",
+        script="generate",
+        settings="float32, paged sdpa, pages of 32",
+        options={"cache": "continuous"},
+    ),
+    Contender(
+        name="generate bf16",
+        script="generate",
+        settings="bf16 weights, dynamic cache",
+        options={"cache": "dynamic", "dtype": "bfloat16"},
+        quick=False,
+    ),
+    OURS,
+    OURS_BF16,
+]
+TASKS = {"sft": SFT, "rm": RM, "ppo": PPO, "rollout": ROLLOUT}
+PEERS = {"trl-sft": "requirements-trl-sft.txt", "trl-ppo": "requirements-trl-ppo.txt"}

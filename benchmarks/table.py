@@ -1,0 +1,90 @@
+"""Results as Markdown: `python benchmarks/table.py [FILE ...]`, by default all of benchmarks/results/.
+
+`--into PAGE` puts them into a page, between its two lines that say so.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+
+RESULTS = Path(__file__).resolve().parent / "results"
+TITLES = {
+    "sft": "SFT, an epoch of 32 demonstrations in batches of 16",
+    "rm": "Reward model, an epoch of 32 comparisons in batches of 16 pairs",
+    "ppo": "PPO, an iteration of 32 responses, 2 epochs of 2 minibatches",
+    "rollout": "Rollout, 32 prompts, up to 96 new tokens",
+}
+UNITS = {"sft": "real tokens per CPU s", "rm": "real tokens per CPU s"}
+BEGIN, END = "<!-- figures begin -->", "<!-- figures end -->"
+RESPONSES = "response tokens per CPU s"
+
+
+def speeds(contender: dict, clock: str) -> list[float]:
+    """Tokens a second of every round; clock: seconds (that passed) or cpu (that were computed)."""
+    return [one["tokens"] / one[clock] for one in contender["rounds"]]
+
+
+def ratios(contender: dict, base: dict, clock: str) -> str:
+    """Median of the rounds' ratios, and the smallest and largest."""
+    pairs = zip(speeds(contender, clock), speeds(base, clock), strict=True)
+    found = [mine / other for mine, other in pairs]
+    return f"{median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
+
+
+def line(contender: dict, base: dict) -> str:
+    name, settings = contender["name"], contender["settings"]
+    if contender["failed"]:
+        return f"| {name} | {settings} | failed: {contender['failed'][:120]} | | | |"
+    speed = f"{median(speeds(contender, 'cpu')):.0f}"
+    both = ["1", "1"]
+    if contender is not base:
+        known = not base["failed"]
+        both = [ratios(contender, base, clock) if known else "" for clock in ("cpu", "seconds")]
+    cells = [name, settings, speed, f"**{both[0]}**", both[1], f"{contender['peak_mib']:.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def versions(result: dict) -> str:
+    told = sorted({f"{k} {v}" for c in result["contenders"] for k, v in c["versions"].items()})
+    return ", ".join(told)
+
+
+def markdown(result: dict) -> str:
+    """One table: the first contender is 1."""
+    base, unit = result["contenders"][0], UNITS.get(result["task"], RESPONSES)
+    low, high = result["load"]
+    place = result["machine"]
+    return "\n".join(
+        [
+            f"### {TITLES[result['task']]}: {result['size']}",
+            "",
+            f"{result['when']}, {result['rounds']} rounds, {place['cpu']}, {place['cores']} cores, "
+            f"load {low:.1f} to {high:.1f} (1.0 is this benchmark itself); {versions(result)}",
+            "",
+            f"| | settings | {unit} | ratio, CPU time (min-max) | ratio, wall (min-max) | peak MiB |",
+            "|---|---|--:|--:|--:|--:|",
+            *(line(one, base) for one in result["contenders"]),
+        ]
+    )
+
+
+def put(text: str, page: Path) -> None:
+    """Replace what stands between the two marks of a page."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", type=Path, nargs="*")
+    parser.add_argument("--into", type=Path)
+    options = parser.parse_args()
+    files = options.files or sorted(RESULTS.glob("*.json"))
+    text = "\n\n".join(markdown(json.loads(file.read_text())) for file in files)
+    put(text, options.into) if options.into else print(text)
+
+
+if __name__ == "__main__":
+    main()
