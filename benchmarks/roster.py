@@ -32,9 +32,12 @@ def ours(name: str, settings: str, *words: str, quick: bool = True) -> Contender
 
 OURS = ours("ours", "float32, as shipped", "runtime.dtype=float32")
 OURS_PACKED = ours(
-    "ours packed", "float32, sft.batching=packed", "runtime.dtype=float32", "sft.batching=packed"
+    "ours, packed rows",
+    "float32, sft.batching=packed",
+    "runtime.dtype=float32",
+    "sft.batching=packed",
 )
-OURS_BF16 = ours("ours bf16", "bfloat16, else as shipped", "runtime.dtype=bfloat16", quick=False)
+OURS_BF16 = ours("ours, bf16", "bfloat16, else as shipped", "runtime.dtype=bfloat16", quick=False)
 
 SFT = [
     Contender(

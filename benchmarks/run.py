@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import peers
 from roster import TASKS, Contender
@@ -19,17 +20,18 @@ from table import markdown
 
 HERE = Path(__file__).resolve().parent
 BATCH = 16
+PATIENCE = 600  # seconds for one answer of a contender
 
 
 class Runner:
     """One contender, alive and waiting."""
 
-    def __init__(self, name: str, contender: Contender, size: str, checkout: Path | None):
+    def __init__(self, name: str, contender: Contender, checkout: Path | None):
         self.name, self.contender, self.failed = name, contender, ""
         self.rounds: list[dict] = []
         self.versions: dict[str, str] = {}
         self.peak_mib: float | None = None
-        self.log = HERE / "results" / "logs" / f"{name.replace(' ', '_')}.log"
+        self.log = HERE / "results" / "logs" / f"{contender.script}-{name.replace(' ', '_')}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         python = peers.python_of(contender.peers) if contender.peers else sys.executable
         self.process = subprocess.Popen(
@@ -69,18 +71,22 @@ class Runner:
         self.process.wait()
 
     def _ask(self, line: str) -> dict | None:
+        limit = Timer(PATIENCE, self.process.kill)
+        limit.start()
         try:
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
             answer = self.process.stdout.readline()
         except BrokenPipeError:
             answer = ""
-        if answer:
-            return json.loads(answer)
-        self.failed = self.log.read_text().strip().splitlines()[-1:] or ["it said nothing"]
-        self.failed = self.failed[0][:300]
+        finally:
+            limit.cancel()
+        return json.loads(answer) if answer else self._fail()
+
+    def _fail(self) -> None:
+        said = self.log.read_text().strip().splitlines()
+        self.failed = said[-1][:300] if said else "it said nothing"
         print(f"  {self.name} failed, see {self.log}: {self.failed}", file=sys.stderr)
-        return None
 
     def result(self) -> dict:
         return {
@@ -118,14 +124,14 @@ def field(task: str, options: argparse.Namespace) -> list[tuple[str, Contender, 
             found.append((contender.name, contender, None))
             continue
         for label, checkout in options.checkout:
-            name = contender.name if len(options.checkout) == 1 else f"{contender.name} {label}"
+            name = contender.name if len(options.checkout) == 1 else f"{contender.name} @{label}"
             found.append((name, contender, checkout))
     return found
 
 
 def measure(task: str, size: str, options: argparse.Namespace) -> dict:
     """All rounds of one task at one size."""
-    runners = [Runner(name, who, size, place) for name, who, place in field(task, options)]
+    runners = [Runner(name, who, place) for name, who, place in field(task, options)]
     load = [os.getloadavg()[0]]
     try:
         for runner in runners:  # one after the other: loading is work too
