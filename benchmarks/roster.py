@@ -32,12 +32,12 @@ def ours(name: str, settings: str, *words: str, quick: bool = True) -> Contender
 
 OURS = ours("ours", "float32, as shipped", "runtime.dtype=float32")
 OURS_PACKED = ours(
-    "ours, packed rows",
+    "ours packed rows",
     "float32, sft.batching=packed",
     "runtime.dtype=float32",
     "sft.batching=packed",
 )
-OURS_BF16 = ours("ours, bf16", "bfloat16, else as shipped", "runtime.dtype=bfloat16", quick=False)
+OURS_BF16 = ours("ours bf16", "bfloat16, else as shipped", "runtime.dtype=bfloat16", quick=False)
 
 SFT = [
     Contender(
@@ -75,6 +75,14 @@ SFT = [
         peers="trl-sft",
         settings="bf16, group_by_length, no gradient checkpointing",
         options=FAST_TRL | BF16_TRL,
+        quick=False,
+    ),
+    Contender(
+        name="TRL padding-free bf16",
+        script="trl_sft",
+        peers="trl-sft",
+        settings="bf16, padding_free, no gradient checkpointing",
+        options=PLAIN_TRL | BF16_TRL | {"padding_free": True, "max_length": None},
         quick=False,
     ),
     OURS,

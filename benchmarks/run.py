@@ -118,7 +118,9 @@ def field(task: str, options: argparse.Namespace) -> list[tuple[str, Contender, 
     """(name, contender, checkout): peers once, ours once for every checkout."""
     found = []
     for contender in TASKS[task]:
-        if (options.quick and not contender.quick) or (options.ours and not contender.is_ours):
+        left_out = options.only and contender.name not in options.only
+        peer_left_out = options.ours and not contender.is_ours
+        if left_out or peer_left_out or (options.quick and not contender.quick):
             continue
         if not contender.is_ours:
             found.append((contender.name, contender, None))
@@ -188,6 +190,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="3 rounds, tiny, fewer contenders")
+    parser.add_argument("--only", default=[], help="these contenders, by name", **listed)
     parser.add_argument("--ours", action="store_true", help="no peers: checkouts among themselves")
     parser.add_argument(
         "--checkout",
