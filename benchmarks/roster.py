@@ -152,14 +152,6 @@ PPO = [
         settings="float32; another method: no value model, 4 responses a prompt",
         options=PLAIN_TRL | {"method": "grpo"},
     ),
-    Contender(
-        name="TRL GRPO continuous",
-        script="trl_online",
-        peers="trl-sft",
-        settings="as TRL GRPO, sampling with transformers' continuous batching",
-        options=PLAIN_TRL | {"method": "grpo", "use_transformers_continuous_batching": True},
-        quick=False,
-    ),
     OURS,
     OURS_BF16,
 ]

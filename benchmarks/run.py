@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -208,6 +209,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     options = parsed()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # contenders end with their driver
     prepare(options)
     for size in options.size:
         for task in options.task:
