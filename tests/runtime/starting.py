@@ -91,8 +91,9 @@ PLACES = {
 
 
 def _heed_interrupts() -> None:
-    """A test run in the background has SIGINT switched off; a person's shell has not."""
+    """A test run in the background has SIGINT switched off, under nohup SIGHUP; a shell has not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_until(holds, timeout: float = 60) -> None:
