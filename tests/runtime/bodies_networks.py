@@ -94,7 +94,7 @@ def check_generating(*kinds: list) -> None:
 
 def check_plan(engine: Engine, gather: str) -> None:
     plan = engine.plan()
-    assert ("in step" in plan) == (gather == "never") and "GiB" in plan
+    assert ("in step" in plan) == (gather == "never") and "iB of weights" in plan
     assert (f"gather={gather}" in plan) == (gather != "auto") and "\n" not in plan
     assert engine.going_on(True) and not engine.going_on(False)
 
