@@ -24,9 +24,6 @@ class Device:
             return nullcontext()
         return torch.autocast(self.torch.type, dtype=self.dtype)
 
-    def generator(self, seed: int) -> torch.Generator:
-        return torch.Generator(self.torch).manual_seed(seed)
-
     def peak_memory(self) -> dict[str, float]:
         """Peak memory in GiB: of the device, or of the process on a CPU."""
         if self.torch.type == "cuda":
