@@ -52,8 +52,8 @@ def _several() -> bool:
 
 
 def _leave(code: int) -> None:
-    """A process that fails among others leaves at once: tearing down a broken group hangs or aborts."""
-    if code and _several():
+    """A process among others leaves at once: tearing down a group and its threads may hang or abort."""
+    if _several():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
