@@ -63,6 +63,12 @@ class ValueInit(Enum):
     sft = "sft"
 
 
+class OldLogprobs(Enum):
+    auto = "auto"
+    sampler = "sampler"
+    recompute = "recompute"
+
+
 class LongText(Enum):
     drop = "drop"
     truncate = "truncate"
@@ -135,6 +141,7 @@ class Runtime:
     num_threads: int | None
     num_processes: int | None
     gather: Gather
+    offload: bool
     timeout: float
     reference_path: bool
     deepspeed: dict[str, Any] | None
@@ -161,6 +168,10 @@ class Runtime:
             self.deepspeed is None or stage in (1, 2, 3),
             f"runtime.deepspeed.zero_optimization.stage={stage} is none of 1, 2, 3: "
             "choose runtime=zero1, zero2 or zero3, or runtime=ddp for whole copies",
+        )
+        require(
+            not (self.offload and stage == 3),
+            "runtime.offload=true moves whole models; under ZeRO-3 choose runtime=zero3_offload",
         )
 
 
@@ -432,6 +443,7 @@ class PPO:
     batch: PPOBatch
     inner_epochs: int
     temperature: float
+    old_logprobs: OldLogprobs
     kl: KL
     missing_eos: MissingEOS
     gamma: float

@@ -12,7 +12,7 @@ from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.data.templates import Renderer
 from rlhf_cli.models.sampling import Samples, sample
-from rlhf_cli.models.scoring import response_logprobs, sequence_scores
+from rlhf_cli.models.scoring import Reading, response_logprobs, sequence_scores
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.runtime.world import World
@@ -185,8 +185,9 @@ def kl_to_reference(
     for index, counts in world.share.even(groups):
         alive("comparing with the reference")
         part = _as_rollout([answers[i] for i in index], pad_id).to(policy.device.torch)
-        ours, _ = policy(response_logprobs, part, temperature=1.0)
-        theirs, _ = reference(response_logprobs, part, temperature=1.0)
+        reading = Reading(part)
+        ours, _ = policy(response_logprobs, reading, temperature=1.0)
+        theirs, _ = reference(response_logprobs, reading, temperature=1.0)
         if counts:
             gaps[index] = zero_pads(ours - theirs, part.response_mask).sum(1).float().cpu()
     return world.sum(gaps)

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 BLOCK = 64  # tokens of the vocabulary whose sum is one step of the coarse distribution function
+LEAST = -1e4  # log-weights below this are 0 all the same, and 0 times this is 0
 
 
 def draw(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
@@ -20,25 +21,31 @@ def draw(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
     return chosen.squeeze(1).clamp_(max=logits.shape[-1] - 1)
 
 
-def draw_scored(logits: Tensor, uniform: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """`draw` with the log-prob of the token, in two levels: first its block, then its place there.
+def draw_scored(
+    logits: Tensor, uniform: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`draw` with the token's log-prob and the entropy of what it was drawn from.
 
-    Only one block a row is summed in double precision. At temperature 0 the choice is certain and its
-    log-prob 0. logits (B, V) . uniform (B,) -> tokens (B,), logprobs (B,) float32
+    In two levels: first the token's block, then its place there; only one block a row is summed in double
+    precision. At temperature 0 the choice is certain: both are 0. logits (B, V) . uniform (B,) ->
+    tokens (B,), logprobs (B,) and entropies (B,) in float32, nats
     """
     if temperature == 0:
-        return logits.argmax(-1), logits.new_zeros(len(logits), dtype=torch.float32)
+        certain = logits.new_zeros(len(logits), dtype=torch.float32)
+        return logits.argmax(-1), certain, certain
     wide = logits.float() / temperature
-    peak = wide.amax(-1, keepdim=True)
-    weights = (wide - peak).exp_()
+    below = wide.sub_(wide.amax(-1, keepdim=True)).clamp_(min=LEAST)
+    weights = below.exp()
     blocks = pad(weights, (0, -weights.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
     coarse = blocks.sum(-1).to(uniform.dtype).cumsum(-1)
     block, share = _invert(coarse, uniform[:, None])
     fine = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK)).squeeze(1)
     place, _ = _invert(fine.to(uniform.dtype).cumsum(-1), share)
     tokens = (block * BLOCK + place).clamp_(max=logits.shape[-1] - 1)
-    logprobs = wide.gather(1, tokens) - peak - coarse[:, -1:].log()
-    return tokens.squeeze(1), logprobs.float().squeeze(1)
+    mass = coarse[:, -1]
+    logprobs = below.gather(1, tokens).squeeze(1) - mass.log()
+    entropies = mass.log() - torch.linalg.vecdot(weights, below) / mass
+    return tokens.squeeze(1), logprobs.float(), entropies.float()
 
 
 def _invert(cumulative: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

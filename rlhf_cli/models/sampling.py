@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rlhf_cli.core.logprobs import token_logprobs
+from rlhf_cli.core.logprobs import entropy, token_logprobs
 from rlhf_cli.models.decoding import (
     Decoder,
     FastDecoder,
@@ -32,13 +32,15 @@ LOOK_EVERY = {
 class Samples:
     """responses (B, R) right-padded, mask (B, R), finished (B,): ended by an end token.
 
-    logprobs (B, R) of the tokens when they were drawn, float32, at the temperature they were drawn with.
+    logprobs, entropies (B, R), float32: of the tokens when they were drawn and of what they were drawn
+    from, at the temperature of the drawing; 0 after the end.
     """
 
     responses: Tensor
     mask: Tensor
     finished: Tensor
     logprobs: Tensor
+    entropies: Tensor
 
 
 def _on_device(uniforms: Tensor, device: torch.device) -> Tensor:
@@ -84,10 +86,9 @@ def sample(
         decoder = way(model, prompts, prompt_mask, copies=copies, max_new_tokens=uniforms.shape[1])
         for column in range(uniforms.shape[1]):
             rows = decoder.rows
-            tokens, logprobs = draws(
-                decoder.logits, said.uniforms[rows, column], temperature=temperature
-            )
-            running = said.write(rows, column, tokens, logprobs)
+            uniform = said.uniforms[rows, column]
+            tokens, *told = draws(decoder.logits, uniform, temperature=temperature)
+            running = said.write(rows, column, tokens, *told)
             if column + 1 == uniforms.shape[1]:
                 break
             if (column + 1) % every == 0:
@@ -109,12 +110,16 @@ def _way(
     return FastDecoder
 
 
-def _draw_plainly(logits: Tensor, uniform: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+def _draw_plainly(
+    logits: Tensor, uniform: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
     tokens = draw(logits, uniform, temperature=temperature)
     if temperature == 0:
-        return tokens, logits.new_zeros(len(logits), dtype=torch.float32)
-    scored = token_logprobs(logits[:, None], tokens[:, None], temperature=temperature)
-    return tokens, scored.float().squeeze(1)
+        certain = logits.new_zeros(len(logits), dtype=torch.float32)
+        return tokens, certain, certain
+    one = logits[:, None]
+    logprobs = token_logprobs(one, tokens[:, None], temperature=temperature)
+    return tokens, logprobs.float().squeeze(1), entropy(one, temperature=temperature).squeeze(1)
 
 
 class _Said:
@@ -124,15 +129,18 @@ class _Said:
         self.uniforms, size, place = uniforms, uniforms.shape, uniforms.device
         self.pad_id, self.ends = pad_id, torch.tensor(end_ids, device=place)
         self.responses = torch.full(size, pad_id, device=place)
-        self.logprobs = torch.zeros(size, device=place)
+        self.logprobs, self.entropies = torch.zeros(2, *size, device=place)
         self.lengths = torch.zeros(size[0], dtype=torch.long, device=place)
         self.finished = torch.zeros(size[0], dtype=torch.bool, device=place)
 
-    def write(self, rows: Tensor, column: int, tokens: Tensor, logprobs: Tensor) -> Tensor:
+    def write(
+        self, rows: Tensor, column: int, tokens: Tensor, logprobs: Tensor, entropies: Tensor
+    ) -> Tensor:
         """One column of the rows that were running. Returns those that still are, (n,) bool."""
         running = ~self.finished[rows]
         self.responses[rows, column] = tokens.masked_fill(~running, self.pad_id)
         self.logprobs[rows, column] = logprobs.masked_fill(~running, 0)
+        self.entropies[rows, column] = entropies.masked_fill(~running, 0)
         self.lengths[rows] += running
         self.finished[rows] |= torch.isin(tokens, self.ends) & running
         return ~self.finished[rows]
@@ -146,4 +154,5 @@ class _Said:
             mask=mask,
             finished=self.finished,
             logprobs=self.logprobs[:, :width],
+            entropies=self.entropies[:, :width],
         )

@@ -5,6 +5,8 @@ tokens that are asked for. Any other reads them padded; both give the same numbe
 at pads means nothing.
 """
 
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,29 @@ from rlhf_cli.core.logprobs import entropy, head_logprobs, token_logprobs
 from rlhf_cli.core.masking import last_true_index, position_ids
 from rlhf_cli.models.loading import accepts
 from rlhf_cli.models.packing import Packing, enabled, pack, packed_states
+
+
+class Reading:
+    """Prompts with their responses as every network reads them: joined once, packed at most once.
+
+    batch: a Rollout, or anything with its prompts, responses and their masks. tokens, mask (B, P + R)
+    """
+
+    def __init__(self, batch):
+        self.batch, self.width = batch, batch.prompts.shape[1]
+        self.tokens = torch.cat([batch.prompts, batch.responses], dim=1)
+        self.mask = torch.cat([batch.prompt_mask, batch.response_mask], dim=1)
+
+    @cached_property
+    def packing(self) -> Packing:
+        """The same for every network: packing them waits for the device, so it is done once."""
+        return pack(self.mask, position_ids(self.mask))
+
+    @cached_property
+    def asked(self) -> Tensor:
+        """The response tokens among all, (B, P + R) bool."""
+        prompts = torch.zeros_like(self.batch.prompt_mask)
+        return torch.cat([prompts, self.batch.response_mask], dim=1)
 
 
 def _inputs(model: nn.Module, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -49,20 +74,19 @@ def response_logits(
     return model(**inputs, use_cache=False).logits[:, -width:-1]
 
 
-def response_logprobs(model: nn.Module, batch, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies of the response tokens of a Rollout or alike, each (B, R)."""
+def response_logprobs(
+    model: nn.Module, reading: Reading, *, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies of the response tokens, each (B, R)."""
+    batch = reading.batch
     if not enabled(model):
         logits = response_logits(
             model, batch.prompts, batch.prompt_mask, batch.responses, batch.response_mask
         )
         logprobs = token_logprobs(logits, batch.responses, temperature=temperature)
         return logprobs, entropy(logits.detach(), temperature=temperature)
-    tokens, mask = _whole(batch)
-    packing = pack(mask, position_ids(mask))
-    asked = torch.cat([torch.zeros_like(batch.prompt_mask), batch.response_mask], dim=1)
-    found = _packed_logprobs(model, tokens, packing, asked, temperature)
-    width = batch.prompts.shape[1]
-    return found[0][:, width:], found[1][:, width:]
+    found = _packed_logprobs(model, reading.tokens, reading.packing, reading.asked, temperature)
+    return found[0][:, reading.width :], found[1][:, reading.width :]
 
 
 def text_logprobs(model: nn.Module, batch: SFTBatch) -> Tensor:
@@ -75,12 +99,6 @@ def text_logprobs(model: nn.Module, batch: SFTBatch) -> Tensor:
     else:
         logits = sequence_logits(model, batch.tokens, batch.mask)
     return token_logprobs(logits[:, :-1], batch.tokens[:, 1:], temperature=1.0)
-
-
-def _whole(batch) -> tuple[Tensor, Tensor]:
-    """Tokens and mask (B, T) of prompts with their responses."""
-    tokens = torch.cat([batch.prompts, batch.responses], dim=1)
-    return tokens, torch.cat([batch.prompt_mask, batch.response_mask], dim=1)
 
 
 def _packed_logprobs(
@@ -118,11 +136,13 @@ def _head_logprobs(
             head.forward = own
 
 
-def token_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+def token_scores(
+    model: nn.Module, tokens: Tensor, mask: Tensor, packing: Packing | None = None
+) -> Tensor:
     """The scalar head at every position, fp32. tokens, mask (B, T) -> (B, T)"""
     if not enabled(model):
         return _head(model, _states(model, tokens, mask))
-    packing = pack(mask, position_ids(mask))
+    packing = packing or pack(mask, position_ids(mask))
     return packing.unpack(_head(model, packed_states(_body(model), tokens, packing)), tokens.shape)
 
 
@@ -136,13 +156,15 @@ def _states(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     return body(**_inputs(body, tokens, mask), use_cache=False).last_hidden_state
 
 
-def _last_states(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+def _last_states(
+    model: nn.Module, tokens: Tensor, mask: Tensor, packing: Packing | None = None
+) -> Tensor:
     """What the scalar head reads at the last real token of each row. -> (B, D)"""
     last = last_true_index(mask)
     rows = torch.arange(len(mask), device=mask.device)
     if not enabled(model):
         return _states(model, tokens, mask)[rows, last]
-    packing = pack(mask, position_ids(mask))
+    packing = packing or pack(mask, position_ids(mask))
     hidden = packed_states(_body(model), tokens, packing)
     return hidden.index_select(0, packing.slot[rows * mask.shape[1] + last])
 
@@ -161,9 +183,17 @@ def sequence_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     return _head(model, _last_states(model, tokens, mask))
 
 
-def response_values(model: nn.Module, batch) -> Tensor:
+def response_scores(model: nn.Module, reading: Reading) -> Tensor:
+    """One score a row, read at its last real token. -> (B,)"""
+    packing = reading.packing if enabled(model) else None
+    return _head(model, _last_states(model, reading.tokens, reading.mask, packing))
+
+
+def response_values(model: nn.Module, reading: Reading) -> Tensor:
     """The value of the state each response token was chosen in: the slice [P-1, T-1). -> (B, R)"""
-    return token_scores(model, *_whole(batch))[:, batch.prompts.shape[1] - 1 : -1]
+    packing = reading.packing if enabled(model) else None
+    found = token_scores(model, reading.tokens, reading.mask, packing)
+    return found[:, reading.width - 1 : -1]
 
 
 def last_hidden(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:

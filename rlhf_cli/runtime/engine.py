@@ -41,9 +41,51 @@ class Network:
         """Whether sampling takes another token: processes that must step together ask each other."""
         return running
 
+    def rest(self) -> None:
+        """Make room until the next call, where the network can."""
+
     def plan(self) -> str | None:
         """How this network generates, where there is something to say about it."""
         return None
+
+
+class Resting(Network):
+    """A frozen model that comes to the device when it is asked, and rests in the CPU's memory.
+
+    Its weights never change, so nothing is copied back.
+    """
+
+    def __init__(self, model: nn.Module, *, device: Device):
+        self.model, self.device, self.present = model, device, False
+        for tensor in _tensors(model):
+            tensor.data = tensor.data.pin_memory() if device.torch.type == "cuda" else tensor.data
+        self.at_rest = [tensor.data for tensor in _tensors(model)]
+
+    def __call__(self, look: Callable, *args: Any, **kwargs: Any) -> Any:
+        self._come()
+        return super().__call__(look, *args, **kwargs)
+
+    @contextmanager
+    def generating(self) -> Iterator[nn.Module]:
+        self._come()
+        with super().generating() as model:
+            yield model
+
+    def _come(self) -> None:
+        if not self.present:
+            for tensor, data in zip(_tensors(self.model), self.at_rest, strict=True):
+                tensor.data = data.to(self.device.torch, non_blocking=True, copy=True)
+            self.present = True
+
+    def rest(self) -> None:
+        for tensor, data in zip(_tensors(self.model), self.at_rest, strict=True):
+            tensor.data = data
+        self.present = False
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
 
 
 class Engine(Network):

@@ -7,7 +7,7 @@ from torch import nn
 
 from rlhf_cli.config.schema import Optim, Runtime
 from rlhf_cli.runtime.device import Device
-from rlhf_cli.runtime.engine import Engine, Network, Replicated
+from rlhf_cli.runtime.engine import Engine, Network, Replicated, Resting
 from rlhf_cli.runtime.world import World
 
 
@@ -37,7 +37,8 @@ def open_network(model: nn.Module, *, device: Device, world: World, runtime: Run
         from rlhf_cli.runtime.zero import ZeroNetwork
 
         return ZeroNetwork(model, device=device, world=world, runtime=runtime)
-    return Network(model, device=device)
+    kind = Resting if runtime.offload and device.torch.type != "cpu" else Network
+    return kind(model, device=device)
 
 
 def loading(runtime: Runtime, world: World, dtype: torch.dtype) -> AbstractContextManager:

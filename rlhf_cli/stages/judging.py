@@ -13,7 +13,7 @@ from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
 from rlhf_cli.models.loading import load_tokenizer
 from rlhf_cli.models.reward import HEAD, check_head, fresh_head
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.scoring import Reading, response_scores, sequence_scores
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.setting import Setting
 
@@ -72,18 +72,20 @@ class RewardModel:
         ]
 
     @torch.no_grad()
-    def score(
-        self, prompts: Tensor, prompt_mask: Tensor, responses: Tensor, response_mask: Tensor
-    ) -> Tensor:
-        """Scores (B,) of the policy's token rows, each read at the last real token."""
-        tokens = torch.cat([prompts, responses], dim=1)
-        mask = torch.cat([prompt_mask, response_mask], dim=1)
-        if self.renderer is not None:
-            rows = [
-                self._translate(p[pm].tolist(), r[rm].tolist())
-                for p, pm, r, rm in zip(prompts, prompt_mask, responses, response_mask, strict=True)
-            ]
-            tokens, mask = pad_right(rows, self.renderer.pad_id)
+    def score(self, reading: Reading) -> Tensor:
+        """Scores (B,) of the policy's prompts and responses, each read at the last real token."""
+        if self.renderer is None:
+            return self.network(response_scores, reading)
+        batch = reading.batch
+        prompts, responses = (
+            [row[mask].tolist() for row, mask in zip(rows, masks, strict=True)]
+            for rows, masks in (
+                (batch.prompts, batch.prompt_mask),
+                (batch.responses, batch.response_mask),
+            )
+        )
+        rows = [self._translate(p, r) for p, r in zip(prompts, responses, strict=True)]
+        tokens, mask = pad_right(rows, self.renderer.pad_id)
         place = self.setting.device.torch
         return self.network(sequence_scores, tokens.to(place), mask.to(place))
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, MambaConfig, MistralConfig, Qwen2Config
 
+from rlhf_cli.core.logprobs import entropy
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models import decoding, graphed, prepacked, rollout_cache, sampling
 from rlhf_cli.models.drawing import draw, draw_scored
 from rlhf_cli.models.sampling import Samples, sample
-from rlhf_cli.models.scoring import response_logprobs
+from rlhf_cli.models.scoring import Reading, response_logprobs
 from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, ragged
 
 SHAPE = {
@@ -133,7 +134,7 @@ def test_logprobs_are_those_of_scoring(name, reference):
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
     )
-    scored, _ = response_logprobs(model, part, temperature=0.7)
+    scored, _ = response_logprobs(model, Reading(part), temperature=0.7)
     assert found.logprobs.dtype is torch.float32
     assert (found.logprobs[~found.mask] == 0).all()
     torch.testing.assert_close(found.logprobs[found.mask], scored[found.mask], atol=3e-4, rtol=1e-4)
@@ -238,7 +239,9 @@ def test_two_levels_draw_what_one_level_draws(width):
     logits[:, ::3] = float("-inf")
     drawn = uniforms(4000, 1, 1)[:, 0]
     drawn[:2] = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    tokens, logprobs = draw_scored(logits, drawn, temperature=0.8)
+    tokens, logprobs, entropies = draw_scored(logits, drawn, temperature=0.8)
     assert torch.equal(tokens, draw(logits, drawn, temperature=0.8))
     expected = (logits / 0.8).log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
     torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-5)
+    expected = entropy(logits[:, None], temperature=0.8).squeeze(1)
+    torch.testing.assert_close(entropies, expected, atol=1e-5, rtol=1e-5)

@@ -21,6 +21,7 @@ from rlhf_cli.models import packing
 from rlhf_cli.models.packing import enable, enabled, pack
 from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import (
+    Reading,
     last_hidden,
     response_logprobs,
     response_values,
@@ -131,11 +132,13 @@ def test_responses(name, case):
         assert_alike(
             plain,
             packs,
-            lambda model, k=which: response_logprobs(model, part, temperature=0.7)[k],
+            lambda model, k=which: response_logprobs(model, Reading(part), temperature=0.7)[k],
             part.response_mask,
         )
     plain, packs = pair(AutoModelForSequenceClassification, name)
-    assert_alike(plain, packs, lambda model: response_values(model, part), part.response_mask)
+    assert_alike(
+        plain, packs, lambda model: response_values(model, Reading(part)), part.response_mask
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -184,8 +187,8 @@ def test_a_hole_in_the_mask_is_no_token(name):
         responses=torch.tensor([[3, 8]]),
         response_mask=torch.ones(1, 2, dtype=torch.bool),
     )
-    found = response_logprobs(packs, holes, temperature=1.0)
-    wanted = response_logprobs(packs, whole, temperature=1.0)
+    found = response_logprobs(packs, Reading(holes), temperature=1.0)
+    wanted = response_logprobs(packs, Reading(whole), temperature=1.0)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one[:, 1:], other)
         assert float(one[0, 0]) == 0
@@ -196,7 +199,7 @@ def test_a_token_with_nothing_before_it_is_refused():
     part = rollout("ragged")
     part.prompt_mask[1] = False
     with pytest.raises(ValueError, match="first of its text"):
-        response_logprobs(packs, part, temperature=1.0)
+        response_logprobs(packs, Reading(part), temperature=1.0)
 
 
 def test_a_batch_without_tokens_still_calls_every_layer():

@@ -8,7 +8,7 @@ import torch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.drawing import draw, draw_scored
 from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import response_logprobs
+from rlhf_cli.models.scoring import Reading, response_logprobs
 from tests.models.tiny import CONFIGS, VOCAB, causal, ragged
 
 SETTINGS = {"end_ids": [1], "pad_id": 0}
@@ -156,7 +156,7 @@ def test_mean_logprob_of_samples_is_minus_the_entropy():
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
     )
-    logprobs, entropies = response_logprobs(model, part, temperature=0.7)
+    logprobs, entropies = response_logprobs(model, Reading(part), temperature=0.7)
     error = logprobs.std() / 6000**0.5
     assert abs(logprobs.mean() + entropies.mean()) < 4 * error
     assert entropies.mean() < 0.98 * torch.log(torch.tensor(float(VOCAB)))

@@ -60,6 +60,7 @@ def runtime(name: str | None, dtype: str = "float32", gather: str = "auto") -> R
         num_threads=1,
         num_processes=None,
         gather=Gather[gather],
+        offload=False,
         timeout=60,
         reference_path=False,
         deepspeed=given,

@@ -18,6 +18,7 @@ from rlhf_cli.config.schema import (
     KLStop,
     MissingEOS,
     MissingEOSMode,
+    OldLogprobs,
     Optim,
     PPOBatch,
     Runtime,
@@ -42,6 +43,7 @@ def runtime(**changes) -> Runtime:
         "num_threads": None,
         "num_processes": None,
         "gather": Gather.auto,
+        "offload": False,
         "timeout": 600.0,
         "reference_path": False,
         "deepspeed": None,
@@ -71,6 +73,9 @@ class Silent:
     def log(self, metrics, step):
         self.rows.append(metrics)
 
+    def note(self, text):
+        """Nobody listens."""
+
     def warn(self, text):
         self.warnings.append(text)
 
@@ -85,6 +90,7 @@ def ppo(**changes) -> PPO:
         "batch": PPOBatch(rollout=256, minibatch=256, microbatch=256),
         "inner_epochs": 4,
         "temperature": 1.0,
+        "old_logprobs": OldLogprobs.auto,
         "kl": KL(coef=0.5, controller=KLController.fixed, target=6.0, horizon=10000),
         "missing_eos": MissingEOS(mode=MissingEOSMode.none, value=0.0),
         "gamma": 1.0,
@@ -145,7 +151,7 @@ def players(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> Players:
         policy=engine(policy_network(ref), cfg.optim),
         value=engine(value, cfg.value_optim),
         ref_policy=network(policy_network(ref)),
-        score=lambda prompts, prompt_mask, responses, mask: rewards[responses[:, 0]],
+        score=lambda reading: rewards[reading.batch.responses[:, 0]],
         device=CPU,
     )
 

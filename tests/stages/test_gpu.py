@@ -9,7 +9,7 @@ from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models import graphed
 from rlhf_cli.models.loading import freeze
 from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.scoring import response_scores
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
@@ -67,15 +67,13 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
         ref_policy=Network(
             freeze(causal("llama", sharpness=3.0)).to(dtype=device.dtype), device=device
         ),
-        score=lambda p, pm, r, rm: sequence_scores(
-            reward, torch.cat([p, r], 1), torch.cat([pm, rm], 1)
-        ),
+        score=lambda reading: response_scores(reward, reading),
         device=device,
     )
     tokens, mask = ragged(16, 6, side="left")
     batch = PromptBatch(tokens=tokens, mask=mask, index=list(range(16))).to(device.torch)
     ending = Ending(max_new_tokens=8, end_ids=[1, 2], pad_id=0)
-    rollout, _ = collect(players, batch, uniforms(16, 8, 0), ending, cfg)
+    rollout, *_ = collect(players, batch, uniforms(16, 8, 0), ending, cfg)
     check_start(rollout, device.dtype)
     advantages, returns = credit(rollout, 0.1, cfg)
     index = torch.arange(16, device=device.torch)

@@ -7,10 +7,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from rlhf_cli.config.compose import conf_dir, resolve
-from rlhf_cli.core.batches import PromptBatch
+from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.scoring import Reading, sequence_scores
 from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.setting import open_setting
 
@@ -57,6 +57,11 @@ def rows(setting, prompts, replies, *, finished=True):
     return batch, *pad_right(ids, setting.renderer.pad_id), ids
 
 
+def reading(batch, responses, mask):
+    finished = torch.ones(len(responses)).bool()
+    return Reading(Rollout.unjudged(batch.tokens, batch.mask, responses, mask, finished))
+
+
 REPLIES = ["Sure! woof.", "no.", "It is dog. Glad I could help!", "5", "red", "The answer is cold."]
 
 
@@ -66,7 +71,7 @@ def test_shared_tokens_are_scored_as_they_are(setting, prompts, folders):
     assert reward.renderer is None
     assert reward.notes() == []
     batch, responses, mask, ids = rows(setting, prompts, REPLIES)
-    found = reward.score(batch.tokens, batch.mask, responses, mask)
+    found = reward.score(reading(batch, responses, mask))
     for prompt, reply, score in zip(prompts, ids, found, strict=True):
         whole = torch.tensor([prompt.ids + reply])
         alone = sequence_scores(reward.network.model, whole, torch.ones_like(whole).bool())
@@ -80,7 +85,7 @@ def test_other_tokens_are_rendered_again_and_said(setting, prompts, folders, fin
     reward = RewardModel.load(setting, folders["other"], prompts)
     assert "tokenised again" in reward.notes()[0]
     batch, responses, mask, ids = rows(setting, prompts, REPLIES, finished=finished)
-    found = reward.score(batch.tokens, batch.mask, responses, mask)
+    found = reward.score(reading(batch, responses, mask))
     tokenizer = reward.renderer.tokenizer
     for prompt, reply, score in zip(prompts, REPLIES, found, strict=True):
         text = f"<user> {prompt.record.messages[0].content}\n<assistant> {reply}"

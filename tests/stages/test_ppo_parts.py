@@ -1,24 +1,26 @@
 """PPO's parts on small real networks: what must hold before, during and after an iteration."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Alarms, KLStop, MissingEOS, MissingEOSMode, PPOBatch
+from rlhf_cli.config.schema import Alarms, KLStop, MissingEOS, MissingEOSMode, OldLogprobs, PPOBatch
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.core.returns import gae
 from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.scoring import response_scores
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo.collect import collect
+from rlhf_cli.stages.ppo import collect as collecting
+from rlhf_cli.stages.ppo.collect import collect, looks
 from rlhf_cli.stages.ppo.guards import NotFinite, Watch, check_first_ratio, check_start
 from rlhf_cli.stages.ppo.learn import Learned, learn, minibatch
-from rlhf_cli.stages.ppo.loop import credit, describe, ignore, orders, train
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.loop import credit, describe, orders, train
+from rlhf_cli.stages.ppo.players import Ending, Players, ignore
 from rlhf_cli.stages.ppo.stage import save_offending
 from tests.models.tiny import causal, ragged, scalar
 from tests.stages.tabular import CPU, Silent, engine, network, optim, ppo
@@ -31,9 +33,8 @@ def cast(name="llama", score=None, cfg=None, policy_seed=0):
     cfg = cfg or ppo()
     reward = freeze(scalar(name, seed=9, sharpness=3.0))
 
-    def by_model(prompts, prompt_mask, responses, mask):
-        tokens, masks = torch.cat([prompts, responses], 1), torch.cat([prompt_mask, mask], 1)
-        return sequence_scores(reward, tokens, masks)
+    def by_model(reading):
+        return response_scores(reward, reading)
 
     return Players(
         policy=engine(
@@ -60,7 +61,7 @@ def drawn(rows=16):
 def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
     cfg = ppo(temperature=temperature, batch=PPOBatch(rollout=16, minibatch=16, microbatch=5))
     players = cast(cfg=cfg)
-    rollout, entropies = collect(players, batch(), drawn(), ENDING, cfg)
+    rollout, entropies, _ = collect(players, batch(), drawn(), ENDING, cfg)
     check_start(rollout, torch.float32)
     found = describe(rollout, entropies, 0.1)
     assert found["objective/kl"] == pytest.approx(0, abs=1e-4)
@@ -71,10 +72,48 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
     assert row["policy/clipfrac_avg"] == 0
 
 
+def test_the_samplers_logprobs_are_those_of_a_forward_pass():
+    """So the start is as near to ratio 1 and KL 0 without the forward pass as with it."""
+    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5))
+    told, _, gap = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg, look=True)
+    kept, _, nothing = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg, look=False)
+    assert 0 < gap < 1e-6 and nothing is None
+    assert torch.equal(told.responses, kept.responses)
+    real = told.response_mask
+    assert not torch.equal(told.logprobs[real], kept.logprobs[real])
+    assert torch.allclose(told.logprobs[real], kept.logprobs[real], atol=1e-5)
+    check_start(kept, torch.float32)
+
+
+@pytest.mark.parametrize("mode", list(OldLogprobs))
+def test_a_sampler_that_is_off_is_not_believed(mode, monkeypatch):
+    """A sampler in low precision, imitated: its log-probs are 0.05 nats too small."""
+    sample = collecting.sample
+
+    def coarse(*inputs, **settings):
+        samples = sample(*inputs, **settings)
+        return replace(samples, logprobs=samples.logprobs - 0.05 * samples.mask)
+
+    monkeypatch.setattr(collecting, "sample", coarse)
+    cfg = ppo(old_logprobs=mode)
+    rollout, _, gap = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg)
+    assert gap == pytest.approx(0.05, abs=1e-5)
+    off = (rollout.logprobs - rollout.ref_logprobs)[rollout.response_mask].abs().max()
+    assert (off > 0.04) == (mode is OldLogprobs.sampler)
+
+
+def test_when_a_forward_pass_tells_the_old_logprobs_too():
+    near, far = collecting.GAP / 2, collecting.GAP * 2
+    auto = [looks(OldLogprobs.auto, near, i) for i in range(33)]
+    assert [i for i, yes in enumerate(auto) if yes] == [0, 16, 32]
+    assert looks(OldLogprobs.auto, far, 5) and looks(OldLogprobs.recompute, near, 5)
+    assert not looks(OldLogprobs.sampler, far, 5) and looks(OldLogprobs.sampler, far, 16)
+
+
 def test_a_policy_that_is_not_its_reference_is_refused():
     cfg = ppo()
     players = cast(policy_seed=1)
-    rollout, _ = collect(players, batch(), drawn(), ENDING, cfg)
+    rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
     with pytest.raises(UserError, match="must start at KL 0"):
         check_start(rollout, torch.float32)
     with pytest.raises(UserError, match="ratio is off 1"):
@@ -88,7 +127,7 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
     for size in (1, 16, 5):
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size))
         players = cast(name, cfg=cfg)
-        rollout, _ = collect(players, batch(), drawn(), ENDING, cfg)
+        rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
         # the same rollout for all: sampling draws do not depend on the microbatch
         advantages, returns = credit(rollout, 0.1, cfg)
         rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
@@ -108,7 +147,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
     for extra in (0, 5):
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16), whiten_rewards=True)
         players = cast(cfg=cfg)
-        rollout, entropies = collect(players, batch(), drawn(), ENDING, cfg)
+        rollout, entropies, _ = collect(players, batch(), drawn(), ENDING, cfg)
         for field in ("prompts", "prompt_mask"):
             setattr(rollout, field, pad(getattr(rollout, field), (extra, 0)))
         for field in ("responses", "response_mask", "logprobs", "ref_logprobs", "values"):
@@ -125,7 +164,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
 def test_the_score_is_paid_once_and_the_kl_everywhere():
     cfg = ppo(gae_lambda=1.0)
     players = cast(cfg=cfg)
-    rollout, _ = collect(players, batch(), drawn(), ENDING, cfg)
+    rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
     rollout.ref_logprobs = rollout.logprobs - 0.1 * rollout.response_mask
     advantages, returns = credit(rollout, 0.5, cfg)
     lengths = rollout.response_mask.sum(1)
@@ -143,15 +182,15 @@ def test_the_score_is_paid_once_and_the_kl_everywhere():
 
 def test_missing_eos_is_paid_where_nothing_ended():
     cfg = ppo(missing_eos=MissingEOS(mode=MissingEOSMode.replace, value=-7.0))
-    rollout, _ = collect(cast(), batch(64), drawn(64), ENDING, cfg)
+    rollout, *_ = collect(cast(), batch(64), drawn(64), ENDING, cfg)
     assert 0 < rollout.finished.float().mean() < 1
     assert (rollout.scores[~rollout.finished] == -7.0).all()
     assert (rollout.scores[rollout.finished] != -7.0).all()
 
 
 def test_a_score_that_is_no_number_stops_with_the_sample():
-    def poisoned(prompts, prompt_mask, responses, mask):
-        scores = torch.zeros(len(prompts))
+    def poisoned(reading):
+        scores = torch.zeros(len(reading.tokens))
         scores[2] = float("nan")
         return scores
 
@@ -170,7 +209,7 @@ def test_kl_stop_ends_the_updates_of_an_iteration():
         kl_stop=KLStop(iteration=0.02, run=None),
     )
     players = cast(cfg=cfg)
-    rollout, _ = collect(players, batch(), drawn(), ENDING, cfg)
+    rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
     advantages, returns = credit(rollout, 0.1, cfg)
     learned = Learned()
     learn(
@@ -244,7 +283,7 @@ def test_alarms_ring_once_until_they_have_passed():
 
 def test_the_offending_samples_are_saved(tmp_path):
     """What a person needs to see why: prompt, response and score, and which number it was."""
-    players = cast(score=lambda prompts, *rest: torch.full((len(prompts),), float("inf")))
+    players = cast(score=lambda reading: torch.full((len(reading.tokens),), float("inf")))
     cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4))
     with pytest.raises(NotFinite) as caught:
         collect(players, batch(4), drawn(4), ENDING, cfg)

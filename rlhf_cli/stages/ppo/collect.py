@@ -4,24 +4,36 @@ The processes divide the rows among themselves; afterwards each holds the whole 
 small beside the models, so that all that follows is the same on each.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from rlhf_cli.config.schema import PPO
+from rlhf_cli.config.schema import PPO, OldLogprobs
 from rlhf_cli.core.batches import PromptBatch, Rollout
+from rlhf_cli.core.masking import masked_mean
 from rlhf_cli.core.returns import missing_eos
 from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import response_logprobs, response_values
+from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
+from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.guards import require_finite
 from rlhf_cli.stages.ppo.players import Ending, Players
 
+# The rows of a part of the rollout, and the part as all networks read it.
+Part = tuple[Tensor, Reading]
+LOOK_EVERY = 16  # iterations between two comparisons of the sampler's log-probs with a forward pass
+GAP = 1e-3  # nats per token: the sampler's log-probs are used up to this mean distance
+
 
 def generate(
     players: Players, batch: PromptBatch, uniforms: Tensor, ending: Ending, cfg: PPO
-) -> Rollout:
-    """Sample one response a prompt; nothing is judged yet. uniforms (B, max_new_tokens)"""
+) -> tuple[Rollout, Tensor]:
+    """Sample one response a prompt, with log-probs; nothing is judged yet. uniforms (B, max_new_tokens)
+
+    Returns the entropies (B, R) too, of what each token was drawn from.
+    """
     alive("sampling a rollout")
     world, policy = players.world, players.policy
     policy.eval()
@@ -40,57 +52,102 @@ def generate(
     policy.train()
     width = world.largest(samples.responses.shape[1])
     size = (len(batch.tokens), width)
-    return Rollout.unjudged(
+    rollout = Rollout.unjudged(
         batch.tokens,
         batch.mask,
         together(samples.responses, size, world, fill=ending.pad_id),
         together(samples.mask, size, world),
         together(samples.finished, size[:1], world),
     )
+    rollout.logprobs = together(samples.logprobs, size, world)
+    return rollout, together(samples.entropies, size, world)
 
 
 def together(values: Tensor, size: tuple[int, ...], world: World, fill: int = 0) -> Tensor:
     """Every process's rows of a tensor in their places; missing columns are `fill`. -> size"""
-    whole = torch.zeros(size, dtype=torch.long, device=values.device)
+    dtype = values.dtype if values.is_floating_point() else torch.long
+    whole = torch.zeros(size, dtype=dtype, device=values.device)
     mine = world.share.of(whole)
     mine.fill_(fill)
-    mine[(slice(None), *(slice(0, n) for n in values.shape[1:]))] = values.long()
+    mine[(slice(None), *(slice(0, n) for n in values.shape[1:]))] = values.to(dtype)
     return world.sum(whole).to(values.dtype)
 
 
-@torch.no_grad()
-def judge(players: Players, rollout: Rollout, cfg: PPO) -> Tensor:
-    """Fill in logprobs, ref_logprobs, values and scores; returns the policy's entropies (B, R).
-
-    The old log-probs come from the same forward pass that training will make, not from the sampler:
-    the first ratio is then 1 up to rounding. A microbatch is trimmed to its own longest response.
-    """
-    world, entropies = players.world, torch.zeros_like(rollout.logprobs)
+def parts_of(rollout: Rollout, world: World, cfg: PPO) -> list[Part]:
+    """This process's rows, a microbatch at a time, each trimmed to its own longest response."""
     rows = torch.arange(len(rollout.scores), device=rollout.scores.device)
-    for index in world.share.of(rows).split(cfg.batch.microbatch):
+    pieces = world.share.of(rows).split(cfg.batch.microbatch)
+    return [(index, Reading(rollout.select(index).trim())) for index in pieces]
+
+
+@torch.no_grad()
+def gathered(
+    say: Callable[[Reading], Tensor], parts: list[Part], like: Tensor, world: World
+) -> Tensor:
+    """What `say` says of every row of the rollout, 0 where it says nothing; known to all processes."""
+    whole = torch.zeros_like(like)
+    for index, reading in parts:
         alive("judging a rollout")
-        part = rollout.select(index).trim()
-        columns = slice(0, part.responses.shape[1])
-        logprobs, entropy = players.policy(response_logprobs, part, temperature=cfg.temperature)
-        ref_logprobs, _ = players.ref_policy(response_logprobs, part, temperature=cfg.temperature)
-        rollout.logprobs[index, columns] = logprobs
-        rollout.ref_logprobs[index, columns] = ref_logprobs
-        rollout.values[index, columns] = players.value(response_values, part)
-        rollout.scores[index] = players.score(
-            part.prompts, part.prompt_mask, part.responses, part.response_mask
-        ).float()
-        entropies[index, columns] = entropy
-    for name in ("logprobs", "ref_logprobs", "values", "scores"):
-        setattr(rollout, name, world.sum(getattr(rollout, name)))
-    return world.sum(entropies)
+        found = say(reading).float()
+        whole[(index, *(slice(0, n) for n in found.shape[1:]))] = found
+    return world.sum(whole)
+
+
+def logprobs_by(network: Network, temperature: float) -> Callable[[Reading], Tensor]:
+    """The network's log-probs of the responses."""
+    return lambda reading: network(response_logprobs, reading, temperature=temperature)[0]
+
+
+def judge(players: Players, rollout: Rollout, parts: list[Part], cfg: PPO) -> None:
+    """Fill in ref_logprobs, values and scores: model after model, each of which reads every part."""
+    world = players.world
+    reference = logprobs_by(players.ref_policy, cfg.temperature)
+    rollout.ref_logprobs = gathered(reference, parts, rollout.ref_logprobs, world)
+    players.ref_policy.rest()
+    rollout.scores = gathered(players.score, parts, rollout.scores, world)
+    players.rest()
+    value = lambda reading: players.value(response_values, reading)  # noqa: E731
+    rollout.values = gathered(value, parts, rollout.values, world)
+
+
+def looks(mode: OldLogprobs, gap: float | None, iteration: int) -> bool:
+    """Whether a forward pass tells the log-probs of this iteration too; gap: what the last one found."""
+    if mode is OldLogprobs.recompute or iteration % LOOK_EVERY == 0:
+        return True
+    return mode is OldLogprobs.auto and (gap is None or gap > GAP)
+
+
+def compare(players: Players, rollout: Rollout, parts: list[Part], cfg: PPO) -> float:
+    """Log-probs by the forward pass that training makes; how far the sampler's are from them.
+
+    They take the place of the sampler's, unless those are wanted whatever they are. Mean distance in
+    nats per token.
+    """
+    policy = logprobs_by(players.policy, cfg.temperature)
+    logprobs = gathered(policy, parts, rollout.logprobs, players.world)
+    gap = masked_mean((logprobs - rollout.logprobs).abs(), rollout.response_mask)
+    if cfg.old_logprobs is not OldLogprobs.sampler:
+        rollout.logprobs = logprobs
+    return float(gap)
 
 
 def collect(
-    players: Players, batch: PromptBatch, uniforms: Tensor, ending: Ending, cfg: PPO
-) -> tuple[Rollout, Tensor]:
-    """A judged rollout and its entropies; a score that is no number stops here."""
-    rollout = generate(players, batch, uniforms, ending, cfg)
-    entropies = judge(players, rollout, cfg)
+    players: Players,
+    batch: PromptBatch,
+    uniforms: Tensor,
+    ending: Ending,
+    cfg: PPO,
+    *,
+    look: bool = True,
+) -> tuple[Rollout, Tensor, float | None]:
+    """A judged rollout, its entropies, and with `look` how far the sampler's log-probs are off.
+
+    A score that is no number stops here.
+    """
+    rollout, entropies = generate(players, batch, uniforms, ending, cfg)
+    parts = parts_of(rollout, players.world, cfg)
+    gap = compare(players, rollout, parts, cfg) if look else None
+    judge(players, rollout, parts, cfg)
     require_finite(rollout.scores, "score of the reward model", rollout)
     require_finite(rollout.logprobs.sum(1), "log-prob of the policy", rollout)
     rollout.scores = missing_eos(
@@ -99,4 +156,4 @@ def collect(
         mode=cfg.missing_eos.mode.name,
         value=cfg.missing_eos.value,
     )
-    return rollout, entropies
+    return rollout, entropies, gap

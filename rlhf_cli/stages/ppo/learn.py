@@ -9,7 +9,7 @@ from torch import Tensor
 from rlhf_cli.config.schema import PPO
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.losses import policy_loss, value_loss
-from rlhf_cli.models.scoring import response_logprobs, response_values
+from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.stages.ppo.guards import check_first_ratio, over, require_finite
 from rlhf_cli.stages.ppo.players import Players
@@ -117,13 +117,13 @@ def clipped_step(
 
     last: of this minibatch. closes: nothing else is added to the policy's gradient after it.
     """
-    mask = piece.response_mask
-    logprobs, _ = players.policy(response_logprobs, piece, temperature=cfg.temperature)
+    mask, reading = piece.response_mask, Reading(piece)
+    logprobs, _ = players.policy(response_logprobs, reading, temperature=cfg.temperature)
     policy = policy_loss(
         logprobs, piece.logprobs, advantages, mask, clip_eps=cfg.clip_eps, num_tokens=num_tokens
     )
     players.policy.backward(policy.loss, last=last and closes)
-    values = players.value(response_values, piece)
+    values = players.value(response_values, reading)
     value = value_loss(
         values, piece.values, returns, mask, clip_eps=cfg.value_clip_eps, num_tokens=num_tokens
     )

@@ -7,16 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from rlhf_cli.config.schema import KL, PPO, KLController
+from rlhf_cli.config.schema import KL, PPO, KLController, OldLogprobs
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.core.kl import AdaptiveKL, FixedKL, k1, k2, k3
 from rlhf_cli.core.masking import masked_mean, masked_sum, masked_var, whiten
 from rlhf_cli.core.randomness import permutation, uniforms
 from rlhf_cli.core.returns import gae, shaped_rewards
-from rlhf_cli.stages.ppo.collect import collect
+from rlhf_cli.stages.ppo.collect import GAP, collect, looks
 from rlhf_cli.stages.ppo.guards import Watch, check_start, over
 from rlhf_cli.stages.ppo.learn import Learned, Pretrain, learn
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.players import Ending, Players, ignore
 from rlhf_cli.stages.setting import lr_factor
 from rlhf_cli.telemetry.recorder import Recorder
 
@@ -35,12 +35,14 @@ def kl_controller(cfg: KL) -> FixedKL | AdaptiveKL:
 class Course:
     """Where PPO stands: inside `iteration`, after the minibatches of which `learned` has a row.
 
-    rollout and objective: of this iteration, once they have been collected.
+    rollout and objective: of this iteration, once they have been collected. gap: between the log-probs
+    of the sampler and those of a forward pass when they were last compared, nats per token.
     """
 
     controller: FixedKL | AdaptiveKL
     watch: Watch
     iteration: int = 0
+    gap: float | None = None
     rollout: Rollout | None = None
     objective: dict[str, float] = field(default_factory=dict)
     learned: Learned = field(default_factory=Learned)
@@ -54,6 +56,7 @@ class Course:
         """All but the rollout, as numbers and lists."""
         return {
             "iteration": self.iteration,
+            "gap": self.gap,
             "objective": self.objective,
             "laps": self.laps,
             "learned": asdict(self.learned),
@@ -69,14 +72,11 @@ class Course:
     def go_on(self, state: dict[str, Any], tensors: dict[str, Tensor], device) -> None:
         """Stand where `state` and `tensors` were taken."""
         self.iteration, self.objective = state["iteration"], state["objective"]
+        self.gap = state["gap"]
         self.laps, self.learned = state["laps"], Learned(**state["learned"])
         self.controller.load_state_dict(state["controller"])
         self.watch.load_state_dict(state["watch"])
         self.rollout = Rollout(**tensors).to(device)
-
-
-def ignore() -> None:
-    pass
 
 
 def train(
@@ -103,6 +103,8 @@ def train(
         batch = next(prompts).to(players.device.torch)
         if course.rollout is None:
             roll_out(players, batch, ending, cfg, course, seed)
+            if iteration == 0:
+                recorder.note(said_gap(cfg.old_logprobs, course.gap))
             clock.lap("time/rollout")
         rollout = course.rollout
         advantages, returns = credit(rollout, course.controller.coef, cfg)
@@ -139,10 +141,20 @@ def roll_out(
 ) -> None:
     """Collect this iteration's rollout into `course`, and say what it shows."""
     drawn = uniforms(len(batch.tokens), ending.max_new_tokens, seed, "rollout", course.iteration)
-    course.rollout, entropies = collect(players, batch, drawn, ending, cfg)
+    look = looks(cfg.old_logprobs, course.gap, course.iteration)
+    course.rollout, entropies, gap = collect(players, batch, drawn, ending, cfg, look=look)
     course.objective = describe(course.rollout, entropies, course.controller.coef)
+    if gap is not None:
+        course.gap = course.objective["policy/sampler_gap"] = gap
     if course.iteration == 0:
         check_start(course.rollout, players.device.dtype)
+
+
+def said_gap(mode: OldLogprobs, gap: float | None) -> str:
+    """Where the old log-probs come from, and why."""
+    sampler = mode is OldLogprobs.sampler or (mode is OldLogprobs.auto and gap <= GAP)
+    source = "the sampler's own" if sampler else "recomputed by a forward pass"
+    return f"old log-probs: {source} (the two are {gap:.1e} nats per token apart)"
 
 
 def orders(num_rows: int, cfg: PPO, seed: int, iteration: int) -> list[Tensor]:

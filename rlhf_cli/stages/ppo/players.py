@@ -5,23 +5,30 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rlhf_cli.models.scoring import Reading
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
 
-# (prompts, prompt_mask, responses, response_mask) -> scores (B,)
-Score = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+# prompts with their responses -> scores (B,)
+Score = Callable[[Reading], Tensor]
+
+
+def ignore() -> None:
+    """Nothing to do."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Players:
-    """score is the frozen reward model's voice, or any function of the same tensors."""
+    """score is the frozen reward model's voice, or any function of prompts and responses; `rest` lets
+    what stands behind it wait for the next time."""
 
     policy: Engine
     value: Engine
     ref_policy: Network
     score: Score
     device: Device
+    rest: Callable[[], None] = ignore
 
     @property
     def world(self) -> World:

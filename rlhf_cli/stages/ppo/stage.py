@@ -97,6 +97,7 @@ def cast(
         value=setting.engine(value, cfg.value_optim),
         ref_policy=setting.network(setting.causal_lm(sft, frozen=True)),
         score=reward.score,
+        rest=reward.network.rest,
         device=setting.device,
     )
     if not from_rm:
