@@ -18,12 +18,14 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.runtime import watchdog
 from rlhf_cli.runtime.launch import Stopped, die_with_parent, interrupt_once
 from rlhf_cli.runtime.verdict import BROKEN, INTERRUPTED, failure_file, traceback_file
+from rlhf_cli.telemetry import timing
 
 RESULT = "result.json"
 
 
 def main(job_path: str) -> int:
     """Exit code 0, 1 for a failure (its reason in failure.json), 130 for an interruption."""
+    timing.begin()
     interrupt_once()
     path = Path(job_path)
     job = json.loads(path.read_text())

@@ -5,6 +5,8 @@ call it, in the same order.
 """
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -61,9 +63,14 @@ class World:
 
 @dataclass(slots=True, frozen=True)
 class Group(World):
-    """torch.distributed's default group; tensors cross over on `device`."""
+    """torch.distributed's default group; tensors cross over on `device`.
+
+    waiting: is open while the processes agree on a number, for which each waits for the slowest. To
+    add up tensors is work of whoever asks for it.
+    """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    waiting: Callable[[], AbstractContextManager] = nullcontext
 
     def sum(self, values: Tensor) -> Tensor:
         moved = values.detach().to(self.device, copy=True).contiguous()
@@ -71,27 +78,40 @@ class Group(World):
         return moved.to(values.device)
 
     def largest(self, number: int) -> int:
-        held = torch.tensor([number], device=self.device)
-        dist.all_reduce(held, op=dist.ReduceOp.MAX)
-        return int(held)
+        with self.waiting():
+            held = torch.tensor([number], device=self.device)
+            dist.all_reduce(held, op=dist.ReduceOp.MAX)
+            return int(held)
 
     def any(self, flag: bool) -> bool:
-        return bool(self.sum(torch.tensor([float(flag)]))[0] > 0)
+        return self.totals({"flag": float(flag)})["flag"] > 0
 
     def agreed(self, value: Any) -> Any:
-        held = [value]
-        dist.broadcast_object_list(held, src=0, device=self.device)
-        return held[0]
+        with self.waiting():
+            held = [value]
+            dist.broadcast_object_list(held, src=0, device=self.device)
+            return held[0]
 
     def barrier(self) -> None:
-        self.sum(torch.zeros(1))
+        self.totals({"here": 1.0})
+
+    def totals(self, numbers: dict[str, float]) -> dict[str, float]:
+        with self.waiting():
+            return World.totals(self, numbers)
 
 
-def open_world(device: torch.device, *, timeout: float, grouped: bool) -> World:
+def open_world(
+    device: torch.device,
+    *,
+    timeout: float,
+    grouped: bool,
+    waiting: Callable[[], AbstractContextManager] = nullcontext,
+) -> World:
     """Join the processes that were started together (RANK and WORLD_SIZE say so).
 
     grouped: make a process group even for a process alone, because DeepSpeed needs one.
     timeout: seconds after which a collective gives up; the watchdog speaks before that.
+    waiting: see Group.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 and not grouped:
@@ -104,7 +124,7 @@ def open_world(device: torch.device, *, timeout: float, grouped: bool) -> World:
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
         )
-    return Group(share=Share(rank, size), device=device)
+    return Group(share=Share(rank, size), device=device, waiting=waiting)
 
 
 def close_world() -> None:

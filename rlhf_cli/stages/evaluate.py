@@ -46,14 +46,15 @@ class Examiner:
         records = [prompt.record for prompt in self.prompts]
         gaps = None
         if self.reference is not None and network is not None:
-            gaps = kl_to_reference(
-                network,
-                self.reference,
-                answers,
-                pad_id=self.setting.renderer.pad_id,
-                batch=self.setting.cfg.evaluation.batch,
-                world=self.setting.world,
-            )
+            with self.setting.clock.part("score"):
+                gaps = kl_to_reference(
+                    network,
+                    self.reference,
+                    answers,
+                    pad_id=self.setting.renderer.pad_id,
+                    batch=self.setting.cfg.evaluation.batch,
+                    world=self.setting.world,
+                )
         return Performance(
             prompts=records,
             answers=answers,

@@ -96,13 +96,14 @@ class RewardModel:
         else:
             rows = [self._translate(a.prompt_ids, a.ids) for a in answers]
             pad_id = self.renderer.pad_id
-        return reward_scores(
-            self.network,
-            rows,
-            pad_id=pad_id,
-            batch=self.setting.cfg.evaluation.batch,
-            world=self.setting.world,
-        )
+        with self.setting.clock.part("score"):
+            return reward_scores(
+                self.network,
+                rows,
+                pad_id=pad_id,
+                batch=self.setting.cfg.evaluation.batch,
+                world=self.setting.world,
+            )
 
     def _translate(self, prompt_ids: list[int], response_ids: list[int]) -> list[int]:
         """The same text in the reward model's tokens; its end token only where the response ended."""

@@ -20,6 +20,7 @@ from rlhf_cli.models.scoring import last_hidden, sequence_scores
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.stages import work
 from rlhf_cli.stages.judging import renew_head
 from rlhf_cli.stages.saving import Saver, open_saver
 from rlhf_cli.stages.setting import (
@@ -57,15 +58,15 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             data.tell(recorder)
         fit(setting, engine, steps, recorder, saver, done=resumed.step if resumed else 0)
         engine.eval()
-        shift = centre(setting, engine, data.train, anchors)
-        found = judge(setting, engine, data.held_out)
+        with setting.clock.part("score"):
+            shift = centre(setting, engine, data.train, anchors)
+            found = judge(setting, engine, data.held_out)
+            sample = scored_sample(setting, engine, data.held_out)
         tell(recorder, cfg, found, shift)
-        recorder.samples(
-            "a held-out comparison, scored", scored_sample(setting, engine, data.held_out)
-        )
+        recorder.samples("a held-out comparison, scored", sample)
+        setting.export(engine, out / "model")
     if setting.world.is_main:
         write_text(out / "report.json", json.dumps(found, indent=2))
-    setting.export(engine, out / "model")
     return headline(found) | {"rm/shift": shift}
 
 
@@ -105,7 +106,10 @@ def fit(
     for step, microbatches in enumerate(steps[done:], start=done + 1):
         setting.seed_dropout("rm", step)
         factor = lr_factor(cfg.schedule, step - 1, len(steps))
-        recorder.log(learn(engine, microbatches, cfg, factor), step)
+        with setting.clock.part("learn"):
+            metrics = learn(engine, microbatches, cfg, factor)
+        setting.clock.count(**work.of_comparisons(engine, microbatches))
+        recorder.log(metrics, step)
         saver.after_step(step, dict)
 
 

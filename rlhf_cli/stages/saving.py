@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,6 +22,7 @@ from rlhf_cli.runtime.launch import Stopped, heed
 from rlhf_cli.runtime.watchdog import alive, during, unwatched
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.setting import Setting
+from rlhf_cli.telemetry.timing import Clock
 
 State = dict[str, Any]
 Tensors = dict[str, Tensor]
@@ -46,9 +46,17 @@ class Saver:
     """saver.resumed, then saver.after_step(...) after every optimizer step."""
 
     def __init__(
-        self, cfg: Save, work: Path, *, engines: dict[str, Engine], world: World, resume: Resume
+        self,
+        cfg: Save,
+        work: Path,
+        *,
+        engines: dict[str, Engine],
+        world: World,
+        resume: Resume,
+        clock: Clock,
     ):
         self.cfg, self.work, self.engines, self.world = cfg, work, engines, world
+        self.clock = clock
         self.recorder_state: Callable[[], State] = dict
         self.signals = heed()
         self.saved_at = time.monotonic()
@@ -62,7 +70,8 @@ class Saver:
         stop, save = self._wanted(step)
         if not (stop or save):
             return
-        self._save(step, state(), tensors())
+        with self.clock.part("save"):
+            self._save(step, state(), tensors())
         if stop:
             raise Stopped(f"saved at step {step}")
 
@@ -71,8 +80,8 @@ class Saver:
         every, minutes = self.cfg.every_steps, self.cfg.every_minutes
         late = minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
         due = (every is not None and step % every == 0) or (late and self.world.is_main)
-        asked = self.world.sum(torch.tensor([self.signals.stop, self.signals.save or due]).long())
-        return bool(asked[0]), bool(asked[1])
+        asked = self.world.totals({"stop": self.signals.stop, "save": self.signals.save or due})
+        return asked["stop"] > 0, asked["save"] > 0
 
     def _save(self, step: int, state: State, tensors: Tensors) -> None:
         alive(f"saving step {step}")
@@ -118,7 +127,14 @@ class Saver:
 def open_saver(setting: Setting, out: Path, engines: dict[str, Engine]) -> Saver:
     """The stage's saver; its engines are already where they were saved, if they were."""
     cfg = setting.cfg
-    return Saver(cfg.save, out, engines=engines, world=setting.world, resume=cfg.resume)
+    return Saver(
+        cfg.save,
+        out,
+        engines=engines,
+        world=setting.world,
+        resume=cfg.resume,
+        clock=setting.clock,
+    )
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:

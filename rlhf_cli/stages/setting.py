@@ -30,11 +30,13 @@ from rlhf_cli.models.loading import (
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.opening import loading, open_engine, open_network
+from rlhf_cli.runtime.speed import matmul_rate
 from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
 from rlhf_cli.telemetry.console import console
 from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.telemetry.timing import Clock
 
 NO_ROWS = {
     "demonstrations": "name a source, or set parents.sft=<a model folder> and leave stage=sft out",
@@ -70,6 +72,7 @@ class Setting:
     device: Device
     world: World
     renderer: Renderer
+    clock: Clock
 
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
@@ -120,7 +123,7 @@ class Setting:
 
     def export(self, engine: Engine, folder: Path) -> None:
         """Write a model with the tokenizer, template and end tokens it was made with."""
-        with writing(folder, FREE, SafetensorError):
+        with self.clock.part("save"), writing(folder, FREE, SafetensorError):
             export(
                 engine.model,
                 during(engine.weights(), "writing the model"),
@@ -177,12 +180,14 @@ def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
         also_stop=stop_ids(cfg.model, path),
     )
     device = pick_device(cfg.runtime)
+    clock = Clock(peak=lambda: world.size * matmul_rate(device.torch, device.dtype))
     world = open_world(
         device.torch,
         timeout=2 * cfg.runtime.timeout,  # the watchdog speaks before torch gives up
         grouped=cfg.runtime.deepspeed is not None,
+        waiting=lambda: clock.part("idle"),
     )
-    return Setting(cfg=cfg, device=device, world=world, renderer=renderer)
+    return Setting(cfg=cfg, device=device, world=world, renderer=renderer, clock=clock)
 
 
 def parent_model(inputs: dict[str, Path], role: str) -> Path:
@@ -206,6 +211,7 @@ def open_recorder(
         trackers=[] if silent else trackers_of(cfg, out, stage, resumed or {}),
         run_config=freeze_config(cfg),
         every=cfg.tracking.every,
+        clock=setting.clock,
         silent=silent,
         resumed=resumed,
     )

@@ -10,6 +10,7 @@ from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.stages import work
 from rlhf_cli.stages.judging import RewardModel
 from rlhf_cli.stages.saving import Saver, open_saver
 from rlhf_cli.stages.setting import (
@@ -50,8 +51,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             course.shown.ask_before(engine)
         fit(course, recorder, saver)
         course.shown.tell(recorder)
-    if cfg.sft.select_by is SelectBy.last:
-        setting.export(engine, out / "model")
+        if cfg.sft.select_by is SelectBy.last:
+            setting.export(engine, out / "model")
     return course.kept.metrics
 
 
@@ -132,7 +133,9 @@ def fit(course: Course, recorder: Recorder, saver: Saver) -> None:
             if step <= course.done:
                 continue
             setting.seed_dropout("sft", step)
-            metrics = learn(engine, microbatches, lr_factor(schedule, step - 1, course.total))
+            with setting.clock.part("learn"):
+                metrics = learn(engine, microbatches, lr_factor(schedule, step - 1, course.total))
+            setting.clock.count(**work.of_texts(engine, microbatches))
             if microbatches is epoch[-1]:
                 metrics |= close_epoch(course, number, metrics)
             recorder.log(metrics, step)
@@ -174,8 +177,9 @@ def held_out_loss(course: Course) -> dict[str, float]:
     """Mean negative log-likelihood per supervised token of the held-out demonstrations."""
     if not course.held_out:
         return {}
-    steps = steps_of(course.setting, course.held_out, epoch=0)
-    return {"sft/eval_loss": mean_loss(course.engine, [one for step in steps for one in step])}
+    with course.setting.clock.part("score"):
+        steps = steps_of(course.setting, course.held_out, epoch=0)
+        return {"sft/eval_loss": mean_loss(course.engine, [one for step in steps for one in step])}
 
 
 def worth(metrics: dict[str, float], select_by: SelectBy, epoch: int) -> float:

@@ -49,7 +49,10 @@ def ask_each(
         seed=seeds[0],
         reference=cfg.runtime.reference_path,
     )
-    return respond_each(network, ids, setting.renderer, asking, setting.world, seeds=seeds)
+    with setting.clock.part("generate"):
+        found = respond_each(network, ids, setting.renderer, asking, setting.world, seeds=seeds)
+    setting.clock.count(generated=sum(len(one.ids) for answers in found for one in answers))
+    return found
 
 
 @dataclass(slots=True, kw_only=True)

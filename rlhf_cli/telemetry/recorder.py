@@ -19,6 +19,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import flatten
 from rlhf_cli.telemetry.console import console, line
 from rlhf_cli.telemetry.progress import LiveBar, Nothing, PlainLines, short
+from rlhf_cli.telemetry.timing import Clock
 
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
@@ -40,7 +41,8 @@ class Recorder:
     `log` is called at every step from 1; every `every`-th and the last are written. Numbers that
     are not finite are written as null. headline: the metrics shown live. resumed: what `state` gave
     when the stage was saved; lines written after that are taken back. silent: nothing is written or
-    shown, for all processes of a stage but one.
+    shown, for all processes of a stage but one. clock: its laps are the lines, so that their time/*
+    add up to the stage's; what came before the first step and after the last has a line of its own.
     """
 
     def __init__(
@@ -55,11 +57,12 @@ class Recorder:
         every: int,
         silent: bool = False,
         resumed: Mapping[str, Any] | None = None,
+        clock: Clock | None = None,
     ):
         self.folder, self.stage, self.total_steps = folder, stage, total_steps
         self.headline, self.every, self.silent = headline, every, silent
         self.trackers, self.run_config = trackers, run_config
-        self.resumed = resumed or {}
+        self.resumed, self.clock = resumed or {}, clock
         self.step = self.resumed.get("step", 0)
         self.started = time.monotonic() - self.resumed.get("seconds", 0.0)
         shown = LiveBar if console().is_terminal else PlainLines
@@ -73,11 +76,14 @@ class Recorder:
             self._take_back(self.folder / name)
         for tracker in self.trackers:
             tracker.store_init_configuration(_loggable(flatten(dict(self.run_config))))
+        self._start_clock()
         self.progress.start(self.step)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         self.progress.stop()
+        if kind is None and self.clock:
+            self._write(METRICS, [{"time": self._seconds(), **self.clock.lap()}])
         for tracker in self.trackers:
             tracker.finish()
 
@@ -85,15 +91,17 @@ class Recorder:
         """What `resumed` needs to go on from here; what has been written so far is on the disk."""
         sizes = {name: _synced_size(self.folder / name) for name in (METRICS, SAMPLES)}
         run_ids = {tracker.name: tracker.run_id for tracker in self.trackers if tracker.run_id}
-        return {"step": self.step, "seconds": self._seconds(), "sizes": sizes, "run_ids": run_ids}
+        state = {"step": self.step, "seconds": self._seconds(), "sizes": sizes, "run_ids": run_ids}
+        return state | ({"clock": self.clock.state()} if self.clock else {})
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """One step's numbers."""
         self.step = step
         self.progress.advance(step, self._headline(metrics))
-        if step % self.every and step != self.total_steps:
+        if self.silent or (step % self.every and step != self.total_steps):
             return
-        values = {name: _number(value) for name, value in metrics.items()}
+        lap = self.clock.lap() if self.clock else {}
+        values = {name: _number(value) for name, value in {**metrics, **lap}.items()}
         self._write(METRICS, [{"step": step, "time": self._seconds(), **values}])
         finite = {name: value for name, value in values.items() if value is not None}
         for tracker in self.trackers:
@@ -115,6 +123,13 @@ class Recorder:
         self._write(SAMPLES, [{"title": title, **row} for row in rows])
         if rows and not self.silent:
             console().print(sample_panel(title, rows))
+
+    def _start_clock(self) -> None:
+        """The first lap begins; one that was interrupted goes on."""
+        if self.clock:
+            self._write(METRICS, [{"time": self._seconds(), **self.clock.start()}])
+            if "clock" in self.resumed:
+                self.clock.go_on(self.resumed["clock"])
 
     def _seconds(self) -> float:
         """Time at work, that of earlier attempts included."""

@@ -268,7 +268,8 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def timeless(values: dict) -> dict:
-    return {k: v for k, v in values.items() if k != "time" and not k.startswith(("time/", "mem/"))}
+    measured = ("time/", "speed/", "mem/")
+    return {k: v for k, v in values.items() if k != "time" and not k.startswith(measured)}
 
 
 def rows(path: Path) -> Rows:

@@ -19,6 +19,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.runtime.launch import Stopped
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
+from rlhf_cli.telemetry.timing import PARTS
 
 SMALL = (
     "experiment=smoke",
@@ -48,6 +49,7 @@ SMALL = (
     "evaluation.best_of_n=2",
     "samples=1",
 )
+MEASURED = ("time/", "speed/", "mem/")
 # what dropout drops depends on the process; microbatches that divide nothing evenly
 SAME_EVERYWHERE = [
     "sft.dropout=0", "rm.dropout=0",
@@ -91,12 +93,36 @@ def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float
 
 
 def rows(folder: Path) -> list[dict]:
-    """metrics.jsonl without what a clock or the memory says."""
+    """metrics.jsonl without what a clock or the memory says, and lines that say nothing else."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in row.items() if k != "time" and not k.startswith(("time/", "mem/"))}
+    left = [
+        {k: v for k, v in row.items() if k != "time" and not k.startswith(MEASURED)}
         for row in found
     ]
+    return [row for row in left if row]
+
+
+def test_the_time_of_a_resumed_stage_is_that_of_all_attempts(undisturbed, tmp_path, monkeypatch):
+    """Interrupted inside a rollout: its parts keep their seconds, and nothing is counted twice."""
+    stop_at(monkeypatch, 3)
+    with pytest.raises(Stopped):
+        work("ppo", undisturbed, tmp_path)
+    file = tmp_path / "ppo" / "metrics.jsonl"
+    assert "time/learn" not in file.read_text()  # inside the first iteration
+    saved = checkpoints.latest(tmp_path / "ppo", "auto").state["recorder"]["clock"]
+    monkeypatch.undo()
+    work("ppo", undisturbed, tmp_path)
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sum("time/start" in row for row in found) == 2
+    first = next(row for row in found if row.get("step") == 1)
+    for part in ("generate", "score"):  # the rollout was not made again
+        assert first[f"time/{part}"] == saved["seconds"][part] > 0
+    assert first["time/learn"] > saved["seconds"]["learn"] > 0
+    generated = first["speed/generated_tokens_per_s"] * first["time/generate"]
+    assert generated == pytest.approx(saved["counts"]["generated"])
+    assert generated >= first["objective/response_length"] * 16  # and what was asked before
+    parts = sum(v for row in found for k, v in row.items() if k in {f"time/{p}" for p in PARTS})
+    assert parts == pytest.approx(found[-1]["time"], abs=0.2)
 
 
 def assert_same_result(one: Path, other: Path) -> None:

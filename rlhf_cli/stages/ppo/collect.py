@@ -144,12 +144,14 @@ def collect(
 
     A score that is no number stops here.
     """
-    rollout, entropies = generate(players, batch, uniforms, ending, cfg)
-    parts = parts_of(rollout, players.world, cfg)
-    gap = compare(players, rollout, parts, cfg) if look else None
-    judge(players, rollout, parts, cfg)
-    require_finite(rollout.scores, "score of the reward model", rollout)
-    require_finite(rollout.logprobs.sum(1), "log-prob of the policy", rollout)
+    with players.clock.part("generate"):
+        rollout, entropies = generate(players, batch, uniforms, ending, cfg)
+    with players.clock.part("score"):
+        parts = parts_of(rollout, players.world, cfg)
+        gap = compare(players, rollout, parts, cfg) if look else None
+        judge(players, rollout, parts, cfg)
+        require_finite(rollout.scores, "score of the reward model", rollout)
+        require_finite(rollout.logprobs.sum(1), "log-prob of the policy", rollout)
     rollout.scores = missing_eos(
         rollout.scores,
         rollout.finished,

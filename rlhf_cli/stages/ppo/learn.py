@@ -11,6 +11,7 @@ from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.losses import policy_loss, value_loss
 from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
 from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.stages import work
 from rlhf_cli.stages.ppo.guards import check_first_ratio, over, require_finite
 from rlhf_cli.stages.ppo.players import Players
 
@@ -63,6 +64,8 @@ def learn(
         row["policy/grad_norm"] = players.policy.step(lr_factor)
         row["val/grad_norm"] = players.value.step(lr_factor)
         learned.rows.append(row)
+        read = work.of_minibatch(players.policy, players.value, rollout.select(index))
+        players.clock.count(**read)
         after_step()
 
 

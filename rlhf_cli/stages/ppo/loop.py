@@ -1,6 +1,5 @@
 """PPO as its algorithm box reads: collect, shape, estimate, learn, adapt the price of KL."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -46,7 +45,6 @@ class Course:
     rollout: Rollout | None = None
     objective: dict[str, float] = field(default_factory=dict)
     learned: Learned = field(default_factory=Learned)
-    laps: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def start(cls, cfg: PPO) -> "Course":
@@ -58,7 +56,6 @@ class Course:
             "iteration": self.iteration,
             "gap": self.gap,
             "objective": self.objective,
-            "laps": self.laps,
             "learned": asdict(self.learned),
             "controller": self.controller.state_dict(),
             "watch": self.watch.state_dict(),
@@ -72,8 +69,7 @@ class Course:
     def go_on(self, state: dict[str, Any], tensors: dict[str, Tensor], device) -> None:
         """Stand where `state` and `tensors` were taken."""
         self.iteration, self.objective = state["iteration"], state["objective"]
-        self.gap = state["gap"]
-        self.laps, self.learned = state["laps"], Learned(**state["learned"])
+        self.gap, self.learned = state["gap"], Learned(**state["learned"])
         self.controller.load_state_dict(state["controller"])
         self.watch.load_state_dict(state["watch"])
         self.rollout = Rollout(**tensors).to(device)
@@ -99,31 +95,29 @@ def train(
     course = course or Course.start(cfg)
     metrics: dict[str, float] = {}
     for iteration in range(course.iteration, num_iterations(cfg)):
-        clock = Clock(course.laps)
         batch = next(prompts).to(players.device.torch)
         if course.rollout is None:
             roll_out(players, batch, ending, cfg, course, seed)
             if iteration == 0:
                 recorder.note(said_gap(cfg.old_logprobs, course.gap))
-            clock.lap("time/rollout")
         rollout = course.rollout
-        advantages, returns = credit(rollout, course.controller.coef, cfg)
-        learn(
-            players,
-            rollout,
-            advantages,
-            returns,
-            cfg,
-            orders=orders(len(rollout.scores), cfg, seed, iteration),
-            lr_factor=factor(iteration, cfg),
-            learned=course.learned,
-            pretrain=pretrain,
-            after_step=after_step,
-        )
+        with players.clock.part("learn"):
+            advantages, returns = credit(rollout, course.controller.coef, cfg)
+            learn(
+                players,
+                rollout,
+                advantages,
+                returns,
+                cfg,
+                orders=orders(len(rollout.scores), cfg, seed, iteration),
+                lr_factor=factor(iteration, cfg),
+                learned=course.learned,
+                pretrain=pretrain,
+                after_step=after_step,
+            )
         objective = course.objective
         course.controller.update(objective["objective/kl"], len(rollout.scores))
-        clock.lap("time/learn")
-        metrics = objective | course.learned.means() | explained(rollout, returns) | clock.laps
+        metrics = objective | course.learned.means() | explained(rollout, returns)
         metrics |= progress(iteration, players, cfg)
         recorder.log(metrics, iteration + 1)
         for alarm in course.watch.alarming(metrics):
@@ -131,8 +125,7 @@ def train(
         if over(objective["objective/kl"], cfg.kl_stop.run):
             recorder.warn(f"stopped after iteration {iteration + 1}: KL above ppo.kl_stop.run")
             break
-        course.iteration, course.rollout = iteration + 1, None
-        course.learned, course.laps = Learned(), {}
+        course.iteration, course.rollout, course.learned = iteration + 1, None, Learned()
     return metrics
 
 
@@ -144,6 +137,7 @@ def roll_out(
     look = looks(cfg.old_logprobs, course.gap, course.iteration)
     course.rollout, entropies, gap = collect(players, batch, drawn, ending, cfg, look=look)
     course.objective = describe(course.rollout, entropies, course.controller.coef)
+    players.clock.count(generated=int(course.rollout.response_mask.sum()))
     if gap is not None:
         course.gap = course.objective["policy/sampler_gap"] = gap
     if course.iteration == 0:
@@ -163,19 +157,6 @@ def orders(num_rows: int, cfg: PPO, seed: int, iteration: int) -> list[Tensor]:
         permutation(num_rows, seed, "minibatches", iteration, epoch)
         for epoch in range(cfg.inner_epochs)
     ]
-
-
-class Clock:
-    """Seconds since the last lap, by name."""
-
-    def __init__(self, laps: dict[str, float]):
-        self.laps = laps
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = self.laps.get(name, 0.0) + now - self._last
-        self._last = now
 
 
 def progress(iteration: int, players: Players, cfg: PPO) -> dict[str, float]:

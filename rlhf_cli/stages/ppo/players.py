@@ -1,7 +1,7 @@
 """Who plays in PPO: the policy and value model that learn, the reference and reward model that do not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -9,6 +9,7 @@ from rlhf_cli.models.scoring import Reading
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
+from rlhf_cli.telemetry.timing import Clock
 
 # prompts with their responses -> scores (B,)
 Score = Callable[[Reading], Tensor]
@@ -21,7 +22,7 @@ def ignore() -> None:
 @dataclass(slots=True, kw_only=True)
 class Players:
     """score is the frozen reward model's voice, or any function of prompts and responses; `rest` lets
-    what stands behind it wait for the next time."""
+    what stands behind it wait for the next time. clock: the stage's."""
 
     policy: Engine
     value: Engine
@@ -29,6 +30,7 @@ class Players:
     score: Score
     device: Device
     rest: Callable[[], None] = ignore
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def world(self) -> World:

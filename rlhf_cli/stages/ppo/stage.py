@@ -16,6 +16,7 @@ from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.models.reward import check_head
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.stages import work
 from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.ppo.guards import NotFinite
 from rlhf_cli.stages.ppo.learn import Pretrain
@@ -66,8 +67,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         players.policy.use_average()
         shown.ask_after(players.policy)
         shown.tell(recorder)
-    for engine, name in ((players.policy, "model"), (players.value, "value_model")):
-        setting.export(engine, out / name)
+        for engine, name in ((players.policy, "model"), (players.value, "value_model")):
+            setting.export(engine, out / name)
     return last
 
 
@@ -99,6 +100,7 @@ def cast(
         score=reward.score,
         rest=reward.network.rest,
         device=setting.device,
+        clock=setting.clock,
     )
     if not from_rm:
         renew_head(players.value, seed=setting.cfg.seed)
@@ -197,7 +199,9 @@ def pretraining(setting: Setting, policy: Engine, recorder: Recorder) -> Pretrai
     steps = TextSteps(setting, data.train)
 
     def pretrain() -> float:
-        found = token_loss(policy, steps.at(policy.steps), scale=cfg.ppo.ptx.coef)
+        texts = steps.at(policy.steps)
+        found = token_loss(policy, texts, scale=cfg.ppo.ptx.coef)
+        setting.clock.count(**work.of_texts(policy, texts))
         return cfg.ppo.ptx.coef * found.loss
 
     return pretrain

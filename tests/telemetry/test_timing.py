@@ -1,0 +1,170 @@
+"""Every second belongs to one part; speeds are counts over seconds; an interrupted lap goes on."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from rlhf_cli.telemetry import timing
+from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.telemetry.timing import PARTS, Clock
+
+
+@pytest.fixture
+def wait(monkeypatch):
+    """wait(2.5): two and a half seconds pass."""
+    now = [100.0]
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(timing, "_began", None)
+
+    def wait(seconds):
+        now[0] += seconds
+
+    return wait
+
+
+def parts(**seconds):
+    return {f"time/{part}": seconds.get(part, 0.0) for part in PARTS}
+
+
+def test_parts_add_up_and_what_is_nested_is_taken_out(wait):
+    clock = Clock()
+    wait(1)
+    with clock.part("learn"):
+        wait(2)
+        with clock.part("save"):
+            wait(4)
+            with clock.part("idle"):  # waiting for others while saving
+                wait(8)
+        wait(16)
+    wait(32)
+    assert clock.lap() == parts(learn=18, save=4, idle=41)
+    assert clock.lap() == parts()
+
+
+def test_a_lap_cuts_through_an_open_part(wait):
+    clock = Clock()
+    with clock.part("generate"):
+        wait(3)
+        assert clock.lap() == parts(generate=3)
+        wait(2)
+    assert clock.lap() == parts(generate=2)
+
+
+def test_a_part_ends_when_it_fails(wait):
+    clock = Clock()
+    with pytest.raises(ZeroDivisionError), clock.part("score"):
+        wait(1)
+        raise ZeroDivisionError
+    wait(2)
+    assert clock.lap() == parts(score=1, idle=2)
+
+
+def test_a_part_that_is_none_is_refused(wait):
+    with pytest.raises(KeyError), Clock().part("lunch"):
+        pass
+
+
+def test_speeds_are_counts_over_their_seconds(wait):
+    clock = Clock(peak=lambda: 1000.0)
+    with clock.part("generate"):
+        wait(4)
+    with clock.part("learn"):
+        wait(2)
+    wait(2)
+    for _ in range(2):
+        clock.count(tokens=40, flops=500.0)
+    clock.count(generated=100)
+    found = clock.lap()
+    assert found["speed/tokens_per_s"] == 80 / 8
+    assert found["speed/generated_tokens_per_s"] == 100 / 4
+    assert found["speed/mfu"] == 1000 / 2 / 1000
+    assert clock.lap() == parts()  # nothing was counted since
+
+
+def test_what_is_not_known_is_left_out_and_not_measured(wait):
+    def never():
+        raise AssertionError("measured for nothing")
+
+    clock = Clock(peak=never)
+    for flops in (0.0, float("nan")):
+        with clock.part("learn"):
+            wait(1)
+        clock.count(tokens=5, flops=flops)
+        assert clock.lap() == parts(learn=1) | {"speed/tokens_per_s": 5}
+
+
+def test_an_interrupted_lap_goes_on(wait):
+    first, second = Clock(), Clock()
+    with first.part("learn"):
+        wait(3)
+        with first.part("save"):
+            state = json.loads(json.dumps(first.state()))
+    first.count(tokens=7)
+    assert state["seconds"]["learn"] == 3
+    second.start()
+    second.go_on(state | {"counts": {"tokens": 12, "flops": 0.0, "generated": 0.0}})
+    with second.part("learn"):
+        wait(1)
+    assert second.lap() == parts(learn=4) | {"speed/tokens_per_s": 3}
+
+
+def test_the_start_reaches_back_to_where_the_process_began(wait):
+    timing.begin()
+    wait(5)
+    clock = Clock()
+    with clock.part("idle"):
+        wait(2)
+    assert clock.start() == {"time/start": 7}
+    assert clock.lap() == parts()
+
+
+def recorder(folder, clock, *, every=1, **more):
+    return Recorder(
+        folder, stage="sft", total_steps=5, headline=(), trackers=(), run_config={}, every=every,
+        clock=clock, **more,
+    )  # fmt: skip
+
+
+def lines(folder):
+    return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_lines_of_a_stage_add_up_to_its_time(wait, tmp_path):
+    """Also of steps that no line is written for, and of what comes before and after all steps."""
+    clock = Clock()
+    wait(10)
+    with recorder(tmp_path, clock, every=2) as log:
+        for step in range(1, 6):
+            with clock.part("learn"):
+                wait(1)
+            log.log({"x": 1.0}, step)
+        with clock.part("save"):
+            wait(3)
+    found = lines(tmp_path)
+    assert [one.get("step") for one in found] == [None, 2, 4, 5, None]
+    assert [one.get("time/start", 0) for one in found] == [10, 0, 0, 0, 0]
+    assert [one.get("time/learn", 0) for one in found] == [0, 2, 2, 1, 0]
+    assert found[-1]["time/save"] == 3
+
+
+def test_a_resumed_recorder_keeps_the_lap_and_an_interrupted_one_closes_nothing(wait, tmp_path):
+    clock = Clock()
+    with pytest.raises(KeyboardInterrupt), recorder(tmp_path, clock, every=2) as log:
+        with clock.part("learn"):
+            wait(1)
+        log.log({}, 1)
+        state = log.state()
+        with clock.part("learn"):
+            wait(100)  # lost with the attempt
+        raise KeyboardInterrupt
+    wait(1000)  # between the attempts
+    clock = Clock()
+    wait(10)
+    with recorder(tmp_path, clock, every=2, resumed=state) as log:
+        with clock.part("learn"):
+            wait(2)
+        log.log({}, 2)
+    found = lines(tmp_path)
+    assert [one.get("time/start") for one in found] == [0, 10, None, None]
+    assert [one.get("time/learn", 0) for one in found] == [0, 0, 3, 0]
