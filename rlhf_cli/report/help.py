@@ -14,7 +14,7 @@ VERBS = {
     "rlhf run [key=value ...]": "SFT, reward model, PPO; then a table of what was gained",
     "rlhf config [section ...]": "every setting with its value and what it means",
     "rlhf data check [key=value ...]": "read all data and name every bad row, train nothing",
-    "rlhf show [RUN]": "the stages of a run, where they come from, their numbers",
+    "rlhf show [RUN] [--time]": "the stages of a run, their numbers; where the time went",
 }
 EXAMPLES = {
     "rlhf run": "the embedded tiny world: no GPU, no download, under 3 minutes",
@@ -101,12 +101,14 @@ def print_config_help() -> None:
 def print_show_help() -> None:
     """How to look at a run."""
     text = (
-        " [RUN ...]\n\nThe stages of a run, where they come from, their numbers, what is wrong.\n"
+        " [RUN ...] [--time]\n\n"
+        "The stages of a run, where they come from, their numbers, what is wrong.\n"
     )
     console().print(Text.assemble(("rlhf show", "bold"), text))
     examples = {
         "rlhf show": "all runs in runs/",
         "rlhf show default": "the run of that name",
+        "rlhf show default --time": "where its time went, part by part, and how fast it learned",
         "rlhf show elsewhere/runs/try": "a run by its folder",
     }
     _section("examples", examples)

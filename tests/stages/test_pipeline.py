@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,23 @@ def test_the_reward_model_gives_the_same_scores_in_plain_transformers(run):
     assert torch.allclose(plain, ours, atol=1e-5)
     alone = model(**tokenizer(texts[1], return_tensors="pt")).logits[0, 0]
     assert float(alone) == pytest.approx(float(ours[1]), abs=1e-5)
+
+
+def test_show_says_where_the_time_went(run):
+    """What the lines of metrics.jsonl add up to is what the stage took, but for starting its process."""
+    done = rlhf(run.parents[1], "show", "default", "--time")
+    assert done.returncode == 0, done.stderr
+    for stage in ("sft", "rm", "ppo", "evaluate"):
+        row = next(t.split() for t in done.stdout.splitlines() if t.split()[:1] == [stage])
+        manifest = json.loads((run / stage / "manifest.json").read_text())
+        began, ended = (datetime.fromisoformat(manifest[k]) for k in ("started", "finished"))
+        whole = (ended - began).total_seconds()
+        assert 0.5 * whole - 1 < float(row[1]) < whole + 1
+        learned = [one for one in metrics(run / stage) if one["time/learn"] > 0]
+        assert all(one["speed/tokens_per_s"] > 0 for one in learned)
+        # the rate is measured, at another moment
+        assert all(0 < one["speed/mfu"] < 1.5 for one in learned)
+    assert "of the time went into start, most of that in" in done.stdout
 
 
 def test_ppo_starts_from_its_parents(run):

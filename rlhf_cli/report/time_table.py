@@ -1,0 +1,143 @@
+"""`rlhf show RUN --time`: where the time of each stage went, from the lines of its metrics.jsonl."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from rlhf_cli.artifacts.store import work_folder
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.report.show import find_run
+from rlhf_cli.telemetry.console import console, line
+from rlhf_cli.telemetry.progress import duration
+from rlhf_cli.telemetry.recorder import METRICS
+from rlhf_cli.telemetry.timing import PARTS
+
+COLUMNS = ("start", *PARTS)
+MFU = "speed/mfu"
+SPEEDS = {
+    "speed/tokens_per_s": "tokens/s",
+    "speed/generated_tokens_per_s": "sampled/s",
+    MFU: "MFU",
+}
+NOTES = (
+    "start: imports, models, data; idle: data, logging, waiting; save: checkpoints and exports",
+    "tokens/s: learned from, over whole steps; sampled/s: while generating; MFU: while learning",
+)
+
+
+@dataclass(slots=True)
+class Spent:
+    """One stage: seconds by part, and the median of each speed over the lines that tell it."""
+
+    stage: str
+    seconds: dict[str, float]
+    speeds: dict[str, float]
+    finished: bool = True
+
+    @property
+    def whole(self) -> float:
+        return sum(self.seconds.values())
+
+
+def show_time(place: str, stages: Sequence[str]) -> None:
+    """A row a stage, and in one sentence what took longest; `place` is a run's name or folder."""
+    run = find_run(place)
+    spent = [found for stage in stages for found in spent_in(run, stage)]
+    if not spent:
+        raise UserError(
+            f"{run} says nothing of time: no stage in it has begun, or an older version made it; "
+            "rlhf run makes it (again)"
+        )
+    title = f"where the time of run {run.name} went, in seconds or minutes:seconds"
+    console().print(time_table(spent, title=title))
+    line(f"  {longest(spent)}")
+    for note in NOTES:
+        line(f"  {note}", style="dim")
+
+
+def spent_in(run: Path, stage: str) -> Iterator[Spent]:
+    """The finished stage, and the one that is at work or was interrupted."""
+    for folder, finished in ((run / stage, True), (work_folder(run, stage), False)):
+        lines = list(_lines(folder / METRICS))
+        seconds = {part: sum(one.get(f"time/{part}", 0.0) for one in lines) for part in COLUMNS}
+        if any(seconds.values()):
+            yield Spent(stage, seconds, _medians(lines), finished)
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, float]]:
+    """Up to the one that a stage at work is just writing."""
+    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            yield json.loads(text)
+        except ValueError:
+            return
+
+
+def _medians(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    told = {name: [one[name] for one in lines if one.get(name) is not None] for name in SPEEDS}
+    return {name: median(values) for name, values in told.items() if values}
+
+
+def time_table(spent: Sequence[Spent], *, title: str) -> Table:
+    """Seconds, and under them the share of the stage."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1 if console().width >= 110 else 0),
+    )
+    table.add_column("stage", no_wrap=True)
+    for name in ("in all", *COLUMNS, *SPEEDS.values()):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in spent:
+        name = Text.assemble(one.stage, ("" if one.finished else "\nso far", "dim"))
+        table.add_row(name, *_seconds(one), *_speeds(one))
+    if len(spent) > 1:
+        table.add_section()
+        table.add_row("together", *_seconds(together(spent)))
+    return table
+
+
+def together(spent: Sequence[Spent]) -> Spent:
+    """All stages as one."""
+    seconds = {part: sum(one.seconds[part] for one in spent) for part in COLUMNS}
+    return Spent("together", seconds, {})
+
+
+def longest(spent: Sequence[Spent]) -> str:
+    """Which part took longest, and in which stage."""
+    whole = together(spent)
+    part = max(COLUMNS, key=whole.seconds.__getitem__)
+    most = max(spent, key=lambda one: one.seconds[part])
+    words = f"{whole.seconds[part] / whole.whole:.0%} of the time went into {part}"
+    if len(spent) > 1:
+        words += f", most of that in {most.stage}"
+    return f"{words} ({_told(most.seconds[part], unit=' s')})"
+
+
+def _seconds(one: Spent) -> list[Text]:
+    return [Text(_told(one.whole)), *(_cell(one, part) for part in COLUMNS)]
+
+
+def _cell(one: Spent, part: str) -> Text:
+    seconds = one.seconds[part]
+    if not seconds:
+        return Text("-", style="dim")
+    return Text.assemble(_told(seconds), (f"\n{seconds / one.whole:.0%}", "dim"))
+
+
+def _speeds(one: Spent) -> list[Text]:
+    told = {n: f"{v:.1%}" if n == MFU else f"{v:,.0f}" for n, v in one.speeds.items()}
+    return [Text(told[n]) if n in told else Text("-", style="dim") for n in SPEEDS]
+
+
+def _told(seconds: float, unit: str = "") -> str:
+    """3.2 -> "3.2", 65 -> "1:05"."""
+    return f"{seconds:.1f}{unit}" if seconds < 59.95 else duration(seconds)
