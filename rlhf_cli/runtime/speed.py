@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-SMALLEST, LARGEST = 128, 4096  # rows and columns of the products tried
+SMALLEST, LARGEST = 128, 8192  # rows and columns of the products tried
 LONG = 0.01  # seconds of one product from which larger ones are not tried
 
 
