@@ -264,13 +264,22 @@ class Data:
 @dataclass(slots=True, kw_only=True)
 class Batch:
     size: int
-    microbatch: int
+    microbatch: int | None
+    max_tokens: int | None
 
     def __post_init__(self):
-        require(
-            self.size > 0 and self.microbatch > 0,
-            "batch.size and batch.microbatch must be positive",
-        )
+        require(self.size > 0, f"batch.size={self.size} must be positive")
+        require_limits(self.microbatch, self.max_tokens)
+
+
+def require_limits(microbatch: int | None, max_tokens: int | None) -> None:
+    """A forward pass is limited by rows, by tokens, or by both."""
+    for name, limit in (("microbatch", microbatch), ("max_tokens", max_tokens)):
+        require(limit is None or limit > 0, f"batch.{name}={limit} must be positive or null")
+    require(
+        microbatch is not None or max_tokens is not None,
+        "batch.microbatch and max_tokens are both null: one must limit a forward pass",
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -374,12 +383,14 @@ class RM:
 class PPOBatch:
     rollout: int
     minibatch: int
-    microbatch: int
+    microbatch: int | None
+    max_tokens: int | None
 
     def __post_init__(self):
-        require(
-            min(self.rollout, self.minibatch, self.microbatch) > 0, "ppo.batch.* must be positive"
-        )
+        for name in ("rollout", "minibatch"):
+            size = getattr(self, name)
+            require(size > 0, f"ppo.batch.{name}={size} must be positive")
+        require_limits(self.microbatch, self.max_tokens)
         require(
             self.rollout % self.minibatch == 0,
             f"ppo.batch.rollout={self.rollout} is not a multiple of ppo.batch.minibatch={self.minibatch}",

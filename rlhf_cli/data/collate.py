@@ -1,25 +1,23 @@
-"""Encoded examples -> batches of tensors: order, grouping by length, packing, padding.
+"""Encoded examples -> batches of tensors, padded or packed.
 
-A global batch is one optimizer step: a list of microbatches. The order is a function of the seed
-and the epoch alone; of each global batch a process takes its share, and all processes have as many
-microbatches, the last of which may be blank.
+A global batch is one optimizer step: a list of microbatches. order.py says which examples it holds,
+core/microbatches.py which of them this process reads together; the last microbatches may be blank.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from math import comb
-from random import Random
 
 import torch
 from torch import Tensor
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.batches import PreferenceBatch, PromptBatch, SFTBatch
+from rlhf_cli.core.microbatches import Limit, Load, divide, pack
 from rlhf_cli.core.sharing import WHOLE, Share
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
-
-WINDOW = 32  # global batches whose rows are sorted by length together
+from rlhf_cli.data.order import chunks, grouped, prompt_order
 
 
 def pad_right(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -43,28 +41,6 @@ def _padded(sequences: list[list[int]], pad_id: int, *, left: bool) -> tuple[Ten
     return tokens, mask
 
 
-def shuffled(num: int, *, seed: int, epoch: int) -> list[int]:
-    """A permutation of range(num), another one each epoch."""
-    order = list(range(num))
-    Random(f"{seed}/{epoch}").shuffle(order)
-    return order
-
-
-def grouped(lengths: list[int], size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Indices in global batches of `size`, rows of like length together, batches in random order.
-
-    Only the last batch drawn may be smaller; it holds what is left over, of any length.
-    """
-    order = shuffled(len(lengths), seed=seed, epoch=epoch)
-    whole = len(order) - len(order) % size
-    batches = []
-    for start in range(0, whole, size * WINDOW):
-        window = sorted(order[start : min(whole, start + size * WINDOW)], key=lengths.__getitem__)
-        batches += [window[i : i + size] for i in range(0, len(window), size)]
-    Random(f"{seed}/{epoch}/batches").shuffle(batches)
-    return batches + ([order[whole:]] if whole < len(order) else [])
-
-
 def sft_batches(
     examples: list[EncodedDemonstration],
     *,
@@ -76,60 +52,46 @@ def sft_batches(
     max_tokens: int,
     pad_id: int,
     share: Share = WHOLE,
+    padded: bool = False,
 ) -> list[list[SFTBatch]]:
     """An epoch as global batches of batch.size demonstrations.
 
-    batch.microbatch rows a forward pass; a packed row holds up to max_tokens tokens.
+    A forward pass holds batch.microbatch rows and batch.max_tokens tokens, pads among them if the
+    network reads them (padded); a packed row holds up to max_tokens tokens.
     """
+    limit, capacity = _limit(batch, padded), 0
     if batching is Batching.packed:
-        order = shuffled(len(examples), seed=seed, epoch=epoch)
-        chunks = [order[i : i + batch.size] for i in range(0, len(order), batch.size)]
+        parts = chunks(len(examples), batch.size, seed=seed, epoch=epoch)
+        capacity = min(max_tokens, batch.max_tokens or max_tokens)
     else:
         lengths = [len(example.ids) for example in examples]
-        chunks = grouped(lengths, batch.size, seed=seed, epoch=epoch)
-    capacity = max_tokens if batching is Batching.packed else 0
+        parts = grouped(lengths, batch.size, seed=seed, epoch=epoch)
     return [
-        _sft_step([examples[i] for i in chunk], batch.microbatch, capacity, loss_on, pad_id, share)
-        for chunk in chunks
+        _sft_step([examples[i] for i in part], limit, capacity, loss_on, pad_id, share)
+        for part in parts
     ]
 
 
+def _limit(batch: Batch, padded: bool) -> Limit:
+    return Limit(rows=batch.microbatch, tokens=batch.max_tokens, padded=padded)
+
+
 def _sft_step(
-    examples, microbatch: int, capacity: int, loss_on: LossOn, pad_id: int, share: Share
+    examples, limit: Limit, capacity: int, loss_on: LossOn, pad_id: int, share: Share
 ) -> list[SFTBatch]:
     rows = pack([len(e.ids) for e in examples], capacity) if capacity else _one_a_row(examples)
     texts = [[examples[i] for i in row] for row in rows]
-    parts = [_pieces(Share(rank, share.size).of(texts), microbatch) for rank in range(share.size)]
-    packed = capacity > 0
-    mine = [_sft_batch(part, loss_on, pad_id, packed=packed) for part in parts[share.rank]]
-    missing = max(map(len, parts)) - len(mine)
-    return mine + [_sft_batch(texts[:1], None, pad_id, packed=packed)] * missing
-
-
-def _pieces(items, size: int) -> list:
-    return [items[i : i + size] for i in range(0, len(items), size)]
+    loads = [Load.of([sum(len(e.ids) for e in row)]) for row in texts]
+    return [
+        _sft_batch([texts[i] for i in part], loss_on, pad_id, packed=capacity > 0)
+        if part
+        else _sft_batch(texts[:1], None, pad_id, packed=capacity > 0)
+        for part in divide(loads, limit, share.size)[share.rank]
+    ]
 
 
 def _one_a_row(examples) -> list[list[int]]:
     return [[i] for i in sorted(range(len(examples)), key=lambda i: len(examples[i].ids))]
-
-
-def pack(lengths: list[int], capacity: int) -> list[list[int]]:
-    """Indices in rows of at most `capacity` tokens, longest first into the first row with room.
-
-    A text longer than the capacity has a row of its own.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        row = next((r for r, free in enumerate(room) if free >= lengths[i]), None)
-        if row is None:
-            rows.append([])
-            room.append(capacity)
-            row = len(rows) - 1
-        rows[row].append(i)
-        room[row] -= lengths[i]
-    return rows
 
 
 def _sft_batch(rows: list[list], loss_on: LossOn | None, pad_id: int, *, packed: bool) -> SFTBatch:
@@ -167,28 +129,28 @@ def preference_batches(
     epoch: int,
     pad_id: int,
     share: Share = WHOLE,
+    padded: bool = False,
 ) -> list[list[PreferenceBatch]]:
     """An epoch as global batches of batch.size prompts, all pairs of a prompt in one microbatch.
 
-    A microbatch holds at most batch.microbatch completions, but at least one prompt.
+    A microbatch holds at most batch.microbatch completions and batch.max_tokens tokens, pads among
+    them if the network reads them (padded), but at least one prompt.
     """
-    lengths = [len(e.prompt_ids) + max(map(len, e.response_ids)) for e in examples]
+    longest = [len(e.prompt_ids) + max(map(len, e.response_ids)) for e in examples]
     return [
-        _preference_step(chunk, examples, batch, pad_id, share)
-        for chunk in grouped(lengths, batch.size, seed=seed, epoch=epoch)
+        _preference_step([examples[i] for i in chunk], _limit(batch, padded), pad_id, share)
+        for chunk in grouped(longest, batch.size, seed=seed, epoch=epoch)
     ]
 
 
-def _preference_step(
-    chunk: list[int], examples, batch: Batch, pad_id: int, share: Share
-) -> list[PreferenceBatch]:
-    parts = [
-        list(_by_completions(Share(rank, share.size).of(chunk), examples, batch))
-        for rank in range(share.size)
+def _preference_step(examples, limit: Limit, pad_id: int, share: Share) -> list[PreferenceBatch]:
+    loads = [Load.of([len(e.prompt_ids) + len(ids) for ids in e.response_ids]) for e in examples]
+    return [
+        preference_batch([examples[i] for i in part], pad_id)
+        if part
+        else blank_preference_batch(examples[0], pad_id)
+        for part in divide(loads, limit, share.size)[share.rank]
     ]
-    mine = [preference_batch(part, pad_id) for part in parts[share.rank]]
-    missing = max(map(len, parts)) - len(mine)
-    return mine + [blank_preference_batch(examples[chunk[0]], pad_id)] * missing
 
 
 def blank_preference_batch(example: EncodedComparison, pad_id: int) -> PreferenceBatch:
@@ -201,19 +163,6 @@ def blank_preference_batch(example: EncodedComparison, pad_id: int) -> Preferenc
         weights=batch.weights[:0],
         num_prompts=0,
     )
-
-
-def _by_completions(chunk: list[int], examples, batch: Batch) -> Iterator[list]:
-    part, num = [], 0
-    for i in chunk:
-        more = len(examples[i].response_ids)
-        if part and num + more > batch.microbatch:
-            yield part
-            part, num = [], 0
-        part.append(examples[i])
-        num += more
-    if part:
-        yield part
 
 
 def preference_batch(examples: list[EncodedComparison], pad_id: int) -> PreferenceBatch:
@@ -239,14 +188,6 @@ def preference_batch(examples: list[EncodedComparison], pad_id: int) -> Preferen
         prompt_of=torch.tensor(prompt_of),
         num_prompts=len(examples),
     )
-
-
-def prompt_order(num: int, *, seed: int) -> Iterator[int]:
-    """Indices without end: every prompt once before any comes again."""
-    epoch = 0
-    while num:
-        yield from shuffled(num, seed=seed, epoch=epoch)
-        epoch += 1
 
 
 def prompt_batches(

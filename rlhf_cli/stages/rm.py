@@ -15,6 +15,7 @@ from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.evaluation.comparisons import Judged, headline, report
 from rlhf_cli.evaluation.respond import over_sequences, reward_scores
+from rlhf_cli.models import packing
 from rlhf_cli.models.reward import HEAD, check_head, shifted
 from rlhf_cli.models.scoring import last_hidden, sequence_scores
 from rlhf_cli.report.preview import Preview
@@ -47,7 +48,12 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     data = setting.encoded("comparisons")
     anchors = anchor_texts(setting, data.train)
     engine = new_reward_model(setting, sft)
-    steps = [s for epoch in range(cfg.rm.epochs) for s in steps_of(setting, data.train, epoch)]
+    padded = not packing.enabled(engine.model)
+    steps = [
+        step
+        for epoch in range(cfg.rm.epochs)
+        for step in steps_of(setting, data.train, epoch, padded=padded)
+    ]
     saver = open_saver(setting, out, {"model": engine})
     resumed = saver.resumed
     with open_recorder(
@@ -80,8 +86,13 @@ def new_reward_model(setting: Setting, sft: Path) -> Engine:
     return engine
 
 
-def steps_of(setting: Setting, train: list[EncodedComparison], epoch: int) -> list[Step]:
-    """One epoch: a list of optimizer steps, each a list of this process's microbatches."""
+def steps_of(
+    setting: Setting, train: list[EncodedComparison], epoch: int, *, padded: bool = False
+) -> list[Step]:
+    """One epoch: a list of optimizer steps, each a list of this process's microbatches.
+
+    padded: the model reads padding.
+    """
     return preference_batches(
         train,
         batch=setting.cfg.rm.batch,
@@ -89,6 +100,7 @@ def steps_of(setting: Setting, train: list[EncodedComparison], epoch: int) -> li
         seed=setting.cfg.seed,
         epoch=epoch,
         share=setting.world.share,
+        padded=padded,
     )
 
 

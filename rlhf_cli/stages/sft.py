@@ -8,6 +8,7 @@ from rlhf_cli.config.schema import Config, SelectBy
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
+from rlhf_cli.models import packing
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages import work
@@ -56,8 +57,13 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     return course.kept.metrics
 
 
-def steps_of(setting: Setting, train: list[EncodedDemonstration], epoch: int) -> list[Step]:
-    """One epoch: a list of optimizer steps, each a list of this process's microbatches."""
+def steps_of(
+    setting: Setting, train: list[EncodedDemonstration], epoch: int, *, padded: bool = False
+) -> list[Step]:
+    """One epoch: a list of optimizer steps, each a list of this process's microbatches.
+
+    padded: the model reads padding.
+    """
     cfg = setting.cfg
     return sft_batches(
         train,
@@ -69,6 +75,7 @@ def steps_of(setting: Setting, train: list[EncodedDemonstration], epoch: int) ->
         seed=cfg.seed,
         epoch=epoch,
         share=setting.world.share,
+        padded=padded,
     )
 
 
@@ -100,10 +107,13 @@ class Course:
     ) -> "Course":
         cfg = setting.cfg
         prompts = prompts_of(setting, held_out)
+        padded = not packing.enabled(engine.model)
         return cls(
             setting=setting,
             engine=engine,
-            epochs=[steps_of(setting, train, epoch) for epoch in range(cfg.sft.epochs)],
+            epochs=[
+                steps_of(setting, train, epoch, padded=padded) for epoch in range(cfg.sft.epochs)
+            ],
             held_out=held_out,
             shown=BeforeAfter(setting=setting, prompts=prompts[: cfg.samples]),
             judge=Judge(setting, prompts) if cfg.sft.select_by is SelectBy.rm_score else None,
@@ -177,8 +187,9 @@ def held_out_loss(course: Course) -> dict[str, float]:
     """Mean negative log-likelihood per supervised token of the held-out demonstrations."""
     if not course.held_out:
         return {}
+    padded = not packing.enabled(course.engine.model)
     with course.setting.clock.part("score"):
-        steps = steps_of(course.setting, course.held_out, epoch=0)
+        steps = steps_of(course.setting, course.held_out, epoch=0, padded=padded)
         return {"sft/eval_loss": mean_loss(course.engine, [one for step in steps for one in step])}
 
 
@@ -208,13 +219,15 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """What a dry run shows: counts, steps, and one demonstration with its supervised tokens coloured."""
     setting = open_setting(cfg)
     data = setting.encoded("demonstrations")
-    steps = steps_of(setting, data.train, epoch=0)
+    steps = steps_of(setting, data.train, epoch=0, padded=cfg.runtime.reference_path)
+    first = steps[0][0]
     return Preview(
         facts={
             "demonstrations": f"{len(data.train)} to train on, {len(data.held_out)} held out",
             "optimizer steps": f"{len(steps)} an epoch, {len(steps) * cfg.sft.epochs} in all",
             "supervised tokens": f"{sum(count_targets(step) for step in steps)} an epoch",
-            "first microbatch": " x ".join(str(n) for n in steps[0][0].tokens.shape),
+            "first microbatch": " x ".join(str(n) for n in first.tokens.shape)
+            + f", {int(first.mask.sum())} tokens",
         },
         example=example(setting.renderer, data.train[0].ids, data.train[0].loss_mask),
         notes=data.report.plain().splitlines(),

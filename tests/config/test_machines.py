@@ -1,4 +1,4 @@
-"""Laws of runtime.*, save.* and resume, and how their presets explain themselves."""
+"""Laws of runtime.*, *.batch, save.* and resume, and how their presets explain themselves."""
 
 import pytest
 
@@ -18,6 +18,13 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
         ("save.keep=0", r"save\.keep=0 must be at least 1"),
         ("save.every_steps=0", r"save\.every_steps=0 must be positive or null"),
         ("save.every_minutes=-1", r"save\.every_minutes=-1\.0 must be positive or null"),
+        ("sft.batch.size=0", r"^sft\.batch\.size=0 must be positive"),
+        ("sft.batch.microbatch=0", r"^sft\.batch\.microbatch=0 must be positive or null"),
+        ("rm.batch.max_tokens=-5", r"^rm\.batch\.max_tokens=-5 must be positive or null"),
+        ("ppo.batch.max_tokens=0", r"^ppo\.batch\.max_tokens=0 must be positive or null"),
+        ("ppo.batch.minibatch=0", r"^ppo\.batch\.minibatch=0 must be positive"),
+        ("rm.batch.microbatch=null", r"^rm\.batch\.microbatch and max_tokens are both null: one"),
+        ("ppo.batch.microbatch=null", r"^ppo\.batch\.microbatch and max_tokens are both null"),
         ("save.every_step=1", r"did you mean save\.every_steps"),
         ("resume=alwys", "resume=alwys is not one of auto, whole, never"),
         ("resume=null", "resume may not be null"),
@@ -44,6 +51,8 @@ def test_what_cannot_be_is_refused_in_one_line(word, told):
 def test_null_switches_off():
     words = ("save.every_steps=null", "save.every_minutes=null", "runtime.num_processes=null")
     assert composed(*words).save.every_minutes is None
+    by_tokens = composed("sft.batch.microbatch=null", "sft.batch.max_tokens=4096").sft.batch
+    assert (by_tokens.microbatch, by_tokens.max_tokens) == (None, 4096)
     assert composed("runtime=zero2", "runtime.deepspeed=null").runtime.deepspeed is None
 
 

@@ -11,16 +11,14 @@ from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.data.collate import (
-    grouped,
-    pack,
     pad_left,
     pad_right,
     preference_batches,
     prompt_batches,
-    prompt_order,
     sft_batches,
 )
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
+from rlhf_cli.data.order import grouped, prompt_order
 
 PAD = 0
 
@@ -38,16 +36,26 @@ def demonstrations(num, seed=0):
     ]
 
 
-def batches_of(examples, batching=Batching.grouped, loss_on=LossOn.response, epoch=0, size=8):
+def batches_of(
+    examples,
+    batching=Batching.grouped,
+    loss_on=LossOn.response,
+    epoch=0,
+    size=8,
+    rows=3,
+    budget=None,
+    padded=False,
+):
     return sft_batches(
         examples,
-        batch=Batch(size=size, microbatch=3),
+        batch=Batch(size=size, microbatch=rows, max_tokens=budget),
         batching=batching,
         loss_on=loss_on,
         seed=1,
         epoch=epoch,
         max_tokens=64,
         pad_id=PAD,
+        padded=padded,
     )
 
 
@@ -100,6 +108,28 @@ def test_a_step_holds_batch_size_demonstrations_in_microbatches(batching):
 
 
 @pytest.mark.parametrize("batching", Batching)
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_budget_of_tokens_is_kept_and_loses_nothing(batching, padded):
+    """100 tokens, pads among them where the network reads them; packed rows are no longer either."""
+    examples = demonstrations(53)
+    for budget in (100, 50):
+        steps = batches_of(examples, batching, size=16, rows=None, budget=budget, padded=padded)
+        found = Counter(text for step in steps for batch in step for text in texts_in(batch))
+        assert found == expected(examples)
+        for batch in (batch for step in steps for batch in step):
+            read = batch.mask.numel() if padded else int(batch.mask.sum())
+            assert read <= budget
+
+
+def test_a_budget_alone_makes_fewer_microbatches_than_rows_that_never_exceed_it():
+    examples = demonstrations(64)
+    by_rows = batches_of(examples, size=32, rows=3)
+    most = max(int(batch.mask.sum()) for step in by_rows for batch in step)
+    by_tokens = batches_of(examples, size=32, rows=None, budget=most)
+    assert sum(map(len, by_tokens)) < 0.8 * sum(map(len, by_rows))
+
+
+@pytest.mark.parametrize("batching", Batching)
 def test_pads_are_pad_and_learn_nothing(batching):
     for step in batches_of(demonstrations(20), batching):
         for batch in step:
@@ -122,14 +152,6 @@ def test_positions_restart_at_every_packed_text_and_never_elsewhere():
     batch = next(b for step in steps for b in step if len(texts_in(b)) > b.tokens.shape[0])
     for row in batch.positions.tolist():
         assert all(b in (0, a + 1) for a, b in pairwise(row))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 60))
-def test_packing_loses_nothing_and_overfills_no_row_of_several(lengths, capacity):
-    rows = pack(lengths, capacity)
-    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
-    assert all(sum(lengths[i] for i in row) <= capacity or len(row) == 1 for row in rows)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
@@ -182,7 +204,7 @@ def comparisons(num):
 def test_every_pair_of_a_prompt_is_in_one_microbatch_and_points_at_its_completions():
     examples = comparisons(23)
     steps = preference_batches(
-        examples, batch=Batch(size=6, microbatch=7), seed=1, epoch=0, pad_id=PAD
+        examples, batch=Batch(size=6, microbatch=7, max_tokens=None), seed=1, epoch=0, pad_id=PAD
     )
     assert [sum(b.num_prompts for b in step) for step in steps] == [6, 6, 6, 5]
     seen = Counter()
@@ -207,9 +229,30 @@ def test_every_pair_of_a_prompt_is_in_one_microbatch_and_points_at_its_completio
     assert seen == wanted
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_budget_of_tokens_keeps_the_completions_of_a_prompt_together(padded):
+    examples = comparisons(23)
+    (step,) = preference_batches(
+        examples, batch=Batch(size=23, microbatch=None, max_tokens=60), seed=1, epoch=0,
+        pad_id=PAD, padded=padded,
+    )  # fmt: skip
+    assert sum(batch.num_prompts for batch in step) == 23
+    assert sum(len(batch.pairs) for batch in step) == sum(
+        len(one.better) + len(one.ties) for one in examples
+    )
+    for batch in step:
+        read = batch.mask.numel() if padded else int(batch.mask.sum())
+        assert read <= 60 or batch.num_prompts == 1
+    assert max(batch.num_prompts for batch in step) > 1
+
+
 def test_a_completion_is_a_row_once():
     (step,) = preference_batches(
-        comparisons(9), batch=Batch(size=9, microbatch=1000), seed=1, epoch=0, pad_id=PAD
+        comparisons(9),
+        batch=Batch(size=9, microbatch=1000, max_tokens=None),
+        seed=1,
+        epoch=0,
+        pad_id=PAD,
     )
     (batch,) = step
     assert batch.tokens.shape[0] == sum(len(e.response_ids) for e in comparisons(9))
@@ -219,7 +262,11 @@ def test_a_completion_is_a_row_once():
 
 def test_weights_of_a_fully_labelled_prompt_sum_to_one():
     (step,) = preference_batches(
-        comparisons(1), batch=Batch(size=1, microbatch=9), seed=1, epoch=0, pad_id=PAD
+        comparisons(1),
+        batch=Batch(size=1, microbatch=9, max_tokens=None),
+        seed=1,
+        epoch=0,
+        pad_id=PAD,
     )
     assert step[0].weights.sum() == pytest.approx(1.0)
     four = EncodedComparison(
@@ -230,7 +277,7 @@ def test_weights_of_a_fully_labelled_prompt_sum_to_one():
         record=None,
     )
     (step,) = preference_batches(
-        [four], batch=Batch(size=1, microbatch=9), seed=1, epoch=0, pad_id=PAD
+        [four], batch=Batch(size=1, microbatch=9, max_tokens=None), seed=1, epoch=0, pad_id=PAD
     )
     assert step[0].pairs.shape == (6, 2)
     assert step[0].weights.sum() == pytest.approx(1.0)

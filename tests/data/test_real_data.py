@@ -282,7 +282,11 @@ def test_kwise_rankings_become_batches(real_data, config, stories):
     renderer = build(stories, template="auto", system=None)
     train, held = encode_loaded(renderer, load(cfg, "comparisons"), cfg.data)
     steps = preference_batches(
-        train + held, batch=Batch(size=16, microbatch=12), seed=1, epoch=0, pad_id=renderer.pad_id
+        train + held,
+        batch=Batch(size=16, microbatch=12, max_tokens=None),
+        seed=1,
+        epoch=0,
+        pad_id=renderer.pad_id,
     )
     pairs = sum(b.pairs.shape[0] for step in steps for b in step)
     with open(real_data / "comparisons" / "kwise_oasst.jsonl") as file:

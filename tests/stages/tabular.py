@@ -87,7 +87,7 @@ def optim(lr):
 def ppo(**changes) -> PPO:
     values = {
         "total_episodes": 4096,
-        "batch": PPOBatch(rollout=256, minibatch=256, microbatch=256),
+        "batch": PPOBatch(rollout=256, minibatch=256, microbatch=256, max_tokens=None),
         "inner_epochs": 4,
         "temperature": 1.0,
         "old_logprobs": OldLogprobs.auto,

@@ -57,7 +57,7 @@ def test_steps_are_recorded(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     device = pick_device(runtime(device="cuda", dtype=dtype))
-    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5))
+    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
     reward = freeze(scalar("llama", seed=9)).cuda()
     players = Players(
         policy=Engine(

@@ -12,7 +12,9 @@ from rlhf_cli.config.schema import Alarms, KLStop, MissingEOS, MissingEOSMode, O
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.core.returns import gae
+from rlhf_cli.core.sharing import Share
 from rlhf_cli.models.loading import freeze
+from rlhf_cli.models.packing import enable
 from rlhf_cli.models.scoring import response_scores
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo import collect as collecting
@@ -20,6 +22,7 @@ from rlhf_cli.stages.ppo.collect import collect, looks
 from rlhf_cli.stages.ppo.guards import NotFinite, Watch, check_first_ratio, check_start
 from rlhf_cli.stages.ppo.learn import Learned, learn, minibatch
 from rlhf_cli.stages.ppo.loop import credit, describe, orders, train
+from rlhf_cli.stages.ppo.microbatches import microbatches
 from rlhf_cli.stages.ppo.players import Ending, Players, ignore
 from rlhf_cli.stages.ppo.stage import save_offending
 from tests.models.tiny import causal, ragged, scalar
@@ -59,7 +62,10 @@ def drawn(rows=16):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
-    cfg = ppo(temperature=temperature, batch=PPOBatch(rollout=16, minibatch=16, microbatch=5))
+    cfg = ppo(
+        temperature=temperature,
+        batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None),
+    )
     players = cast(cfg=cfg)
     rollout, entropies, _ = collect(players, batch(), drawn(), ENDING, cfg)
     check_start(rollout, torch.float32)
@@ -74,7 +80,7 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
 
 def test_the_samplers_logprobs_are_those_of_a_forward_pass():
     """So the start is as near to ratio 1 and KL 0 without the forward pass as with it."""
-    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5))
+    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
     told, _, gap = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg, look=True)
     kept, _, nothing = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg, look=False)
     assert 0 < gap < 1e-6 and nothing is None
@@ -125,7 +131,7 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
     """16x1, 1x16 and 3 ragged pieces: the same gradients of policy and value."""
     gradients = []
     for size in (1, 16, 5):
-        cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size))
+        cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=None))
         players = cast(name, cfg=cfg)
         rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
         # the same rollout for all: sampling draws do not depend on the microbatch
@@ -142,10 +148,50 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
             assert torch.allclose(a, b, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradients_do_not_depend_on_the_budget_of_tokens(packed):
+    """Nor on the number of processes that keep it: their pieces add up to the whole minibatch."""
+    cfg, rows = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)), []
+    players, everything = cast(cfg=cfg), torch.arange(16)
+    for one in (players.policy, players.value, players.ref_policy) if packed else ():
+        enable(one.model)
+    rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
+    advantages, returns = credit(rollout, 0.1, cfg)
+    rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
+
+    def gradients(size, budget, processes):
+        cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=budget))
+        counts, engines = set(), (players.policy, players.value)
+        for rank in range(processes):
+            players.policy.world = World(Share(rank, processes))
+            pieces = microbatches(players, rollout, everything, cfg.batch)
+            counts.add(len(pieces))
+            rows.extend(row for piece in pieces for row in piece.tolist())
+            for piece in (rollout.select(piece).trim() for piece in pieces if budget):
+                mask = torch.cat([piece.prompt_mask, piece.response_mask], 1)
+                assert (int(mask.sum()) if packed else mask.numel()) <= budget
+            minibatch(players, rollout, advantages, returns, everything, cfg, None)
+        assert len(counts) == 1
+        found = [p.grad for one in engines for p in one.model.parameters() if p.grad is not None]
+        for one in engines:
+            one.discard()
+        return found
+
+    whole = gradients(16, None, 1)
+    for size, budget, processes in ((None, 40, 1), (3, 40, 1), (None, 40, 4)):
+        rows.clear()
+        for a, b in zip(whole, gradients(size, budget, processes), strict=True):
+            assert torch.allclose(a, b, atol=1e-6, rtol=1e-4)
+        assert sorted(rows) == everything.tolist()
+
+
 def test_more_padding_changes_no_metric_and_no_gradient():
     results = []
     for extra in (0, 5):
-        cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16), whiten_rewards=True)
+        cfg = ppo(
+            batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
+            whiten_rewards=True,
+        )
         players = cast(cfg=cfg)
         rollout, entropies, _ = collect(players, batch(), drawn(), ENDING, cfg)
         for field in ("prompts", "prompt_mask"):
@@ -194,7 +240,7 @@ def test_a_score_that_is_no_number_stops_with_the_sample():
         scores[2] = float("nan")
         return scores
 
-    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16))
+    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None))
     with pytest.raises(NotFinite, match="score of the reward model") as caught:
         collect(cast(score=poisoned), batch(), drawn(), ENDING, cfg)
     assert caught.value.rows == [2]
@@ -203,7 +249,7 @@ def test_a_score_that_is_no_number_stops_with_the_sample():
 
 def test_kl_stop_ends_the_updates_of_an_iteration():
     cfg = ppo(
-        batch=PPOBatch(rollout=16, minibatch=4, microbatch=4),
+        batch=PPOBatch(rollout=16, minibatch=4, microbatch=4, max_tokens=None),
         inner_epochs=8,
         optim=optim(0.05),
         kl_stop=KLStop(iteration=0.02, run=None),
@@ -225,7 +271,7 @@ def test_kl_stop_ends_the_updates_of_an_iteration():
 def test_kl_stop_ends_the_run():
     cfg = ppo(
         total_episodes=16 * 50,
-        batch=PPOBatch(rollout=16, minibatch=16, microbatch=16),
+        batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
         optim=optim(0.02),
         kl_stop=KLStop(iteration=None, run=0.5),
     )
@@ -240,7 +286,7 @@ def test_the_average_trails_the_policy():
     """EMA twin: the recursion written out on one weight."""
     cfg = ppo(
         total_episodes=16 * 3,
-        batch=PPOBatch(rollout=16, minibatch=8, microbatch=8),
+        batch=PPOBatch(rollout=16, minibatch=8, microbatch=8, max_tokens=None),
         inner_epochs=1,
         ema_decay=0.5,
     )
@@ -284,7 +330,7 @@ def test_alarms_ring_once_until_they_have_passed():
 def test_the_offending_samples_are_saved(tmp_path):
     """What a person needs to see why: prompt, response and score, and which number it was."""
     players = cast(score=lambda reading: torch.full((len(reading.tokens),), float("inf")))
-    cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4))
+    cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4, max_tokens=None))
     with pytest.raises(NotFinite) as caught:
         collect(players, batch(4), drawn(4), ENDING, cfg)
     tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))

@@ -17,10 +17,15 @@ from tests.stages.test_resume import SAME_EVERYWHERE, SMALL
 
 pytestmark = pytest.mark.dist
 
+BUDGET = (  # of tokens; the run it is compared with has none
+    "sft.batch.microbatch=null", "sft.batch.max_tokens=120",
+    "rm.batch.microbatch=null", "rm.batch.max_tokens=240", "ppo.batch.max_tokens=80",
+)  # fmt: skip
 SHARDINGS = {
     "one-reference": (1, "runtime.reference_path=true"),
     "one-zero2": (1, "runtime=zero2"),
     "two-ddp": (2, "runtime=ddp"),
+    "two-budget": (2, "runtime=zero2", *BUDGET),
     "two-zero1": (2, "runtime=zero1"),
     "two-zero2": (2, "runtime=zero2"),
     "two-offload": (2, "runtime=zero3_offload"),

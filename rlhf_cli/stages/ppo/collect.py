@@ -19,6 +19,7 @@ from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.guards import require_finite
+from rlhf_cli.stages.ppo.microbatches import microbatches
 from rlhf_cli.stages.ppo.players import Ending, Players
 
 # The rows of a part of the rollout, and the part as all networks read it.
@@ -73,10 +74,10 @@ def together(values: Tensor, size: tuple[int, ...], world: World, fill: int = 0)
     return world.sum(whole).to(values.dtype)
 
 
-def parts_of(rollout: Rollout, world: World, cfg: PPO) -> list[Part]:
+def parts_of(players: Players, rollout: Rollout, cfg: PPO) -> list[Part]:
     """This process's rows, a microbatch at a time, each trimmed to its own longest response."""
     rows = torch.arange(len(rollout.scores), device=rollout.scores.device)
-    pieces = world.share.of(rows).split(cfg.batch.microbatch)
+    pieces = microbatches(players, rollout, rows, cfg.batch)
     return [(index, Reading(rollout.select(index).trim())) for index in pieces]
 
 
@@ -147,7 +148,7 @@ def collect(
     with players.clock.part("generate"):
         rollout, entropies = generate(players, batch, uniforms, ending, cfg)
     with players.clock.part("score"):
-        parts = parts_of(rollout, players.world, cfg)
+        parts = parts_of(players, rollout, cfg)
         gap = compare(players, rollout, parts, cfg) if look else None
         judge(players, rollout, parts, cfg)
         require_finite(rollout.scores, "score of the reward model", rollout)

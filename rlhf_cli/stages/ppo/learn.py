@@ -13,6 +13,7 @@ from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.stages import work
 from rlhf_cli.stages.ppo.guards import check_first_ratio, over, require_finite
+from rlhf_cli.stages.ppo.microbatches import microbatches
 from rlhf_cli.stages.ppo.players import Players
 
 # Adds the gradient of the pretraining loss to the policy and returns that loss (PPO-ptx).
@@ -81,7 +82,7 @@ def minibatch(
     """Gradients of one minibatch, summed over its microbatches; every term is per token of the whole."""
     num_tokens = rollout.response_mask[index].sum()
     totals: dict[str, Tensor] = {}
-    parts = players.world.share.of(index).split(cfg.batch.microbatch)
+    parts = microbatches(players, rollout, index, cfg.batch)
     for number, rows in enumerate(parts, start=1):
         alive("learning from a rollout")
         piece = rollout.select(rows).trim()

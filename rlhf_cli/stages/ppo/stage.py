@@ -13,6 +13,7 @@ from rlhf_cli.config.schema import PPO, Batch, Batching, Config, LossOn, ValueIn
 from rlhf_cli.core.batches import PromptBatch, SFTBatch
 from rlhf_cli.data.collate import prompt_batches, sft_batches
 from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.models import packing
 from rlhf_cli.models.reward import check_head
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
@@ -196,7 +197,7 @@ def pretraining(setting: Setting, policy: Engine, recorder: Recorder) -> Pretrai
     cfg = setting.cfg
     data = setting.encoded("pretraining")
     data.tell(recorder)
-    steps = TextSteps(setting, data.train)
+    steps = TextSteps(setting, data.train, padded=not packing.enabled(policy.model))
 
     def pretrain() -> float:
         texts = steps.at(policy.steps)
@@ -210,8 +211,8 @@ def pretraining(setting: Setting, policy: Engine, recorder: Recorder) -> Pretrai
 class TextSteps:
     """ratio * minibatch texts for every optimizer step, going round the data as often as needed."""
 
-    def __init__(self, setting: Setting, texts: list):
-        self.setting, self.texts = setting, texts
+    def __init__(self, setting: Setting, texts: list, *, padded: bool):
+        self.setting, self.texts, self.padded = setting, texts, padded
         ppo = setting.cfg.ppo
         self.size = min(ppo.ptx.ratio * ppo.batch.minibatch, len(texts))
         self.epoch, self.steps = -1, []
@@ -225,9 +226,10 @@ class TextSteps:
 
     def _epoch(self, epoch: int) -> list[list[SFTBatch]]:
         cfg = self.setting.cfg
+        limits = cfg.ppo.batch
         return sft_batches(
             self.texts,
-            batch=Batch(size=self.size, microbatch=cfg.ppo.batch.microbatch),
+            batch=Batch(size=self.size, microbatch=limits.microbatch, max_tokens=limits.max_tokens),
             batching=Batching.grouped,
             loss_on=LossOn.all,
             seed=cfg.seed,
@@ -235,6 +237,7 @@ class TextSteps:
             max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
             pad_id=self.setting.renderer.pad_id,
             share=self.setting.world.share,
+            padded=self.padded,
         )
 
 

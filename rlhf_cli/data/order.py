@@ -1,0 +1,42 @@
+"""In which order examples come: functions of the seed and the epoch alone."""
+
+from collections.abc import Iterator
+from random import Random
+
+WINDOW = 32  # global batches whose rows are sorted by length together
+
+
+def shuffled(num: int, *, seed: int, epoch: int) -> list[int]:
+    """A permutation of range(num), another one each epoch."""
+    order = list(range(num))
+    Random(f"{seed}/{epoch}").shuffle(order)
+    return order
+
+
+def chunks(num: int, size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Indices in global batches of `size` in random order; the last may be smaller."""
+    order = shuffled(num, seed=seed, epoch=epoch)
+    return [order[i : i + size] for i in range(0, num, size)]
+
+
+def grouped(lengths: list[int], size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Indices in global batches of `size`, rows of like length together, batches in random order.
+
+    Only the last batch drawn may be smaller; it holds what is left over, of any length.
+    """
+    order = shuffled(len(lengths), seed=seed, epoch=epoch)
+    whole = len(order) - len(order) % size
+    batches = []
+    for start in range(0, whole, size * WINDOW):
+        window = sorted(order[start : min(whole, start + size * WINDOW)], key=lengths.__getitem__)
+        batches += [window[i : i + size] for i in range(0, len(window), size)]
+    Random(f"{seed}/{epoch}/batches").shuffle(batches)
+    return batches + ([order[whole:]] if whole < len(order) else [])
+
+
+def prompt_order(num: int, *, seed: int) -> Iterator[int]:
+    """Indices without end: every prompt once before any comes again."""
+    epoch = 0
+    while num:
+        yield from shuffled(num, seed=seed, epoch=epoch)
+        epoch += 1
