@@ -53,7 +53,7 @@ def divide(items: Sequence[Load], limit: Limit, num_processes: int) -> list[list
 
     items: rows that stay together, a text or all completions of a prompt . Where rows alone are
     limited, every process takes every num_processes-th item and cuts. Where tokens are: as few
-    microbatches as will do, made even, the fullest first, so that too small a device fails at once.
+    microbatches as will do, made even, the fullest first, so that the others fit where it was.
     """
     if limit.tokens is not None:
         return deal(balanced(items, limit, num_processes), items, limit, num_processes)

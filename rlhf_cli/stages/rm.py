@@ -49,11 +49,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     anchors = anchor_texts(setting, data.train)
     engine = new_reward_model(setting, sft)
     padded = not packing.enabled(engine.model)
-    steps = [
-        step
-        for epoch in range(cfg.rm.epochs)
-        for step in steps_of(setting, data.train, epoch, padded=padded)
-    ]
+    epochs = [steps_of(setting, data.train, n, padded=padded) for n in range(cfg.rm.epochs)]
+    steps = [step for epoch in epochs for step in epoch]
     saver = open_saver(setting, out, {"model": engine})
     resumed = saver.resumed
     with open_recorder(
