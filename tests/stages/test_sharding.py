@@ -19,7 +19,8 @@ pytestmark = pytest.mark.dist
 
 BUDGET = (  # of tokens; the run it is compared with has none
     "sft.batch.microbatch=null", "sft.batch.max_tokens=120",
-    "rm.batch.microbatch=null", "rm.batch.max_tokens=240", "ppo.batch.max_tokens=80",
+    "rm.batch.microbatch=null", "rm.batch.max_tokens=240",
+    "ppo.batch.microbatch=null", "ppo.batch.max_tokens=80",
 )  # fmt: skip
 SHARDINGS = {
     "one-reference": (1, "runtime.reference_path=true"),
