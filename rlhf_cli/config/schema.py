@@ -86,6 +86,11 @@ class Gather(Enum):
     never = "never"
 
 
+class Graphs(Enum):
+    auto = "auto"
+    never = "never"
+
+
 class Resume(Enum):
     auto = "auto"
     whole = "whole"
@@ -142,6 +147,7 @@ class Runtime:
     num_processes: int | None
     gather: Gather
     offload: bool
+    graphs: Graphs
     timeout: float
     reference_path: bool
     deepspeed: dict[str, Any] | None

@@ -33,13 +33,17 @@ class Answer:
 
 @dataclass(slots=True, kw_only=True)
 class Asking:
-    """How answers are drawn; temperature 1 is the policy itself. reference: the plain way."""
+    """How answers are drawn; temperature 1 is the policy itself.
+
+    reference: the plain way. graphs: record the steps on a CUDA device.
+    """
 
     max_new_tokens: int
     temperature: float
     batch: int
     seed: int
     reference: bool = False
+    graphs: bool = False
 
 
 def respond(
@@ -116,6 +120,7 @@ def _answers(
         going_on=network.going_on,
         copies=drawn.shape[1],
         reference=asking.reference,
+        graphs=asking.graphs,
     )
 
 

@@ -4,44 +4,77 @@ Everything a graph reads lies at a fixed place: a step is a pure function of wha
 recording it, repeating it and running it plainly do the same.
 """
 
+import warnings
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
+from rlhf_cli.models import packing
 from rlhf_cli.models.decoding import FastDecoder, forward
 from rlhf_cli.models.loading import accepts
 
 COLUMNS = 256  # a graph reads the cache up to a multiple of this
+FEWEST = 8  # rows of the smallest graph: a step of one row takes as long
+MOVING_ROPES = {"dynamic", "longrope"}  # frequencies that ask how long the longest text is
 Step = Callable[[], None]
+
+_refused: list[torch.cuda.CUDAGraph] = []  # kept: the allocator remembers a recording that failed
 
 
 def can_record(model: nn.Module) -> bool:
     """Whether nothing in a step of this model depends on numbers that only the device knows."""
     return (
         model._can_compile_fullgraph
-        and model.config._attn_implementation == "sdpa"
+        and model.config._attn_implementation in ("sdpa", packing.NAME)
         and accepts(model, "position_ids")
+        and not MOVING_ROPES & _ropes(model.config)
         and all(type(x) is DynamicLayer for x in DynamicCache(config=model.config).layers)
     )
 
 
+def _ropes(config: PretrainedConfig) -> set[str | None]:
+    """The kinds of rotary positions; a model may have several."""
+    found = getattr(config, "rope_parameters", None) or {}
+    nested = [one for one in found.values() if isinstance(one, dict)]
+    return {one.get("rope_type") for one in nested or [found]}
+
+
 def recorded(step: Step) -> Step:
-    """The step as a CUDA graph; the step itself where it cannot be recorded."""
-    side = torch.cuda.Stream()
+    """The step as a CUDA graph; the step itself, from now on always, where one cannot be recorded."""
+    if _refused:
+        return step
+    side, graph = _side(torch.cuda.current_device()), torch.cuda.CUDAGraph()
     side.wait_stream(torch.cuda.current_stream())
+    try:
+        _record(step, side, graph)
+    except RuntimeError as error:
+        _refused.append(graph)
+        torch.cuda.synchronize()
+        warnings.warn(f"decoding goes on without CUDA graphs: {error}", stacklevel=2)
+        return step
+    torch.cuda.current_stream().wait_stream(side)
+    return graph.replay
+
+
+@cache
+def _side(device: int) -> torch.cuda.Stream:
+    """One stream for all recordings: each one that is used holds a workspace of its own."""
+    return torch.cuda.Stream(device)
+
+
+def _record(step: Step, side: torch.cuda.Stream, graph: torch.cuda.CUDAGraph) -> None:
+    """Once plainly, which lets libraries choose their kernels, then recorded; other threads may go on."""
     with torch.cuda.stream(side):
         step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.graph(graph):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
             step()
-    except RuntimeError:
-        torch.cuda.synchronize()
-        return step
-    return graph.replay
+        finally:
+            graph.capture_end()
 
 
 class FixedLayer(CacheLayerMixin):
@@ -78,7 +111,10 @@ class FixedLayer(CacheLayerMixin):
 
 
 class GraphedDecoder(FastDecoder):
-    """Rows in batches of a power of two, one graph for each such size and length of cache."""
+    """Rows in batches of a power of two, one graph for each such size and length of cache.
+
+    Weights that autocast has cast stay where they are for as long as it is on: a decoder lives within it.
+    """
 
     def __init__(
         self,
@@ -152,5 +188,5 @@ class GraphedDecoder(FastDecoder):
 
 
 def bucket(num: int) -> int:
-    """The least power of two that is not less."""
-    return 1 << max(num - 1, 0).bit_length()
+    """The least power of two that is not less, and not less than the fewest."""
+    return 1 << (max(num, FEWEST) - 1).bit_length()

@@ -44,7 +44,7 @@ class StageSpec:
 NOT_RESULTS = (
     "name", "runs_dir", "stage", "dry_run", "samples", "tracking", "parents", "model.lr",
     "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
-    "runtime.offload", "runtime.timeout", "runtime.deepspeed", "save", "resume",
+    "runtime.offload", "runtime.graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
 )  # fmt: skip
 
 TEXT = (

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from rich.text import Text
 
+from rlhf_cli.config.schema import Graphs
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt, encode_prompt
 from rlhf_cli.data.records import Message, Prompt
 from rlhf_cli.data.show import plain, rendered
@@ -48,6 +49,7 @@ def ask_each(
         batch=cfg.evaluation.batch,
         seed=seeds[0],
         reference=cfg.runtime.reference_path,
+        graphs=cfg.runtime.graphs is Graphs.auto,
     )
     with setting.clock.part("generate"):
         found = respond_each(network, ids, setting.renderer, asking, setting.world, seeds=seeds)

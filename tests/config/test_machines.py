@@ -70,7 +70,7 @@ def test_a_run_may_move_to_other_machines_and_save_otherwise():
     """Nothing of this is in a fingerprint: an interrupted stage goes on there."""
     moved = composed(
         "runtime=zero3", "runtime.num_processes=4", "runtime.num_threads=2", "runtime.timeout=9",
-        "runtime.gather=never", "save.keep=5", "save.every_steps=3", "resume=whole",
+        "runtime.gather=never", "runtime.graphs=auto", "save.keep=5", "save.every_steps=3", "resume=whole",
     )  # fmt: skip
     for spec in STAGES.values():
         for key in spec.config(moved):

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GemmaConfig, MambaConfig, Mistral
 
 from rlhf_cli.core.logprobs import entropy
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models import decoding, graphed, prepacked, rollout_cache, sampling
+from rlhf_cli.models import decoding, graphed, packing, prepacked, rollout_cache, sampling
 from rlhf_cli.models.drawing import draw, draw_scored
 from rlhf_cli.models.sampling import Samples, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs
@@ -91,25 +91,103 @@ def test_the_same_numbers_draw_the_same_tokens_as_the_plain_loop(name):
     agree(sample(model, prompts, mask, drawn, temperature=1.3, **MANY_ENDS), plain)
 
 
+def through_graphs(monkeypatch, record) -> list:
+    """Every sampling after this takes the recorded way, recording with `record`; the decoders made."""
+    made = []
+
+    def decoder(*inputs, **settings):
+        made.append(graphed.GraphedDecoder(*inputs, record=record, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(sampling, "_way", lambda *_, **__: decoder)
+    monkeypatch.setattr(sampling, "LOOK_EVERY", {"cpu": 3})
+    monkeypatch.setattr(graphed, "COLUMNS", 4)
+    monkeypatch.setattr(graphed, "FEWEST", 2)
+    return made
+
+
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_that_can_be_recorded_is_the_plain_step(monkeypatch, name):
-    """Fixed places, batches of powers of two, a look every few tokens: all but the recording itself."""
-    model = network(name)
+def test_a_step_that_can_be_recorded_is_the_plain_step(monkeypatch, name, packed):
+    """Fixed places, batches of powers of two, a look every few tokens: all but the recording itself.
+
+    packed: with the attention that models are loaded with. Rows leave, and the cache is read further.
+    """
+    model = packing.enable(network(name)) if packed else network(name)
     if not graphed.can_record(model):
         assert name == "sliding"
         return
-
-    def unrecorded(*inputs, **settings):
-        return graphed.GraphedDecoder(*inputs, record=lambda step: step, **settings)
-
-    monkeypatch.setattr(sampling, "_way", lambda *_, **__: unrecorded)
-    monkeypatch.setattr(sampling, "LOOK_EVERY", {"cpu": 3})
-    monkeypatch.setattr(graphed, "COLUMNS", 4)
+    made = through_graphs(monkeypatch, lambda step: step)
     prompts, mask = ragged(11, 9, side="left", seed=3)
     drawn, settings = uniforms(22, 20, 5), MANY_ENDS | {"temperature": 1.3, "copies": 2}
     found = sample(model, prompts, mask, drawn, **settings)
     monkeypatch.undo()
     agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+    sizes, columns = (sorted(set(part)) for part in zip(*made[0].steps, strict=True))
+    assert sizes[-1] == 32 and len(sizes) > 2 and len(columns) > 2
+
+
+def test_a_step_reads_only_fixed_places(monkeypatch):
+    """Its graph is repeated with whatever lies there: no tensor that a step reads is made anew."""
+    model = causal("llama", sharpness=4.0)
+
+    def record(step):
+        step()
+        places = [(name, x.data_ptr()) for name, x in held(made[0])]
+
+        def again():
+            assert [(name, x.data_ptr()) for name, x in held(made[0])] == places
+            step()
+
+        return again
+
+    def held(decoder):
+        named = [(name, getattr(decoder, name)) for name in ("tokens", "at", "column", "seen")]
+        return named + [(f"memory {i}", x) for i, kv in enumerate(decoder.memory) for x in kv]
+
+    made = through_graphs(monkeypatch, record)
+    prompts, mask = ragged(11, 9, side="left", seed=3)
+    drawn, settings = uniforms(11, 20, 5), MANY_ENDS | {"temperature": 1.3}
+    found = sample(model, prompts, mask, drawn, **settings)
+    monkeypatch.undo()
+    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+
+
+def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+    def fail(step, side, graph):
+        step()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    for name in ("CUDAGraph", "current_stream", "Stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: Stream())
+    for name in ("synchronize", "current_device"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
+    monkeypatch.setattr(graphed, "_side", lambda device: Stream())
+    monkeypatch.setattr(graphed, "_record", fail)
+    monkeypatch.setattr(graphed, "_refused", [])
+    through_graphs(monkeypatch, graphed.recorded)
+    model, drawn = causal("llama", sharpness=4.0), uniforms(11, 20, 5)
+    prompts, mask = ragged(11, 9, side="left", seed=3)
+    settings = MANY_ENDS | {"temperature": 1.3}
+    with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted") as told:
+        found = sample(model, prompts, mask, drawn, **settings)
+    assert len(told) == 1 and len(graphed._refused) == 1
+    monkeypatch.undo()
+    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_stretch_with_the_text_are_not_recorded(kind):
+    model = causal("llama")
+    assert graphed.can_record(model)
+    model.config.rope_parameters = {"rope_type": kind}
+    assert not graphed.can_record(model)
+    model.config.rope_parameters = {"full": {"rope_type": "default"}, "far": {"rope_type": kind}}
+    assert not graphed.can_record(model)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])

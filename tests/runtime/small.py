@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from rlhf_cli.config.schema import Gather, Optim, Runtime
+from rlhf_cli.config.schema import Gather, Graphs, Optim, Runtime
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
 from rlhf_cli.models.packing import enable
@@ -61,6 +61,7 @@ def runtime(name: str | None, dtype: str = "float32", gather: str = "auto") -> R
         num_processes=None,
         gather=Gather[gather],
         offload=False,
+        graphs=Graphs.never,
         timeout=60,
         reference_path=False,
         deepspeed=given,

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Gather, Runtime
+from rlhf_cli.config.schema import Gather, Graphs, Runtime
 from rlhf_cli.runtime import launch
 from rlhf_cli.runtime.fleet import free_port
 from rlhf_cli.runtime.launch import count_gpus, num_processes
@@ -20,7 +20,8 @@ from tests.runtime.starting import Started, alive, two, two_nodes, wait_until
 def runtime(device: str = "auto", num_processes: int | None = None) -> Runtime:
     return Runtime(
         device=device, dtype="float32", num_threads=None, num_processes=num_processes,
-        gather=Gather.auto, offload=False, timeout=9, reference_path=False, deepspeed=None,
+        gather=Gather.auto, offload=False, graphs=Graphs.never, timeout=9, reference_path=False,
+        deepspeed=None,
     )  # fmt: skip
 
 

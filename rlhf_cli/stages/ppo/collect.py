@@ -49,6 +49,7 @@ def generate(
             temperature=cfg.temperature,
             going_on=policy.going_on,
             reference=ending.reference,
+            graphs=ending.graphs,
         )
     policy.train()
     width = world.largest(samples.responses.shape[1])

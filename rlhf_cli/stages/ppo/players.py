@@ -39,9 +39,13 @@ class Players:
 
 @dataclass(slots=True, kw_only=True)
 class Ending:
-    """How long a response may be, and which tokens end or pad it. reference: sample the plain way."""
+    """How long a response may be, and which tokens end or pad it.
+
+    reference: sample the plain way. graphs: record the steps on a CUDA device.
+    """
 
     max_new_tokens: int
     end_ids: list[int]
     pad_id: int
     reference: bool = False
+    graphs: bool = False

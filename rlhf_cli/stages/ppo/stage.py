@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import PPO, Batch, Batching, Config, LossOn, ValueInit
+from rlhf_cli.config.schema import PPO, Batch, Batching, Config, Graphs, LossOn, ValueInit
 from rlhf_cli.core.batches import PromptBatch, SFTBatch
 from rlhf_cli.data.collate import prompt_batches, sft_batches
 from rlhf_cli.data.encode import EncodedPrompt
@@ -126,6 +126,7 @@ def learn_or_save(
         end_ids=renderer.end_ids,
         pad_id=renderer.pad_id,
         reference=cfg.runtime.reference_path,
+        graphs=cfg.runtime.graphs is Graphs.auto,
     )
 
     def after_step() -> None:
