@@ -1,37 +1,66 @@
-"""What every contender is given: a random Llama, a reward model of its shape, a tokenizer, and ragged data.
+"""What every contender is given: random Llamas, a reward model of their shape, a tokenizer, ragged data.
 
-`python benchmarks/material.py SIZE FOLDER` writes them once; the same seed gives the same files.
+`model` ends a response with a small chance after every token; `endless` never does.
+
+`python benchmarks/material.py SIZE FOLDER` writes them; the same seed gives the same files.
 """
 
 import json
 import math
 import random
+import subprocess
 import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+MATERIAL = Path(__file__).resolve().parent / "material"
 PAD, END, UNKNOWN = 0, 1, 2
 WORDS = 3  # ids from here on are words
 SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A Llama's shape, and the texts it reads: (median, longest) tokens of prompts and of responses.
+
+    new_tokens: longest sampled response. end_chance: that a sampled token ends it, so lengths are ragged.
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    vocab: int
+    prompts: tuple[int, int] = (24, 96)
+    responses: tuple[int, int] = (40, 160)
+    new_tokens: int = 96
+    end_chance: float = 1 / 32
+
+    @property
+    def intermediate(self) -> int:
+        return -(-self.hidden // 3) * 8
+
+
 SIZES = {
-    "tiny": {
-        "hidden_size": 256,
-        "intermediate_size": 688,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-        "vocab_size": 4096,
-    },
-    "small": {
-        "hidden_size": 768,
-        "intermediate_size": 2048,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "vocab_size": 32000,
-    },
+    "1m": Size(hidden=128, layers=4, heads=4, vocab=2048),
+    "tiny": Size(hidden=256, layers=6, heads=8, vocab=4096),
+    "14m": Size(hidden=384, layers=6, heads=6, vocab=8192),
+    "40m": Size(hidden=512, layers=10, heads=8, vocab=16000),
+    "small": Size(hidden=768, layers=12, heads=12, vocab=32000),
+    "half": Size(
+        hidden=1280,
+        layers=24,
+        heads=20,
+        vocab=32000,
+        prompts=(256, 320),
+        responses=(640, 703),
+        new_tokens=256,
+        end_chance=1 / 128,
+    ),
 }
-TEXTS = 32  # demonstrations, comparisons and prompts
-BATCH = 16
-NEW_TOKENS = 96  # longest sampled response
-END_CHANCE = 1 / 32  # chance that a sampled token is the end, so that responses are ragged
+PARTS = ("model", "endless", "reward", "data.json")
+TEXTS = 64  # demonstrations, comparisons and prompts at most
+NEVER = 1e-12  # the chance of a policy that does not end
 CONSTANT = 0.05  # a coordinate of the hidden state that no layer touches
 
 
@@ -44,14 +73,14 @@ def words(draw: random.Random, count: int, vocab: int) -> list[int]:
     return [draw.randrange(WORDS, vocab) for _ in range(count)]
 
 
-def data(vocab: int) -> list[dict]:
+def data(size: Size) -> list[dict]:
     """Rows of a prompt and two responses, each ended; token ids."""
-    draw = random.Random(SEED)
+    draw, vocab = random.Random(SEED), size.vocab
     return [
         {
-            "prompt": words(draw, length(draw, 24, 96), vocab),
-            "chosen": [*words(draw, length(draw, 40, 160), vocab), END],
-            "rejected": [*words(draw, length(draw, 40, 160), vocab), END],
+            "prompt": words(draw, length(draw, *size.prompts), vocab),
+            "chosen": [*words(draw, length(draw, *size.responses), vocab), END],
+            "rejected": [*words(draw, length(draw, *size.responses), vocab), END],
         }
         for _ in range(TEXTS)
     ]
@@ -70,11 +99,15 @@ def tokenizer(vocab: int):
     return PreTrainedTokenizerFast(tokenizer_object=made, **special)
 
 
-def config(shape: dict):
+def config(size: Size):
     from transformers import LlamaConfig
 
     return LlamaConfig(
-        **shape,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        vocab_size=size.vocab,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         pad_token_id=PAD,
@@ -83,43 +116,59 @@ def config(shape: dict):
     )
 
 
-def causal_lm(shape: dict):
+def causal_lm(size: Size, end_chance: float):
     """Random weights, except that END has the same chance after every token."""
     import torch
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(SEED)
-    model = LlamaForCausalLM(config(shape)).eval()
+    model = LlamaForCausalLM(config(size)).eval()
     with torch.no_grad():
         embedding = model.get_input_embeddings().weight
         embedding[:, 0] = CONSTANT
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight[0] = 0
             layer.mlp.down_proj.weight[0] = 0
-        probe = torch.randint(WORDS, shape["vocab_size"], (8, 32))
+        probe = torch.randint(WORDS, size.vocab, (8, 32))
         constant = model.model(probe).last_hidden_state[..., 0].mean()
-        wanted = math.log(END_CHANCE / (1 - END_CHANCE)) + math.log(shape["vocab_size"] - 1)
+        wanted = math.log(end_chance / (1 - end_chance)) + math.log(size.vocab - 1)
         embedding[END, 0] += wanted / constant
     return model
 
 
-def reward_model(shape: dict):
+def reward_model(size: Size):
     import torch
     from transformers import LlamaForSequenceClassification
 
     torch.manual_seed(SEED + 1)
-    found = config(shape)
+    found = config(size)
     found.num_labels = 1
     return LlamaForSequenceClassification(found)
 
 
-def write(size: str, folder: Path) -> None:
-    shape = SIZES[size]
-    for name, model in (("model", causal_lm(shape)), ("reward", reward_model(shape))):
-        model.save_pretrained(folder / name)
-        tokenizer(shape["vocab_size"]).save_pretrained(folder / name)
-    (folder / "data.json").write_text(json.dumps(data(shape["vocab_size"])))
+def made(size: str) -> Path:
+    """The folder of this size's material, written by a process of its own where it is missing."""
+    folder = MATERIAL / size
+    if not all((folder / part).exists() for part in PARTS):
+        subprocess.run([sys.executable, __file__, size, str(folder)], check=True)
+    return folder
+
+
+def write(size: Size, folder: Path) -> None:
+    import torch
+
+    makers = {
+        "model": partial(causal_lm, size, size.end_chance),
+        "endless": partial(causal_lm, size, NEVER),
+        "reward": partial(reward_model, size),
+    }
+    if torch.cuda.is_available():  # where half a billion random numbers take no time
+        torch.set_default_device("cuda")
+    for name, make in makers.items():
+        make().save_pretrained(folder / name)
+        tokenizer(size.vocab).save_pretrained(folder / name)
+    (folder / "data.json").write_text(json.dumps(data(size)))
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], Path(sys.argv[2]))
+    write(SIZES[sys.argv[1]], Path(sys.argv[2]))

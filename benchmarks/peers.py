@@ -1,8 +1,10 @@
 """Environments of the peers: this environment's torch and transformers, plus the peer alone.
 
-`python benchmarks/peers.py` makes those that are missing, in benchmarks/peers/.
+`python benchmarks/peers.py` makes those that are missing, in benchmarks/peers/. Where nothing can be
+installed, RLHF_PEERS names a folder with one folder of packages a peer (`pip install --target`).
 """
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -14,12 +16,22 @@ from roster import PEERS
 HERE = Path(__file__).resolve().parent
 
 
+def carried(name: str) -> Path | None:
+    """The packages of a peer that somebody brought along."""
+    folder = os.environ.get("RLHF_PEERS")
+    return Path(folder).resolve() / name if folder else None
+
+
 def python_of(name: str) -> Path:
+    if carried(name):
+        return Path(sys.executable)
     return HERE / "peers" / name / "bin" / "python"
 
 
 def make(name: str) -> None:
     """A venv that sees this one's packages after its own; only the peer is installed into it."""
+    if carried(name):
+        return
     folder, mark = HERE / "peers" / name, HERE / "peers" / name / ".ready"
     listed = HERE / PEERS[name]
     if mark.is_file() and mark.read_text() == listed.read_text():

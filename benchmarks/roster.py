@@ -1,4 +1,4 @@
-"""Who is measured, with which settings. The first peer of a task is what the others are compared with.
+"""What is measured, and who with which settings; others are compared with the first peer of a task.
 
 A peer is named with the settings most people run it with, and again with those that are fastest here.
 """
@@ -12,22 +12,25 @@ BF16_TRL = {"bf16": True, "gradient_checkpointing": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """script: in contenders/ . peers: its environment, "" is this one . settings: as the table tells."""
+    """script: in contenders/ . peers: its environment, "" is this one . settings: as the table tells.
+
+    main: one of the few that tell most: the peer as people run it and at its best, ours in both precisions.
+    """
 
     name: str
     script: str
     settings: str
     options: dict | list = field(default_factory=dict)
     peers: str = ""
-    quick: bool = True
+    main: bool = False
 
     @property
     def is_ours(self) -> bool:
         return self.script == "ours"
 
 
-def ours(name: str, settings: str, *words: str, quick: bool = True) -> Contender:
-    return Contender(name=name, script="ours", settings=settings, options=list(words), quick=quick)
+def ours(name: str, settings: str, *words: str, main: bool = True) -> Contender:
+    return Contender(name=name, script="ours", settings=settings, options=list(words), main=main)
 
 
 OURS = ours("ours", "float32, as shipped", "runtime.dtype=float32")
@@ -36,8 +39,9 @@ OURS_PACKED = ours(
     "float32, sft.batching=packed",
     "runtime.dtype=float32",
     "sft.batching=packed",
+    main=False,
 )
-OURS_BF16 = ours("ours bf16", "bfloat16, else as shipped", "runtime.dtype=bfloat16", quick=False)
+OURS_BF16 = ours("ours bf16", "bfloat16, else as shipped", "runtime.dtype=bfloat16")
 
 SFT = [
     Contender(
@@ -46,13 +50,13 @@ SFT = [
         peers="trl-sft",
         settings="float32, no gradient checkpointing, padded batches in random order",
         options=PLAIN_TRL,
+        main=True,
     ),
     Contender(
         name="TRL defaults",
         script="trl_sft",
         peers="trl-sft",
         settings="what SFTConfig has: bf16, gradient checkpointing",
-        quick=False,
     ),
     Contender(
         name="TRL grouped",
@@ -67,7 +71,6 @@ SFT = [
         peers="trl-sft",
         settings="float32, padding_free: the batch as one row, sdpa with a block mask",
         options=PLAIN_TRL | {"padding_free": True, "max_length": None},
-        quick=False,
     ),
     Contender(
         name="TRL grouped bf16",
@@ -75,7 +78,6 @@ SFT = [
         peers="trl-sft",
         settings="bf16, group_by_length, no gradient checkpointing",
         options=FAST_TRL | BF16_TRL,
-        quick=False,
     ),
     Contender(
         name="TRL padding-free bf16",
@@ -83,7 +85,7 @@ SFT = [
         peers="trl-sft",
         settings="bf16, padding_free, no gradient checkpointing",
         options=PLAIN_TRL | BF16_TRL | {"padding_free": True, "max_length": None},
-        quick=False,
+        main=True,
     ),
     OURS,
     OURS_PACKED,
@@ -96,13 +98,13 @@ RM = [
         peers="trl-sft",
         settings="float32, no gradient checkpointing, padded batches in random order",
         options=PLAIN_TRL,
+        main=True,
     ),
     Contender(
         name="TRL defaults",
         script="trl_rm",
         peers="trl-sft",
         settings="what RewardConfig has: bf16, gradient checkpointing",
-        quick=False,
     ),
     Contender(
         name="TRL grouped",
@@ -117,7 +119,7 @@ RM = [
         peers="trl-sft",
         settings="bf16, group_by_length, no gradient checkpointing",
         options=FAST_TRL | BF16_TRL | {"remove_unused_columns": False},
-        quick=False,
+        main=True,
     ),
     OURS,
     OURS_BF16,
@@ -129,6 +131,7 @@ PPO = [
         peers="trl-ppo",
         settings="float32, no gradient checkpointing",
         options=PLAIN_TRL,
+        main=True,
     ),
     Contender(
         name="TRL PPO bf16",
@@ -136,7 +139,6 @@ PPO = [
         peers="trl-ppo",
         settings="bf16, no gradient checkpointing",
         options=BF16_TRL,
-        quick=False,
     ),
     Contender(
         name="TRL RLOO",
@@ -161,6 +163,7 @@ ROLLOUT = [
         script="generate",
         settings="float32, dynamic cache",
         options={"cache": "dynamic"},
+        main=True,
     ),
     Contender(
         name="generate static",
@@ -173,16 +176,43 @@ ROLLOUT = [
         script="generate",
         settings="float32, paged sdpa, pages of 32",
         options={"cache": "continuous"},
+        main=True,
     ),
     Contender(
         name="generate bf16",
         script="generate",
         settings="bf16 weights, dynamic cache",
         options={"cache": "dynamic", "dtype": "bfloat16"},
-        quick=False,
     ),
     OURS,
     OURS_BF16,
 ]
-TASKS = {"sft": SFT, "rm": RM, "ppo": PPO, "rollout": ROLLOUT}
-PEERS = {"trl-sft": "requirements-trl-sft.txt", "trl-ppo": "requirements-trl-ppo.txt"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """does: what a contender is told to do . policy: in the material, one that ends or one that does not .
+    batch: by size; half the rows of a round. At the small size a round of the slowest takes under a minute.
+    """
+
+    does: str
+    contenders: list[Contender]
+    batch: dict[str, int]
+    policy: str = "model"
+
+
+TASKS = {
+    "sft": Task(does="sft", contenders=SFT, batch={"tiny": 16, "small": 8}),
+    "rm": Task(does="rm", contenders=RM, batch={"tiny": 16, "small": 4}),
+    "ppo": Task(does="ppo", contenders=PPO, batch={"tiny": 16, "small": 4}),
+    "ppo-equal": Task(does="ppo", contenders=PPO, batch={"tiny": 16, "small": 4}, policy="endless"),
+    "rollout": Task(does="rollout", contenders=ROLLOUT, batch={"tiny": 16, "small": 16}),
+    "rollout-equal": Task(
+        does="rollout", contenders=ROLLOUT, batch={"tiny": 16, "small": 16}, policy="endless"
+    ),
+}
+PEERS = {
+    "trl-sft": "requirements-trl-sft.txt",
+    "trl-ppo": "requirements-trl-ppo.txt",
+    "plots": "requirements-plots.txt",
+}

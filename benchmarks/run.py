@@ -1,7 +1,8 @@
 """Side by side: this project and its peers, round by round in turn (A B C A B C ...), one thread each.
 
-`make bench` runs it; `make bench ARGS=--quick` is a few minutes. Every contender is a process of its own
-that waits for its turn, so that imports and warm-up are not timed and no two compute at once.
+`make bench` runs it; `make bench ARGS=--main` leaves out all but the contenders that tell most. Every
+contender is a process of its own that waits for its turn, so that imports and warm-up are not timed and no
+two compute at once.
 """
 
 import argparse
@@ -9,119 +10,29 @@ import json
 import os
 import platform
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Timer
 
+import material
 import peers
-from roster import TASKS, Contender
+from roster import TASKS, Contender, Task
+from roster_gpu import GPU_SIZES, GPU_TASKS
+from runner import Runner
 from table import markdown
 
 HERE = Path(__file__).resolve().parent
-BATCH = 16
-PATIENCE = 600  # seconds for one answer of a contender
 
 
-class Runner:
-    """One contender, alive and waiting."""
-
-    def __init__(self, name: str, contender: Contender, checkout: Path | None):
-        self.name, self.contender, self.failed = name, contender, ""
-        self.rounds: list[dict] = []
-        self.versions: dict[str, str] = {}
-        self.peak_mib: float | None = None
-        self.log = HERE / "results" / "logs" / f"{contender.script}-{name.replace(' ', '_')}.log"
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        python = peers.python_of(contender.peers) if contender.peers else sys.executable
-        self.process = subprocess.Popen(
-            [str(python), str(HERE / "contenders" / f"{contender.script}.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w"),
-            text=True,
-            env=environment(checkout),
-        )
-
-    def start(self, task: str, size: str) -> None:
-        """Hand over the job and wait until the contender is ready."""
-        folder = HERE / "material" / size
-        job = {
-            "task": task,
-            "benchmarks": str(HERE),
-            "model": str(folder / "model"),
-            "reward": str(folder / "reward"),
-            "data": str(folder / "data.json"),
-            "batch": BATCH,
-            "options": self.contender.options,
-        }
-        self.versions = (self._ask(json.dumps(job)) or {}).get("ready", {})
-
-    def round(self, *, keep: bool) -> None:
-        if self.failed:
-            return
-        found = self._ask("go")
-        if found and keep:
-            self.rounds.append(found)
-
-    def stop(self) -> None:
-        if not self.failed:
-            self.peak_mib = (self._ask("stop") or {}).get("peak_mib")
-        self.process.kill()
-        self.process.wait()
-
-    def _ask(self, line: str) -> dict | None:
-        limit = Timer(PATIENCE, self.process.kill)
-        limit.start()
-        try:
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        finally:
-            limit.cancel()
-        return json.loads(answer) if answer else self._fail()
-
-    def _fail(self) -> None:
-        said = self.log.read_text().strip().splitlines()
-        self.failed = said[-1][:300] if said else "it said nothing"
-        print(f"  {self.name} failed, see {self.log}: {self.failed}", file=sys.stderr)
-
-    def result(self) -> dict:
-        return {
-            "name": self.name,
-            "settings": self.contender.settings,
-            "ours": self.contender.is_ours,
-            "versions": self.versions,
-            "rounds": self.rounds,
-            "peak_mib": self.peak_mib,
-            "failed": self.failed,
-        }
-
-
-def environment(checkout: Path | None) -> dict[str, str]:
-    """One thread, no network, and this project only where it is measured."""
-    given = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return given | {
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "passive",
-        "HF_HUB_OFFLINE": "1",
-        "TRL_EXPERIMENTAL_SILENCE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        **({"PYTHONPATH": str(checkout)} if checkout else {}),
-    }
-
-
-def field(task: str, options: argparse.Namespace) -> list[tuple[str, Contender, Path | None]]:
+def field(
+    task: str, size: str, options: argparse.Namespace
+) -> list[tuple[str, Contender, Path | None]]:
     """(name, contender, checkout): peers once, ours once for every checkout."""
     found = []
-    for contender in TASKS[task]:
+    for contender in known(size)[task].contenders:
         left_out = options.only and contender.name not in options.only
         peer_left_out = options.ours and not contender.is_ours
-        if left_out or peer_left_out or (options.quick and not contender.quick):
+        if left_out or peer_left_out or (options.main and not contender.main):
             continue
         if not contender.is_ours:
             found.append((contender.name, contender, None))
@@ -132,14 +43,26 @@ def field(task: str, options: argparse.Namespace) -> list[tuple[str, Contender, 
     return found
 
 
+def start(runners: list[Runner], task: str, size: str, device: str) -> None:
+    """On a CPU one after the other: loading is work too. Beside a GPU all at once."""
+    for runner in runners:
+        runner.start(known(size)[task], size, device)
+        if device == "cpu":
+            runner.wait()
+    for runner in runners if device != "cpu" else ():
+        runner.wait()
+
+
+def known(size: str) -> dict[str, Task]:
+    return GPU_TASKS if size in GPU_SIZES else TASKS
+
+
 def measure(task: str, size: str, options: argparse.Namespace) -> dict:
     """All rounds of one task at one size."""
-    runners = [Runner(name, who, place) for name, who, place in field(task, options)]
+    runners = [Runner(name, who, place) for name, who, place in field(task, size, options)]
     load = [os.getloadavg()[0]]
     try:
-        for runner in runners:  # one after the other: loading is work too
-            runner.start(task, size)
-            print(f"  {runner.name} {'failed' if runner.failed else 'ready'}", file=sys.stderr)
+        start(runners, task, size, options.device)
         for number in range(options.warmup + options.rounds):
             for runner in runners:
                 runner.round(keep=number >= options.warmup)
@@ -151,6 +74,8 @@ def measure(task: str, size: str, options: argparse.Namespace) -> dict:
     return {
         "task": task,
         "size": size,
+        "batch": known(size)[task].batch[size],
+        "new_tokens": material.SIZES[size].new_tokens,
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": machine(),
         "load": [min(load), max(load)],
@@ -167,13 +92,11 @@ def machine() -> dict[str, str]:
 
 def prepare(options: argparse.Namespace) -> None:
     """Peers' environments and the random models, where they are missing."""
-    for name in {who.peers for task in options.task for _, who, _ in field(task, options)} - {""}:
+    wanted = [(task, size) for size in options.size for task in options.task or known(size)]
+    for name in {who.peers for one in wanted for _, who, _ in field(*one, options)} - {""}:
         peers.make(name)
     for size in options.size:
-        folder = HERE / "material" / size
-        if not (folder / "data.json").is_file():
-            command = [sys.executable, str(HERE / "material.py"), size, str(folder)]
-            subprocess.run(command, check=True)
+        material.made(size)
 
 
 def checkout(word: str) -> tuple[str, Path]:
@@ -186,11 +109,12 @@ def checkout(word: str) -> tuple[str, Path]:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     listed = {"type": lambda word: word.split(",")}
-    parser.add_argument("--task", default=list(TASKS), help="sft,rm,ppo,rollout", **listed)
+    parser.add_argument("--task", help=",".join(TASKS), **listed)
     parser.add_argument("--size", default=["tiny", "small"], help="tiny,small", **listed)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, help="7; 3 with --main")
     parser.add_argument("--warmup", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="3 rounds, tiny, fewer contenders")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--main", action="store_true", help="the contenders that tell most")
     parser.add_argument("--only", default=[], help="these contenders, by name", **listed)
     parser.add_argument("--ours", action="store_true", help="no peers: checkouts among themselves")
     parser.add_argument(
@@ -202,8 +126,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--label", default="", help="goes into the names of the result files")
     options = parser.parse_args()
     options.checkout = options.checkout or [("here", HERE.parent)]
-    if options.quick:
-        options.rounds, options.size = min(options.rounds, 3), ["tiny"]
+    options.rounds = options.rounds or (3 if options.main else 7)
     return options
 
 
@@ -212,10 +135,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # contenders end with their driver
     prepare(options)
     for size in options.size:
-        for task in options.task:
+        for task in options.task or known(size):
             print(f"{task}, {size}", file=sys.stderr)
             found = measure(task, size, options)
-            label = f"-{options.label}" if options.label else "-quick" if options.quick else ""
+            label = f"-{options.label}" if options.label else ""
             place = HERE / "results" / f"{size}-{task}{label}.json"
             place.write_text(json.dumps(found, indent=1) + "\n")
             print(markdown(found) + "\n", flush=True)

@@ -10,13 +10,14 @@ from statistics import median
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TITLES = {
-    "sft": "SFT, an epoch of 32 demonstrations in batches of 16",
-    "rm": "Reward model, an epoch of 32 comparisons in batches of 16 pairs",
-    "ppo": "PPO, an iteration of 32 responses, 2 epochs of 2 minibatches",
-    "rollout": "Rollout, 32 prompts, up to 96 new tokens",
+    "sft": "SFT, an epoch of {rows} demonstrations in batches of {batch}",
+    "rm": "Reward model, an epoch of {rows} comparisons in batches of {batch} pairs",
+    "ppo": "PPO, an iteration of {rows} responses of up to {new} tokens, 2 epochs of 2 minibatches",
+    "ppo-equal": "PPO, an iteration of {rows} responses of {new} tokens each, 2 epochs of 2 minibatches",
+    "rollout": "Rollout, {rows} prompts, up to {new} new tokens",
+    "rollout-equal": "Rollout, {rows} prompts, {new} new tokens each",
 }
 UNITS = {"sft": "real tokens per CPU s", "rm": "real tokens per CPU s"}
-BEGIN, END = "<!-- figures begin -->", "<!-- figures end -->"
 RESPONSES = "response tokens per CPU s"
 
 
@@ -41,7 +42,10 @@ def line(contender: dict, base: dict) -> str:
     if contender is not base:
         known = not base["failed"]
         both = [ratios(contender, base, clock) if known else "" for clock in ("cpu", "seconds")]
-    cells = [name, settings, speed, f"**{both[0]}**", both[1], f"{contender['peak_mib']:.0f}"]
+    peak = f"{contender['peak_mib']:.0f}"
+    if contender is not base and not base["failed"]:
+        peak += f" ({contender['peak_mib'] / base['peak_mib']:.2f})"
+    cells = [name, settings, speed, f"**{both[0]}**", both[1], peak]
     return f"| {' | '.join(cells)} |"
 
 
@@ -54,26 +58,29 @@ def markdown(result: dict) -> str:
     """One table: the first contender is 1."""
     base, unit = result["contenders"][0], UNITS.get(result["task"], RESPONSES)
     low, high = result["load"]
-    place = result["machine"]
+    place, batch = result["machine"], result["batch"]
+    title = TITLES[result["task"]].format(rows=2 * batch, batch=batch, new=result["new_tokens"])
     return "\n".join(
         [
-            f"### {TITLES[result['task']]}: {result['size']}",
+            f"### {title}: {result['size']}",
             "",
             f"{result['when']}, {result['rounds']} rounds, {place['cpu']}, {place['cores']} cores, "
             f"load {low:.1f} to {high:.1f} (1.0 is this benchmark itself); {versions(result)}",
             "",
-            f"| | settings | {unit} | ratio, CPU time (min-max) | ratio, wall (min-max) | peak MiB |",
+            f"| | settings | {unit} | ratio, CPU time (min-max) | ratio, wall (min-max) "
+            "| peak MiB (ratio) |",
             "|---|---|--:|--:|--:|--:|",
             *(line(one, base) for one in result["contenders"]),
         ]
     )
 
 
-def put(text: str, page: Path) -> None:
+def put(text: str, page: Path, what: str = "figures") -> None:
     """Replace what stands between the two marks of a page."""
-    before, _, rest = page.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    begin, end = f"<!-- {what} begin -->", f"<!-- {what} end -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def main() -> None:

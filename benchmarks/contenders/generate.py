@@ -5,18 +5,19 @@ from gate import Gate
 gate = Gate()
 
 import torch  # noqa: E402
-from material import END, NEW_TOKENS, PAD  # noqa: E402
+from material import END, PAD  # noqa: E402
 from transformers import AutoModelForCausalLM, GenerationConfig  # noqa: E402
 
 torch.manual_seed(0)
 HOW = gate.job["options"]["cache"]
+DEVICE = gate.job["device"]
 DTYPE = getattr(torch, gate.job["options"].get("dtype", "float32"))
 
 
 def settings() -> GenerationConfig:
     how = {"cache_implementation": HOW} if HOW in ("dynamic", "static") else {}
     return GenerationConfig(
-        max_new_tokens=NEW_TOKENS,
+        max_new_tokens=gate.job["new_tokens"],
         do_sample=True,
         temperature=1.0,
         top_k=0,
@@ -36,7 +37,7 @@ def padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def batched(model, prompts: list[list[int]]) -> int:
-    tokens, mask = padded(prompts)
+    tokens, mask = (x.to(DEVICE) for x in padded(prompts))
     found = model.generate(input_ids=tokens, attention_mask=mask, generation_config=settings())
     return int((found[:, tokens.shape[1] :] != PAD).sum())
 
@@ -57,10 +58,14 @@ def continuous(model, prompts: list[list[int]]) -> int:
 
 def main() -> None:
     implementation = "paged|sdpa" if HOW == "continuous" else "sdpa"
-    model = AutoModelForCausalLM.from_pretrained(
-        gate.job["model"], dtype=DTYPE, attn_implementation=implementation
-    ).eval()
-    prompts = [row["prompt"] for row in gate.rows()][: 2 * gate.job["batch"]]
+    model = (
+        AutoModelForCausalLM.from_pretrained(
+            gate.job["model"], dtype=DTYPE, attn_implementation=implementation
+        )
+        .to(DEVICE)
+        .eval()
+    )
+    prompts = [row["prompt"] for row in gate.rows()]
     once = continuous if HOW == "continuous" else batched
     while True:
         gate.wait()

@@ -5,14 +5,13 @@ from gate import Gate
 gate = Gate()
 
 from datasets import Dataset  # noqa: E402
-from material import NEW_TOKENS  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # noqa: E402
-from trl_parts import QUIET, Counter, Rounds, text  # noqa: E402
+from trl_parts import Counter, Rounds, quiet, text  # noqa: E402
 
 TRAINERS = {"rloo": (RLOOTrainer, RLOOConfig), "grpo": (GRPOTrainer, GRPOConfig)}
 
@@ -23,7 +22,7 @@ def settings(job: dict) -> dict:
         "steps_per_generation": 2,
         "num_iterations": 2,
         "num_generations": 4,
-        "max_completion_length": NEW_TOKENS,
+        "max_completion_length": job["new_tokens"],
         "temperature": 1.0,
         "beta": 0.05,
         "num_train_epochs": 100000,
@@ -46,7 +45,7 @@ def main() -> None:
         reward_funcs=AutoModelForSequenceClassification.from_pretrained(
             job["reward"], num_labels=1, dtype="float32"
         ),
-        args=config_class(**QUIET, **settings(job)),
+        args=config_class(**quiet(gate), **settings(job)),
         train_dataset=Dataset.from_list([{"prompt": text(row["prompt"])} for row in gate.rows()]),
         processing_class=AutoTokenizer.from_pretrained(job["model"], padding_side="left"),
         reward_processing_classes=reward_tokenizer,

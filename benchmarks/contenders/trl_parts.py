@@ -11,10 +11,14 @@ QUIET = {
     "save_strategy": "no",
     "disable_tqdm": True,
     "logging_strategy": "no",
-    "use_cpu": True,
     "learning_rate": 1e-8,
     "seed": 0,
 }
+
+
+def quiet(gate: Gate) -> dict:
+    """Those settings, on the device of the job."""
+    return QUIET | {"use_cpu": not gate.on_gpu}
 
 
 class Rounds(TrainerCallback):

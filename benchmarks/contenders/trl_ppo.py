@@ -5,14 +5,14 @@ from gate import Gate
 gate = Gate()
 
 from datasets import Dataset  # noqa: E402
-from material import END, NEW_TOKENS, PAD  # noqa: E402
+from material import END, PAD  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # noqa: E402
-from trl_parts import QUIET, Counter, Rounds  # noqa: E402
+from trl_parts import Counter, Rounds, quiet  # noqa: E402
 
 
 def counted(counter: Counter):
@@ -36,7 +36,7 @@ def settings(job: dict) -> dict:
         "num_mini_batches": 2,
         "num_ppo_epochs": 2,
         "local_rollout_forward_batch_size": rollout,
-        "response_length": NEW_TOKENS,
+        "response_length": job["new_tokens"],
         "temperature": 1.0,
         "stop_token_id": END,
         "missing_eos_penalty": 1.0,
@@ -60,7 +60,7 @@ def main() -> None:
 
     data = Dataset.from_list([{"input_ids": row["prompt"]} for row in gate.rows()])
     trainer = PPOTrainer(
-        args=PPOConfig(**QUIET, **settings(job)),
+        args=PPOConfig(**quiet(gate), **settings(job)),
         processing_class=tokenizer,
         model=causal(),
         ref_model=causal(),

@@ -1,0 +1,127 @@
+"""Is recorded decoding right? The same tokens from `generate`, the plain, the fast and the recorded way."""
+
+import warnings
+
+import torch
+from common import LARGE, SMALL, Found, llama, rows, section
+from torch import nn
+
+from rlhf_cli.core.randomness import uniforms
+from rlhf_cli.models import decoding, graphed, packing, sampling
+from rlhf_cli.models.sampling import Samples, sample
+
+WAYS = {
+    "plain": decoding.PlainDecoder,
+    "fast": decoding.FastDecoder,
+    "recorded": graphed.GraphedDecoder,
+}
+
+
+class Recordings:
+    """Counts the graphs that are made, and those that could not be; on a CPU a step is only repeated."""
+
+    def __init__(self, place: torch.device):
+        self.place, self.made, self.refused = place, 0, 0
+
+    def __call__(self, step):
+        run = graphed.recorded(step) if self.place.type == "cuda" else step
+        self.made += 1
+        self.refused += run is step and self.place.type == "cuda"
+        return run
+
+
+def by(way: str, recordings: Recordings, model: nn.Module, *inputs, **settings) -> Samples:
+    """`sample` through one decoder."""
+
+    def decoder(*given, **more):
+        extra = {"record": recordings} if way == "recorded" else {}
+        return WAYS[way](*given, **more, **extra)
+
+    own, sampling._way = sampling._way, lambda *_, **__: decoder
+    try:
+        return sample(model, *inputs, pad_id=0, **settings)
+    finally:
+        sampling._way = own
+
+
+def agreement(one: Samples, other: Samples) -> dict[str, float]:
+    width = min(one.mask.shape[1], other.mask.shape[1])
+    real = (one.mask | other.mask)[:, :width]
+    same = (one.responses[:, :width] == other.responses[:, :width]) & real
+    gaps = (one.logprobs[:, :width] - other.logprobs[:, :width])[same]
+    return {
+        "tokens_equal": float(same.sum() / real.sum()),
+        "logprob_max": float(gaps.abs().max()),
+        "logprob_mean": float(gaps.abs().mean()),
+    }
+
+
+def greedy(found: Found, model: nn.Module, tokens, mask, width: int, place) -> bool:
+    """float32, the most likely token, against transformers token by token."""
+    theirs = model.generate(
+        input_ids=tokens,
+        attention_mask=mask.long(),
+        do_sample=False,
+        max_new_tokens=width,
+        eos_token_id=list(range(1, 9)),
+        pad_token_id=0,
+    )[:, tokens.shape[1] :]
+    fine, drawn = True, uniforms(len(tokens), width, 0)
+    for way in WAYS:
+        recordings = Recordings(place)
+        ours = by(
+            way, recordings, model, tokens, mask, drawn, end_ids=[*range(1, 9)], temperature=0
+        )
+        same = ours.responses.shape == theirs.shape and torch.equal(ours.responses, theirs)
+        found[f"greedy float32, {way}"] = {"equal": same, "graphs": recordings.made}
+        found[f"recordings refused, {way}"] = recordings.refused
+        fine = fine and same and not recordings.refused
+    return fine
+
+
+def drawn_alike(found: Found, model: nn.Module, tokens, mask, width: int, place, dtype) -> bool:
+    """Sampled with the same random numbers, two responses a prompt, rows leaving one by one."""
+    drawn, found_by = uniforms(2 * len(tokens), width, 0), {}
+    ends = list(range(1, model.config.vocab_size // 32))
+    with torch.autocast(place.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        for way in WAYS:
+            found_by[way] = by(
+                way,
+                Recordings(place),
+                model,
+                tokens,
+                mask,
+                drawn,
+                end_ids=ends,
+                temperature=1.0,
+                copies=2,
+            )
+    fine = True
+    for way in ("fast", "recorded"):
+        alike = agreement(found_by[way], found_by["plain"])
+        found[f"sampled {dtype}, {way}"] = alike
+        exact = dtype is torch.float32
+        fine = fine and alike["tokens_equal"] > (0.99 if exact else 0.5)
+        fine = fine and alike["logprob_max"] < (1e-2 if exact else 1.0)
+    return fine
+
+
+@torch.no_grad()
+def parity(found: Found, place: torch.device, rehearse: bool) -> None:
+    warnings.simplefilter("always")
+    shape = SMALL if rehearse else LARGE | {"num_hidden_layers": 6}
+    width = 24 if rehearse else 96
+    tokens, mask = (
+        x.to(place) for x in rows(22, 20 if rehearse else 200, shape["vocab_size"], left=True)
+    )
+    model = packing.enable(llama(shape, place=place, sharpness=4.0))
+    found["can_record"] = graphed.can_record(model)
+    fine = [greedy(found, model, tokens, mask, width, place)]
+    model = packing.enable(llama(shape, place=place))
+    for dtype in (torch.float32, torch.bfloat16):
+        fine.append(drawn_alike(found, model, tokens, mask, width, place, dtype))
+    found["ok"] = all(fine)
+
+
+if __name__ == "__main__":
+    section(parity)

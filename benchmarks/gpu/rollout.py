@@ -1,0 +1,100 @@
+"""How fast are rollouts, and how near to what the memory's bandwidth allows? 64 prompts, equal lengths.
+
+A step reads every weight once, and the cache of every row up to where it has come.
+"""
+
+import json
+import warnings
+from pathlib import Path
+
+import torch
+from common import LARGE, SMALL, Found, finish, forget_peak, llama, peak_gib, rows, seconds, section
+from decode import Recordings, by
+from torch import nn
+
+from rlhf_cli.core.randomness import uniforms
+from rlhf_cli.models import packing
+
+
+def bytes_a_step(model: nn.Module, batch: int, prompt: int, new: int) -> float:
+    """Weights and cache read by a step, on average over a rollout of equal lengths."""
+    config = model.config
+    weights = sum(p.nbytes for p in model.parameters())
+    width = config.num_key_value_heads * config.head_dim * model.dtype.itemsize
+    column = 2 * config.num_hidden_layers * width
+    return weights + batch * column * (prompt + new / 2)
+
+
+def syncs_a_token(run, new: int) -> float:
+    """How often the host waits for the device."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(one.message) for one in told) / new
+
+
+def peers(model: nn.Module, tokens, mask, new: int) -> dict:
+    """`generate` with its caches; the last one is compiled, which takes long at first."""
+
+    def generate(**settings):
+        return lambda: model.generate(
+            input_ids=tokens,
+            attention_mask=mask.long(),
+            do_sample=True,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=new,
+            min_new_tokens=new,
+            pad_token_id=0,
+            **settings,
+        )
+
+    return {
+        "generate, dynamic cache": generate(),
+        "generate, static cache": generate(cache_implementation="static", disable_compile=True),
+        "generate, static cache, compiled": generate(cache_implementation="static"),
+    }
+
+
+@torch.no_grad()
+def speeds(found: Found, place: torch.device, rehearse: bool) -> None:
+    shape = SMALL if rehearse else LARGE
+    batch, prompt, new = (4, 8, 12) if rehearse else (64, 128, 256)
+    model = packing.enable(llama(shape, dtype=torch.bfloat16, place=place))
+    tokens, mask = (
+        x.to(place) for x in rows(batch, prompt, shape["vocab_size"], left=True, equal=True)
+    )
+    drawn, settings = uniforms(batch, new, 0), {"end_ids": [shape["vocab_size"]], "temperature": 1}
+    recordings = Recordings(place)
+
+    def ours(way: str):
+        return lambda: by(way, recordings, model, tokens, mask, drawn, **settings)
+
+    moved = bytes_a_step(model, batch, prompt, new)
+    limits = Path(found.place).with_name("limits.json")
+    bandwidth = json.loads(limits.read_text())["copy_gb_per_s"] if limits.is_file() else None
+    found["gb_a_step"] = moved / 1e9
+    if bandwidth:
+        found["limit_tokens_per_s"] = batch * bandwidth * 1e9 / moved
+    runs = {"ours, fast": ours("fast"), "ours, recorded": ours("recorded")}
+    for name, run in (runs | peers(model, tokens, mask, new)).items():
+        if rehearse and "compiled" in name:
+            continue
+        finish(place)
+        forget_peak(place)
+        spent = seconds(run, place, rounds=2 if name in runs else 1)
+        one = {"tokens_per_s": batch * new / spent, "seconds": spent, "peak_gib": peak_gib(place)}
+        if bandwidth:
+            one["share_of_limit"] = one["tokens_per_s"] / found.values["limit_tokens_per_s"]
+        if name in runs and place.type == "cuda":
+            one["host_syncs_per_token"] = syncs_a_token(run, new)
+        found[name] = one
+    found["graphs a rollout"] = recordings.made / (4 if place.type == "cuda" else 3)
+
+
+if __name__ == "__main__":
+    section(speeds)

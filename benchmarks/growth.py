@@ -1,0 +1,225 @@
+"""How time and memory grow with the work: PPO's parts, SFT and reward-model steps, on one CPU thread.
+
+`make growth` measures, draws docs/growth.svg and puts the slopes into docs/benchmarks.md. Along three
+axes, all else fixed: responses a rollout (texts a step), length of every response, parameters. Every
+point is a process of its own, forked when the libraries are loaded, so that its peak memory is its own.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1"}
+
+import peers
+from material import END, SIZES, WORDS, made
+
+HERE = Path(__file__).resolve().parent
+MICROBATCH, PROMPT = 8, 16
+AXES = {
+    "batch": [("1m", batch, 32) for batch in (8, 16, 32, 64, 128)],
+    "length": [("1m", 16, length) for length in (16, 32, 64, 128, 256)],
+    "parameters": [(size, 8, 16) for size in ("1m", "tiny", "14m", "40m", "small")],
+}
+WORKS = ("ppo", "sft", "rm")
+Parts = dict[str, Callable[[], object]]
+
+
+def rows_of(size: str, count: int, length: int) -> list[dict]:
+    """Prompts of one length, responses of another."""
+    draw, vocab = random.Random(0), SIZES[size].vocab
+
+    def words(number: int) -> list[int]:
+        return [draw.randrange(WORDS, vocab) for _ in range(number)]
+
+    names = ("chosen", "rejected")
+    return [
+        {"prompt": words(PROMPT), **{name: [*words(length - 1), END] for name in names}}
+        for _ in range(count)
+    ]
+
+
+def parts_of(work: str, size: str, batch: int, length: int) -> Parts:
+    """What is timed, each by its name: one step, or the parts of one iteration in their order."""
+    from workloads import Material, rm_epochs, setting_of, sft_epochs
+
+    folder = made(size)
+    given = Material(
+        model=folder / "endless",
+        reward=folder / "reward",
+        rows=rows_of(size, batch, length),
+        new_tokens=length,
+    )
+    setting = setting_of(
+        given,
+        "runtime.num_threads=1",
+        "runtime.device=cpu",
+        "runtime.dtype=float32",
+        "ppo.inner_epochs=1",
+        *(f"{stage}.batch.microbatch={MICROBATCH}" for stage in ("sft", "ppo")),
+        f"rm.batch.microbatch={2 * MICROBATCH}",
+        *(f"{stage}.batch.size={batch}" for stage in ("sft", "rm")),
+        f"ppo.batch.rollout={batch}",
+        f"ppo.batch.minibatch={batch}",
+    )
+    if work == "ppo":
+        return iteration(setting, given)
+    epoch, _ = (sft_epochs if work == "sft" else rm_epochs)(setting, given)
+    return {f"{work} step": lambda: epoch(0)}
+
+
+def iteration(setting, given) -> Parts:
+    """One PPO iteration, each part working on what the one before left."""
+    from workloads import ending, players_of, rollouts
+
+    from rlhf_cli.stages.ppo.collect import judge
+    from rlhf_cli.stages.ppo.learn import Learned, learn
+    from rlhf_cli.stages.ppo.loop import credit, ignore, orders
+
+    cfg, players = setting.cfg.ppo, players_of(setting, given)
+    rollout = rollouts(setting, players, given, ending(setting, given))
+    left = {}
+
+    def generate():
+        left["rollout"] = rollout(0)
+        assert left["rollout"].response_mask.all()
+
+    def train():
+        advantages, returns = credit(left["rollout"], 0.05, cfg)
+        order = orders(len(returns), cfg, 0, 0)
+        learn(
+            players,
+            left["rollout"],
+            advantages,
+            returns,
+            cfg,
+            orders=order,
+            lr_factor=1.0,
+            learned=Learned(),
+            pretrain=None,
+            after_step=ignore,
+        )
+
+    return {
+        "generate": generate,
+        "score": lambda: judge(players, left["rollout"], cfg),
+        "learn": train,
+    }
+
+
+def memory(name: str) -> float:
+    """VmRSS (now) or VmHWM (peak) of this process, MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no {name} in /proc/self/status")
+
+
+def settle() -> float:
+    """Give back what is free and forget the peak; MiB that are left."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return memory("VmRSS")
+
+
+def measured(work: str, point: tuple[str, int, int], rounds: int) -> dict[str, dict[str, float]]:
+    """Of each part: CPU seconds, MiB kept since the libraries were loaded, and MiB above that at its peak.
+
+    One round warms up: it makes the optimizers' moments.
+    """
+    libraries = settle()
+    parts = parts_of(work, *point)
+    spent = {name: [] for name in parts}
+    above = {name: [] for name in parts}
+    kept = 0.0
+    for number in range(rounds + 1):
+        for name, part in parts.items():
+            resting, began = settle(), time.process_time()
+            part()
+            if number:
+                spent[name].append(time.process_time() - began)
+                above[name].append(memory("VmHWM") - resting)
+                kept = resting - libraries
+    return {
+        name: {"seconds": median(spent[name]), "working": median(above[name]), "kept": kept}
+        for name in parts
+    }
+
+
+def in_own_process(work: str, point: tuple[str, int, int], rounds: int) -> dict:
+    """`measured`, in a fork of this process."""
+    there, here = multiprocessing.Pipe()
+    fork = multiprocessing.get_context("fork")
+    child = fork.Process(target=lambda: here.send(measured(work, point, rounds)))
+    child.start()
+    here.close()
+    try:
+        return there.recv()
+    except EOFError:
+        sys.exit(f"growth: {work} at {point} ended with {child.exitcode}")
+    finally:
+        child.join()
+
+
+def num_parameters(size: str) -> int:
+    """Of the policy, from the header of its file."""
+    file = made(size) / "endless" / "model.safetensors"
+    with file.open("rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
+    return max(ends) // 4
+
+
+def grown(rounds: int) -> dict:
+    """Every axis: its ticks, and each part's numbers along it."""
+    from run import machine
+
+    found = {"when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": machine()}
+    found["load"] = [os.getloadavg()[0]]
+    for axis, points in AXES.items():
+        ticks = {"batch": lambda p: p[1], "length": lambda p: p[2]}
+        at = ticks.get(axis, lambda p: num_parameters(p[0]))
+        lines: dict[str, dict[str, list[float]]] = {}
+        for point in points:
+            print(f"{axis} {at(point)}", file=sys.stderr)
+            for work in WORKS:
+                for name, numbers in in_own_process(work, point, rounds).items():
+                    for what, number in numbers.items():
+                        lines.setdefault(name, {}).setdefault(what, []).append(number)
+        found[axis] = {"ticks": [at(point) for point in points], "parts": lines}
+    found["load"].append(os.getloadavg()[0])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "growth" / "growth.json")
+    parser.add_argument("--figure", type=Path, default=HERE.parent / "docs" / "growth.svg")
+    parser.add_argument("--into", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
+    options = parser.parse_args()
+    peers.make("plots")
+    for size, *_ in AXES["parameters"]:
+        made(size)
+    import workloads  # noqa: F401  what is loaded here is loaded once for all
+
+    found = grown(options.rounds)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    draw = [str(peers.python_of("plots")), str(HERE / "growth_figure.py"), str(options.out)]
+    subprocess.run([*draw, str(options.figure), "--into", str(options.into)], check=True)
+
+
+if __name__ == "__main__":
+    main()

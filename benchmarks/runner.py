@@ -1,0 +1,121 @@
+"""A contender as the driver sees it: a process that is told what to do and answers (contenders/gate.py)."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from threading import Timer
+
+import material
+import peers
+from roster import Contender, Task
+
+HERE = Path(__file__).resolve().parent
+PATIENCE = 600  # seconds for one answer of a contender
+
+
+class Runner:
+    """One contender, alive and waiting."""
+
+    def __init__(self, name: str, contender: Contender, checkout: Path | None):
+        self.name, self.contender, self.failed = name, contender, ""
+        self.rounds: list[dict] = []
+        self.versions: dict[str, str] = {}
+        self.peak_mib: float | None = None
+        self.log = HERE / "results" / "logs" / f"{contender.script}-{name.replace(' ', '_')}.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        python, packages = sys.executable, checkout
+        if contender.peers:
+            python, packages = peers.python_of(contender.peers), peers.carried(contender.peers)
+        self.process = subprocess.Popen(
+            [str(python), str(HERE / "contenders" / f"{contender.script}.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log.open("w"),
+            text=True,
+            env=environment(packages),
+        )
+
+    def start(self, task: Task, size: str, device: str) -> None:
+        """Hand over the job."""
+        folder = material.MATERIAL / size
+        job = {
+            "task": task.does,
+            "device": device,
+            "benchmarks": str(HERE),
+            "model": str(folder / task.policy),
+            "reward": str(folder / "reward"),
+            "data": str(folder / "data.json"),
+            "batch": task.batch[size],
+            "new_tokens": material.SIZES[size].new_tokens,
+            "options": self.contender.options,
+        }
+        self._tell(json.dumps(job))
+
+    def wait(self) -> None:
+        """Until the contender is ready."""
+        self.versions = (self._hear() or {}).get("ready", {})
+        print(f"  {self.name} {'failed' if self.failed else 'ready'}", file=sys.stderr)
+
+    def round(self, *, keep: bool) -> None:
+        if self.failed:
+            return
+        found = self._ask("go")
+        if found and keep:
+            self.rounds.append(found)
+
+    def stop(self) -> None:
+        if not self.failed:
+            self.peak_mib = (self._ask("stop") or {}).get("peak_mib")
+        self.process.kill()
+        self.process.wait()
+
+    def _ask(self, line: str) -> dict | None:
+        self._tell(line)
+        return self._hear()
+
+    def _tell(self, line: str) -> None:
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+
+    def _hear(self) -> dict | None:
+        limit = Timer(PATIENCE, self.process.kill)
+        limit.start()
+        answer = self.process.stdout.readline()
+        limit.cancel()
+        return json.loads(answer) if answer else self._fail()
+
+    def _fail(self) -> None:
+        said = self.log.read_text().strip().splitlines()
+        self.failed = said[-1][:300] if said else "it said nothing"
+        print(f"  {self.name} failed, see {self.log}: {self.failed}", file=sys.stderr)
+
+    def result(self) -> dict:
+        return {
+            "name": self.name,
+            "settings": self.contender.settings,
+            "ours": self.contender.is_ours,
+            "versions": self.versions,
+            "rounds": self.rounds,
+            "peak_mib": self.peak_mib,
+            "failed": self.failed,
+        }
+
+
+def environment(packages: Path | None) -> dict[str, str]:
+    """One thread, no network, and this project (or a peer) only where it is measured."""
+    others = [x for x in os.environ.get("PYTHONPATH", "").split(os.pathsep) if x]
+    others = [x for x in others if not (Path(x) / "rlhf_cli").is_dir()]
+    paths = [*([str(packages)] if packages else []), *others]
+    return dict(os.environ) | {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
+        "HF_HUB_OFFLINE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }

@@ -1,0 +1,141 @@
+"""This project's work as its stages do it, on the benchmark's material."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from rlhf_cli.config.command_line import compose_each
+from rlhf_cli.core.randomness import uniforms
+from rlhf_cli.data.collate import prompt_batch
+from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
+from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
+from rlhf_cli.stages import rm, sft
+from rlhf_cli.stages.ppo.collect import generate
+from rlhf_cli.stages.ppo.players import Ending
+from rlhf_cli.stages.ppo.stage import cast
+from rlhf_cli.stages.setting import open_setting
+
+HERE, SAID = Origin("benchmark", 0), (Message("user", "x"), Message("assistant", "y"))
+LEARNING_RATES = tuple(f"model.lr.{name}=1e-8" for name in ("sft", "rm", "policy", "value"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Folders of the policy and the reward model, and rows of token ids."""
+
+    model: Path
+    reward: Path
+    rows: list[dict]
+    new_tokens: int
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """Tokens of the longest prompt, and of the longest response that is read or sampled."""
+        read = max(len(row[name]) for row in self.rows for name in ("chosen", "rejected"))
+        return max(len(row["prompt"]) for row in self.rows), max(read, self.new_tokens)
+
+
+def setting_of(material: Material, *words: str):
+    """As `rlhf run model=<folder> ...` would open it; half the rows are a batch."""
+    batch, found = max(1, len(material.rows) // 2), []
+    prompt, response = material.longest
+    given = [
+        f"model.path={material.model}",
+        "data.template=plain",
+        f"data.max_prompt_tokens={prompt}",
+        f"data.max_response_tokens={response}",
+        f"sft.batch.size={batch}",
+        f"rm.batch.size={batch}",
+        f"ppo.batch.rollout={2 * batch}",
+        f"ppo.batch.minibatch={batch}",
+        f"ppo.batch.microbatch={batch}",
+        "ppo.total_episodes=1000000000",
+        "ppo.inner_epochs=2",
+        *LEARNING_RATES,
+        *words,
+    ]
+    compose_each(given, found.append)
+    return open_setting(found[0])
+
+
+def demonstrations(rows: list[dict]) -> list[EncodedDemonstration]:
+    return [
+        EncodedDemonstration(
+            ids=row["prompt"] + row["chosen"],
+            loss_mask=[False] * len(row["prompt"]) + [True] * len(row["chosen"]),
+            record=Demonstration(SAID, HERE),
+        )
+        for row in rows
+    ]
+
+
+def comparisons(rows: list[dict]) -> list[EncodedComparison]:
+    return [
+        EncodedComparison(
+            prompt_ids=row["prompt"],
+            response_ids=[row["chosen"], row["rejected"]],
+            better=((0, 1),),
+            ties=(),
+            record=Comparison(SAID[:1], ("y", "z"), ((0, 1),), (), HERE),
+        )
+        for row in rows
+    ]
+
+
+def prompts(rows: list[dict]) -> list[EncodedPrompt]:
+    return [EncodedPrompt(ids=row["prompt"], record=Prompt(SAID[:1], HERE)) for row in rows]
+
+
+def sft_epochs(setting, material: Material):
+    """(a function that learns epoch number n, the tokens it reads)"""
+    examples, cfg = demonstrations(material.rows), setting.cfg.sft
+    engine = setting.engine(setting.causal_lm(), cfg.optim)
+
+    def epoch(number: int) -> None:
+        for step in sft.steps_of(setting, examples, number):
+            sft.learn(engine, step, factor=1.0)
+
+    return epoch, sum(len(e.ids) for e in examples)
+
+
+def rm_epochs(setting, material: Material):
+    """(a function that learns epoch number n, the tokens it reads)"""
+    examples, cfg = comparisons(material.rows), setting.cfg.rm
+    engine = setting.engine(setting.scalar_model(material.reward), cfg.optim)
+
+    def epoch(number: int) -> None:
+        for step in rm.steps_of(setting, examples, number):
+            rm.learn(engine, step, cfg, 1.0)
+
+    return epoch, sum(len(ids) for e in examples for ids in e.sequences())
+
+
+def players_of(setting, material: Material):
+    return cast(setting, material.model, material.reward, prompts(material.rows))[0]
+
+
+def ending(setting, material: Material) -> Ending:
+    """As the PPO stage makes it; checkouts from before runtime.graphs have none."""
+    renderer, graphs = setting.renderer, getattr(setting.cfg.runtime, "graphs", None)
+    return Ending(
+        max_new_tokens=material.new_tokens,
+        end_ids=renderer.end_ids,
+        pad_id=renderer.pad_id,
+        **({} if graphs is None else {"graphs": graphs.name == "auto"}),
+    )
+
+
+def rollouts(setting, players, material: Material, end: Ending):
+    """A function that samples rollout number n as the PPO stage does; nothing is judged."""
+    cfg = setting.cfg.ppo
+    size, place = cfg.batch.rollout, setting.device.torch
+    index = [number % len(material.rows) for number in range(size)]
+    batch = prompt_batch(prompts(material.rows), index, end.pad_id).to(place)
+
+    def rollout(number: int):
+        drawn = uniforms(size, end.max_new_tokens, number)
+        with torch.no_grad():
+            return generate(players, batch, drawn, end, cfg)
+
+    return rollout
