@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu golden smoke bench check \
+.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu golden smoke bench growth check \
         sft rm ppo run base-model clean
 
 help: ## this list
@@ -61,8 +61,11 @@ golden: ## compare with the reference numbers in tests/golden
 smoke: ## all three stages and the evaluation through the command line, under a minute
 	rlhf run experiment=smoke name=smoke $(ARGS)
 
-bench: ## side by side with TRL and transformers; never part of the tests (ARGS=--quick: minutes, docs/benchmarks.md)
+bench: ## side by side with TRL and transformers; never part of the tests (ARGS=--main: half an hour, docs/benchmarks.md)
 	python benchmarks/run.py $(ARGS)
+
+growth: ## time and memory against batch, length and model size: docs/growth.svg, a few minutes
+	python benchmarks/growth.py $(ARGS)
 
 check: lint types imports test test-dist smoke ## everything that must hold before a commit
 

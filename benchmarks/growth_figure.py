@@ -33,36 +33,39 @@ def slope(xs: list[float], ys: list[float]) -> float:
     return above / sum((x - mean_x) ** 2 for x, _ in pairs)
 
 
+def lines_of(what: str) -> list[str]:
+    """Parts of a PPO iteration keep the same between them: it is told once."""
+    return ["generate", "sft step", "rm step"] if what == "kept" else list(COLOURS)
+
+
 def draw(results: dict, figure: Path) -> None:
     """Three axes by time and memory; the dotted line is linear growth."""
-    plots, grid = plt.subplots(len(ROWS), len(AXES), figsize=(9.5, 8.2), layout="constrained")
+    plots, grid = plt.subplots(
+        len(ROWS), len(AXES), figsize=(9.5, 8.2), layout="constrained", sharey="row", sharex="col"
+    )
     for row, (what, unit) in zip(grid, ROWS.items(), strict=True):
         for place, (axis, title) in zip(row, AXES.items(), strict=True):
-            found = results[axis]
-            for name, colour in COLOURS.items():
-                numbers = [
-                    max(one, 0.1) if what != "seconds" else one
-                    for one in found["parts"][name][what]
-                ]
-                place.plot(found["ticks"], numbers, "o-", color=colour, ms=3, lw=1.2, label=name)
-            place.set(xscale="log", yscale="log")
-            guide(place, found["ticks"])
-            place.grid(which="major", color="#dddddd", lw=0.5)
-            place.minorticks_off()
-            place.set_xticks(found["ticks"], [short(tick) for tick in found["ticks"]])
-            if what == "kept":
-                place.set_xlabel(title)
+            panel(place, results[axis], what)
+            place.set_xlabel(title if what == "kept" else "")
         row[0].set_ylabel(unit)
-    grid[0][0].legend(frameon=False, fontsize=8)
-    plots.savefig(figure, metadata={"Date": None})
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    plots.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+    plots.savefig(figure, metadata={"Date": None} if figure.suffix == ".svg" else None)
 
 
-def guide(place, ticks: list[float]) -> None:
-    """A line of slope 1 through the upper corner of the plot."""
-    low, high = place.get_ylim()
-    line = [high * 0.6 * tick / ticks[-1] for tick in ticks]
-    place.plot(ticks, line, ":", color="#888888", lw=1, label="linear")
-    place.set_ylim(low, high)
+def panel(place, found: dict, what: str) -> None:
+    """One quantity along one axis."""
+    ticks, highest = found["ticks"], 0.0
+    for name in lines_of(what):
+        numbers = found["parts"][name][what]
+        highest = max(highest, *numbers)
+        place.plot(ticks, numbers, "o-", color=COLOURS[name], ms=3, lw=1.2, label=name)
+    guide = [1.5 * highest * tick / ticks[-1] for tick in ticks]
+    place.plot(ticks, guide, ":", color="#888888", lw=1, label="linear")
+    place.set(xscale="log", yscale="log")
+    place.grid(which="major", color="#dddddd", lw=0.5)
+    place.minorticks_off()
+    place.set_xticks(ticks, [short(tick) for tick in ticks])
 
 
 def short(tick: float) -> str:
@@ -74,21 +77,22 @@ def table(results: dict) -> str:
     load, place = results["load"], results["machine"]
     lines = [
         f"{results['when']}, {place['cpu']}, one thread, load {min(load):.1f} to {max(load):.1f}. "
-        "Slopes on logarithmic axes: over all points, and in brackets over the last three.",
+        "Slopes on logarithmic axes, 1 is linear and 0 is flat: over all points, and in brackets over "
+        "the last three.",
         "",
-        "| | " + " | ".join(f"{ROWS[what]}: {axis}" for what in ROWS for axis in AXES) + " |",
-        "|---" * (1 + len(ROWS) * len(AXES)) + "|",
+        "| | | " + " | ".join(AXES.values()) + " |",
+        "|---|---|--:|--:|--:|",
     ]
-    for name in COLOURS:
-        cells = [cell(results[axis], name, what) for what in ROWS for axis in AXES]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for what, unit in ROWS.items():
+        for name in lines_of(what):
+            cells = [cell(results[axis], name, what) for axis in AXES]
+            who = "PPO" if (what, name) == ("kept", "generate") else name
+            lines.append(f"| {unit} | {who} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def cell(found: dict, name: str, what: str) -> str:
     xs, ys = found["ticks"], found["parts"][name][what]
-    if max(ys) < 4:
-        return f"under {max(ys):.0f} MiB" if what != "seconds" else "-"
     return f"{slope(xs, ys):.2f} ({slope(xs[-3:], ys[-3:]):.2f})"
 
 

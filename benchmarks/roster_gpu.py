@@ -74,5 +74,5 @@ GPU_SIZES = ("half", "1m")  # the second is to rehearse with
 GPU_TASKS = {
     "sft": Task(does="sft", contenders=GPU_SFT, batch={"half": 8, "1m": 2}),
     "rm": Task(does="rm", contenders=GPU_RM, batch={"half": 4, "1m": 2}),
-    "ppo": Task(does="ppo", contenders=GPU_PPO, batch={"half": 32, "1m": 2}),
+    "ppo": Task(does="ppo", contenders=GPU_PPO, batch={"half": 16, "1m": 2}),
 }

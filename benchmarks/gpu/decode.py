@@ -1,5 +1,6 @@
 """Is recorded decoding right? The same tokens from `generate`, the plain, the fast and the recorded way."""
 
+import time
 import warnings
 
 import torch
@@ -21,10 +22,12 @@ class Recordings:
     """Counts the graphs that are made, and those that could not be; on a CPU a step is only repeated."""
 
     def __init__(self, place: torch.device):
-        self.place, self.made, self.refused = place, 0, 0
+        self.place, self.made, self.refused, self.seconds = place, 0, 0, 0.0
 
     def __call__(self, step):
+        began = time.perf_counter()
         run = graphed.recorded(step) if self.place.type == "cuda" else step
+        self.seconds += time.perf_counter() - began
         self.made += 1
         self.refused += run is step and self.place.type == "cuda"
         return run
@@ -106,6 +109,18 @@ def drawn_alike(found: Found, model: nn.Module, tokens, mask, width: int, place,
     return fine
 
 
+def refusal(place: torch.device) -> bool:
+    """A step that waits for the device; afterwards nothing is recorded any more in this process."""
+    numbers = torch.arange(1000, device=place)
+
+    def step() -> None:
+        assert int(numbers.sum()) == 499500
+
+    run = graphed.recorded(step)
+    run()
+    return run is step and int((numbers * 2).sum()) == 999000
+
+
 @torch.no_grad()
 def parity(found: Found, place: torch.device, rehearse: bool) -> None:
     warnings.simplefilter("always")
@@ -120,6 +135,9 @@ def parity(found: Found, place: torch.device, rehearse: bool) -> None:
     model = packing.enable(llama(shape, place=place))
     for dtype in (torch.float32, torch.bfloat16):
         fine.append(drawn_alike(found, model, tokens, mask, width, place, dtype))
+    if place.type == "cuda":
+        found["what cannot be recorded goes on plainly"] = refusal(place)
+        fine.append(found.values["what cannot be recorded goes on plainly"])
     found["ok"] = all(fine)
 
 

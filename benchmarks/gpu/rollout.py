@@ -93,7 +93,9 @@ def speeds(found: Found, place: torch.device, rehearse: bool) -> None:
         if name in runs and place.type == "cuda":
             one["host_syncs_per_token"] = syncs_a_token(run, new)
         found[name] = one
-    found["graphs a rollout"] = recordings.made / (4 if place.type == "cuda" else 3)
+    rollouts = 4 if place.type == "cuda" else 3
+    found["graphs a rollout"] = recordings.made / rollouts
+    found["seconds of recording a rollout"] = recordings.seconds / rollouts
 
 
 if __name__ == "__main__":
