@@ -61,7 +61,7 @@ golden: ## compare with the reference numbers in tests/golden
 smoke: ## all three stages and the evaluation through the command line, under a minute
 	rlhf run experiment=smoke name=smoke $(ARGS)
 
-bench: ## side by side with TRL and transformers; never part of the tests (ARGS=--main: half an hour, docs/benchmarks.md)
+bench: ## side by side with TRL and transformers; never part of the tests (ARGS=--main: less, see docs/benchmarks.md)
 	python benchmarks/run.py $(ARGS)
 
 growth: ## time and memory against batch, length and model size: docs/growth.svg, a few minutes

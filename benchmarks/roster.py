@@ -204,11 +204,11 @@ class Task:
 TASKS = {
     "sft": Task(does="sft", contenders=SFT, batch={"tiny": 16, "small": 8}),
     "rm": Task(does="rm", contenders=RM, batch={"tiny": 16, "small": 4}),
-    "ppo": Task(does="ppo", contenders=PPO, batch={"tiny": 16, "small": 4}),
-    "ppo-equal": Task(does="ppo", contenders=PPO, batch={"tiny": 16, "small": 4}, policy="endless"),
+    "ppo": Task(does="ppo", contenders=PPO, batch={"tiny": 16, "small": 6}),
+    "ppo-equal": Task(does="ppo", contenders=PPO, batch={"tiny": 16, "small": 6}, policy="endless"),
     "rollout": Task(does="rollout", contenders=ROLLOUT, batch={"tiny": 16, "small": 16}),
     "rollout-equal": Task(
-        does="rollout", contenders=ROLLOUT, batch={"tiny": 16, "small": 16}, policy="endless"
+        does="rollout", contenders=ROLLOUT, batch={"tiny": 16, "small": 8}, policy="endless"
     ),
 }
 PEERS = {

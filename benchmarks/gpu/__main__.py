@@ -41,7 +41,10 @@ def machine(*, rehearse: bool) -> dict[str, str]:
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
         "python": platform.python_version(),
     }
-    known = {str(x.metadata["Name"]).lower(): x.version for x in metadata.distributions()}
+    known = {
+        str(x.metadata["Name"]).lower().replace("_", "-"): x.version
+        for x in metadata.distributions()
+    }
     names = ("torch", "transformers", "deepspeed", "flash-attn")
     return found | {name: known.get(name, "not there") for name in names}
 
