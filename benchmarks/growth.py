@@ -82,9 +82,10 @@ def iteration(setting, given) -> Parts:
     """One PPO iteration, each part working on what the one before left."""
     from workloads import ending, players_of, rollouts
 
-    from rlhf_cli.stages.ppo.collect import judge
+    from rlhf_cli.stages.ppo.collect import judge, parts_of
     from rlhf_cli.stages.ppo.learn import Learned, learn
-    from rlhf_cli.stages.ppo.loop import credit, ignore, orders
+    from rlhf_cli.stages.ppo.loop import credit, orders
+    from rlhf_cli.stages.ppo.players import ignore
 
     cfg, players = setting.cfg.ppo, players_of(setting, given)
     rollout = rollouts(setting, players, given, ending(setting, given))
@@ -93,6 +94,9 @@ def iteration(setting, given) -> Parts:
     def generate():
         left["rollout"] = rollout(0)
         assert left["rollout"].response_mask.all()
+
+    def score():
+        judge(players, left["rollout"], parts_of(left["rollout"], players.world, cfg), cfg)
 
     def train():
         advantages, returns = credit(left["rollout"], 0.05, cfg)
@@ -110,11 +114,7 @@ def iteration(setting, given) -> Parts:
             after_step=ignore,
         )
 
-    return {
-        "generate": generate,
-        "score": lambda: judge(players, left["rollout"], cfg),
-        "learn": train,
-    }
+    return {"generate": generate, "score": score, "learn": train}
 
 
 def memory(name: str) -> float:

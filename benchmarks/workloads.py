@@ -127,7 +127,10 @@ def ending(setting, material: Material) -> Ending:
 
 
 def rollouts(setting, players, material: Material, end: Ending):
-    """A function that samples rollout number n as the PPO stage does; nothing is judged."""
+    """A function that samples rollout number n as the PPO stage does; nothing is judged.
+
+    Some checkouts return the entropies too.
+    """
     cfg = setting.cfg.ppo
     size, place = cfg.batch.rollout, setting.device.torch
     index = [number % len(material.rows) for number in range(size)]
@@ -136,6 +139,7 @@ def rollouts(setting, players, material: Material, end: Ending):
     def rollout(number: int):
         drawn = uniforms(size, end.max_new_tokens, number)
         with torch.no_grad():
-            return generate(players, batch, drawn, end, cfg)
+            found = generate(players, batch, drawn, end, cfg)
+        return found[0] if isinstance(found, tuple) else found
 
     return rollout

@@ -53,6 +53,9 @@ class Recorder:
     def warn(self, text: str) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        pass
+
 
 def run_ppo(setting, material: Material) -> None:
     cfg = setting.cfg.ppo
