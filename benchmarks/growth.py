@@ -96,7 +96,7 @@ def iteration(setting, given) -> Parts:
         assert left["rollout"].response_mask.all()
 
     def score():
-        judge(players, left["rollout"], parts_of(left["rollout"], players.world, cfg), cfg)
+        judge(players, left["rollout"], parts_of(players, left["rollout"], cfg), cfg)
 
     def train():
         advantages, returns = credit(left["rollout"], 0.05, cfg)
