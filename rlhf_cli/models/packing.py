@@ -6,16 +6,16 @@ by side, so that they are attended to as one batch.
 """
 
 from contextlib import nullcontext
-from dataclasses import dataclass
 from inspect import signature
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import embedding, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from rlhf_cli.models.packed_rows import Packing
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -51,71 +51,13 @@ def enabled(model: nn.Module) -> bool:
     return model.config._attn_implementation == NAME
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Packing:
-    """N real tokens of rows (B, T), text after text, short texts first.
-
-    index (N,): place of each in the flattened rows . slot (B * T,): its way back, -1 at pads .
-    positions (N,): restart at 0 with every text . lengths: of the texts, ascending .
-    bounds (texts + 1,) int32: where each begins, and the end
-    """
-
-    index: Tensor
-    slot: Tensor
-    positions: Tensor
-    lengths: tuple[int, ...]
-    bounds: Tensor
-
-    def runs(self) -> list[tuple[int, int]]:
-        """Texts of one length, in order: (how many, their length)."""
-        return [(len(list(same)), length) for length, same in groupby(self.lengths)]
-
-    def unpack(self, values: Tensor, shape: torch.Size) -> Tensor:
-        """One number a token back in its rows; 0 at pads. (N,) -> (B, T)"""
-        flat = values.new_zeros(len(self.slot))
-        return flat.index_copy(0, self.index, values).view(shape)
-
-    def before(self, places: Tensor) -> Tensor:
-        """The packed tokens that predict those at `places` of the flattened rows. (n,) -> (n,)"""
-        slots = self.slot[places]
-        if bool((slots < 0).any()) or bool((self.positions[slots] == 0).any()):
-            raise ValueError("a token to be predicted is a pad, or the first of its text")
-        return slots - 1
-
-
-def pack(mask: Tensor, positions: Tensor) -> Packing:
-    """Take the real tokens out of their rows; a text begins where positions are 0. mask, positions (B, T)
-
-    Where nothing is real, one token stands in for all: networks that share work must all be called.
-    """
-    index = mask.flatten().nonzero().squeeze(1)
-    if len(index) == 0:
-        index = index.new_zeros(1)
-    places = positions.flatten()[index]
-    starts = places == 0
-    starts[0] = True
-    text = starts.cumsum(0) - 1
-    sizes = text.bincount()
-    order = sizes[text].sort(stable=True).indices
-    index = index[order]
-    slot = torch.full((mask.numel(),), -1, device=mask.device)
-    slot[index] = torch.arange(len(index), device=mask.device)
-    sizes = sizes.sort().values
-    return Packing(
-        index=index,
-        slot=slot,
-        positions=places[order],
-        lengths=tuple(sizes.tolist()),
-        bounds=torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).int(),
-    )
-
-
 def packed_states(body: nn.Module, tokens: Tensor, packing: Packing) -> Tensor:
-    """The last hidden state of every packed token. tokens (B, T) -> (N, D)"""
+    """The last hidden state of every token that is read. tokens (B, T) -> (N, D)"""
     whole = torch.empty(1, 1, 1, 1, device=tokens.device)  # in place of a mask: no other is made
+    read = slice(None) if packing.read is None else packing.read
     output = body(
-        input_ids=tokens.flatten()[packing.index][None],
-        position_ids=packing.positions[None],
+        input_ids=tokens.flatten()[packing.index[read]][None],
+        position_ids=packing.positions[read][None],
         attention_mask=whole,
         use_cache=False,
         packing=packing,
@@ -145,7 +87,16 @@ def attend(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     way = _at_once if _has_kernel(query, dropout) else _one_by_one
     rows = (x[0] for x in (query, key, value))
-    return way(*rows, packing, dropout, scaling, sliding_window)[None], None
+    if packing.stands is None:
+        return way(*rows, packing, dropout, scaling, sliding_window)[None], None
+    rows = (_chosen(x.transpose(0, 1), packing.stands).transpose(0, 1) for x in rows)
+    found = way(*rows, packing, dropout, scaling, sliding_window)
+    return _chosen(found, packing.read)[None], None
+
+
+def _chosen(x: Tensor, which: Tensor) -> Tensor:
+    """x[which], by the embedding: of all ways to choose rows its gradient is the fastest. (N, H, d)"""
+    return embedding(which, x.flatten(1)).unflatten(1, x.shape[1:])
 
 
 def _one_by_one(
@@ -159,7 +110,7 @@ def _one_by_one(
 ) -> Tensor:
     """torch's causal attention, once for all texts of a length. query (H, N, d) -> (N, H, d)
 
-    On a CPU in float32 always: the gradient of torch's attention in bfloat16 takes five times as long there.
+    On a CPU in float32 always: in bfloat16 the gradient of torch's attention takes five times as long.
     """
     runs, found, narrow = packing.runs(), [], _narrow(query)
     sizes = [count * length for count, length in runs]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.logprobs import entropy, head_logprobs, token_logprobs
 from rlhf_cli.core.masking import last_true_index, position_ids
-from rlhf_cli.models.loading import accepts
-from rlhf_cli.models.packing import Packing, enabled, pack, packed_states
+from rlhf_cli.models.loading import DROPOUTS, accepts
+from rlhf_cli.models.packed_rows import Packing, pack
+from rlhf_cli.models.packing import enabled, packed_states
 
 
 class Reading:
@@ -27,11 +28,14 @@ class Reading:
         self.batch, self.width = batch, batch.prompts.shape[1]
         self.tokens = torch.cat([batch.prompts, batch.responses], dim=1)
         self.mask = torch.cat([batch.prompt_mask, batch.response_mask], dim=1)
+        self._packings: dict[bool, Packing] = {}
 
-    @cached_property
-    def packing(self) -> Packing:
-        """The same for every network: packing them waits for the device, so it is done once."""
-        return pack(self.mask, position_ids(self.mask))
+    def packing(self, *, shared: bool) -> Packing:
+        """The same for every network: to pack them waits for the device. shared: equal beginnings once."""
+        if shared not in self._packings:
+            tokens = self.tokens if shared else None
+            self._packings[shared] = pack(self.mask, position_ids(self.mask), tokens)
+        return self._packings[shared]
 
     @cached_property
     def asked(self) -> Tensor:
@@ -85,20 +89,37 @@ def response_logprobs(
         )
         logprobs = token_logprobs(logits, batch.responses, temperature=temperature)
         return logprobs, entropy(logits.detach(), temperature=temperature)
-    found = _packed_logprobs(model, reading.tokens, reading.packing, reading.asked, temperature)
+    found = _packed_logprobs(
+        model, reading.tokens, _packed(model, reading), reading.asked, temperature
+    )
     return found[0][:, reading.width :], found[1][:, reading.width :]
 
 
 def text_logprobs(model: nn.Module, batch: SFTBatch) -> Tensor:
     """Log-prob of every supervised token after the first column. -> (B, T-1)"""
     if enabled(model):
-        packing = pack(batch.mask, batch.positions if batch.packed else position_ids(batch.mask))
+        positions = batch.positions if batch.packed else position_ids(batch.mask)
+        packing = _pack(model, batch.tokens, batch.mask, positions)
         return _packed_logprobs(model, batch.tokens, packing, batch.loss_mask, 1.0)[0][:, 1:]
     if batch.packed:
         logits = packed_logits(model, batch.tokens, batch.positions)
     else:
         logits = sequence_logits(model, batch.tokens, batch.mask)
     return token_logprobs(logits[:, :-1], batch.tokens[:, 1:], temperature=1.0)
+
+
+def _pack(model: nn.Module, tokens: Tensor, mask: Tensor, positions: Tensor) -> Packing:
+    """Equal beginnings are read once, unless dropout would have made them different."""
+    return pack(mask, positions, None if _drops(model) else tokens)
+
+
+def _packed(model: nn.Module, reading: Reading) -> Packing | None:
+    """How the model reads the rows; None where it reads them padded."""
+    return reading.packing(shared=not _drops(model)) if enabled(model) else None
+
+
+def _drops(model: nn.Module) -> bool:
+    return model.training and any(getattr(model.config, name, None) for name in DROPOUTS)
 
 
 def _packed_logprobs(
@@ -142,7 +163,7 @@ def token_scores(
     """The scalar head at every position, fp32. tokens, mask (B, T) -> (B, T)"""
     if not enabled(model):
         return _head(model, _states(model, tokens, mask))
-    packing = packing or pack(mask, position_ids(mask))
+    packing = packing or _pack(model, tokens, mask, position_ids(mask))
     return packing.unpack(_head(model, packed_states(_body(model), tokens, packing)), tokens.shape)
 
 
@@ -164,9 +185,9 @@ def _last_states(
     rows = torch.arange(len(mask), device=mask.device)
     if not enabled(model):
         return _states(model, tokens, mask)[rows, last]
-    packing = packing or pack(mask, position_ids(mask))
+    packing = packing or _pack(model, tokens, mask, position_ids(mask))
     hidden = packed_states(_body(model), tokens, packing)
-    return hidden.index_select(0, packing.slot[rows * mask.shape[1] + last])
+    return hidden.index_select(0, packing.at(rows * mask.shape[1] + last))
 
 
 def _head(model: nn.Module, hidden: Tensor) -> Tensor:
@@ -185,14 +206,12 @@ def sequence_scores(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
 
 def response_scores(model: nn.Module, reading: Reading) -> Tensor:
     """One score a row, read at its last real token. -> (B,)"""
-    packing = reading.packing if enabled(model) else None
-    return _head(model, _last_states(model, reading.tokens, reading.mask, packing))
+    return _head(model, _last_states(model, reading.tokens, reading.mask, _packed(model, reading)))
 
 
 def response_values(model: nn.Module, reading: Reading) -> Tensor:
     """The value of the state each response token was chosen in: the slice [P-1, T-1). -> (B, R)"""
-    packing = reading.packing if enabled(model) else None
-    found = token_scores(model, reading.tokens, reading.mask, packing)
+    found = token_scores(model, reading.tokens, reading.mask, _packed(model, reading))
     return found[:, reading.width - 1 : -1]
 
 

@@ -18,7 +18,8 @@ from transformers import (
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
 from rlhf_cli.models import packing
-from rlhf_cli.models.packing import enable, enabled, pack
+from rlhf_cli.models.packed_rows import pack
+from rlhf_cli.models.packing import enable, enabled
 from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import (
     Reading,
@@ -151,6 +152,80 @@ def test_scores(name, side):
     assert_alike(plain, packs, lambda model: sequence_scores(model, tokens, mask), every)
     assert_alike(plain, packs, lambda model: last_hidden(model, tokens, mask), every)
     assert_alike(plain, packs, lambda model: token_scores(model, tokens, mask), mask)
+
+
+def completions():
+    """Two prompts left padded, answered three times and twice; one answer is the start of another."""
+    prompts, prompt_mask = ragged(2, 6, side="left", seed=5)
+    which = torch.tensor([0, 0, 0, 1, 1])
+    responses, response_mask = ragged(5, 7, side="right", seed=6)
+    responses[1, :4] = responses[0, :4]
+    response_mask[0] = True
+    response_mask[1] = torch.arange(7) < 4
+    return SimpleNamespace(
+        prompts=prompts[which],
+        prompt_mask=prompt_mask[which],
+        responses=responses,
+        response_mask=response_mask,
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_equal_beginnings_are_read_once(name):
+    """The numbers and gradients are those of reading every row, with fewer tokens read."""
+    part = completions()
+    tokens = torch.cat([part.prompts, part.responses], dim=1)
+    mask = torch.cat([part.prompt_mask, part.response_mask], dim=1)
+    plain, packs = pair(AutoModelForCausalLM, name)
+    read = []
+    packs.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: read.append(given[0].numel())
+    )
+    assert_alike(
+        plain,
+        packs,
+        lambda model: response_logprobs(model, part, temperature=0.7)[0],
+        part.response_mask,
+    )
+    prompts = part.prompt_mask[[0, 3]].sum()
+    fewest = int(prompts + part.response_mask.sum() - 4)
+    assert read == [fewest if enabled(packs) else mask.numel()]
+    plain, packs = pair(AutoModelForSequenceClassification, name)
+    every = torch.ones(5, dtype=torch.bool)
+    assert_alike(plain, packs, lambda model: response_values(model, part), part.response_mask)
+    assert_alike(plain, packs, lambda model: sequence_scores(model, tokens, mask), every)
+    assert_alike(plain, packs, lambda model: token_scores(model, tokens, mask), mask)
+
+
+def test_what_is_shared_is_what_precedes_alike():
+    """[1 2 3 | 1 2 4 5 | 9 2 4 | 9 2]: the 1 2 and the 9 2 are read once, the other 2 4 are not."""
+    tokens = torch.tensor([[1, 2, 3, 0], [1, 2, 4, 5], [9, 2, 4, 0], [0, 0, 9, 2]])
+    mask = tokens > 0
+    found = pack(mask, position_ids(mask), tokens)
+    stood = torch.full((16,), -1)
+    stood[found.index] = found.index[found.read][found.stands]
+    assert stood.view(4, 4).tolist() == [
+        [0, 1, 2, -1],
+        [0, 1, 6, 7],
+        [8, 9, 10, -1],
+        [-1, -1, 8, 9],
+    ]
+    assert pack(mask, position_ids(mask)).stands is None
+    assert pack(mask[1:3], position_ids(mask[1:3]), tokens[1:3]).stands is None
+
+
+def test_dropout_differs_from_row_to_row():
+    """With dropout, equal beginnings are not equal: every row is read."""
+    part = completions()
+    _, packs = pair(AutoModelForCausalLM, "llama")
+    packs.config.attention_dropout = 0.5
+    read = []
+    packs.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: read.append(given[0].numel())
+    )
+    for drops in (True, False):
+        response_logprobs(packs.train(drops), part, temperature=1.0)
+    assert read[0] == int(part.prompt_mask.sum() + part.response_mask.sum()) > read[1]
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "opt"])
