@@ -15,6 +15,7 @@ from rlhf_cli.runtime.nodes import lead
 from rlhf_cli.telemetry.console import console
 
 GPUS = Path("/proc/driver/nvidia/gpus")
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def print_header(cfg: Config, plan: list[tuple[str, str, str]]) -> None:
@@ -61,9 +62,28 @@ def _source(source: Source) -> str:
 def describe_device(runtime: Runtime) -> str:
     """What `auto` will find, told without importing torch; the stage itself has the last word."""
     name = runtime.device if runtime.device != "auto" else _found()
-    dtype = "" if runtime.dtype == "auto" else f", {runtime.dtype}"
     threads = f", {runtime.num_threads or _cores()} threads" if name == "cpu" else ""
-    return f"{name}{threads}{dtype}{describe_processes(runtime)}"
+    return (
+        f"{name}{threads}, {describe_precision(runtime.dtype, name)}{describe_processes(runtime)}"
+    )
+
+
+def describe_precision(dtype: str, device: str) -> str:
+    """What activations are computed in, and what `auto` leaves to choose on a CPU."""
+    if dtype != "auto":
+        return dtype
+    if device.startswith("cuda"):
+        return "bfloat16"
+    unit = _bfloat16_unit() if device == "cpu" else ""
+    hint = f" (it has {unit}: runtime.dtype=bfloat16 is faster, and coarser)" if unit else ""
+    return f"float32{hint}"
+
+
+def _bfloat16_unit() -> str:
+    """What this processor multiplies bfloat16 with; "" where it has nothing for that."""
+    flags = CPUINFO.read_text().split() if CPUINFO.exists() else []
+    units = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
+    return next((name for flag, name in units.items() if flag in flags), "")
 
 
 def describe_processes(runtime: Runtime) -> str:

@@ -1,0 +1,30 @@
+"""The header says which precision was chosen, and what else the processor offers."""
+
+import pytest
+
+from rlhf_cli.report import header
+
+
+@pytest.mark.parametrize(
+    "flags, dtype, device, said",
+    [
+        ("flags : sse2 avx512_bf16 amx_bf16", "auto", "cpu", "float32 (it has AMX: runtime.dtype"),
+        ("flags : sse2 avx512_bf16", "auto", "cpu", "float32 (it has AVX512-BF16: runtime.dtype"),
+        ("flags : sse2", "auto", "cpu", "float32"),
+        ("flags : amx_bf16", "float32", "cpu", "float32"),
+        ("flags : amx_bf16", "bfloat16", "cpu", "bfloat16"),
+        ("flags : amx_bf16", "auto", "mps", "float32"),
+        ("flags : amx_bf16", "auto", "cuda (H100)", "bfloat16"),
+    ],
+)
+def test_precision_is_named(tmp_path, monkeypatch, flags, dtype, device, said):
+    (tmp_path / "cpuinfo").write_text(flags + "\n")
+    monkeypatch.setattr(header, "CPUINFO", tmp_path / "cpuinfo")
+    found = header.describe_precision(dtype, device)
+    assert found.startswith(said)
+    assert ("faster" in found) == ("runtime.dtype" in said)
+
+
+def test_without_cpuinfo_nothing_is_promised(tmp_path, monkeypatch):
+    monkeypatch.setattr(header, "CPUINFO", tmp_path / "missing")
+    assert header.describe_precision("auto", "cpu") == "float32"
