@@ -342,6 +342,26 @@ def test_one_call_for_all_lengths_is_the_loop(name, monkeypatch):
     assert_alike(plain, packs, lambda model: text_logprobs(model, batch), batch.loss_mask[:, 1:])
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3"])
+def test_attention_on_a_cpu_is_float32_under_bfloat16(name, monkeypatch):
+    """Also of a frozen model whose weights are bfloat16; what comes out is near float32's."""
+    batch, seen = texts(packed=False), []
+    plain, packs = pair(AutoModelForCausalLM, name)
+    wanted = text_logprobs(plain, batch)[batch.loss_mask[:, 1:]].detach()
+    torch_attention = packing.scaled_dot_product_attention
+
+    def watched(query, key, value, **settings):
+        seen.append({query.dtype, key.dtype, value.dtype})
+        return torch_attention(query, key, value, **settings)
+
+    monkeypatch.setattr(packing, "scaled_dot_product_attention", watched)
+    for model in (packs, deepcopy(packs).bfloat16()):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = text_logprobs(model, batch)[batch.loss_mask[:, 1:]].detach()
+        assert float((found - wanted).abs().mean()) < 0.05 * float(wanted.abs().mean())
+    assert seen and all(dtypes == {torch.float32} for dtypes in seen)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", ["gemma", "gemma3"])
