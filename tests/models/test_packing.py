@@ -184,7 +184,7 @@ def test_equal_beginnings_are_read_once(name):
     assert_alike(
         plain,
         packs,
-        lambda model: response_logprobs(model, part, temperature=0.7)[0],
+        lambda model: response_logprobs(model, Reading(part), temperature=0.7)[0],
         part.response_mask,
     )
     prompts = part.prompt_mask[[0, 3]].sum()
@@ -192,7 +192,9 @@ def test_equal_beginnings_are_read_once(name):
     assert read == [fewest if enabled(packs) else mask.numel()]
     plain, packs = pair(AutoModelForSequenceClassification, name)
     every = torch.ones(5, dtype=torch.bool)
-    assert_alike(plain, packs, lambda model: response_values(model, part), part.response_mask)
+    assert_alike(
+        plain, packs, lambda model: response_values(model, Reading(part)), part.response_mask
+    )
     assert_alike(plain, packs, lambda model: sequence_scores(model, tokens, mask), every)
     assert_alike(plain, packs, lambda model: token_scores(model, tokens, mask), mask)
 
