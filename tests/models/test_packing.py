@@ -226,7 +226,7 @@ def test_dropout_differs_from_row_to_row():
         lambda _, given: read.append(given[0].numel())
     )
     for drops in (True, False):
-        response_logprobs(packs.train(drops), part, temperature=1.0)
+        response_logprobs(packs.train(drops), Reading(part), temperature=1.0)
     assert read[0] == int(part.prompt_mask.sum() + part.response_mask.sum()) > read[1]
 
 
