@@ -150,6 +150,7 @@ class Runtime:
     graphs: Graphs
     timeout: float
     reference_path: bool
+    compile: bool
     deepspeed: dict[str, Any] | None
 
     def __post_init__(self):
@@ -174,6 +175,11 @@ class Runtime:
             self.deepspeed is None or stage in (1, 2, 3),
             f"runtime.deepspeed.zero_optimization.stage={stage} is none of 1, 2, 3: "
             "choose runtime=zero1, zero2 or zero3, or runtime=ddp for whole copies",
+        )
+        require(
+            not (self.compile and (self.reference_path or self.deepspeed is not None)),
+            "runtime.compile=true is for plain torch on the fast path: "
+            "leave out runtime.reference_path and ZeRO, or runtime.compile",
         )
         require(
             not (self.offload and stage == 3),

@@ -33,8 +33,8 @@ class Network:
 
     @contextmanager
     def generating(self) -> Iterator[nn.Module]:
-        """The model as sampling calls it, once a token."""
-        with self.device.autocast():
+        """The model as sampling calls it, once a token: shapes change too often for compiled code."""
+        with self.device.autocast(), torch.compiler.set_stance("force_eager"):
             yield self.model
 
     def going_on(self, running: bool) -> bool:

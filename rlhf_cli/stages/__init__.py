@@ -48,7 +48,7 @@ NOT_RESULTS = (
 )  # fmt: skip
 
 TEXT = (
-    "seed", "runtime.dtype", "runtime.reference_path",
+    "seed", "runtime.dtype", "runtime.reference_path", "runtime.compile",
     "model.path", "model.revision", "model.tokenizer", "model.trust_remote_code",
     "model.attention", "model.gradient_checkpointing",
     "data.template", "data.system", "data.max_prompt_tokens", "data.max_response_tokens",

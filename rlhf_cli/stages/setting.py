@@ -18,6 +18,7 @@ from rlhf_cli.data.encode import encode_loaded
 from rlhf_cli.data.load import load
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import Renderer, build
+from rlhf_cli.models.compiling import compile_blocks
 from rlhf_cli.models.exporting import export
 from rlhf_cli.models.loading import (
     fit_tokens,
@@ -106,6 +107,8 @@ class Setting:
         self, model: PreTrainedModel, optim: Optim, *, ema_decay: float | None = None
     ) -> Engine:
         """The model, to be trained."""
+        if self.cfg.runtime.compile:
+            model = compile_blocks(model, self.device.torch)
         return open_engine(
             model,
             optim=optim,

@@ -34,6 +34,9 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
         ("runtime.gather=somtimes", r"runtime\.gather=somtimes is not one of auto, always, never"),
         ("runtime.dtype=float16", r"runtime\.dtype=float16 is not one of"),
         ("+runtime.deepspeed.zero_optimization.stage=7", "stage=7 is none of 1, 2, 3: choose"),
+        ("runtime.compile=true runtime.reference_path=true", "compile=true is for plain torch"),
+        ("runtime.compile=true runtime=zero2", "compile=true is for plain torch"),
+        ("runtime.offload=true runtime=zero3", "moves whole models; under ZeRO-3 choose"),
         ("runtime=zero4", "did you mean runtime=zero3"),
         ("+runtime.deepspeed.bf16.enabled=true", r"deepspeed\.bf16 is taken from runtime\.dtype"),
         ("runtime.deepspeed.fp16.enabled=true", r"deepspeed\.fp16 is taken from runtime\.dtype"),
@@ -44,7 +47,7 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
 )
 def test_what_cannot_be_is_refused_in_one_line(word, told):
     with pytest.raises(ConfigError, match=told) as error:
-        composed(word)
+        composed(*word.split())
     assert "\n" not in str(error.value)
 
 
@@ -74,7 +77,7 @@ def test_a_run_may_move_to_other_machines_and_save_otherwise():
     )  # fmt: skip
     for spec in STAGES.values():
         for key in spec.config(moved):
-            computed = key in ("runtime.dtype", "runtime.reference_path")
+            computed = key in ("runtime.dtype", "runtime.reference_path", "runtime.compile")
             assert computed or not key.startswith(("runtime", "save", "resume"))
 
 

@@ -64,6 +64,7 @@ def runtime(name: str | None, dtype: str = "float32", gather: str = "auto") -> R
         graphs=Graphs.never,
         timeout=60,
         reference_path=False,
+        compile=False,
         deepspeed=given,
     )
 

@@ -20,8 +20,8 @@ from tests.runtime.starting import Started, alive, two, two_nodes, wait_until
 def runtime(device: str = "auto", num_processes: int | None = None) -> Runtime:
     return Runtime(
         device=device, dtype="float32", num_threads=None, num_processes=num_processes,
-        gather=Gather.auto, offload=False, graphs=Graphs.never, timeout=9, reference_path=False,
-        deepspeed=None,
+        gather=Gather.auto, offload=False, graphs=Graphs.never, timeout=9,
+        reference_path=False, compile=False, deepspeed=None,
     )  # fmt: skip
 
 

@@ -48,6 +48,7 @@ def runtime(**changes) -> Runtime:
         "graphs": Graphs.never,
         "timeout": 600.0,
         "reference_path": False,
+        "compile": False,
         "deepspeed": None,
     }
     return Runtime(**(values | changes))

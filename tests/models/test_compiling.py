@@ -1,0 +1,74 @@
+"""Compiled blocks say what the plain ones say, for rows of any length, under the same names of weights."""
+
+import shutil
+from copy import deepcopy
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.models.compiling import blocks, compile_blocks
+from rlhf_cli.models.packing import enable
+from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.scoring import token_scores
+from rlhf_cli.runtime.engine import Network
+from tests.models.tiny import causal, ragged, scalar
+from tests.stages.tabular import CPU
+
+
+def gradients(model, rows) -> list[torch.Tensor]:
+    tokens, mask = rows
+    model.zero_grad()
+    (token_scores(model, tokens, mask) * mask).square().sum().backward()
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def compare(name: str, backend: str) -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    plain = enable(scalar(name, seed=1)).train()
+    compiled = compile_blocks(deepcopy(plain), CPU.torch, backend=backend)
+    assert len(blocks(compiled)) == 2
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    graphs = []
+    for rows in (3, 5, 4):
+        text = ragged(rows, 6 + rows, side="right")
+        for found, wanted in zip(gradients(compiled, text), gradients(plain, text), strict=True):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0 and graphs[1] == graphs[2], "it was compiled again for a length"
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox"])
+def test_compiled_blocks_are_the_plain_ones(name):
+    """Traced and differentiated as torch.compile does it, without making machine code of it."""
+    compare(name, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_machine_code_of_blocks_too(name):
+    compare(name, "inductor")
+
+
+def test_a_model_generates_uncompiled():
+    torch._dynamo.reset()
+    counters.clear()
+    plain = enable(causal("llama", seed=1))
+    network = Network(compile_blocks(deepcopy(plain), CPU.torch, backend="aot_eager"), device=CPU)
+    prompts, drawn = ragged(3, 5, side="left"), torch.rand(3, 6, dtype=torch.float64)
+    settings = {"end_ids": [1], "pad_id": 0, "temperature": 1.0}
+    with network.generating() as model:
+        found = sample(model, *prompts, drawn, **settings)
+    assert torch.equal(found.responses, sample(plain, *prompts, drawn, **settings).responses)
+    assert not counters["stats"]
+
+
+def test_what_cannot_be_compiled_is_refused(monkeypatch):
+    with pytest.raises(UserError, match="read in packed rows; opt is not"):
+        compile_blocks(enable(causal("opt")), CPU.torch)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
+        compile_blocks(enable(causal("llama")), CPU.torch)
