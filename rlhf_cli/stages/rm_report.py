@@ -1,0 +1,87 @@
+"""What a reward model is worth: its scores of held-out comparisons, in numbers and in three lines."""
+
+import torch
+
+from rlhf_cli.config.schema import Config
+from rlhf_cli.data.encode import EncodedComparison
+from rlhf_cli.evaluation.comparisons import Judged, report
+from rlhf_cli.evaluation.respond import reward_scores
+from rlhf_cli.runtime.engine import Network
+from rlhf_cli.stages.setting import Setting
+from rlhf_cli.stages.showing import said
+from rlhf_cli.telemetry.recorder import Recorder
+
+FORWARD = 64  # sequences per forward pass when only scores are wanted
+
+
+def judge(setting: Setting, network: Network, held_out: list[EncodedComparison]) -> dict:
+    """The report on held-out comparisons."""
+    cfg = setting.cfg.rm
+    return report(judged(setting, network, held_out), ties=cfg.ties.name, tie_param=cfg.tie_param)
+
+
+def judged(
+    setting: Setting, network: Network, comparisons: list[EncodedComparison]
+) -> list[Judged]:
+    """Every comparison with the model's scores of its responses."""
+    scores = reward_scores(
+        network,
+        sequences(comparisons),
+        pad_id=setting.renderer.pad_id,
+        batch=FORWARD,
+        world=setting.world,
+    )
+    pieces = scores.split([len(one.response_ids) for one in comparisons])
+    return [
+        Judged(
+            scores=piece,
+            lengths=torch.tensor([len(ids) for ids in one.response_ids]),
+            better=list(one.better),
+            ties=list(one.ties),
+            utilities=list(one.record.meta["utilities"])
+            if "utilities" in one.record.meta
+            else None,
+        )
+        for one, piece in zip(comparisons, pieces, strict=True)
+    ]
+
+
+def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
+    """Every completion of every comparison, in order."""
+    return [ids for one in comparisons for ids in one.sequences()]
+
+
+def tell(recorder: Recorder, cfg: Config, found: dict, shift: float) -> None:
+    """The report in three lines."""
+    anchors = "demonstrations" if cfg.data.demonstrations else "preferred responses"
+    recorder.note(f"scores shifted by {-shift:+.3f}: the {anchors} now score 0 on average")
+    if not found["num_pairs"]:
+        recorder.warn("no held-out pairs to judge the reward model on: raise data.eval_fraction")
+        return
+    said = f"held-out accuracy {said_interval(found['accuracy'])} on {found['num_pairs']} pairs"
+    if found["accuracy_ceiling"]:
+        said += f"; the annotators' noise allows {found['accuracy_ceiling'][0]:.1%}"
+    recorder.note(said)
+    recorder.note(
+        f"preferring the longer response would give {found['length_baseline'][0]:.1%}; "
+        f"score and length correlate {found['score_length_correlation']:+.2f}; ECE {found['ece']:.3f}"
+    )
+
+
+def said_interval(interval: tuple[float, float, float]) -> str:
+    mean, low, high = interval
+    return f"{mean:.1%} ({low:.1%} to {high:.1%})"
+
+
+def scored_sample(
+    setting: Setting, network: Network, held_out: list[EncodedComparison]
+) -> list[dict[str, str]]:
+    """The responses of a few held-out comparisons, best score first, with their scores."""
+    few = held_out[: min(1, setting.cfg.samples)]
+    rows = []
+    for one, found in zip(few, judged(setting, network, few), strict=True):
+        row = {"prompt": said(one.record.prompt)}
+        for place in found.scores.argsort(descending=True).tolist():
+            row[f"{float(found.scores[place]):+.2f}"] = one.record.responses[place]
+        rows.append(row)
+    return rows
