@@ -9,20 +9,17 @@ from pathlib import Path
 
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import PPO, Batch, Batching, Config, Graphs, LossOn, ValueInit
-from rlhf_cli.core.batches import PromptBatch, SFTBatch
-from rlhf_cli.data.collate import prompt_batches, sft_batches
+from rlhf_cli.config.schema import PPO, Config, Graphs, ValueInit
+from rlhf_cli.core.batches import PromptBatch
+from rlhf_cli.data.collate import prompt_batches
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.models import packing
 from rlhf_cli.models.reward import check_head
 from rlhf_cli.report.preview import Preview
-from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.stages import work
 from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.ppo.guards import NotFinite
-from rlhf_cli.stages.ppo.learn import Pretrain
 from rlhf_cli.stages.ppo.loop import Course, num_iterations, train
 from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.pretraining import pretraining
 from rlhf_cli.stages.saving import Saver, open_saver
 from rlhf_cli.stages.setting import (
     Encoded,
@@ -32,7 +29,6 @@ from rlhf_cli.stages.setting import (
     parent_model,
 )
 from rlhf_cli.stages.showing import BeforeAfter, example
-from rlhf_cli.stages.tokens import token_loss
 from rlhf_cli.telemetry.recorder import Recorder
 
 
@@ -190,56 +186,6 @@ def batches(
         seed=setting.cfg.seed,
         start=start,
     )
-
-
-def pretraining(setting: Setting, policy: Engine, recorder: Recorder) -> Pretrain:
-    """PPO-ptx: for a minibatch of n episodes, ratio * n pretraining texts; the gradient of coef times
-    their mean loss per token goes into the same buffer (IG C.4)."""
-    cfg = setting.cfg
-    data = setting.encoded("pretraining")
-    data.tell(recorder)
-    steps = TextSteps(setting, data.train, padded=not packing.enabled(policy.model))
-
-    def pretrain() -> float:
-        texts = steps.at(policy.steps)
-        found = token_loss(policy, texts, scale=cfg.ppo.ptx.coef)
-        setting.clock.count(**work.of_texts(policy, texts))
-        return cfg.ppo.ptx.coef * found.loss
-
-    return pretrain
-
-
-class TextSteps:
-    """ratio * minibatch texts for every optimizer step, going round the data as often as needed."""
-
-    def __init__(self, setting: Setting, texts: list, *, padded: bool):
-        self.setting, self.texts, self.padded = setting, texts, padded
-        ppo = setting.cfg.ppo
-        self.size = min(ppo.ptx.ratio * ppo.batch.minibatch, len(texts))
-        self.epoch, self.steps = -1, []
-
-    def at(self, step: int) -> list[SFTBatch]:
-        """The microbatches of optimizer step `step`, from 0."""
-        epoch, place = divmod(step, -(-len(self.texts) // self.size))
-        if epoch != self.epoch:
-            self.epoch, self.steps = epoch, self._epoch(epoch)
-        return self.steps[place]
-
-    def _epoch(self, epoch: int) -> list[list[SFTBatch]]:
-        cfg = self.setting.cfg
-        limits = cfg.ppo.batch
-        return sft_batches(
-            self.texts,
-            batch=Batch(size=self.size, microbatch=limits.microbatch, max_tokens=limits.max_tokens),
-            batching=Batching.grouped,
-            loss_on=LossOn.all,
-            seed=cfg.seed,
-            epoch=epoch,
-            max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
-            pad_id=self.setting.renderer.pad_id,
-            share=self.setting.world.share,
-            padded=self.padded,
-        )
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
