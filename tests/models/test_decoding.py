@@ -47,8 +47,7 @@ def network(name: str):
 @pytest.fixture(autouse=True)
 def everything_is_packed(monkeypatch):
     """Also layers too small to gain: and caches that grow, prompts read in parts."""
-    monkeypatch.setattr(prepacked, "SMALLEST", 1)
-    monkeypatch.setattr(prepacked, "_gains", lambda dtype: True)
+    monkeypatch.setattr(prepacked, "_gain", lambda dtype: prepacked.Gain(1, range(2, 99)))
     monkeypatch.setattr(rollout_cache, "BLOCK", 2)
     monkeypatch.setattr(decoding, "PREFILL", {"cpu": 20})
 
@@ -255,7 +254,7 @@ def test_packed_products_are_the_plain_ones(name):
 
 
 @torch.no_grad()
-@pytest.mark.skipif(not prepacked._gains(torch.bfloat16), reason="the processor has no bfloat16")
+@pytest.mark.skipif(not prepacked._gain(torch.bfloat16), reason="the processor has no bfloat16")
 def test_packed_products_follow_autocast():
     model = causal("llama")
     tokens = torch.randint(2, VOCAB, (3, 7))
@@ -272,7 +271,7 @@ def test_sharded_weights_are_never_packed_and_prompts_are_read_together():
     assert not decoding.in_lock_step(model)
     model.lm_head.weight.data = torch.empty(0)
     assert decoding.in_lock_step(model)
-    names = [layer.weight for layer, _ in prepacked._layers(model)]
+    names = [layer.weight for layer, *_ in prepacked._layers(model)]
     assert all(weight.numel() for weight in names)
 
 
