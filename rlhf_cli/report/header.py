@@ -62,7 +62,8 @@ def _source(source: Source) -> str:
 def describe_device(runtime: Runtime) -> str:
     """What `auto` will find, told without importing torch; the stage itself has the last word."""
     name = runtime.device if runtime.device != "auto" else _found()
-    threads = f", {runtime.num_threads or _cores()} threads" if name == "cpu" else ""
+    threads = f"{runtime.num_threads or f'up to {_cores()}'} threads"
+    threads = f", {threads}" if name == "cpu" else ""
     return (
         f"{name}{threads}, {describe_precision(runtime.dtype, name)}{describe_processes(runtime)}"
     )
@@ -75,7 +76,7 @@ def describe_precision(dtype: str, device: str) -> str:
     if device.startswith("cuda"):
         return "bfloat16"
     unit = _bfloat16_unit() if device == "cpu" else ""
-    hint = f" (it has {unit}: runtime.dtype=bfloat16 is faster, and coarser)" if unit else ""
+    hint = f" ({unit}: runtime.dtype=bfloat16 is faster, coarser)" if unit else ""
     return f"float32{hint}"
 
 

@@ -10,6 +10,8 @@ import torch
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Runtime
 
+WORTH_THREADS = 2_000_000  # parameters; with 1 million two threads took twice as long as one
+
 
 @dataclass(slots=True, kw_only=True)
 class Device:
@@ -49,6 +51,11 @@ def pick_device(runtime: Runtime) -> Device:
     else:
         dtype = getattr(torch, runtime.dtype)
     return Device(torch=device, dtype=dtype)
+
+
+def threads_for(num_parameters: int, most: int) -> int:
+    """One for a model so small that threads would wait for each other longer than they work."""
+    return 1 if num_parameters < WORTH_THREADS else most
 
 
 def _best_device() -> str:

@@ -1,7 +1,7 @@
 """What every stage opens first: device, seeds, the renderer, and its records as token ids."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from rlhf_cli.models.loading import (
     load_tokenizer,
     stop_ids,
 )
-from rlhf_cli.runtime.device import Device, pick_device, seed_everything
+from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.opening import loading, open_engine, open_network
 from rlhf_cli.runtime.speed import matmul_rate
@@ -67,13 +67,15 @@ class Encoded:
 
 @dataclass(slots=True, kw_only=True)
 class Setting:
-    """One stage's surroundings."""
+    """One stage's surroundings. threads: of the CPU, at most. largest: parameters of a model so far."""
 
     cfg: Config
     device: Device
     world: World
     renderer: Renderer
     clock: Clock
+    threads: int = field(default_factory=torch.get_num_threads)
+    largest: int = 0
 
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
@@ -92,7 +94,7 @@ class Setting:
             )
             fit_tokens(model, self.renderer.num_tokens)
         require_room(model.config, self.cfg.data)
-        return model
+        return self._fitted(model)
 
     def scalar_model(self, path: Path, *, dropout: float = 0.0, frozen: bool = False):
         dtype = self._dtype(frozen)
@@ -101,6 +103,16 @@ class Setting:
                 self.cfg.model, str(path), dropout=dropout, dtype=dtype, packed=self._packed
             )
         model.config.pad_token_id = self.renderer.pad_id
+        return self._fitted(model)
+
+    def _fitted(self, model: PreTrainedModel) -> PreTrainedModel:
+        """As many threads as the largest model of the stage has work for, where nobody chose a number."""
+        num = sum(
+            getattr(p, "ds_numel", p.numel()) for p in model.parameters()
+        )  # whole, if sharded
+        self.largest = max(self.largest, num)
+        if self.cfg.runtime.num_threads is None:
+            torch.set_num_threads(threads_for(self.largest, self.threads))
         return model
 
     def engine(

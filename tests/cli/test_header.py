@@ -8,8 +8,8 @@ from rlhf_cli.report import header
 @pytest.mark.parametrize(
     "flags, dtype, device, said",
     [
-        ("flags : sse2 avx512_bf16 amx_bf16", "auto", "cpu", "float32 (it has AMX: runtime.dtype"),
-        ("flags : sse2 avx512_bf16", "auto", "cpu", "float32 (it has AVX512-BF16: runtime.dtype"),
+        ("flags : sse2 avx512_bf16 amx_bf16", "auto", "cpu", "float32 (AMX: runtime.dtype"),
+        ("flags : sse2 avx512_bf16", "auto", "cpu", "float32 (AVX512-BF16: runtime.dtype"),
         ("flags : sse2", "auto", "cpu", "float32"),
         ("flags : amx_bf16", "float32", "cpu", "float32"),
         ("flags : amx_bf16", "bfloat16", "cpu", "bfloat16"),

@@ -4,6 +4,7 @@ import torch
 
 from rlhf_cli.models.loading import freeze
 from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.runtime.device import threads_for
 from rlhf_cli.runtime.engine import Resting
 from tests.models.tiny import ragged, scalar
 from tests.stages.tabular import CPU
@@ -24,3 +25,8 @@ def test_a_resting_network_answers_as_ever_and_leaves_nothing_behind():
         assert [x.data_ptr() for x in (*model.parameters(), *model.buffers())] == home
     with network.generating() as awake:
         assert next(awake.parameters()).data_ptr() not in home
+
+
+def test_a_small_model_has_one_thread_and_the_largest_of_a_stage_decides():
+    assert threads_for(260_000, most=16) == 1
+    assert threads_for(124_000_000, most=16) == 16
