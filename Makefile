@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu golden smoke bench growth check \
+.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch golden smoke bench growth check \
         sft rm ppo run base-model clean
 
 help: ## this list
@@ -54,6 +54,10 @@ test-dist: ## tests with several processes
 
 test-gpu: ## tests that need a CUDA device
 	pytest -m gpu
+
+arch: ## every causal type of transformers, tiny; writes the table of docs/models.md (ten minutes)
+	pytest -m "arch or not arch" tests/models/test_architectures.py
+	python -m tests.support.models_table
 
 golden: ## compare with the reference numbers in tests/golden
 	pytest -k golden

@@ -30,7 +30,7 @@ _SIZES = {
     "pronunciation_embed_dim shape_embed_dim index_head_dim num_mel_bins "
     "prompt_mid_dim image_size block_multiple_of indexer_head_dim "
     "adapter_in_dim adapter_out_dim adapter_input_size downsample_hidden_size mm_embed_dim "
-    "output_proj_dims mm_posemb_size",
+    "output_proj_dims mm_posemb_size index_n_heads",
     8: "head_dim kv_channels linear_key_head_dim linear_value_head_dim linear_head_dim "
     "mamba_d_state state_size ssm_state_size qk_rope_head_dim qk_nope_head_dim v_head_dim "
     "adapter_rank laurel_rank gated_norm_rank d_rel dim_head mamba_head_dim chunk_size "
@@ -40,7 +40,7 @@ _SIZES = {
     4: "num_experts n_routed_experts num_local_experts moe_num_experts rotary_dim "
     "num_attention_heads n_head n_heads num_heads encoder_attention_heads linear_num_value_heads "
     "decoder_attention_heads attention_heads num_decoder_attention_heads swa_num_attention_heads "
-    "mamba_n_heads mamba_num_heads linear_num_heads index_n_heads num_encoder_attention_heads "
+    "mamba_n_heads mamba_num_heads linear_num_heads num_encoder_attention_heads "
     "index_block_size indexer_n_heads",
     2: "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers "
     "num_encoder_layers num_decoder_layers num_key_value_heads num_kv_heads num_experts_per_tok "
@@ -163,8 +163,8 @@ def tiny_causal_lm(model_type: str, seed: int = 0):
 
 
 def _sharpen(matrix: torch.Tensor) -> None:
+    """Scale it up, and fill what is zero, such as the embedding of the padding token."""
     spread = matrix.std()
-    if spread == 0:
-        matrix.normal_(std=SPREAD)
-    elif spread < SPREAD:
+    if 0 < spread < SPREAD:
         matrix.mul_(SPREAD / spread)
+    matrix.add_(torch.randn_like(matrix) * SPREAD * (matrix == 0))

@@ -1,0 +1,76 @@
+"""The table of docs/models.md: what is done with each causal type of transformers, found by trying it.
+
+`python -m tests.support.models_table` writes it; tests/models/test_architectures.py checks each line.
+"""
+
+from pathlib import Path
+
+import transformers
+from rlhf_cli.models.abilities import decoder_for, texts_stay_apart
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.models.decoding import FastDecoder, PlainDecoder, WholeDecoder
+from rlhf_cli.models.packing import enable, enabled
+from rlhf_cli.models.reward import has_class
+from tests.support.architectures import SKIPPED, TYPES, tiny_causal_lm
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+HEAD = """| model_type | language model | rows read | sft.batching=packed | reward model |
+|---|---|---|---|---|
+"""
+SAMPLED = {
+    FastDecoder: "works",
+    PlainDecoder: "works; sampled with the cache of transformers",
+    WholeDecoder: "works slowly: no cache agrees with its forward pass",
+}
+
+
+def row(model_type: str) -> str:
+    """Return the line of one type."""
+    if model_type in SKIPPED:
+        return f"| {model_type} | not tried: {SKIPPED[model_type]} | | | |\n"
+    model = tiny_causal_lm(model_type)
+    try:
+        sampled = SAMPLED[decoder_for(model)]
+    except UserError as refusal:
+        return f"| {model_type} | refused: {_reason(refusal)} | | | |\n"
+    packed = "works" if texts_stay_apart(model) else "refused"
+    read = "without padding" if enabled(enable(model)) else "padded"
+    return f"| {model_type} | {sampled} | {read} | {packed} | {_reward(model.config)} |\n"
+
+
+def _reason(refusal: UserError) -> str:
+    """Return what stands between the first colon and the remedy."""
+    return str(refusal).split(": ", 1)[1].rsplit("; ", 1)[0].replace("|", "/")
+
+
+def _reward(config) -> str:
+    try:
+        return "class of transformers" if has_class(config) else "generic class"
+    except UserError:
+        return "refused"
+
+
+def table() -> str:
+    """Return the counts and a line for every type."""
+    rows = [row(model_type) for model_type in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)]
+    slowly, refused = (
+        sum(f"| {word}" in line for line in rows) for word in ("works slowly", "refused:")
+    )
+    counts = (
+        f"transformers {transformers.__version__}: of {len(rows)} types {len(TYPES)} were tried, "
+        f"{len(TYPES) - slowly - refused} work, {slowly} work slowly, {refused} are refused.\n\n"
+    )
+    return counts + HEAD + "".join(rows)
+
+
+def written() -> str:
+    """Return the table that stands in the page."""
+    return PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page.replace(written(), table()), encoding="utf-8")
