@@ -12,13 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_cli.core.logprobs import entropy, token_logprobs
-from rlhf_cli.models.decoding import (
-    Decoder,
-    FastDecoder,
-    PlainDecoder,
-    in_lock_step,
-    keeps_columns,
-)
+from rlhf_cli.models.abilities import decoder_for
+from rlhf_cli.models.decoding import Decoder, FastDecoder, PlainDecoder, in_lock_step
 from rlhf_cli.models.drawing import draw, draw_scored
 from rlhf_cli.models.graphed import GraphedDecoder, can_record
 from rlhf_cli.models.prepacked import prepacked
@@ -102,12 +97,13 @@ def sample(
 def _way(
     model: nn.Module, device: torch.device, *, reference: bool, graphs: bool
 ) -> Callable[..., Decoder]:
-    """The fastest decoder that is right for the model."""
-    if reference or not keeps_columns(model):
+    """The fastest decoder that is right for the model, or the plain one to compare it with."""
+    found = decoder_for(model)
+    if found is not FastDecoder:
+        return found
+    if reference:
         return PlainDecoder
-    if graphs and device.type == "cuda" and can_record(model):
-        return GraphedDecoder
-    return FastDecoder
+    return GraphedDecoder if graphs and device.type == "cuda" and can_record(model) else FastDecoder
 
 
 def _draw_plainly(

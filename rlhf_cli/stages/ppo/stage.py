@@ -59,6 +59,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             shown.texts = resumed.state["shown"]
         else:
             introduce(recorder, data, notes)
+            setting.tell(recorder, players.policy)
             shown.ask_before(players.policy)
         last = learn_or_save(setting, players, data.train, recorder, out, course, shown, saver)
         players.policy.use_average()
@@ -88,7 +89,7 @@ def cast(
             "ppo.value_init=rm needs a reward model with the policy's tokenizer and chat template; "
             "this one has others: use ppo.value_init=sft"
         )
-    value = setting.scalar_model(rm if from_rm else sft)
+    value = setting.scalar_model(rm if from_rm else sft, new_head=not from_rm)
     check_head(value)
     players = Players(
         policy=setting.engine(setting.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
