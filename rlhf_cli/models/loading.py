@@ -71,22 +71,18 @@ def stop_ids(model: Model, path: str | None = None) -> tuple[int, ...]:
     return tuple(found) if isinstance(found, list) else (found,)
 
 
-def load_causal_lm(
-    model: Model, path: str | None = None, *, dropout=0.0, dtype=torch.float32, packed=True
-):
-    """Return a causal language model with its dropouts set, on the CPU, in `dtype`.
+def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, packed=True):
+    """Return a causal language model with its dropouts set, on the CPU, in float32.
 
     packed: it is read without padding, where its architecture allows that. UserError if its files lack
     weights.
     """
     config = _config(model, path)
-    network = _load(AutoModelForCausalLM, model, path, config, dropout=dropout, dtype=dtype)
+    network = _load(AutoModelForCausalLM, model, path, config, dropout=dropout)
     return packing.enable(network) if packed else network
 
 
-def load_scalar_model(
-    model: Model, path: str, *, new_head: bool, dropout=0.0, dtype=torch.float32, packed=True
-):
+def load_scalar_model(model: Model, path: str, *, new_head: bool, dropout=0.0, packed=True):
     """Return a model with one scalar per position: a trained reward model, or a new head on a trained body.
 
     new_head: the folder is a language model's and its head is drawn afterwards; else it must have one.
@@ -100,7 +96,7 @@ def load_scalar_model(
     config.num_labels = 1
     kind = scalar_class(config)
     missing = ("score.",) if new_head else ()
-    network = _load(kind, model, path, config, dropout=dropout, dtype=dtype, may_lack=missing)
+    network = _load(kind, model, path, config, dropout=dropout, may_lack=missing)
     if packed:
         packing.enable(network)
     if isinstance(getattr(network, "score", None), nn.Linear):
@@ -134,7 +130,6 @@ def _load(
     config: PretrainedConfig,
     *,
     dropout: float,
-    dtype: torch.dtype,
     may_lack: tuple[str, ...] = (),
 ):
     """kind: an auto class or a model class. may_lack: beginnings of names that need not be in the files."""
@@ -147,7 +142,7 @@ def _load(
             revision=_revision(model, where),
             trust_remote_code=model.trust_remote_code,
             attn_implementation=None if model.attention == "auto" else model.attention,
-            dtype=dtype,
+            dtype=torch.float32,
             use_safetensors=True,
             output_loading_info=True,
         )
@@ -249,8 +244,12 @@ def fit_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> in
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """The model in evaluation mode, without gradients."""
-    return model.eval().requires_grad_(False)
+    """The model in evaluation mode; networks that are only asked compute without gradients anyway.
+
+    Its parameters keep `requires_grad`, because torch chooses among matrix kernels by it: a reference has to
+    give the bits that its policy gives.
+    """
+    return model.eval()
 
 
 @cache

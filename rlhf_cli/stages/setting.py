@@ -101,32 +101,22 @@ class Setting:
         train, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
         return Encoded(train=train, held_out=held_out, report=loaded.report)
 
-    def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0, frozen: bool = False):
-        """A language model that knows every token of the renderer."""
-        dtype, where = self._dtype(frozen), None if path is None else str(path)
-        with loading(self.cfg.runtime, self.world, dtype):
-            model = load_causal_lm(
-                self.cfg.model, where, dropout=dropout, dtype=dtype, packed=self._packed
-            )
+    def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
+        """A language model that knows every token of the renderer, in float32: engines and networks cast it."""
+        where = None if path is None else str(path)
+        with loading(self.cfg.runtime, self.world):
+            model = load_causal_lm(self.cfg.model, where, dropout=dropout, packed=self._packed)
             grown = fit_tokens(model, self.renderer.tokenizer)
         if grown:
             self.notes[f"{grown} special tokens without an embedding got a new one"] = None
         require_room(model.config, self.cfg.data)
         return self._fitted(model)
 
-    def scalar_model(
-        self, path: Path, *, new_head: bool = False, dropout: float = 0.0, frozen: bool = False
-    ):
+    def scalar_model(self, path: Path, *, new_head: bool = False, dropout: float = 0.0):
         """A reward or value model; new_head: the folder is a language model's, the head is drawn later."""
-        dtype = self._dtype(frozen)
-        with loading(self.cfg.runtime, self.world, dtype):
+        with loading(self.cfg.runtime, self.world):
             model = load_scalar_model(
-                self.cfg.model,
-                str(path),
-                new_head=new_head,
-                dropout=dropout,
-                dtype=dtype,
-                packed=self._packed,
+                self.cfg.model, str(path), new_head=new_head, dropout=dropout, packed=self._packed
             )
         model.config.pad_token_id = self.renderer.pad_id
         return self._fitted(model)
@@ -192,10 +182,6 @@ class Setting:
     @property
     def _packed(self) -> bool:
         return not self.cfg.runtime.reference_path
-
-    def _dtype(self, frozen: bool) -> torch.dtype:
-        """What is trained starts from float32; a sharded engine makes its working copies itself."""
-        return self.device.dtype if frozen else torch.float32
 
 
 def room_of(config: PretrainedConfig) -> int | None:

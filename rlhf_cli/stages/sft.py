@@ -72,8 +72,8 @@ def foresee(setting: Setting, engine: Engine, recorder: Recorder) -> None:
         )
     if Stage.rm in cfg.stage and cfg.parents.rm is None and not has_class(config):
         recorder.note(
-            f"transformers has no sequence classification for {config.model_type}: the reward model is made "
-            "of its generic parts; rlhf_cli.models.loading.load_reward_model loads it (docs/models.md)"
+            f"transformers has no class of reward models for {config.model_type}: ours is made of its "
+            "generic parts; rlhf_cli.models.loading.load_reward_model loads it (docs/models.md)"
         )
 
 

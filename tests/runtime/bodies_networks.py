@@ -113,16 +113,14 @@ def model_conf(folder: Path, *, checkpointing: bool) -> Model:
 
 def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) -> list[Network]:
     """Policy (with five tokens more), value model (with a new head), reference, reward model."""
-    dtype = pick_device(given).dtype
 
     def load(kind, name: str, grown: int | None = None, frozen: bool = False):
         torch.manual_seed(3)
-        asked = dtype if frozen else torch.float32
         packed = world is not ALONE  # what is compared with reads padded rows
         conf = model_conf(folder / name, checkpointing=checkpointing and not frozen)
-        with loading(given, world, asked):
+        with loading(given, world):
             head = {} if kind is load_causal_lm else {"new_head": name == "causal"}
-            model = kind(conf, str(folder / name), dtype=asked, packed=packed, **head)
+            model = kind(conf, str(folder / name), packed=packed, **head)
             if grown:
                 model.resize_token_embeddings(grown, mean_resizing=True)
         if frozen:

@@ -94,7 +94,7 @@ def cast(
     players = Players(
         policy=setting.engine(setting.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
         value=setting.engine(value, cfg.value_optim),
-        ref_policy=setting.network(setting.causal_lm(sft, frozen=True)),
+        ref_policy=setting.network(setting.causal_lm(sft)),
         score=reward.score,
         rest=reward.network.rest,
         device=setting.device,
