@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from rlhf_cli.models.abilities import decoder_for, texts_stay_apart
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf_cli.config.errors import UserError
@@ -16,6 +15,7 @@ from rlhf_cli.config.schema import LearningRates, Model
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.logprobs import entropy, token_logprobs
 from rlhf_cli.core.randomness import uniforms
+from rlhf_cli.models.abilities import decoder_for, texts_stay_apart
 from rlhf_cli.models.exporting import export
 from rlhf_cli.models.loading import (
     accepts,
@@ -54,6 +54,9 @@ LENGTHS = (1, 12, 5, 9)  # of the prompts: some longer than the window, one of a
 COPIES, ROOM = 2, 8
 TEMPERATURE = 0.7
 PRECISION = {"atol": 2e-4, "rtol": 2e-4}
+# Token by token with a cache their layers do not keep to the time_step_min that whole passes keep to.
+COARSER = {"atol": 5e-3, "rtol": 5e-3}
+COARSE = ("nemotron_h", "zamba2")
 
 
 @pytest.fixture(
@@ -182,13 +185,14 @@ def test_sampler_scoring_and_forward_pass_agree(usable):
     ]
     logprobs = torch.cat([token_logprobs(*one, temperature=TEMPERATURE)[0] for one in expected])
     entropies = torch.cat([entropy(one[0], temperature=TEMPERATURE)[0] for one in expected])
-    for got, wanted in (
-        (found.logprobs, logprobs),
-        (scored[0], logprobs),
-        (found.entropies, entropies),
-        (scored[1], entropies),
+    sampled = COARSER if usable.config.model_type in COARSE else PRECISION
+    for got, wanted, precision in (
+        (found.logprobs, logprobs, sampled),
+        (scored[0], logprobs, PRECISION),
+        (found.entropies, entropies, sampled),
+        (scored[1], entropies, PRECISION),
     ):
-        torch.testing.assert_close(got[found.mask].detach(), wanted.detach(), **PRECISION)
+        torch.testing.assert_close(got[found.mask].detach(), wanted.detach(), **precision)
     assert_same_gradients(usable, scored[0][found.mask], logprobs)
 
 
@@ -243,6 +247,14 @@ def test_what_is_exported_is_what_plain_transformers_loads(usable, folder):
     torch.testing.assert_close(alone(again.eval(), text), expected, **PRECISION)
     ours = load_causal_lm(settings(folder)).eval()
     torch.testing.assert_close(alone(ours, text), expected, **PRECISION)
+
+
+@torch.no_grad()
+def test_without_dropout_a_model_in_training_is_the_model_in_evaluation(usable, folder):
+    """What is learned from is what was sampled and scored; gradients are taken in training mode."""
+    ours, text = load_causal_lm(settings(folder), dropout=0.0), torch.arange(3, 17)
+    torch.manual_seed(1)
+    torch.testing.assert_close(alone(ours.train(), text), alone(ours.eval(), text), **PRECISION)
 
 
 def scalar_model(folder, usable):

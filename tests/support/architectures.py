@@ -11,6 +11,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, Pretr
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 VOCAB = 48
+DROPOUT = 0.5  # of whatever is random in training: it must be possible to turn it off
+RANDOM = ("dropout", "pdrop", "layerdrop", "jitter")
 SPREAD = 0.3  # least standard deviation of the entries of a matrix: logits that differ clearly
 
 _SIZES = {
@@ -68,6 +70,7 @@ OVERRIDES: dict[str, dict] = {
         "rope_parameters": {"sliding_attention": _ROPE, "full_attention": None},
     },
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}},
+    "diffllama": {"attention_dropout": 0.0},
     "dots3_note_text": {
         "num_key_value_heads": 4,
         "swa_num_attention_heads": 4,
@@ -128,6 +131,9 @@ def _tiny(kind: type[PretrainedConfig], overrides: dict) -> PretrainedConfig:
     sizes = {name: SIZES[name] for name in SIZES.keys() & fields.keys()}
     for name in SWITCHES & sizes.keys():
         sizes[name] = bool(sizes[name])
+    for name in fields:
+        if any(word in name for word in RANDOM) and "float" in str(fields[name].annotation):
+            sizes[name] = DROPOUT
     if "kv_lora_rank" in sizes:  # latent attention has keys for every head
         sizes["num_key_value_heads"] = sizes["num_attention_heads"]
     for name, nested in kind.sub_configs.items():

@@ -6,10 +6,10 @@
 from pathlib import Path
 
 import transformers
-from rlhf_cli.models.abilities import decoder_for, texts_stay_apart
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.models.abilities import decoder_for, texts_stay_apart
 from rlhf_cli.models.decoding import FastDecoder, PlainDecoder, WholeDecoder
 from rlhf_cli.models.packing import enable, enabled
 from rlhf_cli.models.reward import has_class
