@@ -246,8 +246,8 @@ def fit_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> in
 def freeze(model: nn.Module) -> nn.Module:
     """The model in evaluation mode; networks that are only asked compute without gradients anyway.
 
-    Its parameters keep `requires_grad`, because torch chooses among matrix kernels by it: a reference has to
-    give the bits that its policy gives.
+    Its parameters keep `requires_grad`, because torch chooses among matrix kernels by it: a reference has
+    to give the bits that its policy gives.
     """
     return model.eval()
 

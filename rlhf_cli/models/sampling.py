@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.logprobs import entropy, token_logprobs
 from rlhf_cli.models.abilities import decoder_for
 from rlhf_cli.models.decoding import Decoder, FastDecoder, PlainDecoder, in_lock_step
@@ -21,6 +22,9 @@ from rlhf_cli.models.prepacked import prepacked
 LOOK_EVERY = {
     "cuda": 8
 }  # tokens between two looks at who has finished: a look waits for the device
+
+# largest mean distance, in nats per token, of the sampler's log-probs from those of a forward pass
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +40,19 @@ class Samples:
     finished: Tensor
     logprobs: Tensor
     entropies: Tensor
+
+
+def require_agreement(gap: float, dtype: torch.dtype) -> None:
+    """Refuse to go on with a sampler that draws from something else than what is scored and learned.
+
+    gap: mean distance of its log-probs from those of a forward pass, nats per token.
+    """
+    if not gap <= TOLERANCE[dtype]:
+        raise UserError(
+            f"the sampler's log-probs are {gap:.2g} nats per token off those of a forward pass, in "
+            f"{str(dtype).removeprefix('torch.')} {TOLERANCE[dtype]:g} at most: what is sampled is not what "
+            "is scored. Compare with runtime.reference_path=true, and report this model"
+        )
 
 
 def _on_device(uniforms: Tensor, device: torch.device) -> Tensor:

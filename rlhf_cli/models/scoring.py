@@ -47,8 +47,8 @@ class Reading:
 def _forward(model: nn.Module, tokens: Tensor, mask: Tensor, **settings):
     """One forward pass over rows whose real tokens stand at the left.
 
-    Whatever a causal model remembers of a row, padding comes after it, and the model numbers positions as it
-    was trained to. tokens, mask (B, T)
+    Whatever a causal model remembers of a row, padding comes after it, and the model numbers positions as
+    it was trained to. tokens, mask (B, T)
     """
     return model(input_ids=tokens, attention_mask=mask.long(), use_cache=False, **settings)
 

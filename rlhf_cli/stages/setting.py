@@ -102,7 +102,7 @@ class Setting:
         return Encoded(train=train, held_out=held_out, report=loaded.report)
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
-        """A language model that knows every token of the renderer, in float32: engines and networks cast it."""
+        """A language model that knows every token of the renderer, in float32; its engine casts it."""
         where = None if path is None else str(path)
         with loading(self.cfg.runtime, self.world):
             model = load_causal_lm(self.cfg.model, where, dropout=dropout, packed=self._packed)

@@ -63,7 +63,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
 
 
 def foresee(setting: Setting, engine: Engine, recorder: Recorder) -> None:
-    """Refuse before anything is trained what this model cannot do, here or as the reward model of the run."""
+    """Refuse before anything is trained what this model cannot do, and say how a reward model is made."""
     cfg, config = setting.cfg, engine.model.config
     if cfg.sft.batching is Batching.packed and not engine(texts_stay_apart):
         raise UserError(
