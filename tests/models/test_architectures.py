@@ -243,10 +243,12 @@ def test_what_is_exported_is_what_plain_transformers_loads(usable, folder):
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     text = torch.arange(3, 17)
-    expected = alone(usable, text)
-    torch.testing.assert_close(alone(again.eval(), text), expected, **PRECISION)
-    ours = load_causal_lm(settings(folder)).eval()
-    torch.testing.assert_close(alone(ours, text), expected, **PRECISION)
+    # transformers empties the embedding of the padding token whenever it loads Youtu
+    kept = slice(usable.config.model_type == "youtu", None)
+    expected = alone(usable, text)[:, kept]
+    ours = load_causal_lm(settings(folder))
+    for loaded in (again.eval(), ours.eval()):
+        torch.testing.assert_close(alone(loaded, text)[:, kept], expected, **PRECISION)
 
 
 @torch.no_grad()
@@ -322,6 +324,7 @@ def test_the_page_says_what_is_found(model_type):
 
 
 def reads_forwards(model) -> bool:
+    """Whether it can be trained, and no text depends on what follows it."""
     text = torch.arange(3, 17)
     mask = (torch.arange(14) < 6).long()[None]
     try:
@@ -330,8 +333,12 @@ def reads_forwards(model) -> bool:
         padded = model(
             input_ids=(text * mask[0])[None], attention_mask=mask, use_cache=False
         ).logits[0, :6]
+        model.train()
+        alone(model, text)
     except Exception:
         return False
+    finally:
+        model.eval()
     return all(
         torch.allclose(x, expected, atol=1e-3 * float(expected.std())) for x in (whole, padded)
     )
