@@ -3,6 +3,7 @@
 torch is not imported here; a stage is judged by its manifest alone.
 """
 
+import json
 import re
 from dataclasses import dataclass, field
 from enum import Enum
@@ -78,6 +79,8 @@ class Planner:
 
     def plan(self) -> list[Judgement]:
         """The chosen stages in order, or a Refusal when one of them lacks a parent."""
+        base = Path(_shipped(self.cfg.model.path)).expanduser()
+        _require_kind("model.path", base, scores=False)
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
             self._refuse_without_parents(step.spec)
@@ -219,8 +222,34 @@ def _external(spec: StageSpec, place: str) -> Judgement:
             f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
             "give a stage folder such as runs/<name>/sft, a model folder, or a hub id",
         )
+    _require_kind(key, folder, scores=spec.name == "rm")
     digest = model_hash(place, None)
     return Judgement(spec=spec, state=State.given, folder=folder, why=key, digest=digest)
+
+
+def _require_kind(key: str, folder: Path, *, scores: bool) -> None:
+    """Refuse a local model of the wrong kind by its config.json, before any stage runs.
+
+    A worker that loads it looks at its weights; a hub id is known only then.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    named = (config.get("architectures") or [None])[0]
+    if named is None:
+        return
+    head = named.endswith(("ForSequenceClassification", "RewardModel"))
+    if head and not scores:
+        raise Refusal(
+            f"{key}={folder} is a {named}, which has no language-model head",
+            "give a causal language model",
+        )
+    outputs = len(config.get("id2label", "01")) if head else 0  # transformers leaves out two
+    if scores and outputs != 1:
+        found = f"with {outputs} outputs" if head else "and no reward model"
+        raise Refusal(
+            f"{key}={folder} is a {named} {found}",
+            "give a reward model: AutoModelForSequenceClassification with one output",
+        )
 
 
 def _shipped(path: str) -> str:

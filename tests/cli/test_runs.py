@@ -105,6 +105,29 @@ def test_wrong_parents_are_refused(after_a_run, place, expected):
     assert expected in refused(after_a_run, "stage=rm", "name=other", f"parents.sft={place}")
 
 
+@pytest.mark.parametrize(
+    ("key", "architecture", "labels", "expected"),
+    [
+        ("parents.rm", "LlamaForCausalLM", 1, "is a LlamaForCausalLM and no reward model"),
+        ("parents.rm", "LlamaForSequenceClassification", 3, "with 3 outputs"),
+        ("parents.sft", "LlamaForSequenceClassification", 1, "has no language-model head"),
+        ("model.path", "LlamaForSequenceClassification", 1, "has no language-model head"),
+    ],
+)
+def test_a_model_of_the_wrong_kind_is_refused_before_any_stage(
+    rlhf, key, architecture, labels, expected
+):
+    folder = rlhf.folder / "given"
+    folder.mkdir()
+    content = {"architectures": [architecture], "id2label": dict.fromkeys(range(labels), "a")}
+    (folder / "config.json").write_text(json.dumps(content))
+    message = refused(
+        rlhf, f"{key}={folder}", "stage=[sft,rm,ppo]" if key != "parents.sft" else "stage=rm"
+    )
+    assert expected in message and key in message
+    assert not (rlhf.folder / "runs").exists()
+
+
 def test_a_hub_model_can_be_a_parent(rlhf):
     output = done(rlhf, "stage=[sft,rm]", "parents.sft=some-org/some-model")
     assert ran(output) == ["rm"]
