@@ -8,6 +8,7 @@ from rlhf_cli.config.schema import Config, SelectBy
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
+from rlhf_cli.data.order import num_steps, steps_after
 from rlhf_cli.models import packing
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
@@ -93,7 +94,7 @@ class Course:
 
     setting: Setting
     engine: Engine
-    epochs: list[list[Step]]
+    train: list[EncodedDemonstration]
     held_out: list[EncodedDemonstration]
     shown: BeforeAfter
     judge: "Judge | None"
@@ -107,13 +108,10 @@ class Course:
     ) -> "Course":
         cfg = setting.cfg
         prompts = prompts_of(setting, held_out)
-        padded = not packing.enabled(engine.model)
         return cls(
             setting=setting,
             engine=engine,
-            epochs=[
-                steps_of(setting, train, epoch, padded=padded) for epoch in range(cfg.sft.epochs)
-            ],
+            train=train,
             held_out=held_out,
             shown=BeforeAfter(setting=setting, prompts=prompts[: cfg.samples]),
             judge=Judge(setting, prompts) if cfg.sft.select_by is SelectBy.rm_score else None,
@@ -121,8 +119,16 @@ class Course:
         )
 
     @property
+    def per_epoch(self) -> int:
+        return num_steps(len(self.train), self.setting.cfg.sft.batch.size)
+
+    @property
     def total(self) -> int:
-        return sum(len(epoch) for epoch in self.epochs)
+        return self.per_epoch * self.setting.cfg.sft.epochs
+
+    def steps_of(self, epoch: int) -> list[Step]:
+        padded = not packing.enabled(self.engine.model)
+        return steps_of(self.setting, self.train, epoch, padded=padded)
 
     def state(self) -> dict:
         kept = None if self.kept is None else asdict(self.kept)
@@ -136,21 +142,19 @@ class Course:
 def fit(course: Course, recorder: Recorder, saver: Saver) -> None:
     """All epochs; after each one the held-out loss, and the weights kept if they are the best so far."""
     setting, engine = course.setting, course.engine
-    schedule, step = setting.cfg.sft.schedule, 0
-    for number, epoch in enumerate(course.epochs, start=1):
-        for microbatches in epoch:
-            step += 1
-            if step <= course.done:
-                continue
-            setting.seed_dropout("sft", step)
-            with setting.clock.part("learn"):
-                metrics = learn(engine, microbatches, lr_factor(schedule, step - 1, course.total))
-            setting.clock.count(**work.of_texts(engine, microbatches))
-            if microbatches is epoch[-1]:
-                metrics |= close_epoch(course, number, metrics)
-            recorder.log(metrics, step)
-            course.done = step
-            saver.after_step(step, course.state)
+    cfg, per_epoch = setting.cfg.sft, course.per_epoch
+    for step, microbatches in steps_after(
+        course.done, per_epoch=per_epoch, epochs=cfg.epochs, steps_of=course.steps_of
+    ):
+        setting.seed_dropout("sft", step)
+        with setting.clock.part("learn"):
+            metrics = learn(engine, microbatches, lr_factor(cfg.schedule, step - 1, course.total))
+        setting.clock.count(**work.of_texts(engine, microbatches))
+        if step % per_epoch == 0:
+            metrics |= close_epoch(course, step // per_epoch, metrics)
+        recorder.log(metrics, step)
+        course.done = step
+        saver.after_step(step, course.state)
 
 
 def learn(engine: Engine, microbatches: Step, factor: float) -> dict[str, float]:
@@ -178,7 +182,7 @@ def close_epoch(course: Course, number: int, metrics: dict[str, float]) -> dict[
         course.kept = Kept(metrics=metrics | found, value=value)
         if select_by is not SelectBy.last:
             course.setting.export(course.engine, course.out / "model")
-        if select_by is not SelectBy.last or number == len(course.epochs):
+        if select_by is not SelectBy.last or number == course.setting.cfg.sft.epochs:
             course.shown.ask_after(course.engine)
     return found
 
