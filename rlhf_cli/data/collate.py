@@ -7,7 +7,6 @@ core/microbatches.py which of them this process reads together; the last microba
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from math import comb
 
 import torch
 from torch import Tensor
@@ -166,7 +165,11 @@ def blank_preference_batch(example: EncodedComparison, pad_id: int) -> Preferenc
 
 
 def preference_batch(examples: list[EncodedComparison], pad_id: int) -> PreferenceBatch:
-    """One microbatch: each completion a row once, pairs point at rows, a tie has target 0.5."""
+    """One microbatch: each completion a row once, pairs point at rows, a tie has target 0.5.
+
+    A pair weighs 1 / the labelled pairs of its prompt, ties among them; the weights of every prompt
+    add up to 1. Where all its pairs are labelled that is 1/C(K, 2) (IG Eq. 1).
+    """
     sequences, lengths, pairs, targets, weights, prompt_of = [], [], [], [], [], []
     for number, example in enumerate(examples):
         base, num = len(sequences), len(example.response_ids)
@@ -176,7 +179,7 @@ def preference_batch(examples: list[EncodedComparison], pad_id: int) -> Preferen
         labelled = [(pair, 1.0) for pair in example.better] + [(pair, 0.5) for pair in example.ties]
         pairs += [[base + winner, base + loser] for (winner, loser), _ in labelled]
         targets += [target for _, target in labelled]
-        weights += [1.0 / comb(num, 2)] * len(labelled)
+        weights += [1.0 / len(labelled) for _ in labelled]
     tokens, mask = pad_right(sequences, pad_id)
     return PreferenceBatch(
         tokens=tokens,
