@@ -197,15 +197,18 @@ def prompt_batches(
     examples: list[EncodedPrompt],
     *,
     size: int,
-    num_batches: int,
+    total: int,
     seed: int,
     pad_id: int,
     start: int = 0,
 ) -> Iterator[PromptBatch]:
-    """Batches start..num_batches of `size` prompts, round the data as often as needed."""
-    order = islice(prompt_order(len(examples), seed=seed), start * size, num_batches * size)
-    for _ in range(start, num_batches):
-        yield prompt_batch(examples, list(islice(order, size)), pad_id)
+    """Yield `total` prompts in batches of `size`, from batch `start` on; the last may be smaller.
+
+    They go round the data as often as needed.
+    """
+    order = islice(prompt_order(len(examples), seed=seed), start * size, total)
+    while index := list(islice(order, size)):
+        yield prompt_batch(examples, index, pad_id)
 
 
 def prompt_batch(examples: list[EncodedPrompt], index: list[int], pad_id: int) -> PromptBatch:

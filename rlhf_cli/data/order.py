@@ -38,8 +38,8 @@ def grouped(lengths: list[int], size: int, *, seed: int, epoch: int) -> list[lis
     return batches + ([order[whole:]] if whole < len(order) else [])
 
 
-def num_steps(num: int, size: int) -> int:
-    """Return how many global batches of `size` an epoch of `num` examples has."""
+def num_batches(num: int, size: int) -> int:
+    """Return how many batches of `size` hold `num` examples; the last may be smaller."""
     return -(-num // size)
 
 

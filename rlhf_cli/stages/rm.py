@@ -13,7 +13,7 @@ from rlhf_cli.core.estimates import pair_accuracy
 from rlhf_cli.core.preferences import preference_loss
 from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.encode import EncodedComparison
-from rlhf_cli.data.order import num_steps, steps_after
+from rlhf_cli.data.order import num_batches, steps_after
 from rlhf_cli.evaluation.comparisons import headline
 from rlhf_cli.evaluation.respond import over_sequences
 from rlhf_cli.models import packing
@@ -49,7 +49,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     data = setting.encoded("comparisons")
     anchors = anchor_texts(setting, data.train)
     engine = new_reward_model(setting, sft)
-    per_epoch = num_steps(len(data.train), cfg.rm.batch.size)
+    per_epoch = num_batches(len(data.train), cfg.rm.batch.size)
     saver = open_saver(setting, out, {"model": engine})
     resumed = saver.resumed
     with open_recorder(
@@ -115,7 +115,7 @@ def fit(
 ) -> None:
     """Every step after the first `done`: all pairs of its prompts, each completion forwarded once."""
     cfg, padded = setting.cfg.rm, not packing.enabled(engine.model)
-    per_epoch = num_steps(len(train), cfg.batch.size)
+    per_epoch = num_batches(len(train), cfg.batch.size)
     for step, microbatches in steps_after(
         done,
         per_epoch=per_epoch,

@@ -8,7 +8,7 @@ from rlhf_cli.config.schema import Config, SelectBy
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
-from rlhf_cli.data.order import num_steps, steps_after
+from rlhf_cli.data.order import num_batches, steps_after
 from rlhf_cli.models import packing
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
@@ -120,7 +120,7 @@ class Course:
 
     @property
     def per_epoch(self) -> int:
-        return num_steps(len(self.train), self.setting.cfg.sft.batch.size)
+        return num_batches(len(self.train), self.setting.cfg.sft.batch.size)
 
     @property
     def total(self) -> int:

@@ -311,7 +311,7 @@ def prompts(num):
 
 def test_prompts_are_left_padded_and_know_their_place():
     examples = prompts(7)
-    batch = next(prompt_batches(examples, size=5, num_batches=1, seed=1, pad_id=PAD))
+    batch = next(prompt_batches(examples, size=5, total=5, seed=1, pad_id=PAD))
     for row, place in enumerate(batch.index):
         assert batch.tokens[row][batch.mask[row]].tolist() == examples[place].ids
         assert batch.mask[row, -1]
@@ -325,8 +325,9 @@ def test_every_prompt_comes_once_before_any_comes_again():
 
 def test_starting_late_goes_on_where_it_was_left():
     def index(start):
-        made = prompt_batches(prompts(7), size=4, num_batches=6, seed=3, pad_id=PAD, start=start)
+        made = prompt_batches(prompts(7), size=4, total=22, seed=3, pad_id=PAD, start=start)
         return [batch.index for batch in made]
 
-    assert len(index(0)) == 6
+    assert [len(batch) for batch in index(0)] == [4, 4, 4, 4, 4, 2]
     assert index(2) == index(0)[2:]
+    assert index(5) == index(0)[5:]
