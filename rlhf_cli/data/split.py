@@ -9,6 +9,9 @@ import unicodedata
 
 from rlhf_cli.data.records import Record, context_of
 
+TOO_FEW = "too few opening questions for data.select_fraction: a single one is selected by"
+SINGLE = "a single opening question: it is trained on, nothing is left to select by"
+
 
 def opening(record: Record) -> str:
     """The normalised first user turn (or raw text): what decides a record's side.
@@ -45,11 +48,9 @@ def selection(
     if 0 < len(band) < len(places) or not places:
         return band, None
     if len(places) == 1:
-        return set(), "a single opening question: it is trained on, nothing is left to select by"
+        return set(), SINGLE
     nearest = min(places, key=lambda text: (places[text] < eval_fraction, places[text]))
-    return {
-        nearest
-    }, "too few opening questions for data.select_fraction: a single one is selected by"
+    return {nearest}, TOO_FEW
 
 
 def split(records: list[Record], *, eval_fraction: float, seed: int) -> tuple[list, list]:
