@@ -251,6 +251,7 @@ class Data:
     long_prompts: LongText
     long_responses: LongText
     eval_fraction: float
+    select_fraction: float
     max_bad_fraction: float
     strict: bool
 
@@ -266,6 +267,11 @@ class Data:
         require(
             0 < self.eval_fraction < 1,
             f"data.eval_fraction={self.eval_fraction} must lie between 0 and 1",
+        )
+        require(
+            self.select_fraction > 0 and self.eval_fraction + self.select_fraction < 1,
+            f"data.select_fraction={self.select_fraction} must be positive and leave something to "
+            f"train on beside data.eval_fraction={self.eval_fraction}: less than 1 together",
         )
         require(
             0 <= self.max_bad_fraction <= 1,

@@ -53,19 +53,20 @@ class EncodedPrompt:
     notes: tuple[str, ...] = ()
 
 
-def encode_loaded(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, list]:
-    """(train, held out) as tokens; refuses when too many rows are bad or a side is empty."""
+def encode_loaded(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, list, list]:
+    """(train, select, held out) as tokens; refuses when too many rows are bad or a side is empty."""
     sides = encode_sides(renderer, loaded, data)
     loaded.report.enforce()
     return sides
 
 
-def encode_sides(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, list]:
+def encode_sides(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, list, list]:
     """As `encode_loaded`, but what is wrong as a whole is only written into the report."""
     report = loaded.report
     train = encode_all(renderer, loaded.train, data, report)
+    select = encode_all(renderer, loaded.select, data, report)
     held = encode_all(renderer, loaded.eval, data, report)
-    report.num_train, report.num_eval = len(train), len(held)
+    report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
     for side, before, after in (("train on", loaded.train, train), ("hold out", loaded.eval, held)):
         if before and not after:
             report.problems.append(
@@ -73,7 +74,7 @@ def encode_sides(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, 
                 f"tokenising{report.first()}; see data.max_prompt_tokens, "
                 "data.max_response_tokens, data.long_prompts, data.long_responses"
             )
-    return train, held
+    return train, select, held
 
 
 def encode_all(renderer: Renderer, records: list, data: Data, report: Report) -> list:

@@ -19,6 +19,7 @@ class Report:
     max_bad_fraction: float = 1.0
     num_kept: int = 0
     num_train: int = 0
+    num_select: int = 0
     num_eval: int = 0
     rows: Counter = field(default_factory=Counter)
     bad: Counter = field(default_factory=Counter)
@@ -99,7 +100,9 @@ class Report:
 
     def headline(self) -> str:
         """One line with the totals."""
-        sides = f" ({self.num_train} train, {self.num_eval} held out)" if self.num_train else ""
+        select = f"{self.num_select} to select by, " if self.num_select else ""
+        sides = f" ({self.num_train} train, {select}{self.num_eval} held out)"
+        sides = sides if self.num_train else ""
         return (
             f"{self.role}: {self.rows.total()} rows read, {self.num_kept} records kept{sides}, "
             f"{self.num_bad} bad ({self.bad_fraction:.1%}), {self.left_out.total()} left out"
@@ -139,9 +142,10 @@ def _example(row: BadRow) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Loaded:
-    """The records of a role on both sides, the account of its rows, its sources' hashes."""
+    """The records of a role by their side, the account of its rows, its sources' hashes."""
 
     train: list
+    select: list
     eval: list
     report: Report
     hashes: dict[str, str]

@@ -217,9 +217,7 @@ def _say_other_text(planner: Planner, step: Judgement) -> None:
 def _say_done(step: Judgement, seconds: float) -> None:
     assert step.manifest is not None
     metrics = step.manifest.metrics
-    shown = [
-        f"{name} {short(metrics[name] or 0.0)}" for name in step.spec.headline if name in metrics
-    ]
+    shown = [f"{name} {short(metrics[name])}" for name in step.spec.headline if name in metrics]
     words = [f"{step.spec.name}: done in {duration(seconds)}", *shown]
     line("  ".join(words), style="green")
 

@@ -56,9 +56,10 @@ POSITIONS = (
 
 @dataclass(slots=True, kw_only=True)
 class Encoded:
-    """Both sides of a role as token ids, and the account of its rows."""
+    """The sides of a role as token ids, and the account of its rows."""
 
     train: list
+    select: list
     held_out: list
     report: Report
 
@@ -98,8 +99,8 @@ class Setting:
         loaded = load(self.cfg, role)
         if not loaded.report.rows:
             raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
-        train, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
-        return Encoded(train=train, held_out=held_out, report=loaded.report)
+        train, select, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
+        return Encoded(train=train, select=select, held_out=held_out, report=loaded.report)
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
         """A language model that knows every token of the renderer, in float32; its engine casts it."""

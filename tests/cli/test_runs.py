@@ -239,6 +239,7 @@ def test_show_tells_stages_lineage_and_problems(after_a_run):
     rlhf = after_a_run
     done(rlhf, "stage=sft", "sft.epochs=3")
     page = rlhf("show", "default").stdout
+    assert "fake/undefined nan" in page
     assert "fake/loss 0.5" in page
     assert "runs/default/sft" in page
     assert "problem: rm was made with another sft than the one here" in page

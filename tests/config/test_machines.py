@@ -25,6 +25,8 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
         ("ppo.batch.minibatch=0", r"^ppo\.batch\.minibatch=0 must be positive"),
         ("rm.batch.microbatch=null", r"^rm\.batch\.microbatch and max_tokens are both null: one"),
         ("ppo.batch.microbatch=null", r"^ppo\.batch\.microbatch and max_tokens are both null"),
+        ("data.select_fraction=0", r"^data\.select_fraction=0\.0 must be positive"),
+        ("data.eval_fraction=0.6 data.select_fraction=0.4", r"less than 1 together"),
         ("save.every_step=1", r"did you mean save\.every_steps"),
         ("resume=alwys", "resume=alwys is not one of auto, whole, never"),
         ("resume=null", "resume may not be null"),

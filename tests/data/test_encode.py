@@ -243,8 +243,8 @@ def test_encode_all_brings_the_report_up_to_date(plain_renderer, limits):
 def test_encode_loaded_refuses_when_tokenising_empties_a_side(config, write, plain_renderer):
     rows = [{"prompt": f"question {i}", "response": "a"} for i in range(60)]
     cfg = config(demonstrations=[write("d.jsonl", rows)])
-    train, held = encode_loaded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
-    assert len(train) + len(held) == 60
+    train, select, held = encode_loaded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
+    assert len(train + select + held) == 60
     short = replace(cfg.data, max_prompt_tokens=5)
     with pytest.raises(DataError, match="none to train on is left after tokenising"):
         encode_loaded(plain_renderer, load(cfg, "demonstrations"), short)
