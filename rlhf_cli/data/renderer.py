@@ -18,6 +18,7 @@ from rlhf_cli.data.records import Message, RowError
 THOUGHT = ("<think>", "</think>")  # the marks around a thought, as templates write them
 NO_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
 ASK = Message("user", "zebra")  # asked in probes; no template contains the word
+KEPT = 64  # responses: more than one prompt has
 SAMPLE = "The quick brown fox: 3,141 jumps!\n\n\tnaïve 你好 don't"
 
 
@@ -53,6 +54,7 @@ class Renderer:
     hash: str = ""
     special_texts: tuple[str, ...] = ()
     latest: dict = field(default_factory=dict)
+    latest_said: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
@@ -151,7 +153,14 @@ class Renderer:
         return ids if ids[-1:] == [self.eos_id] else [*ids, self.eos_id]
 
     def _said(self, text: str) -> str:
-        """What the template shows of a response to the probe's question, up to its end token."""
+        """What the template shows of a response, up to its end token; the latest are kept."""
+        if text not in self.latest_said:
+            if len(self.latest_said) == KEPT:
+                self.latest_said.clear()
+            self.latest_said[text] = self._answer_to_probe(text)
+        return self.latest_said[text]
+
+    def _answer_to_probe(self, text: str) -> str:
         whole = shown(self.tokenizer, (ASK, Message("assistant", text)))
         if not whole.startswith(self.asked):
             raise RowError(

@@ -130,7 +130,7 @@ def _bos_ids(tokenizer) -> list[int]:
 
 def _prepends_space(tokenizer) -> bool:
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return tokenizer.convert_ids_to_tokens(ids)[0].startswith("▁")
+    return tokenizer.convert_ids_to_tokens(ids)[0].startswith(("▁", "Ġ"))
 
 
 def _special_texts(tokenizer) -> tuple[str, ...]:

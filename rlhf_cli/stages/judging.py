@@ -11,7 +11,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import LongText
 from rlhf_cli.data.collate import pad_right
 from rlhf_cli.data.encode import EncodedPrompt, fit_prompt
-from rlhf_cli.data.records import LeftOut, RowError
+from rlhf_cli.data.records import DataError, LeftOut, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
 from rlhf_cli.models.loading import load_tokenizer
@@ -104,13 +104,17 @@ class RewardModel:
         model = setting.scalar_model(folder, frozen=True)
         check_head(model)
         tokenizer = load_tokenizer(cfg.model, str(folder))
-        own = build(
-            tokenizer,
-            template="auto",
-            system=cfg.data.system,
-            date=cfg.data.date,
-            also_stop=tuple(setting.renderer.end_ids),
-        )
+        try:
+            own = build(
+                tokenizer,
+                template="auto",
+                system=cfg.data.system,
+                date=cfg.data.date,
+                also_stop=tuple(setting.renderer.end_ids),
+            )
+        except DataError as error:
+            remedy = "give its tokenizer another chat template"
+            raise UserError(f"the reward model {folder}: {error}; here: {remedy}") from error
         translation = None
         if own.hash != setting.renderer.hash:
             translation = _translation(setting, own, prompts, model.config, folder)

@@ -254,6 +254,25 @@ def test_what_the_template_shows_otherwise_is_named(make_tokenizer):
     )
 
 
+@pytest.mark.parametrize("name", ["qwen3", "chatml", "llama3.2", "gemma"])
+def test_a_tokenizer_that_puts_a_space_before_every_text_puts_none_into_an_answer(
+    make_tokenizer, name
+):
+    from tokenizers import pre_tokenizers
+
+    tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=True, use_regex=False
+    )
+    r = renderer(tokenizer, name)
+    for said in (BOT, THOUGHTFUL):
+        ids, _ = r.conversation((SUM, said))
+        whole = r.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in (SUM, said)], return_dict=False
+        )
+        assert ids == whole[: len(ids)]
+
+
 def test_the_mode_that_the_system_text_sets_is_followed(make_tokenizer):
     r = renderer(make_tokenizer(eos_token="</s>"), "smollm3", system="/no_think")
     assert text_of(r, r.prompt_ids((SUM,))).endswith("assistant\n<think>\n\n</think>\n")
