@@ -284,7 +284,7 @@ def test_weights_of_a_fully_labelled_prompt_sum_to_one():
 
 
 def prompts(num):
-    return [EncodedPrompt(ids=[i + 1] * (1 + i % 3), record=None) for i in range(num)]
+    return [EncodedPrompt(ids=[i + 1] * (1 + i % 3), messages=(), record=None) for i in range(num)]
 
 
 def test_prompts_are_left_padded_and_know_their_place():
