@@ -5,6 +5,7 @@ instances are elements of lists, which YAML cannot complete.
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -105,6 +106,13 @@ def require(holds: bool, message: str) -> None:
     """Raise ConfigError(message) unless `holds`."""
     if not holds:
         raise ConfigError(message)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d}" == text
+    except ValueError:
+        return False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -246,6 +254,7 @@ class Data:
     pretraining: list[Source]
     template: str
     system: str | None
+    date: str | None
     max_prompt_tokens: int
     max_response_tokens: int
     long_prompts: LongText
@@ -256,6 +265,10 @@ class Data:
     strict: bool
 
     def __post_init__(self):
+        require(
+            self.date is None or _is_day(self.date),
+            f"data.date={self.date} must be a day such as 2026-01-31, or null",
+        )
         require(
             self.max_prompt_tokens > 0,
             f"data.max_prompt_tokens={self.max_prompt_tokens} must be positive",

@@ -40,15 +40,23 @@ class Report:
     def reject(self, origin: Origin, error: RowError) -> None:
         """Count a row that is not used; in strict mode a bad one ends the run here."""
         row = BadRow(origin, error.reason, error.detail)
-        self.examples.setdefault(error.reason, [])
-        if len(self.examples[error.reason]) < EXAMPLES:
-            self.examples[error.reason].append(row)
+        self._keep_example(row)
         if isinstance(error, LeftOut):
             self.left_out[error.reason] += 1
             return
         self.bad[error.reason] += 1
         if self.strict:
             raise DataError(f"{row} (data.strict=true stops here; data.strict=false skips the row)")
+
+    def note(self, origin: Origin, what: str, detail: str) -> None:
+        """Count a row that is used, with something to know about it."""
+        self._keep_example(BadRow(origin, what, detail))
+        self.notes[what] += 1
+
+    def _keep_example(self, row: BadRow) -> None:
+        examples = self.examples.setdefault(row.reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(row)
 
     def leave_out(self, reason: str, num: int) -> None:
         """Records kept so far that the configuration leaves out."""
@@ -86,7 +94,8 @@ class Report:
 
     def first(self) -> str:
         """The first row that was not used, as the tail of a sentence."""
-        first = next((rows[0] for rows in self.examples.values() if rows), None)
+        unused = (self.examples[what] for what in self.examples if what not in self.notes)
+        first = next((rows[0] for rows in unused if rows), None)
         return f"; first: {first}" if first else ""
 
     def lines(self) -> list[tuple[str, str, int, str]]:

@@ -5,7 +5,7 @@ torch is not imported here; a stage is judged by its manifest alone.
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from rlhf_cli.artifacts.attempts import Attempt, look
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
 from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
 from rlhf_cli.artifacts.store import open_stage, recover, verified
+from rlhf_cli.artifacts.text_hash import run_date
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import select
@@ -57,11 +58,15 @@ class Judgement:
 
 @dataclass(slots=True, kw_only=True)
 class Planner:
-    """Judges every stage once, parents before children."""
+    """Judges every stage once, parents before children, as of the day on which the run was begun."""
 
     cfg: Config
     judged: dict[str, Judgement] = field(default_factory=dict)
     data_hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        data = self.cfg.data
+        self.cfg = replace(self.cfg, data=replace(data, date=data.date or run_date(self.folder)))
 
     @property
     def folder(self) -> Path:

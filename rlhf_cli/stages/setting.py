@@ -66,7 +66,7 @@ class Encoded:
     def tell(self, recorder: Recorder) -> None:
         """What became of the rows: a line each, and a table with examples where rows were lost."""
         recorder.note(self.report.headline())
-        if self.report.num_bad or self.report.left_out:
+        if self.report.num_bad or self.report.left_out or self.report.examples:
             console().print(self.report.table())
         else:
             for what, count in self.report.notes.most_common():
@@ -212,6 +212,7 @@ def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
         load_tokenizer(cfg.model, path),
         template=cfg.data.template,
         system=cfg.data.system,
+        date=cfg.data.date,
         also_stop=stop_ids(cfg.model, path),
     )
     device = pick_device(cfg.runtime)

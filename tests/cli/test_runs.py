@@ -39,6 +39,19 @@ def test_a_second_run_keeps_everything(after_a_run):
     assert again.count("unchanged, skipped (finished 20") == 4
 
 
+def test_on_a_later_day_a_run_goes_on_with_the_date_it_was_begun_with(rlhf):
+    """Templates may print the date: the next stage must see the same text, and keep what there is."""
+    done(rlhf, "stage=sft", "data.date=2001-02-03")
+    output = done(rlhf, "stage=[sft,rm]")
+    assert ran(output) == ["rm"]
+    for stage in ("sft", "rm"):
+        assert manifest(rlhf, stage)["date"] == "2001-02-03"
+        config = json.loads((rlhf.folder / "runs/default" / stage / "config.json").read_text())
+        assert config["data"]["date"] == "2001-02-03"
+    output = done(rlhf, "stage=sft", "data.date=2001-02-04")
+    assert "data.date changed 2001-02-03 -> 2001-02-04" in output
+
+
 def test_what_changes_no_result_reruns_nothing(after_a_run):
     rlhf = after_a_run
     same = ["tracking.every=5", "samples=0", "runtime.num_threads=1", "model.lr.sft=0.001"]

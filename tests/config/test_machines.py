@@ -18,6 +18,8 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
         ("save.keep=0", r"save\.keep=0 must be at least 1"),
         ("save.every_steps=0", r"save\.every_steps=0 must be positive or null"),
         ("save.every_minutes=-1", r"save\.every_minutes=-1\.0 must be positive or null"),
+        ("data.date=yesterday", r"^data\.date=yesterday must be a day such as 2026-01-31"),
+        ("data.date=2026-02-30", r"^data\.date=2026-02-30 must be a day such as 2026-01-31"),
         ("sft.batch.size=0", r"^sft\.batch\.size=0 must be positive"),
         ("sft.batch.microbatch=0", r"^sft\.batch\.microbatch=0 must be positive or null"),
         ("rm.batch.max_tokens=-5", r"^rm\.batch\.max_tokens=-5 must be positive or null"),

@@ -306,7 +306,7 @@ def test_a_prompt_of_which_only_some_pairs_are_labelled_weighs_as_much_as_any_ot
 
 
 def prompts(num):
-    return [EncodedPrompt(ids=[i + 1] * (1 + i % 3), record=None) for i in range(num)]
+    return [EncodedPrompt(ids=[i + 1] * (1 + i % 3), messages=(), record=None) for i in range(num)]
 
 
 def test_prompts_are_left_padded_and_know_their_place():
