@@ -84,7 +84,10 @@ def comparisons(rows: list[dict]) -> list[EncodedComparison]:
 
 
 def prompts(rows: list[dict]) -> list[EncodedPrompt]:
-    return [EncodedPrompt(ids=row["prompt"], record=Prompt(SAID[:1], HERE)) for row in rows]
+    return [
+        EncodedPrompt(ids=row["prompt"], messages=SAID[:1], record=Prompt(SAID[:1], HERE))
+        for row in rows
+    ]
 
 
 def sft_epochs(setting, material: Material):

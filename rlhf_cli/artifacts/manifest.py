@@ -28,7 +28,10 @@ class FileRecord:
 
 @dataclass(slots=True, kw_only=True)
 class StageManifest:
-    """`digest` is the hash of everything else here: children name their parents by it."""
+    """`digest` is the hash of everything else here: children name their parents by it.
+
+    date: what a chat template that prints today's date says in this stage.
+    """
 
     stage: str
     status: str
@@ -45,6 +48,7 @@ class StageManifest:
     started: str
     finished: str
     metrics: dict[str, float | None]
+    date: str | None = None
     files: dict[str, FileRecord] = field(default_factory=dict)
     digest: str = ""
 

@@ -1,11 +1,16 @@
-"""Two models speak the same text when their tokenizer and chat template hash alike."""
+"""Two models speak the same text when their tokenizer and chat template hash alike.
+
+Chat templates may print today's date: for all stages of a run it is the day on which the run was begun.
+"""
 
 import json
+from datetime import date
 from pathlib import Path
 
 from rlhf_cli.artifacts.manifest import canonical_hash
-from rlhf_cli.artifacts.store import file_hash
+from rlhf_cli.artifacts.store import FREE, file_hash, write_text, writing
 
+DATE = ".date"
 VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
 USAGE = (
     "padding",
@@ -32,3 +37,16 @@ def template_hash(model: Path) -> str | None:
         return None
     template = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
     return canonical_hash(template) if template else None
+
+
+def run_date(run: Path) -> str:
+    """The day on which the run was begun, YYYY-MM-DD; today for a run that is not there yet."""
+    kept = run / DATE
+    return kept.read_text().strip() if kept.is_file() else date.today().isoformat()
+
+
+def keep_date(run: Path, day: str | None) -> None:
+    """Write down the day on which the run was begun, once."""
+    if day is not None and not (run / DATE).is_file():
+        with writing(run / DATE, FREE):
+            write_text(run / DATE, f"{day}\n")

@@ -5,6 +5,7 @@ instances are elements of lists, which YAML cannot complete.
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any
 
@@ -105,6 +106,13 @@ def require(holds: bool, message: str) -> None:
     """Raise ConfigError(message) unless `holds`."""
     if not holds:
         raise ConfigError(message)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d}" == text
+    except ValueError:
+        return False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -246,15 +254,21 @@ class Data:
     pretraining: list[Source]
     template: str
     system: str | None
+    date: str | None
     max_prompt_tokens: int
     max_response_tokens: int
     long_prompts: LongText
     long_responses: LongText
     eval_fraction: float
+    select_fraction: float
     max_bad_fraction: float
     strict: bool
 
     def __post_init__(self):
+        require(
+            self.date is None or _is_day(self.date),
+            f"data.date={self.date} must be a day such as 2026-01-31, or null",
+        )
         require(
             self.max_prompt_tokens > 0,
             f"data.max_prompt_tokens={self.max_prompt_tokens} must be positive",
@@ -266,6 +280,11 @@ class Data:
         require(
             0 < self.eval_fraction < 1,
             f"data.eval_fraction={self.eval_fraction} must lie between 0 and 1",
+        )
+        require(
+            self.select_fraction > 0 and self.eval_fraction + self.select_fraction < 1,
+            f"data.select_fraction={self.select_fraction} must be positive and leave something to "
+            f"train on beside data.eval_fraction={self.eval_fraction}: less than 1 together",
         )
         require(
             0 <= self.max_bad_fraction <= 1,

@@ -38,7 +38,8 @@ class PreferenceBatch:
     """Each completion is a row once; all pairs of a prompt are here and share its weight (IG 3.5).
 
     tokens, mask (N, T) right padded . lengths (N,) response tokens . pairs (M, 2) rows of winner
-    and loser . targets (M,) 1.0, or 0.5 for a tie . weights (M,) = 1/C(K, 2) . prompt_of (N,)
+    and loser . targets (M,) 1.0, or 0.5 for a tie . weights (M,) = 1/labelled pairs of
+    the prompt . prompt_of (N,)
     """
 
     tokens: Tensor

@@ -53,11 +53,11 @@ def mean_interval(x: Tensor, confidence: float = 0.95) -> tuple[float, float, fl
 
 
 def wilson_interval(
-    successes: float, n: int, confidence: float = 0.95
+    successes: float, n: float, confidence: float = 0.95
 ) -> tuple[float, float, float]:
     """Share of successes and its Wilson score interval, which never leaves [0, 1].
 
-    -> share, low, high. A tie may count as half a success.
+    -> share, low, high. A tie may count as half a success; n may be an effective number of trials.
     """
     if n <= 0 or not 0 <= successes <= n:
         raise ValueError(f"wilson_interval of {successes} successes in {n} trials")

@@ -76,10 +76,10 @@ def preference_loss(
     label_smoothing: float,
     center_coef: float,
 ) -> Tensor:
-    """Sum of weights * pair loss / num_prompts: with weights 1/C(K, 2) every prompt counts the same
-    whatever its K (IG Eq. 1). num_prompts counts those of the whole optimizer step.
+    """Sum of weights * pair loss / num_prompts: with weights of 1/its labelled pairs every
+    prompt counts the same whatever its K (IG Eq. 1). num_prompts counts those of the whole optimizer step.
 
-    ties: drop (a tied pair costs nothing, the divisor stays C(K, 2)) | soft (cross-entropy to 1/2)
+    ties: drop (a tied pair costs nothing, and its prompt weighs less) | soft (cross-entropy to 1/2)
     | rao_kupper | davidson (ties modelled; margin and label_smoothing must be 0).
     center_coef adds coef * (winner + loser)^2 per pair (2312.09244).
     scores (N,) . pairs (M, 2) . targets, weights (M,) -> scalar

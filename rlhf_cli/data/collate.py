@@ -7,7 +7,6 @@ core/microbatches.py which of them this process reads together; the last microba
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from math import comb
 
 import torch
 from torch import Tensor
@@ -166,7 +165,11 @@ def blank_preference_batch(example: EncodedComparison, pad_id: int) -> Preferenc
 
 
 def preference_batch(examples: list[EncodedComparison], pad_id: int) -> PreferenceBatch:
-    """One microbatch: each completion a row once, pairs point at rows, a tie has target 0.5."""
+    """One microbatch: each completion a row once, pairs point at rows, a tie has target 0.5.
+
+    A pair weighs 1 / the labelled pairs of its prompt, ties among them; the weights of every prompt
+    add up to 1. Where all its pairs are labelled that is 1/C(K, 2) (IG Eq. 1).
+    """
     sequences, lengths, pairs, targets, weights, prompt_of = [], [], [], [], [], []
     for number, example in enumerate(examples):
         base, num = len(sequences), len(example.response_ids)
@@ -176,7 +179,7 @@ def preference_batch(examples: list[EncodedComparison], pad_id: int) -> Preferen
         labelled = [(pair, 1.0) for pair in example.better] + [(pair, 0.5) for pair in example.ties]
         pairs += [[base + winner, base + loser] for (winner, loser), _ in labelled]
         targets += [target for _, target in labelled]
-        weights += [1.0 / comb(num, 2)] * len(labelled)
+        weights += [1.0 / len(labelled) for _ in labelled]
     tokens, mask = pad_right(sequences, pad_id)
     return PreferenceBatch(
         tokens=tokens,
@@ -194,15 +197,18 @@ def prompt_batches(
     examples: list[EncodedPrompt],
     *,
     size: int,
-    num_batches: int,
+    total: int,
     seed: int,
     pad_id: int,
     start: int = 0,
 ) -> Iterator[PromptBatch]:
-    """Batches start..num_batches of `size` prompts, round the data as often as needed."""
-    order = islice(prompt_order(len(examples), seed=seed), start * size, num_batches * size)
-    for _ in range(start, num_batches):
-        yield prompt_batch(examples, list(islice(order, size)), pad_id)
+    """Yield `total` prompts in batches of `size`, from batch `start` on; the last may be smaller.
+
+    They go round the data as often as needed.
+    """
+    order = islice(prompt_order(len(examples), seed=seed), start * size, total)
+    while index := list(islice(order, size)):
+        yield prompt_batch(examples, index, pad_id)
 
 
 def prompt_batch(examples: list[EncodedPrompt], index: list[int], pad_id: int) -> PromptBatch:

@@ -1,7 +1,7 @@
 """Records -> lists of token ids, within the configured lengths; every cut is counted."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rlhf_cli.config.schema import Data, LongText
 from rlhf_cli.data.records import (
@@ -26,6 +26,7 @@ class EncodedDemonstration:
     loss_mask: list[bool]
     record: Demonstration
     notes: tuple[str, ...] = ()
+    differences: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class EncodedComparison:
     ties: tuple[tuple[int, int], ...]
     record: Comparison
     notes: tuple[str, ...] = ()
+    differences: dict[str, str] = field(default_factory=dict)
 
     def sequences(self) -> list[list[int]]:
         """The K whole sequences, prompt and response."""
@@ -46,26 +48,29 @@ class EncodedComparison:
 
 @dataclass(slots=True, kw_only=True)
 class EncodedPrompt:
-    """The ids a policy goes on from."""
+    """The ids a policy goes on from, and the messages they are of: the record's, as far as they fit."""
 
     ids: list[int]
+    messages: tuple[Message, ...]
     record: Prompt
     notes: tuple[str, ...] = ()
+    differences: dict[str, str] = field(default_factory=dict)
 
 
-def encode_loaded(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, list]:
-    """(train, held out) as tokens; refuses when too many rows are bad or a side is empty."""
+def encode_loaded(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, list, list]:
+    """(train, select, held out) as tokens; refuses when too many rows are bad or a side is empty."""
     sides = encode_sides(renderer, loaded, data)
     loaded.report.enforce()
     return sides
 
 
-def encode_sides(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, list]:
+def encode_sides(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, list, list]:
     """As `encode_loaded`, but what is wrong as a whole is only written into the report."""
     report = loaded.report
     train = encode_all(renderer, loaded.train, data, report)
+    select = encode_all(renderer, loaded.select, data, report)
     held = encode_all(renderer, loaded.eval, data, report)
-    report.num_train, report.num_eval = len(train), len(held)
+    report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
     for side, before, after in (("train on", loaded.train, train), ("hold out", loaded.eval, held)):
         if before and not after:
             report.problems.append(
@@ -73,7 +78,7 @@ def encode_sides(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, 
                 f"tokenising{report.first()}; see data.max_prompt_tokens, "
                 "data.max_response_tokens, data.long_prompts, data.long_responses"
             )
-    return train, held
+    return train, select, held
 
 
 def encode_all(renderer: Renderer, records: list, data: Data, report: Report) -> list:
@@ -86,6 +91,8 @@ def encode_all(renderer: Renderer, records: list, data: Data, report: Report) ->
             report.withdraw(record.origin, error)
             continue
         report.notes.update(example.notes)
+        for what, detail in example.differences.items():
+            report.note(record.origin, what, detail)
         encoded.append(example)
     for note in renderer.notes:
         report.notes[note] = 1
@@ -111,15 +118,26 @@ def encode_demonstration(
     last = max(i for i, m in enumerate(record.messages) if m.role == "assistant")
     before, note = fit_prompt(renderer, record.messages[:last], data)
     response, cut = _fit_response(renderer, record.messages[last].content, data)
-    ids, loss_mask = renderer.conversation((*before, record.messages[last]))
-    unseen = _turns_not_learned(renderer, (*before, record.messages[last]), ids, loss_mask)
-    start = len(ids) - len(renderer.response_ids(record.messages[last].content))
-    ids, loss_mask = ids[: start + len(response)], loss_mask[: start + len(response)]
+    messages = (*before, record.messages[last])
+    ids, loss_mask = renderer.conversation(messages)
+    unseen = _turns_not_learned(renderer, messages, ids, loss_mask)
+    length = len(renderer.prompt_ids(before)) + len(response)
+    ids, loss_mask = ids[:length], loss_mask[:length]
     if not any(loss_mask):
         raise RowError("nothing left to supervise", "after truncation")
     return EncodedDemonstration(
-        ids=ids, loss_mask=loss_mask, record=record, notes=tuple(filter(None, (note, cut, unseen)))
+        ids=ids,
+        loss_mask=loss_mask,
+        record=record,
+        notes=tuple(filter(None, (note, cut, unseen))),
+        differences=_differences(renderer, before, [record.messages[last].content]),
     )
+
+
+def _differences(renderer: Renderer, prompt: tuple[Message, ...], responses) -> dict[str, str]:
+    """{what: detail} of how the template's own text of these conversations differs from ours."""
+    found = (renderer.difference((*prompt, Message("assistant", text))) for text in responses)
+    return dict(filter(None, found))
 
 
 def _turns_not_learned(renderer: Renderer, messages, ids: list[int], loss_mask: list[bool]):
@@ -159,6 +177,7 @@ def encode_comparison(renderer: Renderer, record: Comparison, data: Data) -> Enc
         ties=record.ties,
         record=record,
         notes=tuple(filter(None, notes)),
+        differences=_differences(renderer, messages, record.responses),
     )
 
 
@@ -167,7 +186,10 @@ def encode_prompt(renderer: Renderer, record: Prompt, data: Data) -> EncodedProm
     _refuse_control_tokens(renderer, record)
     messages, note = fit_prompt(renderer, record.messages, data)
     return EncodedPrompt(
-        ids=renderer.prompt_ids(messages), record=record, notes=(note,) if note else ()
+        ids=renderer.prompt_ids(messages),
+        messages=messages,
+        record=record,
+        notes=(note,) if note else (),
     )
 
 

@@ -30,17 +30,19 @@ def survey(cfg: Config, role: str) -> Loaded:
     if role == "pretraining":
         trained = [pool for pool in pools if not pool.source.eval]
         held = [record for pool in pools if pool.source.eval for record in pool.records]
-        train = mixed(trained, seed=cfg.seed, report=report)
+        train, select = mixed(trained, seed=cfg.seed, report=report), []
     else:
-        train, held = sides(
+        train, select, held = sides(
             pools,
             named=_named_openings(cfg),
             eval_fraction=cfg.data.eval_fraction,
+            select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
             seed=cfg.seed,
             report=report,
         )
-    report.num_train, report.num_eval = len(train), len(held)
-    return Loaded(train=train, eval=held, report=report, hashes=source_hashes(cfg, role))
+    report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
+    hashes = source_hashes(cfg, role)
+    return Loaded(train=train, select=select, eval=held, report=report, hashes=hashes)
 
 
 def _named_openings(cfg: Config) -> set[str]:
@@ -72,7 +74,7 @@ def _surveyed(cfg: Config, role: str) -> Loaded:
         return survey(cfg, role)
     except DataError as error:
         report = Report(role=role, problems=[str(error)])
-        return Loaded(train=[], eval=[], report=report, hashes={})
+        return Loaded(train=[], select=[], eval=[], report=report, hashes={})
 
 
 def note_leaks(found: dict[str, Loaded]) -> None:

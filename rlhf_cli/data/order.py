@@ -1,7 +1,11 @@
 """In which order examples come: functions of the seed and the epoch alone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from random import Random
+from typing import TypeVar
+
+Step = TypeVar("Step")
 
 WINDOW = 32  # global batches whose rows are sorted by length together
 
@@ -32,6 +36,24 @@ def grouped(lengths: list[int], size: int, *, seed: int, epoch: int) -> list[lis
         batches += [window[i : i + size] for i in range(0, len(window), size)]
     Random(f"{seed}/{epoch}/batches").shuffle(batches)
     return batches + ([order[whole:]] if whole < len(order) else [])
+
+
+def num_batches(num: int, size: int) -> int:
+    """Return how many batches of `size` hold `num` examples; the last may be smaller."""
+    return -(-num // size)
+
+
+def steps_after(
+    done: int, *, per_epoch: int, epochs: int, steps_of: Callable[[int], list[Step]]
+) -> Iterator[tuple[int, Step]]:
+    """Yield (number from 1, step) of every step after the first `done`.
+
+    steps_of(epoch) makes an epoch's steps when the first of them is due; those of the epoch before
+    are no longer held then.
+    """
+    for epoch in range(done // per_epoch, epochs):
+        first = epoch * per_epoch
+        yield from islice(enumerate(steps_of(epoch), first + 1), max(0, done - first), None)
 
 
 def prompt_order(num: int, *, seed: int) -> Iterator[int]:

@@ -1,18 +1,24 @@
 """The one place that renders a conversation, for every stage.
 
-A response is always the same tokens: its text, then the end token. A conversation is its prompt's
-tokens followed by its response's, turn after turn, so what SFT learns, what the reward model
-scores and what PPO samples is cut at the same token. How a template is chosen is templates' matter.
+A response is always the same tokens: what the template shows of it, then the end token. A
+conversation is its prompt's tokens followed by its response's, turn after turn, so what SFT learns,
+what the reward model scores and what PPO samples is cut at the same token. How a template is chosen
+is templates' matter.
 """
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 
 from jinja2.exceptions import TemplateError
 
 from rlhf_cli.data.records import Message, RowError
 
+THOUGHT = ("<think>", "</think>")  # the marks around a thought, as templates write them
+NO_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
+ASK = Message("user", "zebra")  # asked in probes; no template contains the word
+KEPT = 64  # responses: more than one prompt has
 SAMPLE = "The quick brown fox: 3,141 jumps!\n\n\tnaïve 你好 don't"
 
 
@@ -21,8 +27,10 @@ class Renderer:
     """A tokenizer with its template settled.
 
     pad_id: never an end id . end_id: ends a response and is learned . end_ids: all that stop
-    sampling . added_tokens: new tokens; the embedding needs `num_tokens` rows . hash: of all that
-    decides the tokens . notes: what the template cannot do and how that is got round.
+    sampling . added_tokens: new tokens; the embedding needs `num_tokens` rows . asked: the text of
+    a probe's prompt . opening: a header that the generation prompt lacks . before: what the template
+    puts between prompt and a plain response . tail: what follows it if no end token does . hash:
+    of all that decides the tokens . notes: what the template cannot do and how that is got round.
     """
 
     tokenizer: object
@@ -34,9 +42,10 @@ class Renderer:
     eos_id: int
     bos_ids: list[int]
     added_tokens: tuple[str, ...]
+    asked: str
     opening: str = ""
-    lead: str = ""
-    gap: str = ""
+    before: str = ""
+    tail: str | None = None
     takes_system: bool = True
     takes_tools: bool = True
     rewrites_history: bool = False
@@ -45,6 +54,7 @@ class Renderer:
     hash: str = ""
     special_texts: tuple[str, ...] = ()
     latest: dict = field(default_factory=dict)
+    latest_said: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
@@ -59,11 +69,14 @@ class Renderer:
 
     def response_ids(self, text: str) -> list[int]:
         """Tokens of what the assistant says, the end token included."""
-        said = text + self.gap
+        return self.bare_ids(self._said(text))
+
+    def bare_ids(self, said: str) -> list[int]:
+        """Tokens of a text with the end token, whatever the template makes of it."""
         if not self.prepends_space:
-            ids = self._encode(self.lead + said)
+            ids = self._encode(said)
         else:
-            ids = self._encode(said) if self.lead == " " else self._encode_bare(said)
+            ids = self._encode(said[1:]) if said.startswith(" ") else self._encode_bare(said)
         return [*ids, self.end_id]
 
     def conversation(self, messages: tuple[Message, ...]) -> tuple[list[int], list[bool]]:
@@ -84,14 +97,37 @@ class Renderer:
         ids = [token for piece, _ in pieces for token in piece]
         return ids, [supervised for piece, supervised in pieces for _ in piece]
 
+    def difference(self, messages: tuple[Message, ...]) -> tuple[str, str] | None:
+        """(what, detail) of how the template's own text of an answered conversation differs from ours.
+
+        None where the template shows the same, and all of the response.
+        """
+        messages = self._fitted(messages)
+        prompt, whole = self._prompt_text(messages[:-1]), shown(self.tokenizer, messages)
+        ours = prompt + self._said(messages[-1].content)
+        ours += self._end_text() if self.tail is None else ""
+        if not whole.startswith(ours):
+            where = "in the response" if whole.startswith(prompt) else "before the response"
+            return f"the chat template's own text differs {where}", apart(ours, whole)
+        learned = messages[-1:] if self.rewrites_history else messages
+        for text in (m.content for m in learned if m.role == "assistant"):
+            said = self._open_thought() + self._said(text)
+            if _letters(text) not in _letters(said):
+                return "the chat template does not show all of a response", apart(text, said)
+        return None
+
     def decode_response(self, ids: list[int]) -> str:
-        """What was said, without end and pad tokens and surrounding space."""
+        """What was said, without end and pad tokens, an empty thought and surrounding space.
+
+        A thought that the prompt opens is part of what was said.
+        """
         ends = {*self.end_ids, self.pad_id}
         stop = next((i for i, token in enumerate(ids) if token in ends), len(ids))
-        said = self.tokenizer.decode(
+        said = self._open_thought() + self.tokenizer.decode(
             ids[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return said.strip()
+        empty = NO_THOUGHT.match(said) if THOUGHT[1] in self.before else None
+        return said[empty.end() if empty else 0 :].strip()
 
     def special_in(self, text: str) -> str | None:
         """A control token written in a text, where it would be read as control."""
@@ -116,14 +152,43 @@ class Renderer:
             ids = self.bos_ids + ids
         return ids if ids[-1:] == [self.eos_id] else [*ids, self.eos_id]
 
+    def _said(self, text: str) -> str:
+        """What the template shows of a response, up to its end token; the latest are kept."""
+        if text not in self.latest_said:
+            if len(self.latest_said) == KEPT:
+                self.latest_said.clear()
+            self.latest_said[text] = self._answer_to_probe(text)
+        return self.latest_said[text]
+
+    def _answer_to_probe(self, text: str) -> str:
+        whole = shown(self.tokenizer, (ASK, Message("assistant", text)))
+        if not whole.startswith(self.asked):
+            raise RowError(
+                "the chat template does not show the response after its generation prompt",
+                apart(self.asked + text, whole),
+            )
+        said, end, _ = whole[len(self.asked) :].partition(self._end_text())
+        return said if end else said.removesuffix(self.tail or "")
+
+    def _open_thought(self) -> str:
+        """The beginning of a thought with which every prompt ends; empty for most templates."""
+        begin = self.asked.rfind(THOUGHT[0])
+        return self.asked[begin:] if self.asked.rstrip().endswith(THOUGHT[0]) else ""
+
     def _context(self, messages: tuple[Message, ...]) -> list[tuple[list[int], bool]]:
         """The pieces up to a generation prompt; the latest are kept, as most are asked for twice."""
         if messages not in self.latest:
-            self.latest = {messages: self._pieces(messages)}
-        return list(self.latest[messages])
+            text = self._render(messages)
+            self.latest = {messages: (text, self._pieces(messages, text))}
+        return list(self.latest[messages][1])
 
-    def _pieces(self, messages: tuple[Message, ...]) -> list[tuple[list[int], bool]]:
-        """Pieces (tokens, supervised) up to a generation prompt, cut at every assistant turn."""
+    def _prompt_text(self, messages: tuple[Message, ...]) -> str:
+        """The text of these pieces."""
+        self._context(messages)
+        return self.latest[messages][0]
+
+    def _pieces(self, messages: tuple[Message, ...], whole: str) -> list[tuple[list[int], bool]]:
+        """Pieces (tokens, supervised) of a prompt's whole text, cut at every assistant turn."""
         pieces: list[tuple[list[int], bool]] = []
         done = ""
         spoken = [i for i, m in enumerate(messages) if m.role == "assistant"]
@@ -132,20 +197,19 @@ class Renderer:
             if not text.startswith(done):
                 break
             pieces.append((self._encode(text[len(done) :]), False))
-            said = messages[i]
-            pieces.append((self.response_ids(said.content), said.supervised))
-            done = text + self.lead + said.content + self.gap + self._end_text()
-        text = self._render(messages)
-        if not text.startswith(done):
-            return [(self._encode(text), False)]
-        return [*pieces, (self._encode(text[len(done) :]), False)]
+            said = self._said(messages[i].content)
+            pieces.append((self.bare_ids(said), messages[i].supervised))
+            done = text + said + self._end_text()
+        if not whole.startswith(done):
+            return [(self._encode(whole), False)]
+        return [*pieces, (self._encode(whole[len(done) :]), False)]
 
     def _end_text(self) -> str:
         return self.tokenizer.convert_ids_to_tokens(self.end_id)
 
     def _render(self, messages: tuple[Message, ...]) -> str:
         """The text up to where the assistant begins to speak."""
-        return render(self.tokenizer, messages, generation=True) + self.opening
+        return shown(self.tokenizer, messages, generation=True) + self.opening
 
     def _fitted(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages with the configured system text, in roles the template has."""
@@ -163,17 +227,28 @@ class Renderer:
         return (Message("user", f"{system}\n\n{rest[0].content}"), *rest[1:])
 
 
-def render(tokenizer, messages: tuple[Message, ...], *, generation: bool) -> str:
-    """The template's text; thinking is switched off where a template knows that word."""
+def shown(tokenizer, messages: tuple[Message, ...], *, generation: bool = False) -> str:
+    """The template's own text, with the template's own choice of thinking or not."""
     try:
         return tokenizer.apply_chat_template(
             [{"role": m.role, "content": m.content} for m in messages],
             tokenize=False,
             add_generation_prompt=generation,
-            enable_thinking=False,
         )
     except (TemplateError, TypeError) as error:
         raise RowError("the chat template refuses the conversation", str(error)) from error
+
+
+def apart(ours: str, theirs: str) -> str:
+    """Both texts from a little before where they part."""
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    place = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
+    part = slice(max(0, place - 20), place + 30)
+    return f"{ours[part]!r} became {theirs[part]!r}"
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
 
 
 def fingerprint(renderer: Renderer) -> str:

@@ -19,6 +19,7 @@ class Report:
     max_bad_fraction: float = 1.0
     num_kept: int = 0
     num_train: int = 0
+    num_select: int = 0
     num_eval: int = 0
     rows: Counter = field(default_factory=Counter)
     bad: Counter = field(default_factory=Counter)
@@ -39,15 +40,23 @@ class Report:
     def reject(self, origin: Origin, error: RowError) -> None:
         """Count a row that is not used; in strict mode a bad one ends the run here."""
         row = BadRow(origin, error.reason, error.detail)
-        self.examples.setdefault(error.reason, [])
-        if len(self.examples[error.reason]) < EXAMPLES:
-            self.examples[error.reason].append(row)
+        self._keep_example(row)
         if isinstance(error, LeftOut):
             self.left_out[error.reason] += 1
             return
         self.bad[error.reason] += 1
         if self.strict:
             raise DataError(f"{row} (data.strict=true stops here; data.strict=false skips the row)")
+
+    def note(self, origin: Origin, what: str, detail: str) -> None:
+        """Count a row that is used, with something to know about it."""
+        self._keep_example(BadRow(origin, what, detail))
+        self.notes[what] += 1
+
+    def _keep_example(self, row: BadRow) -> None:
+        examples = self.examples.setdefault(row.reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(row)
 
     def leave_out(self, reason: str, num: int) -> None:
         """Records kept so far that the configuration leaves out."""
@@ -85,7 +94,8 @@ class Report:
 
     def first(self) -> str:
         """The first row that was not used, as the tail of a sentence."""
-        first = next((rows[0] for rows in self.examples.values() if rows), None)
+        unused = (self.examples[what] for what in self.examples if what not in self.notes)
+        first = next((rows[0] for rows in unused if rows), None)
         return f"; first: {first}" if first else ""
 
     def lines(self) -> list[tuple[str, str, int, str]]:
@@ -99,7 +109,9 @@ class Report:
 
     def headline(self) -> str:
         """One line with the totals."""
-        sides = f" ({self.num_train} train, {self.num_eval} held out)" if self.num_train else ""
+        select = f"{self.num_select} to select by, " if self.num_select else ""
+        sides = f" ({self.num_train} train, {select}{self.num_eval} held out)"
+        sides = sides if self.num_train else ""
         return (
             f"{self.role}: {self.rows.total()} rows read, {self.num_kept} records kept{sides}, "
             f"{self.num_bad} bad ({self.bad_fraction:.1%}), {self.left_out.total()} left out"
@@ -139,9 +151,10 @@ def _example(row: BadRow) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Loaded:
-    """The records of a role on both sides, the account of its rows, its sources' hashes."""
+    """The records of a role by their side, the account of its rows, its sources' hashes."""
 
     train: list
+    select: list
     eval: list
     report: Report
     hashes: dict[str, str]

@@ -1,4 +1,4 @@
-"""Which records are trained on and which are held out, and in what shares sources are mixed."""
+"""Which records are trained on, selected by or held out, and in what shares sources are mixed."""
 
 from dataclasses import dataclass
 from random import Random
@@ -6,7 +6,7 @@ from random import Random
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError, Record
 from rlhf_cli.data.report import Report
-from rlhf_cli.data.split import split, without
+from rlhf_cli.data.split import opening, selection, split, without
 
 SHARED = "its question is also in a source marked eval"
 
@@ -20,11 +20,19 @@ class Pool:
 
 
 def sides(
-    pools: list[Pool], *, named: set[str], eval_fraction: float, seed: int, report: Report
-) -> tuple[list, list]:
-    """(train, held out): as sources marked eval say, else by the hash of the opening question.
+    pools: list[Pool],
+    *,
+    named: set[str],
+    eval_fraction: float,
+    select_fraction: float,
+    seed: int,
+    report: Report,
+) -> tuple[list, list, list]:
+    """Return (train, select, held out): by the hash of the opening question, or held out is what
+    sources marked eval hold.
 
-    named: openings of all eval sources of all roles; none of them is ever trained on.
+    named: openings of all eval sources of all roles; none of them is ever trained on or selected
+    by. select_fraction: 0 for roles that select nothing.
     """
     marked = [record for pool in pools if pool.source.eval for record in pool.records]
     trained = [pool for pool in pools if not pool.source.eval]
@@ -36,11 +44,28 @@ def sides(
             Pool(source=pool.source, records=train)
             for pool, (train, _) in zip(trained, parts, strict=True)
         ]
-    train = mixed(without_named(trained, named, report), seed=seed, report=report)
+    trained, select = without_named(trained, named, report), []
+    if select_fraction:
+        openings = {opening(record) for pool in trained for record in pool.records}
+        chosen, note = selection(
+            openings, eval_fraction=eval_fraction, select_fraction=select_fraction, seed=seed
+        )
+        report.notes.update([note] if note else [])
+        trained, select = parted(trained, chosen)
+    train = mixed(trained, seed=seed, report=report)
     for side, records in (("to train on", train), ("to hold out", held)):
         if (train or held) and not records:
-            report.problems.append(_lacking(side, len(train) + len(held), eval_fraction, report))
-    return train, held
+            report.problems.append(
+                _lacking(side, len(train + select + held), eval_fraction, report)
+            )
+    return train, select, held
+
+
+def parted(pools: list[Pool], openings: set[str]) -> tuple[list[Pool], list[Record]]:
+    """Return (the pools without the records of these openings, those records)."""
+    taken = [r for pool in pools for r in pool.records if opening(r) in openings]
+    left = [Pool(source=p.source, records=without(p.records, openings)[0]) for p in pools]
+    return left, taken
 
 
 def _lacking(side: str, num: int, eval_fraction: float, report: Report) -> str:

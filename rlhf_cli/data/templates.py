@@ -1,26 +1,39 @@
 """A chat template chosen and settled, with its end and pad tokens: `build` makes the Renderer."""
 
+import re
+from datetime import date as calendar_date
+from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli.data.records import DataError, Message, RowError
-from rlhf_cli.data.renderer import Renderer, fingerprint, render
+from rlhf_cli.data.renderer import ASK, THOUGHT, Renderer, apart, fingerprint, shown
 from rlhf_cli.data.template_texts import BOS, BUILT_IN, CONTROL_TOKENS
 
 __all__ = ["Renderer", "build"]
-ASK, SAY, MORE = "zebra", "walrus", "ibex"  # words no template contains
+SAY, MORE = "walrus", "ibex"  # words no template contains
+TODAY = re.compile(r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""")
+HAS_TODAY = re.compile(r"\bstrftime_now\s+is\s+(not\s+)?defined\b")
+COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
 
 def build(
-    tokenizer, *, template: str, system: str | None, also_stop: tuple[int, ...] = ()
+    tokenizer,
+    *,
+    template: str,
+    system: str | None,
+    date: str | None = None,
+    also_stop: tuple[int, ...] = (),
 ) -> Renderer:
     """Settle template, end token and pad token; writes all of them into the tokenizer.
 
-    template: auto, a built-in name, or a .jinja file . also_stop: further ids that end a response,
+    template: auto, a built-in name, or a .jinja file . date: YYYY-MM-DD, what a template that prints
+    today's date says from now on (default: today) . also_stop: further ids that end a response,
     such as those of the model's generation config.
     """
     added = _settle_eos(tokenizer)
     bos_ids = _bos_ids(tokenizer)
-    tokenizer.chat_template = _template_text(tokenizer, template, bool(bos_ids))
+    text = _template_text(tokenizer, template, bool(bos_ids))
+    tokenizer.chat_template = _dated(text, date or calendar_date.today().isoformat())
     added += _add(tokenizer, CONTROL_TOKENS.get(template, ()))
     seams = _seams(tokenizer, template)
     end_id = seams.pop("end_id")
@@ -41,6 +54,8 @@ def build(
         **seams,
     )
     _probe_abilities(renderer)
+    if TODAY.search(text):
+        renderer.notes.append("the chat template prints today's date: it is fixed to data.date")
     renderer.hash = fingerprint(renderer)
     return renderer
 
@@ -62,6 +77,23 @@ def _template_text(tokenizer, template: str, adds_bos: bool) -> str:
 def _single(template) -> str:
     """The default one where a tokenizer has several templates by name."""
     return template["default"] if isinstance(template, dict) else template
+
+
+def _dated(template: str, date: str) -> str:
+    """The template with the texts of one date in place of its calls for today's.
+
+    So the tokens are the same on a later day, in another stage and in whatever reads the tokenizer.
+    """
+    day = datetime.fromisoformat(date)
+    fixed = TODAY.sub(lambda call: repr(day.strftime(call[2])), template)
+    fixed = HAS_TODAY.sub(lambda test: "false" if test[1] else "true", fixed)
+    if "strftime_now" in COMMENT.sub("", fixed):
+        raise DataError(
+            "the chat template asks for today's date in a form that is not written out in it "
+            "(strftime_now of something else than a string): give data.template a .jinja file "
+            "in which the date is written"
+        )
+    return fixed
 
 
 def _settle_eos(tokenizer) -> list[str]:
@@ -98,7 +130,7 @@ def _bos_ids(tokenizer) -> list[int]:
 
 def _prepends_space(tokenizer) -> bool:
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return tokenizer.convert_ids_to_tokens(ids)[0].startswith("▁")
+    return tokenizer.convert_ids_to_tokens(ids)[0].startswith(("▁", "Ġ"))
 
 
 def _special_texts(tokenizer) -> tuple[str, ...]:
@@ -109,37 +141,48 @@ def _special_texts(tokenizer) -> tuple[str, ...]:
 def _seams(tokenizer, template: str) -> dict:
     """Where a response begins and ends in the template's text, found by rendering a probe.
 
-    lead: the space that belongs to the response . opening: a header the generation prompt lacks .
-    gap: what stands between the text and the end token.
+    A thought that the template puts before a response belongs to the response, and so does a space:
+    the prompt is the template's own generation prompt, with the header that it may lack.
     """
-    ask, said = Message("user", ASK), Message("assistant", SAY)
     try:
-        whole = render(tokenizer, (ask, said), generation=False)
-        prompt = render(tokenizer, (ask,), generation=True)
+        whole = shown(tokenizer, (ASK, Message("assistant", SAY)))
+        prompt = shown(tokenizer, (ASK,), generation=True)
     except RowError as error:
         raise DataError(f"data.template={template} cannot render a question: {error}") from error
     if SAY not in whole:
         raise DataError(f"data.template={template} leaves out what the assistant says")
-    between = whole[len(prompt) : whole.index(SAY)] if whole.startswith(prompt) else ""
-    lead = " " if between.endswith(" ") else ""
-    after = whole[whole.index(SAY) + len(SAY) :]
-    end_id, gap = _end_after(tokenizer, after)
-    opening = between.removesuffix(" ")
-    return {"end_id": end_id, "gap": gap, "lead": lead, "opening": opening}
+    if not whole.startswith(prompt):
+        raise DataError(
+            f"data.template={template}: the template's conversation does not begin with its "
+            f"generation prompt ({apart(prompt, whole)}), so that what is learned would not be what "
+            "is sampled: set data.template=chatml, or a .jinja file in which it does"
+        )
+    between, _, after = whole[len(prompt) :].partition(SAY)
+    thinks = any(mark in between for mark in THOUGHT)
+    before = between if thinks else " " * between.endswith(" ")
+    end_id, ends = _end_after(tokenizer, after)
+    opening = between.removesuffix(before)
+    return {
+        "end_id": end_id,
+        "asked": prompt + opening,
+        "opening": opening,
+        "before": before,
+        "tail": None if ends else after,
+    }
 
 
-def _end_after(tokenizer, after: str) -> tuple[int, str]:
-    """(end token, text before it): the first special token after a response, else EOS."""
+def _end_after(tokenizer, after: str) -> tuple[int, bool]:
+    """(end token, whether the template writes it): the first special one after a response, else EOS."""
     places = {t: after.index(t) for t in _special_texts(tokenizer) if t in after}
     if not places:
-        return tokenizer.eos_token_id, ""
+        return tokenizer.eos_token_id, False
     token = min(places, key=lambda t: (places[t], -len(t)))
-    return tokenizer.convert_tokens_to_ids(token), after[: places[token]]
+    return tokenizer.convert_tokens_to_ids(token), True
 
 
 def _probe_abilities(renderer: Renderer) -> None:
     """Find out what the template cannot do, and note how that is got round."""
-    ask, said = Message("user", ASK), Message("assistant", SAY)
+    ask, said = ASK, Message("assistant", SAY)
     if not _shows(renderer, (Message("system", MORE), ask)):
         renderer.takes_system = False
         renderer.notes.append(
@@ -149,8 +192,7 @@ def _probe_abilities(renderer: Renderer) -> None:
         renderer.takes_tools = False
         renderer.notes.append("the chat template has no tool role: tools speak as users")
     again = Message("user", MORE)
-    pieces = renderer._pieces((ask, said, again))
-    if len(pieces) < 3:
+    if len(renderer._context((ask, said, again))) < 3:
         renderer.rewrites_history = True
         renderer.notes.append(
             "the chat template rewrites earlier turns: only the last assistant turn is supervised"
@@ -159,6 +201,6 @@ def _probe_abilities(renderer: Renderer) -> None:
 
 def _shows(renderer: Renderer, messages: tuple[Message, ...]) -> bool:
     try:
-        return MORE in render(renderer.tokenizer, messages, generation=True)
+        return MORE in shown(renderer.tokenizer, messages, generation=True)
     except RowError:
         return False

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rlhf_cli.core.estimates import calibration, correlation
+from rlhf_cli.core.estimates import calibration, correlation, wilson_interval
 from rlhf_cli.core.preferences import pair_probabilities
 
 Interval = tuple[float, float, float]
@@ -59,16 +59,16 @@ def flatten(judged: list[Judged]) -> Pairs:
 
 
 def clustered_interval(correct: Tensor, cluster: Tensor) -> Interval:
-    """Share of correct pairs, with a 95 % interval that knows the pairs of a prompt go together.
+    """Return the share of correct pairs and its 95 % Wilson interval on the effective number of prompts.
 
-    Ratio estimator over prompts: var = sum_i (c_i - p n_i)^2 / n^2. correct (M,) in [0, 1], cluster (M,)
+    That number is Kish's, (sum n_i)^2 / sum n_i^2 with n_i the pairs of prompt i: pairs of one prompt
+    are taken to be right or wrong together, which is the worst case, so the interval is never too
+    narrow for that. correct (M,) in [0, 1], cluster (M,): the prompt of each pair.
     """
-    share = correct.mean()
-    size = int(cluster.max()) + 1
-    residual = torch.zeros(size, dtype=torch.float64).index_add_(0, cluster, correct - share)
-    half = 1.96 * float(residual.square().sum().sqrt()) / len(correct)
-    mean = float(share)
-    return mean, max(0.0, mean - half), min(1.0, mean + half)
+    sizes = cluster.bincount().double()
+    effective = float(sizes.sum() ** 2 / sizes.square().sum())
+    share = float(correct.mean())
+    return wilson_interval(share * effective, effective)
 
 
 def accuracy(pairs: Pairs, chosen: Tensor | None = None) -> Interval | None:

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
+
+from rlhf_cli.config.errors import UserError
 
 FILE_BYTES = 5 * 10**9  # largest file of weights, one larger tensor aside
 Weights = Iterable[tuple[str, Tensor | None]]
@@ -33,6 +36,7 @@ def export(
 
     Every process calls this, for the weights are gathered together; the one that gets tensors
     writes. The pad id goes into the config: sequence classifiers find the last real token by it.
+    Weights that are not finite are refused, and nothing is put there.
     """
     beside = folder.with_name(f".{folder.name}.tmp")
     chunks = _chunks(weights)
@@ -45,8 +49,7 @@ def export(
     _set_config(model, first, pad_id)
     model.config.save_pretrained(beside)
     if model.can_generate():
-        _set_generation(model, end_ids, pad_id)
-        model.generation_config.save_pretrained(beside)
+        _generation(model, end_ids, pad_id).save_pretrained(beside)
     tokenizer.save_pretrained(beside)
     _put(beside, folder)
 
@@ -57,6 +60,7 @@ def _chunks(weights: Weights) -> Iterator[dict[str, Tensor]]:
     for name, tensor in weights:
         if tensor is None:
             continue
+        _refuse_not_finite(name, tensor)
         if chunk and size + tensor.nbytes > FILE_BYTES:
             yield chunk
             chunk, size = {}, 0
@@ -104,8 +108,23 @@ def _set_config(model: PreTrainedModel, weights: dict[str, Tensor], pad_id: int)
     model.config.use_cache = True
 
 
-def _set_generation(model: PreTrainedModel, end_ids: list[int], pad_id: int) -> None:
-    generation = model.generation_config
-    generation.eos_token_id = end_ids if len(end_ids) > 1 else end_ids[0]
-    generation.pad_token_id = pad_id
-    generation.update(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+def _generation(model: PreTrainedModel, end_ids: list[int], pad_id: int) -> GenerationConfig:
+    """Sampling from the model as it is: nothing of what the model it was made from brought along."""
+    return GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        bos_token_id=model.generation_config.bos_token_id,
+        eos_token_id=end_ids if len(end_ids) > 1 else end_ids[0],
+        pad_token_id=pad_id,
+    )
+
+
+def _refuse_not_finite(name: str, tensor: Tensor) -> None:
+    if not torch.isfinite(tensor).all():
+        found = "NaN" if torch.isnan(tensor).any() else "an infinite number"
+        raise UserError(
+            f"the model is not written: its weight {name} holds {found}; lower optim.lr of this "
+            "stage, set its optim.grad_clip, or use runtime.dtype=float32"
+        )

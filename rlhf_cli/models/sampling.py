@@ -43,15 +43,15 @@ class Samples:
 
 
 def require_agreement(gap: float, dtype: torch.dtype) -> None:
-    """Refuse to go on with a sampler that draws from something else than what is scored and learned.
+    """Refuse to go on with a sampler that draws from something else than what is scored.
 
     gap: mean distance of its log-probs from those of a forward pass, nats per token.
     """
     if not gap <= TOLERANCE[dtype]:
         raise UserError(
             f"the sampler's log-probs are {gap:.2g} nats per token off those of a forward pass, in "
-            f"{str(dtype).removeprefix('torch.')} {TOLERANCE[dtype]:g} at most: what is sampled is not what "
-            "is scored. Compare with runtime.reference_path=true, and report this model"
+            f"{str(dtype).removeprefix('torch.')} {TOLERANCE[dtype]:g} at most: what is sampled is not "
+            "what is scored; compare with runtime.reference_path=true, and report this model"
         )
 
 

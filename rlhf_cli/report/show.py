@@ -91,7 +91,7 @@ def stage_table(manifests: dict[str, StageManifest], headlines: Headlines) -> Ta
 
 def numbers(manifest: StageManifest, headline: tuple[str, ...], limit: int = 4) -> list[str]:
     """The stage's headline metrics, or its first few; all of them are in its manifest.json."""
-    known = {name: value for name, value in manifest.metrics.items() if value is not None}
+    known = manifest.metrics
     chosen = [name for name in headline if name in known] or list(known)[:limit]
     if manifest.stage == "evaluate":
         return ["see the table"]

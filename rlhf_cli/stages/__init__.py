@@ -51,9 +51,10 @@ TEXT = (
     "seed", "runtime.dtype", "runtime.reference_path", "runtime.compile",
     "model.path", "model.revision", "model.tokenizer", "model.trust_remote_code",
     "model.attention", "model.gradient_checkpointing",
-    "data.template", "data.system", "data.max_prompt_tokens", "data.max_response_tokens",
-    "data.long_prompts", "data.long_responses", "data.eval_fraction", "data.max_bad_fraction",
-    "data.strict",
+    "data.template", "data.system", "data.date",
+    "data.max_prompt_tokens", "data.max_response_tokens",
+    "data.long_prompts", "data.long_responses", "data.eval_fraction", "data.select_fraction",
+    "data.max_bad_fraction", "data.strict",
 )  # fmt: skip
 
 

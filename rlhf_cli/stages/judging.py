@@ -1,14 +1,17 @@
 """The frozen reward model as later stages use it: scores of token rows, or of their texts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import LongText
 from rlhf_cli.data.collate import pad_right
-from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.data.records import Message
+from rlhf_cli.data.encode import EncodedPrompt, fit_prompt
+from rlhf_cli.data.records import DataError, LeftOut, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
 from rlhf_cli.models.loading import load_tokenizer
@@ -24,16 +27,72 @@ def renew_head(engine: Engine, *, seed: int) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class RewardModel:
-    """renderer is None when the policy's tokens are the reward model's own.
+class Translation:
+    """The policy's texts in the tokens of a reward model that has others, within its own context.
 
-    conversations: the messages behind each row of prompt ids, for a reward model that reads other tokens.
+    prompts: its ids of a prompt by the policy's . num_cut: prompts cut to leave room for a response .
+    room: positions of the reward model, or None for any number . unknown: ids it has no row for,
+    those of tokens that had to be added to its tokenizer.
     """
+
+    ours: Renderer
+    theirs: Renderer
+    prompts: dict[tuple[int, ...], list[int]]
+    num_cut: int
+    room: int | None
+    unknown: frozenset[int]
+
+    @classmethod
+    def of(
+        cls, setting: Setting, theirs: Renderer, prompts: list[EncodedPrompt], room: int | None
+    ) -> "Translation":
+        """Fit what the policy saw of every prompt once more; all responses are read after the same."""
+        data, fitted, num_cut = setting.cfg.data, {}, 0
+        limit = None if room is None else room - data.max_response_tokens
+        for prompt in prompts:
+            messages = prompt.messages
+            if limit is not None:
+                wanted = replace(data, max_prompt_tokens=limit, long_prompts=LongText.truncate)
+                messages, cut = fit_prompt(theirs, messages, wanted)
+                num_cut += cut is not None
+            fitted[tuple(prompt.ids)] = theirs.prompt_ids(messages)
+        added = theirs.tokenizer.convert_tokens_to_ids(list(theirs.added_tokens))
+        return cls(
+            ours=setting.renderer,
+            theirs=theirs,
+            prompts=fitted,
+            num_cut=num_cut,
+            room=room,
+            unknown=frozenset(added),
+        )
+
+    @property
+    def pad_id(self) -> int:
+        """Pads are masked: any token with a row in the embedding will do."""
+        return 0 if self.theirs.pad_id in self.unknown else self.theirs.pad_id
+
+    def row(self, prompt_ids: list[int], response_ids: list[int]) -> list[int]:
+        """The same text in their tokens; the end token only where the response ended."""
+        response = self._response(self.ours.decode_response(response_ids))
+        ended = bool(response_ids) and response_ids[-1] in self.ours.end_ids
+        ids = self.prompts[tuple(prompt_ids)] + (response if ended else response[:-1])
+        return [token for token in ids if token not in self.unknown][: self.room]
+
+    def _response(self, text: str) -> list[int]:
+        """What was sampled may have marks of a thought where their template has no place for them."""
+        try:
+            return self.theirs.response_ids(text)
+        except RowError:
+            return self.theirs.bare_ids(text)
+
+
+@dataclass(slots=True, kw_only=True)
+class RewardModel:
+    """translation is None when the policy's tokens are the reward model's own."""
 
     network: Network
     setting: Setting
-    renderer: Renderer | None
-    conversations: dict[tuple[int, ...], tuple[Message, ...]]
+    translation: Translation | None
 
     @classmethod
     def load(cls, setting: Setting, folder: Path, prompts: list[EncodedPrompt]) -> "RewardModel":
@@ -45,36 +104,46 @@ class RewardModel:
         model = setting.scalar_model(folder)
         check_head(model)
         tokenizer = load_tokenizer(cfg.model, str(folder))
-        own = build(
-            tokenizer,
-            template="auto",
-            system=cfg.data.system,
-            also_stop=tuple(setting.renderer.end_ids),
-        )
-        same = own.hash == setting.renderer.hash
-        if not same:
-            model.config.pad_token_id = own.pad_id
-        texts = {} if same else {tuple(p.ids): p.record.messages for p in prompts}
-        return cls(
-            network=setting.network(model),
-            setting=setting,
-            renderer=None if same else own,
-            conversations=texts,
-        )
+        try:
+            own = build(
+                tokenizer,
+                template="auto",
+                system=cfg.data.system,
+                date=cfg.data.date,
+                also_stop=tuple(setting.renderer.end_ids),
+            )
+        except DataError as error:
+            remedy = "give its tokenizer another chat template"
+            raise UserError(f"the reward model {folder}: {error}; here: {remedy}") from error
+        translation = None
+        if own.hash != setting.renderer.hash:
+            translation = _translation(setting, own, prompts, model.config, folder)
+            model.config.pad_token_id = translation.pad_id
+        return cls(network=setting.network(model), setting=setting, translation=translation)
+
+    @property
+    def renderer(self) -> Renderer | None:
+        """The reward model's own, where the policy's tokens are not its own."""
+        return self.translation and self.translation.theirs
 
     def notes(self) -> list[str]:
         """What a person should know before trusting the scores."""
-        if self.renderer is None:
+        if self.translation is None:
             return []
+        num_cut, num = self.translation.num_cut, len(self.translation.prompts)
+        cut = [
+            f"{num_cut} of {num} prompts are cut once more, to its {self.translation.room} positions"
+        ]
         return [
             "the reward model has another tokenizer or chat template than the policy: "
-            "prompts and responses are decoded and tokenised again for it"
+            "prompts and responses are decoded and tokenised again for it",
+            *(cut if num_cut else []),
         ]
 
     @torch.no_grad()
     def score(self, reading: Reading) -> Tensor:
         """Scores (B,) of the policy's prompts and responses, each read at the last real token."""
-        if self.renderer is None:
+        if self.translation is None:
             return self.network(response_scores, reading)
         batch = reading.batch
         prompts, responses = (
@@ -84,18 +153,18 @@ class RewardModel:
                 (batch.responses, batch.response_mask),
             )
         )
-        rows = [self._translate(p, r) for p, r in zip(prompts, responses, strict=True)]
-        tokens, mask = pad_right(rows, self.renderer.pad_id)
+        rows = [self.translation.row(p, r) for p, r in zip(prompts, responses, strict=True)]
+        tokens, mask = pad_right(rows, self.translation.pad_id)
         place = self.setting.device.torch
         return self.network(sequence_scores, tokens.to(place), mask.to(place))
 
     def score_answers(self, answers: list[Answer]) -> Tensor:
         """Scores (n,) of answers, on the CPU."""
-        if self.renderer is None:
+        if self.translation is None:
             rows, pad_id = [a.prompt_ids + a.ids for a in answers], self.setting.renderer.pad_id
         else:
-            rows = [self._translate(a.prompt_ids, a.ids) for a in answers]
-            pad_id = self.renderer.pad_id
+            rows = [self.translation.row(a.prompt_ids, a.ids) for a in answers]
+            pad_id = self.translation.pad_id
         with self.setting.clock.part("score"):
             return reward_scores(
                 self.network,
@@ -105,10 +174,21 @@ class RewardModel:
                 world=self.setting.world,
             )
 
-    def _translate(self, prompt_ids: list[int], response_ids: list[int]) -> list[int]:
-        """The same text in the reward model's tokens; its end token only where the response ended."""
-        ours, theirs = self.setting.renderer, self.renderer
-        prompt = theirs.prompt_ids(self.conversations[tuple(prompt_ids)])
-        response = theirs.response_ids(ours.decode_response(response_ids))
-        ended = bool(response_ids) and response_ids[-1] in ours.end_ids
-        return prompt + (response if ended else response[:-1])
+
+def _translation(
+    setting: Setting,
+    own: Renderer,
+    prompts: list[EncodedPrompt],
+    config: PretrainedConfig,
+    folder: Path,
+) -> Translation:
+    """Refuses a reward model whose context holds no prompt beside the longest response."""
+    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+    try:
+        return Translation.of(setting, own, prompts, room)
+    except LeftOut as error:
+        raise UserError(
+            f"the reward model {folder} has {room} positions, which do not hold a prompt beside "
+            f"data.max_response_tokens={setting.cfg.data.max_response_tokens} tokens: lower it, or "
+            "take a reward model with a longer context"
+        ) from error

@@ -16,7 +16,7 @@ from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin, forget
 from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
 from rlhf_cli.artifacts.store import FREE, place, publish, work_folder, write_text, writing
-from rlhf_cli.artifacts.text_hash import template_hash, tokenizer_hash
+from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config
@@ -57,6 +57,7 @@ def _drive(cfg: Config, command: list[str]) -> None:
     if not planner.folder.exists():
         planner.plan()  # a refused request leaves no folder behind
     with locked(planner.folder, shlex.join(command)):
+        keep_date(planner.folder, planner.cfg.data.date)
         steps = planner.plan()
         print_header(cfg, _plan_rows(planner, steps))
         for step in steps:
@@ -167,6 +168,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         origins=origins | models,
         tokenizer_hash=tokenizer_hash(work / "model"),
         template_hash=template_hash(work / "model"),
+        date=planner.cfg.data.date,
         seed=planner.cfg.seed,
         step=_last_step(work / "metrics.jsonl"),
         started=started,
@@ -217,9 +219,7 @@ def _say_other_text(planner: Planner, step: Judgement) -> None:
 def _say_done(step: Judgement, seconds: float) -> None:
     assert step.manifest is not None
     metrics = step.manifest.metrics
-    shown = [
-        f"{name} {short(metrics[name] or 0.0)}" for name in step.spec.headline if name in metrics
-    ]
+    shown = [f"{name} {short(metrics[name])}" for name in step.spec.headline if name in metrics]
     words = [f"{step.spec.name}: done in {duration(seconds)}", *shown]
     line("  ".join(words), style="green")
 

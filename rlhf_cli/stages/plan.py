@@ -3,8 +3,9 @@
 torch is not imported here; a stage is judged by its manifest alone.
 """
 
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rlhf_cli.artifacts.attempts import Attempt, look
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
 from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
 from rlhf_cli.artifacts.store import open_stage, recover, verified
+from rlhf_cli.artifacts.text_hash import run_date
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import select
@@ -56,11 +58,15 @@ class Judgement:
 
 @dataclass(slots=True, kw_only=True)
 class Planner:
-    """Judges every stage once, parents before children."""
+    """Judges every stage once, parents before children, as of the day on which the run was begun."""
 
     cfg: Config
     judged: dict[str, Judgement] = field(default_factory=dict)
     data_hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        data = self.cfg.data
+        self.cfg = replace(self.cfg, data=replace(data, date=data.date or run_date(self.folder)))
 
     @property
     def folder(self) -> Path:
@@ -78,6 +84,8 @@ class Planner:
 
     def plan(self) -> list[Judgement]:
         """The chosen stages in order, or a Refusal when one of them lacks a parent."""
+        base = Path(_shipped(self.cfg.model.path)).expanduser()
+        _require_kind("model.path", base, scores=False)
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
             self._refuse_without_parents(step.spec)
@@ -219,8 +227,34 @@ def _external(spec: StageSpec, place: str) -> Judgement:
             f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
             "give a stage folder such as runs/<name>/sft, a model folder, or a hub id",
         )
+    _require_kind(key, folder, scores=spec.name == "rm")
     digest = model_hash(place, None)
     return Judgement(spec=spec, state=State.given, folder=folder, why=key, digest=digest)
+
+
+def _require_kind(key: str, folder: Path, *, scores: bool) -> None:
+    """Refuse a local model of the wrong kind by its config.json, before any stage runs.
+
+    A worker that loads it looks at its weights; a hub id is known only then.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    named = (config.get("architectures") or [None])[0]
+    if named is None:
+        return
+    head = named.endswith(("ForSequenceClassification", "RewardModel"))
+    if head and not scores:
+        raise Refusal(
+            f"{key}={folder} is a {named}, which has no language-model head",
+            "give a causal language model",
+        )
+    outputs = len(config.get("id2label", "01")) if head else 0  # transformers leaves out two
+    if scores and outputs != 1:
+        found = f"with {outputs} outputs" if head else "and no reward model"
+        raise Refusal(
+            f"{key}={folder} is a {named} {found}",
+            "give a reward model: AutoModelForSequenceClassification with one output",
+        )
 
 
 def _shipped(path: str) -> str:

@@ -13,6 +13,7 @@ from rlhf_cli.core.estimates import pair_accuracy
 from rlhf_cli.core.preferences import preference_loss
 from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.encode import EncodedComparison
+from rlhf_cli.data.order import num_batches, steps_after
 from rlhf_cli.evaluation.comparisons import headline
 from rlhf_cli.evaluation.respond import over_sequences
 from rlhf_cli.models import packing
@@ -48,19 +49,21 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     data = setting.encoded("comparisons")
     anchors = anchor_texts(setting, data.train)
     engine = new_reward_model(setting, sft)
-    padded = not packing.enabled(engine.model)
-    epochs = [steps_of(setting, data.train, n, padded=padded) for n in range(cfg.rm.epochs)]
-    steps = [step for epoch in epochs for step in epoch]
+    per_epoch = num_batches(len(data.train), cfg.rm.batch.size)
     saver = open_saver(setting, out, {"model": engine})
     resumed = saver.resumed
     with open_recorder(
-        setting, out, stage="rm", total_steps=len(steps), resumed=resumed and resumed.recorder
+        setting,
+        out,
+        stage="rm",
+        total_steps=per_epoch * cfg.rm.epochs,
+        resumed=resumed and resumed.recorder,
     ) as recorder:
         saver.recorder_state = recorder.state
         if not resumed:
             data.tell(recorder)
             setting.tell(recorder, engine, samples=False)
-        fit(setting, engine, steps, recorder, saver, done=resumed.step if resumed else 0)
+        fit(setting, engine, data.train, recorder, saver, done=resumed.step if resumed else 0)
         engine.eval()
         with setting.clock.part("score"):
             shift = centre(setting, engine, data.train, anchors)
@@ -105,17 +108,23 @@ def steps_of(
 def fit(
     setting: Setting,
     engine: Engine,
-    steps: list[Step],
+    train: list[EncodedComparison],
     recorder: Recorder,
     saver: Saver,
     *,
     done: int,
 ) -> None:
     """Every step after the first `done`: all pairs of its prompts, each completion forwarded once."""
-    cfg = setting.cfg.rm
-    for step, microbatches in enumerate(steps[done:], start=done + 1):
+    cfg, padded = setting.cfg.rm, not packing.enabled(engine.model)
+    per_epoch = num_batches(len(train), cfg.batch.size)
+    for step, microbatches in steps_after(
+        done,
+        per_epoch=per_epoch,
+        epochs=cfg.epochs,
+        steps_of=lambda epoch: steps_of(setting, train, epoch, padded=padded),
+    ):
         setting.seed_dropout("rm", step)
-        factor = lr_factor(cfg.schedule, step - 1, len(steps))
+        factor = lr_factor(cfg.schedule, step - 1, per_epoch * cfg.epochs)
         with setting.clock.part("learn"):
             metrics = learn(engine, microbatches, cfg, factor)
         setting.clock.count(**work.of_comparisons(engine, microbatches))

@@ -56,16 +56,17 @@ POSITIONS = (
 
 @dataclass(slots=True, kw_only=True)
 class Encoded:
-    """Both sides of a role as token ids, and the account of its rows."""
+    """The sides of a role as token ids, and the account of its rows."""
 
     train: list
+    select: list
     held_out: list
     report: Report
 
     def tell(self, recorder: Recorder) -> None:
         """What became of the rows: a line each, and a table with examples where rows were lost."""
         recorder.note(self.report.headline())
-        if self.report.num_bad or self.report.left_out:
+        if self.report.num_bad or self.report.left_out or self.report.examples:
             console().print(self.report.table())
         else:
             for what, count in self.report.notes.most_common():
@@ -98,8 +99,8 @@ class Setting:
         loaded = load(self.cfg, role)
         if not loaded.report.rows:
             raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
-        train, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
-        return Encoded(train=train, held_out=held_out, report=loaded.report)
+        train, select, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
+        return Encoded(train=train, select=select, held_out=held_out, report=loaded.report)
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
         """A language model that knows every token of the renderer, in float32; its engine casts it."""
@@ -211,6 +212,7 @@ def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
         load_tokenizer(cfg.model, path),
         template=cfg.data.template,
         system=cfg.data.system,
+        date=cfg.data.date,
         also_stop=stop_ids(cfg.model, path),
     )
     device = pick_device(cfg.runtime)

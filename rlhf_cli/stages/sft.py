@@ -9,6 +9,7 @@ from rlhf_cli.config.schema import Batching, Config, SelectBy, Stage
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
+from rlhf_cli.data.order import num_batches, steps_after
 from rlhf_cli.models import packing
 from rlhf_cli.models.abilities import texts_stay_apart
 from rlhf_cli.models.reward import has_class
@@ -37,7 +38,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     setting.require_whole_shares({"sft.batch.size": cfg.sft.batch.size})
     data = setting.encoded("demonstrations")
     engine = setting.engine(setting.causal_lm(dropout=cfg.sft.dropout), cfg.sft.optim)
-    course = Course.of(setting, engine, data.train, data.held_out, out)
+    course = Course.of(setting, engine, data.train, data.select, out)
     saver = open_saver(setting, out, {"model": engine})
     resumed = saver.resumed
     with open_recorder(
@@ -113,8 +114,8 @@ class Course:
 
     setting: Setting
     engine: Engine
-    epochs: list[list[Step]]
-    held_out: list[EncodedDemonstration]
+    train: list[EncodedDemonstration]
+    select: list[EncodedDemonstration]
     shown: BeforeAfter
     judge: "Judge | None"
     out: Path
@@ -122,27 +123,31 @@ class Course:
     kept: Kept | None = None
 
     @classmethod
-    def of(
-        cls, setting: Setting, engine: Engine, train: list, held_out: list, out: Path
-    ) -> "Course":
+    def of(cls, setting: Setting, engine: Engine, train: list, select: list, out: Path) -> "Course":
         cfg = setting.cfg
-        prompts = prompts_of(setting, held_out)
-        padded = not packing.enabled(engine.model)
+        prompts = prompts_of(setting, select)
+        require_selection(cfg, select, prompts)
         return cls(
             setting=setting,
             engine=engine,
-            epochs=[
-                steps_of(setting, train, epoch, padded=padded) for epoch in range(cfg.sft.epochs)
-            ],
-            held_out=held_out,
+            train=train,
+            select=select,
             shown=BeforeAfter(setting=setting, prompts=prompts[: cfg.samples]),
             judge=Judge(setting, prompts) if cfg.sft.select_by is SelectBy.rm_score else None,
             out=out,
         )
 
     @property
+    def per_epoch(self) -> int:
+        return num_batches(len(self.train), self.setting.cfg.sft.batch.size)
+
+    @property
     def total(self) -> int:
-        return sum(len(epoch) for epoch in self.epochs)
+        return self.per_epoch * self.setting.cfg.sft.epochs
+
+    def steps_of(self, epoch: int) -> list[Step]:
+        padded = not packing.enabled(self.engine.model)
+        return steps_of(self.setting, self.train, epoch, padded=padded)
 
     def state(self) -> dict:
         kept = None if self.kept is None else asdict(self.kept)
@@ -154,23 +159,21 @@ class Course:
 
 
 def fit(course: Course, recorder: Recorder, saver: Saver) -> None:
-    """All epochs; after each one the held-out loss, and the weights kept if they are the best so far."""
+    """All epochs; after each one the selection loss, and the weights kept if they are the best so far."""
     setting, engine = course.setting, course.engine
-    schedule, step = setting.cfg.sft.schedule, 0
-    for number, epoch in enumerate(course.epochs, start=1):
-        for microbatches in epoch:
-            step += 1
-            if step <= course.done:
-                continue
-            setting.seed_dropout("sft", step)
-            with setting.clock.part("learn"):
-                metrics = learn(engine, microbatches, lr_factor(schedule, step - 1, course.total))
-            setting.clock.count(**work.of_texts(engine, microbatches))
-            if microbatches is epoch[-1]:
-                metrics |= close_epoch(course, number, metrics)
-            recorder.log(metrics, step)
-            course.done = step
-            saver.after_step(step, course.state)
+    cfg, per_epoch = setting.cfg.sft, course.per_epoch
+    for step, microbatches in steps_after(
+        course.done, per_epoch=per_epoch, epochs=cfg.epochs, steps_of=course.steps_of
+    ):
+        setting.seed_dropout("sft", step)
+        with setting.clock.part("learn"):
+            metrics = learn(engine, microbatches, lr_factor(cfg.schedule, step - 1, course.total))
+        setting.clock.count(**work.of_texts(engine, microbatches))
+        if step % per_epoch == 0:
+            metrics |= close_epoch(course, step // per_epoch, metrics)
+        recorder.log(metrics, step)
+        course.done = step
+        saver.after_step(step, course.state)
 
 
 def learn(engine: Engine, microbatches: Step, factor: float) -> dict[str, float]:
@@ -190,7 +193,7 @@ def learn(engine: Engine, microbatches: Step, factor: float) -> dict[str, float]
 def close_epoch(course: Course, number: int, metrics: dict[str, float]) -> dict[str, float]:
     """Judge the weights at the end of an epoch, and keep them if no earlier ones were better."""
     select_by = course.setting.cfg.sft.select_by
-    found = {"sft/epoch": float(number)} | held_out_loss(course)
+    found = {"sft/epoch": float(number)} | selection_loss(course)
     if course.judge is not None:
         found["sft/rm_score"] = course.judge.mean_score(course.engine)
     value = worth(found, select_by, number)
@@ -198,19 +201,30 @@ def close_epoch(course: Course, number: int, metrics: dict[str, float]) -> dict[
         course.kept = Kept(metrics=metrics | found, value=value)
         if select_by is not SelectBy.last:
             course.setting.export(course.engine, course.out / "model")
-        if select_by is not SelectBy.last or number == len(course.epochs):
+        if select_by is not SelectBy.last or number == course.setting.cfg.sft.epochs:
             course.shown.ask_after(course.engine)
     return found
 
 
-def held_out_loss(course: Course) -> dict[str, float]:
-    """Mean negative log-likelihood per supervised token of the held-out demonstrations."""
-    if not course.held_out:
+def selection_loss(course: Course) -> dict[str, float]:
+    """Mean negative log-likelihood per supervised token of the demonstrations to select by."""
+    if not course.select:
         return {}
     padded = not packing.enabled(course.engine.model)
     with course.setting.clock.part("score"):
-        steps = steps_of(course.setting, course.held_out, epoch=0, padded=padded)
+        steps = steps_of(course.setting, course.select, epoch=0, padded=padded)
         return {"sft/eval_loss": mean_loss(course.engine, [one for step in steps for one in step])}
+
+
+def require_selection(cfg: Config, select: list, prompts: list) -> None:
+    """Refuse to choose between epochs where there is nothing to choose by; raw texts have no prompt."""
+    needed = {SelectBy.eval_loss: select, SelectBy.rm_score: prompts}
+    if not needed.get(cfg.sft.select_by, [True]):
+        raise UserError(
+            f"sft.select_by={cfg.sft.select_by.name}: no demonstration is left to select by "
+            f"(data.select_fraction={cfg.data.select_fraction:g} splits by the opening question); "
+            "add rows with other questions, or use sft.select_by=last"
+        )
 
 
 def worth(metrics: dict[str, float], select_by: SelectBy, epoch: int) -> float:
@@ -221,7 +235,7 @@ def worth(metrics: dict[str, float], select_by: SelectBy, epoch: int) -> float:
 
 
 class Judge:
-    """A reward model that scores the policy's answers to held-out prompts, for rm_score selection."""
+    """A reward model that scores the policy's answers to prompts of the selection side (rm_score)."""
 
     def __init__(self, setting: Setting, prompts: list[EncodedPrompt]):
         folder = model_folder(Path(setting.cfg.sft.reward_model))
@@ -243,7 +257,8 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     first = steps[0][0]
     return Preview(
         facts={
-            "demonstrations": f"{len(data.train)} to train on, {len(data.held_out)} held out",
+            "demonstrations": f"{len(data.train)} to train on, {len(data.select)} to select by, "
+            f"{len(data.held_out)} held out",
             "optimizer steps": f"{len(steps)} an epoch, {len(steps) * cfg.sft.epochs} in all",
             "supervised tokens": f"{sum(count_targets(step) for step in steps)} an epoch",
             "first microbatch": " x ".join(str(n) for n in first.tokens.shape)

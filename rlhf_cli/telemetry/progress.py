@@ -10,8 +10,10 @@ LINES = 10  # plain lines per stage
 PATIENCE = 30.0  # seconds without a plain line before one more is due
 
 
-def short(value: float) -> str:
-    """A number for the screen, about four significant digits."""
+def short(value: float | None) -> str:
+    """A number for the screen, about four significant digits; None is one that was not finite."""
+    if value is None:
+        return "nan"
     return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.2e}"
 
 

@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 
+from rlhf_cli.artifacts import text_hash
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
 from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.artifacts.manifest import Refusal, canonical_hash
-from rlhf_cli.artifacts.text_hash import template_hash, tokenizer_hash
+from rlhf_cli.artifacts.text_hash import keep_date, run_date, template_hash, tokenizer_hash
 from tests.artifacts.test_store import manifest
 
 
@@ -106,3 +108,19 @@ def test_the_lock_names_its_holder_and_ends_with_it(tmp_path):
     holder.communicate()
     with locked(tmp_path, "another"):
         pass
+
+
+def test_a_run_stays_on_the_day_on_which_it_was_begun(tmp_path, monkeypatch):
+    def today(day: str) -> None:
+        monkeypatch.setattr(
+            text_hash, "date", type("Calendar", (), {"today": lambda: date.fromisoformat(day)})
+        )
+
+    today("2001-02-03")
+    assert run_date(tmp_path / "absent") == run_date(tmp_path) == "2001-02-03"
+    keep_date(tmp_path, "2001-02-03")
+    today("2001-02-04")
+    assert run_date(tmp_path) == "2001-02-03"
+    keep_date(tmp_path, "2001-02-04")
+    assert run_date(tmp_path) == "2001-02-03"
+    assert run_date(tmp_path / "absent") == "2001-02-04"

@@ -39,6 +39,19 @@ def test_a_second_run_keeps_everything(after_a_run):
     assert again.count("unchanged, skipped (finished 20") == 4
 
 
+def test_on_a_later_day_a_run_goes_on_with_the_date_it_was_begun_with(rlhf):
+    """Templates may print the date: the next stage must see the same text, and keep what there is."""
+    done(rlhf, "stage=sft", "data.date=2001-02-03")
+    output = done(rlhf, "stage=[sft,rm]")
+    assert ran(output) == ["rm"]
+    for stage in ("sft", "rm"):
+        assert manifest(rlhf, stage)["date"] == "2001-02-03"
+        config = json.loads((rlhf.folder / "runs/default" / stage / "config.json").read_text())
+        assert config["data"]["date"] == "2001-02-03"
+    output = done(rlhf, "stage=sft", "data.date=2001-02-04")
+    assert "data.date changed 2001-02-03 -> 2001-02-04" in output
+
+
 def test_what_changes_no_result_reruns_nothing(after_a_run):
     rlhf = after_a_run
     same = ["tracking.every=5", "samples=0", "runtime.num_threads=1", "model.lr.sft=0.001"]
@@ -103,6 +116,29 @@ def test_a_broken_stage_is_made_again_or_refused(after_a_run):
 )
 def test_wrong_parents_are_refused(after_a_run, place, expected):
     assert expected in refused(after_a_run, "stage=rm", "name=other", f"parents.sft={place}")
+
+
+@pytest.mark.parametrize(
+    ("key", "architecture", "labels", "expected"),
+    [
+        ("parents.rm", "LlamaForCausalLM", 1, "is a LlamaForCausalLM and no reward model"),
+        ("parents.rm", "LlamaForSequenceClassification", 3, "with 3 outputs"),
+        ("parents.sft", "LlamaForSequenceClassification", 1, "has no language-model head"),
+        ("model.path", "LlamaForSequenceClassification", 1, "has no language-model head"),
+    ],
+)
+def test_a_model_of_the_wrong_kind_is_refused_before_any_stage(
+    rlhf, key, architecture, labels, expected
+):
+    folder = rlhf.folder / "given"
+    folder.mkdir()
+    content = {"architectures": [architecture], "id2label": dict.fromkeys(range(labels), "a")}
+    (folder / "config.json").write_text(json.dumps(content))
+    message = refused(
+        rlhf, f"{key}={folder}", "stage=[sft,rm,ppo]" if key != "parents.sft" else "stage=rm"
+    )
+    assert expected in message and key in message
+    assert not (rlhf.folder / "runs").exists()
 
 
 def test_a_hub_model_can_be_a_parent(rlhf):
@@ -216,6 +252,7 @@ def test_show_tells_stages_lineage_and_problems(after_a_run):
     rlhf = after_a_run
     done(rlhf, "stage=sft", "sft.epochs=3")
     page = rlhf("show", "default").stdout
+    assert "fake/undefined nan" in page
     assert "fake/loss 0.5" in page
     assert "runs/default/sft" in page
     assert "problem: rm was made with another sft than the one here" in page

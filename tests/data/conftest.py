@@ -26,6 +26,7 @@ OPEN = {
     "long_prompts": LongText.truncate,
     "long_responses": LongText.truncate,
     "eval_fraction": 0.2,
+    "select_fraction": 0.05,
     "max_bad_fraction": 1.0,
     "strict": False,
 }

@@ -1,8 +1,8 @@
 """Batches hold what they should, once, whatever their padding, grouping or packing."""
 
+import math
 from collections import Counter
 from itertools import islice, pairwise
-from math import comb
 
 import pytest
 import torch
@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
+from rlhf_cli.core.preferences import preference_loss
 from rlhf_cli.data.collate import (
     pad_left,
     pad_right,
+    preference_batch,
     preference_batches,
     prompt_batches,
     sft_batches,
@@ -216,8 +218,8 @@ def test_every_pair_of_a_prompt_is_in_one_microbatch_and_points_at_its_completio
             batch.pairs.tolist(), batch.targets.tolist(), batch.weights.tolist(), strict=True
         ):
             assert batch.prompt_of[winner] == batch.prompt_of[loser]
-            num = int((batch.prompt_of == batch.prompt_of[winner]).sum())
-            assert weight == pytest.approx(1 / comb(num, 2))
+            prompt = batch.prompt_of[batch.pairs[:, 0]] == batch.prompt_of[winner]
+            assert weight == pytest.approx(1 / int(prompt.sum()))
             seen[rows[winner], rows[loser], target] += 1
         assert batch.lengths.tolist() == [len([t for t in row if t < 1000]) for row in rows]
         assert batch.tokens.shape[0] <= 7 or batch.num_prompts == 1
@@ -283,13 +285,33 @@ def test_weights_of_a_fully_labelled_prompt_sum_to_one():
     assert step[0].weights.sum() == pytest.approx(1.0)
 
 
+def test_a_prompt_of_which_only_some_pairs_are_labelled_weighs_as_much_as_any_other():
+    """Four responses, two pairs labelled: 1/2 each, not 1/6. A tie is a label and keeps its place."""
+    some = EncodedComparison(
+        prompt_ids=[1],
+        response_ids=[[2], [3], [4], [5]],
+        better=((0, 1),),
+        ties=((2, 3),),
+        record=None,
+    )
+    batch = preference_batch([some], PAD)
+    assert batch.weights.tolist() == [0.5, 0.5]
+    scores, settings = torch.zeros(4), {"tie_param": 1.0, "margin": 0.0, "label_smoothing": 0.0}
+    for ties, share in (("soft", 1.0), ("drop", 0.5)):
+        loss = preference_loss(
+            scores, batch.pairs, batch.targets, batch.weights,
+            num_prompts=1, ties=ties, center_coef=0.0, **settings,
+        )  # fmt: skip
+        assert float(loss) == pytest.approx(share * math.log(2))
+
+
 def prompts(num):
-    return [EncodedPrompt(ids=[i + 1] * (1 + i % 3), record=None) for i in range(num)]
+    return [EncodedPrompt(ids=[i + 1] * (1 + i % 3), messages=(), record=None) for i in range(num)]
 
 
 def test_prompts_are_left_padded_and_know_their_place():
     examples = prompts(7)
-    batch = next(prompt_batches(examples, size=5, num_batches=1, seed=1, pad_id=PAD))
+    batch = next(prompt_batches(examples, size=5, total=5, seed=1, pad_id=PAD))
     for row, place in enumerate(batch.index):
         assert batch.tokens[row][batch.mask[row]].tolist() == examples[place].ids
         assert batch.mask[row, -1]
@@ -303,8 +325,9 @@ def test_every_prompt_comes_once_before_any_comes_again():
 
 def test_starting_late_goes_on_where_it_was_left():
     def index(start):
-        made = prompt_batches(prompts(7), size=4, num_batches=6, seed=3, pad_id=PAD, start=start)
+        made = prompt_batches(prompts(7), size=4, total=22, seed=3, pad_id=PAD, start=start)
         return [batch.index for batch in made]
 
-    assert len(index(0)) == 6
+    assert [len(batch) for batch in index(0)] == [4, 4, 4, 4, 4, 2]
     assert index(2) == index(0)[2:]
+    assert index(5) == index(0)[5:]

@@ -226,6 +226,56 @@ def test_turns_after_the_last_answer_are_not_learned(plain_renderer, limits):
     assert text_of(plain_renderer, example.ids).endswith("Assistant: a</s>")
 
 
+THOUGHTFUL = "<think>\nadd\n</think>\n\n4"
+
+
+def test_rows_that_the_template_itself_shows_otherwise_are_counted_with_an_example(
+    make_tokenizer, limits
+):
+    tokenizer = make_tokenizer(eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ':' }}{{ m.content.split('</think>')[-1] + eos_token }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    renderer = build(tokenizer, template="auto", system=None)
+    records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
+    records += [ranked(THOUGHTFUL, "4", THOUGHTFUL + "!", prompt="2 + 2?")]
+    report = Report(role="demonstrations", num_kept=3)
+    examples = encode_all(renderer, records, limits(), report)
+    what = "the chat template does not show all of a response"
+    assert report.notes == {what: 2}
+    assert "'<think>\\nadd\\n</think>\\n\\n4' became '\\n\\n4'" in report.plain()
+    assert report.first() == ""
+    assert text_of(renderer, examples[1].ids) == "user:2 + 2?</s>assistant:\n\n4</s>"
+
+
+def test_a_thought_without_a_place_in_the_template_is_a_bad_row(make_tokenizer, limits):
+    """An empty thought is part of the prompt: another one must not follow it."""
+    tokenizer = make_tokenizer(eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ':' }}"
+        "{{ '<think></think>' if m.role == 'assistant' and '</think>' not in m.content }}"
+        "{{ m.content + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:<think></think>' }}{% endif %}"
+    )
+    renderer = build(tokenizer, template="auto", system=None)
+    report = Report(role="demonstrations", num_kept=2)
+    records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
+    (example,) = encode_all(renderer, records, limits(), report)
+    assert text_of(renderer, example.ids) == "user:2 + 2?</s>assistant:<think></think>4</s>"
+    assert report.bad == {
+        "the chat template does not show the response after its generation prompt": 1
+    }
+
+
+def test_a_prompt_keeps_the_messages_that_the_policy_sees(plain_renderer, limits):
+    record = Prompt((user("first " * 9), bot("a"), user("And?")), ORIGIN)
+    example = encode(plain_renderer, record, limits(prompt=AROUND_PROMPT + 10))
+    assert example.messages == (user("And?"),)
+    assert example.ids == plain_renderer.prompt_ids(example.messages)
+    assert example.record is record
+
+
 def test_encode_all_brings_the_report_up_to_date(plain_renderer, limits):
     records = [shown(user("Why?"), bot("a")), shown(user("</s>"), bot("a"))]
     records += [shown(user("p" * 90), bot("r" * 90))]
@@ -243,8 +293,8 @@ def test_encode_all_brings_the_report_up_to_date(plain_renderer, limits):
 def test_encode_loaded_refuses_when_tokenising_empties_a_side(config, write, plain_renderer):
     rows = [{"prompt": f"question {i}", "response": "a"} for i in range(60)]
     cfg = config(demonstrations=[write("d.jsonl", rows)])
-    train, held = encode_loaded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
-    assert len(train) + len(held) == 60
+    train, select, held = encode_loaded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
+    assert len(train + select + held) == 60
     short = replace(cfg.data, max_prompt_tokens=5)
     with pytest.raises(DataError, match="none to train on is left after tokenising"):
         encode_loaded(plain_renderer, load(cfg, "demonstrations"), short)
@@ -265,7 +315,8 @@ def test_what_the_template_cannot_do_is_noted_once(make_tokenizer, limits):
 def test_answers_that_a_template_shows_otherwise_are_counted(make_tokenizer, limits):
     tokenizer = make_tokenizer(eos_token="</s>")
     tokenizer.chat_template = (
-        "{% for m in messages %}{{ m.role + ':' + m.content.replace('!', '.') + eos_token }}"
+        "{% for m in messages %}{{ m.role + ':' }}"
+        "{{ (m.content if loop.last else m.content.replace('!', '.')) + eos_token }}"
         "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
     )
     renderer = build(tokenizer, template="auto", system=None)

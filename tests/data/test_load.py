@@ -9,7 +9,7 @@ import pytest
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.load import check_all, load, source_hashes, survey
 from rlhf_cli.data.records import DataError
-from rlhf_cli.data.split import leak_check, opening
+from rlhf_cli.data.split import SINGLE, TOO_FEW, leak_check, opening, place
 
 
 def shown(n, word="q"):
@@ -38,6 +38,67 @@ def test_every_role_is_read_and_the_same_questions_are_held_out(config, write):
     for one in loaded.values():
         assert (one.report.num_train, one.report.num_eval) == (len(one.train), len(one.eval))
         assert one.report.num_kept == one.report.rows.total() == 300
+
+
+def test_what_is_selected_by_is_neither_trained_on_nor_reported_on(config, write):
+    """Demonstrations alone select; no opening is in two sides, and the bands are those of the hash."""
+    cfg = config(
+        demonstrations=[write("d.jsonl", shown(300))],
+        prompts=[write("p.jsonl", asked(300))],
+        select_fraction=0.15,
+    )
+    loaded, prompts = load(cfg, "demonstrations"), load(cfg, "prompts")
+    train, select, held = ({opening(r) for r in side} for side in sides_of(loaded))
+    assert train | select | held == {f"q {i}" for i in range(300)}
+    assert len(train) + len(select) + len(held) == 300
+    assert select == {q for q in train | select | held if 0.2 <= place(q, seed=cfg.seed) < 0.35}
+    assert 25 < len(select) < 65
+    assert select.isdisjoint(opening(r) for r in prompts.eval)
+    assert prompts.select == [] and select <= {opening(r) for r in prompts.train}
+    assert loaded.report.headline() == (
+        f"demonstrations: 300 rows read, 300 records kept ({len(train)} train, {len(select)} to "
+        f"select by, {len(held)} held out), 0 bad (0.0%), 0 left out"
+    )
+
+
+def test_what_a_source_marked_eval_asks_is_not_selected_by_either(config, write):
+    """In whatever role it is marked; selected by is the same band of the rest."""
+    cfg = config(
+        demonstrations=[write("d.jsonl", shown(200))],
+        prompts=[
+            write("p.jsonl", asked(50, "other")),
+            Source(path=str(write("e.jsonl", asked(100))), eval=True),
+        ],
+    )
+    loaded = load(cfg, "demonstrations")
+    select = {opening(r) for r in loaded.select}
+    assert select.isdisjoint(opening(r) for r in load(cfg, "prompts").eval)
+    rest = {f"q {i}" for i in range(100, 200)}
+    assert select == {q for q in rest if 0.2 <= place(q, seed=cfg.seed) < 0.25} != set()
+
+
+@pytest.mark.parametrize("num", [2, 3, 5])
+def test_of_few_questions_one_is_selected_by_and_some_are_trained_on(config, write, num):
+    held = Source(path=str(write("e.jsonl", shown(1, "other"))), eval=True)
+    for seed in range(20):
+        cfg = replace(config(demonstrations=[write("d.jsonl", shown(num)), held]), seed=seed)
+        loaded = load(cfg, "demonstrations")
+        assert loaded.train and loaded.select
+        assert len(loaded.train) + len(loaded.select) == num
+        assert load(cfg, "demonstrations").select == loaded.select
+        in_band = [r for r in loaded.select if 0.2 <= place(opening(r), seed=seed) < 0.25]
+        assert (TOO_FEW in loaded.report.notes) == (not in_band)
+
+
+def test_a_single_question_is_trained_on(config, write):
+    held = Source(path=str(write("e.jsonl", shown(1, "other"))), eval=True)
+    loaded = load(config(demonstrations=[write("d.jsonl", shown(1) * 9), held]), "demonstrations")
+    assert [len(side) for side in sides_of(loaded)] == [9, 0, 1]
+    assert SINGLE in loaded.report.notes
+
+
+def sides_of(loaded):
+    return loaded.train, loaded.select, loaded.eval
 
 
 def test_prompts_fall_back_to_those_of_the_comparisons_each_once(config, write):
@@ -105,7 +166,7 @@ def test_a_source_marked_eval_is_held_out_whole_and_its_questions_leave_training
     train, test = write("train.jsonl", shown(40)), write("test.jsonl", shown(10))
     cfg = config(demonstrations=[Source(path=str(train)), Source(path=str(test), eval=True)])
     loaded = load(cfg, "demonstrations")
-    assert (len(loaded.train), len(loaded.eval)) == (30, 10)
+    assert (len(loaded.train) + len(loaded.select), len(loaded.eval)) == (30, 10)
     assert loaded.report.left_out == {"its question is also in a source marked eval": 10}
     assert leak_check({"demonstrations": (loaded.train, loaded.eval)}) == {}
 
@@ -130,8 +191,9 @@ def test_weights_are_shares_of_the_mixture_drawn_by_the_seed(config, write):
     shares = Counter(r.messages[0].content[0] for r in loaded.train)
     assert shares["a"] == pytest.approx(3 * shares["b"], abs=3)
     assert len({opening(r) for r in loaded.train}) == len(loaded.train)
-    assert loaded.report.left_out.total() == 600 - len(loaded.train) - len(loaded.eval)
-    assert loaded.report.num_kept == len(loaded.train) + len(loaded.eval)
+    num_kept = len(loaded.train + loaded.select + loaded.eval)
+    assert loaded.report.left_out.total() == 600 - num_kept
+    assert loaded.report.num_kept == num_kept
     assert load(cfg, "demonstrations").train == loaded.train
     assert load(replace(cfg, seed=9), "demonstrations").train != loaded.train
 
@@ -160,7 +222,7 @@ def test_literal_end_marks_are_removed_and_counted(config, write):
 
 
 def test_columns_that_are_not_used_are_said_once(config, write):
-    rows = [row | {"source": "x", "score": 1} for row in shown(30)]
+    rows = [row | {"source": "x", "score": 1} for row in shown(60)]
     path = write("d.jsonl", rows)
     report = load(config(demonstrations=[path]), "demonstrations").report
     assert report.notes == {f"columns of {path} not used: source, score": 1}

@@ -237,13 +237,15 @@ def test_tool_turns_survive_both_real_tokenizers(real_data, config, stories, gpt
     path = real_data / "demonstrations" / "sharegpt_toolcall_en.json"
     cfg = config(demonstrations=[path], max_prompt_tokens=8192, max_response_tokens=2048)
     loaded = load(cfg, "demonstrations")
-    roles = Counter(m.role for r in loaded.train + loaded.eval for m in r.messages)
+    records = loaded.train + loaded.select + loaded.eval
+    roles = Counter(m.role for r in records for m in r.messages)
     assert roles == {"user": 378, "assistant": 490, "tool": 112, "system": 109}
     for tokenizer in (stories, gpt2):
         renderer = build(tokenizer, template="auto", system=None)
-        train, held = encode_loaded(renderer, load(cfg, "demonstrations"), cfg.data)
-        assert len(train) + len(held) == 161
-        ends = sum(ids.count(renderer.end_id) for ids in (e.ids for e in train + held))
+        train, select, held = encode_loaded(renderer, load(cfg, "demonstrations"), cfg.data)
+        encoded = train + select + held
+        assert len(encoded) == 161
+        ends = sum(e.ids.count(renderer.end_id) for e in encoded)
         assert ends == 490  # one for every assistant turn
 
 
@@ -261,7 +263,7 @@ def test_hh_goes_through_real_tokenizers_within_its_limits(
     )
     renderer = build(request.getfixturevalue(name), template=template, system=None)
     loaded = load(cfg, "comparisons")
-    train, held = encode_loaded(renderer, loaded, cfg.data)
+    train, _, held = encode_loaded(renderer, loaded, cfg.data)
     report = loaded.report
     assert len(train) + len(held) == report.num_kept
     assert report.num_kept + report.num_bad + report.left_out.total() == 400
@@ -280,7 +282,7 @@ def test_kwise_rankings_become_batches(real_data, config, stories):
         max_response_tokens=64,
     )
     renderer = build(stories, template="auto", system=None)
-    train, held = encode_loaded(renderer, load(cfg, "comparisons"), cfg.data)
+    train, _, held = encode_loaded(renderer, load(cfg, "comparisons"), cfg.data)
     steps = preference_batches(
         train + held,
         batch=Batch(size=16, microbatch=12, max_tokens=None),
@@ -304,7 +306,7 @@ def test_chinese_text_comes_back_from_bytes(real_data, config, gpt2):
         max_response_tokens=4000,
     )
     renderer = build(gpt2, template="alpaca", system=None)
-    train, _ = encode_loaded(renderer, load(cfg, "demonstrations"), cfg.data)
+    train, _, _ = encode_loaded(renderer, load(cfg, "demonstrations"), cfg.data)
     for example in train:
         learned = [t for t, m in zip(example.ids, example.loss_mask, strict=True) if m]
         assert renderer.decode_response(learned) == example.record.messages[-1].content

@@ -1,6 +1,7 @@
 """One rendering for all stages: prompt and response are the conversation, cut at one token."""
 
 import importlib.util
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,7 @@ def test_what_was_said_comes_back(case):
         assert r.decode_response(ids[:-1]) == said
 
 
-REWRITING = ("qwen3", "end_last", "no_prompt")
+REWRITING = ("qwen3", "qwen3_thinking", "no_thinking", "end_last", "no_prompt")
 
 
 def test_every_assistant_turn_is_supervised_with_its_end_and_nothing_else(case):
@@ -115,8 +116,8 @@ def test_a_template_that_shows_earlier_answers_otherwise_is_found_out(case):
 def test_a_conversation_is_what_the_template_says_cut_after_its_last_end(case):
     """Against the tokenizer's own rendering of the whole, tokenised in one piece."""
     r, name = case
-    if name in REWRITING:
-        pytest.skip("its last answer is rendered otherwise than the prompt it answers")
+    if name == "no_prompt":
+        pytest.skip("it writes no end token")
     whole = r.tokenizer.apply_chat_template(
         [{"role": m.role, "content": m.content} for m in TALK], tokenize=False
     )
@@ -157,7 +158,17 @@ def test_plain_text_word_for_word(plain_renderer):
             "completes the request.\n\n### Instruction:\nWhere is Paris?\n\n### Response:\n",
             "In France.</s>",
         ),
-        ("qwen3", None, "In France.<|im_end|>"),
+        (
+            "qwen3",
+            "<|im_start|>user\nWhere is Paris?<|im_end|>\n<|im_start|>assistant\n",
+            "<think>\n\n</think>\n\nIn France.<|im_end|>",
+        ),
+        (
+            "qwen3_thinking",
+            "<|im_start|>user\nWhere is Paris?<|im_end|>\n<|im_start|>assistant\n<think>\n",
+            "\n</think>\n\nIn France.<|im_end|>",
+        ),
+        ("v3.1", "<s><|User|>Where is Paris?<|Assistant|></think>", "In France.</s>"),
         ("llama2", "<s>[INST] Where is Paris? [/INST]", " In France. </s>"),
         ("zephyr", "<|user|>\nWhere is Paris?</s><|assistant|>\n", "In France.</s>"),
         ("no_prompt", "[user] Where is Paris?\n[assistant]", " In France.</s>"),
@@ -166,13 +177,144 @@ def test_plain_text_word_for_word(plain_renderer):
 def test_templates_word_for_word(make_tokenizer, name, prompt, response):
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
     assert text_of(r, r.response_ids("In France.")) == response
-    if prompt is not None:
-        assert text_of(r, r.prompt_ids((USER,))) == prompt
+    assert text_of(r, r.prompt_ids((USER,))) == prompt
 
 
-def test_thinking_is_switched_off_in_the_prompt(make_tokenizer):
-    r = renderer(make_tokenizer(eos_token="</s>"), "qwen3")
-    assert text_of(r, r.prompt_ids((USER,))).endswith("assistant\n<think>\n\n</think>\n\n")
+THOUGHTFUL = Message("assistant", "<think>\nadd them\n</think>\n\n4")
+SUM = Message("user", "2 + 2?")
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_thinking", "smollm3", "llama3"])
+@pytest.mark.parametrize("said", [BOT, THOUGHTFUL, Message("assistant", "<think>add</think>4")])
+def test_an_answer_with_or_without_a_thought_is_the_templates_own(make_tokenizer, name, said):
+    """Token by token, after one question and after an earlier answer with a thought."""
+    r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
+    for turns in ((SUM, said), (USER, THOUGHTFUL, SUM, said)):
+        whole = r.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in turns], return_dict=False
+        )
+        ids, mask = r.conversation(turns)
+        response = r.response_ids(said.content)
+        assert ids == whole[: len(ids)]
+        assert text_of(r, whole[len(ids) :]) in ("", "\n")
+        assert ids == r.prompt_ids(turns[:-1]) + response
+        assert mask[-len(response) :] == [True] * len(response)
+        assert r.difference(turns) is None
+        prompt = r.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in turns[:-1]],
+            add_generation_prompt=True,
+            return_dict=False,
+        )
+        assert r.prompt_ids(turns[:-1]) == prompt
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_thinking"])
+def test_a_thought_is_part_of_what_was_said_unless_it_is_empty(make_tokenizer, name):
+    r = renderer(make_tokenizer(eos_token="</s>"), name)
+    assert r.decode_response(r.response_ids(THOUGHTFUL.content)) == THOUGHTFUL.content
+    assert r.decode_response(r.response_ids("4")) == "4"
+    plain = renderer(make_tokenizer(eos_token="</s>"), "chatml")
+    empty = "<think>\n\n</think>\n\n4"
+    assert plain.decode_response(plain.response_ids(empty)) == empty
+
+
+def test_a_generation_prompt_that_the_conversation_does_not_have_is_refused(make_tokenizer):
+    tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = known.R1
+    said = r"'.*<think>.*' became '.*walrus.*'.*set data.template=chatml, or a .jinja file"
+    with pytest.raises(DataError, match=said):
+        build(tokenizer, template="auto", system=None)
+    assert build(tokenizer, template="chatml", system=None).difference((SUM, THOUGHTFUL)) is None
+
+
+def test_a_thought_that_the_prompt_has_closed_is_a_bad_row(make_tokenizer):
+    r = renderer(make_tokenizer(eos_token="</s>"), "no_thinking")
+    assert text_of(r, r.response_ids("4")) == "4<|im_end|>"
+    with pytest.raises(RowError, match="does not show the response after its generation prompt"):
+        r.conversation((SUM, THOUGHTFUL))
+
+
+def test_what_the_template_shows_otherwise_is_named(make_tokenizer):
+    r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), "v3.1")
+    assert r.difference((SUM, BOT)) is None
+    what, detail = r.difference((SUM, THOUGHTFUL))
+    assert what == "the chat template does not show all of a response"
+    assert "add them" in detail
+    tokenizer = make_tokenizer(eos_token="</s>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ':' }}"
+        "{{ (m.content if loop.last else m.content.replace('?', '')) + eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+    )
+    r = build(tokenizer, template="auto", system=None)
+    what, detail = r.difference((SUM, BOT))
+    assert what == "the chat template's own text differs before the response"
+    assert detail == (
+        "'user:2 + 2?</s>assistant:In France.</s>' became 'user:2 + 2</s>assistant:In France.</s>'"
+    )
+
+
+@pytest.mark.parametrize("name", ["qwen3", "chatml", "llama3.2", "gemma"])
+def test_a_tokenizer_that_puts_a_space_before_every_text_puts_none_into_an_answer(
+    make_tokenizer, name
+):
+    from tokenizers import pre_tokenizers
+
+    tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=True, use_regex=False
+    )
+    r = renderer(tokenizer, name)
+    for said in (BOT, THOUGHTFUL):
+        ids, _ = r.conversation((SUM, said))
+        whole = r.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in (SUM, said)], return_dict=False
+        )
+        assert ids == whole[: len(ids)]
+
+
+def test_the_mode_that_the_system_text_sets_is_followed(make_tokenizer):
+    r = renderer(make_tokenizer(eos_token="</s>"), "smollm3", system="/no_think")
+    assert text_of(r, r.prompt_ids((SUM,))).endswith("assistant\n<think>\n\n</think>\n")
+    assert r.difference((SUM, BOT)) is None
+
+
+@pytest.mark.parametrize("name", ["llama3.2", "smollm3"])
+def test_todays_date_is_that_of_the_run_for_ever(make_tokenizer, name, tmp_path):
+    """In the renderer, and in what plain transformers loads on another day."""
+    from transformers import AutoTokenizer
+
+    special = {"bos_token": "<s>", "eos_token": "</s>"}
+    r = renderer(make_tokenizer(**special), name, date="2001-02-03")
+    day = "03 Feb 2001" if name == "llama3.2" else "03 February 2001"
+    assert f"Today Date: {day}\n" in text_of(r, r.prompt_ids((SUM,)))
+    assert any("prints today's date" in note for note in r.notes)
+    r.tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    message = [{"role": "user", "content": SUM.content}]
+    plain = loaded.apply_chat_template(message, add_generation_prompt=True, return_dict=False)
+    assert plain == r.prompt_ids((SUM,))
+    later = build(loaded, template="auto", system=None, date="2001-02-04")
+    assert later.prompt_ids((SUM,)) == plain
+    assert later.hash == r.hash
+    assert renderer(make_tokenizer(**special), name, date="2001-02-04").hash != r.hash
+
+
+def test_without_a_date_a_template_says_today(make_tokenizer):
+    r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), "llama3.2")
+    assert f"Today Date: {datetime.now():%d %b %Y}" in text_of(r, r.prompt_ids((SUM,)))
+
+
+@pytest.mark.parametrize(
+    "call", ["{{ strftime_now(messages[0].role) }}", "{% set f = strftime_now %}"]
+)
+def test_a_date_that_cannot_be_fixed_is_refused(make_tokenizer, call, tmp_path):
+    path = tmp_path / "dated.jinja"
+    path.write_text(call + "{# strftime_now(x) in a comment is nothing #}" + known.ZEPHYR)
+    with pytest.raises(DataError, match=r"today's date .* give data.template a .jinja file"):
+        build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
+    path.write_text("{# strftime_now(x) in a comment is nothing #}" + known.ZEPHYR)
+    build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
 
 
 def test_raw_text_is_supervised_whole_between_its_marks(case):
@@ -254,7 +396,7 @@ def test_what_a_tool_said_is_never_lost(make_tokenizer, name):
     ids, _ = r.conversation(TOOLS)
     assert "48N 2E" in text_of(r, ids)
     told = any("no tool role" in note for note in r.notes)
-    assert told == (name in ("gemma", "llama2", "zephyr"))
+    assert told == (name in ("gemma", "llama2", "zephyr", "v3.1"))
 
 
 def test_turns_with_weight_zero_are_not_supervised(plain_renderer):

@@ -99,6 +99,30 @@ def test_clustered_intervals_cover_and_are_wider_than_naive_ones():
     assert sum(widths) / 400 == pytest.approx(naive * math.sqrt(6), rel=0.05)
 
 
+@pytest.mark.parametrize("sizes", [[1] * 30, [1, 2, 3, 1, 2, 3] * 5])
+def test_intervals_cover_the_truth_as_often_as_they_say_also_near_one(sizes):
+    """30 prompts of which 90 % are right: a normal interval covered 81 %."""
+    sizes, hits = torch.tensor(sizes), 0
+    drawn = torch.rand(2000, len(sizes), generator=torch.Generator().manual_seed(3)) < 0.9
+    prompt = torch.arange(len(sizes)).repeat_interleave(sizes)
+    for fate in drawn.double():
+        share, low, high = clustered_interval(fate.repeat_interleave(sizes), prompt)
+        assert 0 <= low <= share <= high <= 1 and high > low
+        hits += low <= 0.9 <= high
+    assert 0.93 <= hits / 2000 <= 0.99
+
+
+def test_eight_of_eight_are_not_certain_and_one_prompt_says_little():
+    share, low, high = clustered_interval(torch.ones(8).double(), torch.arange(8))
+    assert (share, high) == (1.0, 1.0)
+    assert low == pytest.approx(0.6756, abs=1e-4)  # Wilson's, 8 of 8
+    _, low, high = clustered_interval(torch.ones(8).double(), torch.zeros(8).long())
+    assert (low, high) == (pytest.approx(0.2065, abs=1e-4), 1.0)  # Wilson's, 1 of 1
+    # three prompts of 4, 1 and 1 pairs count as 36 / 18 = 2
+    _, low, _ = clustered_interval(torch.ones(6).double(), torch.tensor([0, 0, 0, 0, 1, 2]))
+    assert low == pytest.approx(0.3424, abs=1e-4)
+
+
 def test_a_length_only_reward_is_unmasked_by_its_baseline():
     generator = torch.Generator().manual_seed(2)
     lengths = torch.randint(1, 50, (300, 4), generator=generator)

@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, MixtralConfig
 
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.models import exporting
 from rlhf_cli.models.exporting import export
 from rlhf_cli.runtime.engine import persistent
@@ -20,10 +21,10 @@ class Tokenizer:
         (folder / "tokenizer.json").write_text("{}")
 
 
-def write(model, folder, weights=None):
+def write(model, folder, weights=None, end_ids=(1,)):
     weights = persistent(model) if weights is None else weights
     weights = ((name, None if w is None else w.detach()) for name, w in weights)
-    export(model, weights, Tokenizer(), folder, end_ids=[1], pad_id=0)
+    export(model, weights, Tokenizer(), folder, end_ids=list(end_ids), pad_id=0)
 
 
 def names(folder) -> set[str]:
@@ -47,16 +48,55 @@ def assert_loads_alike(auto, model, folder):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", ["causal", "scalar"])
 def test_the_folder_is_that_of_save_pretrained(name, kind, tmp_path):
-    model = causal(name) if kind == "causal" else scalar(name)
+    """Another model of the same weights, which our export never saw, is saved to compare with."""
+    make = causal if kind == "causal" else scalar
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+    model = make(name)
     write(model, tmp_path / "ours")
-    model.save_pretrained(tmp_path / "theirs")
+    make(name).save_pretrained(tmp_path / "theirs")
     assert names(tmp_path / "ours") == names(tmp_path / "theirs")
-    for file in ("config.json", "generation_config.json"):
-        ours, theirs = tmp_path / "ours" / file, tmp_path / "theirs" / file
-        assert ours.exists() == theirs.exists()
-        assert not ours.exists() or json.loads(ours.read_text()) == json.loads(theirs.read_text())
+    ours, theirs = (content(tmp_path / who / "config.json") for who in ("ours", "theirs"))
+    assert ours == theirs
+    files = [tmp_path / who / "generation_config.json" for who in ("ours", "theirs")]
+    assert [file.exists() for file in files] == [kind == "causal"] * 2
     assert_loads_alike(auto, model, tmp_path / "ours")
+
+
+def content(path) -> dict:
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(("end_ids", "said"), [([1], 1), ([1, 7], [1, 7])])
+def test_nothing_that_shaped_the_parents_sampling_is_left(end_ids, said, tmp_path):
+    """Whoever calls generate on the folder samples from the model as it was trained."""
+    model = causal("llama")
+    model.generation_config.update(
+        do_sample=True, repetition_penalty=1.3, min_p=0.1, no_repeat_ngram_size=3, temperature=0.6,
+        top_k=20, top_p=0.8, max_length=17, bos_token_id=5, suppress_tokens=[4],
+    )  # fmt: skip
+    write(model, tmp_path / "model", end_ids=end_ids)
+    found = content(tmp_path / "model" / "generation_config.json")
+    del found["transformers_version"]
+    assert found == {
+        "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+        "bos_token_id": 5, "eos_token_id": said, "pad_token_id": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "said"), [("nan", "NaN"), ("-inf", "an infinite number")])
+def test_weights_that_are_not_finite_are_refused_by_name_and_nothing_is_put_there(
+    value, said, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(exporting, "FILE_BYTES", 4000)  # some files are written before it is met
+    write(causal("llama"), tmp_path / "model")
+    before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    model = causal("llama", seed=1)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[2, 3] = float(value)
+    name = r"model\.layers\.1\.mlp\.up_proj\.weight"
+    with pytest.raises(UserError, match=f"not written: its weight {name} holds {said}; lower"):
+        write(model, tmp_path / "model")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
 
 
 def test_large_models_come_in_several_files(tmp_path, monkeypatch):

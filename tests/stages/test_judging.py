@@ -1,14 +1,20 @@
 """A reward model that shares the policy's tokens, and one that reads other ones."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
 from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import LongText
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.data.collate import pad_left, pad_right
+from rlhf_cli.data.encode import encode_prompt
+from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.models.scoring import Reading, sequence_scores
 from rlhf_cli.stages.judging import RewardModel, renew_head
@@ -99,6 +105,125 @@ def test_other_tokens_are_rendered_again_and_said(setting, prompts, folders, fin
         for p, i in zip(prompts, ids, strict=True)
     ]
     assert torch.allclose(reward.score_answers(answers), found, atol=1e-4)
+
+
+CLOSED = (
+    "{% for m in messages %}<{{ m['role'] }}>"
+    "{{ '<think></think>' if m['role'] == 'assistant' and '</think>' not in m['content'] }}"
+    "{{ ' ' + m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant><think></think>{% endif %}"
+)
+
+
+@pytest.fixture
+def asked(setting):
+    """What the policy sees of a question of many lines: its last one."""
+    lines = "\n".join(f"line {i} of a long question" for i in range(30))
+    record = Prompt((Message("user", lines),), Origin("a", 1))
+    room = replace(setting.cfg.data, max_prompt_tokens=24, long_prompts=LongText.truncate)
+    return encode_prompt(setting.renderer, record, room)
+
+
+def scored(reward, setting, asked, reply="woof."):
+    """What the reward model reads, and its score of one answer."""
+    ids = setting.renderer.response_ids(reply)
+    answer = Answer(prompt_ids=asked.ids, ids=ids, text=reply, finished=True)
+    return reward.translation.row(asked.ids, ids), reward.score_answers([answer])
+
+
+@torch.no_grad()
+def test_other_tokens_are_of_the_prompt_that_the_policy_saw(setting, asked, folders):
+    reward = RewardModel.load(setting, folders["other"], [asked])
+    row, score = scored(reward, setting, asked)
+    text = reward.renderer.tokenizer.decode(row)
+    assert text.strip() == "<user> line 29 of a long question\n<assistant> woof.<|eos|>"
+    alone = sequence_scores(
+        reward.network.model, torch.tensor([row]), torch.ones(1, len(row)).bool()
+    )
+    assert float(score) == pytest.approx(float(alone), abs=1e-4)
+    assert len(reward.notes()) == 1
+
+
+@pytest.fixture
+def changed(folders, tmp_path):
+    """changed(file, **keys): the reward model with another template and keys of a JSON file changed."""
+
+    def make(file, **keys):
+        folder = shutil.copytree(folders["other"], tmp_path / "changed")
+        content = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(content | keys))
+        return folder
+
+    return make
+
+
+def test_a_prompt_is_cut_again_to_the_reward_models_own_context(setting, asked, changed):
+    """Room for the longest response stays free; a response that grows beyond it loses its end."""
+    room = setting.cfg.data.max_response_tokens + 16
+    reward = RewardModel.load(
+        setting, changed("config.json", max_position_embeddings=room), [asked]
+    )
+    row, score = scored(reward, setting, asked)
+    assert "question\n<assistant> woof.<|eos|>" in reward.renderer.tokenizer.decode(row)
+    assert "line 29" not in reward.renderer.tokenizer.decode(row)
+    assert torch.isfinite(score).all()
+    assert f"1 of 1 prompts are cut once more, to its {room} positions" in reward.notes()[1]
+    long, score = scored(reward, setting, asked, "woof. " * 30)
+    assert len(long) == room
+    assert torch.isfinite(score).all()
+
+
+def test_a_context_without_room_for_a_prompt_is_refused(setting, asked, changed):
+    room = setting.cfg.data.max_response_tokens + 3
+    folder = changed("config.json", max_position_embeddings=room)
+    with pytest.raises(UserError, match=f"has {room} positions, which do not hold a prompt beside"):
+        RewardModel.load(setting, folder, [asked])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_reward_model_without_a_pad_token_needs_no_new_row(setting, asked, changed, packed):
+    """Its rows are padded with a token that it has, which changes no score."""
+    folder = changed("tokenizer_config.json", pad_token=None)
+    tokens = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(tokens.replace("<|pad|>", "<|never|>"))
+    other = replace(
+        setting,
+        cfg=replace(setting.cfg, runtime=replace(setting.cfg.runtime, reference_path=not packed)),
+    )
+    reward = RewardModel.load(other, folder, [asked])
+    assert reward.renderer.added_tokens == ("<|pad|>",)
+    with torch.no_grad():
+        row, alone = scored(reward, setting, asked)
+        longer = Answer(
+            prompt_ids=asked.ids,
+            ids=setting.renderer.response_ids("woof. " * 9),
+            text="",
+            finished=True,
+        )
+        short = replace(longer, ids=setting.renderer.response_ids("woof."))
+        together = reward.score_answers([short, longer])
+    assert max(row) < reward.network.model.get_input_embeddings().num_embeddings
+    assert float(together[0]) == pytest.approx(float(alone), abs=1e-4)
+
+
+def test_an_end_token_that_had_to_be_added_is_left_out(setting, asked, changed):
+    folder = changed("tokenizer_config.json", eos_token=None)
+    (folder / "chat_template.jinja").unlink()
+    reward = RewardModel.load(setting, folder, [asked])
+    row, score = scored(reward, setting, asked)
+    assert reward.renderer.tokenizer.decode(row).endswith("Assistant: woof.")
+    assert torch.isfinite(score).all()
+
+
+def test_a_sampled_thought_that_the_reward_models_template_has_no_place_for_is_read(
+    setting, asked, changed
+):
+    folder = changed("config.json")
+    (folder / "chat_template.jinja").write_text(CLOSED)
+    reward = RewardModel.load(setting, folder, [asked])
+    row, score = scored(reward, setting, asked, "a </think> b")
+    assert "a </think> b" in reward.renderer.tokenizer.decode(row)
+    assert torch.isfinite(score).all()
 
 
 def test_the_export_says_which_token_pads(folders):

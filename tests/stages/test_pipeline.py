@@ -6,12 +6,14 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.stages import STAGES, pipeline
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -157,6 +159,13 @@ def test_unchanged_stages_are_kept_and_changed_ones_made_again(run):
     assert stale.returncode != 0
     assert len(stale.stderr.strip().splitlines()) == 1
     assert "sft.optim.lr" in stale.stderr
+
+
+def test_a_number_that_is_not_finite_is_not_said_to_be_zero(capsys):
+    """The manifest keeps it as null; 0 stays 0."""
+    manifest = SimpleNamespace(metrics={"sft/loss": 0.0, "sft/eval_loss": None})
+    pipeline._say_done(SimpleNamespace(spec=STAGES["sft"], manifest=manifest), 1.0)
+    assert "sft/loss 0  sft/eval_loss nan" in capsys.readouterr().out
 
 
 def test_a_model_without_room_is_refused_in_one_line(run):

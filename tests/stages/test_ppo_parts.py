@@ -30,6 +30,8 @@ from tests.models.tiny import causal, ragged, scalar
 from tests.stages.tabular import CPU, Silent, engine, network, optim, ppo
 
 pad = torch.nn.functional.pad
+NOT_PAID = MissingEOS(mode=MissingEOSMode.none, value=0.0)
+REPLACED = MissingEOS(mode=MissingEOSMode.replace, value=-1.0)
 ENDING = Ending(max_new_tokens=8, end_ids=[1, 2, 3, 4], pad_id=0)
 
 
@@ -303,6 +305,21 @@ def test_kl_stop_ends_the_run():
     assert "kl_stop" in recorder.warnings[-1]
 
 
+def test_the_last_rollout_holds_the_rest_of_the_episodes():
+    """40 of 16 an iteration: 16, 16, 8; the learning rate falls over three iterations, not two."""
+    cfg = ppo(
+        total_episodes=40,
+        batch=PPOBatch(rollout=16, minibatch=8, microbatch=5, max_tokens=None),
+        inner_epochs=2,
+        optim=optim(1e-3),
+    )
+    recorder = Silent()
+    train(cast(cfg=cfg), iter([batch(), batch(), batch(8)]), ENDING, cfg, recorder, seed=0)
+    assert [row["ppo/episodes"] for row in recorder.rows] == [16, 32, 40]
+    assert [row["policy/steps"] for row in recorder.rows] == [4, 4, 2]
+    assert [row["ppo/lr"] for row in recorder.rows] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3])
+
+
 def test_the_average_trails_the_policy():
     """EMA twin: the recursion written out on one weight."""
     cfg = ppo(
@@ -332,7 +349,7 @@ def test_the_average_trails_the_policy():
 
 
 def test_alarms_ring_once_until_they_have_passed():
-    watch = Watch(Alarms(eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0))
+    watch = Watch(Alarms(eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0), REPLACED)
     calm = {
         "objective/eos_rate": 1.0,
         "objective/entropy": 1.0,
@@ -346,6 +363,40 @@ def test_alarms_ring_once_until_they_have_passed():
     assert watch.alarming(calm) == []
     assert len(watch.alarming(calm | {"objective/kl": 12.0})) == 1
     assert len(watch.alarming(calm | {"objective/eos_rate": 0.2, "objective/entropy": 0.01})) == 2
+
+
+def test_that_not_ending_pays_more_than_ending_is_said():
+    """With the numbers, whatever alarms are off; not where it does not, nor where nothing is replaced."""
+    off = Alarms(eos_rate=None, length=None, entropy=None, kl=None)
+    seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
+    low, high = ({"objective/scores_ended": score} for score in (-3.2, -0.9))
+    watch = Watch(off, REPLACED)
+    assert watch.alarming(seen | high) == []
+    (said,) = watch.alarming(seen | low)
+    assert "ppo.missing_eos.value=-1.00, responses that ended score -3.20" in said
+    assert "set ppo.missing_eos.value below -3.20" in said
+    assert watch.alarming(seen | low) == []
+    assert watch.alarming(seen) == []  # nothing ended, so nothing is known
+    assert len(watch.alarming(seen | low)) == 1
+    subtracted = MissingEOS(mode=MissingEOSMode.subtract, value=1.0)
+    for other in (NOT_PAID, subtracted):
+        assert Watch(off, other).alarming(seen | low) == []
+
+
+def test_the_scores_of_responses_that_ended_reach_the_warning():
+    """A reward model whose scores lie around -5, with -1 for a response that never ends."""
+    cfg = ppo(
+        total_episodes=16,
+        batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
+        missing_eos=REPLACED,
+    )
+    recorder = Silent()
+    players = cast(score=lambda reading: torch.linspace(-6, -4, len(reading.tokens)), cfg=cfg)
+    train(players, iter([batch()]), ENDING, cfg, recorder, seed=0)
+    (row,) = recorder.rows
+    assert -6 < row["objective/scores_ended"] < -4
+    assert row["objective/scores_ended"] < row["objective/scores"]
+    assert any("ending is punished" in warning for warning in recorder.warnings)
 
 
 def test_the_offending_samples_are_saved(tmp_path):

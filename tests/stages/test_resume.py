@@ -36,7 +36,7 @@ SMALL = (
     "sft.select_by=eval_loss",
     "rm.batch.size=4",
     "rm.dropout=0.1",
-    "ppo.total_episodes=48",
+    "ppo.total_episodes=44",  # the last rollout has 12, its last minibatch 4
     "ppo.batch.rollout=16",
     "ppo.batch.minibatch=8",
     "ppo.batch.microbatch=8",
@@ -152,6 +152,28 @@ def test_a_resumed_stage_is_the_uninterrupted_one_bit_for_bit(
     monkeypatch.undo()
     work(stage, undisturbed, tmp_path)
     assert_same_result(tmp_path / stage, undisturbed / stage)
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm"])
+def test_an_epoch_is_collated_when_it_is_reached(stage, undisturbed, tmp_path, monkeypatch):
+    """Not all of them before the first step, and none anew that is behind a resumed stage."""
+    module, made = import_module(STAGES[stage].module), []
+    collate = module.steps_of
+
+    def steps_of(setting, examples, epoch, **options):
+        made.append(epoch)
+        return collate(setting, examples, epoch, **options)
+
+    monkeypatch.setattr(module, "steps_of", steps_of)
+    keys = (f"{stage}.epochs=3", "sft.select_by=last")
+    per_epoch = {"sft": 5, "rm": 6}[stage]
+    for step, epochs in ((1, [0]), (per_epoch + 1, [0, 1]), (per_epoch + 2, [1])):
+        made.clear()
+        stop_at(monkeypatch, step)
+        with pytest.raises(Stopped):
+            work(stage, undisturbed, tmp_path, *keys)
+        read_held_out = [0] if stage == "sft" and step == per_epoch + 1 else []
+        assert made == epochs[:1] + read_held_out + epochs[1:]
 
 
 def test_saving_changes_nothing(undisturbed, tmp_path):

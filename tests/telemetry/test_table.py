@@ -20,6 +20,17 @@ def test_table_is_kept_and_printed(tmp_path, capsys):
     assert "1.39" in shown  # a number without an interval stands alone
 
 
+def test_numbers_that_are_not_finite_are_shown_as_they_are(tmp_path, capsys):
+    nan, inf = float("nan"), float("inf")
+    rows = {"PPO": {"score": (nan, nan, nan), "kl": (inf, -inf, inf), "gold": (0.5, -inf, inf)}}
+    write_table(tmp_path, rows, title="t")
+    print_table(tmp_path)
+    shown = capsys.readouterr().out
+    for cell in ("nan", "[nan, nan]", "inf", "[-inf, inf]", "0.5"):
+        assert cell in shown
+    assert "0.0" not in shown
+
+
 def test_no_table_prints_nothing(tmp_path, capsys):
     print_table(tmp_path)
     assert capsys.readouterr().out == ""

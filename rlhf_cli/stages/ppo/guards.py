@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Alarms
+from rlhf_cli.config.schema import Alarms, MissingEOS, MissingEOSMode
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.masking import masked_mean
 from rlhf_cli.models.sampling import TOLERANCE
@@ -51,9 +51,13 @@ def check_first_ratio(deviation: float, dtype: torch.dtype) -> None:
 
 @dataclass(slots=True)
 class Watch:
-    """Compares an iteration's metrics with the alarms; each alarm rings once until it has passed."""
+    """Compares an iteration's metrics with the alarms; each alarm rings once until it has passed.
+
+    That a missing end is paid better than an end is a fault of the set-up: it is always said.
+    """
 
     alarms: Alarms
+    missing_eos: MissingEOS
     first_length: float | None = None
     ringing: set[str] = field(default_factory=set)
 
@@ -86,7 +90,18 @@ class Watch:
             say.append(("entropy", f"the policy's entropy fell to {entropy:.3f} nats per token"))
         if alarms.kl is not None and kl > alarms.kl:
             say.append(("kl", f"the KL to the SFT model reached {kl:.1f} nats per response"))
-        return say
+        return say + self._judge_ending(metrics.get("objective/scores_ended"))
+
+    def _judge_ending(self, ended: float | None) -> list[tuple[str, str]]:
+        """ended: mean score of the responses that ended; None where none did."""
+        replaced, value = self.missing_eos.mode is MissingEOSMode.replace, self.missing_eos.value
+        if not replaced or ended is None or ended >= value:
+            return []
+        text = (
+            f"not ending earns ppo.missing_eos.value={value:.2f}, responses that ended score "
+            f"{ended:.2f} on average: ending is punished; set ppo.missing_eos.value below {ended:.2f}"
+        )
+        return [("missing_eos", text)]
 
 
 def over(value: float, limit: float | None) -> bool:

@@ -12,6 +12,7 @@ from rlhf_cli.core.kl import AdaptiveKL, FixedKL, k1, k2, k3
 from rlhf_cli.core.masking import masked_mean, masked_sum, masked_var, whiten
 from rlhf_cli.core.randomness import permutation, uniforms
 from rlhf_cli.core.returns import gae, shaped_rewards
+from rlhf_cli.data.order import num_batches
 from rlhf_cli.stages.ppo.collect import GAP, collect, looks
 from rlhf_cli.stages.ppo.guards import Watch, check_start, over
 from rlhf_cli.stages.ppo.learn import Learned, Pretrain, learn
@@ -21,7 +22,7 @@ from rlhf_cli.telemetry.recorder import Recorder
 
 
 def num_iterations(cfg: PPO) -> int:
-    return cfg.total_episodes // cfg.batch.rollout
+    return num_batches(cfg.total_episodes, cfg.batch.rollout)
 
 
 def kl_controller(cfg: KL) -> FixedKL | AdaptiveKL:
@@ -48,7 +49,7 @@ class Course:
 
     @classmethod
     def start(cls, cfg: PPO) -> "Course":
-        return cls(controller=kl_controller(cfg.kl), watch=Watch(cfg.alarms))
+        return cls(controller=kl_controller(cfg.kl), watch=Watch(cfg.alarms, cfg.missing_eos))
 
     def state(self) -> dict[str, Any]:
         """All but the rollout, as numbers and lists."""
@@ -161,7 +162,7 @@ def orders(num_rows: int, cfg: PPO, seed: int, iteration: int) -> list[Tensor]:
 
 def progress(iteration: int, players: Players, cfg: PPO) -> dict[str, float]:
     return {
-        "ppo/episodes": float((iteration + 1) * cfg.batch.rollout),
+        "ppo/episodes": float(min((iteration + 1) * cfg.batch.rollout, cfg.total_episodes)),
         "ppo/lr": players.policy.peak_lr * factor(iteration, cfg),
     } | players.device.peak_memory()
 
@@ -195,7 +196,11 @@ def describe(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict[str, f
         for name, estimate in (("kl", k1), ("kl_k2", k2), ("kl_k3", k3))
     }
     kl, score = float(per_response["kl"]), float(rollout.scores.mean())
-    return {f"objective/{name}": float(value) for name, value in per_response.items()} | {
+    ended = rollout.scores[rollout.finished]
+    found = {f"objective/{name}": float(value) for name, value in per_response.items()}
+    if len(ended):
+        found["objective/scores_ended"] = float(ended.mean())
+    return found | {
         "objective/scores": score,
         "objective/scores_std": float(rollout.scores.std(unbiased=False)),
         "objective/rlhf_reward": score - kl_coef * kl,

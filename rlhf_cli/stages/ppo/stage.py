@@ -13,6 +13,7 @@ from rlhf_cli.config.schema import PPO, Config, Graphs, ValueInit
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import prompt_batches
 from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.data.order import num_batches
 from rlhf_cli.models.reward import check_head
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.stages.judging import RewardModel, renew_head
@@ -37,8 +38,12 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     sft, rm = parent_model(inputs, "sft"), parent_model(inputs, "rm")
     setting = open_setting(cfg, sft)
     batch = cfg.ppo.batch
-    setting.require_whole_shares(
-        {"ppo.batch.rollout": batch.rollout, "ppo.batch.minibatch": batch.minibatch}
+    setting.require_whole_shares(  # the last rollout and its last minibatch are what is left
+        {
+            "ppo.batch.rollout": batch.rollout,
+            "ppo.batch.minibatch": batch.minibatch,
+            "ppo.total_episodes": cfg.ppo.total_episodes,
+        }
     )
     data = setting.encoded("prompts")
     players, notes = cast(setting, sft, rm, data.train)
@@ -182,7 +187,7 @@ def batches(
     return prompt_batches(
         prompts,
         size=setting.cfg.ppo.batch.rollout,
-        num_batches=num_iterations(setting.cfg.ppo),
+        total=setting.cfg.ppo.total_episodes,
         pad_id=setting.renderer.pad_id,
         seed=setting.cfg.seed,
         start=start,
@@ -193,13 +198,14 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """What a dry run shows: counts, iterations, steps, and one prompt as the policy sees it."""
     setting = open_setting(cfg)
     data = setting.encoded("prompts")
-    iterations = num_iterations(cfg.ppo)
+    iterations, left = num_iterations(cfg.ppo), cfg.ppo.total_episodes % cfg.ppo.batch.rollout
     first = next(batches(setting, data.train))
     return Preview(
         facts={
             "prompts": f"{len(data.train)} to train on, {len(data.held_out)} held out",
-            "iterations": f"{iterations} of {cfg.ppo.batch.rollout} episodes",
-            "optimizer steps": f"{iterations * steps_an_iteration(cfg.ppo)} at most",
+            "iterations": f"{iterations} of {cfg.ppo.batch.rollout} episodes"
+            + (f", the last of {left}" if left else ""),
+            "optimizer steps": f"{most_steps(cfg.ppo)} at most",
             "passes over the prompts": f"{cfg.ppo.total_episodes / max(len(data.train), 1):.1f}",
             "first batch": " x ".join(str(n) for n in first.tokens.shape),
         },
@@ -208,5 +214,6 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     )
 
 
-def steps_an_iteration(cfg: PPO) -> int:
-    return cfg.inner_epochs * (cfg.batch.rollout // cfg.batch.minibatch)
+def most_steps(cfg: PPO) -> int:
+    """Return the optimizer steps of all iterations; a rollout is a multiple of a minibatch."""
+    return cfg.inner_epochs * num_batches(cfg.total_episodes, cfg.batch.minibatch)

@@ -1,0 +1,160 @@
+"""What is loaded is what the files hold: nothing is drawn at random, no head made up, in silence."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BloomConfig,
+    CohereConfig,
+    PreTrainedTokenizerFast,
+)
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import LearningRates, Model
+from rlhf_cli.models.exporting import export
+from rlhf_cli.models.loading import (
+    fit_tokens,
+    load_causal_lm,
+    load_reward_model,
+    load_scalar_model,
+)
+from rlhf_cli.models.reward import has_class
+from rlhf_cli.models.scoring import sequence_scores
+from tests.models.tiny import SPECIAL, VOCAB, causal, ragged, scalar
+
+BLOOM = BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2, **SPECIAL)
+COHERE = CohereConfig(
+    vocab_size=VOCAB,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    **SPECIAL,
+)
+
+
+def conf(path, **changes) -> Model:
+    rates = LearningRates(sft=1, rm=1, policy=1, value=1)
+    values = {"revision": None, "tokenizer": None, "trust_remote_code": False, "lr": rates}
+    values |= {"attention": "auto", "gradient_checkpointing": False}
+    return Model(path=str(path), **(values | changes))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    causal("llama", seed=1).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod."])
+def test_weights_under_a_wrappers_names_are_refused(folder, wrapper):
+    path = folder / "model.safetensors"
+    named = {f"{wrapper}{name}": tensor for name, tensor in load_file(path).items()}
+    save_file(named, path, metadata={"format": "pt"})
+    with pytest.raises(
+        UserError, match=rf"hold {wrapper}.* and 20 more .* save model\.{wrapper[:-1]}"
+    ):
+        load_causal_lm(conf(folder))
+
+
+def test_one_weight_that_is_missing_is_named(folder):
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack model\.layers\.1\.mlp\.up_proj\.weight of LlamaFor"):
+        load_causal_lm(conf(folder))
+
+
+def test_a_classifier_is_no_language_model(tmp_path):
+    scalar("llama").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"lack lm_head.weight .* and hold score.weight instead"):
+        load_causal_lm(conf(tmp_path))
+
+
+def test_a_language_model_is_no_reward_model_but_may_become_one(folder):
+    with pytest.raises(UserError, match="it is no reward model: give one that has a trained head"):
+        load_scalar_model(conf(folder), str(folder), new_head=False)
+    model = load_scalar_model(conf(folder), str(folder), new_head=True)
+    body = load_causal_lm(conf(folder)).model.layers[0].mlp.up_proj.weight
+    assert torch.equal(model.model.layers[0].mlp.up_proj.weight, body)
+
+
+def test_a_classifier_of_three_classes_is_no_reward_model(tmp_path):
+    model = scalar("llama")
+    model.config.num_labels = 3
+    model.score = torch.nn.Linear(16, 3, bias=False)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="head with 3 outputs: a reward model needs one"):
+        load_scalar_model(conf(tmp_path), str(tmp_path), new_head=False)
+
+
+def tokenizer(words: int, specials: list[str]) -> PreTrainedTokenizerFast:
+    vocabulary = {f"w{i}": i for i in range(words)}
+    inner = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
+    inner |= {"normalizer": None, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None}
+    inner |= {
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "w0"},
+    }
+    from tokenizers import Tokenizer
+
+    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(inner)))
+    made.add_tokens(specials, special_tokens=True)
+    return made
+
+
+def test_special_tokens_may_gain_a_row_and_ordinary_ones_not():
+    model = causal("llama")
+    assert fit_tokens(model, tokenizer(VOCAB, [])) == 0
+    assert fit_tokens(model, tokenizer(VOCAB, ["<|pad|>", "<|end|>"])) == 2
+    assert model.get_input_embeddings().num_embeddings == VOCAB + 2
+    with pytest.raises(UserError, match=r"has 50 tokens, but the model has embeddings for 42"):
+        fit_tokens(model, tokenizer(50, []))
+
+
+@pytest.mark.parametrize(("config", "attention"), [(BLOOM, "eager"), (COHERE, "sdpa")])
+def test_attention_is_the_best_that_the_class_has(tmp_path, config, attention):
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert load_causal_lm(conf(tmp_path)).config._attn_implementation == attention
+    named = load_causal_lm(conf(tmp_path, attention="eager"))
+    assert named.config._attn_implementation == "eager"
+
+
+def test_gradient_checkpointing_that_a_class_lacks_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("transformers.LlamaForCausalLM.supports_gradient_checkpointing", False)
+    with pytest.raises(UserError, match="LlamaForCausalLM does not support it: set it to false"):
+        load_causal_lm(conf(folder, gradient_checkpointing=True))
+
+
+@pytest.mark.parametrize(("config", "own"), [(None, True), (COHERE, False)])
+def test_an_exported_reward_model_scores_alike_when_it_is_loaded(tmp_path, config, own):
+    """By transformers where it has a class, by load_reward_model always."""
+    torch.manual_seed(0)
+    base = causal("llama") if config is None else AutoModelForCausalLM.from_config(config)
+    base.save_pretrained(tmp_path / "base")
+    model = load_scalar_model(conf(tmp_path), str(tmp_path / "base"), new_head=True).eval()
+    assert has_class(model.config) is own
+    tokens, mask = ragged(5, 9, side="right", seed=2)
+    weights = ((name, value.detach()) for name, value in model.named_parameters())
+    export(model, weights, tokenizer(VOCAB, []), tmp_path / "rm", end_ids=[1], pad_id=0)
+    with torch.no_grad():
+        wanted = sequence_scores(model, tokens, mask)
+        loaded = [load_reward_model(tmp_path / "rm")]
+        if own:
+            loaded.append(
+                AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm").eval()
+            )
+        for one in loaded:
+            found = one(input_ids=tokens, attention_mask=mask.long()).logits[:, 0]
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(
+        load_scalar_model(conf(tmp_path), str(tmp_path / "rm"), new_head=False).score.weight,
+        model.score.weight,
+    )
