@@ -14,9 +14,9 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import LearningRates, Model
 from rlhf_cli.models import sampling
 from rlhf_cli.models.graphed import GraphedDecoder
-from rlhf_cli.models.loading import load_causal_lm, load_scalar_model, load_tokenizer
+from rlhf_cli.models.loading import load_causal_lm, load_tokenizer
 from tests.data.conftest import byte_tokenizer
-from tests.models.tiny import causal, ragged, scalar
+from tests.models.tiny import causal, ragged
 
 MODEL = Model(
     path="tiny",
@@ -125,11 +125,10 @@ def test_attention_is_the_one_that_is_asked_for(attention, tmp_path):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("new", "load"), [(causal, load_causal_lm), (scalar, load_scalar_model)])
-def test_gradient_checkpointing_computes_every_block_twice(new, load, checkpointing, tmp_path):
-    new("llama").save_pretrained(tmp_path)
+def test_gradient_checkpointing_computes_every_block_twice(checkpointing, tmp_path):
+    causal("llama").save_pretrained(tmp_path)
     model = replace(MODEL, path=str(tmp_path), gradient_checkpointing=checkpointing)
-    network = load(model, str(tmp_path), packed=False).train()
+    network = load_causal_lm(model, packed=False).train()
     runs = []
     network.model.layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     tokens, _ = ragged(2, 5, side="right")

@@ -3,6 +3,7 @@
 Torch's "meta" device stands for one that is not the CPU: it exists on every machine.
 """
 
+import signal
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from rlhf_cli.runtime import crew, zero, zero_loading, zero_rollout
 from rlhf_cli.runtime.crew import Crew, Place
 from rlhf_cli.runtime.device import Device, pick_device
 from rlhf_cli.runtime.engine import Engine, Network, Replicated, Resting
+from rlhf_cli.runtime.launch import run_worker
 from rlhf_cli.runtime.opening import loading, open_engine, open_network
 from rlhf_cli.runtime.verdict import INTERRUPTED
 from rlhf_cli.runtime.world import World
@@ -29,11 +31,12 @@ META = Device(torch=torch.device("meta"), dtype=torch.float32)
 
 
 @pytest.fixture(autouse=True)
-def threads():
-    """A test may change their number."""
-    before = torch.get_num_threads()
+def process():
+    """A test may change the number of threads, and what is done about signals."""
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGUSR1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGUSR1, handler)
 
 
 def test_device_is_the_one_named_or_the_best_there_is():
@@ -93,6 +96,28 @@ def test_a_worker_knows_its_rank_among_all_machines_and_nothing_of_foreign_engin
     wanted = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     assert told | wanted | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "99"} == told
     assert not {"GROUP_RANK", "TORCHELASTIC_RUN_ID"} & told.keys()
+
+
+TELL = "import os, pathlib; pathlib.Path('told-' + os.environ.get('RANK', 'none')).touch()"
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, {"none"}), (1, {"none"}), (2, {"0", "1"})])
+def test_num_processes_are_started(asked, told, tmp_path, monkeypatch):
+    """Processes of three lines stand in for workers, which take seconds to start."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(crew, "worker_command", lambda job: [sys.executable, "-S", "-c", TELL])
+    outcome = run_worker(tmp_path / "job.json", runtime(num_processes=asked))
+    assert outcome.code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {f"told-{rank}" for rank in told}
+
+
+def test_what_an_earlier_attempt_left_explains_nothing(tmp_path, monkeypatch):
+    for name in ("failure.json", "failure-1.json", "traceback.txt"):
+        (tmp_path / name).write_text('{"reason": "old", "expected": true, "broken": false}')
+    fail = [sys.executable, "-S", "-c", "raise SystemExit(1)"]
+    monkeypatch.setattr(crew, "worker_command", lambda job: fail)
+    outcome = run_worker(tmp_path / "job.json", runtime())
+    assert (outcome.code, outcome.reason) == (1, "its process ended with code 1")
 
 
 def test_processes_that_were_asked_to_stop_have_the_timeout_to_save(monkeypatch):
