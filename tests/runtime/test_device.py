@@ -233,5 +233,5 @@ def test_models_are_sharded_as_they_are_read_at_stage_three_only(monkeypatch):
     read = []
     monkeypatch.setattr(zero_loading, "sharded_loading", lambda *given: nullcontext(read.append(1)))
     for stage in (1, 2, 3):
-        with loading(runtime(**sharded(stage)), World(), torch.float32):
+        with loading(runtime(**sharded(stage)), World()):
             assert len(read) == (stage == 3)
