@@ -35,6 +35,7 @@ def test_every_sign_starts_anew_even_with_the_same_words(watcher):
 
 
 def test_silence_is_no_hang_where_the_main_process_writes_or_hashes(watcher):
+    watcher.timeout = 100.0
     with watchdog.unwatched("hashing"):
         for _ in range(5):
             watcher.look(8.0)
