@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from statistics import mean
 
@@ -33,7 +34,9 @@ def world(**changes) -> World:
     return dataclasses.replace(SETTINGS, **changes)
 
 
+@cache
 def comparisons(**changes):
+    """The rankings of seed 1, made once for all tests that look at them."""
     return generate("comparisons", world=world(**changes), seed=1)
 
 
@@ -54,15 +57,20 @@ def test_there_are_as_many_records_as_were_asked_for():
 
 def test_a_prompt_has_as_many_responses_as_were_asked_for():
     """Every number between the fewest and the most, and no other."""
-    found = {len(row.responses) for row in comparisons(comparisons=40, completions=[2, 3])}
+    found = {
+        len(row.responses)
+        for row in generate("comparisons", world=world(comparisons=40, completions=[2, 3]), seed=1)
+    }
     assert found == {2, 3}
 
 
 def test_records_do_not_depend_on_the_process():
+    small = world(demonstrations=40, comparisons=40, prompts=40, pretraining=20)
     code = (
-        "import dataclasses, hashlib; from tests.data.world.test_generate import SETTINGS; "
+        "import hashlib; from rlhf_cli.config.schema import World; "
         "from rlhf_cli.data.world import ROLES, generate; "
-        "print(hashlib.sha256(repr([generate(r, world=SETTINGS, seed=1) for r in ROLES])"
+        f"world = World(**{dataclasses.asdict(small)}); "
+        "print(hashlib.sha256(repr([generate(r, world=world, seed=1) for r in ROLES])"
         ".encode()).hexdigest())"
     )
     digests = {
