@@ -199,6 +199,16 @@ def test_at_every_instant_of_a_publication_nothing_is_lost(tmp_path, trouble, wi
     assert ways >= {"went on", "whole"}
 
 
+def test_what_is_whole_but_of_something_else_is_not_put_in_its_place(tmp_path):
+    work = interrupted(tmp_path)
+    other = fingerprint(config={"sft.lr": 0.5, "seed": 1})
+    (work / "manifest.json").write_text(sealed_with(MINE).seal().to_json())
+    assert look(tmp_path, "sft", MINE, "auto").whole
+    attempt = look(tmp_path, "sft", other, "auto")
+    assert attempt.whole is None
+    assert attempt.given_up == "sft.lr changed 1.0 -> 0.5"
+
+
 def test_what_is_whole_but_was_damaged_since_goes_on_instead(tmp_path):
     work = interrupted(tmp_path)
     attempts.begin(tmp_path, "sft", MINE, look(tmp_path, "sft", MINE, "auto"))

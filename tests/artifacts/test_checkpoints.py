@@ -259,3 +259,17 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_file(tmp_path, capfd):
     assert "cannot be written (File too large); free space there" in told
     assert names(tmp_path) == ["step-00000001"]  # half a checkpoint takes no room
     assert checkpoints.latest(tmp_path, "auto").step == 1
+
+
+class LibraryError(Exception):
+    """What a library raises instead of OSError."""
+
+
+@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), LibraryError("full")])
+def test_half_a_file_of_tensors_goes_at_once(tmp_path, trouble):
+    path = checkpoints.begin(tmp_path, 1) / "policy.safetensors"
+    with pytest.raises(NotWritten, match=r"policy\.safetensors cannot be written \(.*; free space"):
+        with checkpoints.filling(path, LibraryError):
+            path.write_bytes(b"half")
+            raise trouble
+    assert not path.exists()

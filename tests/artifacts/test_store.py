@@ -94,6 +94,12 @@ def damage_unfinished(folder):
     (folder / "manifest.json").unlink()
 
 
+def damage_working(folder):
+    found = read_manifest(folder)
+    found.status = "at work"
+    (folder / "manifest.json").write_text(found.seal().to_json())
+
+
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
@@ -104,6 +110,7 @@ def damage_unfinished(folder):
         (damage_garbled, "manifest.json cannot be read"),
         (damage_old_format, "fields missing or unknown"),
         (damage_unfinished, "has no manifest.json"),
+        (damage_working, "is not finished (status at work)"),
     ],
 )
 def test_damage_is_refused_with_reason_and_remedy(tmp_path, damage, found):

@@ -1,5 +1,7 @@
 """The strict door: what is shipped composes, what is odd is refused, JSON comes back the same."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,16 @@ PRESETS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF /
 NEEDED = {"model=generic": ["model.path=org/name"]}
 
 
-def composed(*words: str) -> Config:
+@cache
+def _composed(words: tuple[str, ...]) -> Config:
     found: list[Config] = []
     compose_each(list(words), found.append)
     return found[0]
+
+
+def composed(*words: str) -> Config:
+    """The configuration of a command line; composing takes a while, so it is done once."""
+    return deepcopy(_composed(words))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

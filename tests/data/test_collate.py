@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.preferences import preference_loss
+from rlhf_cli.core.sharing import Share
 from rlhf_cli.data.collate import (
     pad_left,
     pad_right,
@@ -20,7 +21,7 @@ from rlhf_cli.data.collate import (
     sft_batches,
 )
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
-from rlhf_cli.data.order import grouped, prompt_order
+from rlhf_cli.data.order import grouped, prompt_order, shuffled
 
 PAD = 0
 
@@ -47,13 +48,14 @@ def batches_of(
     rows=3,
     budget=None,
     padded=False,
+    seed=1,
 ):
     return sft_batches(
         examples,
         batch=Batch(size=size, microbatch=rows, max_tokens=budget),
         batching=batching,
         loss_on=loss_on,
-        seed=1,
+        seed=seed,
         epoch=epoch,
         max_tokens=64,
         pad_id=PAD,
@@ -159,14 +161,20 @@ def test_positions_restart_at_every_packed_text_and_never_elsewhere():
 def test_the_order_is_a_function_of_seed_and_epoch():
     examples = demonstrations(30)
 
-    def order(epoch):
-        return [
-            text for step in batches_of(examples, epoch=epoch) for b in step for text in texts_in(b)
-        ]
+    def order(epoch, seed=1):
+        steps = batches_of(examples, epoch=epoch, seed=seed)
+        return [text for step in steps for b in step for text in texts_in(b)]
 
     assert order(0) == order(0)
     assert order(0) != order(1)
-    assert Counter(order(0)) == Counter(order(1))
+    assert order(0) != order(0, seed=2)
+    assert Counter(order(0)) == Counter(order(1)) == Counter(order(0, seed=2))
+
+
+def test_another_seed_is_another_order_of_whole_epochs():
+    orders = [shuffled(20, seed=seed, epoch=epoch) for seed in (1, 2) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert all(sorted(order) == list(range(20)) for order in orders)
 
 
 @settings(max_examples=60, deadline=None)
@@ -229,6 +237,19 @@ def test_every_pair_of_a_prompt_is_in_one_microbatch_and_points_at_its_completio
         for pairs, target in ((example.better, 1.0), (example.ties, 0.5)):
             wanted.update((rows[w], rows[b], target) for w, b in pairs)
     assert seen == wanted
+
+
+def test_processes_with_nothing_left_to_read_get_blanks_that_count_for_nothing():
+    """Three processes and four prompts, one a microbatch: prompts and pairs are those of one process."""
+    examples, counted = comparisons(4), []
+    for rank in range(3):
+        ((first, second),) = preference_batches(
+            examples, batch=Batch(size=4, microbatch=1, max_tokens=None), seed=1, epoch=0,
+            pad_id=PAD, share=Share(rank, 3),
+        )  # fmt: skip
+        counted += [(b.num_prompts, len(b.pairs), len(b.weights)) for b in (first, second)]
+    wanted = [(1, len(e.better) + len(e.ties), len(e.better) + len(e.ties)) for e in examples]
+    assert sorted(counted) == sorted([*wanted, (0, 0, 0), (0, 0, 0)])
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -421,6 +421,14 @@ def test_a_template_file_is_read_and_travels_with_the_tokenizer(make_tokenizer, 
     assert r.tokenizer.chat_template == known.ZEPHYR
 
 
+def test_a_named_template_wins_over_the_tokenizers_own(make_tokenizer):
+    own = make_tokenizer(eos_token="</s>", chat_template=known.ZEPHYR)
+    assert build(own, template="auto", system=None).tokenizer.chat_template == known.ZEPHYR
+    plain = build(make_tokenizer(eos_token="</s>"), template="plain", system=None)
+    own = make_tokenizer(eos_token="</s>", chat_template=known.ZEPHYR)
+    assert build(own, template="plain", system=None).template == plain.template
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [

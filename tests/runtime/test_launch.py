@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -176,7 +177,10 @@ def test_no_worker_outlives_the_command(tmp_path):
     started.ended(*pids)
 
 
-def test_a_stop_is_a_request_once_a_stage_heeds_it():
+def test_a_stop_is_a_request_once_a_stage_heeds_it(monkeypatch):
+    """A third one, three seconds after the first, is no longer one."""
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(launch, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     hangup = signal.getsignal(signal.SIGHUP)
     asked = launch.heed()
@@ -187,6 +191,11 @@ def test_a_stop_is_a_request_once_a_stage_heeds_it():
         signal.raise_signal(signal.SIGINT)  # the same Ctrl-C, from the parent
         assert asked.stop
         assert launch.interruption() is asked
+        now.seconds = 1.5
+        signal.raise_signal(signal.SIGINT)
+        now.seconds = 3.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
     finally:
         asked.stop = asked.save = False
         for number, handler in (before | {signal.SIGHUP: hangup}).items():

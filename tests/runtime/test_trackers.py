@@ -39,6 +39,21 @@ def test_tensorboard_gets_every_finite_number(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["odd"] is None
 
 
+def test_tensorboard_hides_what_an_interrupted_run_had_told_beyond_its_save(tmp_path):
+    if find_spec("tensorboard") is None:
+        pytest.skip("tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    place = {"folder": tmp_path, "project": "p", "run_name": "r"}
+    for step, told in ((None, {1: 1.0, 2: 2.0, 3: 3.0}), (1, {2: 7.0})):
+        (tracker,) = open_trackers([Tracker.tensorboard], **place, step=step)
+        for number, value in told.items():
+            tracker.log({"sft/loss": value}, number)
+        tracker.finish()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("sft/loss")] == [(1, 1.0), (2, 7.0)]
+
+
 @pytest.mark.parametrize("name", [Tracker.wandb, Tracker.trackio])
 def test_wandb_and_trackio_are_started_logged_to_and_finished(name, tmp_path, monkeypatch):
     """The library stands in as a module that keeps what it is told; accelerate's class is the real one."""

@@ -34,6 +34,25 @@ def test_every_sign_starts_anew_even_with_the_same_words(watcher):
     assert watcher.idle == 0
 
 
+def test_silence_is_no_hang_where_the_main_process_writes_or_hashes(watcher):
+    watcher.timeout = 100.0
+    with watchdog.unwatched("hashing"):
+        for _ in range(5):
+            watcher.look(8.0)
+        assert watcher.idle == 0
+    watcher.look(1.0)
+    watcher.look(6.0)
+    assert (watcher.idle, watcher.seen) == (6.0, ("hashing",))
+
+
+def test_every_item_of_a_long_list_is_a_sign(watcher):
+    for number, item in enumerate(watchdog.during("abc", "writing"), start=1):
+        watcher.look(1.0)
+        watcher.look(6.0)
+        assert (item, watcher.idle) == ("xabc"[number], 6.0)
+        assert watcher.seen == ("writing",)
+
+
 def test_who_is_at_work_tells_it_when_another_hangs(watcher, tmp_path):
     (tmp_path / "ranks").mkdir()
     (tmp_path / "ranks" / "rank-0.json").write_text("{}")

@@ -4,14 +4,16 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from rlhf_cli.runtime import world
-from rlhf_cli.runtime.world import Group
+from rlhf_cli.runtime.world import Group, World
 
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Times that a group of one said it waits, and the group."""
+    """Times that a group says it waits, and the group: another process has the same numbers, and the
+    main one agrees on "the main one's"."""
     found = []
 
     @contextmanager
@@ -19,8 +21,14 @@ def opened(monkeypatch):
         found.append("waits")
         yield
 
-    monkeypatch.setattr(world.dist, "all_reduce", lambda *tensors, **how: None)
-    monkeypatch.setattr(world.dist, "broadcast_object_list", lambda *objects, **how: None)
+    def all_reduce(tensor, op=dist.ReduceOp.SUM):
+        tensor.mul_({dist.ReduceOp.SUM: 2, dist.ReduceOp.MAX: 1}[op])
+
+    def broadcast(objects, *, src, device):
+        objects[0] = "the main one's" if src == 0 else "another's"
+
+    monkeypatch.setattr(world.dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(world.dist, "broadcast_object_list", broadcast)
     return found, Group(waiting=waiting)
 
 
@@ -30,8 +38,8 @@ def opened(monkeypatch):
         ("largest", (3,), 3),
         ("any", (True,), True),
         ("any", (False,), False),
-        ("agreed", ("yes",), "yes"),
-        ("totals", ({"a": 1.5},), {"a": 1.5}),
+        ("agreed", ("my own",), "the main one's"),
+        ("totals", ({"a": 1.5},), {"a": 3.0}),
         ("barrier", (), None),
     ],
 )
@@ -43,5 +51,15 @@ def test_a_number_is_waited_for(opened, name, given, answer):
 
 def test_to_add_up_tensors_is_work(opened):
     found, group = opened
-    assert group.sum(torch.ones(2)).tolist() == [1, 1]
+    mine = torch.ones(2)
+    assert group.sum(mine).tolist() == [2, 2]
+    assert mine.tolist() == [1, 1]  # a new tensor
     assert found == []
+
+
+def test_a_process_alone_is_a_world_too():
+    alone = World()
+    assert (alone.rank, alone.size, alone.is_main) == (0, 1, True)
+    assert alone.sum(torch.ones(2)).tolist() == [1, 1]
+    assert (alone.largest(3), alone.any(True), alone.agreed("x")) == (3, True, "x")
+    assert alone.totals({"a": 0.1, "b": 2}) == {"a": 0.1, "b": 2.0}

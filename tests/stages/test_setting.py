@@ -35,7 +35,7 @@ def test_templates_print_the_date_of_the_run(dated, tmp_path):
     asked = (Message("user", "Why?"),)
     prompt = dated.renderer.tokenizer.decode(dated.renderer.prompt_ids(asked))
     assert prompt.strip() == "03 Feb 2001<user>Why?<assistant>"
-    engine = dated.engine(dated.scalar_model("tiny"), dated.cfg.rm.optim)
+    engine = dated.engine(dated.scalar_model("tiny", new_head=True), dated.cfg.rm.optim)
     renew_head(engine, seed=3)
     folder = tmp_path / "rm"
     dated.export(engine, folder)

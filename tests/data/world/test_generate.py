@@ -4,6 +4,8 @@ import dataclasses
 import os
 import subprocess
 import sys
+from functools import cache
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -13,6 +15,7 @@ from rlhf_cli.data.world import ROLES, ceiling, generate, settings_hash, utility
 from rlhf_cli.data.world.clusters import HELD_OUT, TRAINED
 from rlhf_cli.data.world.people import rank_groups
 
+CODE = sys.modules[generate.__module__]  # the package gives its name to the function
 SETTINGS = World(
     demonstrations=200,
     comparisons=150,
@@ -31,7 +34,9 @@ def world(**changes) -> World:
     return dataclasses.replace(SETTINGS, **changes)
 
 
+@cache
 def comparisons(**changes):
+    """The rankings of seed 1, made once for all tests that look at them."""
     return generate("comparisons", world=world(**changes), seed=1)
 
 
@@ -44,11 +49,28 @@ def test_the_same_settings_and_seed_give_the_same_records(role):
     assert {r.origin.source for r in first} == {f"world:{role}"}
 
 
+def test_there_are_as_many_records_as_were_asked_for():
+    small = world(demonstrations=21, comparisons=22, prompts=23, held_out_prompts=4, pretraining=5)
+    found = {role: len(generate(role, world=small, seed=1)) for role in ROLES}
+    assert found == {"demonstrations": 21, "comparisons": 22, "prompts": 27, "pretraining": 5}
+
+
+def test_a_prompt_has_as_many_responses_as_were_asked_for():
+    """Every number between the fewest and the most, and no other."""
+    found = {
+        len(row.responses)
+        for row in generate("comparisons", world=world(comparisons=40, completions=[2, 3]), seed=1)
+    }
+    assert found == {2, 3}
+
+
 def test_records_do_not_depend_on_the_process():
+    small = world(demonstrations=40, comparisons=40, prompts=40, pretraining=20)
     code = (
-        "import dataclasses, hashlib; from tests.data.world.test_generate import SETTINGS; "
+        "import hashlib; from rlhf_cli.config.schema import World; "
         "from rlhf_cli.data.world import ROLES, generate; "
-        "print(hashlib.sha256(repr([generate(r, world=SETTINGS, seed=1) for r in ROLES])"
+        f"world = World(**{dataclasses.asdict(small)}); "
+        "print(hashlib.sha256(repr([generate(r, world=world, seed=1) for r in ROLES])"
         ".encode()).hexdigest())"
     )
     digests = {
@@ -74,6 +96,19 @@ def test_the_hash_knows_settings_and_seed():
     hashes.add(settings_hash(world(noise=0.6), 1))
     assert len(hashes) == 3
     assert settings_hash(world(), 1) in hashes
+
+
+def test_the_hash_knows_the_code_that_generates(monkeypatch, tmp_path):
+    """A copy of the package is the same world, one with another line is another."""
+    here = Path(CODE.__file__).parent
+    for file in here.glob("*.py"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    before = settings_hash(SETTINGS, 1)
+    monkeypatch.setattr(CODE, "__file__", str(tmp_path / "generate.py"))
+    assert settings_hash(SETTINGS, 1) == before
+    with (tmp_path / "people.py").open("a") as file:
+        file.write("# changed\n")
+    assert settings_hash(SETTINGS, 1) != before
 
 
 def test_the_world_needs_no_torch():

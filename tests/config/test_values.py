@@ -1,0 +1,57 @@
+"""Values that follow from others, and values that are refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from rlhf_cli.config.schema import ConfigError
+from tests.config.test_compose import composed
+
+
+def test_each_step_has_the_learning_rate_of_its_model():
+    rates = {"sft": 0.1, "rm": 0.2, "policy": 0.3, "value": 0.4}
+    words = [f"model.lr.{name}={rate}" for name, rate in rates.items()]
+    cfg = composed(*words, "rm.optim.lr=0.5")  # a stage's own wins
+    found = [cfg.sft.optim.lr, cfg.rm.optim.lr, cfg.ppo.optim.lr, cfg.ppo.value_optim.lr]
+    assert found == [0.1, 0.5, 0.3, 0.4]
+    assert composed(*words).rm.optim.lr == 0.2
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return composed()
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "told"),
+    [
+        ("data", {"eval_fraction": 0.0}, r"^data\.eval_fraction=0\.0 must lie between 0 and 1"),
+        ("data", {"eval_fraction": 1.0}, r"^data\.eval_fraction=1\.0 must lie between"),
+        ("data", {"max_bad_fraction": 1.5}, r"^data\.max_bad_fraction=1\.5 must lie in \[0, 1\]"),
+        ("data", {"max_prompt_tokens": 0}, r"^data\.max_prompt_tokens=0 must be positive"),
+        ("data", {"max_response_tokens": 0}, r"^data\.max_response_tokens=0 must be positive"),
+        ("world", {"completions": [1, 4]}, r"^world\.completions=\[1, 4\] must be"),
+        ("world", {"completions": [5, 4]}, r"^world\.completions=\[5, 4\] must be"),
+        ("world", {"noise": -1.0}, r"^world\.noise=-1\.0 must not be negative"),
+        ("world", {"prompts": 19}, r"must be at least 20"),
+        ("save", {"keep": 0}, r"^save\.keep=0 must be at least 1"),
+        ("save", {"every_steps": 0}, r"^save\.every_steps=0 must be positive or null"),
+        ("save", {"every_minutes": 0.0}, r"^save\.every_minutes=0\.0 must be positive or null"),
+        ("runtime", {"timeout": 0.0}, r"^runtime\.timeout=0\.0 must be positive"),
+        ("runtime", {"dtype": "float16"}, r"^runtime\.dtype=float16 is not one of auto"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_key(cfg, section, values, told):
+    with pytest.raises(ConfigError, match=told):
+        replace(getattr(cfg, section), **values)
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "/root", "a/../b"])
+def test_a_name_is_a_folder_below_the_runs(cfg, name):
+    with pytest.raises(ConfigError, match="must be a plain folder name"):
+        replace(cfg, name=name)
+
+
+def test_a_rollout_is_whole_minibatches(cfg):
+    with pytest.raises(ConfigError, match=r"ppo\.batch\.rollout=100 is not a multiple"):
+        replace(cfg.ppo.batch, rollout=100, minibatch=64)

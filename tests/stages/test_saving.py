@@ -1,0 +1,128 @@
+"""When a stage saves, what is kept, and what it goes on with: every key of `save`, and `resume`."""
+
+import signal
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rlhf_cli.config.schema import Resume, Save
+from rlhf_cli.runtime.launch import Stopped
+from rlhf_cli.runtime.world import World
+from rlhf_cli.stages import saving
+from rlhf_cli.stages.saving import Saver, open_saver
+from rlhf_cli.telemetry.timing import Clock
+from tests.stages.tabular import engine, optim, policy_network
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """A saver heeds signals in its own way; pytest wants its own back."""
+    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in heeded}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def minutes(monkeypatch):
+    """A clock that stands still until it is set: minutes(3)."""
+    now = SimpleNamespace(seconds=1000.0)
+    clock = SimpleNamespace(monotonic=lambda: now.seconds)
+    monkeypatch.setattr(saving, "time", clock)
+    return lambda number: setattr(now, "seconds", 1000.0 + 60 * number)
+
+
+def model_of(shares):
+    return engine(policy_network(torch.tensor(shares)), optim(0.1))
+
+
+def opened(work: Path, *, resume=Resume.auto, shares=(0.5, 0.5), **keys) -> Saver:
+    """As a stage opens it; `keys` are those of `save`."""
+    cfg = {"every_steps": None, "every_minutes": None, "keep": 9} | keys
+    cfg = SimpleNamespace(save=Save(**cfg), resume=resume)
+    setting = SimpleNamespace(cfg=cfg, world=World(), clock=Clock())
+    return open_saver(setting, work, {"policy": model_of(shares)})
+
+
+def saved(work: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in (work / "resume").glob("step-*"))
+
+
+def after(saver: Saver, *steps: int) -> None:
+    for step in steps:
+        saver.after_step(step, lambda step=step: {"at": step})
+
+
+@pytest.mark.parametrize(("every", "steps"), [(None, []), (2, [2, 4, 6]), (3, [3, 6])])
+def test_every_steps(every, steps, tmp_path):
+    after(opened(tmp_path, every_steps=every), *range(1, 8))
+    assert saved(tmp_path) == steps
+
+
+@pytest.mark.parametrize(("every", "steps"), [(None, []), (2.0, [3, 6]), (0.5, [1, 2, 3, 4, 5, 6])])
+def test_every_minutes_since_the_last_save(every, steps, tmp_path, minutes):
+    """Steps that take 0.9 minutes each: two minutes are over with the third, and again with the sixth."""
+    saver = opened(tmp_path, every_minutes=every)
+    for step in range(1, 7):
+        minutes(0.9 * step)
+        after(saver, step)
+    assert saved(tmp_path) == steps
+
+
+@pytest.mark.parametrize(("keep", "steps"), [(1, [5]), (3, [3, 4, 5])])
+def test_keep_so_many_of_the_newest(keep, steps, tmp_path):
+    after(opened(tmp_path, every_steps=1, keep=keep), *range(1, 6))
+    assert saved(tmp_path) == steps
+
+
+def interrupted(work: Path) -> torch.Tensor:
+    """A run that saved two steps; the weights of the second."""
+    saver = opened(work, every_steps=1, shares=(0.9, 0.1))
+    saver.recorder_state = lambda: {"lines": 7}
+    policy = saver.engines["policy"]
+    for step in (1, 2):
+        loss = policy(lambda model: model(torch.tensor([[0]])).logits[0, 0, 1])
+        policy.backward(loss, last=True)
+        policy.step(1.0)
+        saver.after_step(step, lambda step=step: {"at": step}, lambda: {"mine": torch.ones(2)})
+    return policy.get("lm_head.weight")
+
+
+def test_an_interrupted_stage_goes_on_with_all_that_was_saved(tmp_path):
+    weights = interrupted(tmp_path)
+    saver = opened(tmp_path)
+    found, policy = saver.resumed, saver.engines["policy"]
+    assert (found.step, found.state, found.recorder) == (2, {"at": 2}, {"lines": 7})
+    assert found.tensors["mine"].tolist() == [1, 1]
+    assert policy.steps == 2
+    assert torch.equal(policy.get("lm_head.weight"), weights)
+
+
+def test_resume_never_forgets_what_was_saved(tmp_path):
+    weights = interrupted(tmp_path)
+    saver = opened(tmp_path, resume=Resume.never)
+    assert saver.resumed is None
+    assert saved(tmp_path) == []
+    assert not torch.equal(saver.engines["policy"].get("lm_head.weight"), weights)
+
+
+def test_resume_whole_passes_over_a_broken_checkpoint(tmp_path):
+    interrupted(tmp_path)
+    (tmp_path / "resume" / "step-00000002" / "stage.safetensors").unlink()
+    assert opened(tmp_path, resume=Resume.whole).resumed.step == 1
+
+
+@pytest.mark.parametrize("asked", ["stop", "save"])
+def test_a_stop_saves_and_ends_and_a_wish_saves_once(asked, tmp_path, monkeypatch):
+    saver = opened(tmp_path)
+    monkeypatch.setattr(saver.signals, asked, True)
+    ends = pytest.raises(Stopped, match="saved at step 4")
+    with ends if asked == "stop" else nullcontext():
+        after(saver, 4)
+    monkeypatch.setattr(saver.signals, "stop", False)
+    after(saver, 5)
+    assert saved(tmp_path) == [4]
