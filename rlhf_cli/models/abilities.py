@@ -5,6 +5,8 @@ read forwards only, does padding at the right leave its texts alone, which decod
 forward passes, do texts that share a row stay apart.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -146,6 +148,8 @@ def require_causal(model: nn.Module) -> None:
         longest = int(mask.sum(1).argmax())
         start = logits_of(model, rows[longest : longest + 1, :width])
         batch = logits_of(model, rows, aligned.long())
+        with training(model):
+            logits_of(model, rows, aligned.long())
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         why = f"its forward pass fails on plain texts ({_line(error)})"
         raise _refused(model, why) from error
@@ -158,6 +162,17 @@ def require_causal(model: nn.Module) -> None:
     beside = [row[None, :length] for row, length in zip(batch, LENGTHS, strict=True)]
     if not same(torch.cat(beside, dim=1), torch.cat(whole, dim=1)):
         raise _refused(model, "what it predicts depends on the padding behind a text")
+
+
+@contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """In training mode for a while."""
+    before = model.training
+    model.train()
+    try:
+        yield
+    finally:
+        model.train(before)
 
 
 def _refused(model: nn.Module, why: str) -> UserError:

@@ -39,7 +39,9 @@ def export(
     Weights that are not finite are refused, and nothing is put there.
     """
     beside = folder.with_name(f".{folder.name}.tmp")
-    chunks = _chunks(weights)
+    # a weight that is tied has the name that save_pretrained gives it: the body's, not the head's
+    tied = getattr(model, "all_tied_weights_keys", {})
+    chunks = _chunks((tied.get(name, name), weight) for name, weight in weights)
     first = next(chunks, None)
     if first is None:
         return

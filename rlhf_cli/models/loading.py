@@ -2,13 +2,14 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,18 +25,8 @@ from rlhf_cli.models import packing
 from rlhf_cli.models.reward import ScalarHead, scalar_class
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-DROPOUTS = (
-    "attention_dropout",
-    "attn_pdrop",
-    "resid_pdrop",
-    "embd_pdrop",
-    "hidden_dropout",
-    "hidden_dropout_prob",
-    "residual_dropout",
-    "dropout",
-    "activation_dropout",
-    "classifier_dropout",
-)
+DROPOUTS = ("dropout", "pdrop")  # parts of their names, all over the architectures
+OTHER_NOISE = ("layerdrop", "jitter")  # what else is random in training; never asked for here
 WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and of compiled models
 
 
@@ -79,6 +70,12 @@ def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, packed
     """
     config = _config(model, path)
     network = _load(AutoModelForCausalLM, model, path, config, dropout=dropout)
+    known = MODEL_FOR_CAUSAL_LM_MAPPING
+    if type(config) in known and type(network.config) not in known:
+        raise UserError(
+            f"{model_path(path or model.path)} is a {config.model_type}: transformers takes a part "
+            "out of it, and could not load again what is exported of that; choose another model"
+        )
     return packing.enable(network) if packed else network
 
 
@@ -214,14 +211,27 @@ def _first_line(error: BaseException) -> str:
 
 
 def _set_dropout(config: PretrainedConfig, rate: float) -> None:
-    """Every dropout the architecture has gets `rate`; scoring twice must give the same number."""
-    present = [name for name in DROPOUTS if getattr(config, name, None) is not None]
+    """Give every dropout `rate`, and other noise 0: scoring twice must give the same number."""
+    noise = list(rates(config))
+    present = [where for where in noise if any(part in where[1] for part in DROPOUTS)]
     if rate > 0 and not present:
         raise UserError(
             f"dropout={rate} was asked for, but {config.model_type} has no dropout to set: use 0"
         )
-    for name in present:
-        setattr(config, name, rate)
+    for part, name in noise:
+        none = type(getattr(part, name))(0)  # some configurations want a whole number here, if none
+        setattr(part, name, rate if rate > 0 and (part, name) in present else none)
+
+
+def rates(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:
+    """Yield where the configuration, or one nested in it, says how random training is."""
+    for name, value in vars(config).items():
+        if isinstance(value, PretrainedConfig):
+            yield from rates(value)
+        elif config.model_type == "phimoe" and name == "router_jitter_noise":
+            continue  # a threshold there, in evaluation too
+        elif type(value) in (int, float) and any(x in name for x in DROPOUTS + OTHER_NOISE):
+            yield config, name
 
 
 def fit_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -13,7 +13,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from rlhf_cli.config.errors import UserError
 
@@ -55,8 +55,8 @@ def scalar_class(config: PretrainedConfig) -> type:
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[kind], config
     ):
         return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[kind]
-    made = _generic(MODEL_FOR_CAUSAL_LM_MAPPING[kind])
-    if made is None or not _has_head(made, config):
+    made = _made(MODEL_FOR_CAUSAL_LM_MAPPING[kind])
+    if not _has_head(made, config):
         raise UserError(
             f"{config.model_type} has no class for reward and value models, and none can be made of its "
             "parts: choose another architecture, or run stage=sft alone"
@@ -64,14 +64,42 @@ def scalar_class(config: PretrainedConfig) -> type:
     return made
 
 
-def _generic(language_model: type[PreTrainedModel]) -> type[PreTrainedModel] | None:
-    """Return transformers' generic classifier on the family of a language model."""
-    family = next((c for c in language_model.__mro__[1:] if issubclass(c, PreTrainedModel)), None)
-    if family is None or family is PreTrainedModel:
-        return None
+def _made(language_model: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """Return a class with the body of a language model and one linear head called `score`."""
+    family = next(c for c in language_model.__mro__[1:] if issubclass(c, PreTrainedModel))
     name = language_model.__name__.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
-    own = {"base_model_prefix": family.base_model_prefix, "__module__": language_model.__module__}
-    return type(f"{name}RewardModel", (GenericForSequenceClassification, family), own)
+    own = {
+        "language_model": language_model,
+        "base_model_prefix": language_model.base_model_prefix,
+        "__module__": language_model.__module__,
+    }
+    return type(f"{name}RewardModel", (_BodyWithHead, family), own)
+
+
+class _BodyWithHead:
+    """A reward model where transformers has no class: what is read is the language model's own body."""
+
+    language_model: type[PreTrainedModel]
+
+    def __init__(self, config: PretrainedConfig):
+        super().__init__(config)
+        whole = self.language_model(config)
+        if not hasattr(whole, self.base_model_prefix):
+            self.base_model_prefix = "model"
+        setattr(self, self.base_model_prefix, getattr(whole, self.base_model_prefix))
+        self.score = nn.Linear(config.get_text_config().hidden_size, 1, bias=False)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **settings
+    ) -> SequenceClassifierOutput:
+        """Score each sequence at its last token that is not padding. input_ids (B, T) -> logits (B, 1)"""
+        body = getattr(self, self.base_model_prefix)
+        hidden = body(input_ids=input_ids, attention_mask=attention_mask, **settings)[0]
+        real = input_ids != getattr(self.config.get_text_config(), "pad_token_id", None)
+        last = (torch.arange(input_ids.shape[1], device=real.device) * real).argmax(1)
+        rows = torch.arange(len(input_ids), device=real.device)
+        return SequenceClassifierOutput(logits=self.score(hidden[rows, last]))
 
 
 def _has_head(kind: type[PreTrainedModel], config: PretrainedConfig) -> bool:
