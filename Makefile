@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu golden smoke bench growth check \
+.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu mutants golden smoke bench growth check \
         sft rm ppo run base-model clean
 
 help: ## this list
@@ -54,6 +54,9 @@ test-dist: ## tests with several processes
 
 test-gpu: ## tests that need a CUDA device
 	pytest -m gpu
+
+mutants: ## put in one-line faults, one at a time: the fast tests must notice each (ARGS="--only sft")
+	python tests/mutants/run.py $(ARGS)
 
 golden: ## compare with the reference numbers in tests/golden
 	pytest -k golden
