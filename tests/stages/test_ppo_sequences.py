@@ -1,0 +1,174 @@
+"""Credit over several tokens: the real PPO code on responses whose best law is known in closed form.
+
+One prompt, a vocabulary of two or three tokens, and a score for every whole response: all responses
+can be counted, and the optimum is ref * exp(score / beta) / Z over them (Ziegler et al. 2019). A
+score that is paid on another token than the last, or not carried back to the first, gives another
+law. Under a discount every token has its own optimum, found backwards from the last one.
+"""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+
+from rlhf_cli.config.schema import KL, KLController, PPOBatch
+from rlhf_cli.stages.ppo.loop import train
+from rlhf_cli.stages.ppo.players import Ending, Players
+from tests.stages.tabular import (
+    CPU,
+    PROMPT,
+    Silent,
+    config_of,
+    engine,
+    network,
+    optim,
+    ppo,
+    prompts,
+)
+
+Law = dict[tuple[int, ...], float]
+BETA = 0.5
+
+
+def policy(num_tokens: int) -> LlamaForCausalLM:
+    """Return a random policy that is far from uniform."""
+    torch.manual_seed(3)
+    model = LlamaForCausalLM(config_of(num_tokens, hidden=16))
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    return model
+
+
+@torch.no_grad()
+def next_token(model, prefix: tuple[int, ...]) -> Tensor:
+    return model(torch.tensor([[PROMPT, *prefix]])).logits[0, -1].softmax(-1)
+
+
+def responses(num_tokens: int, length: int, end: int | None) -> list[tuple[int, ...]]:
+    """Return every response: ended by `end`, or cut at `length`."""
+    found = set()
+    for tokens in itertools.product(range(num_tokens), repeat=length):
+        stop = tokens.index(end) + 1 if end in tokens else length
+        found.add(tokens[:stop])
+    return sorted(found)
+
+
+def law_of(model, every: list[tuple[int, ...]]) -> Law:
+    """Return the probability of every response by the chain rule."""
+    return {
+        one: math.prod(float(next_token(model, one[:i])[token]) for i, token in enumerate(one))
+        for one in every
+    }
+
+
+def optimum(ref: Law, scores: Law, gamma: float = 1.0) -> Law:
+    """Return the law in which no token would be better chosen otherwise.
+
+    Backwards: a prefix is worth V = beta log sum over the next token of ref exp(gamma V' / beta);
+    without a discount this is ref * exp(score / beta) / Z.
+    """
+
+    def mass(prefix: tuple[int, ...]) -> float:
+        return sum(p for one, p in ref.items() if one[: len(prefix)] == prefix)
+
+    def nexts(prefix: tuple[int, ...]) -> list[tuple[int, ...]]:
+        size = len(prefix) + 1
+        return sorted({one[:size] for one in ref if one[: size - 1] == prefix})
+
+    def worth(prefix: tuple[int, ...]) -> float:
+        return scores[prefix] if prefix in ref else BETA * math.log(sum(parts(prefix)))
+
+    def parts(prefix: tuple[int, ...]) -> list[float]:
+        return [
+            mass(one) / mass(prefix) * math.exp(carried(one) / BETA) for one in nexts(prefix)
+        ]
+
+    def carried(one: tuple[int, ...]) -> float:
+        """The score is paid on the last token itself; what comes later is discounted."""
+        return worth(one) if one in ref else gamma * worth(one)
+
+    def chosen(one: tuple[int, ...]) -> float:
+        prefix = one[:-1]
+        return parts(prefix)[nexts(prefix).index(one)] / sum(parts(prefix))
+
+    return {one: math.prod(chosen(one[: i + 1]) for i in range(len(one))) for one in ref}
+
+
+def learned(num_tokens: int, length: int, end: int | None, scores: Law, **changes) -> Law:
+    """Return the law of the policy after PPO."""
+    iterations = changes.pop("iterations")
+    cfg = ppo(
+        **(
+            {
+                "total_episodes": 128 * iterations,
+                "batch": PPOBatch(rollout=128, minibatch=128, microbatch=128, max_tokens=None),
+                "kl": KL(coef=BETA, controller=KLController.fixed, target=6.0, horizon=10000),
+                "optim": optim(0.02),
+                "value_optim": optim(0.05),
+                "value_clip_eps": None,
+            }
+            | changes
+        )
+    )
+    torch.manual_seed(1)
+    value = LlamaForSequenceClassification(config_of(num_tokens, hidden=16))
+
+    def score(reading) -> Tensor:
+        batch = reading.batch
+        rows = [
+            tuple(row[mask].tolist())
+            for row, mask in zip(batch.responses, batch.response_mask, strict=True)
+        ]
+        return torch.tensor([scores[row] for row in rows])
+
+    players = Players(
+        policy=engine(policy(num_tokens), cfg.optim),
+        value=engine(value, cfg.value_optim),
+        ref_policy=network(policy(num_tokens)),
+        score=score,
+        device=CPU,
+    )
+    ending = Ending(max_new_tokens=length, end_ids=[] if end is None else [end], pad_id=0)
+    train(players, prompts(128), ending, cfg, Silent(), seed=3)
+    return law_of(players.policy.model, list(scores))
+
+
+def scored(every: list[tuple[int, ...]]) -> Law:
+    """Scores that no sum over tokens gives: the last token's worth depends on the first."""
+    draw = torch.Generator().manual_seed(5)
+    return dict(zip(every, torch.randn(len(every), generator=draw).tolist(), strict=True))
+
+
+def distance(one: Law, other: Law) -> float:
+    """Total variation."""
+    return 0.5 * sum(abs(one[key] - other[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "length", "end", "changes"),
+    [
+        (3, 2, None, {}),
+        (2, 3, None, {}),
+        (3, 3, 1, {}),
+        (3, 2, None, {"gamma": 0.5}),
+        (2, 3, None, {"gae_lambda": 0.5, "whiten_advantages": True}),
+    ],
+    ids=["two tokens", "three tokens", "of any length", "discounted", "lambda"],
+)
+def test_ppo_finds_the_best_law_over_whole_responses(num_tokens, length, end, changes):
+    every = responses(num_tokens, length, end)
+    scores = scored(every)
+    ref = law_of(policy(num_tokens), every)
+    best = optimum(ref, scores, changes.get("gamma", 1.0))
+    assert sum(best.values()) == pytest.approx(1)
+    if "gamma" not in changes:
+        weights = {one: ref[one] * math.exp(scores[one] / BETA) for one in every}
+        total = sum(weights.values())
+        assert best == pytest.approx({one: weight / total for one, weight in weights.items()})
+    assert distance(ref, best) > 0.2
+    found = learned(num_tokens, length, end, scores, iterations=40, **changes)
+    print(ref,best,found, distance(ref, best), distance(found, best))
+    assert distance(found, best) < 0.03

@@ -1,0 +1,305 @@
+"""Every key of a stage reaches what it is for: seen in weights, files and figures of whole stages.
+
+The stages run once with values that nobody would choose, each another one, so that a value that is
+taken from elsewhere, or not at all, gives other weights.
+"""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from rlhf_cli.config.schema import ScheduleKind
+from rlhf_cli.evaluation import respond as responding
+from rlhf_cli.stages import rm, sft
+from rlhf_cli.stages.evaluate import exam_prompts
+from rlhf_cli.stages.setting import open_setting
+from tests.stages.little import WATCHED, Step, changed, little, seeing, work
+
+SFT = {"lr": 2e-3, "betas": [0.6, 0.7], "eps": 2e-3, "weight_decay": 0.3, "grad_clip": 0.5}
+RM = {"lr": 1e-3, "betas": [0.5, 0.8], "eps": 1e-3, "weight_decay": 0.4, "grad_clip": 0.2}
+POLICY = {"lr": 5e-4, "betas": [0.7, 0.6], "eps": 3e-3, "weight_decay": 0.5, "grad_clip": 0.1}
+VALUE = {"lr": 3e-3, "betas": [0.4, 0.5], "eps": 4e-3, "weight_decay": 0.2, "grad_clip": 0.3}
+EMA = 0.6
+
+
+def section(name: str, values: dict) -> dict:
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
+STRANGE = {
+    "sft.epochs": 2,
+    "sft.batch.size": 4,
+    "sft.batch.microbatch": 3,
+    "sft.batch.max_tokens": 60,
+    **section("sft.optim", SFT),
+    **section("sft.schedule", {"kind": ScheduleKind.linear, "warmup": 0.25, "final": 0.5}),
+    "rm.epochs": 2,
+    "rm.batch.size": 5,
+    "rm.batch.microbatch": 12,
+    "rm.batch.max_tokens": 250,
+    **section("rm.optim", RM),
+    **section("rm.schedule", {"kind": ScheduleKind.linear, "warmup": 0.5, "final": 0.1}),
+    "ppo.total_episodes": 20,
+    "ppo.batch.rollout": 4,
+    "ppo.batch.minibatch": 2,
+    "ppo.batch.microbatch": 1,
+    "ppo.inner_epochs": 1,
+    "ppo.ema_decay": EMA,
+    "ppo.ptx.coef": 0.5,
+    "ppo.ptx.ratio": 1,
+    **section("ppo.optim", POLICY),
+    **section("ppo.value_optim", VALUE),
+    **section("ppo.schedule", {"kind": ScheduleKind.linear, "warmup": 0.4, "final": 0.2}),
+    "evaluation.prompts": 5,
+    "evaluation.best_of_n": 3,
+    "evaluation.batch": 4,
+    "samples": 2,
+}
+# Learning rates as shares of their peaks, step by step, worked out by hand from the schedules:
+# 15 demonstrations in fours, twice: 8 steps, of which 2 warm up, then 1/2 is reached 6 steps later.
+SFT_FACTORS = [1 / 2, 1, *(1 - 0.5 * k / 6 for k in range(6))]
+# 14 comparisons in fives, twice: 6 steps, of which 3 warm up; 1/10 is reached 3 steps later.
+RM_FACTORS = [1 / 3, 2 / 3, 1, 1, 1 - 0.9 / 3, 1 - 0.9 * 2 / 3]
+# 20 episodes in fours: 5 iterations of 2 steps, of which 2 warm up; 1/5 is reached 3 later.
+PPO_FACTORS = [f for f in (1 / 2, 1, 1, 1 - 0.8 / 3, 1 - 0.8 * 2 / 3) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """All stages with these values: their folder, steps, microbatches and the rows they sampled."""
+    folder, steps = tmp_path_factory.mktemp("wired"), {}
+    found = SimpleNamespace(folder=folder, steps=steps, sft=[], rm=[], asked=[])
+    with pytest.MonkeyPatch.context() as patch:
+        for stage, told in ((sft, found.sft), (rm, found.rm)):
+            patch.setattr(stage, "learn", noting(stage.learn, told, 1))
+        patch.setattr(responding, "sample", noting(responding.sample, found.asked, 3))
+        for name in ("sft", "rm", "ppo", "evaluate"):
+            with seeing() as now:
+                work(name, folder, STRANGE)
+            steps[name] = now.steps
+    return found
+
+
+def noting(function, told: list, place: int):
+    """Return the function, which also notes its argument at `place`."""
+
+    def noted(*args, **kwargs):
+        told.append(args[place])
+        return function(*args, **kwargs)
+
+    return noted
+
+
+def adamw(steps: list[Step], factors: list[float], optim: dict) -> list[list[Tensor]]:
+    """Return the weights after each step, by AdamW written out (Loshchilov and Hutter 2019)."""
+    moments = [(0.0, 0.0) for _ in WATCHED]
+    found = []
+    for number, (step, factor) in enumerate(zip(steps, factors, strict=True), start=1):
+        lr, scale = optim["lr"] * factor, min(1.0, optim["grad_clip"] / (step.norm + 1e-6))
+        after = []
+        for i, (weight, gradient) in enumerate(zip(step.before, step.gradients, strict=True)):
+            m, v = (
+                beta * old + (1 - beta) * new
+                for beta, old, new in zip(
+                    optim["betas"],
+                    moments[i],
+                    (scale * gradient, (scale * gradient).square()),
+                    strict=True,
+                )
+            )
+            moments[i] = (m, v)
+            first, second = (1 - beta**number for beta in optim["betas"])
+            decay = optim["weight_decay"] if weight.ndim == 2 else 0.0
+            move = (m / first) / ((v / second).sqrt() + optim["eps"])
+            after.append(weight * (1 - lr * decay) - lr * move)
+        found.append(after)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stage", "network", "factors", "optim"),
+    [
+        ("sft", "LlamaForCausalLM", SFT_FACTORS, SFT),
+        ("rm", "LlamaForSequenceClassification", RM_FACTORS, RM),
+        ("ppo", "LlamaForCausalLM", PPO_FACTORS, POLICY),
+        ("ppo", "LlamaForSequenceClassification", PPO_FACTORS, VALUE),
+    ],
+)
+def test_every_step_is_that_of_adamw_with_the_stages_own_values(
+    seen, stage, network, factors, optim
+):
+    """Twin: learning rate and schedule, betas, eps, weight decay, clipping, and how many steps."""
+    steps = seen.steps[stage][network]
+    assert max(step.norm for step in steps) > 2 * optim["grad_clip"]
+    for step, expected in zip(steps, adamw(steps, factors, optim), strict=True):
+        for before, after, weight in zip(step.before, step.after, expected, strict=True):
+            assert torch.allclose(after - before, weight - before, rtol=2e-2, atol=2e-7)
+
+
+def test_batches_of_texts_keep_size_rows_and_tokens(seen):
+    """Rows and tokens both limit a forward pass of SFT, and the size a step."""
+    assert [sum(len(one.tokens) for one in step) for step in seen.sft] == [4, 4, 4, 3] * 2
+    rows = [len(one.tokens) for step in seen.sft for one in step]
+    tokens = [int(one.mask.sum()) for step in seen.sft for one in step]
+    assert max(rows) == 3
+    assert max(tokens) <= 60
+
+
+def test_batches_of_comparisons_keep_prompts_completions_and_tokens(seen):
+    assert [sum(one.num_prompts for one in step) for step in seen.rm] == [5, 5, 4] * 2
+    several = [one for step in seen.rm for one in step if one.num_prompts > 1]
+    assert several
+    assert max(len(one.tokens) for one in several) <= 12
+    assert max(int(one.mask.sum()) for one in several) <= 250
+
+
+def weights_of(folder: Path) -> list[Tensor]:
+    tensors = load_file(folder / "model.safetensors")
+    return [tensors[name] for name in WATCHED]
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm"])
+def test_what_was_trained_last_is_exported(seen, stage):
+    (steps,) = seen.steps[stage].values()
+    for exported, last in zip(
+        weights_of(seen.folder / stage / "model"), steps[-1].after, strict=True
+    ):
+        assert torch.equal(exported, last)
+
+
+def test_the_average_of_the_policy_is_exported_and_the_last_value_model(seen):
+    """Twin: the recursion over the weights after every step."""
+    policy, value = seen.steps["ppo"].values()
+    average = policy[0].before
+    for step in policy:
+        average = [
+            EMA * old + (1 - EMA) * new for old, new in zip(average, step.after, strict=True)
+        ]
+    for exported, mean, last in zip(
+        weights_of(seen.folder / "ppo" / "model"), average, policy[-1].after, strict=True
+    ):
+        assert torch.allclose(exported, mean, atol=1e-7)
+        assert not torch.allclose(exported, last, atol=1e-6)
+    for exported, last in zip(
+        weights_of(seen.folder / "ppo" / "value_model"), value[-1].after, strict=True
+    ):
+        assert torch.equal(exported, last)
+
+
+def test_policy_and_value_model_start_from_their_parents(seen):
+    policy, value = seen.steps["ppo"].values()
+    for role, steps in (("sft", policy), ("rm", value)):
+        for parent, start in zip(
+            weights_of(seen.folder / role / "model"), steps[0].before, strict=True
+        ):
+            assert torch.equal(parent, start)
+    (reward,) = seen.steps["rm"].values()
+    assert torch.equal(reward[0].before[0], weights_of(seen.folder / "sft" / "model")[0])
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [row for row in lines(folder / "metrics.jsonl") if "step" in row]
+
+
+@pytest.fixture(scope="module")
+def setting(seen):
+    return open_setting(changed(little(), STRANGE), seen.folder / "sft" / "model")
+
+
+@torch.no_grad()
+def test_the_exported_policy_has_the_held_out_loss_that_was_measured(seen, setting):
+    """In plain transformers, text after text, the response's tokens and EOS alone."""
+    model = AutoModelForCausalLM.from_pretrained(seen.folder / "sft" / "model")
+    total, count = 0.0, 0
+    for one in setting.encoded("demonstrations").held_out:
+        logprobs = model(torch.tensor([one.ids])).logits[0, :-1].log_softmax(-1)
+        learned = torch.tensor(one.loss_mask[1:])
+        total -= float(logprobs[range(len(one.ids) - 1), one.ids[1:]][learned].sum())
+        count += int(learned.sum())
+    rows = metrics(seen.folder / "sft")
+    assert [row["sft/epoch"] for row in rows if "sft/epoch" in row] == [1, 2]
+    assert total / count == pytest.approx(rows[-1]["sft/eval_loss"], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def scored(seen):
+    """scored(rows of token ids): scores of the exported reward model in plain transformers."""
+    model = AutoModelForSequenceClassification.from_pretrained(seen.folder / "rm" / "model")
+
+    @torch.no_grad()
+    def score(rows: list[list[int]]) -> Tensor:
+        return torch.stack([model(torch.tensor([ids])).logits[0, 0] for ids in rows])
+
+    return score
+
+
+def test_the_exported_reward_model_has_the_margin_that_was_measured(seen, setting, scored):
+    found = json.loads((seen.folder / "rm" / "report.json").read_text())
+    gaps = []
+    for one in setting.encoded("comparisons").held_out:
+        scores = scored([one.prompt_ids + ids for ids in one.response_ids])
+        gaps += [float(scores[win] - scores[lose]) for win, lose in one.better]
+    assert len(gaps) == found["num_pairs"]
+    assert sum(gaps) / len(gaps) == pytest.approx(found["margin"], abs=1e-4)
+    assert sum(gap > 0 for gap in gaps) / len(gaps) == pytest.approx(found["accuracy"][0], abs=0.02)
+
+
+def test_the_demonstrations_score_nothing_on_average(seen, setting, scored):
+    """So that a constant for a missing EOS means something (IG 3.5)."""
+    scores = scored([one.ids for one in setting.encoded("demonstrations").train])
+    assert float(scores.mean()) == pytest.approx(0, abs=1e-4)
+    assert float(scores.std()) > 0.01
+
+
+def test_ppo_runs_as_many_episodes_as_asked_for(seen):
+    rows = metrics(seen.folder / "ppo")
+    assert [row["ppo/episodes"] for row in rows] == [4, 8, 12, 16, 20]
+    assert [row["policy/steps"] for row in rows] == [2] * 5
+    assert all(row["loss/ptx"] > 0 for row in rows)
+
+
+def test_answers_are_to_held_out_prompts_only(seen, setting):
+    """The evaluation asks what nothing was trained on, as many as were asked for, each once."""
+    prompts = setting.encoded("prompts")
+    held_out = {tuple(one.ids) for one in prompts.held_out}
+    asked = [tuple(one.ids) for one in exam_prompts(setting)]
+    assert len(set(asked)) == 5
+    assert set(asked) <= held_out
+    assert not set(asked) & {tuple(one.ids) for one in prompts.train}
+    texts = {one.record.messages[0].content for one in prompts.held_out}
+    answers = lines(seen.folder / "evaluate" / "answers.jsonl")
+    assert {one["prompt"] for one in answers} <= texts
+
+
+def test_every_candidate_answers_every_prompt(seen):
+    answers = lines(seen.folder / "evaluate" / "answers.jsonl")
+    models = [one["model"] for one in answers]
+    assert list(dict.fromkeys(models)) == ["base", "SFT", "SFT, best of 3", "PPO"]
+    assert {models.count(model) for model in models} == {5}
+    best = [one["score"] for one in answers if one["model"] == "SFT, best of 3"]
+    table = json.loads((seen.folder / "evaluate" / "table.json").read_text())
+    row = table["rows"]["SFT, best of 3"]
+    assert row["score"][0] == pytest.approx(sum(best) / 5, abs=1e-4)
+    assert row["kl"][0] == pytest.approx(math.log(3) - 2 / 3)
+    assert table["rows"]["SFT"]["kl"][0] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_forward_pass_of_the_evaluation_holds_its_batch(seen):
+    """Its rows: prompts times the answers to each."""
+    assert max(len(numbers) for numbers in seen.asked) == 4
+
+
+def test_as_many_samples_are_shown_as_asked_for(seen):
+    for stage in ("sft", "ppo", "evaluate"):
+        assert len(lines(seen.folder / stage / "samples.jsonl")) == 2
