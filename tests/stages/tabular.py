@@ -115,11 +115,11 @@ def ppo(**changes) -> PPO:
     return PPO(**(values | changes))
 
 
-def config_of(num_tokens: int, hidden: int = 8) -> LlamaConfig:
+def _config(num_arms: int) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=num_tokens,
-        hidden_size=hidden,
-        intermediate_size=hidden,
+        vocab_size=num_arms,
+        hidden_size=8,
+        intermediate_size=8,
         num_hidden_layers=1,
         num_attention_heads=2,
         max_position_embeddings=16,
@@ -134,7 +134,7 @@ def config_of(num_tokens: int, hidden: int = 8) -> LlamaConfig:
 def policy_network(probs: torch.Tensor) -> LlamaForCausalLM:
     """A network whose first response token follows `probs` after PROMPT."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(config_of(len(probs)))
+    model = LlamaForCausalLM(_config(len(probs)))
     with torch.no_grad():
         hidden = model.model(torch.tensor([[PROMPT]])).last_hidden_state[0, 0]
         model.lm_head.weight.copy_(torch.outer(probs.log(), hidden / hidden.square().sum()))
@@ -149,7 +149,7 @@ def arm_probs(model) -> torch.Tensor:
 def players(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> Players:
     """The bandit: response `arm` scores rewards[arm]."""
     torch.manual_seed(1)
-    value = LlamaForSequenceClassification(config_of(len(ref)))
+    value = LlamaForSequenceClassification(_config(len(ref)))
     return Players(
         policy=engine(policy_network(ref), cfg.optim),
         value=engine(value, cfg.value_optim),

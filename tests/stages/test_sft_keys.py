@@ -15,6 +15,7 @@ from rlhf_cli.stages import sft
 from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.setting import Setting, open_setting
 from rlhf_cli.stages.showing import ask, prompts_of
+from rlhf_cli.stages.tokens import mean_loss
 from tests.stages.little import WATCHED, changed, little, seeing, work
 
 
@@ -162,3 +163,13 @@ def test_the_seed_changes_order_and_heads(setting):
         renew_head(engine, seed=one.cfg.seed)
         heads.append(engine.get("score.weight"))
     assert not torch.equal(*heads)
+
+
+def test_the_held_out_loss_is_read_without_dropout(setting):
+    learner = setting.engine(setting.causal_lm(dropout=0.5), setting.cfg.sft.optim)
+    batches = sft.steps_of(setting, setting.encoded("demonstrations").train, epoch=0)[0]
+    losses = []
+    for _ in range(2):
+        learner.train()
+        losses.append(mean_loss(learner, batches))
+    assert losses[0] == losses[1]

@@ -303,3 +303,15 @@ def test_a_forward_pass_of_the_evaluation_holds_its_batch(seen):
 def test_as_many_samples_are_shown_as_asked_for(seen):
     for stage in ("sft", "ppo", "evaluate"):
         assert len(lines(seen.folder / stage / "samples.jsonl")) == 2
+
+
+def test_the_comparison_that_is_shown_has_its_scores_best_first(seen, setting, scored):
+    """Twin: the scores of the exported model; none is lost, though some look alike in two digits."""
+    (row,) = lines(seen.folder / "rm" / "samples.jsonl")
+    one = setting.encoded("comparisons").held_out[0]
+    scores = scored([one.prompt_ids + ids for ids in one.response_ids])
+    order = scores.argsort(descending=True).tolist()
+    shown = [(key, text) for key, text in row.items() if key not in ("title", "prompt")]
+    assert [text for _, text in shown] == [one.record.responses[i] for i in order]
+    found = [float(key.split(": ")[1]) for key, _ in shown]
+    assert found == pytest.approx([float(scores[i]) for i in order], abs=0.006)
