@@ -44,19 +44,53 @@ def assert_loads_alike(auto, model, folder):
         assert torch.equal(loaded.eval()(tokens).logits, model.eval()(tokens).logits)
 
 
+# What means the same whether it is written or not.
+SHAPE = {"temperature": 1.0, "top_p": 1.0}
+# What the export says on purpose; all else is what transformers says of the untouched model.
+SAID = {
+    "config.json": {"pad_token_id": 0, "use_cache": True, "dtype": "float32"},
+    "generation_config.json": {
+        "eos_token_id": 1, "pad_token_id": 0, "do_sample": True, "top_k": 0,
+    },
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", ["causal", "scalar"])
 def test_the_folder_is_that_of_save_pretrained(name, kind, tmp_path):
-    model = causal(name) if kind == "causal" else scalar(name)
+    """Beside what transformers writes of the same model, which the export has never touched."""
+    make = causal if kind == "causal" else scalar
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
+    untouched, model = make(name), make(name)
+    untouched.save_pretrained(tmp_path / "theirs")
+    model.config.pad_token_id = None
     write(model, tmp_path / "ours")
-    model.save_pretrained(tmp_path / "theirs")
     assert names(tmp_path / "ours") == names(tmp_path / "theirs")
-    for file in ("config.json", "generation_config.json"):
+    for file, said in SAID.items():
         ours, theirs = tmp_path / "ours" / file, tmp_path / "theirs" / file
         assert ours.exists() == theirs.exists()
-        assert not ours.exists() or json.loads(ours.read_text()) == json.loads(theirs.read_text())
-    assert_loads_alike(auto, model, tmp_path / "ours")
+        if ours.exists():
+            found = json.loads(ours.read_text())
+            assert {key: found.get(key) for key in said} == said
+            rest = json.loads(theirs.read_text()) | said
+            assert {k: v for k, v in found.items() if v != SHAPE.get(k)} == {
+                k: v for k, v in rest.items() if v != SHAPE.get(k)
+            }
+    assert_loads_alike(auto, untouched, tmp_path / "ours")
+
+
+def test_plain_generate_samples_as_the_policy_was_trained(tmp_path):
+    """From the full softmax at temperature 1, until any of the end tokens."""
+    model = causal("llama")
+    model.generation_config.update(temperature=0.3, top_k=7, top_p=0.5)
+    export(model, persistent(model), Tokenizer(), tmp_path / "m", end_ids=[1, 3], pad_id=0)
+    said = AutoModelForCausalLM.from_pretrained(tmp_path / "m").generation_config
+    assert said.do_sample is True
+    assert said.temperature in (None, 1.0)
+    assert said.top_p in (None, 1.0)
+    assert said.top_k == 0
+    assert said.eos_token_id == [1, 3]
+    assert said.pad_token_id == 0
 
 
 def test_large_models_come_in_several_files(tmp_path, monkeypatch):

@@ -23,8 +23,10 @@ from rlhf_cli.config.schema import (
 )
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration
-from rlhf_cli.models.scoring import text_logprobs
+from rlhf_cli.models.scoring import Reading, response_values, text_logprobs
+from rlhf_cli.stages import work
 from rlhf_cli.stages.ppo.collect import collect
+from rlhf_cli.stages.ppo.guards import NotFinite
 from rlhf_cli.stages.ppo.learn import Learned, clipped_step, learn, minibatch
 from rlhf_cli.stages.ppo.loop import credit, kl_controller, orders, train
 from rlhf_cli.stages.ppo.microbatches import microbatches
@@ -442,3 +444,80 @@ def test_only_the_last_microbatch_closes_the_step(rollout):
             closes=closes,
         )  # fmt: skip
     assert told == [False, True, False]
+
+
+def test_the_pretraining_text_closes_the_policys_step(rollout):
+    """Of all that adds to the policy's gradient one is the last, as sharded engines must know."""
+    for pretrain in (None, lambda: 0.0):
+        cfg, told = short(batch=replace(SIXTEEN, microbatch=8)), []
+        players = cast(cfg=cfg)
+        players.policy.backward = lambda loss, last, told=told: told.append(last)
+        minibatch(players, rollout, *credit(rollout, 0.1, cfg), torch.arange(16), cfg, pretrain)
+        assert told == [False, pretrain is None]
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step(rollout):
+    cfg = short()
+    players = cast(cfg=cfg)
+    advantages, returns = credit(rollout, 0.1, cfg)
+    returns[3, 0] = float("inf")
+    with pytest.raises(NotFinite, match="loss is not finite"):
+        learn(
+            players, rollout, advantages, returns, cfg, orders=[torch.arange(16)], lr_factor=1.0,
+            learned=Learned(), pretrain=None, after_step=ignore,
+        )  # fmt: skip
+    assert players.policy.steps == players.value.steps == 0
+
+
+def test_every_iteration_draws_its_own_numbers():
+    """The same prompts and, at a learning rate of nothing, the same policy: other responses."""
+    seen = []
+    players = cast(cfg=short(optim=optim(1e-12)))
+    score = players.score
+    players.score = lambda reading: seen.append(reading.batch.responses) or score(reading)
+    trained(short(optim=optim(1e-12)), players=players)
+    assert len(seen) == 2
+    assert seen[0].shape != seen[1].shape or not torch.equal(*seen)
+
+
+def test_sampling_switches_dropout_off_and_learning_on():
+    cfg = short()
+    players = cast(cfg=cfg)
+    modes = []
+    generating = players.policy.generating
+
+    def noted():
+        modes.append(players.policy.model.training)
+        return generating()
+
+    players.policy.generating = noted
+    collect(players, batch(), drawn(), ENDING, cfg)
+    assert modes == [False]
+    assert players.policy.model.training
+
+
+def test_a_token_weighs_one_over_the_tokens_of_its_minibatch(rollout):
+    """The losses of half the rows are means over that half's tokens."""
+    cfg, half = short(vf_coef=1.0, value_clip_eps=None), torch.arange(8)
+    players = cast(cfg=cfg)
+    advantages, returns = credit(rollout, 0.1, cfg)
+    row = minibatch(players, rollout, advantages, returns, half, cfg, None)
+    mask = rollout.response_mask[half]
+    values = players.value(response_values, Reading(rollout.select(half))).detach()
+    columns = slice(0, values.shape[1])
+    errors = (values - returns[half, columns]).square()[mask[:, columns]]
+    assert row["loss/value_avg"] == pytest.approx(float(0.5 * errors.mean()), abs=1e-5)
+    assert row["loss/policy_avg"] == pytest.approx(float(-advantages[half][mask].mean()), abs=1e-4)
+
+
+def test_the_work_of_a_minibatch_is_that_of_both_models(rollout):
+    players = cast()
+    both = work.of_minibatch(players.policy, players.value, rollout)
+    twice = work.of_minibatch(players.policy, players.policy, rollout)
+    real = rollout.prompt_mask.sum() + rollout.response_mask.sum()
+    assert both["tokens"] == int(real)
+    # per weight of a body and token 2 to multiply and add, forward, and twice that backward
+    body = sum(p.numel() for p in players.value.model.parameters() if p.ndim == 2)
+    body -= players.value.model.model.embed_tokens.weight.numel()
+    assert both["flops"] > 2 * 6 * 0.9 * body * int(real)
+    assert both["flops"] < twice["flops"]

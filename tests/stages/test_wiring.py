@@ -19,7 +19,9 @@ from rlhf_cli.config.schema import ScheduleKind
 from rlhf_cli.evaluation import respond as responding
 from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.evaluate import exam_prompts
+from rlhf_cli.stages.ppo import loop
 from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.showing import ask
 from tests.stages.little import WATCHED, Step, changed, little, seeing, work
 
 SFT = {"lr": 2e-3, "betas": [0.6, 0.7], "eps": 2e-3, "weight_decay": 0.3, "grad_clip": 0.5}
@@ -75,10 +77,11 @@ PPO_FACTORS = [f for f in (1 / 2, 1, 1, 1 - 0.8 / 3, 1 - 0.8 * 2 / 3) for _ in r
 def seen(tmp_path_factory):
     """All stages with these values: their folder, steps, microbatches and the rows they sampled."""
     folder, steps = tmp_path_factory.mktemp("wired"), {}
-    found = SimpleNamespace(folder=folder, steps=steps, sft=[], rm=[], asked=[])
+    found = SimpleNamespace(folder=folder, steps=steps, sft=[], rm=[], asked=[], rolled=[])
     with pytest.MonkeyPatch.context() as patch:
         for stage, told in ((sft, found.sft), (rm, found.rm)):
             patch.setattr(stage, "learn", noting(stage.learn, told, 1))
+        patch.setattr(loop, "collect", noting(loop.collect, found.rolled, 1))
         patch.setattr(responding, "sample", noting(responding.sample, found.asked, 3))
         for name in ("sft", "rm", "ppo", "evaluate"):
             with seeing() as now:
@@ -315,3 +318,55 @@ def test_the_comparison_that_is_shown_has_its_scores_best_first(seen, setting, s
     assert [text for _, text in shown] == [one.record.responses[i] for i in order]
     found = [float(key.split(": ")[1]) for key, _ in shown]
     assert found == pytest.approx([float(scores[i]) for i in order], abs=0.006)
+
+
+def test_ppo_samples_responses_to_training_prompts_only(seen, setting):
+    """Each of them once before any comes again, in an order of the seed's."""
+    train = [tuple(one.ids) for one in setting.encoded("prompts").train]
+    asked = [
+        tuple(row[mask].tolist())
+        for one in seen.rolled
+        for row, mask in zip(one.tokens, one.mask, strict=True)
+    ]
+    assert len(asked) == 20
+    assert sorted(asked[: len(train)]) == sorted(train)
+    assert asked[: len(train)] != train
+    assert set(asked) <= set(train)
+
+
+def answers_of(seen, model: str) -> list[dict]:
+    answers = lines(seen.folder / "evaluate" / "answers.jsonl")
+    return [one for one in answers if one["model"] == model]
+
+
+def test_every_candidate_is_asked_with_its_own_weights(seen, setting):
+    """Twin: each model folder asked again, with the same numbers."""
+    folders = {"base": None, "SFT": seen.folder / "sft", "PPO": seen.folder / "ppo"}
+    said = {}
+    for model, folder in folders.items():
+        path = folder and folder / "model"
+        network = setting.network(setting.causal_lm(path, frozen=True))
+        again = ask(setting, network, exam_prompts(setting), setting.cfg.seed)
+        said[model] = [one.text for one in again]
+        assert [one["response"] for one in answers_of(seen, model)] == said[model]
+    assert said["base"] != said["SFT"] != said["PPO"]
+
+
+def test_the_best_of_n_are_answers_of_their_own(seen):
+    """Drawn with other numbers than the single answer, n of them each with its own."""
+    single = [one["response"] for one in answers_of(seen, "SFT")]
+    best = [one["response"] for one in answers_of(seen, "SFT, best of 3")]
+    assert single != best
+
+
+def test_wins_are_counted_against_the_sft_model(seen):
+    table = json.loads((seen.folder / "evaluate" / "table.json").read_text())
+    base = answers_of(seen, "SFT")
+    for model in ("base", "SFT", "PPO"):
+        won = [
+            0.5
+            if ours["response"] == theirs["response"]
+            else float(ours["score"] > theirs["score"])
+            for ours, theirs in zip(answers_of(seen, model), base, strict=True)
+        ]
+        assert table["rows"][model]["win_rate"][0] == pytest.approx(sum(won) / 5)
