@@ -74,20 +74,44 @@ PPO_FACTORS = [f for f in (1 / 2, 1, 1, 1 - 0.8 / 3, 1 - 0.8 * 2 / 3) for _ in r
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
-    """All stages with these values: their folder, steps, microbatches and the rows they sampled."""
-    folder, steps = tmp_path_factory.mktemp("wired"), {}
-    found = SimpleNamespace(folder=folder, steps=steps, sft=[], rm=[], asked=[], rolled=[])
-    with pytest.MonkeyPatch.context() as patch:
-        for stage, told in ((sft, found.sft), (rm, found.rm)):
-            patch.setattr(stage, "learn", noting(stage.learn, told, 1))
-        patch.setattr(loop, "collect", noting(loop.collect, found.rolled, 1))
-        patch.setattr(responding, "sample", noting(responding.sample, found.asked, 3))
-        for name in ("sft", "rm", "ppo", "evaluate"):
-            with seeing() as now:
-                work(name, folder, STRANGE)
-            steps[name] = now.steps
-    return found
+def begun(tmp_path_factory):
+    """What is seen of the stages: their folder, steps, microbatches, prompts and rows sampled."""
+    folder = tmp_path_factory.mktemp("wired")
+    return SimpleNamespace(folder=folder, steps={}, sft=[], rm=[], asked=[], rolled=[])
+
+
+def run(stage: str, begun) -> SimpleNamespace:
+    """Run one more stage with these values."""
+    with pytest.MonkeyPatch.context() as patch, seeing() as now:
+        patch.setattr(sft, "learn", noting(sft.learn, begun.sft, 1))
+        patch.setattr(rm, "learn", noting(rm.learn, begun.rm, 1))
+        patch.setattr(loop, "collect", noting(loop.collect, begun.rolled, 1))
+        if stage == "evaluate":
+            patch.setattr(responding, "sample", noting(responding.sample, begun.asked, 3))
+        work(stage, begun.folder, STRANGE)
+    begun.steps[stage] = now.steps
+    return begun
+
+
+@pytest.fixture(scope="module")
+def after_sft(begun):
+    return run("sft", begun)
+
+
+@pytest.fixture(scope="module")
+def after_rm(after_sft):
+    return run("rm", after_sft)
+
+
+@pytest.fixture(scope="module")
+def after_ppo(after_rm):
+    return run("ppo", after_rm)
+
+
+@pytest.fixture(scope="module")
+def seen(after_ppo):
+    """After all stages."""
+    return run("evaluate", after_ppo)
 
 
 def noting(function, told: list, place: int):
@@ -136,28 +160,28 @@ def adamw(steps: list[Step], factors: list[float], optim: dict) -> list[list[Ten
     ],
 )
 def test_every_step_is_that_of_adamw_with_the_stages_own_values(
-    seen, stage, network, factors, optim
+    request, stage, network, factors, optim
 ):
     """Twin: learning rate and schedule, betas, eps, weight decay, clipping, and how many steps."""
-    steps = seen.steps[stage][network]
+    steps = request.getfixturevalue(f"after_{stage}").steps[stage][network]
     assert max(step.norm for step in steps) > 2 * optim["grad_clip"]
     for step, expected in zip(steps, adamw(steps, factors, optim), strict=True):
         for before, after, weight in zip(step.before, step.after, expected, strict=True):
             assert torch.allclose(after - before, weight - before, rtol=2e-2, atol=2e-7)
 
 
-def test_batches_of_texts_keep_size_rows_and_tokens(seen):
+def test_batches_of_texts_keep_size_rows_and_tokens(after_sft):
     """Rows and tokens both limit a forward pass of SFT, and the size a step."""
-    assert [sum(len(one.tokens) for one in step) for step in seen.sft] == [4, 4, 4, 3] * 2
-    rows = [len(one.tokens) for step in seen.sft for one in step]
-    tokens = [int(one.mask.sum()) for step in seen.sft for one in step]
+    assert [sum(len(one.tokens) for one in step) for step in after_sft.sft] == [4, 4, 4, 3] * 2
+    rows = [len(one.tokens) for step in after_sft.sft for one in step]
+    tokens = [int(one.mask.sum()) for step in after_sft.sft for one in step]
     assert max(rows) == 3
     assert max(tokens) <= 60
 
 
-def test_batches_of_comparisons_keep_prompts_completions_and_tokens(seen):
-    assert [sum(one.num_prompts for one in step) for step in seen.rm] == [5, 5, 4] * 2
-    several = [one for step in seen.rm for one in step if one.num_prompts > 1]
+def test_batches_of_comparisons_keep_prompts_completions_and_tokens(after_rm):
+    assert [sum(one.num_prompts for one in step) for step in after_rm.rm] == [5, 5, 4] * 2
+    several = [one for step in after_rm.rm for one in step if one.num_prompts > 1]
     assert several
     assert max(len(one.tokens) for one in several) <= 12
     assert max(int(one.mask.sum()) for one in several) <= 250
@@ -169,7 +193,8 @@ def weights_of(folder: Path) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("stage", ["sft", "rm"])
-def test_what_was_trained_last_is_exported(seen, stage):
+def test_what_was_trained_last_is_exported(request, stage):
+    seen = request.getfixturevalue(f"after_{stage}")
     (steps,) = seen.steps[stage].values()
     for exported, last in zip(
         weights_of(seen.folder / stage / "model"), steps[-1].after, strict=True
@@ -177,34 +202,34 @@ def test_what_was_trained_last_is_exported(seen, stage):
         assert torch.equal(exported, last)
 
 
-def test_the_average_of_the_policy_is_exported_and_the_last_value_model(seen):
+def test_the_average_of_the_policy_is_exported_and_the_last_value_model(after_ppo):
     """Twin: the recursion over the weights after every step."""
-    policy, value = seen.steps["ppo"].values()
+    policy, value = after_ppo.steps["ppo"].values()
     average = policy[0].before
     for step in policy:
         average = [
             EMA * old + (1 - EMA) * new for old, new in zip(average, step.after, strict=True)
         ]
     for exported, mean, last in zip(
-        weights_of(seen.folder / "ppo" / "model"), average, policy[-1].after, strict=True
+        weights_of(after_ppo.folder / "ppo" / "model"), average, policy[-1].after, strict=True
     ):
         assert torch.allclose(exported, mean, atol=1e-7)
         assert not torch.allclose(exported, last, atol=1e-6)
     for exported, last in zip(
-        weights_of(seen.folder / "ppo" / "value_model"), value[-1].after, strict=True
+        weights_of(after_ppo.folder / "ppo" / "value_model"), value[-1].after, strict=True
     ):
         assert torch.equal(exported, last)
 
 
-def test_policy_and_value_model_start_from_their_parents(seen):
-    policy, value = seen.steps["ppo"].values()
+def test_policy_and_value_model_start_from_their_parents(after_ppo):
+    policy, value = after_ppo.steps["ppo"].values()
     for role, steps in (("sft", policy), ("rm", value)):
         for parent, start in zip(
-            weights_of(seen.folder / role / "model"), steps[0].before, strict=True
+            weights_of(after_ppo.folder / role / "model"), steps[0].before, strict=True
         ):
             assert torch.equal(parent, start)
-    (reward,) = seen.steps["rm"].values()
-    assert torch.equal(reward[0].before[0], weights_of(seen.folder / "sft" / "model")[0])
+    (reward,) = after_ppo.steps["rm"].values()
+    assert torch.equal(reward[0].before[0], weights_of(after_ppo.folder / "sft" / "model")[0])
 
 
 def lines(path: Path) -> list[dict]:
@@ -216,29 +241,29 @@ def metrics(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def setting(seen):
-    return open_setting(changed(little(), STRANGE), seen.folder / "sft" / "model")
+def setting(after_sft):
+    return open_setting(changed(little(), STRANGE), after_sft.folder / "sft" / "model")
 
 
 @torch.no_grad()
-def test_the_exported_policy_has_the_held_out_loss_that_was_measured(seen, setting):
+def test_the_exported_policy_has_the_held_out_loss_that_was_measured(after_sft, setting):
     """In plain transformers, text after text, the response's tokens and EOS alone."""
-    model = AutoModelForCausalLM.from_pretrained(seen.folder / "sft" / "model")
+    model = AutoModelForCausalLM.from_pretrained(after_sft.folder / "sft" / "model")
     total, count = 0.0, 0
     for one in setting.encoded("demonstrations").held_out:
         logprobs = model(torch.tensor([one.ids])).logits[0, :-1].log_softmax(-1)
         learned = torch.tensor(one.loss_mask[1:])
         total -= float(logprobs[range(len(one.ids) - 1), one.ids[1:]][learned].sum())
         count += int(learned.sum())
-    rows = metrics(seen.folder / "sft")
+    rows = metrics(after_sft.folder / "sft")
     assert [row["sft/epoch"] for row in rows if "sft/epoch" in row] == [1, 2]
     assert total / count == pytest.approx(rows[-1]["sft/eval_loss"], abs=1e-4)
 
 
 @pytest.fixture(scope="module")
-def scored(seen):
+def scored(after_rm):
     """scored(rows of token ids): scores of the exported reward model in plain transformers."""
-    model = AutoModelForSequenceClassification.from_pretrained(seen.folder / "rm" / "model")
+    model = AutoModelForSequenceClassification.from_pretrained(after_rm.folder / "rm" / "model")
 
     @torch.no_grad()
     def score(rows: list[list[int]]) -> Tensor:
@@ -247,8 +272,8 @@ def scored(seen):
     return score
 
 
-def test_the_exported_reward_model_has_the_margin_that_was_measured(seen, setting, scored):
-    found = json.loads((seen.folder / "rm" / "report.json").read_text())
+def test_the_exported_reward_model_has_the_margin_that_was_measured(after_rm, setting, scored):
+    found = json.loads((after_rm.folder / "rm" / "report.json").read_text())
     gaps = []
     for one in setting.encoded("comparisons").held_out:
         scores = scored([one.prompt_ids + ids for ids in one.response_ids])
@@ -258,15 +283,15 @@ def test_the_exported_reward_model_has_the_margin_that_was_measured(seen, settin
     assert sum(gap > 0 for gap in gaps) / len(gaps) == pytest.approx(found["accuracy"][0], abs=0.02)
 
 
-def test_the_demonstrations_score_nothing_on_average(seen, setting, scored):
+def test_the_demonstrations_score_nothing_on_average(after_rm, setting, scored):
     """So that a constant for a missing EOS means something (IG 3.5)."""
     scores = scored([one.ids for one in setting.encoded("demonstrations").train])
     assert float(scores.mean()) == pytest.approx(0, abs=1e-4)
     assert float(scores.std()) > 0.01
 
 
-def test_ppo_runs_as_many_episodes_as_asked_for(seen):
-    rows = metrics(seen.folder / "ppo")
+def test_ppo_runs_as_many_episodes_as_asked_for(after_ppo):
+    rows = metrics(after_ppo.folder / "ppo")
     assert [row["ppo/episodes"] for row in rows] == [4, 8, 12, 16, 20]
     assert [row["policy/steps"] for row in rows] == [2] * 5
     assert all(row["loss/ptx"] > 0 for row in rows)
@@ -303,14 +328,17 @@ def test_a_forward_pass_of_the_evaluation_holds_its_batch(seen):
     assert max(len(numbers) for numbers in seen.asked) == 4
 
 
-def test_as_many_samples_are_shown_as_asked_for(seen):
-    for stage in ("sft", "ppo", "evaluate"):
-        assert len(lines(seen.folder / stage / "samples.jsonl")) == 2
+@pytest.mark.parametrize(
+    ("stage", "after"), [("sft", "after_sft"), ("ppo", "after_ppo"), ("evaluate", "seen")]
+)
+def test_as_many_samples_are_shown_as_asked_for(request, stage, after):
+    folder = request.getfixturevalue(after).folder
+    assert len(lines(folder / stage / "samples.jsonl")) == 2
 
 
-def test_the_comparison_that_is_shown_has_its_scores_best_first(seen, setting, scored):
+def test_the_comparison_that_is_shown_has_its_scores_best_first(after_rm, setting, scored):
     """Twin: the scores of the exported model; none is lost, though some look alike in two digits."""
-    (row,) = lines(seen.folder / "rm" / "samples.jsonl")
+    (row,) = lines(after_rm.folder / "rm" / "samples.jsonl")
     one = setting.encoded("comparisons").held_out[0]
     scores = scored([one.prompt_ids + ids for ids in one.response_ids])
     order = scores.argsort(descending=True).tolist()
@@ -320,12 +348,12 @@ def test_the_comparison_that_is_shown_has_its_scores_best_first(seen, setting, s
     assert found == pytest.approx([float(scores[i]) for i in order], abs=0.006)
 
 
-def test_ppo_samples_responses_to_training_prompts_only(seen, setting):
+def test_ppo_samples_responses_to_training_prompts_only(after_ppo, setting):
     """Each of them once before any comes again, in an order of the seed's."""
     train = [tuple(one.ids) for one in setting.encoded("prompts").train]
     asked = [
         tuple(row[mask].tolist())
-        for one in seen.rolled
+        for one in after_ppo.rolled
         for row, mask in zip(one.tokens, one.mask, strict=True)
     ]
     assert len(asked) == 20
