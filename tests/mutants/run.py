@@ -20,8 +20,13 @@ from pathlib import Path
 from tables import HERE, ROOT, Mutant, read_tables
 
 COPIED = ("rlhf_cli", "conf", "tests", "pyproject.toml", "README.md", "docs", "Makefile")
-IMPORTED = ("pytest", "torch", "transformers.models.auto", "transformers.models.llama", "hydra",
-            "datasets", "safetensors.torch", "transformers.generation.utils")  # fmt: skip
+# What most tests import; a process forked from this one has it at once.
+IMPORTED = (
+    "pytest", "torch.distributed.checkpoint", "scipy.stats", "hypothesis", "hydra", "datasets",
+    "rich.progress", "rich.table", "safetensors.torch", "transformers.generation.utils",
+    "transformers.convert_slow_tokenizer", "transformers.models.auto",
+    "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2",
+)  # fmt: skip
 NOTICED, UNNOTICED, TIMEOUT, BROKEN = "noticed", "UNNOTICED", "noticed by timeout", "BROKEN ENTRY"
 OUTCOMES = {1: NOTICED, 0: UNNOTICED, None: TIMEOUT}
 
