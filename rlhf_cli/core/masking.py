@@ -56,6 +56,16 @@ def position_ids(mask: Tensor) -> Tensor:
     return mask.long().cumsum(dim=1) - mask.long()
 
 
+def real_first(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the order of columns that brings each row's real tokens to its left, and the mask there.
+
+    mask (B, T) -> order (B, T) long, mask (B, T). Real token number n of a row, counted by `position_ids`,
+    is then in column n.
+    """
+    order = mask.long().sort(dim=1, descending=True, stable=True).indices
+    return order, mask.gather(1, order)
+
+
 def response_mask(tokens: Tensor, end_ids: Tensor) -> Tensor:
     """True up to and including the first end token, so that the end is learned (N+, A7).
 

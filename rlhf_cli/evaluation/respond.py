@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_cli.core.batches import Rollout
-from rlhf_cli.core.masking import zero_pads
+from rlhf_cli.core.masking import masked_mean, zero_pads
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.data.templates import Renderer
-from rlhf_cli.models.sampling import Samples, sample
+from rlhf_cli.models.sampling import Samples, require_agreement, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs, sequence_scores
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
@@ -65,7 +65,7 @@ def respond_each(
     """For each seed the answers that `respond` draws with it; a prompt is read once for all of them.
 
     Prompts of like length share a batch. The processes divide the batches among themselves and all
-    know every answer afterwards.
+    know every answer afterwards. Each compares the sampler of its first batch with a forward pass.
     """
     if not prompts:
         return [[] for _ in seeds]
@@ -73,19 +73,23 @@ def respond_each(
     drawn = torch.stack([uniforms(*size, seed, "answers") for seed in seeds], dim=1)
     responses = torch.zeros(drawn.shape, dtype=torch.long)
     lengths, finished = torch.zeros(drawn.shape[:2], dtype=torch.long), torch.zeros(drawn.shape[:2])
-    was_training = network.model.training
+    was_training, first = network.model.training, None
     network.model.eval()
     with network.generating() as model:
         groups = by_length(prompts, max(1, asking.batch // len(seeds)))
         for index, counts in world.share.even(groups):
             alive("answering prompts")
             some = [prompts[i] for i in index]
-            samples = _answers(network, model, some, drawn[index], renderer, asking)
+            batch, samples = _answers(network, model, some, drawn[index], renderer, asking)
+            first = first or batch
             if counts:
                 found = samples.responses.cpu().unflatten(0, drawn[index].shape[:2])
                 responses[index, :, : found.shape[2]] = found
                 lengths[index] = samples.mask.sum(1).cpu().view(len(index), -1)
                 finished[index] = samples.finished.float().cpu().view(len(index), -1)
+    if asking.temperature > 0:
+        gap = sampler_gap(network, first, asking.temperature)
+        require_agreement(gap, network.device.dtype)
     network.model.train(was_training)
     responses, lengths = world.sum(responses), world.sum(lengths).tolist()
     ended = world.sum(finished).tolist()
@@ -98,6 +102,13 @@ def respond_each(
     ]
 
 
+@torch.no_grad()
+def sampler_gap(network: Network, batch: Rollout, temperature: float) -> float:
+    """Mean distance of the batch's log-probs from those of a forward pass, nats per token."""
+    logprobs = network(response_logprobs, Reading(batch), temperature=temperature)[0]
+    return float(masked_mean((logprobs - batch.logprobs).abs(), batch.response_mask))
+
+
 def _answers(
     network: Network,
     model: nn.Module,
@@ -105,23 +116,27 @@ def _answers(
     drawn: Tensor,
     renderer: Renderer,
     asking: Asking,
-) -> Samples:
-    """As many answers a prompt as `drawn` (prompts, n, R) has numbers for."""
-    place = network.device.torch
-    tokens, mask = pad_left(prompts, renderer.pad_id)
-    return sample(
+) -> tuple[Rollout, Samples]:
+    """As many answers a prompt as `drawn` (prompts, n, R) has numbers for, also as rows to be scored."""
+    place, copies = network.device.torch, drawn.shape[1]
+    tokens, mask = (x.to(place) for x in pad_left(prompts, renderer.pad_id))
+    samples = sample(
         model,
-        tokens.to(place),
-        mask.to(place),
+        tokens,
+        mask,
         drawn.flatten(0, 1),
         end_ids=renderer.end_ids,
         pad_id=renderer.pad_id,
         temperature=asking.temperature,
         going_on=network.going_on,
-        copies=drawn.shape[1],
+        copies=copies,
         reference=asking.reference,
         graphs=asking.graphs,
     )
+    rows = (x.repeat_interleave(copies, dim=0) for x in (tokens, mask))
+    batch = Rollout.unjudged(*rows, samples.responses, samples.mask, samples.finished)
+    batch.logprobs = samples.logprobs
+    return batch, samples
 
 
 def _answer(prompt: list[int], ids: list[int], finished: bool, renderer: Renderer) -> Answer:

@@ -1,12 +1,19 @@
-"""The logits of the next token of each running row, token by token: the fast way and the plain one."""
+"""The logits of the next token of each running row, token by token, in three ways.
+
+FastDecoder writes a cache of its own in place, PlainDecoder uses the cache that transformers makes for the
+model, WholeDecoder reads every text again for every token, which is slow and right for any causal model.
+Which one a model gets is decided in abilities.py.
+"""
 
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from rlhf_cli.core.masking import real_first
 from rlhf_cli.models.loading import accepts
 from rlhf_cli.models.rollout_cache import RolloutCache
 
@@ -35,6 +42,8 @@ def in_lock_step(model: nn.Module) -> bool:
 
 def keeps_columns(model: nn.Module) -> bool:
     """Whether all the model remembers of a text are keys and values, one column a token."""
+    if cache_argument(model) != "past_key_values":
+        return False
     layers = DynamicCache(config=model.config).layers
     return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
@@ -43,16 +52,21 @@ def forward(
     model: nn.Module, tokens: Tensor, mask: Tensor | None, positions: Tensor, cache
 ) -> Tensor:
     """Logits of the last column. tokens, positions (B, n) . mask (B, seen + n) -> (B, V)"""
-    inputs = {"input_ids": tokens, "attention_mask": mask}
+    inputs = {"input_ids": tokens, "attention_mask": mask, cache_argument(model): cache}
     if accepts(model, "position_ids"):
         inputs["position_ids"] = positions
     if accepts(model, "logits_to_keep"):
         inputs["logits_to_keep"] = 1
-    return model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1]
+    return model(**inputs, use_cache=True).logits[:, -1]
+
+
+def cache_argument(model: nn.Module) -> str:
+    """Return the name under which the model's forward takes a cache."""
+    return "cache_params" if accepts(model, "cache_params") else "past_key_values"
 
 
 class PlainDecoder:
-    """transformers' own cache, every prompt read at once: the reference, and right for any model."""
+    """The cache that transformers makes for the model; every prompt is read at once."""
 
     def __init__(
         self,
@@ -64,7 +78,7 @@ class PlainDecoder:
         max_new_tokens: int,
     ):
         prompts = prompts.repeat_interleave(copies, dim=0)
-        self.model, self.cache = model, DynamicCache()
+        self.model, self.cache = model, DynamicCache(config=model.config)
         self.mask = prompt_mask.repeat_interleave(copies, dim=0).long()
         self.positions = self.mask.sum(1)
         self.rows = torch.arange(len(prompts), device=prompts.device)
@@ -75,7 +89,9 @@ class PlainDecoder:
         """Append one token a row. tokens (n,)"""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
         positions = self.positions[:, None]
-        self.logits = forward(self.model, tokens[:, None], self.mask, positions, self.cache)
+        # a model without attention has folded the prompt's padding into its state: no mask is left to give
+        mask = None if cache_argument(self.model) == "cache_params" else self.mask
+        self.logits = forward(self.model, tokens[:, None], mask, positions, self.cache)
         self.positions = self.positions + 1
 
     def keep(self, running: Tensor) -> Tensor:
@@ -83,9 +99,58 @@ class PlainDecoder:
         index = running.nonzero().squeeze(1)
         if not 0 < len(index) <= COMPACT_AT * len(running):
             return torch.arange(len(running), device=running.device)
-        self.cache.batch_select_indices(index)
+        self.cache.reorder_cache(index)  # the one way to choose rows that recurrent states have too
         self.rows, self.mask = self.rows[index], self.mask[index]
         self.positions = self.positions[index]
+        return index
+
+
+class WholeDecoder:
+    """No cache: every text is read whole for every token, with its padding at the right.
+
+    What a causal model makes of a token depends on nothing that follows it, so this needs no more of the
+    model than its forward pass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        prompts: Tensor,
+        prompt_mask: Tensor,
+        *,
+        copies: int,
+        max_new_tokens: int,
+    ):
+        self.model = model
+        order, mask = real_first(prompt_mask)
+        self.tokens = prompts.gather(1, order).repeat_interleave(copies, dim=0)
+        self.tokens = pad(self.tokens, (0, max_new_tokens))
+        self.lengths = mask.sum(1).repeat_interleave(copies, dim=0)
+        self.rows = torch.arange(len(self.tokens), device=prompts.device)
+        self.logits = self._read()
+
+    def _read(self) -> Tensor:
+        width = int(self.lengths.max())
+        columns = torch.arange(width, device=self.tokens.device)
+        mask = (columns < self.lengths[:, None]).long()
+        logits = self.model(
+            input_ids=self.tokens[:, :width], attention_mask=mask, use_cache=False
+        ).logits
+        return logits[torch.arange(len(logits), device=logits.device), self.lengths - 1]
+
+    def feed(self, tokens: Tensor) -> None:
+        """Append one token a row. tokens (n,)"""
+        self.tokens = self.tokens.scatter(1, self.lengths[:, None], tokens[:, None])
+        self.lengths = self.lengths + 1
+        self.logits = self._read()
+
+    def keep(self, running: Tensor) -> Tensor:
+        """Rows that are not running leave, unless none would be left."""
+        index = running.nonzero().squeeze(1)
+        if not len(index):
+            return torch.arange(len(running), device=running.device)
+        self.rows, self.tokens = self.rows[index], self.tokens[index]
+        self.lengths = self.lengths[index]
         return index
 
 

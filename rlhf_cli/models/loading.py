@@ -11,7 +11,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
@@ -22,7 +21,7 @@ from transformers import (
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Model
 from rlhf_cli.models import packing
-from rlhf_cli.models.reward import ScalarHead
+from rlhf_cli.models.reward import ScalarHead, scalar_class
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 DROPOUTS = (
@@ -37,6 +36,7 @@ DROPOUTS = (
     "activation_dropout",
     "classifier_dropout",
 )
+WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and of compiled models
 
 
 def model_path(path: str) -> str:
@@ -71,22 +71,32 @@ def stop_ids(model: Model, path: str | None = None) -> tuple[int, ...]:
     return tuple(found) if isinstance(found, list) else (found,)
 
 
-def load_causal_lm(
-    model: Model, path: str | None = None, *, dropout=0.0, dtype=torch.float32, packed=True
-):
-    """A causal language model with its dropouts set, on the CPU, in `dtype`.
+def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, packed=True):
+    """Return a causal language model with its dropouts set, on the CPU, in float32.
 
-    packed: it is read without padding, where its architecture allows that.
+    packed: it is read without padding, where its architecture allows that. UserError if its files lack
+    weights.
     """
-    network = _load(AutoModelForCausalLM, model, path, dropout=dropout, dtype=dtype)
+    config = _config(model, path)
+    network = _load(AutoModelForCausalLM, model, path, config, dropout=dropout)
     return packing.enable(network) if packed else network
 
 
-def load_scalar_model(model: Model, path: str, *, dropout=0.0, dtype=torch.float32, packed=True):
-    """A model with one scalar per position: a trained reward or value model, or a new head on a body."""
-    network = _load(
-        AutoModelForSequenceClassification, model, path, dropout=dropout, dtype=dtype, num_labels=1
-    )
+def load_scalar_model(model: Model, path: str, *, new_head: bool, dropout=0.0, packed=True):
+    """Return a model with one scalar per position: a trained reward model, or a new head on a trained body.
+
+    new_head: the folder is a language model's and its head is drawn afterwards; else it must have one.
+    """
+    config = _config(model, path)
+    if not new_head and config.num_labels != 1:
+        raise UserError(
+            f"{model_path(path)} has a head with {config.num_labels} outputs: "
+            "a reward model needs one (num_labels=1)"
+        )
+    config.num_labels = 1
+    kind = scalar_class(config)
+    missing = ("score.",) if new_head else ()
+    network = _load(kind, model, path, config, dropout=dropout, may_lack=missing)
     if packed:
         packing.enable(network)
     if isinstance(getattr(network, "score", None), nn.Linear):
@@ -94,35 +104,105 @@ def load_scalar_model(model: Model, path: str, *, dropout=0.0, dtype=torch.float
     return network
 
 
-def _load(auto, model: Model, path: str | None, *, dropout: float, dtype, **settings):
+def load_reward_model(folder: str | Path) -> PreTrainedModel:
+    """Return the reward model that a stage has exported, with a head also where transformers has no class.
+
+    Where transformers has one, AutoModelForSequenceClassification.from_pretrained gives the same scores.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    return scalar_class(config).from_pretrained(folder, config=config, use_safetensors=True).eval()
+
+
+def _config(model: Model, path: str | None) -> PretrainedConfig:
     where = model_path(path or model.path)
     try:
-        config = AutoConfig.from_pretrained(
-            where,
-            revision=_revision(model, where),
-            trust_remote_code=model.trust_remote_code,
-            **settings,
+        return AutoConfig.from_pretrained(
+            where, revision=_revision(model, where), trust_remote_code=model.trust_remote_code
         )
-        _set_dropout(config, dropout)
-        network = auto.from_pretrained(
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _not_loaded(where, error) from error
+
+
+def _load(
+    kind,
+    model: Model,
+    path: str | None,
+    config: PretrainedConfig,
+    *,
+    dropout: float,
+    may_lack: tuple[str, ...] = (),
+):
+    """kind: an auto class or a model class. may_lack: beginnings of names that need not be in the files."""
+    where = model_path(path or model.path)
+    _set_dropout(config, dropout)
+    try:
+        network, report = kind.from_pretrained(
             where,
             config=config,
             revision=_revision(model, where),
             trust_remote_code=model.trust_remote_code,
-            attn_implementation=model.attention,
-            dtype=dtype,
+            attn_implementation=None if model.attention == "auto" else model.attention,
+            dtype=torch.float32,
             use_safetensors=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(
-            f"the model {where} could not be loaded: {_first_line(error)} "
-            "(a Hugging Face folder or hub id with safetensors weights is needed)"
-        ) from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise _not_loaded(where, error) from error
+    require_weights(network, where, report, may_lack)
     if model.gradient_checkpointing:
+        _checkpoint_gradients(network)
+    return network
+
+
+def _checkpoint_gradients(network: PreTrainedModel) -> None:
+    try:
         with warnings.catch_warnings():  # transformers 5.2x has a new name for it, 5.0 has not
             warnings.simplefilter("ignore", FutureWarning)
             network.gradient_checkpointing_enable({"use_reentrant": False})
-    return network
+    except ValueError as error:
+        raise UserError(
+            f"model.gradient_checkpointing=true: {type(network).__name__} does not support it: "
+            "set it to false"
+        ) from error
+
+
+def _not_loaded(where: str, error: Exception) -> UserError:
+    return UserError(
+        f"the model {where} could not be loaded: {_first_line(error)} "
+        "(a Hugging Face folder or hub id with safetensors weights is needed)"
+    )
+
+
+def require_weights(
+    network: nn.Module, where: str, report: dict, may_lack: tuple[str, ...] = ()
+) -> None:
+    """Refuse a model of which transformers has drawn weights at random, because the files lack them.
+
+    report: missing_keys and unexpected_keys, as `from_pretrained(output_loading_info=True)` gives them.
+    """
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(may_lack))
+    if not missing:
+        return
+    unread = sorted(report["unexpected_keys"])
+    reason = f"its files lack {_some(missing)} of {type(network).__name__}"
+    if unread:
+        reason += f" and hold {_some(unread)} instead"
+    raise UserError(f"the model {where} cannot be used: {reason}; {_remedy(missing, unread)}")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more weights" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
+
+
+def _remedy(missing: list[str], unread: list[str]) -> str:
+    wrapper = next((w for w in WRAPPERS if any(name.startswith(w) for name in unread)), None)
+    if wrapper:
+        inner = wrapper.removesuffix(".")
+        return f"it was saved with a wrapper around it: save model.{inner} instead"
+    if all(name.startswith("score.") for name in missing):
+        return "it is no reward model: give one that has a trained head with one output"
+    return "give a folder or hub id that holds all weights of a causal language model"
 
 
 def _revision(model: Model, where: str) -> str | None:
@@ -144,15 +224,32 @@ def _set_dropout(config: PretrainedConfig, rate: float) -> None:
         setattr(config, name, rate)
 
 
-def fit_tokens(model: PreTrainedModel, num_tokens: int) -> None:
-    """Grow the embedding to `num_tokens` rows where the tokenizer has gained a token; never shrink."""
-    if num_tokens > model.get_input_embeddings().num_embeddings:  # a shard's shape says nothing
-        model.resize_token_embeddings(num_tokens, mean_resizing=True)
+def fit_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Grow the embedding for special tokens that the tokenizer has gained; return by how many rows.
+
+    UserError when ordinary tokens have no row: then the tokenizer belongs to another model. Never shrinks.
+    """
+    rows = model.get_input_embeddings().num_embeddings  # a shard's shape says nothing
+    if len(tokenizer) <= rows:
+        return 0
+    special = tokenizer.added_tokens_decoder
+    beyond = sum(i >= rows and i not in special for i in tokenizer.get_vocab().values())
+    if beyond:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} tokens, but the model has embeddings for {rows}: they do "
+            "not belong together; set model.tokenizer to the model's own, or leave it out"
+        )
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=True)
+    return len(tokenizer) - rows
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """The model in evaluation mode, without gradients."""
-    return model.eval().requires_grad_(False)
+    """The model in evaluation mode; networks that are only asked compute without gradients anyway.
+
+    Its parameters keep `requires_grad`, because torch chooses among matrix kernels by it: a reference has
+    to give the bits that its policy gives.
+    """
+    return model.eval()
 
 
 @cache

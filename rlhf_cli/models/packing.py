@@ -31,13 +31,14 @@ FAMILIES = frozenset(
 BREAKS = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 
 
+def known(config: PretrainedConfig) -> bool:
+    """Whether tests prove that every fast way is right for the architecture."""
+    return config.model_type in FAMILIES and not any(getattr(config, name, None) for name in BREAKS)
+
+
 def packable(config: PretrainedConfig) -> bool:
     """Whether the architecture gives the same numbers in a packed row as in padded ones."""
-    return (
-        config.model_type in FAMILIES
-        and config._attn_implementation == "sdpa"
-        and not any(getattr(config, name, None) for name in BREAKS)
-    )
+    return known(config) and config._attn_implementation == "sdpa"
 
 
 def enable(model: nn.Module) -> nn.Module:

@@ -1,10 +1,19 @@
-"""The scalar head: how it starts, and how its mean is set without a bias term."""
+"""The scalar head: its class, how it starts, and how its mean is set without a bias term."""
 
 import math
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_layers import GenericForSequenceClassification
 
 from rlhf_cli.config.errors import UserError
 
@@ -31,6 +40,59 @@ class ScalarHead(nn.Linear):
         bias = None if self.bias is None else self.bias.float()
         with torch.autocast(hidden.device.type, enabled=False):
             return linear(hidden.float(), self.weight.float(), bias)
+
+
+def scalar_class(config: PretrainedConfig) -> type:
+    """Return the class of reward and value models: transformers' own, else one made of its generic parts.
+
+    Its head is a linear layer called `score`, which reads the last hidden state. UserError where the
+    architecture has no body that can be read without its language-model head.
+    """
+    kind = type(config)
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForSequenceClassification  # code from the model's repository, or an older mapping
+    if kind in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING and _has_head(
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[kind], config
+    ):
+        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[kind]
+    made = _generic(MODEL_FOR_CAUSAL_LM_MAPPING[kind])
+    if made is None or not _has_head(made, config):
+        raise UserError(
+            f"{config.model_type} has no class for reward and value models, and none can be made of its "
+            "parts: choose another architecture, or run stage=sft alone"
+        )
+    return made
+
+
+def _generic(language_model: type[PreTrainedModel]) -> type[PreTrainedModel] | None:
+    """Return transformers' generic classifier on the family of a language model."""
+    family = next((c for c in language_model.__mro__[1:] if issubclass(c, PreTrainedModel)), None)
+    if family is None or family is PreTrainedModel:
+        return None
+    name = language_model.__name__.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+    own = {"base_model_prefix": family.base_model_prefix, "__module__": language_model.__module__}
+    return type(f"{name}RewardModel", (GenericForSequenceClassification, family), own)
+
+
+def _has_head(kind: type[PreTrainedModel], config: PretrainedConfig) -> bool:
+    """Whether the class can be built, on the meta device, and has one linear head called `score`."""
+    config = deepcopy(config)
+    config.num_labels = 1
+    try:
+        with torch.device("meta"):
+            model = kind(config)
+        check_head(model)
+    except (UserError, ValueError, AttributeError, TypeError, KeyError):
+        return False
+    return True
+
+
+def has_class(config: PretrainedConfig) -> bool:
+    """Whether plain transformers loads an exported reward model by itself."""
+    return scalar_class(config) in (
+        AutoModelForSequenceClassification,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None),
+    )
 
 
 def check_head(model: nn.Module) -> None:

@@ -11,14 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.logprobs import entropy, token_logprobs
-from rlhf_cli.models.decoding import (
-    Decoder,
-    FastDecoder,
-    PlainDecoder,
-    in_lock_step,
-    keeps_columns,
-)
+from rlhf_cli.models.abilities import decoder_for
+from rlhf_cli.models.decoding import Decoder, FastDecoder, PlainDecoder, in_lock_step
 from rlhf_cli.models.drawing import draw, draw_scored
 from rlhf_cli.models.graphed import GraphedDecoder, can_record
 from rlhf_cli.models.prepacked import prepacked
@@ -26,6 +22,9 @@ from rlhf_cli.models.prepacked import prepacked
 LOOK_EVERY = {
     "cuda": 8
 }  # tokens between two looks at who has finished: a look waits for the device
+
+# largest mean distance, in nats per token, of the sampler's log-probs from those of a forward pass
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,6 +40,19 @@ class Samples:
     finished: Tensor
     logprobs: Tensor
     entropies: Tensor
+
+
+def require_agreement(gap: float, dtype: torch.dtype) -> None:
+    """Refuse to go on with a sampler that draws from something else than what is scored and learned.
+
+    gap: mean distance of its log-probs from those of a forward pass, nats per token.
+    """
+    if not gap <= TOLERANCE[dtype]:
+        raise UserError(
+            f"the sampler's log-probs are {gap:.2g} nats per token off those of a forward pass, in "
+            f"{str(dtype).removeprefix('torch.')} {TOLERANCE[dtype]:g} at most: what is sampled is not what "
+            "is scored. Compare with runtime.reference_path=true, and report this model"
+        )
 
 
 def _on_device(uniforms: Tensor, device: torch.device) -> Tensor:
@@ -102,12 +114,13 @@ def sample(
 def _way(
     model: nn.Module, device: torch.device, *, reference: bool, graphs: bool
 ) -> Callable[..., Decoder]:
-    """The fastest decoder that is right for the model."""
-    if reference or not keeps_columns(model):
+    """The fastest decoder that is right for the model, or the plain one to compare it with."""
+    found = decoder_for(model)
+    if found is not FastDecoder:
+        return found
+    if reference:
         return PlainDecoder
-    if graphs and device.type == "cuda" and can_record(model):
-        return GraphedDecoder
-    return FastDecoder
+    return GraphedDecoder if graphs and device.type == "cuda" and can_record(model) else FastDecoder
 
 
 def _draw_plainly(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.logprobs import entropy, head_logprobs, token_logprobs
-from rlhf_cli.core.masking import last_true_index, position_ids
+from rlhf_cli.core.masking import last_true_index, position_ids, real_first
 from rlhf_cli.models.loading import DROPOUTS, accepts
 from rlhf_cli.models.packed_rows import Packing, pack
 from rlhf_cli.models.packing import enabled, packed_states
@@ -44,17 +44,18 @@ class Reading:
         return torch.cat([prompts, self.batch.response_mask], dim=1)
 
 
-def _inputs(model: nn.Module, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Positions count real tokens only, so left padding shifts nothing."""
-    inputs = {"input_ids": tokens, "attention_mask": mask.long()}
-    if accepts(model, "position_ids"):
-        inputs["position_ids"] = position_ids(mask)
-    return inputs
+def _forward(model: nn.Module, tokens: Tensor, mask: Tensor, **settings):
+    """One forward pass over rows whose real tokens stand at the left.
+
+    Whatever a causal model remembers of a row, padding comes after it, and the model numbers positions as
+    it was trained to. tokens, mask (B, T)
+    """
+    return model(input_ids=tokens, attention_mask=mask.long(), use_cache=False, **settings)
 
 
 def sequence_logits(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Logits at every position. tokens, mask (B, T) -> (B, T, V)"""
-    return model(**_inputs(model, tokens, mask), use_cache=False).logits
+    """Logits at every position of rows padded at the right. tokens, mask (B, T) -> (B, T, V)"""
+    return _forward(model, tokens, mask).logits
 
 
 def packed_logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -68,14 +69,18 @@ def packed_logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor
 def response_logits(
     model: nn.Module, prompts: Tensor, prompt_mask: Tensor, responses: Tensor, response_mask: Tensor
 ) -> Tensor:
-    """The logits that chose each response token: the slice [P-1, T-1). -> (B, R, V)"""
+    """The logits that chose each response token. -> (B, R, V)"""
     tokens = torch.cat([prompts, responses], dim=1)
-    mask = torch.cat([prompt_mask, response_mask], dim=1)
-    inputs = _inputs(model, tokens, mask)
-    width = responses.shape[1] + 1
-    if accepts(model, "logits_to_keep"):
-        return model(**inputs, use_cache=False, logits_to_keep=width).logits[:, :-1]
-    return model(**inputs, use_cache=False).logits[:, -width:-1]
+    order, mask = real_first(torch.cat([prompt_mask, response_mask], dim=1))
+    width, before = int(mask.sum(1).max()), prompt_mask.sum(1) - 1
+    tokens, mask = tokens.gather(1, order)[:, :width], mask[:, :width]
+    keep = width - int(before.min())  # the head reads from the first response of any row on
+    settings = {"logits_to_keep": keep} if accepts(model, "logits_to_keep") else {}
+    logits = _forward(model, tokens, mask, **settings).logits[:, -keep:]
+    columns = torch.arange(responses.shape[1], device=tokens.device)
+    chosen = (before - (width - keep))[:, None] + columns
+    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+    return logits[rows, chosen.clamp(max=keep - 1)]
 
 
 def response_logprobs(
@@ -172,9 +177,11 @@ def _body(model: nn.Module) -> nn.Module:
 
 
 def _states(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
-    """What the scalar head reads at every position. tokens, mask (B, T) -> (B, T, D)"""
-    body = _body(model)
-    return body(**_inputs(body, tokens, mask), use_cache=False).last_hidden_state
+    """What the scalar head reads at every real token of padded rows. tokens, mask (B, T) -> (B, T, D)"""
+    order, aligned = real_first(mask)
+    hidden = _forward(_body(model), tokens.gather(1, order), aligned).last_hidden_state
+    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+    return hidden[rows, position_ids(mask).clamp(max=hidden.shape[1] - 1)]
 
 
 def _last_states(

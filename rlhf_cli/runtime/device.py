@@ -15,7 +15,7 @@ WORTH_THREADS = 2_000_000  # parameters; with 1 million two threads took twice a
 
 @dataclass(slots=True, kw_only=True)
 class Device:
-    """Where tensors live, and the precision of activations; trained weights stay float32."""
+    """Where tensors live, and the precision of parameters and activations (engine.py)."""
 
     torch: torch.device
     dtype: torch.dtype

@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import nn
 
 from rlhf_cli.config.schema import Optim, Runtime
@@ -41,12 +40,12 @@ def open_network(model: nn.Module, *, device: Device, world: World, runtime: Run
     return kind(model, device=device)
 
 
-def loading(runtime: Runtime, world: World, dtype: torch.dtype) -> AbstractContextManager:
+def loading(runtime: Runtime, world: World) -> AbstractContextManager:
     """Around `from_pretrained`: under ZeRO-3 a model is sharded as it is read."""
     if zero_stage(runtime) == 3:
         from rlhf_cli.runtime.zero_loading import sharded_loading
 
-        return sharded_loading(runtime, world, dtype)
+        return sharded_loading(runtime, world)
     return nullcontext()
 
 

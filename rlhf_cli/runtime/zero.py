@@ -7,6 +7,7 @@ Everything here is a collective: all processes call it, in the same order.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, redirect_stdout
 from io import StringIO
+from math import isfinite
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from rlhf_cli.config.schema import Optim, Runtime
 from rlhf_cli.runtime.device import Device
-from rlhf_cli.runtime.engine import Engine, Network, adamw, persistent
+from rlhf_cli.runtime.engine import Engine, Network, NotFinite, adamw, persistent
 from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_loading import cast_shards, settings, stage_of, start
 from rlhf_cli.runtime.zero_rollout import Rollout
@@ -54,7 +55,8 @@ class ZeroNetwork(Network):
         self.rollout = Rollout(self.zero, model, device, world, runtime.gather)
 
     def __call__(self, look: Callable, *args: Any, **kwargs: Any) -> Any:
-        return self.zero(look, *args, **kwargs)
+        with self.gradients():
+            return self.zero(look, *args, **kwargs)
 
     def generating(self) -> AbstractContextManager[nn.Module]:
         """The model as sampling calls it: gathered for as long as that lasts, or layer by layer."""
@@ -86,7 +88,7 @@ class ZeroEngine(ZeroNetwork, Engine):
     ):
         self.peak_lr, self.ema_decay, self.steps = optim.lr, ema_decay, 0
         finer = cast_shards(model, device.dtype)
-        self.optimizer = adamw(model, optim, device)
+        self.optimizer = adamw(model.parameters(), optim, device)
         self._open(model, device, world, runtime, optimizer=self.optimizer, clip=optim.grad_clip)
         self.shards = Shards(self.zero.optimizer, self.optimizer, self.stage, world)
         self.shards.refine(finer)
@@ -100,14 +102,16 @@ class ZeroEngine(ZeroNetwork, Engine):
         self.zero.backward(loss * self.world.size, scale_wrt_gas=False)
 
     def step(self, lr_factor: float) -> float:
-        """As the plain engine; a gradient that is no number moves nothing and has norm inf."""
+        """As the plain engine; DeepSpeed itself does not apply a step whose gradient is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_lr * lr_factor
         self.zero.step()
-        if self.zero.was_step_applied():
-            self.steps += 1
-            self.shards.follow(self.ema_decay)
-        return float(self.zero.get_global_grad_norm())
+        norm = float(self.zero.get_global_grad_norm())
+        if not (self.zero.was_step_applied() and isfinite(norm)):
+            raise NotFinite(norm, self.steps)
+        self.steps += 1
+        self.shards.follow(self.ema_decay)
+        return norm
 
     def discard(self) -> None:
         self.shards.forget_gradients()

@@ -99,13 +99,12 @@ def start(world: World) -> Any:
 
 
 @contextmanager
-def sharded_loading(runtime: Runtime, world: World, dtype: torch.dtype) -> Iterator[None]:
+def sharded_loading(runtime: Runtime, world: World) -> Iterator[None]:
     """Around `from_pretrained`, `from_config` and growing embeddings: every process keeps its shards.
 
-    Transformers builds one module after the other, and only the main process reads the weights.
-    dtype: of the shards, the one that `from_pretrained` is asked for.
+    Transformers builds one module after the other, and only the main process reads the weights, in float32.
     """
-    given = settings(runtime, world, dtype)
+    given = settings(runtime, world, torch.float32)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     config = HfDeepSpeedConfig(given)  # transformers sees it as long as it lives

@@ -151,7 +151,7 @@ def examine_all(
 
 
 def frozen(setting: Setting, path: Path | None) -> Network:
-    return setting.network(setting.causal_lm(path, frozen=True))
+    return setting.network(setting.causal_lm(path))
 
 
 def sample_rows(

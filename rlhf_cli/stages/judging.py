@@ -42,7 +42,7 @@ class RewardModel:
         prompts: those that will be scored, so that their text can be had again for another tokenizer.
         """
         cfg = setting.cfg
-        model = setting.scalar_model(folder, frozen=True)
+        model = setting.scalar_model(folder)
         check_head(model)
         tokenizer = load_tokenizer(cfg.model, str(folder))
         own = build(

@@ -59,6 +59,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         saver.recorder_state = recorder.state
         if not resumed:
             data.tell(recorder)
+            setting.tell(recorder, engine, samples=False)
         fit(setting, engine, steps, recorder, saver, done=resumed.step if resumed else 0)
         engine.eval()
         with setting.clock.part("score"):
@@ -76,7 +77,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
 def new_reward_model(setting: Setting, sft: Path) -> Engine:
     """The SFT model with a fresh scalar head."""
     cfg = setting.cfg
-    model = setting.scalar_model(sft, dropout=cfg.rm.dropout)
+    model = setting.scalar_model(sft, new_head=True, dropout=cfg.rm.dropout)
     check_head(model)
     engine = setting.engine(model, cfg.rm.optim)
     renew_head(engine, seed=cfg.seed)

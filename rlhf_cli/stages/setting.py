@@ -18,6 +18,7 @@ from rlhf_cli.data.encode import encode_loaded
 from rlhf_cli.data.load import load
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import Renderer, build
+from rlhf_cli.models.abilities import described
 from rlhf_cli.models.compiling import compile_blocks
 from rlhf_cli.models.exporting import export
 from rlhf_cli.models.loading import (
@@ -45,6 +46,12 @@ NO_ROWS = {
     "prompts": "name a source of prompts or of comparisons",
     "pretraining": "name a source of texts, or set ppo.ptx.coef=0",
 }
+
+POSITIONS = (
+    "max_position_embeddings",
+    "max_seq_len",
+    "max_sequence_length",
+)  # names in configurations
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +83,15 @@ class Setting:
     clock: Clock
     threads: int = field(default_factory=torch.get_num_threads)
     largest: int = 0
+    notes: dict[str, None] = field(default_factory=dict)  # in the order they were made, each once
+
+    def tell(self, recorder: Recorder, network: Network, *, samples: bool = True) -> None:
+        """Say what a person should know of the stage's model: its attention, how it is read and sampled."""
+        network.model.eval()
+        with network.generating() as model:
+            recorder.note(described(model, samples=samples))
+        for note in self.notes:
+            recorder.note(note)
 
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
@@ -85,22 +101,22 @@ class Setting:
         train, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
         return Encoded(train=train, held_out=held_out, report=loaded.report)
 
-    def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0, frozen: bool = False):
-        """A language model that knows every token of the renderer."""
-        dtype, where = self._dtype(frozen), None if path is None else str(path)
-        with loading(self.cfg.runtime, self.world, dtype):
-            model = load_causal_lm(
-                self.cfg.model, where, dropout=dropout, dtype=dtype, packed=self._packed
-            )
-            fit_tokens(model, self.renderer.num_tokens)
+    def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
+        """A language model that knows every token of the renderer, in float32; its engine casts it."""
+        where = None if path is None else str(path)
+        with loading(self.cfg.runtime, self.world):
+            model = load_causal_lm(self.cfg.model, where, dropout=dropout, packed=self._packed)
+            grown = fit_tokens(model, self.renderer.tokenizer)
+        if grown:
+            self.notes[f"{grown} special tokens without an embedding got a new one"] = None
         require_room(model.config, self.cfg.data)
         return self._fitted(model)
 
-    def scalar_model(self, path: Path, *, dropout: float = 0.0, frozen: bool = False):
-        dtype = self._dtype(frozen)
-        with loading(self.cfg.runtime, self.world, dtype):
+    def scalar_model(self, path: Path, *, new_head: bool = False, dropout: float = 0.0):
+        """A reward or value model; new_head: the folder is a language model's, the head is drawn later."""
+        with loading(self.cfg.runtime, self.world):
             model = load_scalar_model(
-                self.cfg.model, str(path), dropout=dropout, dtype=dtype, packed=self._packed
+                self.cfg.model, str(path), new_head=new_head, dropout=dropout, packed=self._packed
             )
         model.config.pad_token_id = self.renderer.pad_id
         return self._fitted(model)
@@ -167,14 +183,17 @@ class Setting:
     def _packed(self) -> bool:
         return not self.cfg.runtime.reference_path
 
-    def _dtype(self, frozen: bool) -> torch.dtype:
-        """What is trained starts from float32; a sharded engine makes its working copies itself."""
-        return self.device.dtype if frozen else torch.float32
+
+def room_of(config: PretrainedConfig) -> int | None:
+    """Return how many positions the model knows; None where it names no limit."""
+    text = config.get_text_config()
+    found = (getattr(text, name, None) for name in POSITIONS)
+    return next((room for room in found if isinstance(room, int) and room > 0), None)
 
 
 def require_room(config: PretrainedConfig, data: Data) -> None:
     """A prompt and its response must fit the positions that the model knows."""
-    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+    room = room_of(config)
     wanted = data.max_prompt_tokens + data.max_response_tokens
     if room is not None and wanted > room:
         raise UserError(

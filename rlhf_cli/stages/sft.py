@@ -4,11 +4,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlhf_cli.artifacts.store import model_folder
-from rlhf_cli.config.schema import Config, SelectBy
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Batching, Config, SelectBy, Stage
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
 from rlhf_cli.models import packing
+from rlhf_cli.models.abilities import texts_stay_apart
+from rlhf_cli.models.reward import has_class
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages import work
@@ -49,12 +52,29 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             course.go_on(resumed.state)
         else:
             data.tell(recorder)
+            setting.tell(recorder, engine)
+            foresee(setting, engine, recorder)
             course.shown.ask_before(engine)
         fit(course, recorder, saver)
         course.shown.tell(recorder)
         if cfg.sft.select_by is SelectBy.last:
             setting.export(engine, out / "model")
     return course.kept.metrics
+
+
+def foresee(setting: Setting, engine: Engine, recorder: Recorder) -> None:
+    """Refuse before anything is trained what this model cannot do, and say how a reward model is made."""
+    cfg, config = setting.cfg, engine.model.config
+    if cfg.sft.batching is Batching.packed and not engine(texts_stay_apart):
+        raise UserError(
+            f"sft.batching=packed: {type(engine.model).__name__} lets the texts of a row see each other; "
+            "use sft.batching=grouped"
+        )
+    if Stage.rm in cfg.stage and cfg.parents.rm is None and not has_class(config):
+        recorder.note(
+            f"transformers has no class of reward models for {config.model_type}: ours is made of its "
+            "generic parts; rlhf_cli.models.loading.load_reward_model loads it (docs/models.md)"
+        )
 
 
 def steps_of(

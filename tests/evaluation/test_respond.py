@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.evaluation.respond import (
     Answer,
     Asking,
@@ -13,6 +14,7 @@ from rlhf_cli.evaluation.respond import (
     respond_each,
     reward_scores,
 )
+from rlhf_cli.models import decoding
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import VOCAB, causal, scalar
@@ -50,6 +52,19 @@ def test_answers_come_in_the_order_of_the_prompts():
         alone = respond(model, [prompt], RENDERER, asking(temperature=0), World())[0]
         assert answer.prompt_ids == prompt
         assert answer.ids == alone.ids
+
+
+def test_answers_of_a_sampler_that_is_off_are_refused(monkeypatch):
+    """Positions shifted: answers would be drawn from another distribution than that of the model."""
+    forward = decoding.forward
+
+    def shifted(model, tokens, mask, positions, cache):
+        return forward(model, tokens, mask, positions + 7 * (tokens.shape[1] == 1), cache)
+
+    monkeypatch.setattr(decoding, "forward", shifted)
+    model = network(causal("llama", sharpness=4.0))
+    with pytest.raises(UserError, match="what is sampled is not what is scored"):
+        respond(model, [[3, 4, 5], [6]], RENDERER, asking(), World())
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_one_others():

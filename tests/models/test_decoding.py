@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GemmaConfig, MambaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GemmaConfig, MistralConfig, Qwen2Config
 
 from rlhf_cli.core.logprobs import entropy
 from rlhf_cli.core.randomness import uniforms
@@ -289,12 +289,6 @@ def test_a_cache_moves_rows_and_shows_only_what_is_read():
     assert keys.shape == (2, 2, 7, 5) and cache.get_seq_length() == 7
     assert keys[:, 0, :, 0].tolist() == [[3.0] * 2 + [13.0] * 5, [1.0] * 2 + [11.0] * 5]
     assert values[:, 0, :2, 0].tolist() == [[-3.0] * 2, [-1.0] * 2]
-
-
-def test_a_model_that_remembers_otherwise_takes_the_plain_way():
-    model = SimpleNamespace(config=MambaConfig(num_hidden_layers=2, hidden_size=8))
-    assert not decoding.keeps_columns(model)
-    assert decoding.keeps_columns(causal("llama"))
 
 
 def test_each_device_and_model_takes_its_way():

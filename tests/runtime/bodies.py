@@ -10,7 +10,7 @@ from torch import Tensor
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Runtime
 from rlhf_cli.models.scoring import sequence_logits
-from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.runtime.engine import Engine, NotFinite
 from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_loading import settings
 from tests.runtime.small import (
@@ -70,11 +70,13 @@ def check_alone(*kinds: list) -> None:
 
 
 def check_not_finite(engine: Engine, world: World) -> None:
-    """A gradient that is no number has norm inf and moves nothing."""
+    """A gradient that is not finite is refused, and moves nothing."""
     before = everything(engine, world)
     tokens, mask = microbatches(17, world)[0]
     engine.backward(part_of_loss(engine, tokens, mask, float("nan")), last=True)
-    assert engine.step(1.0) == float("inf") and engine.steps == STEPS
+    with pytest.raises(NotFinite, match="the gradient is not finite"):
+        engine.step(1.0)
+    assert engine.steps == STEPS
     assert same_bits(everything(engine, world), before)
 
 

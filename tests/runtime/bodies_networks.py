@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.config.schema import LearningRates, Model, Runtime
-from rlhf_cli.models.loading import fit_tokens, freeze, load_causal_lm, load_scalar_model
+from rlhf_cli.models.loading import freeze, load_causal_lm, load_scalar_model
 from rlhf_cli.models.packing import enable
 from rlhf_cli.models.reward import HEAD, fresh_head
 from rlhf_cli.models.sampling import sample
@@ -113,17 +113,16 @@ def model_conf(folder: Path, *, checkpointing: bool) -> Model:
 
 def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) -> list[Network]:
     """Policy (with five tokens more), value model (with a new head), reference, reward model."""
-    dtype = pick_device(given).dtype
 
     def load(kind, name: str, grown: int | None = None, frozen: bool = False):
         torch.manual_seed(3)
-        asked = dtype if frozen else torch.float32
         packed = world is not ALONE  # what is compared with reads padded rows
         conf = model_conf(folder / name, checkpointing=checkpointing and not frozen)
-        with loading(given, world, asked):
-            model = kind(conf, str(folder / name), dtype=asked, packed=packed)
+        with loading(given, world):
+            head = {} if kind is load_causal_lm else {"new_head": name == "causal"}
+            model = kind(conf, str(folder / name), packed=packed, **head)
             if grown:
-                fit_tokens(model, grown)
+                model.resize_token_embeddings(grown, mean_resizing=True)
         if frozen:
             return open_network(
                 freeze(model), device=pick_device(given), world=world, runtime=given

@@ -39,7 +39,7 @@ def folders(setting, tmp_path_factory):
     found = {}
     for name in ("same", "other"):
         folder = tmp_path_factory.mktemp(name)
-        model = setting.scalar_model("tiny")
+        model = setting.scalar_model("tiny", new_head=True)
         engine = setting.engine(model, setting.cfg.rm.optim)
         renew_head(engine, seed=3)
         setting.export(engine, folder)

@@ -13,6 +13,7 @@ from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.core.returns import gae
 from rlhf_cli.core.sharing import Share
+from rlhf_cli.models import decoding
 from rlhf_cli.models.loading import freeze
 from rlhf_cli.models.packing import enable
 from rlhf_cli.models.scoring import response_scores
@@ -91,21 +92,41 @@ def test_the_samplers_logprobs_are_those_of_a_forward_pass():
     check_start(kept, torch.float32)
 
 
-@pytest.mark.parametrize("mode", list(OldLogprobs))
-def test_a_sampler_that_is_off_is_not_believed(mode, monkeypatch):
-    """A sampler in low precision, imitated: its log-probs are 0.05 nats too small."""
+def coarse(monkeypatch, off: float) -> None:
+    """A sampler in low precision, imitated: its log-probs are `off` nats too small."""
     sample = collecting.sample
 
-    def coarse(*inputs, **settings):
+    def sampler(*inputs, **settings):
         samples = sample(*inputs, **settings)
-        return replace(samples, logprobs=samples.logprobs - 0.05 * samples.mask)
+        return replace(samples, logprobs=samples.logprobs - off * samples.mask)
 
-    monkeypatch.setattr(collecting, "sample", coarse)
+    monkeypatch.setattr(collecting, "sample", sampler)
+
+
+@pytest.mark.parametrize("mode", list(OldLogprobs))
+def test_a_sampler_that_rounds_is_believed_where_that_is_asked_for(mode, monkeypatch):
+    """bfloat16 may be as far off; then a forward pass tells the old log-probs."""
+    coarse(monkeypatch, 0.02)
     cfg = ppo(old_logprobs=mode)
-    rollout, _, gap = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg)
-    assert gap == pytest.approx(0.05, abs=1e-5)
+    players = replace(cast(cfg=cfg), device=replace(CPU, dtype=torch.bfloat16))
+    rollout, _, gap = collect(players, batch(), drawn(), ENDING, cfg)
+    assert gap == pytest.approx(0.02, abs=1e-5)
     off = (rollout.logprobs - rollout.ref_logprobs)[rollout.response_mask].abs().max()
-    assert (off > 0.04) == (mode is OldLogprobs.sampler)
+    assert (off > 0.01) == (mode is OldLogprobs.sampler)
+
+
+@pytest.mark.parametrize("mode", list(OldLogprobs))
+def test_a_sampler_that_reads_other_positions_is_refused(mode, monkeypatch):
+    """A forward pass would make ratio 1 true by construction, so the sampler itself is judged."""
+    forward = decoding.forward
+
+    def shifted(model, tokens, mask, positions, cache):
+        return forward(model, tokens, mask, positions + 7 * (tokens.shape[1] == 1), cache)
+
+    monkeypatch.setattr(decoding, "forward", shifted)
+    cfg = ppo(old_logprobs=mode)
+    with pytest.raises(UserError, match=r"sampler's log-probs are .* off those of a forward pass"):
+        collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg)
 
 
 def test_when_a_forward_pass_tells_the_old_logprobs_too():

@@ -13,7 +13,7 @@ from rlhf_cli.config.schema import PPO, OldLogprobs
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.core.masking import masked_mean
 from rlhf_cli.core.returns import missing_eos
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import require_agreement, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
@@ -122,15 +122,17 @@ def looks(mode: OldLogprobs, gap: float | None, iteration: int) -> bool:
 def compare(players: Players, rollout: Rollout, parts: list[Part], cfg: PPO) -> float:
     """Log-probs by the forward pass that training makes; how far the sampler's are from them.
 
-    They take the place of the sampler's, unless those are wanted whatever they are. Mean distance in
-    nats per token.
+    They take the place of the sampler's, unless those are wanted whatever they are. A sampler that is off
+    by more than rounding is refused. Mean distance in nats per token.
     """
     policy = logprobs_by(players.policy, cfg.temperature)
     logprobs = gathered(policy, parts, rollout.logprobs, players.world)
-    gap = masked_mean((logprobs - rollout.logprobs).abs(), rollout.response_mask)
+    gap = float(masked_mean((logprobs - rollout.logprobs).abs(), rollout.response_mask))
+    require_finite(logprobs.sum(1), "log-prob of the policy", rollout)
+    require_agreement(gap, players.device.dtype)
     if cfg.old_logprobs is not OldLogprobs.sampler:
         rollout.logprobs = logprobs
-    return float(gap)
+    return gap
 
 
 def collect(

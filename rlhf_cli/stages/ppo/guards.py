@@ -9,8 +9,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Alarms
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.masking import masked_mean
-
-START_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+from rlhf_cli.models.sampling import TOLERANCE
 
 
 class NotFinite(UserError):
@@ -34,7 +33,7 @@ def require_finite(values: Tensor, what: str, rollout: Rollout) -> None:
 def check_start(rollout: Rollout, dtype: torch.dtype) -> None:
     """Before the first update the policy is its reference: every token's log-ratio must be 0."""
     gap = float(masked_mean((rollout.logprobs - rollout.ref_logprobs).abs(), rollout.response_mask))
-    if gap > START_TOLERANCE[dtype]:
+    if gap > TOLERANCE[dtype]:
         raise UserError(
             f"PPO would start {gap:.2g} nats per token away from its reference; it must start at KL 0. "
             "Policy and reference differ: dropout is on, or they come from different weights"
@@ -43,7 +42,7 @@ def check_start(rollout: Rollout, dtype: torch.dtype) -> None:
 
 def check_first_ratio(deviation: float, dtype: torch.dtype) -> None:
     """Before the first gradient step of a rollout the ratio is 1: scoring and training agree."""
-    if deviation > START_TOLERANCE[dtype]:
+    if deviation > TOLERANCE[dtype]:
         raise UserError(
             f"the first importance ratio is off 1 by {deviation:.2g}: the log-probs of training are not "
             "those of the rollout (dropout, another temperature, or another mask)"

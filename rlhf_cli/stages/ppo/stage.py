@@ -59,6 +59,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             shown.texts = resumed.state["shown"]
         else:
             introduce(recorder, data, notes)
+            setting.tell(recorder, players.policy)
             shown.ask_before(players.policy)
         last = learn_or_save(setting, players, data.train, recorder, out, course, shown, saver)
         players.policy.use_average()
@@ -88,12 +89,12 @@ def cast(
             "ppo.value_init=rm needs a reward model with the policy's tokenizer and chat template; "
             "this one has others: use ppo.value_init=sft"
         )
-    value = setting.scalar_model(rm if from_rm else sft)
+    value = setting.scalar_model(rm if from_rm else sft, new_head=not from_rm)
     check_head(value)
     players = Players(
         policy=setting.engine(setting.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
         value=setting.engine(value, cfg.value_optim),
-        ref_policy=setting.network(setting.causal_lm(sft, frozen=True)),
+        ref_policy=setting.network(setting.causal_lm(sft)),
         score=reward.score,
         rest=reward.network.rest,
         device=setting.device,

@@ -1,0 +1,206 @@
+"""What a model can do, found by trying it: a fast way is used only where it agrees with the forward pass.
+
+The families of packing.py are proved by tests. Any other model is tried once, on a few short texts: does it
+read forwards only, does padding at the right leave its texts alone, which decoder gives the logits of whole
+forward passes, do texts that share a row stay apart.
+"""
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.core.masking import real_first
+from rlhf_cli.models import packing
+from rlhf_cli.models.decoding import (
+    Decoder,
+    FastDecoder,
+    PlainDecoder,
+    WholeDecoder,
+    keeps_columns,
+)
+from rlhf_cli.models.loading import accepts
+
+LENGTHS = (5, 13, 9)  # tokens of the prompts that decoders are tried on
+STEPS = 5
+TAKEN = (
+    STEPS,
+    1,
+    1,
+    2,
+    STEPS,
+    1,
+)  # tokens of the two texts of each prompt: the longest prompt goes early
+COPIES = 2
+# largest mean difference of two ways to the same logits, as a share of the logits' standard deviation
+SAME = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.1}
+
+_decoders: WeakKeyDictionary[nn.Module, type[Decoder]] = WeakKeyDictionary()
+
+
+def decoder_for(model: nn.Module) -> type[Decoder]:
+    """Return the fastest decoder that is right for the model; UserError where none can be.
+
+    The model is tried the first time, in evaluation mode and in the precision that is set around the call.
+    """
+    if model not in _decoders:
+        known = packing.known(model.config)
+        _decoders[model] = FastDecoder if known else _tried(model)
+    return _decoders[model]
+
+
+def _tried(model: nn.Module) -> type[Decoder]:
+    require_causal(model)
+    kinds = [FastDecoder] if _may_be_fast(model) else []
+    expected = decoded(model, WholeDecoder)
+    return next(
+        (kind for kind in [*kinds, PlainDecoder] if _agrees(model, kind, expected)), WholeDecoder
+    )
+
+
+def _may_be_fast(model: nn.Module) -> bool:
+    try:
+        return keeps_columns(model)
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # a config that DynamicCache cannot read
+        return False
+
+
+def _agrees(model: nn.Module, kind: type[Decoder], expected: Tensor) -> bool:
+    """Whether the decoder gives the logits of whole forward passes; one that raises does not."""
+    try:
+        return same(decoded(model, kind), expected)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - a cache that is not the model's own can fail in any way
+        return False
+
+
+@torch.no_grad()
+def decoded(model: nn.Module, kind: type[Decoder]) -> Tensor:
+    """Return the logits that a decoder gives along fixed texts of which some end early, 0 after the end.
+
+    -> (STEPS, rows, V) float32
+    """
+    prompts, mask = _prompts(model)
+    num = len(prompts) * COPIES
+    told = _tokens(model, num * STEPS, start=1000).view(num, STEPS).to(prompts.device)
+    last = torch.tensor(TAKEN, device=prompts.device)
+    decoder = kind(model, prompts, mask, copies=COPIES, max_new_tokens=STEPS)
+    found = []
+    for step in range(STEPS):
+        running = last[decoder.rows] > step
+        logits = decoder.logits.float()
+        blank = logits.new_zeros(num, logits.shape[-1])
+        blank[decoder.rows[running]] = logits[running]
+        found.append(blank)
+        if step + 1 < STEPS:
+            decoder.keep(last[decoder.rows] > step + 1)
+            decoder.feed(told[decoder.rows, step])
+    return torch.stack(found)
+
+
+def _prompts(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Left-padded prompts of several lengths. -> tokens, mask (3, P)"""
+    width = max(LENGTHS)
+    tokens = _tokens(model, len(LENGTHS) * width).view(len(LENGTHS), width)
+    mask = torch.arange(width) >= width - torch.tensor(LENGTHS)[:, None]
+    place = next(model.parameters()).device
+    return tokens.masked_fill(~mask, 0).to(place), mask.to(place)
+
+
+def _tokens(model: nn.Module, num: int, start: int = 0) -> Tensor:
+    """Fixed token ids that look random; 0, often padding, is not among them."""
+    size = model.config.get_text_config().vocab_size
+    return (torch.arange(start + 1, start + num + 1) * 7919 % 104729) % (size - 1) + 1
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    """Whether two ways to the same logits agree up to the rounding of the precision in use."""
+    spread = expected.std() + 1e-12
+    return bool((found - expected).abs().mean() / spread <= SAME[_precision(expected.device)])
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    kind = device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+
+
+@torch.no_grad()
+def require_causal(model: nn.Module) -> None:
+    """Refuse a model whose logits are random, or depend on later tokens or on the padding behind a text."""
+    prompts, mask = _prompts(model)
+    order, aligned = real_first(mask)
+    rows = prompts.gather(1, order)
+    shortest, width = int(mask.sum(1).argmin()), min(LENGTHS)
+    try:
+        whole = [
+            logits_of(model, row[None, :length]) for row, length in zip(rows, LENGTHS, strict=True)
+        ]
+        again = logits_of(model, rows[shortest : shortest + 1, :width])
+        longest = int(mask.sum(1).argmax())
+        start = logits_of(model, rows[longest : longest + 1, :width])
+        batch = logits_of(model, rows, aligned.long())
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        why = f"its forward pass fails on plain texts ({_line(error)})"
+        raise _refused(model, why) from error
+    if not same(again, whole[shortest]):
+        raise _refused(model, "it predicts something else each time it reads a text")
+    if not same(whole[longest][:, :width], start):
+        raise _refused(
+            model, "what it predicts depends on later tokens: it is no causal language model"
+        )
+    beside = [row[None, :length] for row, length in zip(batch, LENGTHS, strict=True)]
+    if not same(torch.cat(beside, dim=1), torch.cat(whole, dim=1)):
+        raise _refused(model, "what it predicts depends on the padding behind a text")
+
+
+def _refused(model: nn.Module, why: str) -> UserError:
+    return UserError(
+        f"{type(model).__name__} cannot be trained or sampled here: {why}; choose another model"
+    )
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def logits_of(model: nn.Module, tokens: Tensor, mask: Tensor | None = None, **settings) -> Tensor:
+    """Return the logits of a whole forward pass, float32. tokens, mask (B, T) -> (B, T, V)"""
+    return model(input_ids=tokens, attention_mask=mask, use_cache=False, **settings).logits.float()
+
+
+@torch.no_grad()
+def texts_stay_apart(model: nn.Module) -> bool:
+    """Whether two texts in one row, told apart by their positions alone, do not see each other."""
+    if packing.enabled(model):
+        return True
+    if not accepts(model, "position_ids"):
+        return False
+    prompts, _ = _prompts(model)
+    (first, other), second = prompts[:2, -5:], prompts[2, -9:]
+    positions = torch.cat([torch.arange(5), torch.arange(9)])[None].to(prompts.device)
+    expected = logits_of(model, second[None])[0]
+    rows = [torch.cat([text, second])[None] for text in (first, other)]
+    return all(same(logits_of(model, row, position_ids=positions)[0, 5:], expected) for row in rows)
+
+
+def described(model: nn.Module, *, samples: bool = True) -> str:
+    """Return one line: attention, how rows are read, how it is sampled. The model is tried for it.
+
+    samples: the model is a language model that will be sampled from.
+    """
+    attention = {packing.NAME: "sdpa"}.get(found := model.config._attn_implementation, found)
+    rows = "without padding" if packing.enabled(model) else "with their padding"
+    ways = {
+        FastDecoder: ", sampled with a cache written in place",
+        PlainDecoder: ", sampled with the cache of transformers",
+        WholeDecoder: ", sampled by whole forward passes, which is slow: no cache agrees with them",
+    }
+    way = ways[decoder_for(model)] if samples else ""
+    return f"{type(model).__name__}: attention {attention}, rows read {rows}{way}"
