@@ -317,7 +317,7 @@ def stage_setting():
 
 def test_the_value_model_comes_from_where_it_was_asked_for(stage_setting, tmp_path):
     """rm: the reward model, head included; sft: the SFT model under a new head, drawn by the seed."""
-    trained_rm = stage_setting.scalar_model("tiny")
+    trained_rm = stage_setting.scalar_model("tiny", new_head=True)
     with torch.no_grad():
         for parameter in trained_rm.parameters():
             parameter.add_(0.01)

@@ -33,7 +33,9 @@ def test_batches_that_cannot_be_divided_are_refused(setting):
 
 
 def test_a_scalar_model_knows_the_pad_token_of_the_renderer(setting):
-    assert setting.scalar_model("tiny").config.pad_token_id == setting.renderer.pad_id
+    assert (
+        setting.scalar_model("tiny", new_head=True).config.pad_token_id == setting.renderer.pad_id
+    )
 
 
 def test_dropout_of_a_step_is_a_function_of_its_place(setting):

@@ -77,7 +77,7 @@ def test_dropout_is_on_while_learning_and_off_while_judging(monkeypatch, tmp_pat
 
 def random_reward_model(setting: Setting, folder: Path) -> Path:
     """Write a reward model with a random head; returns its folder."""
-    engine = setting.engine(setting.scalar_model("tiny"), setting.cfg.rm.optim)
+    engine = setting.engine(setting.scalar_model("tiny", new_head=True), setting.cfg.rm.optim)
     renew_head(engine, seed=5)
     setting.export(engine, folder / "model")
     return folder / "model"
@@ -131,7 +131,7 @@ def test_the_score_of_an_epoch_is_that_of_the_answers_to_held_out_prompts(
     held_out = setting.encoded("demonstrations").held_out
     prompts = prompts_of(setting, held_out)
     assert len(prompts) == 5
-    network = setting.network(setting.causal_lm(tmp_path / "sft" / "model", frozen=True))
+    network = setting.network(setting.causal_lm(tmp_path / "sft" / "model"))
     answers = ask(setting, network, prompts[:4], setting.cfg.seed)
     reward = RewardModel.load(setting, judged, prompts).network.model
     rows = [torch.tensor([one.prompt_ids + one.ids]) for one in answers]
@@ -142,7 +142,7 @@ def test_the_score_of_an_epoch_is_that_of_the_answers_to_held_out_prompts(
 
 def test_answers_are_drawn_at_temperature_one_from_the_seed(setting):
     """Twin: `respond` told so by hand."""
-    network = setting.network(setting.causal_lm(frozen=True))
+    network = setting.network(setting.causal_lm())
     prompts = setting.encoded("prompts").held_out[:6]
     asking = Asking(max_new_tokens=12, temperature=1.0, batch=64, seed=7)
     ids = [one.ids for one in prompts]
@@ -159,7 +159,7 @@ def test_the_seed_changes_order_and_heads(setting):
     assert first[0].shape != first[1].shape or not torch.equal(*first)
     heads = []
     for one in (setting, other):
-        engine: Engine = one.engine(one.scalar_model("tiny"), one.cfg.rm.optim)
+        engine: Engine = one.engine(one.scalar_model("tiny", new_head=True), one.cfg.rm.optim)
         renew_head(engine, seed=one.cfg.seed)
         heads.append(engine.get("score.weight"))
     assert not torch.equal(*heads)

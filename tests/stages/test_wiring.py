@@ -373,7 +373,7 @@ def test_every_candidate_is_asked_with_its_own_weights(seen, setting):
     said = {}
     for model, folder in folders.items():
         path = folder and folder / "model"
-        network = setting.network(setting.causal_lm(path, frozen=True))
+        network = setting.network(setting.causal_lm(path))
         again = ask(setting, network, exam_prompts(setting), setting.cfg.seed)
         said[model] = [one.text for one in again]
         assert [one["response"] for one in answers_of(seen, model)] == said[model]
