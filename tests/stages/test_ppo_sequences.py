@@ -114,8 +114,9 @@ def optimum(ref: Law, scores: Law, gamma: float = 1.0) -> Law:
 
 def learned(num_tokens: int, length: int, end: int | None, scores: Law, **changes) -> Law:
     """Return the law of the policy after PPO."""
+    iterations = changes.pop("iterations", 40)
     settings = {
-        "total_episodes": ROWS * 40,
+        "total_episodes": ROWS * iterations,
         "batch": PPOBatch(rollout=ROWS, minibatch=ROWS, microbatch=ROWS, max_tokens=None),
         "inner_epochs": 2,
         "kl": KL(coef=BETA, controller=KLController.fixed, target=6.0, horizon=10000),
@@ -149,7 +150,7 @@ def learned(num_tokens: int, length: int, end: int | None, scores: Law, **change
 
 def scored(every: list[tuple[int, ...]]) -> Law:
     """Scores that no sum over tokens gives: the last token's worth depends on the first."""
-    draw = torch.Generator().manual_seed(5)
+    draw = torch.Generator().manual_seed(4)
     return dict(zip(every, torch.randn(len(every), generator=draw).tolist(), strict=True))
 
 
@@ -158,12 +159,25 @@ def distance(one: Law, other: Law) -> float:
     return 0.5 * sum(abs(one[key] - other[key]) for key in one)
 
 
+def credited_to_the_first(ref: Law, scores: Law) -> Law:
+    """Return the law to which a policy goes that learns nothing of its later tokens."""
+    mass: Law = {}
+    for one, p in ref.items():
+        mass[one[:1]] = mass.get(one[:1], 0.0) + p
+    mean = dict.fromkeys(mass, 0.0)
+    for one, p in ref.items():
+        mean[one[:1]] += p / mass[one[:1]] * scores[one]
+    weights = {one: p * math.exp(mean[one[:1]] / BETA) for one, p in ref.items()}
+    return {one: weight / sum(weights.values()) for one, weight in weights.items()}
+
+
 def assert_found(num_tokens: int, length: int, end: int | None, changes: dict) -> None:
     every = responses(num_tokens, length, end)
     scores, ref = scored(every), law_of(policy(num_tokens), every)
     best = optimum(ref, scores, changes.get("gamma", 1.0))
     assert sum(best.values()) == pytest.approx(1)
-    assert distance(ref, best) > 0.14
+    for wrong in (ref, credited_to_the_first(ref, scores)):
+        assert distance(wrong, best) > 0.2
     assert distance(learned(num_tokens, length, end, scores, **changes), best) < 0.04
 
 
@@ -177,7 +191,8 @@ def test_ppo_finds_the_best_law_under_a_discount():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("num_tokens", "length", "changes"), [(3, 2, {}), (2, 3, {"gae_lambda": 0.8})]
+    ("num_tokens", "length", "changes"),
+    [(3, 2, {}), (2, 3, {"gae_lambda": 0.8, "iterations": 120})],
 )
 def test_ppo_finds_the_best_law_of_other_shapes(num_tokens, length, changes):
     assert_found(num_tokens, length, None, changes)
