@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch golden smoke bench growth check \
+.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch mutants golden smoke bench growth check \
         sft rm ppo run base-model clean
 
 help: ## this list
@@ -58,6 +58,9 @@ test-gpu: ## tests that need a CUDA device
 arch: ## every causal type of transformers, tiny; writes the table of docs/models.md (ten minutes)
 	pytest -m "arch or not arch" tests/models/test_architectures.py
 	python -m tests.support.models_table
+
+mutants: ## put in one-line faults, one at a time: the fast tests must notice each (ARGS="--only sft")
+	python tests/mutants/run.py $(ARGS)
 
 golden: ## compare with the reference numbers in tests/golden
 	pytest -k golden

@@ -81,7 +81,7 @@ def scored_sample(
     rows = []
     for one, found in zip(few, judged(setting, network, few), strict=True):
         row = {"prompt": said(one.record.prompt)}
-        for place in found.scores.argsort(descending=True).tolist():
-            row[f"{float(found.scores[place]):+.2f}"] = one.record.responses[place]
+        for rank, place in enumerate(found.scores.argsort(descending=True).tolist(), start=1):
+            row[f"{rank}: {float(found.scores[place]):+.2f}"] = one.record.responses[place]
         rows.append(row)
     return rows

@@ -7,6 +7,8 @@ from typing import get_type_hints
 
 import rlhf_cli
 from rlhf_cli.config import schema
+from rlhf_cli.stages import STAGES
+from tests.config.test_compose import composed
 
 PACKAGE = Path(rlhf_cli.__file__).parent
 
@@ -37,3 +39,11 @@ def test_every_field_is_read_somewhere():
 def test_every_field_has_a_type_omegaconf_checks():
     for name, hint in get_type_hints(schema.Config).items():
         assert hint is not object, name
+
+
+def test_selection_by_score_depends_on_what_it_reads():
+    """As many held-out prompts as the evaluation has are answered then, and only then."""
+    plain = composed()
+    scored = composed("sft.reward_model=x", "sft.select_by=rm_score")
+    assert "evaluation.prompts" in STAGES["sft"].config(scored)
+    assert "evaluation.prompts" not in STAGES["sft"].config(plain)

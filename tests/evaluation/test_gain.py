@@ -1,6 +1,7 @@
 """The closing table's numbers, from answers whose worth is known."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,3 +63,20 @@ def test_best_of_n_takes_the_best_score_of_each_prompt_and_says_its_price():
     assert [len(answer.ids) for answer in chosen] == [2, 1]
     assert best.tolist() == [5.0, 9.0]
     assert bound == pytest.approx(0.636294, abs=1e-6)
+
+
+def test_right_answers_are_counted_apart_where_no_stage_trained():
+    """Task clusters that were held out have a column of their own."""
+    judged = [(1.0, True, False), (0.5, False, True), (0.0, True, False)]
+    found = performance([1, 1, 1])
+    found.verdicts = [
+        SimpleNamespace(utility=utility, right=right, rude=rude) for utility, right, rude in judged
+    ]
+    found.prompts = [
+        Prompt((Message("user", "x"),), WHERE, {"held_out": held}) for held in (False, False, True)
+    ]
+    row = measure(found)
+    assert row["gold"][0] == pytest.approx(0.5)
+    assert row["right"][0] == pytest.approx(1 / 2)
+    assert row["right_held_out"][0] == 1.0
+    assert row["rude"][0] == pytest.approx(1 / 3)

@@ -101,3 +101,15 @@ def test_an_answer_knows_whether_it_ended():
     assert {answer.finished for answer in answers} == {True, False}
     assert all(answer.finished == (answer.ids[-1] == 1) for answer in answers)
     assert isinstance(answers[0], Answer)
+
+
+def test_answers_are_given_without_dropout():
+    """Asked in the middle of training: judged without, and trained on with it."""
+    quiet, loud = (causal("llama", sharpness=4.0) for _ in range(2))
+    for layer in loud.model.layers:
+        layer.self_attn.attention_dropout = 0.9
+    asked = network(loud)
+    loud.train()
+    expected = respond(network(quiet), [[3, 4]] * 8, RENDERER, asking(), World())
+    assert respond(asked, [[3, 4]] * 8, RENDERER, asking(), World()) == expected
+    assert loud.training

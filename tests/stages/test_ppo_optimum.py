@@ -1,16 +1,30 @@
 """The real PPO code on problems whose optimum is known in closed form."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from rlhf_cli.config.schema import KL, PTX, KLController
-from rlhf_cli.core.losses import lm_loss
-from rlhf_cli.models.scoring import sequence_logits
+from rlhf_cli.data.encode import EncodedDemonstration
 from rlhf_cli.stages.ppo.loop import train
-from tests.stages.tabular import ENDING, Silent, arm_probs, optimum, players, ppo, prompts
+from rlhf_cli.stages.ppo.pretraining import pretraining
+from tests.stages.little import little
+from tests.stages.tabular import (
+    ENDING,
+    PROMPT,
+    Silent,
+    arm_probs,
+    optimum,
+    players,
+    ppo,
+    prompts,
+)
 
 REF = torch.tensor([0.1, 0.2, 0.3, 0.4])
 REWARDS = torch.tensor([1.0, 0.5, 0.0, -1.0])
+ITERATIONS = 60
 # pi*, KL and J* of this problem, worked out independently in double precision
 KNOWN = {
     0.5: ([0.451462, 0.332167, 0.183296, 0.033075], 0.676260, 0.246340),
@@ -25,7 +39,7 @@ def kl(coef):
 @pytest.mark.parametrize("beta", KNOWN)
 def test_ppo_converges_to_the_kl_regularised_optimum(beta):
     probs, divergence, objective = KNOWN[beta]
-    cfg = ppo(total_episodes=256 * 150, kl=kl(beta))
+    cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(beta))
     cast, recorder = players(REF, REWARDS, cfg), Silent()
     train(cast, prompts(256), ENDING, cfg, recorder, seed=3)
     found = arm_probs(cast.policy.model)
@@ -40,14 +54,14 @@ def test_ppo_converges_to_the_kl_regularised_optimum(beta):
 
 def test_two_arms():
     ref, rewards = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])
-    cfg = ppo(total_episodes=256 * 100, kl=kl(0.5))
+    cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5))
     cast = players(ref, rewards, cfg)
     train(cast, prompts(256), ENDING, cfg, Silent(), seed=3)
     assert float(arm_probs(cast.policy.model)[0]) == pytest.approx(0.880797, abs=5e-3)
 
 
 def test_a_shift_of_the_reward_changes_nothing():
-    cfg = ppo(total_episodes=256 * 150, kl=kl(0.5), whiten_advantages=True)
+    cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5), whiten_advantages=True)
     cast = players(REF, REWARDS + 3.0, cfg)
     train(cast, prompts(256), ENDING, cfg, Silent(), seed=3)
     assert torch.allclose(arm_probs(cast.policy.model), optimum(REF, REWARDS, 0.5), atol=1e-2)
@@ -61,18 +75,23 @@ def test_a_shift_of_the_reward_changes_nothing():
     ],
 )
 def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
-    """Pretraining text uniform over the arms: pi (R - J) + gamma (q - pi) = 0."""
-    cfg = ppo(total_episodes=256 * 150, kl=kl(0.5), ptx=PTX(coef=coef, ratio=1))
+    """Pretraining text uniform over the arms: pi (R - J) + gamma (q - pi) = 0.
+
+    The stage's own pretraining: a text of every arm after the prompt, all of them in every step.
+    """
+    cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5), ptx=PTX(coef=coef, ratio=1))
     cast = players(REF, REWARDS, cfg)
-    tokens = torch.tensor([[0, arm] for arm in range(4)])
-    mask = torch.tensor([[False, True]] * 4)
-
-    def pretrain():
-        logits = sequence_logits(cast.policy.model, tokens, torch.ones_like(mask))
-        logprobs = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
-        loss = coef * lm_loss(logprobs, mask[:, 1:], num_tokens=4)
-        cast.policy.backward(loss, last=True)
-        return float(loss.detach())
-
+    texts = [
+        EncodedDemonstration(ids=[PROMPT, arm], loss_mask=[False, True], record=None)
+        for arm in range(4)
+    ]
+    setting = SimpleNamespace(
+        cfg=replace(little(), ppo=cfg),
+        encoded=lambda role: SimpleNamespace(train=texts, tell=lambda recorder: None),
+        renderer=SimpleNamespace(pad_id=0),
+        world=cast.world,
+        clock=cast.clock,
+    )
+    pretrain = pretraining(setting, cast.policy, Silent())
     train(cast, prompts(256), ENDING, cfg, Silent(), seed=3, pretrain=pretrain)
     assert torch.allclose(arm_probs(cast.policy.model), torch.tensor(known), atol=1e-2)

@@ -1,0 +1,72 @@
+"""The tables of faults fit the code: each fault is there to be put in, each test is there to notice.
+
+Whether it does is found by `make mutants`, which takes minutes.
+"""
+
+import ast
+from functools import cache
+
+import pytest
+from omegaconf import OmegaConf
+
+from rlhf_cli.config.compose import freeze
+from rlhf_cli.config.keys import flatten
+from tests.config.test_compose import composed
+from tests.mutants.tables import ROOT, Mutant, read_tables
+
+MUTANTS = read_tables()
+LEAST = 120
+MARKS = {"slow", "dist", "gpu", "arch"}
+
+
+def marks_of(decorators: list[ast.expr]) -> set[str]:
+    """Return the names behind pytest.mark in decorators, or in a list of them."""
+    nodes = [node for one in decorators for node in ast.walk(one)]
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)} & MARKS
+
+
+@cache
+def marked_tests(file: str) -> dict[str, set[str]]:
+    """Return the tests of a file with the marks that keep them out of the fast suite."""
+    tree = ast.parse((ROOT / file).read_text())
+    whole = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "pytestmark"
+    ]
+    return {
+        node.name: marks_of(node.decorator_list + whole)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=range(len(MUTANTS)))
+def test_a_fault_can_be_put_in_and_is_one(mutant: Mutant):
+    text, whole = mutant.applied(ROOT), (ROOT / mutant.file).read_text()
+    parsed = ast.parse if mutant.file.endswith(".py") else OmegaConf.create
+    shown = ast.dump if mutant.file.endswith(".py") else OmegaConf.to_yaml
+    assert shown(parsed(text)) != shown(parsed(whole))
+    assert mutant.tests
+
+
+@pytest.mark.parametrize("test", sorted({test for one in MUTANTS for test in one.tests}))
+def test_the_test_that_notices_is_one_of_the_fast_suite(test: str):
+    file, name = test.split("::")
+    assert marked_tests(file)[name.partition("[")[0]] == set()
+
+
+def test_no_fault_is_there_twice():
+    changed = [(one.file, one.old, one.new) for one in MUTANTS]
+    assert len(changed) == len(set(changed))
+
+
+def test_every_key_has_a_fault_that_ignores_it():
+    known = set(flatten(freeze(composed())))
+    named = {key for one in MUTANTS for key in one.keys}
+    assert not named - known, "no such keys"
+    assert not known - named
+
+
+def test_there_are_enough_faults():
+    assert len(MUTANTS) >= LEAST
