@@ -6,7 +6,6 @@ taken from elsewhere, or not at all, gives other weights.
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -303,8 +302,7 @@ def test_answers_are_to_held_out_prompts_only(seen, setting):
     prompts = setting.encoded("prompts")
     held_out = {tuple(one.ids) for one in prompts.held_out}
     asked = [tuple(one.ids) for one in exam_prompts(setting)]
-    other = replace(setting, cfg=changed(setting.cfg, {"seed": 2}))
-    assert asked != [tuple(one.ids) for one in exam_prompts(other)]
+    assert asked != [tuple(one.ids) for one in prompts.held_out[:5]]
     assert len(set(asked)) == 5
     assert set(asked) <= held_out
     assert not set(asked) & {tuple(one.ids) for one in prompts.train}
