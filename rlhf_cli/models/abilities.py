@@ -22,7 +22,7 @@ from rlhf_cli.models.decoding import (
     WholeDecoder,
     keeps_columns,
 )
-from rlhf_cli.models.loading import accepts
+from rlhf_cli.models.loading import accepts, rates
 
 LENGTHS = (5, 13, 9)  # tokens of the prompts that decoders are tried on
 STEPS = 5
@@ -135,7 +135,7 @@ def _precision(device: torch.device) -> torch.dtype:
 
 @torch.no_grad()
 def require_causal(model: nn.Module) -> None:
-    """Refuse a model whose logits are random, or depend on later tokens or on the padding behind a text."""
+    """Refuse a model whose logits are random, or depend on later tokens or the padding behind a text."""
     prompts, mask = _prompts(model)
     order, aligned = real_first(mask)
     rows = prompts.gather(1, order)
@@ -149,12 +149,15 @@ def require_causal(model: nn.Module) -> None:
         start = logits_of(model, rows[longest : longest + 1, :width])
         batch = logits_of(model, rows, aligned.long())
         with training(model):
-            logits_of(model, rows, aligned.long())
+            learned = logits_of(model, rows, aligned.long())
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         why = f"its forward pass fails on plain texts ({_line(error)})"
         raise _refused(model, why) from error
     if not same(again, whole[shortest]):
         raise _refused(model, "it predicts something else each time it reads a text")
+    dropping = any(getattr(part, name) for part, name in rates(model.config))
+    if not dropping and not same(learned[aligned], batch[aligned]):
+        raise _refused(model, "in training it predicts something else, though every dropout is 0")
     if not same(whole[longest][:, :width], start):
         raise _refused(
             model, "what it predicts depends on later tokens: it is no causal language model"

@@ -14,7 +14,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.core_model_loading import revert_weight_conversion
 
 from rlhf_cli.config.errors import UserError
@@ -94,6 +99,11 @@ def _write_weights(model: PreTrainedModel, chunks: Iterable, folder: Path) -> No
     (folder / "model.safetensors.index.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
+def set_pad(config: PretrainedConfig, pad_id: int) -> None:
+    """Set the id of padding, also in the part about text: classifiers find the last token by it."""
+    config.pad_token_id = config.get_text_config().pad_token_id = pad_id
+
+
 def _put(beside: Path, folder: Path) -> None:
     for path in beside.iterdir():
         with path.open("rb") as stream:
@@ -106,7 +116,7 @@ def _set_config(model: PreTrainedModel, weights: dict[str, Tensor], pad_id: int)
     """What `save_pretrained` would say of the model, and the ids it was made with."""
     model.config.architectures = [type(model).__name__]
     model.config.dtype = next(iter(weights.values())).dtype
-    model.config.pad_token_id = pad_id
+    set_pad(model.config, pad_id)
     model.config.use_cache = True
 
 

@@ -14,11 +14,12 @@ from rlhf_cli.data.encode import EncodedPrompt, fit_prompt
 from rlhf_cli.data.records import DataError, LeftOut, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
+from rlhf_cli.models.exporting import set_pad
 from rlhf_cli.models.loading import load_tokenizer
 from rlhf_cli.models.reward import HEAD, check_head, fresh_head
 from rlhf_cli.models.scoring import Reading, response_scores, sequence_scores
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.stages.setting import Setting
+from rlhf_cli.stages.setting import Setting, require_room, room_of
 
 
 def renew_head(engine: Engine, *, seed: int) -> None:
@@ -118,7 +119,9 @@ class RewardModel:
         translation = None
         if own.hash != setting.renderer.hash:
             translation = _translation(setting, own, prompts, model.config, folder)
-            model.config.pad_token_id = translation.pad_id
+            set_pad(model.config, translation.pad_id)
+        else:
+            require_room(model.config, cfg.data, who="the reward model")
         return cls(network=setting.network(model), setting=setting, translation=translation)
 
     @property
@@ -183,7 +186,7 @@ def _translation(
     folder: Path,
 ) -> Translation:
     """Refuses a reward model whose context holds no prompt beside the longest response."""
-    room = getattr(config.get_text_config(), "max_position_embeddings", None)
+    room = room_of(config)
     try:
         return Translation.of(setting, own, prompts, room)
     except LeftOut as error:

@@ -20,7 +20,7 @@ from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.models.abilities import described
 from rlhf_cli.models.compiling import compile_blocks
-from rlhf_cli.models.exporting import export
+from rlhf_cli.models.exporting import export, set_pad
 from rlhf_cli.models.loading import (
     fit_tokens,
     freeze,
@@ -119,7 +119,7 @@ class Setting:
             model = load_scalar_model(
                 self.cfg.model, str(path), new_head=new_head, dropout=dropout, packed=self._packed
             )
-        model.config.pad_token_id = self.renderer.pad_id
+        set_pad(model.config, self.renderer.pad_id)
         return self._fitted(model)
 
     def _fitted(self, model: PreTrainedModel) -> PreTrainedModel:
@@ -192,14 +192,14 @@ def room_of(config: PretrainedConfig) -> int | None:
     return next((room for room in found if isinstance(room, int) and room > 0), None)
 
 
-def require_room(config: PretrainedConfig, data: Data) -> None:
+def require_room(config: PretrainedConfig, data: Data, *, who: str = "the model") -> None:
     """A prompt and its response must fit the positions that the model knows."""
     room = room_of(config)
     wanted = data.max_prompt_tokens + data.max_response_tokens
     if room is not None and wanted > room:
         raise UserError(
             f"data.max_prompt_tokens={data.max_prompt_tokens} and data.max_response_tokens="
-            f"{data.max_response_tokens} make {wanted} tokens, but the model has {room} positions: "
+            f"{data.max_response_tokens} make {wanted} tokens, but {who} has {room} positions: "
             "lower one of them"
         )
 
