@@ -41,7 +41,7 @@ imports: ## the rules of which room may import which
 	lint-imports
 
 test: ## the fast tests: CPU, no network
-	pytest
+	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup
 
 test-slow: ## tests that take minutes
 	pytest -m slow
