@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -79,10 +80,19 @@ def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, packed
     return packing.enable(network) if packed else network
 
 
-def load_scalar_model(model: Model, path: str, *, new_head: bool, dropout=0.0, packed=True):
+def load_scalar_model(
+    model: Model,
+    path: str,
+    *,
+    new_head: bool,
+    dropout=0.0,
+    packed=True,
+    loading: Callable[[], AbstractContextManager] = nullcontext,
+):
     """Return a model with one scalar per position: a trained reward model, or a new head on a trained body.
 
     new_head: the folder is a language model's and its head is drawn afterwards; else it must have one.
+    loading: opened around the reading of the weights, not around the choice of the class.
     """
     config = _config(model, path)
     if not new_head and config.num_labels != 1:
@@ -93,7 +103,8 @@ def load_scalar_model(model: Model, path: str, *, new_head: bool, dropout=0.0, p
     config.num_labels = 1
     kind = scalar_class(config)
     missing = ("score.",) if new_head else ()
-    network = _load(kind, model, path, config, dropout=dropout, may_lack=missing)
+    with loading():
+        network = _load(kind, model, path, config, dropout=dropout, may_lack=missing)
     if packed:
         packing.enable(network)
     if isinstance(getattr(network, "score", None), nn.Linear):

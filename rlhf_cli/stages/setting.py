@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -115,10 +116,14 @@ class Setting:
 
     def scalar_model(self, path: Path, *, new_head: bool = False, dropout: float = 0.0):
         """A reward or value model; new_head: the folder is a language model's, the head is drawn later."""
-        with loading(self.cfg.runtime, self.world):
-            model = load_scalar_model(
-                self.cfg.model, str(path), new_head=new_head, dropout=dropout, packed=self._packed
-            )
+        model = load_scalar_model(
+            self.cfg.model,
+            str(path),
+            new_head=new_head,
+            dropout=dropout,
+            packed=self._packed,
+            loading=partial(loading, self.cfg.runtime, self.world),
+        )
         set_pad(model.config, self.renderer.pad_id)
         return self._fitted(model)
 

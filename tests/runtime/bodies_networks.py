@@ -1,5 +1,6 @@
 """What runs in the processes of test_zero.py: generating, and four networks in PPO's pattern."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -118,11 +119,15 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
         torch.manual_seed(3)
         packed = world is not ALONE  # what is compared with reads padded rows
         conf = model_conf(folder / name, checkpointing=checkpointing and not frozen)
-        with loading(given, world):
-            head = {} if kind is load_causal_lm else {"new_head": name == "causal"}
+        if kind is load_scalar_model:
+            sharded = partial(loading, given, world)
+            head = {"new_head": name == "causal", "loading": sharded}
             model = kind(conf, str(folder / name), packed=packed, **head)
-            if grown:
-                model.resize_token_embeddings(grown, mean_resizing=True)
+        else:
+            with loading(given, world):
+                model = kind(conf, str(folder / name), packed=packed)
+                if grown:
+                    model.resize_token_embeddings(grown, mean_resizing=True)
         if frozen:
             return open_network(
                 freeze(model), device=pick_device(given), world=world, runtime=given
