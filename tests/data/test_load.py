@@ -77,6 +77,17 @@ def test_what_a_source_marked_eval_asks_is_not_selected_by_either(config, write)
     assert select == {q for q in rest if 0.2 <= place(q, seed=cfg.seed) < 0.25} != set()
 
 
+def test_beside_a_source_marked_eval_the_band_to_select_by_is_the_same(config, write):
+    """What would be held out by its hash is trained on there, and never selected by."""
+    held = Source(path=str(write("e.jsonl", shown(1, "other"))), eval=True)
+    cfg = config(demonstrations=[write("d.jsonl", shown(200)), held])
+    train, select, _ = (
+        {opening(r) for r in side} for side in sides_of(load(cfg, "demonstrations"))
+    )
+    assert select == {q for q in train | select if 0.2 <= place(q, seed=cfg.seed) < 0.25} != set()
+    assert any(place(q, seed=cfg.seed) < 0.2 for q in train)
+
+
 @pytest.mark.parametrize("num", [2, 3, 5])
 def test_of_few_questions_one_is_selected_by_and_some_are_trained_on(config, write, num):
     held = Source(path=str(write("e.jsonl", shown(1, "other"))), eval=True)

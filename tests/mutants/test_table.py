@@ -4,6 +4,8 @@ Whether it does is found by `make mutants`, which takes minutes.
 """
 
 import ast
+import re
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -66,6 +68,12 @@ def test_every_key_has_a_fault_that_ignores_it():
     named = {key for one in MUTANTS for key in one.keys}
     assert not named - known, "no such keys"
     assert not known - named
+
+
+def test_the_page_lists_every_table_with_its_number_of_faults():
+    page = (ROOT / "docs" / "testing.md").read_text()
+    listed = re.findall(r"^\| `(\w+)\.toml` \| (\d+) \|", page, flags=re.MULTILINE)
+    assert {area: int(num) for area, num in listed} == Counter(one.area for one in MUTANTS)
 
 
 def test_there_are_enough_faults():

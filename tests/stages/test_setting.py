@@ -53,8 +53,8 @@ def test_what_a_template_shows_otherwise_is_told_with_an_example(dated, capsys):
     report = Report(role="demonstrations")
     report.note(Origin("a.jsonl", 7), "the template differs", "'ours' became 'theirs'")
     recorder = SimpleNamespace(note=lambda line: None)
-    Encoded(train=[], held_out=[], report=report).tell(recorder)
+    Encoded(train=[], select=[], held_out=[], report=report).tell(recorder)
     assert "'ours' became 'theirs'" in capsys.readouterr().out
     quiet = replace(report, examples={})
-    Encoded(train=[], held_out=[], report=quiet).tell(recorder)
+    Encoded(train=[], select=[], held_out=[], report=quiet).tell(recorder)
     assert capsys.readouterr().out == ""

@@ -121,23 +121,23 @@ def test_the_epoch_that_is_kept(select_by, judged, tmp_path):
         assert torch.equal(exported[name], weight)
 
 
-def test_the_score_of_an_epoch_is_that_of_the_answers_to_held_out_prompts(
+def test_the_score_of_an_epoch_is_that_of_the_answers_to_prompts_to_select_by(
     setting, judged, tmp_path
 ):
     """Twin: the exported model asked again, its answers scored one by one, as a mean."""
     values = {"sft.reward_model": str(judged), "sft.select_by": SelectBy.rm_score}
-    values["evaluation.prompts"] = 4
+    values |= {"data.select_fraction": 0.3, "evaluation.prompts": 2}
     said = work("sft", tmp_path, values)
-    held_out = setting.encoded("demonstrations").held_out
-    prompts = prompts_of(setting, held_out)
-    assert len(prompts) == 5
+    data = open_setting(changed(little(), values)).encoded("demonstrations")
+    prompts = prompts_of(setting, data.select)
+    assert len(prompts) > 2
     network = setting.network(setting.causal_lm(tmp_path / "sft" / "model"))
-    answers = ask(setting, network, prompts[:4], setting.cfg.seed)
+    answers = ask(setting, network, prompts[:2], setting.cfg.seed)
     reward = RewardModel.load(setting, judged, prompts).network.model
     rows = [torch.tensor([one.prompt_ids + one.ids]) for one in answers]
     with torch.no_grad():
         scores = [float(sequence_scores(reward, row, torch.ones_like(row).bool())) for row in rows]
-    assert said["sft/rm_score"] == pytest.approx(sum(scores) / 4, abs=1e-4)
+    assert said["sft/rm_score"] == pytest.approx(sum(scores) / 2, abs=1e-4)
 
 
 def test_answers_are_drawn_at_temperature_one_from_the_seed(setting):

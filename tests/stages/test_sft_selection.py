@@ -1,15 +1,23 @@
 """What SFT selects its epoch by: demonstrations that it never trains on and no report reads."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BloomConfig,
+)
 
 from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.data.load import load
 from rlhf_cli.data.split import opening
+from rlhf_cli.runtime.device import pick_device
+from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages import sft
 from rlhf_cli.stages.setting import open_setting
 from tests.stages.test_resume import config, rows, work
@@ -85,3 +93,11 @@ def test_nothing_to_select_by_is_refused_before_training():
     with pytest.raises(UserError, match=r"sft\.select_by=rm_score: .*data\.select_fraction=0\.05"):
         sft.require_selection(cfg, ["a text without a prompt"], [])
     sft.require_selection(config("sft.select_by=last"), [], [])
+
+
+def test_packing_is_refused_where_texts_of_a_row_see_each_other():
+    cfg = config("sft.batching=packed", "stage=[sft]")
+    model = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=40, hidden_size=16, n_head=2))
+    network = Network(model.eval(), device=pick_device(cfg.runtime))
+    with pytest.raises(UserError, match=r"BloomForCausalLM .* use sft\.batching=grouped"):
+        sft.foresee(SimpleNamespace(cfg=cfg), network, None)
