@@ -25,16 +25,8 @@ from rlhf_cli.models.decoding import (
 from rlhf_cli.models.loading import accepts, rates
 
 LENGTHS = (5, 13, 9)  # tokens of the prompts that decoders are tried on
-STEPS = 5
-TAKEN = (
-    STEPS,
-    1,
-    1,
-    2,
-    STEPS,
-    1,
-)  # tokens of the two texts of each prompt: the longest prompt goes early
-COPIES = 2
+STEPS, COPIES = 5, 2
+TAKEN = (5, 1, 1, 2, 5, 1)  # tokens of both texts of each prompt: those of the longest end early
 # largest mean difference of two ways to the same logits, as a share of the logits' standard deviation
 SAME = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.1}
 
@@ -53,23 +45,20 @@ def decoder_for(model: nn.Module) -> type[Decoder]:
 
 
 def _tried(model: nn.Module) -> type[Decoder]:
+    """From fast to slow, the first that gives the logits of whole forward passes; these are the last."""
     require_causal(model)
-    kinds = [FastDecoder] if _may_be_fast(model) else []
     expected = decoded(model, WholeDecoder)
-    return next(
-        (kind for kind in [*kinds, PlainDecoder] if _agrees(model, kind, expected)), WholeDecoder
-    )
+    for kind in (FastDecoder, PlainDecoder) if _may_be_fast(model) else (PlainDecoder,):
+        if _agrees(model, kind, expected):
+            return kind
+    return WholeDecoder
 
 
 def _may_be_fast(model: nn.Module) -> bool:
+    """Whether the cache written in place is worth a trial; not all configurations can say."""
     try:
         return keeps_columns(model)
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ):  # a config that DynamicCache cannot read
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
 
 
