@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from transformers import Gemma3Config
 
-from rlhf_cli.models.exporting import export
+from rlhf_cli.models.exporting import export, set_pad
 from rlhf_cli.runtime.engine import persistent
 from tests.models.tiny import causal
 
@@ -49,3 +50,9 @@ def test_generation_is_sampling_from_the_model_as_it_is_until_any_end(end_ids, s
 
 def test_the_tokenizer_travels_along(tmp_path):
     assert exported(causal("llama"), tmp_path / "m")[2] == {"of": "the stage"}
+
+
+def test_the_part_about_text_says_what_pads_too():
+    config = Gemma3Config()
+    set_pad(config, 7)
+    assert (config.pad_token_id, config.text_config.pad_token_id) == (7, 7)

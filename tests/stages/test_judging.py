@@ -180,6 +180,16 @@ def test_a_context_without_room_for_a_prompt_is_refused(setting, asked, changed)
         RewardModel.load(setting, folder, [asked])
 
 
+def test_a_reward_model_without_room_is_refused_also_where_the_tokens_are_its_own(
+    setting, asked, folders, tmp_path
+):
+    folder = shutil.copytree(folders["same"], tmp_path / "small")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"max_position_embeddings": 9}))
+    with pytest.raises(UserError, match="but the reward model has 9 positions"):
+        RewardModel.load(setting, folder, [asked])
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_reward_model_without_a_pad_token_needs_no_new_row(setting, asked, changed, packed):
     """Its rows are padded with a token that it has, which changes no score."""

@@ -178,6 +178,9 @@ def test_batches_of_texts_keep_size_rows_and_tokens(after_sft):
     tokens = [int(one.mask.sum()) for step in after_sft.sft for one in step]
     assert max(rows) == 2
     assert max(tokens) <= 60
+    roomy = open_setting(changed(little(), STRANGE | {"sft.batch.max_tokens": 200}))
+    steps = sft.steps_of(roomy, roomy.encoded("demonstrations").train, epoch=0)
+    assert max(len(one.tokens) for step in steps for one in step) == 2
 
 
 def test_batches_of_comparisons_keep_prompts_completions_and_tokens(after_rm):
