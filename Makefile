@@ -43,14 +43,14 @@ imports: ## the rules of which room may import which
 test: ## the fast tests: CPU, no network
 	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup
 
-test-slow: ## tests that take minutes
+test-slow: ## tests that take minutes, some of them with several processes
 	pytest -m slow
 
 test-kill: ## 200 kills -9, each followed by a run that must end as if nothing had been (half an hour)
 	python tests/slow/kill_campaign.py --kills 200 --jobs 2 --out kill_campaign.json
 
 test-dist: ## tests with several processes
-	pytest -m dist
+	pytest -m "dist and not slow"
 
 test-gpu: ## tests that need a CUDA device
 	pytest -m gpu

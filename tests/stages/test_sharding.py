@@ -48,7 +48,13 @@ ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same to
 }
 
 
-@pytest.mark.parametrize("name", SHARDINGS)
+# those that tests/runtime/test_zero.py holds step by step as well
+SLOW = {"one-zero2", "two-budget", "two-zero1", "two-offload"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[pytest.mark.slow] if x in SLOW else []) for x in SHARDINGS]
+)
 def test_every_sharding_gives_the_same_answer_and_the_same_files(plain, tmp_path, name):
     processes, *words = SHARDINGS[name]
     words = [*SAME_EVERYWHERE, *words, "runtime.num_threads=1"]
