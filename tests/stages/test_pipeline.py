@@ -187,7 +187,8 @@ REAL = (
 )
 
 
-@pytest.mark.parametrize("kind", ["hh", pytest.param("kwise", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hh", "kwise"])
 def test_a_real_model_on_real_comparisons(kind, real_data, tmp_path):
     """stories260K (no pad token, no template, ends with bos) on rows of the real files."""
     if kind == "hh":

@@ -48,8 +48,8 @@ ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same to
 }
 
 
-# those that tests/runtime/test_zero.py holds step by step as well
-SLOW = {"one-zero2", "two-budget", "two-zero1", "two-offload"}
+# those that tests of engines and of scoring hold step by step as well
+SLOW = {"one-reference", "one-zero2", "two-budget", "two-zero1", "two-offload"}
 
 
 @pytest.mark.parametrize(
