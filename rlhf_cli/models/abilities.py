@@ -22,7 +22,7 @@ from rlhf_cli.models.decoding import (
     WholeDecoder,
     keeps_columns,
 )
-from rlhf_cli.models.loading import accepts, rates
+from rlhf_cli.models.loading import accepts, first_line, is_noisy
 
 LENGTHS = (5, 13, 9)  # tokens of the prompts that decoders are tried on
 STEPS, COPIES = 5, 2
@@ -112,14 +112,9 @@ def _tokens(model: nn.Module, num: int, start: int = 0) -> Tensor:
 
 
 def same(found: Tensor, expected: Tensor) -> bool:
-    """Whether two ways to the same logits agree up to the rounding of the precision in use."""
+    """Whether two ways to the same logits, in float32, agree up to the rounding of what computed them."""
     spread = expected.std() + 1e-12
-    return bool((found - expected).abs().mean() / spread <= SAME[_precision(expected.device)])
-
-
-def _precision(device: torch.device) -> torch.dtype:
-    kind = device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+    return bool((found - expected).abs().mean() / spread <= SAME[packing.computed_in(expected)])
 
 
 @torch.no_grad()
@@ -140,12 +135,11 @@ def require_causal(model: nn.Module) -> None:
         with training(model):
             learned = logits_of(model, rows, aligned.long())
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        why = f"its forward pass fails on plain texts ({_line(error)})"
+        why = f"its forward pass fails on plain texts ({first_line(error)})"
         raise _refused(model, why) from error
     if not same(again, whole[shortest]):
         raise _refused(model, "it predicts something else each time it reads a text")
-    dropping = any(getattr(part, name) for part, name in rates(model.config))
-    if not dropping and not same(learned[aligned], batch[aligned]):
+    if not is_noisy(model.config) and not same(learned[aligned], batch[aligned]):
         raise _refused(model, "in training it predicts something else, though every dropout is 0")
     if not same(whole[longest][:, :width], start):
         raise _refused(
@@ -171,10 +165,6 @@ def _refused(model: nn.Module, why: str) -> UserError:
     return UserError(
         f"{type(model).__name__} cannot be trained or sampled here: {why}; choose another model"
     )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def logits_of(model: nn.Module, tokens: Tensor, mask: Tensor | None = None, **settings) -> Tensor:

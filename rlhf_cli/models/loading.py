@@ -45,7 +45,7 @@ def load_tokenizer(model: Model, path: str | None = None) -> PreTrainedTokenizer
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"no tokenizer could be loaded from {where}: {_first_line(error)}"
+            f"no tokenizer could be loaded from {where}: {first_line(error)}"
         ) from error
 
 
@@ -176,7 +176,7 @@ def _checkpoint_gradients(network: PreTrainedModel) -> None:
 
 def _not_loaded(where: str, error: Exception) -> UserError:
     return UserError(
-        f"the model {where} could not be loaded: {_first_line(error)} "
+        f"the model {where} could not be loaded: {first_line(error)} "
         "(a Hugging Face folder or hub id with safetensors weights is needed)"
     )
 
@@ -217,7 +217,8 @@ def _revision(model: Model, where: str) -> str | None:
     return model.revision if where == model_path(model.path) else None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -232,6 +233,11 @@ def _set_dropout(config: PretrainedConfig, rate: float) -> None:
     for part, name in noise:
         none = type(getattr(part, name))(0)  # some configurations want a whole number here, if none
         setattr(part, name, rate if rate > 0 and (part, name) in present else none)
+
+
+def is_noisy(config: PretrainedConfig) -> bool:
+    """Whether training mode computes something random: a dropout, or another rate, is not 0."""
+    return any(getattr(part, name) for part, name in rates(config))
 
 
 def rates(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:

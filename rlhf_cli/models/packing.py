@@ -113,7 +113,7 @@ def _one_by_one(
 
     On a CPU in float32 always: in bfloat16 the gradient of torch's attention takes five times as long.
     """
-    runs, found, narrow = packing.runs(), [], _narrow(query)
+    runs, found, narrow = packing.runs(), [], computed_in(query)
     sizes = [count * length for count, length in runs]
     wide = query.device.type == "cpu"
     with torch.autocast("cpu", enabled=False) if wide else nullcontext():
@@ -146,7 +146,7 @@ def _at_once(
     window: int | None,
 ) -> Tensor:
     """The same in one call of torch's flash attention for texts of several lengths."""
-    dtype = _narrow(query)
+    dtype = computed_in(query)
     longest = packing.lengths[-1]
     return varlen_attn(
         *(x.transpose(0, 1).to(dtype) for x in (query, key, value)),
@@ -160,10 +160,10 @@ def _at_once(
     )
 
 
-def _narrow(query: Tensor) -> torch.dtype:
-    """What attention computes in: autocast's dtype, or the query's own."""
-    kind = query.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
+def computed_in(x: Tensor) -> torch.dtype:
+    """What products with x are computed in: autocast's dtype, or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _has_kernel(query: Tensor, dropout: float) -> bool:
@@ -173,7 +173,7 @@ def _has_kernel(query: Tensor, dropout: float) -> bool:
         and varlen_attn is not None
         and {"window_size", "enable_gqa"} <= signature(varlen_attn).parameters.keys()
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
-        and _narrow(query) in (torch.float16, torch.bfloat16)
+        and computed_in(query) in (torch.float16, torch.bfloat16)
         and dropout == 0
         and query.shape[-1] % 8 == 0
         and query.shape[-1] <= 256

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.logprobs import entropy, head_logprobs, token_logprobs
 from rlhf_cli.core.masking import last_true_index, position_ids, real_first
-from rlhf_cli.models.loading import accepts, rates
+from rlhf_cli.models.loading import accepts, is_noisy
 from rlhf_cli.models.packed_rows import Packing, pack
 from rlhf_cli.models.packing import enabled, packed_states
 
@@ -124,7 +124,7 @@ def _packed(model: nn.Module, reading: Reading) -> Packing | None:
 
 
 def _drops(model: nn.Module) -> bool:
-    return model.training and any(getattr(part, name) for part, name in rates(model.config))
+    return model.training and is_noisy(model.config)
 
 
 def _packed_logprobs(
