@@ -57,7 +57,8 @@ def _refuse_other_keys(source: Source, suffix: str, name: str) -> None:
     for key in keys:
         if getattr(source, key) is not None:
             raise DataError(
-                f"{key}={getattr(source, key)} of source {name} has no use in this file"
+                f"{key}={getattr(source, key)} of source {name}: it says nothing of a {suffix} file; "
+                "take it away"
             )
 
 

@@ -78,9 +78,9 @@ def _number(value: Any, where: str, what: str) -> float:
 
 def _parsed(value: Any) -> float:
     """Integers stay exact: two large ones that differ must not become equal."""
-    if isinstance(value, bool):
-        raise TypeError(value)
-    if isinstance(value, str) and "_" not in value:
+    if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+        raise ValueError(value)
+    if isinstance(value, str):
         digits = value.strip().lstrip("+-")
         return int(value) if digits.isdecimal() else float(value)
     return value if isinstance(value, int) else float(value)
