@@ -14,8 +14,8 @@ def rows_within(document: Any, source: Source, name: str) -> list:
     """The object itself where it is a row; else its list of objects, or the texts at its leaves."""
     if not isinstance(document, dict):
         return [document]
-    lists = {key: value for key, value in document.items() if _is_objects(value)}
-    if lists and not _is_row(document, lists):
+    lists = {key: value for key, value in document.items() if _may_hold_rows(value)}
+    if any(lists.values()) and not _is_row(document, lists):
         return _one_list(lists, source.split, name)
     if source.split is not None:
         raise DataError(f"split={source.split} of source {name}: the file has no splits")
@@ -24,8 +24,9 @@ def rows_within(document: Any, source: Source, name: str) -> list:
     return list(_leaves(document)) if nested else [document]
 
 
-def _is_objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, dict) for v in value)
+def _may_hold_rows(value: Any) -> bool:
+    """Whether it is a list with an object in it, or one that is empty beside such a list."""
+    return isinstance(value, list) and (not value or any(isinstance(v, dict) for v in value))
 
 
 def _is_row(document: dict, lists: dict[str, list]) -> bool:
@@ -34,8 +35,8 @@ def _is_row(document: dict, lists: dict[str, list]) -> bool:
     return fits or all(_is_message(element) for value in lists.values() for element in value)
 
 
-def _is_message(element: dict) -> bool:
-    return not {"role", "from"}.isdisjoint(element)
+def _is_message(element: Any) -> bool:
+    return isinstance(element, dict) and not {"role", "from"}.isdisjoint(element)
 
 
 def _one_list(lists: dict[str, list], split: str | None, name: str) -> list:
@@ -51,7 +52,7 @@ def _one_list(lists: dict[str, list], split: str | None, name: str) -> list:
 def _refuse_columns(document: dict, name: str) -> None:
     """What pandas writes by default: every column is a list, or an object of row numbers."""
     values = list(document.values())
-    if len(values) > 1 and all(isinstance(v, list) and not _is_objects(v) for v in values):
+    if len(values) > 1 and all(isinstance(value, list) for value in values):
         raise DataError(f"{name} holds columns ({', '.join(document)}), not rows; {ROWS}")
     if not values or not all(isinstance(value, dict) and value for value in values):
         return

@@ -11,6 +11,8 @@ import json
 import random
 import re
 import zlib
+from decimal import Decimal
+from itertools import permutations
 
 import pytest
 
@@ -34,7 +36,7 @@ TEXTS = (
 INSERTS = (
     b'"k": NaN, ', b'"prompt": "again", ', b"9" * 5000, b"[" * 4000, b"\\ud83d", b"\xff", b"\x00",
     b"\xef\xbb\xbf", b"\xe2\x80\xa8", b'{"prompt": "new", "response": "row"}\n', b"new,row\n",
-    b'"text"\n', b"null\n", b"[1]\n", b"\n\n", b'""', b'"', b"\r", b"-Infinity",
+    b"NaN, ", b"1e999, ", b"true, ", b"null, ", b'"text"\n', b"null\n", b"[1]\n", b"\n\n", b'""', b'"', b"\r", b"-Infinity",
 )  # fmt: skip
 
 
@@ -70,8 +72,21 @@ def lines_of(found, *, ascii_only=False):
     return "".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in found)
 
 
+def ranked(found, chance):
+    """Rows of three scored responses."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "responses": [row["response"], f"{row['response']} more", "Dunno."],
+            "scores": [chance.choice([0, 1, 2.5, -3, 7]) for _ in range(3)],
+        }
+        for row in found
+    ]
+
+
 WRITERS = {
     ".jsonl": lambda found, chance: lines_of(found, ascii_only=chance.random() < 0.5),
+    ".ranked.jsonl": lambda found, chance: lines_of(ranked(found, chance)),
     ".json": lambda found, chance: json.dumps(
         found, indent=chance.choice([None, 1]), ensure_ascii=chance.random() < 0.5
     ),
@@ -295,19 +310,31 @@ def read(path, **source):
 
 
 def check_records(path, accepted):
-    """The form gives the prompt and the response that stand in the row, or says why not."""
+    """The form gives what stands in the row, or says why not."""
     for line, row in accepted:
+        role = "comparisons" if "responses" in row else "demonstrations"
         try:
-            (record,), _ = convert(
-                row, Origin(str(path), 1, line), Source(path=str(path)), "demonstrations"
-            )
+            (record,), _ = convert(row, Origin(str(path), 1, line), Source(path=str(path)), role)
         except RowError:
             continue
-        if record.messages[0].role == "text":
+        if role == "comparisons":
+            assert list(record.responses) == [text.strip() for text in row["responses"]]
+            check_order(record, [Decimal(str(score)) for score in row["scores"]])
+        elif record.messages[0].role == "text":
             assert record.messages[0].content == row["text"]
         elif {"prompt", "response"} <= row.keys():
             said = [message.content for message in record.messages]
             assert said == [row["prompt"].strip(), row["response"].strip()]
+
+
+def check_order(record, scores):
+    """Every pair of scores is a preference for the higher, or a tie; a score is a finite number."""
+    assert all(score.is_finite() for score in scores)
+    pairs = list(permutations(range(len(scores)), 2))
+    assert set(record.better) == {(i, j) for i, j in pairs if scores[i] > scores[j]}
+    assert {frozenset(pair) for pair in record.ties} == {
+        frozenset((i, j)) for i, j in pairs if scores[i] == scores[j]
+    }
 
 
 def strip_lines(pairs):
@@ -323,7 +350,7 @@ def compare(kind, data, accepted, *, told):
     leaves nothing to find."""
     if kind == ".txt":
         assert same(accepted, expected_text(data))
-    elif kind == ".jsonl":
+    elif kind.endswith(".jsonl"):
         assert same(accepted, expected_lines(data))
     elif kind.endswith(".json"):
         expected = expected_document(data)

@@ -163,6 +163,8 @@ def test_of_several_lists_split_names_one(write):
     with pytest.raises(DataError, match="holds lists of rows named train, test; set split"):
         values(path)
     assert values(path, split="test") == ROWS[1:]
+    with pytest.raises(DataError, match="holds lists of rows named train, test; set split"):
+        values(write("a.json", json.dumps({"train": [], "test": ROWS})))
     for text in (json.dumps(ROWS), f"{GOOD}\n{GOOD}\n", GOOD):
         with pytest.raises(DataError, match="the file has no splits"):
             values(write("b.json", text), split="test")
@@ -181,6 +183,12 @@ def test_of_several_lists_split_names_one(write):
 def test_a_table_by_columns_is_refused_with_the_remedy(write, document):
     with pytest.raises(DataError, match=r"a\.json .*not rows; write rows instead: df\.to_json"):
         values(write("a.json", json.dumps(document)))
+
+
+def test_a_number_among_the_rows_of_an_object_is_one_bad_row(write):
+    found = values(write("a.json", json.dumps({"data": [ROWS[0], 7, ROWS[1]]})))
+    assert found[::2] == ROWS
+    assert found[1].detail == "found int, expected {key: value}"
 
 
 def test_a_leaf_that_is_no_text_is_a_bad_row(write):
