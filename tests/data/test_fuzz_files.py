@@ -36,7 +36,8 @@ TEXTS = (
 INSERTS = (
     b'"k": NaN, ', b'"prompt": "again", ', b"9" * 5000, b"[" * 4000, b"\\ud83d", b"\xff", b"\x00",
     b"\xef\xbb\xbf", b"\xe2\x80\xa8", b'{"prompt": "new", "response": "row"}\n', b"new,row\n",
-    b"NaN, ", b"1e999, ", b"true, ", b"null, ", b'"text"\n', b"null\n", b"[1]\n", b"\n\n", b'""', b'"', b"\r", b"-Infinity",
+    b"NaN, ", b"1e999, ", b"true, ", b"null, ",
+    b'"text"\n', b"null\n", b"[1]\n", b"\n\n", b'""', b'"', b"\r", b"-Infinity",
 )  # fmt: skip
 
 
