@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rlhf_cli import __version__
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.printable import drop_output, one_line, ready_streams
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 TIME = "--time"  # what `rlhf show` can be asked for
@@ -20,12 +21,15 @@ TIME = "--time"  # what `rlhf show` can be asked for
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    ready_streams()
     try:
-        return _dispatch(words) or 0
+        code = _dispatch(words) or 0
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return _complain("stopped", INTERRUPTED)
     except BrokenPipeError:
-        sys.stdout = None  # the reader has gone: nothing more to say
+        drop_output()
         return 0
     except UserError as error:
         return _complain(str(error), getattr(error, "code", USAGE))
@@ -37,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 def _complain(message: str, code: int) -> int:
     if os.environ.get("RLHF_TRACEBACK") == "1":
         traceback.print_exc()
-    print(f"rlhf: {message}", file=sys.stderr)
+    print(f"rlhf: {one_line(message)}", file=sys.stderr)
     return code
 
 

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.telemetry.console import console, line
+from rlhf_cli.telemetry.console import console, line, name_of
 
 TABLE = "table.json"
 Interval = tuple[float, float, float]
@@ -50,7 +50,7 @@ def closing_table(rows: Rows, *, title: str) -> Table:
     Four policies fit 80 columns: the interval stands under its mean.
     """
     table = Table(
-        title=title,
+        title=name_of(title),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -58,11 +58,11 @@ def closing_table(rows: Rows, *, title: str) -> Table:
     )
     table.add_column("", no_wrap=True)
     for name in rows:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name_of(name), justify="right", no_wrap=True)
     for metric in dict.fromkeys(metric for row in rows.values() for metric in row):
         cells = [row.get(metric) for row in rows.values()]
         if any(cell is not None for cell in cells):
-            table.add_row(LABELS.get(metric, metric), *(_cell(cell) for cell in cells))
+            table.add_row(name_of(LABELS.get(metric, metric)), *(_cell(cell) for cell in cells))
     return table
 
 
