@@ -8,14 +8,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from rlhf_cli import __version__
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import drop_output, one_line, ready_streams
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
-TIME = "--time"  # what `rlhf show` can be asked for
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,23 +99,13 @@ def _config(rest: list[str]) -> int | None:
 
 def _show(rest: list[str]) -> None:
     from rlhf_cli.report.help import print_show_help
-    from rlhf_cli.report.show import show_run, show_runs
-    from rlhf_cli.report.time_table import show_time
+    from rlhf_cli.report.show_request import answer, parse
     from rlhf_cli.stages import STAGES
 
-    places = [word for word in rest if word != TIME]
     if wants_help(rest):
         print_show_help()
-    elif TIME in rest:
-        if not places:
-            raise UserError(f"whose time? rlhf show RUN {TIME}; rlhf show lists the runs")
-        for place in places:
-            show_time(place, tuple(STAGES))
-    elif places:
-        for place in places:
-            show_run(place, {name: spec.headline for name, spec in STAGES.items()})
     else:
-        show_runs(Path("runs"), tuple(STAGES))
+        answer(parse(rest), {name: spec.headline for name, spec in STAGES.items()})
 
 
 def _data(rest: list[str]) -> int | None:

@@ -75,7 +75,9 @@ def line(text: str, *, style: str = "", whole: bool = False) -> None:
     """
     screen = console()
     wrapped = screen.is_terminal and not whole
-    shown = "\n".join(_wrapped(each, screen.width) for each in text.split("\n")) if wrapped else text
+    shown = (
+        "\n".join(_wrapped(each, screen.width) for each in text.split("\n")) if wrapped else text
+    )
     screen.print(foreign(shown, style), soft_wrap=True)
 
 
