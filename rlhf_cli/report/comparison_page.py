@@ -1,75 +1,98 @@
 """The page of `rlhf show A B`, and the end of a sweep: runs side by side."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import mean, stdev
+from string import ascii_uppercase
 from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.report.compare import Column, Comparison
+from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.compare import Column, Key, differences, differing_figures
 from rlhf_cli.report.table import Interval, number
 from rlhf_cli.telemetry.console import console, line, name_of
 from rlhf_cli.telemetry.progress import short
 
-LEFT_OUT = "figures that are the same in all of them are left out"
-SAME = "the closing figures are the same"
 T = TypeVar("T")
-Key = tuple[str, str]  # (stage or policy, figure)
-# Columns of the screen: for the name of a figure; for a run with the interval under the mean, beside it
-LABEL, COLUMN, ONE_LINE = 22, 18, 24
+LONG_NAME, LONG_VALUE = 16, 32  # columns of the screen: letters stand for longer names; wrapped
+WIDE = 100
 
 
-def print_comparison(found: Comparison) -> None:
-    """The differences, then the figures, as many runs beside each other as the screen is wide."""
-    if found.differences:
-        _print_differences("what differs", found.names, found.differences)
+def print_comparison(columns: Sequence[Column]) -> None:
+    """Print what differs, then the figures, as many runs side by side as the screen is wide."""
+    names = _labels(columns)
+    apart = differences(columns)
+    if apart:
+        _print_differences(names, apart)
     else:
-        line("configuration and data are the same", style="bold")
-    figures = told_apart(found.columns)
-    for some in _blocks(found.columns) if figures else ():
-        console().print(_figure_table(some, figures, one_line=len(some) <= _room(ONE_LINE)))
-    if len(found.columns) > 1:
-        line(f"  {LEFT_OUT if figures else SAME}", style="dim")
+        line(f"configuration and data are the same{_seeds(columns)}", style="bold")
+    figures = differing_figures(columns)
     if figures:
-        line("  [low, high]: 95 % interval, where there is one", style="dim")
-    if any(column.num_runs > 1 for column in found.columns):
-        line("  ±: standard deviation over runs that differ in the seed alone", style="dim")
+        _print_figures(list(zip(names, columns, strict=True)), figures)
+    for note in _notes(columns, figures):
+        line(f"  {note}", style="dim")
 
 
-def told_apart(columns: Sequence[Column]) -> list[Key]:
-    """Return the figures in which the columns differ; of one column all of them."""
-    keys = dict.fromkeys(key for column in columns for key in column.figures)
-    return [key for key in keys if len(columns) == 1 or not _same(columns, key)]
+def _seeds(columns: Sequence[Column]) -> str:
+    several = len(columns) == 1 and columns[0].num_runs > 1
+    return f" but for the seed ({columns[0].settings['seed']})" if several else ""
 
 
-def _same(columns: Sequence[Column], key: Key) -> bool:
-    return all(column.figures.get(key) == columns[0].figures.get(key) for column in columns)
+def _notes(columns: Sequence[Column], figures: Sequence[Key]) -> Iterator[str]:
+    if not figures:
+        yield "no closing figure differs"
+        return
+    if len(columns) > 1:
+        yield "left out: figures that are the same, or that one of the runs alone has"
+    yield "[low, high]: 95 % interval, where there is one"
+    if any(column.num_runs > 1 for column in columns):
+        yield "± standard deviation over the runs that differ in the seed alone"
 
 
-def _print_differences(
-    title: str, names: Sequence[str], values: Mapping[str, Sequence[str]]
-) -> None:
-    """A table with a row a key and a column a run, in several blocks where it is too wide."""
-    for some in _blocks(list(enumerate(names))):
-        table = _table(title)
+def _labels(columns: Sequence[Column]) -> list[str]:
+    """The names of the runs, or letters that stand for long ones."""
+    names = [one_line(column.name) for column in columns]
+    if max(map(len, names)) <= LONG_NAME:
+        return names
+    letters = [ascii_uppercase[i % 26] + str(i // 26 or "") for i in range(len(names))]
+    for letter, name in zip(letters, names, strict=True):
+        line(f"{letter}  {name}", whole=True)
+    return letters
+
+
+def _print_differences(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> None:
+    def table_of(some: Sequence[tuple[int, str]]) -> Table:
+        table = _table("what differs")
         for _, name in some:
-            table.add_column(name_of(name), overflow="fold")
+            table.add_column(name, overflow="fold", max_width=LONG_VALUE)
         for key, found in values.items():
             table.add_row(name_of(key), *(name_of(found[place]) for place, _ in some))
-        console().print(table)
+        return table
+
+    _print_blocks(list(enumerate(names)), table_of)
 
 
-def _blocks(columns: Sequence[T]) -> Iterator[Sequence[T]]:
+def _print_figures(columns: Sequence[tuple[str, Column]], figures: Sequence[Key]) -> None:
+    """The interval stands beside its mean where there is room, else under it."""
+    beside = _fits(_figure_table(columns, figures, gap=" "))
+    _print_blocks(columns, lambda some: _figure_table(some, figures, gap=" " if beside else "\n"))
+
+
+def _print_blocks(columns: Sequence[T], table_of: Callable[[Sequence[T]], Table]) -> None:
     """As many columns at a time as the screen holds."""
-    room = _room(COLUMN)
-    for first in range(0, len(columns), room):
-        yield columns[first : first + room]
+    while columns:
+        counts = range(len(columns), 1, -1)
+        count = next((n for n in counts if _fits(table_of(columns[:n]))), 1)
+        console().print(table_of(columns[:count]))
+        columns = columns[count:]
 
 
-def _room(width: int) -> int:
-    return max(1, (console().width - LABEL) // width)
+def _fits(table: Table) -> bool:
+    unlimited = console().options.update(max_width=10_000)
+    return Measurement.get(console(), unlimited, table).maximum <= console().width
 
 
 def _table(title: str) -> Table:
@@ -78,26 +101,25 @@ def _table(title: str) -> Table:
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
-        padding=(0, 1 if console().width >= 100 else 0),
+        padding=(0, 1 if console().width >= WIDE else 0),
     )
-    table.add_column("", overflow="fold")
+    table.add_column("", no_wrap=True)
     return table
 
 
-def _figure_table(columns: Sequence[Column], figures: Sequence[Key], *, one_line: bool) -> Table:
-    """A section for each stage and each policy."""
+def _figure_table(
+    columns: Sequence[tuple[str, Column]], figures: Sequence[Key], *, gap: str
+) -> Table:
+    """A section for each stage and each policy. gap: between a mean and its interval."""
     table = _table("closing figures")
-    for column in columns:
-        table.add_column(name_of(column.name), justify="right", overflow="fold")
-    group = ""
-    for key in figures:
-        if key[0] != group:
-            group = key[0]
-            table.add_row(name_of(group, "bold"))
-        cells = [
-            _cell(column.figures.get(key, []), " " if one_line else "\n") for column in columns
-        ]
-        table.add_row(name_of(f"  {key[1]}"), *cells)
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    groups = dict.fromkeys(group for group, _ in figures)
+    for group in groups:
+        table.add_row(name_of(group, "bold"))
+        for key in (key for key in figures if key[0] == group):
+            cells = [_cell(column.figures.get(key, []), gap) for _, column in columns]
+            table.add_row(name_of(f"  {key[1]}"), *cells)
     return table
 
 
@@ -108,16 +130,11 @@ def _cell(values: Sequence[Interval], gap: str) -> Text:
     if len(values) > 1:
         means = [value[0] for value in values]
         spread = stdev(means)
-        return Text.assemble(
-            _number(mean(means), spread), (f"{gap}± {_number(spread, spread)}", "dim")
-        )
+        shown = f"{gap}± {number(spread, 2 * spread)}"
+        return Text.assemble(number(mean(means), 2 * spread), (shown, "dim"))
     centre, low, high = values[0]
     width = high - low
     if width == 0:
         return Text(short(centre))
     interval = f"{gap}[{number(low, width)}, {number(high, width)}]"
     return Text.assemble(number(centre, width), (interval, "dim"))
-
-
-def _number(value: float, spread: float) -> str:
-    return short(value) if spread == 0 else number(value, 2 * spread)

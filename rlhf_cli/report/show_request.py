@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import did_you_mean, nearest
-from rlhf_cli.report.compare import compare
+from rlhf_cli.report.compare import compare, differences
 from rlhf_cli.report.comparison_page import print_comparison
 from rlhf_cli.report.places import find_run
 from rlhf_cli.report.run_state import Headlines, read_run
@@ -76,8 +76,9 @@ def _answer_time(asked: argparse.Namespace, stages: tuple[str, ...]) -> None:
 def _answer_comparison(asked: argparse.Namespace, headlines: Headlines) -> None:
     stages = tuple(headlines)
     runs = [read_run(find_run(p, asked.runs_dir, stages), stages) for p in asked.places]
-    comparison = compare(runs, headlines)
+    columns = compare(runs, headlines)
     if asked.json:
-        print_json({"runs": [run.as_json() for run in runs], "differences": comparison.differences})
+        apart = differences(columns)
+        print_json({"runs": [run.as_json() for run in runs], "differences": apart})
     else:
-        print_comparison(comparison)
+        print_comparison(columns)
