@@ -8,10 +8,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf_cli import __version__
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import drop_output, one_line, ready_streams
+
+if TYPE_CHECKING:
+    from rlhf_cli.config.schema import Config
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -79,10 +84,20 @@ def _run(rest: list[str]) -> int | None:
 
         return print_run_help({spec.name: spec.title for spec in STAGES.values()})
     from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.stages.messages import close_sweep
     from rlhf_cli.stages.pipeline import run
 
-    command = ["rlhf", "run", *rest]
-    return compose_each(rest, lambda cfg: run(cfg, command=command))
+    made: list[Path] = []
+
+    def job(cfg: "Config") -> None:
+        if folder := run(cfg, command=["rlhf", "run", *rest]):
+            made.append(folder)
+
+    try:
+        return compose_each(rest, job)
+    finally:
+        if len(made) > 1:
+            close_sweep(made)
 
 
 def _config(rest: list[str]) -> int | None:
