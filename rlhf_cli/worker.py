@@ -21,6 +21,7 @@ from rlhf_cli.runtime.launch import Stopped, die_with_parent, interrupt_once
 from rlhf_cli.runtime.verdict import BROKEN, INTERRUPTED, failure_file, traceback_file
 from rlhf_cli.telemetry import timing
 from rlhf_cli.telemetry.console import OutputClosed
+from rlhf_cli.telemetry.doing import doing
 
 RESULT = "result.json"
 
@@ -75,7 +76,9 @@ def _work(job: dict, folder: Path) -> None:
         show_previews(cfg, job["modules"], inputs)
         return
     watchdog.watch(folder, _rank(), cfg.runtime.timeout, several=_several())
-    metrics = import_module(job["module"]).run(cfg, inputs, folder)
+    with doing("loading the libraries", silent=_rank() > 0):
+        module = import_module(job["module"])
+    metrics = module.run(cfg, inputs, folder)
     if _rank() == 0:
         write_text(folder / RESULT, json.dumps({k: float(v) for k, v in metrics.items()}))
     if "rlhf_cli.runtime.world" in sys.modules:  # a stage without torch has no group

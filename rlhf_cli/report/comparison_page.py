@@ -1,22 +1,20 @@
 """The page of `rlhf show A B`, and the end of a sweep: runs side by side."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, stdev
 from string import ascii_uppercase
-from typing import TypeVar
 
 from rich.box import SIMPLE_HEAD
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.blocks import fits, print_blocks
 from rlhf_cli.report.compare import Column, Key, differences, differing_figures
 from rlhf_cli.report.table import Interval, number
 from rlhf_cli.telemetry.console import console, line, name_of
 from rlhf_cli.telemetry.progress import short
 
-T = TypeVar("T")
 LONG_NAME, LONG_VALUE = 16, 32  # columns of the screen: letters stand for longer names; wrapped
 WIDE = 100
 
@@ -72,27 +70,13 @@ def _print_differences(names: Sequence[str], values: Mapping[str, Sequence[str]]
             table.add_row(name_of(key), *(name_of(found[place]) for place, _ in some))
         return table
 
-    _print_blocks(list(enumerate(names)), table_of)
+    print_blocks(list(enumerate(names)), table_of)
 
 
 def _print_figures(columns: Sequence[tuple[str, Column]], figures: Sequence[Key]) -> None:
     """The interval stands beside its mean where there is room, else under it."""
-    beside = _fits(_figure_table(columns, figures, gap=" "))
-    _print_blocks(columns, lambda some: _figure_table(some, figures, gap=" " if beside else "\n"))
-
-
-def _print_blocks(columns: Sequence[T], table_of: Callable[[Sequence[T]], Table]) -> None:
-    """As many columns at a time as the screen holds."""
-    while columns:
-        counts = range(len(columns), 1, -1)
-        count = next((n for n in counts if _fits(table_of(columns[:n]))), 1)
-        console().print(table_of(columns[:count]))
-        columns = columns[count:]
-
-
-def _fits(table: Table) -> bool:
-    unlimited = console().options.update(max_width=10_000)
-    return Measurement.get(console(), unlimited, table).maximum <= console().width
+    beside = fits(_figure_table(columns, figures, gap=" "))
+    print_blocks(columns, lambda some: _figure_table(some, figures, gap=" " if beside else "\n"))
 
 
 def _table(title: str) -> Table:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.blocks import print_blocks
 from rlhf_cli.telemetry.console import console, line, name_of
 
 TABLE = "table.json"
@@ -66,7 +67,11 @@ def _interval(found: Any) -> Interval | None:
 def print_table(folder: Path) -> None:
     """Print the table kept in a stage folder; nothing when there is none."""
     if content := read_table(folder):
-        console().print(closing_table(content["rows"], title=content["title"]))
+        rows = content["rows"]
+        print_blocks(
+            list(rows),
+            lambda some: closing_table({n: rows[n] for n in some}, title=content["title"]),
+        )
         for note in content["notes"]:
             line(f"  {one_line(note)}", style="dim")
 
