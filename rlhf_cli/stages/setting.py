@@ -68,12 +68,15 @@ class Encoded:
 
     def tell(self, recorder: Recorder) -> None:
         """What became of the rows: a line each, and a table with examples where rows were lost."""
-        recorder.note(self.report.headline())
-        if self.report.num_bad or self.report.left_out or self.report.examples:
-            console().print(self.report.table())
-        else:
+        if not (self.report.num_bad or self.report.left_out or self.report.examples):
+            recorder.note(self.report.headline())
             for what, count in self.report.notes.most_common():
                 recorder.note(f"{count} x {what}")
+        elif console().is_terminal and not recorder.silent:
+            console().print(self.report.table())  # its title is the headline
+        else:
+            for each in self.report.plain().splitlines():
+                recorder.note(each)
 
 
 @dataclass(slots=True, kw_only=True)
