@@ -44,7 +44,7 @@ def _notes(columns: Sequence[Column], figures: Sequence[Key]) -> Iterator[str]:
         yield "no closing figure differs"
         return
     if len(columns) > 1:
-        yield "left out: figures that are the same, or that one of the runs alone has"
+        yield "left out: figures that are the same, or in one run alone"
     yield "[low, high]: 95 % interval, where there is one"
     if any(column.num_runs > 1 for column in columns):
         yield "± standard deviation over the runs that differ in the seed alone"

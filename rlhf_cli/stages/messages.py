@@ -31,7 +31,7 @@ def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
             yield f"{step.spec.name} {_spent(step.manifest, step.folder)} when it was last made here"
     unknown = [step.spec.name for step in runs if step.manifest is None]
     if unknown:
-        yield f"time and memory of {', '.join(unknown)}: known only once they have run here"
+        yield f"time and memory of {', '.join(unknown)}: known only after a first run here"
 
 
 def _spent(manifest: StageManifest, folder: Path) -> str:

@@ -108,7 +108,9 @@ def test_many_runs_are_shown_whole_at_every_width(tmp_path, capsys, monkeypatch,
         rows["SFT, best of 16"]["right_held_out"][0] += 0.01
         table = {"title": "t", "rows": rows, "notes": []}
         config = {"ppo": {}, "runtime": {"a_long_name_of_a_key": n}}
-        runs.append(finish(tmp_path / f"quite-a-long-name-{n}", "evaluate", config=config, table=table))
+        runs.append(
+            finish(tmp_path / f"quite-a-long-name-{n}", "evaluate", config=config, table=table)
+        )
     found = columns(*runs)
     print_comparison(found)
     shown = capsys.readouterr().out

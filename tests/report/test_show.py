@@ -95,7 +95,7 @@ def test_json_is_strict_and_holds_what_the_page_says(here, capsys):
 
     found = read("one")
     assert found["stages"]["sft"]["metrics"] == {"sft/loss": None}
-    assert list(found["table"]["rows"].values())[0]["kl"] == [None, None, None]
+    assert next(iter(found["table"]["rows"].values()))["kl"] == [None, None, None]
     assert found["problems"] == ["rm did not finish; its files are in runs/one/.rm.work"]
     assert found["at_work"] is None
     assert read() == {
