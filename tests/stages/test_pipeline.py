@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf_cli.models.scoring import sequence_scores
-from rlhf_cli.stages import STAGES, messages, pipeline
+from rlhf_cli.stages import STAGES, messages
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
