@@ -41,9 +41,11 @@ def main(job_path: str) -> int:
     except Stopped as stopped:
         _leave_reason(UserError(str(stopped)), path.parent, saved=True)
         return INTERRUPTED
-    except (KeyboardInterrupt, OutputClosed) as end:
-        word = "its output was closed" if isinstance(end, OutputClosed) else "it was interrupted"
-        _leave_reason(UserError(word), path.parent)
+    except KeyboardInterrupt:
+        _leave_reason(UserError("it was interrupted"), path.parent)
+        return INTERRUPTED
+    except OutputClosed:
+        _leave_reason(UserError("its output was closed"), path.parent)
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells it in one line
         _leave_reason(error, path.parent)
