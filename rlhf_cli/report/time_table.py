@@ -12,6 +12,7 @@ from rich.text import Text
 from rlhf_cli.artifacts.store import work_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.blocks import print_blocks
 from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.telemetry.console import console, line
 from rlhf_cli.telemetry.progress import duration
@@ -25,6 +26,7 @@ SPEEDS = {
     "speed/generated_tokens_per_s": "sampled/s",
     MFU: "MFU",
 }
+NAMES = ("in all", *COLUMNS, *SPEEDS.values())
 NOTES = (
     "start: imports, models, data; idle: data, logging, waiting; save: checkpoints and exports",
     "tokens/s: learned from, over whole steps; sampled/s: while generating; MFU: while learning",
@@ -61,7 +63,7 @@ def show_time(run: Path, stages: Sequence[str]) -> None:
     spent = read_time(run, stages)
     name = one_line(run.resolve().name)
     title = f"where the time of run {name} went, in seconds or minutes:seconds"
-    console().print(time_table(spent, title=title))
+    print_blocks(range(len(NAMES)), lambda some: time_table(spent, title=title, columns=some))
     line(f"  {longest(spent)}")
     for note in NOTES:
         line(f"  {note}", style="dim")
@@ -83,8 +85,8 @@ def _medians(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: median(values) for name, values in told.items() if values}
 
 
-def time_table(spent: Sequence[Spent], *, title: str) -> Table:
-    """Seconds, and under them the share of the stage."""
+def time_table(spent: Sequence[Spent], *, title: str, columns: Sequence[int]) -> Table:
+    """Seconds, and under them the share of the stage. columns: which of `NAMES`."""
     table = Table(
         title=title,
         title_justify="left",
@@ -93,14 +95,16 @@ def time_table(spent: Sequence[Spent], *, title: str) -> Table:
         padding=(0, 1 if console().width >= 110 else 0),
     )
     table.add_column("stage", no_wrap=True)
-    for name in ("in all", *COLUMNS, *SPEEDS.values()):
-        table.add_column(name, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(NAMES[column], justify="right", no_wrap=True)
     for one in spent:
         name = Text.assemble(one.stage, ("" if one.finished else "\nso far", "dim"))
-        table.add_row(name, *_seconds(one), *_speeds(one))
+        cells = [*_seconds(one), *_speeds(one)]
+        table.add_row(name, *(cells[column] for column in columns))
     if len(spent) > 1:
         table.add_section()
-        table.add_row("together", *_seconds(together(spent)))
+        cells = [*_seconds(together(spent)), *(Text() for _ in SPEEDS)]
+        table.add_row("together", *(cells[column] for column in columns))
     return table
 
 

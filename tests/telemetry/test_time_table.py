@@ -54,10 +54,13 @@ def test_the_page_says_where_the_time_went(run, capsys):
     assert "60% of the time went into learn, most of that in sft (1:20)" in shown
 
 
-def test_it_fits_a_narrow_terminal(run, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+@pytest.mark.parametrize(("width", "tables"), [(80, 1), (60, 2)])
+def test_it_fits_a_narrow_terminal(run, capsys, monkeypatch, width, tables):
+    monkeypatch.setenv("COLUMNS", str(width))
     show_time(run, STAGES)
-    assert "…" not in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert shown.count("together") == tables and shown.count("sampled/s") == 2  # one in the notes
 
 
 def test_a_run_that_says_nothing_of_time_is_one_line(tmp_path):
