@@ -20,7 +20,7 @@ EXAMPLES = {
     "rlhf run": "the embedded tiny world: no GPU, no download, under 3 minutes",
     "rlhf run dry_run=true": "show what would be learnt from, count the steps, stop",
     "rlhf run model=gpt2 stage=sft": "another model, one step of the three",
-    "rlhf run -m seed=1,2,3": "a sweep: one run for each value",
+    "rlhf run -m seed=1,2,3": "a sweep: one run for each value, then all side by side",
 }
 RUN_OPTIONS = {
     "key=value": "set a value: sft.optim.lr=1e-4, stage=[sft,rm], sft.optim.grad_clip=null",
@@ -74,7 +74,7 @@ def print_run_help(stages: Mapping[str, str]) -> None:
     console().print(
         Text(
             "rlhf config shows every setting.\n"
-            "Give the same command again and a run goes on where it was stopped: finished stages\n"
+            "Give the same command again and a run goes on where it was stopped: finished stages "
             "whose configuration, data and parents are unchanged are kept.",
             style="dim",
         )
@@ -102,7 +102,7 @@ def print_show_help() -> None:
     """How to look at a run."""
     text = (
         " [RUN ...] [--time] [--json] [--runs-dir DIR]\n\n"
-        "The stages of a run, where they come from, their numbers, what is wrong, how far a\n"
+        "The stages of a run, where they come from, their numbers, what is wrong, how far a "
         "running one is. RUN is a name or any folder: of a run, of a stage, of several runs.\n"
     )
     console().print(Text.assemble(("rlhf show", "bold"), text))
