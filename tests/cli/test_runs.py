@@ -231,6 +231,8 @@ def test_a_sweep_is_one_run_for_each_value(rlhf):
     names = sorted(p.name for p in (rlhf.folder / "runs").iterdir())
     assert names == [".sweeps", "many-seed=1", "many-seed=2"]
     assert manifest(rlhf, "sft", "many-seed=2")["seed"] == 2
+    assert "the same but for the seed (1, 2)" in found.stdout
+    assert found.stdout.endswith("  rlhf show many-seed=1 many-seed=2\n")
     assert len(list((rlhf.folder / "runs").rglob("multirun.yaml"))) == 1
     assert [p.name for p in rlhf.folder.iterdir()] == ["runs"]
 
@@ -245,6 +247,7 @@ def test_a_sweep_goes_on_after_a_failed_run(rlhf):
 def test_dry_run_shows_and_writes_nothing(rlhf):
     output = done(rlhf, "dry_run=true", "stage=[sft,rm]")
     assert output.count("optimizer steps  3") == 2
+    assert output.count("would run: new") == 2
     assert list(rlhf.folder.iterdir()) == []
 
 
