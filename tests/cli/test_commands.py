@@ -47,7 +47,7 @@ def error_of(capsys, *words: str, code: int = 2) -> str:
         (["~sft.epochs"], "sft.epochs has no value"),
         (["--multi"], "unknown option --multi"),
         (["--config-name", "none_such"], "no none_such.yaml"),
-        (["--config-dir", "none_such"], "none_such' not found"),
+        (["--config-dir", "none_such"], "--config-dir none_such: no such folder"),
         (["name=../elsewhere"], "must be a plain folder name"),
         (["model=generic"], "model.path has no value"),
     ],
