@@ -18,6 +18,7 @@ from rlhf_cli.config.schema import Config
 
 SECONDS = 3.0  # for the answer; the name of a host may take as long again
 ENDPOINT = "https://huggingface.co"
+FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".gz")
 LOCAL_MODELS = ("tiny",)  # inside this package
 
 
@@ -82,7 +83,9 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
         "sft.reward_model": cfg.sft.reward_model,
     }
     return {
-        key: name for key, name in given.items() if name and name not in LOCAL_MODELS and _is_id(name)
+        key: name
+        for key, name in given.items()
+        if name and name not in LOCAL_MODELS and _is_id(name)
     }
 
 
@@ -92,7 +95,7 @@ def sources_of_hub(cfg: Config, roles: Iterable[str]) -> dict[str, str]:
         f"data.{role}[{number}].path": source.path
         for role in roles
         for number, source in enumerate(getattr(cfg.data, role))
-        if "/" in source.path and not Path(source.path).suffix and _is_id(source.path)
+        if "/" in source.path and Path(source.path).suffix not in FILES and _is_id(source.path)
     }
 
 

@@ -43,7 +43,7 @@ OURS = _table(
         "adap_kl_ctrl kl_controller": "ppo.kl.controller",
         "kl_target target_kl": "ppo.kl.target",
         "kl_horizon": "ppo.kl.horizon",
-        "cliprange clip_range eps_clip epsilon clip_eps cliprange_policy": "ppo.clip_eps",
+        "cliprange clip_range eps_clip epsilon cliprange_policy": "ppo.clip_eps",
         "cliprange_value value_clip clip_range_value": "ppo.value_clip_eps",
         "lam lambd lmbda": "ppo.gae_lambda",
         "vf_coeff value_loss_coef vf_loss_coef": "ppo.vf_coef",
@@ -51,7 +51,7 @@ OURS = _table(
         "missing_eos_penalty non_eos_penalty penalty_reward_value": "ppo.missing_eos.value",
         "episodes num_episodes steps total_steps": "ppo.total_episodes ppo.max_steps sft.max_steps "
         "rm.max_steps",
-        "bf16 fp16 tf32 precision mixed_precision torch_dtype dtype": "runtime.dtype",
+        "bf16 fp16 tf32 precision mixed_precision torch_dtype": "runtime.dtype",
         "nproc_per_node num_gpus n_gpus gpus world_size num_devices": "runtime.num_processes",
         "deepspeed_config zero_stage fsdp strategy": "runtime",
         "device_map no_cuda use_cpu": "runtime.device",
