@@ -14,16 +14,18 @@ from pathlib import Path
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin, forget
 from rlhf_cli.artifacts.lock import locked
-from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
+from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest
 from rlhf_cli.artifacts.store import FREE, place, publish, work_folder, write_text, writing
 from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema import Config
 from rlhf_cli.report.header import print_header
 from rlhf_cli.runtime.launch import Outcome, run_worker
 from rlhf_cli.runtime.nodes import assembled, lead
 from rlhf_cli.runtime.trackers import require_installed
+from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.messages import (
     close_run,
     first_of,
@@ -65,14 +67,15 @@ def run(cfg: Config, *, command: list[str]) -> Path | None:
 def _drive(cfg: Config, command: list[str]) -> Path | None:
     planner = Planner(cfg=cfg)
     require_installed(cfg.tracking.trackers)
+    _require_outside_of_runs(planner)
     if cfg.dry_run:
         dry_run(planner)
         return None
     if not planner.folder.exists():
-        planner.plan()  # a refused request leaves no folder behind
+        _planned(planner)  # a refused request leaves no folder behind
     with locked(planner.folder, shlex.join(command)):
         keep_date(planner.folder, planner.cfg.data.date)
-        steps = planner.plan()
+        steps = _planned(planner)
         print_header(cfg, plan_rows(planner, steps))
         for step in steps:
             say_kept(step) if step.state is State.fresh else _run_stage(planner, step, command)
@@ -80,9 +83,30 @@ def _drive(cfg: Config, command: list[str]) -> Path | None:
     return planner.folder
 
 
+def _require_outside_of_runs(planner: Planner) -> None:
+    """A run inside another one would go with the stage that it lies in."""
+    for folder in planner.folder.absolute().parents:
+        if (folder / ".lock").is_file() and any((folder / name).is_dir() for name in STAGES):
+            found = f"runs_dir={planner.cfg.runs_dir} lies inside the run {folder}"
+            raise Refusal(found, "choose another runs_dir=...")
+
+
+def _planned(planner: Planner) -> list[Judgement]:
+    """The steps of the run; refused at once where one needs the hub and there is no connection."""
+    steps = planner.plan()
+    _require_hub(planner.cfg, [step for step in steps if step.state is State.run])
+    return steps
+
+
+def _require_hub(cfg: Config, steps: list[Judgement]) -> None:
+    if steps:
+        require_hub(cfg, sorted({role for step in steps for role in step.spec.data(cfg)}))
+
+
 def dry_run(planner: Planner) -> None:
     """Load, tokenise and show one batch of every selected stage; nothing is trained or written."""
     steps = [planner.judge(spec.name) for spec in planner.chosen()]
+    _require_hub(planner.cfg, steps)
     for step in steps:
         if step.state is State.run:
             step.attempt = planner.attempt(step.spec)

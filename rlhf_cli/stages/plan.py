@@ -246,7 +246,7 @@ def _external(spec: StageSpec, place: str) -> Judgement:
     if not is_model:
         raise Refusal(
             f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
-            "give a stage folder such as runs/<name>/sft, a model folder, or a hub id",
+            f"give a stage folder such as runs/<name>/{spec.name}, a model folder, or a hub id (org/name)",
         )
     _require_kind(key, folder, scores=spec.name == "rm")
     digest = model_hash(place, None)
