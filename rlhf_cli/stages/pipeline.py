@@ -14,8 +14,9 @@ from pathlib import Path
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin, forget
 from rlhf_cli.artifacts.lock import locked
-from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
-from rlhf_cli.artifacts.store import FREE, place, publish, work_folder, write_text, writing
+from rlhf_cli.artifacts.manifest import FINISHED, StageManifest, reading
+from rlhf_cli.artifacts.publication import place, publish, put
+from rlhf_cli.artifacts.store import FREE, work_folder, write_text, writing
 from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
@@ -31,6 +32,7 @@ from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
 
 INTERRUPTED = 130
+_PUT_BACK = "made before with this configuration, put back"
 
 
 class StageFailed(UserError):
@@ -61,7 +63,10 @@ def _drive(cfg: Config, command: list[str]) -> None:
         steps = planner.plan()
         print_header(cfg, _plan_rows(planner, steps))
         for step in steps:
-            _keep(step) if step.state is State.fresh else _run_stage(planner, step, command)
+            if step.state is State.fresh or planner.settle(step):
+                _keep(planner, step)
+            else:
+                _run_stage(planner, step, command)
         _close(planner)
 
 
@@ -69,7 +74,7 @@ def dry_run(planner: Planner) -> None:
     """Load, tokenise and show one batch of every selected stage; nothing is trained or written."""
     steps = [planner.judge(spec.name) for spec in planner.chosen()]
     print_header(planner.cfg, [(s.spec.name, s.spec.title, "dry run") for s in steps])
-    inputs = {p.spec.name: str(p.folder) for s in steps for p in _existing(planner, s)}
+    inputs = {p.spec.name: str(p.aside or p.folder) for s in steps for p in _existing(planner, s)}
     with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
         work = Path(folder)
         modules = {s.spec.name: s.spec.module for s in steps}
@@ -90,7 +95,8 @@ def _plan_rows(planner: Planner, steps: list[Judgement]) -> list[tuple[str, str,
     given = [j for j in planner.judged.values() if j.state is State.given]
     rows = [(j.spec.name, j.spec.title, f"taken from {j.folder} ({j.why})") for j in given]
     for step in steps:
-        kept = "unchanged" if step.state is State.fresh else _first(step.reason, limit=1)
+        kept = _PUT_BACK if step.aside else "unchanged"
+        kept = kept if step.state is State.fresh else _first(step.reason, limit=1)
         rows.append((step.spec.name, step.spec.title, kept))
     return sorted(rows, key=lambda row: list(STAGES).index(row[0]))
 
@@ -101,9 +107,14 @@ def _first(why: str, limit: int = 3) -> str:
     return "; ".join(reasons[:limit]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _keep(step: Judgement) -> None:
+def _keep(planner: Planner, step: Judgement) -> None:
+    """Leave a finished stage as it is, or put back what another configuration has replaced."""
     assert step.manifest is not None
-    line(f"{step.spec.name}: unchanged, skipped (finished {step.manifest.finished})", style="green")
+    done = "unchanged, skipped"
+    if step.aside:
+        put(step.aside, step.folder, keep=planner.cfg.save.keep_replaced)
+        done = _PUT_BACK
+    line(f"{step.spec.name}: {done} (finished {step.manifest.finished})", style="green")
 
 
 def _run_stage(planner: Planner, step: Judgement, command: list[str]) -> None:
@@ -114,7 +125,7 @@ def _run_stage(planner: Planner, step: Judgement, command: list[str]) -> None:
     manifest = step.attempt.whole
     if manifest is not None:
         work = work_folder(planner.folder, spec.name)
-        place(work, planner.folder / spec.name, left_out=LEFT_OUT)
+        place(work, step.folder, left_out=LEFT_OUT, keep=planner.cfg.save.keep_replaced)
     else:
         _say_left_out(planner, step)
         _say_other_text(planner, step)
@@ -135,7 +146,8 @@ def _made(planner: Planner, step: Judgement, command: list[str]) -> StageManifes
     if outcome.code:
         raise _failure(spec.name, work, outcome, command)
     manifest = _manifest(planner, step, started)
-    manifest = publish(work, planner.folder / spec.name, manifest, left_out=LEFT_OUT)
+    keep = planner.cfg.save.keep_replaced
+    manifest = publish(work, step.folder, manifest, left_out=LEFT_OUT, keep=keep)
     if outcome.interrupted:  # too late to stop this stage, in time for the next one
         raise _stopped(f"after {spec.name}", command)
     return manifest
@@ -154,7 +166,9 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     """What the work folder says about itself, with the fingerprint it was made of."""
     spec, work = step.spec, work_folder(planner.folder, step.spec.name)
     made_of = planner.fingerprint(spec)
-    metrics = json.loads((work / RESULT).read_text())
+    with reading(work):
+        metrics = json.loads((work / RESULT).read_text())
+        last = _last_step(work / "metrics.jsonl")
     origins = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     models = {role: path for role, (path, _) in spec.models(planner.cfg).items()}
     return StageManifest(
@@ -170,7 +184,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         template_hash=template_hash(work / "model"),
         date=planner.cfg.data.date,
         seed=planner.cfg.seed,
-        step=_last_step(work / "metrics.jsonl"),
+        step=last,
         started=started,
         finished=datetime.now().isoformat(timespec="seconds", sep=" "),
         metrics={

@@ -7,7 +7,8 @@ import pytest
 
 from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, read_manifest
-from rlhf_cli.artifacts.store import begin, model_folder, open_stage, publish, recover, work_folder
+from rlhf_cli.artifacts.publication import publish, recover
+from rlhf_cli.artifacts.store import begin, model_folder, open_stage, work_folder
 
 
 def manifest(stage: str = "sft") -> StageManifest:
@@ -59,7 +60,7 @@ def test_a_crash_between_the_renames_loses_neither_version(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path, "new")
     monkeypatch.undo()
-    recover(final)
+    recover(final, keep=0)
     assert (final / "model" / "model.safetensors").read_text() == "old"
     open_stage(final, "sft")
 

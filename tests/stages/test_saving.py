@@ -42,7 +42,7 @@ def model_of(shares):
 
 def opened(work: Path, *, resume=Resume.auto, shares=(0.5, 0.5), **keys) -> Saver:
     """As a stage opens it; `keys` are those of `save`."""
-    cfg = {"every_steps": None, "every_minutes": None, "keep": 9} | keys
+    cfg = {"every_steps": None, "every_minutes": None, "keep": 9, "keep_replaced": 1} | keys
     cfg = SimpleNamespace(save=Save(**cfg), resume=resume)
     setting = SimpleNamespace(cfg=cfg, world=World(), clock=Clock())
     return open_saver(setting, work, {"policy": model_of(shares)})
