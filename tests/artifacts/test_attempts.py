@@ -1,5 +1,6 @@
 """Interrupted attempts: gone on with when they are the same stage, and published at any instant."""
 
+import errno
 import itertools
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import LEFT_OUT, Attempt, look
-from rlhf_cli.artifacts.manifest import Refusal
+from rlhf_cli.artifacts.manifest import Mendable, Refusal
 from rlhf_cli.artifacts.publication import place, publish, recover
 from rlhf_cli.artifacts.store import open_stage, sealed, work_folder
 from tests.artifacts.instants import full, killed
@@ -30,7 +31,8 @@ def interrupted(run: Path, step: int | None = 3) -> Path:
     (work / "model").mkdir()
     (work / "ranks").mkdir()
     for name in ("metrics.jsonl", "samples.jsonl", "job.json", "result.json", "failure.json",
-                 "traceback-1.txt", ".config.json.tmp", "config.json", "model/x.safetensors"):  # fmt: skip
+                 "traceback-1.txt", "offending.json", ".config.json.tmp", "config.json",
+                 "model/x.safetensors"):  # fmt: skip
         (work / name).write_text("{}")
     if step is not None:
         save(work, step)
@@ -115,7 +117,24 @@ def test_checkpoints_of_an_unreadable_attempt_are_not_passed_over(tmp_path, text
     assert files(work) == {"attempt.json"}
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}"])
+def test_an_attempt_that_cannot_be_read_for_a_moment_is_neither_passed_over_nor_removed(
+    tmp_path, monkeypatch
+):
+    interrupted(tmp_path)
+    other = fingerprint(config={"sft.lr": 0.5, "seed": 1})
+    begun(tmp_path, made_of=other)  # what had been saved waits aside
+    before = files(tmp_path)
+
+    def refused(path, **options):
+        raise OSError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(Mendable, match=r"attempt\.json cannot be read \(Permission denied\)"):
+        begun(tmp_path)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[" * 100_000])
 def test_an_unreadable_attempt_that_saved_nothing_starts_anew(tmp_path, text):
     (interrupted(tmp_path, step=None) / "attempt.json").write_text(text)
     attempt, work, _ = begun(tmp_path)

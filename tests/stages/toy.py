@@ -90,13 +90,20 @@ def patch(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(worker, "_quiet_libraries", lambda: None)
 
 
-def toy_run(*, lr: float = 0.1, keep_replaced: int = 1, stage=("sft", "rm")) -> None:
+def toy_run(*, lr: float = 0.1, keep_replaced: int = 1, dry_run: bool = False) -> None:
     """`rlhf run` of toy stages that save after every step, in the current folder."""
     cfg = composed("experiment=smoke")
     save = Save(every_steps=1, every_minutes=None, keep=2, keep_replaced=keep_replaced)
     sft = replace(cfg.sft, optim=replace(cfg.sft.optim, lr=lr))
-    chosen = [Stage[name] for name in stage]
-    cfg = replace(cfg, runs_dir="runs", name="run", stage=chosen, save=save, sft=sft)
+    cfg = replace(
+        cfg,
+        runs_dir="runs",
+        name="run",
+        dry_run=dry_run,
+        stage=[Stage.sft, Stage.rm],
+        save=save,
+        sft=sft,
+    )
     pipeline.run(cfg, command=["rlhf", "run"])
 
 
