@@ -4,6 +4,7 @@ A stage takes a hundredth of a second, so that it can be disturbed at every sing
 """
 
 import json
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -87,6 +88,9 @@ def patch(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(worker, "thaw", lambda content: thaw_once(json.dumps(content)))
     patched.setattr(watchdog, "watch", lambda *place, several: None)
     patched.setattr(worker, "interrupt_once", lambda: None)
+    patched.setattr(
+        os, "fsync", lambda handle: None
+    )  # a killed process loses nothing it has written
     patched.setattr(worker, "_quiet_libraries", lambda: None)
 
 
