@@ -117,7 +117,8 @@ def foresee(work: Path, policy: str) -> int | None:
     """The step that `latest` will go on from; it refuses what `latest` refuses, but for wrong hashes."""
     if policy == "never":
         return None
-    _restore(work)
+    with writing(work / RESUME, AGAIN):
+        _restore(work)
     folder = _chosen(work, policy, hashed=policy == "whole")
     return None if folder is None else _step(folder)
 

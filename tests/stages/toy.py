@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf_cli import stages, worker
+from rlhf_cli.artifacts.store import FREE, writing
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.schema import Config, Save, Stage
 from rlhf_cli.models.exporting import export
@@ -61,7 +62,10 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             policy.step(1.0)
             recorder.log({"toy/loss": float(loss.detach())}, step)
             saver.after_step(step, dict)
-        export(policy.model, policy.weights(), Tokenizer(), out / "model", end_ids=[1], pad_id=0)
+        with writing(out / "model", FREE):
+            export(
+                policy.model, policy.weights(), Tokenizer(), out / "model", end_ids=[1], pad_id=0
+            )
     return {"toy/steps": float(policy.steps)}
 
 
