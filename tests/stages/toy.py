@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf_cli import stages, worker
+from rlhf_cli import stages as table
+from rlhf_cli import worker
 from rlhf_cli.artifacts.store import FREE, writing
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.schema import Config, Save, Stage
@@ -29,9 +30,9 @@ from rlhf_cli.telemetry.timing import Clock
 from tests.config.test_compose import composed
 from tests.stages.tabular import engine, optim, policy_network
 
-STEPS = 3
+STEPS = 2
 TOYS = MappingProxyType(
-    {name: replace(spec, module=__name__) for name, spec in stages.STAGES.items()}
+    {name: replace(spec, module=__name__) for name, spec in table.STAGES.items()}
 )
 
 
@@ -85,30 +86,31 @@ def work_here(job: Path, runtime, *, lead=None) -> Outcome:
 
 def patch(patched: pytest.MonkeyPatch) -> None:
     """From now on runs are toys; a process that only does this, and ends, needs no way back."""
-    for module in (stages, plan, pipeline):
+    for module in (table, plan, pipeline):
         patched.setattr(module, "STAGES", TOYS)
     patched.setattr(pipeline, "run_worker", work_here)
     patched.setattr(pipeline, "_commit", lambda: None)
     patched.setattr(worker, "thaw", lambda content: thaw_once(json.dumps(content)))
     patched.setattr(watchdog, "watch", lambda *place, several: None)
     patched.setattr(worker, "interrupt_once", lambda: None)
-    patched.setattr(
-        os, "fsync", lambda handle: None
-    )  # a killed process loses nothing it has written
+    # a killed process loses nothing that it has written
+    patched.setattr(os, "fsync", lambda handle: None)
     patched.setattr(worker, "_quiet_libraries", lambda: None)
 
 
-def toy_run(*, lr: float = 0.1, keep_replaced: int = 1, dry_run: bool = False) -> None:
+def toy_run(
+    *, lr: float = 0.1, keep_replaced: int = 1, dry_run: bool = False, stages=("sft", "rm")
+) -> None:
     """`rlhf run` of toy stages that save after every step, in the current folder."""
     cfg = composed("experiment=smoke")
-    save = Save(every_steps=1, every_minutes=None, keep=2, keep_replaced=keep_replaced)
+    save = Save(every_steps=1, every_minutes=None, keep=1, keep_replaced=keep_replaced)
     sft = replace(cfg.sft, optim=replace(cfg.sft.optim, lr=lr))
     cfg = replace(
         cfg,
         runs_dir="runs",
         name="run",
         dry_run=dry_run,
-        stage=[Stage.sft, Stage.rm],
+        stage=[Stage[name] for name in stages],
         save=save,
         sft=sft,
     )
