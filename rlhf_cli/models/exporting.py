@@ -25,17 +25,6 @@ from transformers.core_model_loading import revert_weight_conversion
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.finite import not_finite
 
-
-class NotFinite(UserError):
-    """A weight that is NaN or infinite: nothing of the model is written."""
-
-    def __init__(self, name: str, held: str):
-        super().__init__(
-            f"the model is not written: its weight {name} holds {held}; lower optim.lr of this "
-            "stage (value_optim.lr for a value model), set its grad_clip, or use runtime.dtype=float32"
-        )
-
-
 FILE_BYTES = 5 * 10**9  # largest file of weights, one larger tensor aside
 Weights = Iterable[tuple[str, Tensor | None]]
 
@@ -80,7 +69,10 @@ def _chunks(weights: Weights) -> Iterator[dict[str, Tensor]]:
         if tensor is None:
             continue
         if found := not_finite([(name, tensor)]):
-            raise NotFinite(*found)
+            raise UserError(
+                f"the model is not written: its weight {name} holds {found[1]}; lower optim.lr of this "
+                "stage (value_optim.lr for a value model), set its grad_clip, or use runtime.dtype=float32"
+            )
         if chunk and size + tensor.nbytes > FILE_BYTES:
             yield chunk
             chunk, size = {}, 0
