@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb needs it: `rlhf --help` must answer at o
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -90,6 +91,7 @@ def _version(rest: list[str]) -> None:
 
 
 def _run(rest: list[str]) -> int | None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save and go on", before anything is at work
     if wants_help(rest):
         from rlhf_cli.report.help import print_run_help
         from rlhf_cli.stages import STAGES

@@ -228,6 +228,7 @@ class Save:
     every_steps: int | None
     every_minutes: float | None
     keep: int
+    keep_replaced: int
 
     def __post_init__(self):
         require(
@@ -239,6 +240,10 @@ class Save:
             f"save.every_minutes={self.every_minutes} must be positive or null",
         )
         require(self.keep > 0, f"save.keep={self.keep} must be at least 1")
+        require(
+            self.keep_replaced >= 0,
+            f"save.keep_replaced={self.keep_replaced} must not be negative",
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -532,6 +537,8 @@ class Alarms:
     length: float | None
     entropy: float | None
     kl: float | None
+    score_spread: float | None
+    score_size: float | None
 
     def __post_init__(self):
         require(

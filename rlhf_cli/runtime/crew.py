@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cli.config.schema import Runtime
+from rlhf_cli.runtime.memory import oom_kills
 from rlhf_cli.runtime.verdict import INTERRUPTED, Ending, left_behind
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
@@ -60,6 +61,7 @@ class Crew:
         self.folder, self.patience = job.parent, runtime.timeout
         self.codes: dict[int, int] = {}  # in the order in which they ended
         self.told: set[int] = set()  # those that we ended
+        self.oom_kills = oom_kills()
         self.end_at = self.kill_at = float("inf")
         self.workers: dict[int, subprocess.Popen] = {}
         signal.signal(
@@ -117,8 +119,9 @@ class Crew:
 
     def endings(self) -> list[Ending]:
         """What became of each, first ended first."""
+        ran_out = (oom_kills() or 0) > (self.oom_kills or 0)
         return [
-            left_behind(self.folder, rank, code, told=rank in self.told)
+            left_behind(self.folder, rank, code, told=rank in self.told, out_of_memory=ran_out)
             for rank, code in self.codes.items()
         ]
 
