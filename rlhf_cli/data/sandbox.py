@@ -18,7 +18,7 @@ from jinja2.exceptions import TemplateError
 
 from rlhf_cli.data.records import DataError, Message, RowError
 
-SECONDS = 10.0  # of computing; a usual conversation takes a ten-thousandth of it
+SECONDS = 5.0  # of computing; a usual conversation takes a ten-thousandth of it
 MEMORY = 2**30  # bytes more than the process has already
 ADDED, TIMES = 1_000_000, 10  # characters that a template may write, and what it may repeat
 STATM = Path("/proc/self/statm")  # its first number is the size of the address space in pages
