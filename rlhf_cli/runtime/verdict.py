@@ -19,6 +19,7 @@ BROKEN = re.compile(
     r"Dist(Backend|Network|Store)?Error|gloo|nccl|connection (was )?(closed|reset)|broken pipe",
     re.I,
 )
+FRAMES = re.compile(r"\s*$|frame #\d+: |<omitting python frames>|Exception raised from ")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,7 +124,8 @@ def _tail(path: Path) -> list[str]:
         return []
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - 16384))
-        return stream.read().decode(errors="replace").splitlines()[-TAIL:]
+        lines = stream.read().decode(errors="replace").splitlines()
+    return [line for line in lines if not FRAMES.match(line)][-TAIL:]
 
 
 def judge(
