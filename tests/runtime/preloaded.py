@@ -9,11 +9,11 @@ os.environ |= {
     "OMP_WAIT_POLICY": "passive",
 }
 
-import datasets  # noqa: E402, F401
-import deepspeed  # noqa: E402, F401
-import torch  # noqa: E402, F401
-import transformers  # noqa: E402, F401
-import transformers.modeling_utils  # noqa: E402, F401
+import datasets  # noqa: F401
+import deepspeed  # noqa: F401
+import torch  # noqa: F401
+import transformers
+import transformers.modeling_utils  # noqa: F401
 
-import tests.runtime.bodies_networks  # noqa: E402, F401
-import tests.stages.bodies  # noqa: E402, F401
+import tests.runtime.bodies_networks
+import tests.stages.bodies  # noqa: F401
