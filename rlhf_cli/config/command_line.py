@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.explain import explain
+from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.schema import Config, ConfigError, is_folder_name
 from rlhf_cli.config.words import VALUED, experiment_files, spelled_out
 
@@ -57,7 +58,7 @@ def _go_on_or_stop(error: Exception) -> None:
     """A failed job of a sweep is told and the next one starts; Ctrl-C ends them all."""
     if getattr(error, "code", None) == 130 or not _sweeping():
         raise _EndOfSweep from error
-    print(f"rlhf: {error}", file=sys.stderr)
+    print(f"rlhf: {one_line(str(error))}", file=sys.stderr)
 
 
 def _hydra(words: list[str], task: Callable) -> None:

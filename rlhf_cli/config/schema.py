@@ -228,6 +228,7 @@ class Save:
     every_steps: int | None
     every_minutes: float | None
     keep: int
+    keep_replaced: int
 
     def __post_init__(self):
         require(
@@ -239,6 +240,10 @@ class Save:
             f"save.every_minutes={self.every_minutes} must be positive or null",
         )
         require(self.keep > 0, f"save.keep={self.keep} must be at least 1")
+        require(
+            self.keep_replaced >= 0,
+            f"save.keep_replaced={self.keep_replaced} must not be negative",
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -249,6 +254,7 @@ class Source:
     {prompt: 0}, say that a csv or tsv file has no header. data_dir: folder inside a hub data set.
     weight is the share among the sources of a list; all weights null means "take all rows".
     unescape: backslash escapes in the texts become the characters they name.
+    delimiter: one character between the cells of a csv or tsv, or "tab"; null: found.
     """
 
     path: str
@@ -261,9 +267,16 @@ class Source:
     limit: int | None = None
     eval: bool = False
     unescape: bool = False
+    delimiter: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        if self.delimiter in ("tab", "\\t"):
+            self.delimiter = "\t"
+        require(
+            self.delimiter is None or (len(self.delimiter) == 1 and self.delimiter not in '"\r\n '),
+            f"delimiter={self.delimiter!r} of source {self.path} must be one character, or tab",
+        )
         require(
             self.weight is None or self.weight > 0,
             f"weight={self.weight} of source {self.path} must be positive",
@@ -524,6 +537,8 @@ class Alarms:
     length: float | None
     entropy: float | None
     kl: float | None
+    score_spread: float | None
+    score_size: float | None
 
     def __post_init__(self):
         require(

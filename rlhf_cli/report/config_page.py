@@ -59,18 +59,18 @@ def _lines(
             yield from _lines(value, f"{key}.", indent + 1)
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             yield key, indent, f"{name}:"
-            yield from ((key, indent + 1, f"- {_flow(item)}") for item in value)
+            yield from ((key, indent + 1, f"- {flow(item)}") for item in value)
         else:
-            yield key, indent, f"{name}: {_flow(value)}"
+            yield key, indent, f"{name}: {flow(value)}"
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """One value as YAML on one line; entries that say nothing are left out of a source."""
     if isinstance(value, dict):
         said = {k: v for k, v in value.items() if v not in (None, False, {}, "auto")}
-        return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in said.items()) + "}"
+        return "{" + ", ".join(f"{k}: {flow(v)}" for k, v in said.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_flow(item) for item in value) + "]"
+        return "[" + ", ".join(flow(item) for item in value) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     needs_quotes = isinstance(value, str) and (not value or re.search(r"[:#\[\]{},]", value))

@@ -27,6 +27,7 @@ from rlhf_cli.stages.setting import (
 )
 from rlhf_cli.stages.showing import BeforeAfter, ask, example, prompts_of
 from rlhf_cli.stages.tokens import count_targets, mean_loss, token_loss
+from rlhf_cli.telemetry.progress import short
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[SFTBatch]
@@ -57,10 +58,21 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             foresee(setting, engine, recorder)
             course.shown.ask_before(engine)
         fit(course, recorder, saver)
+        tell_kept(course.kept, cfg, recorder)
         course.shown.tell(recorder)
         if cfg.sft.select_by is SelectBy.last:
             setting.export(engine, out / "model")
     return course.kept.metrics
+
+
+def tell_kept(kept: "Kept", cfg: Config, recorder: Recorder) -> None:
+    """Say which epoch was kept, and by which number, where one was chosen."""
+    select_by = cfg.sft.select_by
+    if select_by is not SelectBy.last:
+        number, by = kept.metrics["sft/epoch"], f"sft/{select_by.name}"
+        recorder.note(
+            f"kept epoch {number:.0f} of {cfg.sft.epochs}, the best by {by} {short(kept.metrics[by])}"
+        )
 
 
 def total_steps(cfg: Config, num_demonstrations: int) -> int:

@@ -1,5 +1,6 @@
 """What a person types and reads: exit codes, one-line errors, help, composition."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -65,6 +66,16 @@ def error_of(capsys, *words: str, code: int = 2) -> str:
 )
 def test_a_mistake_is_one_line_with_the_nearest_valid_word(capsys, words, expected):
     assert expected in error_of(capsys, "run", *words)
+
+
+def test_a_run_heeds_a_wish_to_save_from_its_first_moment():
+    """Before a stage is at work there is nothing to save; the signal must not end the run."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        assert main(["run", "sft.optim.lr=nan"]) == 2
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_unknown_verbs_are_explained(capsys):

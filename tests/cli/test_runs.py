@@ -171,7 +171,7 @@ def test_nothing_to_evaluate_is_refused(rlhf):
         ("fail", "sft failed: the data is bad at a.jsonl:3"),
         ("crash", "sft failed: ZeroDivisionError: boom (traceback: runs/default/.sft.work/"),
         ("die", "sft failed: its process ended with code 9"),
-        ("killed", "sft failed: killed by signal 9: out of memory?"),
+        ("killed", "sft failed: killed by signal 9"),
     ],
 )
 def test_a_failing_stage_is_one_line_and_its_files_stay(rlhf, how, expected):
@@ -238,6 +238,8 @@ def test_a_sweep_is_one_run_for_each_value(rlhf):
     names = sorted(p.name for p in (rlhf.folder / "runs").iterdir())
     assert names == [".sweeps", "many-seed=1", "many-seed=2"]
     assert manifest(rlhf, "sft", "many-seed=2")["seed"] == 2
+    assert "the same but for the seed (1, 2)" in found.stdout
+    assert found.stdout.endswith("  rlhf show many-seed=1 many-seed=2\n")
     assert len(list((rlhf.folder / "runs").rglob("multirun.yaml"))) == 1
     assert [p.name for p in rlhf.folder.iterdir()] == ["runs"]
 
@@ -252,6 +254,7 @@ def test_a_sweep_goes_on_after_a_failed_run(rlhf):
 def test_dry_run_shows_and_writes_nothing(rlhf):
     output = done(rlhf, "dry_run=true", "stage=[sft,rm]")
     assert output.count("optimizer steps  3") == 2
+    assert output.count("would run: new") == 2
     assert list(rlhf.folder.iterdir()) == []
 
 

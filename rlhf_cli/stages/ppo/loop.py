@@ -207,6 +207,8 @@ def describe(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict[str, f
     found = {f"objective/{name}": float(value) for name, value in per_response.items()}
     if len(ended):
         found["objective/scores_ended"] = float(ended.mean())
+    if len(ended) > 1:
+        found["objective/scores_ended_std"] = float(ended.std(unbiased=False))
     return found | {
         "objective/scores": score,
         "objective/scores_std": float(rollout.scores.std(unbiased=False)),
