@@ -221,6 +221,7 @@ class Source:
     {prompt: 0}, say that a csv or tsv file has no header. data_dir: folder inside a hub data set.
     weight is the share among the sources of a list; all weights null means "take all rows".
     unescape: backslash escapes in the texts become the characters they name.
+    delimiter: one character between the cells of a csv or tsv, or "tab"; null: found.
     """
 
     path: str
@@ -233,9 +234,16 @@ class Source:
     limit: int | None = None
     eval: bool = False
     unescape: bool = False
+    delimiter: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        if self.delimiter in ("tab", "\\t"):
+            self.delimiter = "\t"
+        require(
+            self.delimiter is None or (len(self.delimiter) == 1 and self.delimiter not in '"\r\n '),
+            f"delimiter={self.delimiter!r} of source {self.path} must be one character, or tab",
+        )
         require(
             self.weight is None or self.weight > 0,
             f"weight={self.weight} of source {self.path} must be positive",
