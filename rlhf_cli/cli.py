@@ -5,6 +5,7 @@ Nothing heavy is imported before a verb needs it: `rlhf --help` must answer at o
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -54,14 +55,26 @@ def _dispatch(words: list[str]) -> int | None:
         return _complete(words)
     if verb not in VERBS:
         return _unknown_verb(verb)
+    if "--version" in rest:
+        return _version(rest)
     return VERBS[verb](rest)
 
 
 def _unknown_verb(verb: str) -> int:
     from rlhf_cli.config.keys import nearest
+    from rlhf_cli.config.suggestions import COMMANDS, OTHER_METHODS, STAGE_WORDS
+    from rlhf_cli.config.words import YAML
+    from rlhf_cli.stages import STAGES
 
-    if "=" in verb or verb.startswith(("+", "~", "-")):
+    if "=" in verb or verb.startswith(("+", "~", "-")) or verb.endswith(YAML):
         raise UserError(f"{verb!r} is no command: did you mean rlhf run {verb}?")
+    word = verb.lower().replace("-", "_")
+    if stage := word if word in STAGES else STAGE_WORDS.get(word):
+        raise UserError(f"{verb!r} is no command: did you mean rlhf run stage={stage}?")
+    if word in COMMANDS:
+        raise UserError(f"there is no command {verb!r}: {COMMANDS[word]}")
+    if word in OTHER_METHODS:
+        raise UserError(f"{verb!r} is not there: the stages are {', '.join(STAGES)}")
     meant = nearest(verb, [name for name in VERBS if not name.startswith("-")])
     tail = f": did you mean rlhf {meant}?" if meant else ": rlhf --help lists the commands"
     raise UserError(f"{verb!r} is no command{tail}")
@@ -78,6 +91,7 @@ def _version(rest: list[str]) -> None:
 
 
 def _run(rest: list[str]) -> int | None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save and go on", before anything is at work
     if wants_help(rest):
         from rlhf_cli.report.help import print_run_help
         from rlhf_cli.stages import STAGES
@@ -124,6 +138,8 @@ def _show(rest: list[str]) -> None:
 
 
 def _data(rest: list[str]) -> int | None:
+    if rest[:1] not in ([], ["check"]) and not wants_help(rest):
+        raise UserError(f"rlhf data {rest[0]} is no command: did you mean rlhf data check?")
     if wants_help(rest) or rest[:1] != ["check"]:
         from rlhf_cli.report.help import print_data_help
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 
 from rlhf_cli.artifacts.manifest import Refusal
 from rlhf_cli.artifacts.store import FREE, writing
@@ -23,7 +24,7 @@ def locked(run: Path, command: str) -> Iterator[None]:
     """Hold the run folder, or refuse and say who holds it."""
     with writing(run, "make it writable, or choose another runs_dir=..."):
         run.mkdir(parents=True, exist_ok=True)
-        handle = os.open(run / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _open(run / LOCK)
     try:
         with writing(run, FREE):
             _acquire(handle, run)
@@ -31,6 +32,19 @@ def locked(run: Path, command: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _open(path: Path) -> int:
+    """Return a handle of the lock file, or refuse what is none: it will be written into."""
+    with writing(path, "make it writable, or choose another runs_dir=..."):
+        if path.is_symlink():
+            raise Refusal(f"{path} is a link, and no lock file", "remove it")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    found = os.fstat(handle)
+    if not S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(handle)
+        raise Refusal(f"{path} is another file too, and no lock file", "remove it")
+    return handle
 
 
 def _acquire(handle: int, run: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.text import Text
 
-from rlhf_cli.config.command_line import VALUED, choices
+from rlhf_cli.config.command_line import choices
 from rlhf_cli.config.compose import conf_dir, freeze
 from rlhf_cli.config.keys import did_you_mean, nearest_keys, schema_keys
 from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.words import VALUED, YAML
 from rlhf_cli.telemetry.console import console
 
 INHERITED = re.compile(r"^ *- (?P<name>(?!_self_)[\w.]+)\s*(#.*)?$")
@@ -25,11 +26,13 @@ def split_sections(words: list[str]) -> tuple[list[str], list[str]]:
     sections: list[str] = []
     rest: list[str] = []
     for word, before in zip(words, ["", *words], strict=False):
-        plain = re.fullmatch(r"[\w.]+", word) and before not in VALUED
+        plain = re.fullmatch(r"[\w.]+", word) and before not in VALUED and not word.endswith(YAML)
         (sections if plain else rest).append(word)
     for section in sections:
         if section not in schema_keys() and not section.startswith(FREE):
-            raise ConfigError(f"no section {section!r}{did_you_mean(nearest_keys(section))}")
+            known = ", ".join(key for key in schema_keys() if "." not in key)
+            tail = did_you_mean(nearest_keys(section)) or f": the sections are {known}"
+            raise ConfigError(f"no section {section!r}{tail}")
     return sections, rest
 
 

@@ -25,6 +25,7 @@ EXAMPLES = {
 RUN_OPTIONS = {
     "key=value": "set a value: sft.optim.lr=1e-4, stage=[sft,rm], sft.optim.grad_clip=null",
     "group=choice": "take a whole group of values from conf/ (below)",
+    "my.yaml": "a file of your own settings (as experiment=my.yaml)",
     "+key=value  ~key": "add or remove an entry of a dictionary",
     "-m, --multirun": "a sweep: key=a,b,c runs once for each value, each as its own run",
     "--config-dir DIR": "your own conf folder: its files join the groups and win over ours",

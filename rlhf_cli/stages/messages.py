@@ -17,6 +17,8 @@ from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
 from rlhf_cli.telemetry.recorder import METRICS
 
+PUT_BACK = "made before with this configuration, put back"
+
 
 def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
     """What a run would refuse, and what is known of time and memory before it."""
@@ -50,9 +52,10 @@ def plan_rows(
     """
     given = [j for j in planner.judged.values() if j.state is State.given]
     rows = [(j.spec.name, j.spec.title, f"taken from {j.folder} ({j.why})") for j in given]
-    run, kept = (f"{would}run: ", f"{would}be kept: unchanged") if would else ("", "unchanged")
+    run, kept = (f"{would}run: ", f"{would}be kept: ") if would else ("", "")
     for step in steps:
-        does = kept if step.state is State.fresh else run + first_of(step.reason, limit=1)
+        stays = kept + (PUT_BACK if step.aside else "unchanged")
+        does = stays if step.state is State.fresh else run + first_of(step.reason, limit=1)
         rows.append((step.spec.name, step.spec.title, does))
     return sorted(rows, key=lambda row: list(STAGES).index(row[0]))
 
@@ -65,7 +68,8 @@ def first_of(why: str, limit: int = 3) -> str:
 
 def say_kept(step: Judgement) -> None:
     assert step.manifest is not None
-    line(f"{step.spec.name}: unchanged, skipped (finished {step.manifest.finished})", style="green")
+    kept = PUT_BACK if step.aside else "unchanged, skipped"
+    line(f"{step.spec.name}: {kept} (finished {step.manifest.finished})", style="green")
 
 
 def say_left_out(planner: Planner, step: Judgement) -> None:

@@ -14,16 +14,19 @@ from pathlib import Path
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin, forget
 from rlhf_cli.artifacts.lock import locked
-from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
-from rlhf_cli.artifacts.store import FREE, place, publish, work_folder, write_text, writing
+from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, reading
+from rlhf_cli.artifacts.publication import place, publish, put
+from rlhf_cli.artifacts.store import FREE, work_folder, write_text, writing
 from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema import Config
 from rlhf_cli.report.header import print_header
 from rlhf_cli.runtime.launch import Outcome, run_worker
 from rlhf_cli.runtime.nodes import assembled, lead
 from rlhf_cli.runtime.trackers import require_installed
+from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.messages import (
     close_run,
     first_of,
@@ -65,31 +68,56 @@ def run(cfg: Config, *, command: list[str]) -> Path | None:
 def _drive(cfg: Config, command: list[str]) -> Path | None:
     planner = Planner(cfg=cfg)
     require_installed(cfg.tracking.trackers)
+    _require_outside_of_runs(planner)
     if cfg.dry_run:
         dry_run(planner)
         return None
     if not planner.folder.exists():
-        planner.plan()  # a refused request leaves no folder behind
+        _planned(planner)  # a refused request leaves no folder behind
     with locked(planner.folder, shlex.join(command)):
         keep_date(planner.folder, planner.cfg.data.date)
-        steps = planner.plan()
+        steps = _planned(planner)
         print_header(cfg, plan_rows(planner, steps))
         for step in steps:
-            say_kept(step) if step.state is State.fresh else _run_stage(planner, step, command)
+            if step.state is State.fresh or planner.settle(step):
+                _keep(planner, step)
+            else:
+                _run_stage(planner, step, command)
         close_run(planner)
     return planner.folder
+
+
+def _require_outside_of_runs(planner: Planner) -> None:
+    """A run inside another one would go with the stage that it lies in."""
+    for folder in planner.folder.absolute().parents:
+        if (folder / ".lock").is_file() and any((folder / name).is_dir() for name in STAGES):
+            found = f"runs_dir={planner.cfg.runs_dir} lies inside the run {folder}"
+            raise Refusal(found, "choose another runs_dir=...")
+
+
+def _planned(planner: Planner) -> list[Judgement]:
+    """The steps of the run; refused at once where one needs the hub and there is no connection."""
+    steps = planner.plan()
+    _require_hub(planner.cfg, [step for step in steps if step.state is State.run])
+    return steps
+
+
+def _require_hub(cfg: Config, steps: list[Judgement]) -> None:
+    if steps:
+        require_hub(cfg, sorted({role for step in steps for role in step.spec.data(cfg)}))
 
 
 def dry_run(planner: Planner) -> None:
     """Load, tokenise and show one batch of every selected stage; nothing is trained or written."""
     steps = [planner.judge(spec.name) for spec in planner.chosen()]
+    _require_hub(planner.cfg, steps)
     for step in steps:
         if step.state is State.run:
             step.attempt = planner.attempt(step.spec)
     print_header(planner.cfg, plan_rows(planner, steps, would="would "))
     for words in foreseen(planner, steps):
         line(words, style="yellow")
-    inputs = {p.spec.name: str(p.folder) for s in steps for p in _existing(planner, s)}
+    inputs = {p.spec.name: str(p.aside or p.folder) for s in steps for p in _existing(planner, s)}
     with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
         work = Path(folder)
         modules = {s.spec.name: s.spec.module for s in steps}
@@ -105,6 +133,13 @@ def _existing(planner: Planner, step: Judgement) -> list[Judgement]:
     return [p for p in parents if p.digest]
 
 
+def _keep(planner: Planner, step: Judgement) -> None:
+    """Leave a finished stage as it is, or put back what another configuration has replaced."""
+    if step.aside:
+        put(step.aside, step.folder, keep=planner.cfg.save.keep_replaced)
+    say_kept(step)
+
+
 def _run_stage(planner: Planner, step: Judgement, command: list[str]) -> None:
     """Run one stage in its work folder, or go on with it, and put it in its place when whole."""
     spec, began = step.spec, datetime.now()
@@ -113,7 +148,7 @@ def _run_stage(planner: Planner, step: Judgement, command: list[str]) -> None:
     manifest = step.attempt.whole
     if manifest is not None:
         work = work_folder(planner.folder, spec.name)
-        place(work, planner.folder / spec.name, left_out=LEFT_OUT)
+        place(work, step.folder, left_out=LEFT_OUT, keep=planner.cfg.save.keep_replaced)
     else:
         say_left_out(planner, step)
         say_other_text(planner, step)
@@ -134,7 +169,8 @@ def _made(planner: Planner, step: Judgement, command: list[str]) -> StageManifes
     if outcome.code:
         raise _failure(spec.name, work, outcome, command)
     manifest = _manifest(planner, step, started)
-    manifest = publish(work, planner.folder / spec.name, manifest, left_out=LEFT_OUT)
+    keep = planner.cfg.save.keep_replaced
+    manifest = publish(work, step.folder, manifest, left_out=LEFT_OUT, keep=keep)
     if outcome.interrupted:  # too late to stop this stage, in time for the next one
         raise _stopped(f"after {spec.name}", command)
     return manifest
@@ -153,7 +189,9 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     """What the work folder says about itself, with the fingerprint it was made of."""
     spec, work = step.spec, work_folder(planner.folder, step.spec.name)
     made_of = planner.fingerprint(spec)
-    metrics = json.loads((work / RESULT).read_text())
+    with reading(work):
+        metrics = json.loads((work / RESULT).read_text())
+        last = _last_step(work / "metrics.jsonl")
     origins = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     models = {role: path for role, (path, _) in spec.models(planner.cfg).items()}
     return StageManifest(
@@ -169,7 +207,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         template_hash=template_hash(work / "model"),
         date=planner.cfg.data.date,
         seed=planner.cfg.seed,
-        step=_last_step(work / "metrics.jsonl"),
+        step=last,
         started=started,
         finished=datetime.now().isoformat(timespec="seconds", sep=" "),
         metrics={

@@ -14,6 +14,7 @@ from rlhf_cli.artifacts.store import FREE, model_folder, writing
 from rlhf_cli.config.compose import freeze as freeze_config
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config, Data, Optim, Schedule
+from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.core.schedules import learning_rate_factor
 from rlhf_cli.data.encode import encode_loaded
@@ -33,7 +34,7 @@ from rlhf_cli.models.loading import (
 )
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.opening import loading, open_engine, open_network
+from rlhf_cli.runtime.opening import held, loading, open_engine, open_network
 from rlhf_cli.runtime.speed import matmul_rate
 from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
@@ -123,7 +124,7 @@ class Setting:
         if grown:
             self.notes[f"{grown} special tokens without an embedding got a new one"] = None
         require_room(model.config, self.cfg.data)
-        return self._fitted(model)
+        return self._fitted(model, where or self.cfg.model.path)
 
     def scalar_model(self, path: Path, *, new_head: bool = False, dropout: float = 0.0):
         """A reward or value model; new_head: the folder is a language model's, the head is drawn later."""
@@ -137,10 +138,18 @@ class Setting:
                 loading=partial(loading, self.cfg.runtime, self.world),
             )
         set_pad(model.config, self.renderer.pad_id)
-        return self._fitted(model)
+        return self._fitted(model, str(path))
 
-    def _fitted(self, model: PreTrainedModel) -> PreTrainedModel:
-        """As many threads as the largest model of the stage has work for, where nobody chose a number."""
+    def _fitted(self, model: PreTrainedModel, where: str) -> PreTrainedModel:
+        """As many threads as the largest model of the stage has work for, where nobody chose a number.
+
+        A model with broken weights is refused here, before a loss of NaN blames the learning rate.
+        """
+        if found := not_finite(held(model, self.world)):
+            raise UserError(
+                f"the model {where} is broken: its weight {found[0]} holds {found[1]}; download or copy "
+                "it again, or name another one"
+            )
         num = sum(
             getattr(p, "ds_numel", p.numel()) for p in model.parameters()
         )  # whole, if sharded

@@ -8,7 +8,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,7 +72,8 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         if self.silent:
             return self
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, SAMPLES):
             self._take_back(self.folder / name)
         for tracker in self.trackers:
@@ -139,10 +141,11 @@ class Recorder:
     def _take_back(self, path: Path) -> None:
         """Cut what was written after the stage was saved, down to a line torn by a crash."""
         size = self.resumed.get("sizes", {}).get(path.name, 0)
-        found = path.stat().st_size if path.is_file() else 0
-        if found > size:
-            os.truncate(path, size)
-        elif found < size:
+        with _writing(path):
+            found = path.stat().st_size if path.is_file() else 0
+            if found > size:
+                os.truncate(path, size)
+        if found < size:
             self.warn(f"{path.name} has lost lines: {found} bytes instead of {size}")
 
     def _headline(self, metrics: Mapping[str, float]) -> str:
@@ -155,12 +158,8 @@ class Recorder:
             return
         lines = [json.dumps(e, ensure_ascii=False, allow_nan=False) + "\n" for e in entries]
         path = self.folder / name
-        try:
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write("".join(lines))
-        except OSError as error:
-            remedy = "free space there, then run the same command again"
-            raise UserError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
+        with _writing(path), path.open("a", encoding="utf-8") as stream:
+            stream.write("".join(lines))
 
 
 def sample_panel(title: str, rows: Sequence[Mapping[str, str]]) -> Panel:
@@ -177,13 +176,24 @@ def sample_panel(title: str, rows: Sequence[Mapping[str, str]]) -> Panel:
     return Panel(body, title=name_of(title), title_align="left", border_style="dim")
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Tell the system's refusal in one line."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free space there, then run the same command again"
+        raise UserError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
+
+
 def _synced_size(path: Path) -> int:
     """Bytes of a file, all of them on the disk; 0 when it is not there."""
-    if not path.is_file():
-        return 0
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-        return path.stat().st_size
+    with _writing(path):
+        if not path.is_file():
+            return 0
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+            return path.stat().st_size
 
 
 def _number(value: float) -> float | None:

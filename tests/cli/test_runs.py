@@ -164,7 +164,7 @@ def test_nothing_to_evaluate_is_refused(rlhf):
         ("fail", "sft failed: the data is bad at a.jsonl:3"),
         ("crash", "sft failed: ZeroDivisionError: boom (traceback: runs/default/.sft.work/"),
         ("die", "sft failed: its process ended with code 9"),
-        ("killed", "sft failed: killed by signal 9: out of memory?"),
+        ("killed", "sft failed: killed by signal 9"),
     ],
 )
 def test_a_failing_stage_is_one_line_and_its_files_stay(rlhf, how, expected):
@@ -270,3 +270,9 @@ def test_show_time_asks_for_a_run_that_knows_it(after_a_run):
     assert silent.returncode == 2
     assert silent.stderr.startswith("rlhf: runs/default says nothing of time: ")
     assert silent.stderr.count("\n") == 1
+
+
+def test_a_run_does_not_lie_inside_another(after_a_run):
+    found = after_a_run("run", "runs_dir=runs/default", "name=sft")
+    assert found.returncode == 2
+    assert "runs_dir=runs/default lies inside the run" in found.stderr
