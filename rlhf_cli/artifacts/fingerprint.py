@@ -92,7 +92,7 @@ def _change(key: str, old: Any, new: Any) -> str:
         for before, after in zip(old, new, strict=True)
         for name in _differing(before, after)
     ]
-    return f"{key} changed: {', '.join(inside)}"
+    return f"{key} changed: {', '.join(inside)}" if inside else f"{key} has other settings now"
 
 
 def _are_sources(value: Any) -> bool:

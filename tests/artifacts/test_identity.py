@@ -63,6 +63,23 @@ def test_every_change_is_noticed_and_named(tmp_path, changes, told):
     assert now.changes(record, tmp_path) == told
 
 
+def test_sources_are_told_apart_by_what_differs_in_them():
+    """And once: a renamed file is a change of the configuration and of the data."""
+
+    def of(*sources):
+        names = {source["path"]: "1" for source in sources}
+        return fingerprint(config={"data.prompts": list(sources)}, data={"prompts": names})
+
+    before = of({"path": "a", "split": "train"})
+    assert of({"path": "b", "split": "train"}).since(before) == [
+        "data.prompts changed: path a -> b"
+    ]
+    two = of({"path": "a", "split": "train"}, {"path": "c"})
+    assert two.since(before) == ["data.prompts changed from 1 to 2 sources"]
+    newer = of({"path": "a", "split": "train", "delimiter": None})
+    assert newer.since(before) == ["data.prompts has other settings now"]
+
+
 def test_no_change_is_no_change(tmp_path):
     assert fingerprint().equals(finished(fingerprint(), tmp_path))
 
