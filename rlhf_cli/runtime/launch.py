@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.printable import printable
 from rlhf_cli.config.schema import Runtime
 from rlhf_cli.runtime.crew import DEEPSPEED, PARENT, POLL, Crew, Place, forwarded, heeded
 from rlhf_cli.runtime.fleet import Lead, free_port
@@ -79,7 +80,7 @@ def _tidy(outcome: Outcome, work: Path) -> None:
     elif sys.stdout.isatty():
         sys.stdout.write("\x1b[?25h")  # a killed process has left its progress bar's cursor hidden
     for line in outcome.tail or ():
-        print(f"  | {line}", file=sys.stderr)  # noqa: T201
+        print(f"  | {printable(line)}", file=sys.stderr)  # noqa: T201
 
 
 def num_processes(runtime: Runtime) -> int:

@@ -54,6 +54,11 @@ class Judgement:
     aside: Path | None = None
 
     @property
+    def kept(self) -> str:
+        """Why it need not run."""
+        return "made before with this configuration, put back" if self.aside else "unchanged"
+
+    @property
     def reason(self) -> str:
         """Why it runs, and what it goes on from."""
         return self.attempt.words or self.why
@@ -91,7 +96,7 @@ class Planner:
         _require_kind("model.path", base, scores=False)
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
-            self._refuse_without_parents(step.spec)
+            self.require_parents(step.spec)
         for step in steps:
             if step.state is State.run:
                 step.attempt = self.attempt(step.spec)
@@ -192,15 +197,36 @@ class Planner:
             self.data_hashes[role] = source_hashes(self.cfg, role)
         return self.data_hashes[role]
 
-    def _refuse_without_parents(self, spec: StageSpec) -> None:
-        lacking = [p for p in self.parents(spec).values() if p.state not in USABLE]
-        if lacking:
+    def require_parents(self, spec: StageSpec) -> None:
+        """Refuse a stage that lacks a parent; one that takes what there is, when that is not sound."""
+        found = [self.judge(stage) for stage in spec.parents.values()]
+        lacking = [p for p in found if p.state not in USABLE]
+        if spec.required and lacking:
             raise Refusal(*_lacking(spec, lacking))
-        if not spec.required and not self.parents(spec):
+        for parent in () if spec.required else lacking:
+            self._refuse_unsound(spec, parent)
+        if len(lacking) == len(found) > 0:
             raise Refusal(
                 f"{spec.name} has nothing to look at: {self.folder} holds no finished stage",
                 "run them first with stage=all",
             )
+
+    def _refuse_unsound(self, child: StageSpec, parent: Judgement) -> None:
+        """A damaged stage, or one of other settings, may not go missing from what is evaluated.
+
+        One that is not there may, and so may one whose parents are made again now.
+        """
+        if parent.why == "new" or self._made_again(parent):
+            return
+        raise Refusal(
+            f"{child.name} would leave out {parent.spec.name}: {_lack(parent)}",
+            f"make it with stage=[{parent.spec.name},{child.name}], or move it away",
+        )
+
+    def _made_again(self, judged: Judgement) -> bool:
+        """Whether it is stale because a stage that it was made from runs now."""
+        parents = [self.judge(stage) for stage in judged.spec.parents.values()]
+        return any(p.state is State.run or self._made_again(p) for p in parents)
 
 
 def _parent_word(state: State) -> str:
@@ -249,7 +275,7 @@ def _external(spec: StageSpec, place: str) -> Judgement:
     if not is_model:
         raise Refusal(
             f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
-            "give a stage folder such as runs/<name>/sft, a model folder, or a hub id",
+            f"give a stage folder such as runs/<name>/{spec.name}, a model folder, or a hub id (org/name)",
         )
     _require_kind(key, folder, scores=spec.name == "rm")
     digest = model_hash(place, None)

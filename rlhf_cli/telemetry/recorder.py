@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.panel import Panel
-from rich.text import Text
+from rich.table import Table
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import flatten
-from rlhf_cli.telemetry.console import console, line
+from rlhf_cli.telemetry.console import console, foreign, line, name_of
 from rlhf_cli.telemetry.progress import LiveBar, Nothing, PlainLines, short
 from rlhf_cli.telemetry.timing import Clock
 
@@ -129,7 +129,8 @@ class Recorder:
     def _start_clock(self) -> None:
         """The first lap begins; one that was interrupted goes on."""
         if self.clock:
-            self._write(METRICS, [{"time": self._seconds(), **self.clock.start()}])
+            begun = {"time": self._seconds(), "total_steps": self.total_steps}
+            self._write(METRICS, [begun | self.clock.start()])
             if "clock" in self.resumed:
                 self.clock.go_on(self.resumed["clock"])
 
@@ -162,18 +163,17 @@ class Recorder:
 
 
 def sample_panel(title: str, rows: Sequence[Mapping[str, str]]) -> Panel:
-    """A panel with the rows' texts under each other, labels in one column."""
-    body = Text()
+    """A panel with the rows' texts under each other, labels in one column, texts in another."""
+    body = Table.grid(padding=(0, 2, 0, 0))
+    body.add_column(style="dim", no_wrap=True)
+    body.add_column()
     for index, row in enumerate(rows):
-        width = max(len(label) for label in row)
-        body.append("\n\n" if index else "")
+        if index:
+            body.add_row()
         for place, (label, value) in enumerate(row.items()):
-            body.append("\n" if place else "")
-            body.append(f"{label:<{width}}  ", style="dim")
             text = str(value).strip() or "(nothing)"
-            indented = text.replace("\n", "\n" + " " * (width + 2))
-            body.append(indented, style="" if place else "bold")
-    return Panel(body, title=title, title_align="left", border_style="dim")
+            body.add_row(name_of(label), foreign(text, "" if place else "bold"))
+    return Panel(body, title=name_of(title), title_align="left", border_style="dim")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.runtime import watchdog
 from rlhf_cli.runtime.launch import Stopped
 from rlhf_cli.telemetry import timing
+from rlhf_cli.telemetry.console import OutputClosed
 from tests.config.test_compose import composed
 
 
@@ -78,6 +79,7 @@ def test_a_stage_gets_its_configuration_and_parents_and_leaves_its_numbers(work,
     [
         (Stopped("saved at step 3"), 130, ("saved at step 3", True, False, True)),
         (KeyboardInterrupt(), 130, ("it was interrupted", True, False, False)),
+        (OutputClosed("x"), 130, ("its output was closed", True, False, False)),
         (UserError("no\n such file"), 1, ("no such file", True, False, False)),
         (ValueError("boom"), 1, ("ValueError: boom", False, False, False)),
         (RuntimeError("gloo: peer"), 1, ("RuntimeError: gloo: peer", False, True, False)),

@@ -111,6 +111,7 @@ def ppo(**changes) -> PPO:
         "schedule": Schedule(kind=ScheduleKind.linear, warmup=0.0, final=0.0),
         "ema_decay": None,
         "ptx": PTX(coef=0.0, ratio=8),
+        "max_steps": None,
         "kl_stop": KLStop(iteration=None, run=None),
         "alarms": OFF,
     }

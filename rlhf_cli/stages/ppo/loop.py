@@ -21,8 +21,15 @@ from rlhf_cli.stages.setting import lr_factor
 from rlhf_cli.telemetry.recorder import Recorder
 
 
+def num_episodes(cfg: PPO) -> int:
+    """Return how many responses are sampled in all: total_episodes, or max_steps rollouts if fewer."""
+    if cfg.max_steps is None:
+        return cfg.total_episodes
+    return min(cfg.total_episodes, cfg.max_steps * cfg.batch.rollout)
+
+
 def num_iterations(cfg: PPO) -> int:
-    return num_batches(cfg.total_episodes, cfg.batch.rollout)
+    return num_batches(num_episodes(cfg), cfg.batch.rollout)
 
 
 def kl_controller(cfg: KL) -> FixedKL | AdaptiveKL:
