@@ -54,6 +54,11 @@ class Judgement:
     aside: Path | None = None
 
     @property
+    def kept(self) -> str:
+        """Why it need not run."""
+        return "made before with this configuration, put back" if self.aside else "unchanged"
+
+    @property
     def reason(self) -> str:
         """Why it runs, and what it goes on from."""
         return self.attempt.words or self.why
