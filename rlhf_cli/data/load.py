@@ -1,13 +1,14 @@
 """From the configuration to records: read, check, count, hold out. No tensors, no tokenizer."""
 
-from dataclasses import replace
+from collections import Counter
 
 from rlhf_cli.config.schema import Config, Source
+from rlhf_cli.data.duplicates import twins, twins_across
 from rlhf_cli.data.encode import encode_sides
 from rlhf_cli.data.gather import ROLES, WORLD, gather, label
 from rlhf_cli.data.records import DataError, Prompt
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import Loaded, Report
+from rlhf_cli.data.report import EXAMPLES, Loaded, Report
 from rlhf_cli.data.sides import Pool, sides, text_sides
 from rlhf_cli.data.sources import source_hash
 from rlhf_cli.data.split import HeldOut, opening
@@ -20,10 +21,16 @@ def load(cfg: Config, role: str) -> Loaded:
     return loaded
 
 
-def survey(cfg: Config, role: str) -> Loaded:
+def survey(cfg: Config, role: str, *, num_examples: int | None = EXAMPLES) -> Loaded:
     """As `load`, but what is wrong as a whole is only written into the report."""
     sources, read_as = _sources(cfg, role)
-    report = Report(role=role, strict=cfg.data.strict, max_bad_fraction=cfg.data.max_bad_fraction)
+    report = Report(
+        role=role,
+        strict=cfg.data.strict,
+        max_bad_fraction=cfg.data.max_bad_fraction,
+        num_examples=num_examples,
+        rows=Counter({label(source): 0 for source in sources}),
+    )
     pools = [Pool(source=s, records=gather(cfg, s, read_as, report)) for s in sources]
     if read_as != role:
         _keep_prompts(pools, report)
@@ -55,21 +62,28 @@ def held_out_everywhere(cfg: Config) -> HeldOut:
     )
 
 
-def check_all(cfg: Config, renderer: Renderer | None = None) -> list[Report]:
+def check_all(
+    cfg: Config, renderer: Renderer | None = None, *, num_examples: int | None = EXAMPLES
+) -> list[Report]:
     """A report on every role that has sources, whatever is wrong with it: `rlhf data check`.
 
     With a renderer the records are tokenised as well, which finds what is too long.
     """
-    cfg = replace(cfg, data=replace(cfg.data, strict=False))
-    found = {role: _surveyed(cfg, role) for role in ROLES if _sources(cfg, role)[0]}
+    roles = [role for role in ROLES if _sources(cfg, role)[0]]
+    found = {role: _surveyed(cfg, role, num_examples) for role in roles}
+    own = {role: one for role, one in found.items() if _sources(cfg, role)[1] == role}
+    repeated = [twin for role, loaded in own.items() for twin in twins(role, loaded)]
+    split = {role: loaded for role, loaded in found.items() if role != "pretraining"}
+    for twin in [*repeated, *twins_across(split)]:
+        found[twin.role].report.note(twin.origin, twin.what, twin.detail)
     for loaded in found.values() if renderer else ():
         encode_sides(renderer, loaded, cfg.data)
     return [loaded.report for loaded in found.values()]
 
 
-def _surveyed(cfg: Config, role: str) -> Loaded:
+def _surveyed(cfg: Config, role: str, num_examples: int | None) -> Loaded:
     try:
-        return survey(cfg, role)
+        return survey(cfg, role, num_examples=num_examples)
     except DataError as error:
         report = Report(role=role, problems=[str(error)])
         return Loaded(train=[], select=[], eval=[], report=report, hashes={})

@@ -25,7 +25,12 @@ def opening(record: Record) -> str:
     """
     messages = context_of(record)
     first = next((m.content for m in messages if m.role in ("user", "text")), "")
-    return " ".join(unicodedata.normalize("NFKC", first).casefold().split())
+    return normalised(first)
+
+
+def normalised(text: str) -> str:
+    """The text without what makes no difference: case, spaces, compatible forms of letters."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def place(text: str, *, seed: int) -> float:

@@ -25,8 +25,9 @@ from rlhf_cli.report.table import print_table
 from rlhf_cli.runtime.launch import Outcome, run_worker
 from rlhf_cli.runtime.nodes import assembled, lead
 from rlhf_cli.runtime.trackers import require_installed
-from rlhf_cli.stages import STAGES
+from rlhf_cli.stages import STAGES, StageSpec
 from rlhf_cli.stages.plan import Judgement, Planner, State
+from rlhf_cli.stages.requirements import require
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
 
@@ -54,20 +55,28 @@ def _drive(cfg: Config, command: list[str]) -> None:
     if cfg.dry_run:
         dry_run(planner)
         return
-    if not planner.folder.exists():
-        planner.plan()  # a refused request leaves no folder behind
+    is_new = not planner.folder.exists()
+    if is_new:
+        require(planner.cfg, _to_run(planner.plan()))  # a refused request leaves no folder behind
     with locked(planner.folder, shlex.join(command)):
         keep_date(planner.folder, planner.cfg.data.date)
         steps = planner.plan()
+        if not is_new:
+            require(planner.cfg, _to_run(steps))
         print_header(cfg, _plan_rows(planner, steps))
         for step in steps:
             _keep(step) if step.state is State.fresh else _run_stage(planner, step, command)
         _close(planner)
 
 
+def _to_run(steps: list[Judgement]) -> list[StageSpec]:
+    return [step.spec for step in steps if step.state is State.run]
+
+
 def dry_run(planner: Planner) -> None:
     """Load, tokenise and show one batch of every selected stage; nothing is trained or written."""
     steps = [planner.judge(spec.name) for spec in planner.chosen()]
+    require(planner.cfg, [step.spec for step in steps])
     print_header(planner.cfg, [(s.spec.name, s.spec.title, "dry run") for s in steps])
     inputs = {p.spec.name: str(p.folder) for s in steps for p in _existing(planner, s)}
     with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:

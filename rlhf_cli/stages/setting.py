@@ -37,16 +37,9 @@ from rlhf_cli.runtime.speed import matmul_rate
 from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
-from rlhf_cli.telemetry.console import console
+from rlhf_cli.telemetry.console import paragraph
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
-
-NO_ROWS = {
-    "demonstrations": "name a source, or set parents.sft=<a model folder> and leave stage=sft out",
-    "comparisons": "name a source, or set parents.rm=<a reward model's folder>",
-    "prompts": "name a source of prompts or of comparisons",
-    "pretraining": "name a source of texts, or set ppo.ptx.coef=0",
-}
 
 POSITIONS = (
     "max_position_embeddings",
@@ -65,10 +58,11 @@ class Encoded:
     report: Report
 
     def tell(self, recorder: Recorder) -> None:
-        """What became of the rows: a line each, and a table with examples where rows were lost."""
+        """What became of the rows: a line each, with examples where rows were lost."""
         recorder.note(self.report.headline())
         if self.report.num_bad or self.report.left_out or self.report.examples:
-            console().print(self.report.table())
+            for indent, text, style in self.report.details():
+                paragraph(text, indent=indent + 2, style=style)
         else:
             for what, count in self.report.notes.most_common():
                 recorder.note(f"{count} x {what}")
@@ -98,8 +92,6 @@ class Setting:
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
         loaded = load(self.cfg, role)
-        if not loaded.report.rows:
-            raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
         train, select, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
         return Encoded(train=train, select=select, held_out=held_out, report=loaded.report)
 

@@ -306,9 +306,16 @@ def test_raw_text_marked_eval_is_never_trained_on(config, write):
     assert [len(loaded.train), len(loaded.eval)] == [1, 1]
 
 
-def test_a_role_without_sources_is_empty_and_no_error(config):
-    loaded = load(config(), "demonstrations")
+def test_a_role_without_sources_is_refused(config):
+    loaded = survey(config(), "demonstrations")
     assert (loaded.train, loaded.eval, loaded.hashes) == ([], [], {})
+    with pytest.raises(DataError, match=r"data\.demonstrations has no rows: name a source"):
+        load(config(), "demonstrations")
+
+
+def test_an_empty_file_is_no_data(config, write):
+    with pytest.raises(DataError, match=r"demonstrations has no rows: nothing in .*d\.jsonl"):
+        load(config(demonstrations=[write("d.jsonl", "\n\n")]), "demonstrations")
 
 
 def test_the_tiny_world_is_one_more_source(config):
@@ -352,7 +359,6 @@ def test_check_all_reports_every_role_and_stops_at_none(config, write):
         demonstrations=["no/such/file.jsonl"],
         comparisons=[write("c.jsonl", [{"prompt": "x"}, *ranked(30)])],
         prompts=[write("p.jsonl", asked(30))],
-        strict=True,
         max_bad_fraction=0.0,
     )
     reports = {report.role: report for report in check_all(cfg)}
