@@ -117,16 +117,15 @@ def _show(rest: list[str]) -> None:
 
 
 def _data(rest: list[str]) -> int | None:
-    from rlhf_cli.report.help import print_data_help
+    if wants_help(rest) or rest[:1] != ["check"]:
+        from rlhf_cli.report.help import print_data_help
 
-    if wants_help(rest) or not rest:
         print_data_help()
         return 0 if wants_help(rest) else USAGE
     from rlhf_cli.config.command_line import compose_each
-    from rlhf_cli.stages.check_request import read_words, require_check
+    from rlhf_cli.stages.check_request import read_words
     from rlhf_cli.stages.data_check import check_data
 
-    require_check(rest)
     request = read_words(rest[1:])
     return compose_each(request.words, lambda cfg: check_data(cfg, request))
 

@@ -139,6 +139,11 @@ class Report:
         for problem in self.problems:
             yield 2, f"problem: {problem}", COLOURS["problem"]
 
+    def plain(self) -> str:
+        """All of it, a line each."""
+        below = [" " * indent + text for indent, text, _ in self.details()]
+        return "\n".join([self.headline(), *below])
+
     def as_json(self) -> dict[str, Any]:
         """The report for programs: counts, and the examples that were kept."""
         return {

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from rlhf_cli.config.command_line import VALUED
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.keys import nearest
 from rlhf_cli.data.roles import role_of
 
 ALL, JSON = "--all", "--json"
@@ -63,16 +62,3 @@ def _quoted(path: str) -> str:
     if re.fullmatch(r"[A-Za-z_./][\w./-]*", path):
         return path
     return "'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def require_check(words: list[str]) -> None:
-    """`rlhf data` knows one verb."""
-    if words[:1] == ["check"]:
-        return
-    meant = nearest(words[0], ["check"]) if words else None
-    tail = (
-        f"did you mean rlhf data {meant}?"
-        if meant
-        else "rlhf data check [FILE ...] [key=value ...]"
-    )
-    raise UserError(f"rlhf data {' '.join(words[:1])} is no command: {tail}".replace("  ", " "))

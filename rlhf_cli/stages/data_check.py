@@ -12,7 +12,7 @@ from rlhf_cli.stages import STAGES, StageSpec
 from rlhf_cli.stages.check_request import CheckRequest
 from rlhf_cli.stages.plan import Planner
 from rlhf_cli.stages.requirements import require_source, roles_of
-from rlhf_cli.telemetry.console import line, paragraph
+from rlhf_cli.telemetry.console import line
 
 
 def check_data(cfg: Config, request: CheckRequest) -> None:
@@ -62,9 +62,9 @@ def _refused(cfg: Config, specs: list[StageSpec], reports: list[Report]) -> str 
 
 def _tell(reports: list[Report]) -> None:
     for report in reports:
-        paragraph(report.headline(), style="bold")
+        line(report.headline(), style="bold")
         for indent, text, style in report.details():
-            paragraph(text, indent=indent, style=style)
+            line(" " * indent + text, style=style)
 
 
 def _write_json(specs: list[StageSpec], reports: list[Report], refused: str | None) -> None:

@@ -37,7 +37,7 @@ from rlhf_cli.runtime.speed import matmul_rate
 from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
-from rlhf_cli.telemetry.console import paragraph
+from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
 
@@ -62,7 +62,7 @@ class Encoded:
         recorder.note(self.report.headline())
         if self.report.num_bad or self.report.left_out or self.report.examples:
             for indent, text, style in self.report.details():
-                paragraph(text, indent=indent + 2, style=style)
+                line(" " * (indent + 2) + text, style=style)
         else:
             for what, count in self.report.notes.most_common():
                 recorder.note(f"{count} x {what}")

@@ -7,8 +7,6 @@ from typing import IO
 
 from rich.console import Console
 from rich.file_proxy import FileProxy
-from rich.padding import Padding
-from rich.text import Text
 
 PLAIN_WIDTH = 100
 
@@ -28,12 +26,3 @@ def _console(stream: IO[str]) -> Console:
 def line(text: str, *, style: str = "") -> None:
     """One line, whole even when longer than the screen, markup taken literally."""
     console().print(text, style=style, markup=False, soft_wrap=True)
-
-
-def paragraph(text: str, *, indent: int = 0, style: str = "") -> None:
-    """One line in a file or a pipe; on a terminal as many as it needs, parted between words."""
-    if console().is_terminal:
-        words = Text(text, style=style, overflow="fold")
-        console().print(Padding(words, (0, 0, 0, indent), expand=False))
-    else:
-        line(" " * indent + text, style=style)

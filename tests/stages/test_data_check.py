@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.stages.check_request import read_words, require_check
+from rlhf_cli.stages.check_request import read_words
 
 SHOWN = [{"prompt": f"q {i}", "response": f"a {i}"} for i in range(60)]
 RANKED = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": f"b {i}"} for i in range(60)]
@@ -121,13 +121,3 @@ def test_words_are_files_options_and_keys(here):
 def test_a_quoted_path_comes_through(here, capsys):
     name = here("w eird näme [1], 'x'.jsonl", SHOWN)
     assert outcome(capsys, "data", "check", name)[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [(["chek"], "did you mean rlhf data check?"), (["d.jsonl"], "rlhf data check [FILE ...]")],
-)
-def test_an_unknown_verb_is_told_which_there_is(words, expected):
-    with pytest.raises(UserError) as error:
-        require_check(words)
-    assert expected in str(error.value)
