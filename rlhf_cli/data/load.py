@@ -3,7 +3,6 @@
 from collections import Counter
 
 from rlhf_cli.config.schema import Config, Source
-from rlhf_cli.data.duplicates import twins, twins_across
 from rlhf_cli.data.encode import encode_sides
 from rlhf_cli.data.gather import ROLES, WORLD, gather, label
 from rlhf_cli.data.records import DataError, Prompt
@@ -69,6 +68,8 @@ def check_all(
 
     With a renderer the records are tokenised as well, which finds what is too long.
     """
+    from rlhf_cli.data.duplicates import twins, twins_across  # numpy: a run starts without it
+
     roles = [role for role in ROLES if _sources(cfg, role)[0]]
     found = {role: _surveyed(cfg, role, num_examples) for role in roles}
     own = {role: one for role, one in found.items() if _sources(cfg, role)[1] == role}

@@ -67,12 +67,12 @@ def require_source(cfg: Config, role: str) -> None:
 
 def require_rows(cfg: Config, role: str) -> None:
     """Read a role as its stage will, and refuse as it would. The embedded world needs no reading."""
-    from rlhf_cli.data.load import load
-
     require_source(cfg, role)
     sources = [source for other in ROLES for source in getattr(cfg.data, other)]
     if all(source.path.startswith(WORLD) for source in sources):
         return
+    from rlhf_cli.data.load import load
+
     screen = console()
     with screen.status(f"reading data.{role}") if screen.is_terminal else nullcontext():
         load(cfg, role)
