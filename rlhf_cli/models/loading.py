@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -232,7 +233,11 @@ def _set_dropout(config: PretrainedConfig, rate: float) -> None:
         )
     for part, name in noise:
         none = type(getattr(part, name))(0)  # some configurations want a whole number here, if none
-        setattr(part, name, rate if rate > 0 and (part, name) in present else none)
+        try:
+            setattr(part, name, rate if rate > 0 and (part, name) in present else none)
+        except StrictDataclassFieldValidationError as error:  # MPT: a whole number, says its class
+            told = f"dropout={rate}: {config.model_type} takes only a whole number as {name}: use 0"
+            raise UserError(told) from error
 
 
 def is_noisy(config: PretrainedConfig) -> bool:
