@@ -25,15 +25,18 @@ def shipped(path: str) -> str:
     return str(PACKAGE / "assets" / "tiny") if path == "tiny" else path
 
 
+def may_be_hub_id(place: str) -> bool:
+    """Whether owner/name can mean the hub: nothing of that name is here, nor a folder to look in."""
+    folder = Path(place).expanduser()
+    return bool(HUB_ID.fullmatch(place)) and not folder.exists() and not folder.parent.is_dir()
+
+
 def external(key: str, place: str, stage: str, model: Model) -> StageManifest | None:
     """Return the manifest of a stage's folder, verified; None for a model folder or a hub id."""
     folder = Path(place).expanduser()
     if (folder / MANIFEST).is_file():
         return open_stage(folder, key, stage=stage)
-    is_model = (folder / "config.json").is_file() or (
-        HUB_ID.fullmatch(place) and not folder.exists()
-    )
-    if not is_model:
+    if not (folder / "config.json").is_file() and not may_be_hub_id(place):
         raise Refusal(
             f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
             "give a stage folder such as runs/<name>/sft, a model folder, or a hub id",
@@ -49,7 +52,7 @@ def require_model(
     folder = Path(shipped(place)).expanduser()
     said = f"{key}={place}"
     if not folder.exists():
-        if place.startswith((".", "/", "~")) or place.count("/") > 1:
+        if "/" in place and not may_be_hub_id(place):
             raise Refusal(f"{said}: there is no such folder", REMEDY)
         return
     if not (folder / "config.json").is_file():

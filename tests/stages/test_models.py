@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rlhf_cli.artifacts.manifest import Refusal
-from rlhf_cli.stages.models import damage, require_model, shipped
+from rlhf_cli.stages.models import damage, external, require_model, shipped
 from tests.config.test_compose import composed
 
 
@@ -38,6 +38,16 @@ def test_a_whole_folder_a_hub_id_and_the_shipped_model_pass(model, folder):
 def test_a_folder_that_is_not_there_is_said_at_once(model, place):
     with pytest.raises(Refusal, match=rf"model\.path={place}: there is no such folder"):
         require_model("model.path", place, model)
+
+
+def test_a_name_in_a_folder_that_is_here_is_no_hub_id(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert external("parents.rm", "runs/nosuch", "rm", model) is None
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(Refusal, match=r"parents\.rm=runs/nosuch is no finished stage"):
+        external("parents.rm", "runs/nosuch", "rm", model)
+    with pytest.raises(Refusal, match=r"model\.path=runs/nosuch: there is no such folder"):
+        require_model("model.path", "runs/nosuch", model)
 
 
 def test_what_is_no_model_is_named(model, folder):
