@@ -13,7 +13,7 @@ from rlhf_cli.data.gather import ROLES, WORLD
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.runtime.launch import count_gpus
-from rlhf_cli.stages import STAGES, StageSpec
+from rlhf_cli.stages import StageSpec
 from rlhf_cli.stages.models import external, require_model
 from rlhf_cli.telemetry.console import console
 
@@ -28,10 +28,12 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     template_file(cfg.data.template)
     model = cfg.model
     require_model("model.path", model.path, model, has_tokenizer=model.tokenizer is None)
-    if cfg.sft.select_by is SelectBy.rm_score and STAGES["sft"] in specs:
+    if cfg.sft.select_by is SelectBy.rm_score and any(spec.name == "sft" for spec in specs):
         external("sft.reward_model", str(cfg.sft.reward_model), "rm", model)
-    for role in roles_of(cfg, specs):
-        require_rows(cfg, role)
+    roles = roles_of(cfg, specs)
+    for role in roles:
+        if role != "prompts" or cfg.data.prompts or "comparisons" not in roles:
+            require_rows(cfg, role)  # prompts of the comparisons are as good as those are
 
 
 def require_device(runtime: Runtime) -> None:
