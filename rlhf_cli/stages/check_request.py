@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rlhf_cli.config.command_line import VALUED
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.words import YAML
 from rlhf_cli.data.roles import role_of
 
 ALL, JSON = "--all", "--json"
@@ -30,7 +31,10 @@ def read_words(words: list[str]) -> CheckRequest:
     files = [
         word
         for word, before in zip(own, ["", *own], strict=False)
-        if "=" not in word and not word.startswith(("-", "~")) and before not in VALUED
+        if "=" not in word
+        and not word.startswith(("-", "~"))
+        and not word.endswith(YAML)
+        and before not in VALUED
     ]
     roles = {path: role_of(path) for path in dict.fromkeys(files)}
     rest = [word for word in own if word not in files]

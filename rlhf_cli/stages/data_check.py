@@ -5,7 +5,9 @@ import shlex
 import sys
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema import Config
+from rlhf_cli.data.gather import ROLES
 from rlhf_cli.data.load import check_all
 from rlhf_cli.data.report import EXAMPLES, Report
 from rlhf_cli.stages import STAGES, StageSpec
@@ -17,6 +19,7 @@ from rlhf_cli.telemetry.console import line
 
 def check_data(cfg: Config, request: CheckRequest) -> None:
     """Print the report of every role; an error when a run with the same words would refuse."""
+    require_hub(cfg, ROLES)
     from rlhf_cli.stages.setting import open_setting  # torch: only when rows are to be tokenised
 
     specs = _specs(cfg, request)

@@ -39,7 +39,7 @@ def external(key: str, place: str, stage: str, model: Model) -> StageManifest | 
     if not (folder / "config.json").is_file() and not may_be_hub_id(place):
         raise Refusal(
             f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
-            "give a stage folder such as runs/<name>/sft, a model folder, or a hub id",
+            f"give a stage folder such as runs/<name>/{stage}, a model folder, or a hub id (org/name)",
         )
     require_model(key, place, model, scores=stage == "rm")
     return None
