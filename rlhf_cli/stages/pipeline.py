@@ -74,10 +74,8 @@ def _drive(cfg: Config, command: list[str]) -> Path | None:
         dry_run(planner)
         return None
     is_new = not planner.folder.exists()
-    if is_new:
-        require(
-            planner.cfg, _to_run(_planned(planner))
-        )  # a refused request leaves no folder behind
+    if is_new:  # a refused request leaves no folder behind
+        require(planner.cfg, _to_run(_planned(planner)))
     with locked(planner.folder, shlex.join(command)):
         keep_date(planner.folder, planner.cfg.data.date)
         steps = _planned(planner)

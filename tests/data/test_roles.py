@@ -49,6 +49,6 @@ def test_unknown_columns_missing_and_empty_files_are_refused_in_one_line(write):
     with pytest.raises(DataError, match=r"fit no role \(found frage, antwort\); name role and col"):
         role_of(str(write("a.jsonl", [{"frage": "q", "antwort": "a"}])))
     with pytest.raises(DataError, match="no row could be read"):
-        role_of(str(write("b.jsonl", "\n")))
+        role_of(str(write("b.jsonl", "not json\n")))
     with pytest.raises(DataError, match="does not exist"):
         role_of("no/such/file.jsonl")

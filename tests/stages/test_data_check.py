@@ -38,7 +38,7 @@ DEMOS = "data.demonstrations=[{path: d.jsonl}]"
 @pytest.mark.parametrize(
     ("rows", "words", "expected"),
     [
-        ([], (DEMOS, "stage=sft"), "data.demonstrations has no rows: nothing in d.jsonl"),
+        ([], (DEMOS, "stage=sft"), "d.jsonl is empty (0 bytes)"),
         (SHOWN, (), "data.demonstrations has no rows: name a source"),
         (SHOWN, (DEMOS,), "data.comparisons has no rows: name a source"),
         ([*SHOWN, {}], (DEMOS, "stage=sft", "data.strict=true"), "d.jsonl:61: missing column"),

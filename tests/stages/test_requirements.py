@@ -63,7 +63,7 @@ def test_all_stages_without_comparisons_are_refused_before_the_first(own):
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([], "data.comparisons has no rows: nothing in"),
+        ([], "comparisons.jsonl is empty (0 bytes)"),
         ([*RANKED, *["{}"] * 20], "20 of 80 rows are bad (25.0%), more than"),
         (RANKED[:1] * 9, "none is left to"),
     ],
@@ -127,7 +127,7 @@ def test_where_the_driver_is_but_no_tool_counts_the_worker_decides(default, monk
     [
         (["data=generic", "data.demonstrations=[{path: d.jsonl}]"], "data.comparisons has no rows"),
         (["data.template=nosuch"], "data.template=nosuch is neither"),
-        (["model=./nosuchdir"], "model.path=./nosuchdir: there is no such folder"),
+        (["model=./nosuchdir"], "model=./nosuchdir: no such folder"),
         (["data.template=nosuch", "dry_run=true"], "data.template=nosuch is neither"),
     ],
 )
