@@ -1,16 +1,16 @@
 """From the configuration to records: read, check, count, hold out. No tensors, no tokenizer."""
 
-from dataclasses import replace
+from collections import Counter
 
 from rlhf_cli.config.schema import Config, Source
 from rlhf_cli.data.encode import encode_sides
 from rlhf_cli.data.gather import ROLES, WORLD, gather, label
 from rlhf_cli.data.records import DataError, Prompt
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import Loaded, Report
-from rlhf_cli.data.sides import Pool, mixed, sides
+from rlhf_cli.data.report import EXAMPLES, Loaded, Report
+from rlhf_cli.data.sides import Pool, sides, text_sides
 from rlhf_cli.data.sources import source_hash
-from rlhf_cli.data.split import leak_check, opening
+from rlhf_cli.data.split import HeldOut, opening
 
 
 def load(cfg: Config, role: str) -> Loaded:
@@ -20,69 +20,74 @@ def load(cfg: Config, role: str) -> Loaded:
     return loaded
 
 
-def survey(cfg: Config, role: str) -> Loaded:
+def survey(cfg: Config, role: str, *, num_examples: int | None = EXAMPLES) -> Loaded:
     """As `load`, but what is wrong as a whole is only written into the report."""
     sources, read_as = _sources(cfg, role)
-    report = Report(role=role, strict=cfg.data.strict, max_bad_fraction=cfg.data.max_bad_fraction)
+    report = Report(
+        role=role,
+        strict=cfg.data.strict,
+        max_bad_fraction=cfg.data.max_bad_fraction,
+        num_examples=num_examples,
+        rows=Counter({label(source): 0 for source in sources}),
+    )
     pools = [Pool(source=s, records=gather(cfg, s, read_as, report)) for s in sources]
     if read_as != role:
         _keep_prompts(pools, report)
+    out = held_out_everywhere(cfg)
     if role == "pretraining":
-        trained = [pool for pool in pools if not pool.source.eval]
-        held = [record for pool in pools if pool.source.eval for record in pool.records]
-        train, select = mixed(trained, seed=cfg.seed, report=report), []
+        train, select, held = text_sides(pools, out, report)
     else:
-        train, select, held = sides(
-            pools,
-            named=_named_openings(cfg),
-            eval_fraction=cfg.data.eval_fraction,
-            select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
-            seed=cfg.seed,
-            report=report,
-        )
+        select_fraction = cfg.data.select_fraction if role == "demonstrations" else 0.0
+        train, select, held = sides(pools, out, select_fraction=select_fraction, report=report)
     report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
     hashes = source_hashes(cfg, role)
     return Loaded(train=train, select=select, eval=held, report=report, hashes=hashes)
 
 
-def _named_openings(cfg: Config) -> set[str]:
-    """The openings of every source marked eval, whatever its role."""
-    found = set()
+def held_out_everywhere(cfg: Config) -> HeldOut:
+    """The questions that no role may train on: of every source marked eval, whatever its role."""
+    found: set[str] = set()
     for role in ROLES:
         for source in getattr(cfg.data, role):
             if source.eval:
                 records = gather(cfg, source, role, Report(role=role))
                 found.update(opening(record) for record in records)
-    return found
+    split = [_sources(cfg, role)[0] for role in ROLES if role != "pretraining"]
+    return HeldOut(
+        named=frozenset(found),
+        by_hash=any(sources and not any(s.eval for s in sources) for sources in split),
+        eval_fraction=cfg.data.eval_fraction,
+        seed=cfg.seed,
+    )
 
 
-def check_all(cfg: Config, renderer: Renderer | None = None) -> list[Report]:
+def check_all(
+    cfg: Config, renderer: Renderer | None = None, *, num_examples: int | None = EXAMPLES
+) -> list[Report]:
     """A report on every role that has sources, whatever is wrong with it: `rlhf data check`.
 
     With a renderer the records are tokenised as well, which finds what is too long.
     """
-    cfg = replace(cfg, data=replace(cfg.data, strict=False))
-    found = {role: _surveyed(cfg, role) for role in ROLES if _sources(cfg, role)[0]}
-    note_leaks(found)
+    from rlhf_cli.data.duplicates import twins, twins_across  # numpy: a run starts without it
+
+    roles = [role for role in ROLES if _sources(cfg, role)[0]]
+    found = {role: _surveyed(cfg, role, num_examples) for role in roles}
+    own = {role: one for role, one in found.items() if _sources(cfg, role)[1] == role}
+    repeated = [twin for role, loaded in own.items() for twin in twins(role, loaded)]
+    split = {role: loaded for role, loaded in found.items() if role != "pretraining"}
+    for twin in [*repeated, *twins_across(split)]:
+        found[twin.role].report.note(twin.origin, twin.what, twin.detail)
     for loaded in found.values() if renderer else ():
         encode_sides(renderer, loaded, cfg.data)
     return [loaded.report for loaded in found.values()]
 
 
-def _surveyed(cfg: Config, role: str) -> Loaded:
+def _surveyed(cfg: Config, role: str, num_examples: int | None) -> Loaded:
     try:
-        return survey(cfg, role)
+        return survey(cfg, role, num_examples=num_examples)
     except DataError as error:
         report = Report(role=role, problems=[str(error)])
         return Loaded(train=[], select=[], eval=[], report=report, hashes={})
-
-
-def note_leaks(found: dict[str, Loaded]) -> None:
-    """Write into the reports which held-out questions another role trains on."""
-    leaks = leak_check({role: (loaded.train, loaded.eval) for role, loaded in found.items()})
-    for (trained, evaluated), count in leaks.items():
-        note = f"held-out records whose question data.{trained} trains on (mark eval in both)"
-        found[evaluated].report.notes[note] = count
 
 
 def _sources(cfg: Config, role: str) -> tuple[list[Source], str]:

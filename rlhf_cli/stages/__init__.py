@@ -23,6 +23,7 @@ from rlhf_cli.config.schema import Config, SelectBy
 class StageSpec:
     """config(cfg): dotted sections whose change makes the result another one. data(cfg): roles of
     the data it reads. models(cfg): role -> (path, revision) of models that are not stages.
+    optional: roles of its data that may have no sources.
 
     parents: role -> stage. required: all parents must exist; else it takes those that do.
     headline: the metrics that a person is shown first.
@@ -37,6 +38,7 @@ class StageSpec:
     parents: Mapping[str, str]
     required: bool
     headline: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
 # What never changes a result: model.lr reaches the stages through their own optim.lr, and a run
@@ -99,6 +101,7 @@ _ROWS = (
         parents={"sft": "sft"},
         required=True,
         headline=("rm/loss", "rm/accuracy"),
+        optional=("demonstrations",),
     ),
     StageSpec(
         name="ppo",

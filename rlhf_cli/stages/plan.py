@@ -3,8 +3,6 @@
 torch is not imported here; a stage is judged by its manifest alone.
 """
 
-import json
-import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -12,15 +10,16 @@ from pathlib import Path
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import Attempt, look
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
-from rlhf_cli.artifacts.manifest import MANIFEST, Mendable, Refusal, StageManifest, reading
+from rlhf_cli.artifacts.manifest import Mendable, Refusal, StageManifest, reading
 from rlhf_cli.artifacts.publication import made_before, recover
-from rlhf_cli.artifacts.store import open_stage, verified
+from rlhf_cli.artifacts.store import verified
 from rlhf_cli.artifacts.text_hash import run_date
-from rlhf_cli.config.compose import PACKAGE, freeze
+from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import select
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema import Config, Model
 from rlhf_cli.stages import STAGES, StageSpec
+from rlhf_cli.stages.models import external, shipped
 
 
 class State(Enum):
@@ -31,7 +30,6 @@ class State(Enum):
     missing = "missing"  # not there, or broken
 
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 GIVEN = ("sft", "rm")  # stages that parents.<stage> can replace
 USABLE = (State.fresh, State.run, State.given)
 
@@ -92,8 +90,6 @@ class Planner:
 
     def plan(self) -> list[Judgement]:
         """The chosen stages in order, or a Refusal when one of them lacks a parent."""
-        base = Path(_shipped(self.cfg.model.path)).expanduser()
-        _require_kind("model.path", base, scores=False)
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
             self.require_parents(step.spec)
@@ -114,7 +110,7 @@ class Planner:
 
     def _judge(self, spec: StageSpec) -> Judgement:
         if place := _given(self.cfg).get(spec.name):
-            return _external(spec, place)
+            return _external(spec, place, self.cfg.model)
         selected = spec.name in [s.name for s in self.cfg.stage]
         found = self._on_disk(spec)
         if selected and found.state is not State.fresh and not self.settle(found):
@@ -181,7 +177,7 @@ class Planner:
     def fingerprint(self, spec: StageSpec) -> Fingerprint:
         """What the stage's result depends on now; parents that have to run count as unknown."""
         parents = {role: parent.digest for role, parent in self.parents(spec).items()}
-        models = {r: model_hash(_shipped(p), rev) for r, (p, rev) in spec.models(self.cfg).items()}
+        models = {r: model_hash(shipped(p), rev) for r, (p, rev) in spec.models(self.cfg).items()}
         roles = spec.data(self.cfg)
         return Fingerprint(
             config=select(
@@ -255,60 +251,18 @@ def _given(cfg: Config) -> dict[str, str]:
     return {name: place for name, place in pairs.items() if place is not None}
 
 
-def _external(spec: StageSpec, place: str) -> Judgement:
+def _external(spec: StageSpec, place: str, model: Model) -> Judgement:
     """A stage folder of another run, verified, or a Hugging Face model folder or hub id."""
-    folder = Path(place).expanduser()
     key = f"parents.{spec.name}"
-    if (folder / MANIFEST).is_file():
-        manifest = open_stage(folder, key, stage=spec.name)
-        return Judgement(
-            spec=spec,
-            state=State.given,
-            folder=folder,
-            why=key,
-            digest=manifest.digest,
-            manifest=manifest,
-        )
-    is_model = (folder / "config.json").is_file() or (
-        HUB_ID.fullmatch(place) and not folder.exists()
+    manifest = external(key, place, spec.name, model)
+    return Judgement(
+        spec=spec,
+        state=State.given,
+        folder=Path(place).expanduser(),
+        why=key,
+        digest=manifest.digest if manifest else model_hash(place, None),
+        manifest=manifest,
     )
-    if not is_model:
-        raise Refusal(
-            f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
-            f"give a stage folder such as runs/<name>/{spec.name}, a model folder, or a hub id (org/name)",
-        )
-    _require_kind(key, folder, scores=spec.name == "rm")
-    digest = model_hash(place, None)
-    return Judgement(spec=spec, state=State.given, folder=folder, why=key, digest=digest)
-
-
-def _require_kind(key: str, folder: Path, *, scores: bool) -> None:
-    """Refuse a local model of the wrong kind by its config.json, before any stage runs.
-
-    A worker that loads it looks at its weights; a hub id is known only then.
-    """
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    named = (config.get("architectures") or [None])[0]
-    if named is None:
-        return
-    head = named.endswith(("ForSequenceClassification", "RewardModel"))
-    if head and not scores:
-        raise Refusal(
-            f"{key}={folder} is a {named}, which has no language-model head",
-            "give a causal language model",
-        )
-    outputs = len(config.get("id2label", "01")) if head else 0  # transformers leaves out two
-    if scores and outputs != 1:
-        found = f"with {outputs} outputs" if head else "and no reward model"
-        raise Refusal(
-            f"{key}={folder} is a {named} {found}",
-            "give a reward model: AutoModelForSequenceClassification with one output",
-        )
-
-
-def _shipped(path: str) -> str:
-    return str(PACKAGE / "assets" / "tiny") if path == "tiny" else path
 
 
 def source_hashes(cfg: Config, role: str) -> dict[str, str]:
