@@ -30,14 +30,15 @@ class FileRecord:
 class StageManifest:
     """`digest` is the hash of everything else here: children name their parents by it.
 
-    date: what a chat template that prints today's date says in this stage.
+    config, data, parents: what the stage was made of (fingerprint.py) . date: what a chat template that
+    prints today's date says in this stage.
     """
 
     stage: str
     status: str
     version: str
     commit: str | None
-    config_hash: str
+    config: dict[str, Any]
     data: dict[str, dict[str, str]]
     parents: dict[str, str]
     origins: dict[str, str]

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from rlhf_cli.config.schema import Config, Source
+from rlhf_cli.config.schema import Config
 from rlhf_cli.data.encode import encode_sides
-from rlhf_cli.data.gather import ROLES, WORLD, gather, label
+from rlhf_cli.data.gather import gather
 from rlhf_cli.data.records import DataError, Prompt
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.report import Loaded, Report
 from rlhf_cli.data.sides import Pool, mixed, sides
-from rlhf_cli.data.sources import source_hash
+from rlhf_cli.data.spec import ROLES, LoadSpec, spec_of
 from rlhf_cli.data.split import leak_check, opening
 
 
@@ -22,37 +22,44 @@ def load(cfg: Config, role: str) -> Loaded:
 
 def survey(cfg: Config, role: str) -> Loaded:
     """As `load`, but what is wrong as a whole is only written into the report."""
-    sources, read_as = _sources(cfg, role)
-    report = Report(role=role, strict=cfg.data.strict, max_bad_fraction=cfg.data.max_bad_fraction)
-    pools = [Pool(source=s, records=gather(cfg, s, read_as, report)) for s in sources]
-    if read_as != role:
+    return read(spec_of(cfg, role))
+
+
+def read(spec: LoadSpec) -> Loaded:
+    """The records that the spec describes, by their sides."""
+    report = Report(role=spec.role, strict=spec.strict, max_bad_fraction=spec.max_bad_fraction)
+    pools = [
+        Pool(
+            source=source,
+            records=gather(spec, source, spec.read_as, report, drop_ties=spec.drop_ties),
+        )
+        for source in spec.sources
+    ]
+    if spec.read_as != spec.role:
         _keep_prompts(pools, report)
-    if role == "pretraining":
+    if spec.role == "pretraining":
         trained = [pool for pool in pools if not pool.source.eval]
         held = [record for pool in pools if pool.source.eval for record in pool.records]
-        train, select = mixed(trained, seed=cfg.seed, report=report), []
+        train, select = mixed(trained, seed=spec.seed, report=report), []
     else:
         train, select, held = sides(
             pools,
-            named=_named_openings(cfg),
-            eval_fraction=cfg.data.eval_fraction,
-            select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
-            seed=cfg.seed,
+            named=_named_openings(spec),
+            eval_fraction=spec.eval_fraction,
+            select_fraction=spec.select_fraction,
+            seed=spec.seed,
             report=report,
         )
     report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
-    hashes = source_hashes(cfg, role)
-    return Loaded(train=train, select=select, eval=held, report=report, hashes=hashes)
+    return Loaded(train=train, select=select, eval=held, report=report)
 
 
-def _named_openings(cfg: Config) -> set[str]:
+def _named_openings(spec: LoadSpec) -> set[str]:
     """The openings of every source marked eval, whatever its role."""
     found = set()
-    for role in ROLES:
-        for source in getattr(cfg.data, role):
-            if source.eval:
-                records = gather(cfg, source, role, Report(role=role))
-                found.update(opening(record) for record in records)
+    for role, source in spec.marked:
+        records = gather(spec, source, role, Report(role=role), drop_ties=False)
+        found.update(opening(record) for record in records)
     return found
 
 
@@ -62,19 +69,20 @@ def check_all(cfg: Config, renderer: Renderer | None = None) -> list[Report]:
     With a renderer the records are tokenised as well, which finds what is too long.
     """
     cfg = replace(cfg, data=replace(cfg.data, strict=False))
-    found = {role: _surveyed(cfg, role) for role in ROLES if _sources(cfg, role)[0]}
+    specs = [spec_of(cfg, role) for role in ROLES]
+    found = {spec.role: _surveyed(spec) for spec in specs if spec.sources}
     note_leaks(found)
     for loaded in found.values() if renderer else ():
         encode_sides(renderer, loaded, cfg.data)
     return [loaded.report for loaded in found.values()]
 
 
-def _surveyed(cfg: Config, role: str) -> Loaded:
+def _surveyed(spec: LoadSpec) -> Loaded:
     try:
-        return survey(cfg, role)
+        return read(spec)
     except DataError as error:
-        report = Report(role=role, problems=[str(error)])
-        return Loaded(train=[], select=[], eval=[], report=report, hashes={})
+        report = Report(role=spec.role, problems=[str(error)])
+        return Loaded(train=[], select=[], eval=[], report=report)
 
 
 def note_leaks(found: dict[str, Loaded]) -> None:
@@ -83,28 +91,6 @@ def note_leaks(found: dict[str, Loaded]) -> None:
     for (trained, evaluated), count in leaks.items():
         note = f"held-out records whose question data.{trained} trains on (mark eval in both)"
         found[evaluated].report.notes[note] = count
-
-
-def _sources(cfg: Config, role: str) -> tuple[list[Source], str]:
-    """(sources, the role they are read as); prompts fall back to those of the comparisons."""
-    if role not in ROLES:
-        raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
-    if role == "prompts" and not cfg.data.prompts:
-        return cfg.data.comparisons, "comparisons"
-    return getattr(cfg.data, role), role
-
-
-def source_hashes(cfg: Config, role: str) -> dict[str, str]:
-    """{source: sha256 of what decides its rows}, without torch."""
-    hashes = {}
-    for source in _sources(cfg, role)[0]:
-        if source.path.startswith(WORLD):
-            from rlhf_cli.data.world.generate import settings_hash
-
-            hashes[source.path] = settings_hash(cfg.world, cfg.seed)
-        else:
-            hashes[label(source)] = source_hash(source)
-    return hashes
 
 
 def _keep_prompts(pools: list[Pool], report: Report) -> None:
