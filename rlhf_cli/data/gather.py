@@ -22,10 +22,9 @@ from rlhf_cli.data.spec import ROLES, WORLD, LoadSpec, label
 
 def gather(
     spec: LoadSpec, source: Source, role: str, report: Report, *, drop_ties: bool
-) -> list[Record]:
-    """The records of a source that keep the laws; all others are counted."""
+) -> Iterator[Record]:
+    """Yield the records of a source that keep the laws; all others are counted."""
     ties = Ties.drop if drop_ties else Ties.soft
-    kept = []
     for record in _read(spec, source, role, report):
         try:
             if isinstance(record, BadRow):
@@ -37,8 +36,7 @@ def gather(
             continue
         report.notes.update(notes_on(cleaned))
         report.num_kept += 1
-        kept.append(cleaned)
-    return kept
+        yield cleaned
 
 
 def _read(spec: LoadSpec, source: Source, role: str, report: Report) -> Iterator[Record | BadRow]:

@@ -1,6 +1,9 @@
 """From the configuration to records: read, check, count, hold out. No tensors, no tokenizer."""
 
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from rlhf_cli.config.schema import Config
 from rlhf_cli.data.encode import encode_sides
@@ -28,30 +31,32 @@ def survey(cfg: Config, role: str) -> Loaded:
 def read(spec: LoadSpec) -> Loaded:
     """The records that the spec describes, by their sides."""
     report = Report(role=spec.role, strict=spec.strict, max_bad_fraction=spec.max_bad_fraction)
-    pools = [
-        Pool(
-            source=source,
-            records=gather(spec, source, spec.read_as, report, drop_ties=spec.drop_ties),
-        )
-        for source in spec.sources
-    ]
-    if spec.read_as != spec.role:
-        _keep_prompts(pools, report)
+    seen: set[bytes] = set()
+    pools = []
+    for source in spec.sources:
+        records = gather(spec, source, spec.read_as, report, drop_ties=spec.drop_ties)
+        if spec.read_as != spec.role:
+            records = once_each(records, seen, report)
+        pools.append(Pool(source=source, records=list(records)))
+    train, select, held = part(spec, pools, report)
+    report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
+    return Loaded(train=train, select=select, eval=held, report=report)
+
+
+def part(spec: LoadSpec, pools: list[Pool], report: Report) -> tuple[list, list, list]:
+    """(train, select, held out) of the records of all sources."""
     if spec.role == "pretraining":
         trained = [pool for pool in pools if not pool.source.eval]
         held = [record for pool in pools if pool.source.eval for record in pool.records]
-        train, select = mixed(trained, seed=spec.seed, report=report), []
-    else:
-        train, select, held = sides(
-            pools,
-            named=_named_openings(spec),
-            eval_fraction=spec.eval_fraction,
-            select_fraction=spec.select_fraction,
-            seed=spec.seed,
-            report=report,
-        )
-    report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
-    return Loaded(train=train, select=select, eval=held, report=report)
+        return mixed(trained, seed=spec.seed, report=report), [], held
+    return sides(
+        pools,
+        named=_named_openings(spec),
+        eval_fraction=spec.eval_fraction,
+        select_fraction=spec.select_fraction,
+        seed=spec.seed,
+        report=report,
+    )
 
 
 def _named_openings(spec: LoadSpec) -> set[str]:
@@ -93,11 +98,13 @@ def note_leaks(found: dict[str, Loaded]) -> None:
         found[evaluated].report.notes[note] = count
 
 
-def _keep_prompts(pools: list[Pool], report: Report) -> None:
-    """In place of the comparisons their prompts, each once."""
-    seen: set = set()
-    for pool in pools:
-        prompts = [Prompt(c.prompt, c.origin, c.meta) for c in pool.records]
-        pool.records = [p for p in prompts if not (p.messages in seen or seen.add(p.messages))]
-        if len(pool.records) < len(prompts):
-            report.leave_out("a prompt met before", len(prompts) - len(pool.records))
+def once_each(records: Iterable[Any], seen: set[bytes], report: Report) -> Iterator[Prompt]:
+    """Yield in place of comparisons their prompts, each once; seen: hashes of those met before."""
+    for record in records:
+        asked = repr([(m.role, m.content, m.supervised) for m in record.prompt])
+        digest = hashlib.sha256(asked.encode(errors="surrogatepass")).digest()
+        if digest in seen:
+            report.leave_out("a prompt met before", 1)
+            continue
+        seen.add(digest)
+        yield Prompt(record.prompt, record.origin, record.meta)

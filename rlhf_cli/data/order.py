@@ -1,7 +1,6 @@
 """In which order examples come: functions of the seed and the epoch alone."""
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -44,16 +43,17 @@ def num_batches(num: int, size: int) -> int:
 
 
 def steps_after(
-    done: int, *, per_epoch: int, epochs: int, steps_of: Callable[[int], list[Step]]
+    done: int, *, per_epoch: int, epochs: int, steps_of: Callable[[int], Sequence[Step]]
 ) -> Iterator[tuple[int, Step]]:
     """Yield (number from 1, step) of every step after the first `done`.
 
-    steps_of(epoch) makes an epoch's steps when the first of them is due; those of the epoch before
-    are no longer held then.
+    steps_of(epoch) is asked when the first of an epoch's steps is due; steps before `done` are not made.
     """
     for epoch in range(done // per_epoch, epochs):
         first = epoch * per_epoch
-        yield from islice(enumerate(steps_of(epoch), first + 1), max(0, done - first), None)
+        steps = steps_of(epoch)
+        for place in range(max(0, done - first), len(steps)):
+            yield first + place + 1, steps[place]
 
 
 def prompt_order(num: int, *, seed: int) -> Iterator[int]:

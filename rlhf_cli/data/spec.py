@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rlhf_cli.config.schema import Config, Source, Ties, World
-from rlhf_cli.data.sources import source_hash
+from rlhf_cli.data.sources import local_files, source_hash
 
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
 WORLD = "world:"
@@ -34,6 +34,14 @@ class LoadSpec:
     world: World
     strict: bool = False
     max_bad_fraction: float = 1.0
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the contents of all sources are known by their hashes: a hub id needs a revision."""
+        named = [*self.sources, *(source for _, source in self.marked)]
+        return all(
+            s.path.startswith(WORLD) or s.revision is not None or local_files(s) for s in named
+        )
 
     def config(self) -> dict[str, Any]:
         """The configuration keys that decide the records, flat; contents are not among them."""

@@ -15,9 +15,10 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config, Data, Optim, Schedule
 from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.core.schedules import learning_rate_factor
-from rlhf_cli.data.encode import encode_loaded
-from rlhf_cli.data.load import load
+from rlhf_cli.data.prepare import require_strict
 from rlhf_cli.data.report import Report
+from rlhf_cli.data.rows import Rows
+from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.models.abilities import described
 from rlhf_cli.models.compiling import compile_blocks
@@ -37,6 +38,7 @@ from rlhf_cli.runtime.speed import matmul_rate
 from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
+from rlhf_cli.stages.preparing import prepared
 from rlhf_cli.telemetry.console import console
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
@@ -59,9 +61,9 @@ POSITIONS = (
 class Encoded:
     """The sides of a role as token ids, and the account of its rows."""
 
-    train: list
-    select: list
-    held_out: list
+    train: Rows
+    select: Rows
+    held_out: Rows
     report: Report
 
     def tell(self, recorder: Recorder) -> None:
@@ -97,11 +99,14 @@ class Setting:
 
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
-        loaded = load(self.cfg, role)
-        if not loaded.report.rows:
+        found = prepared(spec_of(self.cfg, role), self.renderer, self.cfg, self.world)
+        if not found.report.rows:
             raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
-        train, select, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
-        return Encoded(train=train, select=select, held_out=held_out, report=loaded.report)
+        require_strict(found.report)
+        found.report.enforce()
+        return Encoded(
+            train=found.train, select=found.select, held_out=found.eval, report=found.report
+        )
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
         """A language model that knows every token of the renderer, in float32; its engine casts it."""

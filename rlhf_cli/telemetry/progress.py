@@ -2,7 +2,7 @@
 
 import time
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from rlhf_cli.telemetry.console import console, line
 
@@ -90,6 +90,37 @@ class PlainLines:
 
     def stop(self) -> None:
         pass
+
+
+class Counting:
+    """`what`: 120,000 rows, 5,300 a second; nothing where it takes less than a moment."""
+
+    MOMENT = 3.0  # seconds
+
+    def __init__(self, what: str):
+        self.what, self.live = what, console().is_terminal
+        self.bar = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), console=console(), transient=True
+        )
+        self.task = self.bar.add_task(what)
+
+    def __enter__(self) -> "Counting":
+        self.began, self.shown_at = time.monotonic(), time.monotonic() + self.MOMENT - PATIENCE
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def reached(self, num: int) -> None:
+        """So many rows are done."""
+        now = time.monotonic()
+        text = f"  {self.what}: {num:,} rows, {num / max(now - self.began, 1e-9):,.0f} a second"
+        if self.live and now - self.began > self.MOMENT:
+            self.bar.start()
+            self.bar.update(self.task, description=text)
+        elif not self.live and now - self.shown_at > PATIENCE:
+            self.shown_at = now
+            line(text)
 
 
 class Nothing:
