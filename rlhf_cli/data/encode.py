@@ -186,7 +186,9 @@ def encode_demonstration(
     last = last_answer(record.messages)
     before, note = fit_prompt(renderer, record.messages[:last], data)
     response, cut = _fit_response(renderer, record.messages[last].content, data)
-    messages = (*before, record.messages[last])
+    said = record.messages[last]
+    said = replace(said, content=said.content[: _room(renderer, data.max_response_tokens)])
+    messages = (*before, said)
     ids, loss_mask = renderer.conversation(messages)
     unseen = _turns_not_learned(renderer, messages, ids, loss_mask)
     length = len(renderer.prompt_ids(before)) + len(response)
@@ -217,12 +219,13 @@ def _turns_not_learned(renderer: Renderer, messages, ids: list[int], loss_mask: 
 
 def _encode_text(renderer: Renderer, record: Demonstration, data: Data) -> EncodedDemonstration:
     """A raw text may use both limits together."""
-    ids, loss_mask = renderer.conversation(record.messages)
     limit = data.max_prompt_tokens + data.max_response_tokens
+    text, room = record.messages[0].content, _room(renderer, limit)
+    ids, loss_mask = renderer.conversation((replace(record.messages[0], content=text[:room]),))
     notes = ()
     if len(ids) > limit:
         if data.long_responses is LongText.drop:
-            raise LeftOut("text too long", f"{len(ids)} tokens, at most {limit}")
+            raise LeftOut("text too long", f"{_said(ids, text, room)}, at most {limit}")
         ids, loss_mask, notes = ids[:limit], loss_mask[:limit], ("text cut at the end",)
     return EncodedDemonstration(ids=ids, loss_mask=loss_mask, record=record, notes=notes)
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from jinja2.exceptions import TemplateError
 
 from rlhf_cli.data.records import Message, RowError
+from rlhf_cli.data.verbatim import fixed_texts, joined
 
 THOUGHT = ("<think>", "</think>")  # the marks around a thought, as templates write them
 NO_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
@@ -69,6 +70,7 @@ class Renderer:
     special_texts: tuple[str, ...] = ()
     known: Known = field(default_factory=Known)
     latest: dict = field(default_factory=dict)
+    shapes: dict[tuple[tuple[str, ...], bool], list[str] | None] = field(default_factory=dict)
     latest_said: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -162,7 +164,7 @@ class Renderer:
         None where the template shows the same, and all of the response.
         """
         messages = self._fitted(messages)
-        prompt, whole = self._prompt_text(messages[:-1]), shown(self.tokenizer, messages)
+        prompt, whole = self._prompt_text(messages[:-1]), self._shown(messages)
         ours = prompt + self._said(messages[-1].content)
         ours += self._end_text() if self.tail is None else ""
         if not whole.startswith(ours):
@@ -218,7 +220,7 @@ class Renderer:
         return self.latest_said[text]
 
     def _answer_to_probe(self, text: str) -> str:
-        whole = shown(self.tokenizer, (ASK, Message("assistant", text)))
+        whole = self._shown((ASK, Message("assistant", text)))
         if not whole.startswith(self.asked):
             raise RowError(
                 "the chat template does not show the response after its generation prompt",
@@ -274,7 +276,21 @@ class Renderer:
 
     def _render(self, messages: tuple[Message, ...]) -> str:
         """The text up to where the assistant begins to speak."""
-        return shown(self.tokenizer, messages, generation=True) + self.opening
+        return self._shown(messages, generation=True) + self.opening
+
+    def _shown(self, messages: tuple[Message, ...], *, generation: bool = False) -> str:
+        """The template's own text; joined of fixed texts where it is no more than that."""
+        shape = (tuple(m.role for m in messages), generation)
+        if shape not in self.shapes:
+            text = shown(self.tokenizer, messages, generation=generation)
+            fixed = fixed_texts(self.tokenizer, *shape[:1], generation=generation)
+            right = fixed is not None and joined(fixed, messages) == text
+            self.shapes[shape] = fixed if right else None
+            return text
+        fixed = self.shapes[shape]
+        if fixed is None:
+            return shown(self.tokenizer, messages, generation=generation)
+        return joined(fixed, messages)
 
     def _fitted(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages with the configured system text, in roles the template has."""

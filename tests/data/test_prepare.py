@@ -9,7 +9,7 @@ from rlhf_cli.config.schema import LongText, Source
 from rlhf_cli.data import prepare
 from rlhf_cli.data.encode import encode_sides
 from rlhf_cli.data.load import survey
-from rlhf_cli.data.prepare import REPORT, ROWS, beside, key_of, kept, opened, publish, sweep
+from rlhf_cli.data.prepare import REPORT, ROWS, beside, kept, key_of, opened, publish, sweep
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.spec import spec_of
 
