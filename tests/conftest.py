@@ -61,8 +61,12 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Tests that share a fixture of their module stay in one process where several run them (pytest -n)."""
+    """Tests that share a fixture of their module stay in one process where several run them.
+
+    First, because pytest-xdist (pytest -n) reads the group in the same hook.
+    """
     for item in items:
         known = item._fixtureinfo.name2fixturedefs.values()
         if any(found.scope == "module" for defs in known for found in defs):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.check import check, notes_on, without_end_marks
 from rlhf_cli.data.formats import check_format, convert
+from rlhf_cli.data.labelled import paired
 from rlhf_cli.data.records import (
     BadRow,
     Comparison,
@@ -25,10 +26,10 @@ def gather(
 ) -> Iterator[Record]:
     """Yield the records of a source that keep the laws; all others are counted."""
     ties = Ties.drop if drop_ties else Ties.soft
-    for record in _read(spec, source, role, report):
+    for record in paired(_read(spec, source, role, report)):
         try:
             if isinstance(record, BadRow):
-                raise RowError(record.reason, record.detail)
+                raise record.error()
             cleaned = _clean(record, report)
             check(cleaned, ties=ties)
         except RowError as error:

@@ -42,17 +42,23 @@ def num_batches(num: int, size: int) -> int:
     return -(-num // size)
 
 
+def num_steps(num: int, size: int, *, epochs: int, max_steps: int | None) -> int:
+    """Return how many batches of `size` all epochs of `num` examples have, at most `max_steps`."""
+    steps = num_batches(num, size) * epochs
+    return steps if max_steps is None else min(steps, max_steps)
+
+
 def steps_after(
-    done: int, *, per_epoch: int, epochs: int, steps_of: Callable[[int], Sequence[Step]]
+    done: int, *, per_epoch: int, total: int, steps_of: Callable[[int], Sequence[Step]]
 ) -> Iterator[tuple[int, Step]]:
-    """Yield (number from 1, step) of every step after the first `done`.
+    """Yield (number from 1, step) of every step after the first `done`, up to the last of `total`.
 
     steps_of(epoch) is asked when the first of an epoch's steps is due; steps before `done` are not made.
     """
-    for epoch in range(done // per_epoch, epochs):
+    for epoch in range(done // per_epoch, num_batches(total, per_epoch)):
         first = epoch * per_epoch
         steps = steps_of(epoch)
-        for place in range(max(0, done - first), len(steps)):
+        for place in range(max(0, done - first), min(len(steps), total - first)):
             yield first + place + 1, steps[place]
 
 

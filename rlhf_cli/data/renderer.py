@@ -13,9 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from jinja2.exceptions import TemplateError
-
 from rlhf_cli.data.records import Message, RowError
+from rlhf_cli.data.sandbox import shown
 from rlhf_cli.data.verbatim import fixed_texts, joined
 
 THOUGHT = ("<think>", "</think>")  # the marks around a thought, as templates write them
@@ -41,15 +40,17 @@ class Known:
 class Renderer:
     """A tokenizer with its template settled.
 
-    pad_id: never an end id . end_id: ends a response and is learned . end_ids: all that stop
-    sampling . added_tokens: new tokens; the embedding needs `num_tokens` rows . asked: the text of
-    a probe's prompt . opening: a header that the generation prompt lacks . before: what the template
-    puts between prompt and a plain response . tail: what follows it if no end token does . hash:
-    of all that decides the tokens . notes: what the template cannot do and how that is got round.
+    origin: where the template comes from, for errors . pad_id: never an end id . end_id: ends a
+    response and is learned . end_ids: all that stop sampling . added_tokens: new tokens; the
+    embedding needs `num_tokens` rows . asked: the text of a probe's prompt . opening: a header that
+    the generation prompt lacks . before: what the template puts between prompt and a plain response
+    . tail: what follows it if no end token does . hash: of all that decides the tokens . notes:
+    what the template cannot do and how that is got round.
     """
 
     tokenizer: object
     template: str
+    origin: str
     system: str | None
     end_id: int
     end_ids: list[int]
@@ -280,17 +281,16 @@ class Renderer:
 
     def _shown(self, messages: tuple[Message, ...], *, generation: bool = False) -> str:
         """The template's own text; joined of fixed texts where it is no more than that."""
-        shape = (tuple(m.role for m in messages), generation)
-        if shape not in self.shapes:
-            text = shown(self.tokenizer, messages, generation=generation)
-            fixed = fixed_texts(self.tokenizer, *shape[:1], generation=generation)
+        roles = tuple(m.role for m in messages)
+        fixed = self.shapes.get((roles, generation))
+        if fixed is not None:
+            return joined(fixed, messages)
+        text = shown(self.tokenizer, messages, origin=self.origin, generation=generation)
+        if (roles, generation) not in self.shapes:
+            fixed = fixed_texts(self.tokenizer, roles, origin=self.origin, generation=generation)
             right = fixed is not None and joined(fixed, messages) == text
-            self.shapes[shape] = fixed if right else None
-            return text
-        fixed = self.shapes[shape]
-        if fixed is None:
-            return shown(self.tokenizer, messages, generation=generation)
-        return joined(fixed, messages)
+            self.shapes[roles, generation] = fixed if right else None
+        return text
 
     def _fitted(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages with the configured system text, in roles the template has."""
@@ -306,18 +306,6 @@ class Renderer:
         if not rest or rest[0].role != "user":
             return (Message("user", system), *rest)
         return (Message("user", f"{system}\n\n{rest[0].content}"), *rest[1:])
-
-
-def shown(tokenizer, messages: tuple[Message, ...], *, generation: bool = False) -> str:
-    """The template's own text, with the template's own choice of thinking or not."""
-    try:
-        return tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages],
-            tokenize=False,
-            add_generation_prompt=generation,
-        )
-    except (TemplateError, TypeError) as error:
-        raise RowError("the chat template refuses the conversation", str(error)) from error
 
 
 def apart(ours: str, theirs: str) -> str:

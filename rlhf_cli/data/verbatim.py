@@ -8,6 +8,7 @@ from jinja2.exceptions import TemplateError
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from rlhf_cli.data.records import Message
+from rlhf_cli.data.sandbox import limited
 
 JOINING = (
     "__new__", "__init__", "__class__", "__getattribute__", "__str__", "__add__", "__doc__",
@@ -43,23 +44,26 @@ for _name in set(dir(str)) - set(JOINING):
     setattr(Joined, _name, _refuse)
 
 
-def fixed_texts(tokenizer, roles: tuple[str, ...], *, generation: bool) -> list[str] | None:
+def fixed_texts(
+    tokenizer, roles: tuple[str, ...], *, origin: str, generation: bool
+) -> list[str] | None:
     """The texts before, between and after the contents of messages in these roles; None where the
     template looks into a content, leaves one out or writes one twice."""
     marks = [f" \n'<{number}>\"é&</think>|{number} \n" for number in range(len(roles))]
     try:
-        whole = "".join(
-            _compile_jinja_template(tokenizer.chat_template).render(
-                messages=[
-                    {"role": r, "content": Joined(m)} for r, m in zip(roles, marks, strict=True)
-                ],
-                tools=None,
-                documents=None,
-                add_generation_prompt=generation,
-                **tokenizer.special_tokens_map,
+        with limited(origin):
+            whole = "".join(
+                _compile_jinja_template(tokenizer.chat_template).render(
+                    messages=[
+                        {"role": r, "content": Joined(m)} for r, m in zip(roles, marks, strict=True)
+                    ],
+                    tools=None,
+                    documents=None,
+                    add_generation_prompt=generation,
+                    **tokenizer.special_tokens_map,
+                )
             )
-        )
-    except (LookedInto, TemplateError, TypeError):
+    except (LookedInto, TemplateError, TypeError, ArithmeticError, LookupError, ValueError):
         return None
     found, rest = [], whole
     for mark in marks:

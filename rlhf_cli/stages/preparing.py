@@ -21,7 +21,7 @@ POLL = 0.2  # seconds between two looks for what the main process prepares
 def prepared(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> Prepared:
     """The rows of a role; a dry run, and a data set that may change unseen, leave nothing behind."""
     if cfg.dry_run or not spec.pinned:
-        return _once(spec, renderer, cfg)
+        return _once(spec, renderer, cfg, world)
     cache = Path(cfg.runs_dir) / CACHE
     key = world.agreed(prepare.key_of(spec, renderer, cfg.data) if world.is_main else "")
     found = prepare.kept(cache, key, spec)
@@ -41,17 +41,19 @@ def prepared(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> P
     return found
 
 
-def _once(spec: LoadSpec, renderer: Renderer, cfg: Config) -> Prepared:
+def _once(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> Prepared:
     """For this process alone: what is mapped stays readable when its folder is gone."""
     with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
-        _make(spec, renderer, cfg, Path(folder))
+        _make(spec, renderer, cfg, Path(folder), silent=not world.is_main)
         found = prepare.opened(Path(folder), spec)
     assert found is not None
     return found
 
 
-def _make(spec: LoadSpec, renderer: Renderer, cfg: Config, folder: Path) -> None:
-    with Counting(f"reading data.{spec.role}") as counting:
+def _make(
+    spec: LoadSpec, renderer: Renderer, cfg: Config, folder: Path, *, silent: bool = False
+) -> None:
+    with Counting(f"reading data.{spec.role}", silent=silent) as counting:
         for num in prepare.prepare(spec, renderer, cfg.data, folder):
             alive("reading data")
             counting.reached(num)

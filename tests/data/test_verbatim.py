@@ -13,7 +13,7 @@ ROLES = ("user", "assistant")
 def texts_of(body: str) -> list[str] | None:
     template = "{% for m in messages %}" + body + "{% endfor %}"
     tokenizer = SimpleNamespace(chat_template=template, special_tokens_map={"eos_token": "</s>"})
-    return fixed_texts(tokenizer, ROLES, generation=False)
+    return fixed_texts(tokenizer, ROLES, origin="t", generation=False)
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,8 @@ def compare(name: str, backend: str) -> None:
     assert graphs[0] > 0 and graphs[1] == graphs[2], "it was compiled again for a length"
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3", "gpt2", "neox")]
-
-
-@pytest.mark.parametrize("name", ["llama", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox"])
 def test_compiled_blocks_are_the_plain_ones(name):
     """Traced and differentiated as torch.compile does it, without making machine code of it."""
     compare(name, "aot_eager")

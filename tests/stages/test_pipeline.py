@@ -12,8 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf_cli.models.scoring import sequence_scores
-from rlhf_cli.stages import STAGES, pipeline
+from rlhf_cli.stages import STAGES, messages
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -94,17 +93,17 @@ def test_the_policy_loads_in_plain_transformers_and_ends_its_answers(run):
 
 
 @torch.no_grad()
-def test_the_reward_model_gives_the_same_scores_in_plain_transformers(run):
+def test_padding_changes_no_score_of_the_exported_reward_model(run):
     tokenizer = AutoTokenizer.from_pretrained(run / "rm" / "model")
     model = AutoModelForSequenceClassification.from_pretrained(run / "rm" / "model")
     texts = ["Human: What is 2 plus 3?\n\nAssistant: Sure! 5", "Human: Hi.\n\nAssistant: Go away."]
     texts = [text + tokenizer.eos_token for text in texts]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
-    plain = model(**batch).logits[:, 0]
-    ours = sequence_scores(model, batch["input_ids"], batch["attention_mask"].bool())
-    assert torch.allclose(plain, ours, atol=1e-5)
-    alone = model(**tokenizer(texts[1], return_tensors="pt")).logits[0, 0]
-    assert float(alone) == pytest.approx(float(ours[1]), abs=1e-5)
+    together = model(**batch).logits[:, 0]
+    alone = [model(**tokenizer(text, return_tensors="pt")).logits[0, 0] for text in texts]
+    assert not batch["attention_mask"].all()
+    assert together.tolist() == pytest.approx([float(score) for score in alone], abs=1e-5)
+    assert float(alone[0]) != pytest.approx(float(alone[1]), abs=1e-3)
 
 
 def test_show_says_where_the_time_went(run):
@@ -145,6 +144,7 @@ def test_the_reward_report_knows_its_ceiling_and_its_ties(run):
     assert set(found["accuracy_by_k"]) <= {str(k) for k in range(4, 10)}
 
 
+@pytest.mark.slow
 def test_unchanged_stages_are_kept_and_changed_ones_made_again(run):
     folder = run.parents[1]
     before = {s: (run / s / "manifest.json").stat().st_mtime_ns for s in ("sft", "rm", "ppo")}
@@ -164,7 +164,7 @@ def test_unchanged_stages_are_kept_and_changed_ones_made_again(run):
 def test_a_number_that_is_not_finite_is_not_said_to_be_zero(capsys):
     """The manifest keeps it as null; 0 stays 0."""
     manifest = SimpleNamespace(metrics={"sft/loss": 0.0, "sft/eval_loss": None})
-    pipeline._say_done(SimpleNamespace(spec=STAGES["sft"], manifest=manifest), 1.0)
+    messages.say_done(SimpleNamespace(spec=STAGES["sft"], manifest=manifest), 1.0)
     assert "sft/loss 0  sft/eval_loss nan" in capsys.readouterr().out
 
 

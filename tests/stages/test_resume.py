@@ -226,6 +226,7 @@ def test_a_broken_checkpoint_is_named_and_never_passed_over(undisturbed, tmp_pat
     assert_same_result(tmp_path / "sft", undisturbed / "sft")
 
 
+@pytest.mark.slow
 def test_a_preempted_command_goes_on_where_it_saved(undisturbed, tmp_path):
     """SIGUSR1 saves and goes on, SIGTERM saves and stops; the same command ends as if nothing had been."""
     stage = ("run", *SMALL, "stage=sft", "sft.epochs=2")

@@ -30,7 +30,7 @@ SHARDINGS = {
     "two-zero1": (2, "runtime=zero1"),
     "two-zero2": (2, "runtime=zero2"),
     "two-offload": (2, "runtime=zero3_offload"),
-    "two-zero3-lockstep": (2, "runtime=zero3", "runtime.gather=never"),
+    "two-zero3": (2, "runtime=zero3"),
 }
 ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same tokens
     "sft": {"sft/loss": 1e-5, "sft/grad_norm": 1e-4, "sft/tokens": 0, "sft/eval_loss": 1e-4},
@@ -48,12 +48,12 @@ ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same to
 }
 
 
-# those that tests of engines and of scoring hold step by step as well
-SLOW = {"one-reference", "one-zero2", "two-budget", "two-zero1", "two-offload"}
+# the others are held step by step by tests of engines and of scoring as well
+FAST = {"two-ddp"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=[pytest.mark.slow] if x in SLOW else []) for x in SHARDINGS]
+    "name", [pytest.param(x, marks=[] if x in FAST else [pytest.mark.slow]) for x in SHARDINGS]
 )
 def test_every_sharding_gives_the_same_answer_and_the_same_files(plain, tmp_path, name):
     processes, *words = SHARDINGS[name]
@@ -65,7 +65,9 @@ def test_every_sharding_gives_the_same_answer_and_the_same_files(plain, tmp_path
 
 
 def test_the_command_line_starts_the_processes_itself(plain, tmp_path):
-    words = ("runtime=zero3", "runtime.num_processes=2", "runtime.num_threads=1")
+    """Under ZeRO-3 with sharded weights in generation too: what is most likely to hang."""
+    words = ("runtime=zero3", "runtime.gather=never", "runtime.num_processes=2")
+    words = (*words, "runtime.num_threads=1")
     done = rlhf(tmp_path, "run", *SMALL, *SAME_EVERYWHERE, *words, "name=two")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("What was gained") == 1  # only one of the processes speaks
@@ -119,6 +121,7 @@ def assert_same_model(expected: Path, found: Path) -> None:
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_divided_is_refused_with_the_numbers(tmp_path):
     done = rlhf(
         tmp_path, "run", *SMALL, "stage=sft", "runtime=ddp", "runtime.num_processes=2",

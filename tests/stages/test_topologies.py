@@ -50,6 +50,7 @@ def test_a_stage_goes_on_under_another_sharding(plain, tmp_path, stage, step, mo
         assert torch.allclose(weight, theirs[name], atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_the_same_sharding_goes_on_bit_for_bit(plain, tmp_path):
     """Two processes under ZeRO-3, in the middle of a rollout: no digit differs."""
     place = (2, "zero3")
