@@ -6,13 +6,13 @@ One pass over the sources, of which a few hundred records are held at a time; th
 import hashlib
 import json
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -179,8 +179,9 @@ def _report(spec: LoadSpec, content: dict[str, Any]) -> Report:
 
 def beside(cache: Path, key: str) -> Path:
     """An empty folder in which to prepare what is put in its place when whole."""
-    cache.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f".{key}.", dir=cache))
+    work = cache / f".{key}.{token_hex(8)}"
+    work.mkdir(parents=True)
+    return work
 
 
 def remove(work: Path) -> None:

@@ -115,7 +115,8 @@ class Counting:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+        if self.live and not self.silent:
+            self.bar.stop()
 
     def reached(self, num: int) -> None:
         """So many rows are done."""
