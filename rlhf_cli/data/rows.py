@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
@@ -175,7 +176,7 @@ class Table:
             turns = None if cut is None else tuple(Message(*turn) for turn in json.loads(cut))
             return EncodedPrompt(ids=ids, messages=turns or record.messages, record=record)
         prompt, *sizes = self.ints(row, "sizes")
-        ends = np.cumsum([prompt, *sizes]).tolist()
+        ends = list(accumulate([prompt, *sizes]))
         return EncodedComparison(
             prompt_ids=ids[:prompt],
             response_ids=[ids[end - size : end] for size, end in zip(sizes, ends[1:], strict=True)],
