@@ -181,10 +181,9 @@ def _example(row: BadRow) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Loaded:
-    """The records of a role by their side, the account of its rows, its sources' hashes."""
+    """The records of a role by their side, and the account of its rows."""
 
     train: list
     select: list
     eval: list
     report: Report
-    hashes: dict[str, str]

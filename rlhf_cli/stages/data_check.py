@@ -7,9 +7,9 @@ import sys
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema import Config
-from rlhf_cli.data.gather import ROLES
 from rlhf_cli.data.load import check_all
 from rlhf_cli.data.report import EXAMPLES, Report
+from rlhf_cli.data.spec import ROLES
 from rlhf_cli.stages import STAGES, StageSpec
 from rlhf_cli.stages.check_request import CheckRequest
 from rlhf_cli.stages.plan import Planner

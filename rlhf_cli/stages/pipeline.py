@@ -208,7 +208,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         status=FINISHED,
         version=__version__,
         commit=_commit(),
-        config_hash=made_of.config_hash(),
+        config=made_of.config,
         data=made_of.data,
         parents=made_of.parents,
         origins=origins | models,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config, Runtime, SelectBy
-from rlhf_cli.data.gather import ROLES, WORLD
 from rlhf_cli.data.report import NO_ROWS
+from rlhf_cli.data.spec import ROLES, WORLD
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.runtime.launch import count_gpus
 from rlhf_cli.stages import StageSpec

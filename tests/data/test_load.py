@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.gather import ROLES
-from rlhf_cli.data.load import check_all, load, source_hashes, survey
+from rlhf_cli.data.load import check_all, load, survey
 from rlhf_cli.data.records import DataError
+from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening, place
 from tests.data.leaks import leak_check
 
@@ -277,6 +277,13 @@ def test_only_ties_are_kept_or_left_out_as_the_reward_model_will_use_them(config
     assert load(config(comparisons=[path], ties=Ties.soft), "comparisons").report.num_kept == 60
 
 
+def test_the_prompts_of_comparisons_do_not_depend_on_what_ties_are_used_for(config, write):
+    rows = [{"prompt": f"q {i}", "responses": ["a", "b"], "rank": [0, i % 2]} for i in range(60)]
+    path = write("c.jsonl", rows)
+    for ties in (Ties.drop, Ties.soft):
+        assert load(config(comparisons=[path], ties=ties), "prompts").report.num_kept == 60
+
+
 def test_literal_end_marks_are_removed_and_counted(config, write):
     rows = [{"prompt": f"q {i}", "completion": f"a {i}<|endoftext|>"} for i in range(30)]
     rows[4]["completion"] = "<|endoftext|>"
@@ -308,7 +315,7 @@ def test_raw_text_marked_eval_is_never_trained_on(config, write):
 
 def test_a_role_without_sources_is_refused(config):
     loaded = survey(config(), "demonstrations")
-    assert (loaded.train, loaded.eval, loaded.hashes) == ([], [], {})
+    assert (loaded.train, loaded.eval) == ([], [])
     with pytest.raises(DataError, match=r"data\.demonstrations has no rows: name a source"):
         load(config(), "demonstrations")
 
@@ -333,9 +340,7 @@ def test_the_tiny_world_is_one_more_source(config):
         assert loaded.eval
         assert loaded.report.num_bad == 0
         assert not any(r.meta.get("held_out") for r in loaded.train)
-        assert list(loaded.hashes) == [f"world:{role}"]
     assert any(r.meta["held_out"] for r in load(cfg, "prompts").eval)
-    assert source_hashes(cfg, "prompts") != source_hashes(replace(cfg, seed=99), "prompts")
 
 
 def test_a_world_role_in_the_wrong_place_is_refused(config):
@@ -343,15 +348,6 @@ def test_a_world_role_in_the_wrong_place_is_refused(config):
         load(config(prompts=["world:comparisons"]), "prompts")
     with pytest.raises(DataError, match="world:nothing is not one of"):
         load(config(prompts=["world:nothing"]), "prompts")
-
-
-def test_hashes_follow_the_files_bytes(config, write):
-    path = write("d.jsonl", shown(5))
-    cfg = config(demonstrations=[path])
-    before = source_hashes(cfg, "demonstrations")
-    assert list(before) == [str(path)]
-    write("d.jsonl", shown(6))
-    assert source_hashes(cfg, "demonstrations") != before
 
 
 def test_check_all_reports_every_role_and_stops_at_none(config, write):

@@ -8,7 +8,7 @@ from rlhf_cli.artifacts.manifest import Refusal
 from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import SelectBy, Source
-from rlhf_cli.data.gather import ROLES
+from rlhf_cli.data.spec import ROLES
 from rlhf_cli.stages import STAGES, requirements
 from rlhf_cli.stages.models import shipped
 from rlhf_cli.stages.requirements import require, require_device, roles_of
