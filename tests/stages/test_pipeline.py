@@ -96,7 +96,10 @@ def test_the_policy_loads_in_plain_transformers_and_ends_its_answers(run):
 def test_padding_changes_no_score_of_the_exported_reward_model(run):
     tokenizer = AutoTokenizer.from_pretrained(run / "rm" / "model")
     model = AutoModelForSequenceClassification.from_pretrained(run / "rm" / "model")
-    texts = ["Human: What is 2 plus 3?\n\nAssistant: Sure! 5", "Human: Hi.\n\nAssistant: Go away."]
+    texts = [
+        "Human: What is 2 plus 3?\n\nAssistant: Sure! 5",
+        "Human: Hi.\n\nAssistant: Go away, you dumb cat, and stay there.",
+    ]
     texts = [text + tokenizer.eos_token for text in texts]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
     together = model(**batch).logits[:, 0]
