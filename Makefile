@@ -41,7 +41,7 @@ imports: ## the rules of which room may import which
 	lint-imports
 
 test: ## the fast tests: CPU, no network
-	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 test-slow: ## tests that take minutes, some of them with several processes
 	pytest -m slow

@@ -59,15 +59,3 @@ def real_data() -> Path:
     if not (folder / "comparisons").is_dir():
         pytest.skip("no real data: set RLHF_TEST_DATA to the folder that has comparisons/")
     return folder
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Tests that share a fixture of their module stay in one process where several run them.
-
-    First, because pytest-xdist (pytest -n) reads the group in the same hook.
-    """
-    for item in items:
-        known = item._fixtureinfo.name2fixturedefs.values()
-        if any(found.scope == "module" for defs in known for found in defs):
-            item.add_marker(pytest.mark.xdist_group(item.module.__name__))
