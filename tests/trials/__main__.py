@@ -33,7 +33,9 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--match", default="", help="only rows with this in their first column")
     parser.add_argument("--quick", action="store_true", help="no row that starts a command")
     parser.add_argument("--show", action="store_true", help="all that every row printed")
-    parser.add_argument("--write", type=Path, help="the page of the results, such as docs/trials.md")
+    parser.add_argument(
+        "--write", type=Path, help="the page of the results, such as docs/trials.md"
+    )
     asked = parser.parse_args()
     if asked.write and (asked.only or asked.match or asked.quick):
         print("the page will hold these rows alone", file=sys.stderr)

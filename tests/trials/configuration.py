@@ -203,4 +203,15 @@ GRAMMAR = [
     refused("--config-dir=/nosuch", r"/nosuch"),
 ]  # fmt: skip
 
-ROWS_OF_WORDS = [*EPISODES, *RATES, *REWARD, *PPO, *STAGE, *NAMES, *MODELS, *RUNTIME, *DATA, *GRAMMAR]
+ROWS_OF_WORDS = [
+    *EPISODES,
+    *RATES,
+    *REWARD,
+    *PPO,
+    *STAGE,
+    *NAMES,
+    *MODELS,
+    *RUNTIME,
+    *DATA,
+    *GRAMMAR,
+]

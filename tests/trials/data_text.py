@@ -27,9 +27,7 @@ def huge(place):
     """One row of ten million characters; told is the time of this process."""
     place.write("huge.jsonl", lines(ROWS, {"prompt": "word " * 2_000_000, "response": "yes"}))
     start = time.process_time()
-    came = place.rlhf(
-        "data", "check", "data=generic", "data.demonstrations=[{path: huge.jsonl}]"
-    )
+    came = place.rlhf("data", "check", "data=generic", "data.demonstrations=[{path: huge.jsonl}]")
     return came.told(in_time="yes" if time.process_time() - start < 10 else "no")
 
 
@@ -92,7 +90,14 @@ PACKED_FILES = [
 ]  # fmt: skip
 
 EMPTY = [
-    check(tried, name, content, r"no rows?\b|is empty|not valid JSON", code=2, lacks=("would take this",))
+    check(
+        tried,
+        name,
+        content,
+        r"no rows?\b|is empty|not valid JSON",
+        code=2,
+        lacks=("would take this",),
+    )
     for tried, name, content in (
         ("0 bytes", "empty.jsonl", ""),
         ("only blank lines", "blank.jsonl", "\n \n\n"),

@@ -81,7 +81,7 @@ class Place:
         from rlhf_cli.cli import main
 
         out, err = io.StringIO(), io.StringIO()
-        with _inside(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with inside(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(list(words))
         return Came(
             code=code, text=self._plain(out.getvalue() + err.getvalue()), errors=err.getvalue()
@@ -157,7 +157,7 @@ def _environment(more: dict[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
+def inside(folder: Path) -> Iterator[None]:
     kept, here = dict(os.environ), Path.cwd()
     os.environ.update(_environment({}))
     os.environ.pop("RLHF_TRACEBACK", None)

@@ -28,9 +28,7 @@ class Came:
 
     def __add__(self, later: "Came") -> "Came":
         """Both outputs and the later exit code."""
-        return Came(
-            code=later.code, text=self.text + later.text, errors=self.errors + later.errors
-        )
+        return Came(code=later.code, text=self.text + later.text, errors=self.errors + later.errors)
 
     def told(self, **facts: object) -> "Came":
         """The same with facts that a pattern can ask for, one a line."""
@@ -81,9 +79,7 @@ def judged(row: Row, came: Came, seconds: float) -> Outcome:
         comes = _excerpt(row.kept, came)
     if faults:
         verdict = "fails: " + "; ".join(faults)
-    return Outcome(
-        row=row, comes=comes, verdict=verdict, faults=faults, seconds=seconds, came=came
-    )
+    return Outcome(row=row, comes=comes, verdict=verdict, faults=faults, seconds=seconds, came=came)
 
 
 def _faults(row: Row, came: Came):

@@ -7,11 +7,13 @@ from tests.trials.row import Outcome
 
 HEAD = """# Trials of the command line
 
-What comes of commands as a new user types them, and of what an adversary does: data files that are damaged, misnamed or odd, values
-without sense, models that do not fit, interruptions. `python -m tests.trials --write docs/trials.md` tries all of them and writes this
-page; `tests/trials/` holds the commands and what must come. Every refusal is one line on stderr with exit code 2; a run that fails ends
-with exit code 1. Long lines are shortened (...). *good*: does what was asked, or refuses and says where and what to do. *defended*: kept
-as it is, with the reason. *not tried*: needs what the machine that wrote this page does not have.
+What comes of commands as a new user types them, and of what an adversary does: data files that are
+damaged, misnamed or odd, values without sense, models that do not fit, interruptions. `python -m
+tests.trials --write docs/trials.md` tries all of them and writes this page; `tests/trials/` holds
+the commands and what must come. Every refusal is one line on stderr with exit code 2; a run that
+fails ends with exit code 1. Long lines are shortened (...). *good*: does what was asked, or refuses
+and says where and what to do. *defended*: kept as it is, with the reason. *not tried*: needs what
+the machine that wrote this page does not have.
 """
 
 

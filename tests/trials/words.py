@@ -2,8 +2,8 @@
 
 import shlex
 
-from tests.trials.place import SMALL
-from tests.trials.row import Row
+from tests.trials.place import SMALL, inside
+from tests.trials.row import Came, Row
 
 LIBRARIES = (r"\bHydra\b", r"\bomegaconf\b", r"'int' object|'str' object")
 
@@ -49,3 +49,46 @@ def refused_by_run(words: str, *has: str, lacks: tuple[str, ...] = (), **more) -
 def split(words: str) -> list[str]:
     """The words as a shell splits them."""
     return shlex.split(words)
+
+
+def said(line: str, *has: str, tried: str = "", prepare=None, **more) -> Row:
+    """A whole command line after `rlhf`, tried in this process."""
+
+    def play(place):
+        if prepare:
+            prepare(place)
+        return place.rlhf(*split(line))
+
+    return Row(tried=tried or f"`rlhf {line}`".replace(" `", "`"), play=play, has=has, quick=True,
+               **more)  # fmt: skip
+
+
+def shelled(line: str, *has: str, tried: str = "", prepare=None, env=None, **more) -> Row:
+    """A line of bash in which `rlhf` is the command, as a process of its own."""
+
+    def play(place):
+        if prepare:
+            prepare(place)
+        return place.shell(line, **(env or {}))
+
+    return Row(tried=tried or f"`{line}`", play=play, has=has, one_line=False, **more)
+
+
+def finished(place) -> None:
+    """`prepare` of a row that looks at a finished run, runs/small."""
+    place.finished()
+
+
+def planned(place, *words: str) -> Came:
+    """What a run of runs/small with these words would do with every stage, and why."""
+    from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.stages.plan import Planner
+
+    told: list[str] = []
+
+    def judge(cfg) -> None:
+        told.extend(f"{s.spec.name}: {s.state.name} ({s.reason})" for s in Planner(cfg=cfg).plan())
+
+    with inside(place.folder):
+        compose_each([*SMALL, "name=small", *words], judge)
+    return Came(code=0, text="\n".join(told))
