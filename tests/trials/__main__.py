@@ -1,4 +1,4 @@
-"""python -m tests.trials [--only D] [--match WORD] [--quick] [--show] [--write docs/trials.md]"""
+"""python -m tests.trials [--only D] [--match WORD] [--quick | --slow] [--show] [--write docs/trials.md]"""
 
 import argparse
 import sys
@@ -21,6 +21,7 @@ def main() -> int:
                 continue
             chosen = [row for row in rows if asked.match in row.tried]
             chosen = [row for row in chosen if row.quick or not asked.quick]
+            chosen = [row for row in chosen if not (row.quick and asked.slow)]
             tried[title] = [_told(o, asked.show) for o in outcomes(chosen, shared)]
     if asked.write:
         asked.write.write_text(page(tried))
@@ -32,12 +33,13 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--only", default="", help="letters of the parts, such as DE")
     parser.add_argument("--match", default="", help="only rows with this in their first column")
     parser.add_argument("--quick", action="store_true", help="no row that starts a command")
+    parser.add_argument("--slow", action="store_true", help="the other rows alone")
     parser.add_argument("--show", action="store_true", help="all that every row printed")
     parser.add_argument(
         "--write", type=Path, help="the page of the results, such as docs/trials.md"
     )
     asked = parser.parse_args()
-    if asked.write and (asked.only or asked.match or asked.quick):
+    if asked.write and (asked.only or asked.match or asked.quick or asked.slow):
         print("the page will hold these rows alone", file=sys.stderr)
     return asked
 

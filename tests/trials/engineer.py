@@ -35,9 +35,9 @@ EXPERIMENTS = [
     said("config sft experiment=mine/experiment/try.yaml", r"lr: 0\.5", prepare=own(GLOBAL + RATE)),
     said("config sft experiment=try", r"--config-dir", prepare=own(GLOBAL + RATE), code=(2,),
          tried="`rlhf config experiment=try` without --config-dir"),
-    said("config sft my.yaml sft.epochs=3", r"lr: 0\.5", r"epochs: 3",
+    said("run my.yaml sft.epochs=3 --cfg job -p sft", r"lr: 0\.5", r"epochs: 3",
          prepare=lambda place: place.write("my.yaml", RATE),
-         tried="`rlhf config my.yaml sft.epochs=3`: one file as experiment"),
+         tried="`rlhf run my.yaml sft.epochs=3 --cfg job`: one file as experiment"),
     said("config data --config-dir mine data=own", r"own\.jsonl",
          prepare=lambda place: place.write(
              "mine/data/own.yaml", "defaults: [generic]\ndemonstrations: [{path: own.jsonl}]\n"),

@@ -82,7 +82,10 @@ class Place:
 
         out, err = io.StringIO(), io.StringIO()
         with inside(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(list(words))
+            try:
+                code = main(list(words))
+            except SystemExit as left:  # argparse and Hydra leave so
+                code = left.code if isinstance(left.code, int) else 0
         return Came(
             code=code, text=self._plain(out.getvalue() + err.getvalue()), errors=err.getvalue()
         )

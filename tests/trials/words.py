@@ -1,5 +1,6 @@
 """How a row of configuration words is written down: `rlhf config` unless another command is named."""
 
+import re
 import shlex
 
 from tests.trials.place import SMALL, inside
@@ -29,7 +30,7 @@ def _config(words: str, has: tuple[str, ...], *, section: str = "", **more) -> R
     def play(place):
         return place.rlhf("config", *sections, *split(words))
 
-    return Row(tried=f"`{words}`", play=play, has=has, quick=True, **more)
+    return Row(tried=f"`{in_short(words)}`", play=play, has=has, quick=True, **more)
 
 
 def refused_by_run(words: str, *has: str, lacks: tuple[str, ...] = (), **more) -> Row:
@@ -44,6 +45,11 @@ def refused_by_run(words: str, *has: str, lacks: tuple[str, ...] = (), **more) -
         tried=f"`rlhf run {words}`", play=play, has=(*has, r"\[written: nothing\]"), code=(2,),
         lacks=lacks, one_line=False, **more,
     )  # fmt: skip
+
+
+def in_short(words: str) -> str:
+    """Words of many equal letters as their number."""
+    return re.sub(r"(\w)\1{30,}", lambda run: f"{run[1]}...({len(run[0])} times)", words)
 
 
 def split(words: str) -> list[str]:
