@@ -136,8 +136,8 @@ RUNTIME = [
       ("cuda:99", "tpu")),
     Row(tried="`rlhf run runtime.device=cuda` where there is no GPU", code=(2,),
         has=(r"runtime\.device=cuda",),
-        play=lambda place: place.command("run", "runtime.device=cuda", "stage=sft", CUDA_VISIBLE_DEVICES="-1",
-                                         patience=120)),
+        play=lambda place: place.command("run", "runtime.device=cuda", "stage=sft", patience=120,
+                                         CUDA_VISIBLE_DEVICES="-1")),
     *(refused(f"runtime.dtype={v}", r"not one of auto, float32, bfloat16")
       for v in ("float16", "fp8")),
     refused("runtime.num_processes=0", r"must be positive or null"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.trials.row import Came, Row
 
+ASKED = {"demonstrations": "stage=sft", "comparisons": "stage=rm", "prompts": "stage=ppo"}
 Content = str | bytes | Callable[[Path], object]
 
 
@@ -33,7 +34,7 @@ def check(
         if content is not None:
             place.write(name, content)
         given = f"data.{role}=[{{path: '{name}'{', ' if source else ''}{source}}}]"
-        return place.rlhf("data", "check", "data=generic", given, *words)
+        return place.rlhf("data", "check", "data=generic", ASKED[role], given, *words)
 
     said = f"{role}: {tried} (`{name}`{', ' + ' '.join(words) if words else ''})"
     return Row(

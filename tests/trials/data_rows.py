@@ -166,7 +166,7 @@ TOOL = [
     {"role": "assistant", "content": "Seven."},
 ]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
-WEIGHTED = said(("user", "a?")) + [{"role": "assistant", "content": "b", "loss_weight": 0.5}]
+WEIGHTED = [*said(("user", "a?")), {"role": "assistant", "content": "b", "loss_weight": 0.5}]
 SEED = [
     {"instruction": r["prompt"], "instances": [{"input": "", "output": r["response"]}]}
     for r in ROWS

@@ -178,7 +178,7 @@ KEYS = [
     check("world:demos", "world:demos", None, r"world:demos", r"world:demonstrations", code=2),
     Row(tried="demonstrations: path: null", quick=True, code=(2,),
         has=(r"data\.demonstrations\[0\]",),
-        play=lambda place: place.rlhf("data", "check", "data=generic",
+        play=lambda place: place.rlhf("data", "check", "data=generic", "stage=sft",
                                       "data.demonstrations=[{path: null}]")),
     keyed("prompt and response rows under comparisons", "", r"bom\.jsonl", r"chosen",
           role="comparisons", lacks=ONCE),

@@ -27,7 +27,9 @@ def huge(place):
     """One row of ten million characters; told is the time of this process."""
     place.write("huge.jsonl", lines(ROWS, {"prompt": "word " * 2_000_000, "response": "yes"}))
     start = time.process_time()
-    came = place.rlhf("data", "check", "data=generic", "data.demonstrations=[{path: huge.jsonl}]")
+    came = place.rlhf(
+        "data", "check", "data=generic", "stage=sft", "data.demonstrations=[{path: huge.jsonl}]"
+    )
     return came.told(in_time="yes" if time.process_time() - start < 10 else "no")
 
 

@@ -4,6 +4,7 @@ import json
 import os
 
 from tests.trials import models
+from tests.trials.data import ASKED
 from tests.trials.place import SMALL
 from tests.trials.row import Came, Row
 from tests.trials.samples import comparisons, demonstrations, lines
@@ -42,7 +43,7 @@ def real_files(place) -> Came:
 
 def _check(place, path, *words: str, role: str = "comparisons", source: str = "") -> Came:
     given = f"data.{role}=[{{path: '{path}'{', ' if source else ''}{source}}}]"
-    return place.rlhf("data", "check", "data=generic", given, *words)
+    return place.rlhf("data", "check", "data=generic", ASKED[role], given, *words)
 
 
 def real(tried: str, name: str, *has: str, **more) -> Row:
@@ -162,7 +163,9 @@ def sources(*given: str):
         place.write("a.jsonl", lines(demonstrations(20)))
         place.write("b.jsonl", lines(demonstrations(40)[20:]))
         listed = ", ".join(f"{{{source}}}" for source in given)
-        return place.rlhf("data", "check", "data=generic", f"data.demonstrations=[{listed}]")
+        return place.rlhf(
+            "data", "check", "data=generic", "stage=sft", f"data.demonstrations=[{listed}]"
+        )
 
     return play
 

@@ -238,7 +238,13 @@ def narrow(columns: int, *words: str):
     return play
 
 
-CHECK_LONG = ("data", "check", "data=generic", f"data.demonstrations=[{{path: '{LONG}'}}]")
+CHECK_LONG = (
+    "data",
+    "check",
+    "data=generic",
+    "stage=sft",
+    f"data.demonstrations=[{{path: '{LONG}'}}]",
+)
 SCREENS = [
     *(Row(tried=f"`rlhf {words[0]} {words[1] if words[0] != 'data' else '...'}` at {columns} columns",
           play=narrow(columns, *words), has=(*has, r"\[fits: True\]"))
@@ -282,7 +288,7 @@ COMPLETION = [
 def many_bad(place):
     """Ten bad rows of one kind."""
     place.write("my.jsonl", lines(demonstrations(), *['{"prompt": '] * 10))
-    words = "data check data=generic 'data.demonstrations=[{path: my.jsonl}]'"
+    words = "data check data=generic stage=sft 'data.demonstrations=[{path: my.jsonl}]'"
     short = place.rlhf(*split(words))
     return short + place.rlhf(*split(words), "--all")
 
