@@ -80,7 +80,7 @@ def ranks(tried: str, name: str, row: dict, *has: str, **more):
 
 
 LABELS = [
-    check("JSON lists in the cells of a csv", "kw.csv", CELLS, r"40 rows? read, 40|JSON",
+    check("JSON lists in the cells of a csv", "kw.csv", CELLS, r"40 rows? read, 40|JSON|lists do not fit",
           role="comparisons", code=BOTH),
     bad_row("chosen equal to rejected, line 21", "ident.jsonl",
             pair({"prompt": "a?", "chosen": "same", "rejected": "same"}), "chosen == rejected",
@@ -119,7 +119,7 @@ LABELS = [
     ranks("rank in words, line 21", "rankstr.jsonl", three(rank=["first", "second", "third"]),
           r"first"),
     ranks("rank a single number, line 21", "rankscalar.jsonl", three(rank=1), r"\b1\b"),
-    ranks('rank "nan", line 21', "ranknan.jsonl", three(rank=["nan", 1, 2]), r"jsonl:21: .*nan",
+    ranks('rank "nan", line 21', "ranknan.jsonl", three(rank=["nan", 1, 2]), r"jsonl:21: .*(nan|NaN)",
           lacks=("intransitive",)),
     ranks("rank with truth values and null, line 21", "rankbool.jsonl",
           three(rank=[True, None, False]), r"null|label|bool|True"),
