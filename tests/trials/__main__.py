@@ -16,6 +16,8 @@ def main() -> int:
     asked = _asked()
     tried: dict[str, list[Outcome]] = {}
     with shared_place() as shared:
+        if asked.finished:
+            shared.runs[""] = asked.finished.resolve()
         for title, rows in SECTIONS.items():
             if asked.only and title[0] not in asked.only.upper():
                 continue
@@ -51,8 +53,9 @@ def _told(found: Outcome, show: bool) -> Outcome:
         return found
     print(f"\n[{found.seconds:.1f} s] {found.row.tried}\n    came: {found.comes}")
     print(f"    {found.verdict}", flush=True)
-    if show and found.came:
-        print("\n".join(f"    | {line}" for line in found.came.text.splitlines()))
+    if found.came:
+        lines = found.came.text.strip().splitlines()
+        print("\n".join(f"    | {line}" for line in (lines if show else lines[-5:])))
     return found
 
 
