@@ -36,6 +36,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--match", default="", help="only rows with this in their first column")
     parser.add_argument("--quick", action="store_true", help="no row that starts a command")
     parser.add_argument("--slow", action="store_true", help="the other rows alone")
+    parser.add_argument("--finished", type=Path, help="a folder whose runs/small such a run made")
     parser.add_argument("--show", action="store_true", help="all that every row printed")
     parser.add_argument(
         "--write", type=Path, help="the page of the results, such as docs/trials.md"
