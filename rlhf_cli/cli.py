@@ -5,27 +5,35 @@ Nothing heavy is imported before a verb needs it: `rlhf --help` must answer at o
 """
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf_cli import __version__
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.printable import drop_output, one_line, ready_streams
+
+if TYPE_CHECKING:
+    from rlhf_cli.config.schema import Config
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
-TIME = "--time"  # what `rlhf show` can be asked for
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    ready_streams()
     try:
-        return _dispatch(words) or 0
+        code = _dispatch(words) or 0
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return _complain("stopped", INTERRUPTED)
     except BrokenPipeError:
-        sys.stdout = None  # the reader has gone: nothing more to say
+        drop_output()
         return 0
     except UserError as error:
         return _complain(str(error), getattr(error, "code", USAGE))
@@ -37,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 def _complain(message: str, code: int) -> int:
     if os.environ.get("RLHF_TRACEBACK") == "1":
         traceback.print_exc()
-    print(f"rlhf: {message}", file=sys.stderr)
+    print(f"rlhf: {one_line(message)}", file=sys.stderr)
     return code
 
 
@@ -47,14 +55,26 @@ def _dispatch(words: list[str]) -> int | None:
         return _complete(words)
     if verb not in VERBS:
         return _unknown_verb(verb)
+    if "--version" in rest:
+        return _version(rest)
     return VERBS[verb](rest)
 
 
 def _unknown_verb(verb: str) -> int:
     from rlhf_cli.config.keys import nearest
+    from rlhf_cli.config.suggestions import COMMANDS, OTHER_METHODS, STAGE_WORDS
+    from rlhf_cli.config.words import YAML
+    from rlhf_cli.stages import STAGES
 
-    if "=" in verb or verb.startswith(("+", "~", "-")):
+    if "=" in verb or verb.startswith(("+", "~", "-")) or verb.endswith(YAML):
         raise UserError(f"{verb!r} is no command: did you mean rlhf run {verb}?")
+    word = verb.lower().replace("-", "_")
+    if stage := word if word in STAGES else STAGE_WORDS.get(word):
+        raise UserError(f"{verb!r} is no command: did you mean rlhf run stage={stage}?")
+    if word in COMMANDS:
+        raise UserError(f"there is no command {verb!r}: {COMMANDS[word]}")
+    if word in OTHER_METHODS:
+        raise UserError(f"{verb!r} is not there: the stages are {', '.join(STAGES)}")
     meant = nearest(verb, [name for name in VERBS if not name.startswith("-")])
     tail = f": did you mean rlhf {meant}?" if meant else ": rlhf --help lists the commands"
     raise UserError(f"{verb!r} is no command{tail}")
@@ -71,16 +91,27 @@ def _version(rest: list[str]) -> None:
 
 
 def _run(rest: list[str]) -> int | None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save and go on", before anything is at work
     if wants_help(rest):
         from rlhf_cli.report.help import print_run_help
         from rlhf_cli.stages import STAGES
 
         return print_run_help({spec.name: spec.title for spec in STAGES.values()})
     from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.stages.messages import close_sweep
     from rlhf_cli.stages.pipeline import run
 
-    command = ["rlhf", "run", *rest]
-    return compose_each(rest, lambda cfg: run(cfg, command=command))
+    made: list[Path] = []
+
+    def job(cfg: "Config") -> None:
+        if folder := run(cfg, command=["rlhf", "run", *rest]):
+            made.append(folder)
+
+    try:
+        return compose_each(rest, job)
+    finally:
+        if len(made) > 1:
+            close_sweep(made)
 
 
 def _config(rest: list[str]) -> int | None:
@@ -97,26 +128,18 @@ def _config(rest: list[str]) -> int | None:
 
 def _show(rest: list[str]) -> None:
     from rlhf_cli.report.help import print_show_help
-    from rlhf_cli.report.show import show_run, show_runs
-    from rlhf_cli.report.time_table import show_time
+    from rlhf_cli.report.show_request import answer, parse
     from rlhf_cli.stages import STAGES
 
-    places = [word for word in rest if word != TIME]
     if wants_help(rest):
         print_show_help()
-    elif TIME in rest:
-        if not places:
-            raise UserError(f"whose time? rlhf show RUN {TIME}; rlhf show lists the runs")
-        for place in places:
-            show_time(place, tuple(STAGES))
-    elif places:
-        for place in places:
-            show_run(place, {name: spec.headline for name, spec in STAGES.items()})
     else:
-        show_runs(Path("runs"), tuple(STAGES))
+        answer(parse(rest), {name: spec.headline for name, spec in STAGES.items()})
 
 
 def _data(rest: list[str]) -> int | None:
+    if rest[:1] not in ([], ["check"]) and not wants_help(rest):
+        raise UserError(f"rlhf data {rest[0]} is no command: did you mean rlhf data check?")
     if wants_help(rest) or rest[:1] != ["check"]:
         from rlhf_cli.report.help import print_data_help
 

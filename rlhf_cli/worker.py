@@ -7,18 +7,24 @@ The result, or the reason of a failure, is left in the work folder for the paren
 import json
 import logging
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
 from pathlib import Path
 
-from rlhf_cli.artifacts.store import write_text
+from rlhf_cli.artifacts.store import FREE, write_text, writing
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.printable import one_line, ready_streams
 from rlhf_cli.runtime import watchdog
+from rlhf_cli.runtime.crew import heeded
 from rlhf_cli.runtime.launch import Stopped, die_with_parent, interrupt_once
+from rlhf_cli.runtime.memory import needs_less, ran_out
 from rlhf_cli.runtime.verdict import BROKEN, INTERRUPTED, failure_file, traceback_file
 from rlhf_cli.telemetry import timing
+from rlhf_cli.telemetry.console import OutputClosed
+from rlhf_cli.telemetry.doing import doing
 
 RESULT = "result.json"
 
@@ -26,6 +32,7 @@ RESULT = "result.json"
 def main(job_path: str) -> int:
     """Exit code 0, 1 for a failure (its reason in failure.json), 130 for an interruption."""
     timing.begin()
+    ready_streams()
     interrupt_once()
     path = Path(job_path)
     job = json.loads(path.read_text())
@@ -40,8 +47,11 @@ def main(job_path: str) -> int:
     except KeyboardInterrupt:
         _leave_reason(UserError("it was interrupted"), path.parent)
         return INTERRUPTED
+    except OutputClosed:
+        _leave_reason(UserError("its output was closed"), path.parent)
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent tells it in one line
-        _leave_reason(error, path.parent)
+        _leave_reason(_in_our_words(error, job.get("stage")), path.parent)
         return 1
 
 
@@ -53,8 +63,23 @@ def _several() -> bool:
     return "RANK" in os.environ
 
 
+def _in_our_words(error: Exception, stage: str | None) -> Exception:
+    """Say of an allocator's refusal what it asked for and which keys need less."""
+    if not ran_out(error):
+        return error
+    said = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+    told = UserError(f"memory ran out ({said}); {needs_less(stage)}")
+    return told.with_traceback(error.__traceback__)
+
+
 def _leave(code: int) -> None:
-    """A process among others leaves at once: tearing down a group and its threads may hang or abort."""
+    """A process among others leaves at once: tearing down a group and its threads may hang or abort.
+
+    What it had to do is done: a signal that comes now ends it no more. Python gives its handlers up on
+    the way out, but not what is ignored.
+    """
+    for number in (*heeded(), signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     if _several():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -71,9 +96,12 @@ def _work(job: dict, folder: Path) -> None:
         show_previews(cfg, job["modules"], inputs)
         return
     watchdog.watch(folder, _rank(), cfg.runtime.timeout, several=_several())
-    metrics = import_module(job["module"]).run(cfg, inputs, folder)
+    with doing("loading the libraries", silent=_rank() > 0):
+        module = import_module(job["module"])
+    metrics = module.run(cfg, inputs, folder)
     if _rank() == 0:
-        write_text(folder / RESULT, json.dumps({k: float(v) for k, v in metrics.items()}))
+        with writing(folder / RESULT, FREE):
+            write_text(folder / RESULT, json.dumps({k: float(v) for k, v in metrics.items()}))
     if "rlhf_cli.runtime.world" in sys.modules:  # a stage without torch has no group
         from rlhf_cli.runtime.world import close_world
 
@@ -102,7 +130,7 @@ def _leave_reason(error: Exception, folder: Path, *, saved: bool = False) -> Non
         failure_file(folder, _rank()).write_text(json.dumps(left))
         traceback_file(folder, _rank()).write_text("".join(traceback.format_exception(error)))
     except OSError:  # the disk may be what failed
-        print(f"rlhf: {reason}", file=sys.stderr)  # noqa: T201
+        print(f"rlhf: {one_line(reason)}", file=sys.stderr)  # noqa: T201
     if os.environ.get("RLHF_TRACEBACK") == "1":
         traceback.print_exception(error)
 

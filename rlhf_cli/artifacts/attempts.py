@@ -13,7 +13,14 @@ from pathlib import Path
 from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.checkpoints import POINTER, RESUME, foresee
 from rlhf_cli.artifacts.fingerprint import Fingerprint
-from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
+from rlhf_cli.artifacts.manifest import (
+    MANIFEST,
+    Mendable,
+    Refusal,
+    StageManifest,
+    load_json,
+    reading,
+)
 from rlhf_cli.artifacts.store import (
     BESIDE,
     FREE,
@@ -25,7 +32,10 @@ from rlhf_cli.artifacts.store import (
 )
 
 ATTEMPT, RESULT, JOB = "attempt.json", "result.json", "job.json"
-STALE = (RESULT, JOB, MANIFEST, "ranks", "failure*.json", "traceback*.txt", ".*.tmp", ".*.gone")
+STALE = (
+    RESULT, JOB, MANIFEST, "ranks", "failure*.json", "traceback*.txt", "offending.json",
+    ".*.tmp", ".*.gone",
+)  # fmt: skip
 # What serves the attempt only, and is no part of the finished stage.
 LEFT_OUT = frozenset({ATTEMPT, RESULT, JOB, RESUME, POINTER, "ranks"})
 
@@ -100,8 +110,9 @@ def aside_folder(run: Path, stage: str) -> Path:
 def forget(run: Path, stage: str) -> None:
     """The stage is finished: what was set aside is not needed any more."""
     aside = aside_folder(run, stage)
-    for folder in (aside, aside.with_name(f"{aside.name}{BESIDE}")):
-        remove(folder)
+    with writing(aside, FREE):
+        for folder in (aside, aside.with_name(f"{aside.name}{BESIDE}")):
+            remove(folder)
 
 
 def begin(run: Path, stage: str, made_of: Fingerprint, attempt: Attempt) -> tuple[Path, str]:
@@ -146,13 +157,17 @@ def _whole(work: Path, made_of: Fingerprint) -> StageManifest | None:
     """The manifest of a stage whose publication was cut before the last rename."""
     try:
         manifest = verified(work)
+    except Mendable:
+        raise
     except Refusal:
         return None
     return manifest if made_of.equals(manifest) else None
 
 
 def _read(path: Path) -> Fingerprint | None:
+    """Return what an attempt is made of; None where it is not there, or does not say it."""
     try:
-        return Fingerprint(**json.loads(path.read_text())["made_of"])
-    except (OSError, ValueError, TypeError, KeyError):
+        with reading(path):
+            return Fingerprint(**load_json(path)["made_of"]) if path.is_file() else None
+    except (ValueError, TypeError, KeyError):
         return None

@@ -14,9 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
-from rlhf_cli.artifacts.manifest import MANIFEST, FileRecord, Refusal, canonical_hash
+from rlhf_cli.artifacts.manifest import (
+    MANIFEST,
+    FileRecord,
+    Mendable,
+    Refusal,
+    canonical_hash,
+    load_json,
+)
 from rlhf_cli.artifacts.store import (
     BESIDE,
     NotWritten,
@@ -109,7 +117,8 @@ def foresee(work: Path, policy: str) -> int | None:
     """The step that `latest` will go on from; it refuses what `latest` refuses, but for wrong hashes."""
     if policy == "never":
         return None
-    _restore(work)
+    with writing(work / RESUME, AGAIN):
+        _restore(work)
     folder = _chosen(work, policy, hashed=policy == "whole")
     return None if folder is None else _step(folder)
 
@@ -144,6 +153,9 @@ def _committed(work: Path) -> list[Path]:
 def _seal(beside: Path, step: int, state: dict[str, Any]) -> None:
     """All bytes and names are on the disk when this returns. NaN and Infinity are Python's JSON words."""
     write_text(beside / STATE, json.dumps(state, ensure_ascii=False) + "\n")
+    mode = S_IMODE((beside / STATE).stat().st_mode)  # safetensors writes private files
+    for path in beside.iterdir():
+        path.chmod(mode)
     files = {name: asdict(record) for name, record in sealed(beside).items()}
     content = {"step": step, "files": files}
     content["digest"] = canonical_hash(content)
@@ -233,7 +245,7 @@ def _remedy(others: list[Path]) -> str:
 def _pointed(work: Path) -> Path | None:
     """The folder that latest.json names; None when it cannot be read."""
     try:
-        return _folder(work, int(json.loads((work / POINTER).read_text())["step"]))
+        return _folder(work, int(load_json(work / POINTER)["step"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -244,14 +256,17 @@ def _problem(folder: Path, *, hashed: bool) -> str | None:
     if not folder.is_dir():
         return f"{folder} is missing"
     try:
-        content = json.loads(path.read_text())
+        content = load_json(path)
         files = {name: FileRecord(**record) for name, record in content["files"].items()}
         digest = content.pop("digest")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{path} cannot be read ({str(error).splitlines()[0]})"
     if digest != canonical_hash(content) or content["step"] != _step(folder):
         return f"{path} was edited after it was written"
-    for name, record in files.items():
-        if found := damage(folder / name, record, hashed=hashed):
-            return f"{folder / name} {found}"
+    try:
+        for name, record in files.items():
+            if found := damage(folder / name, record, hashed=hashed):
+                return f"{folder / name} {found}"
+    except Mendable as unreadable:
+        return unreadable.found
     return None

@@ -39,13 +39,15 @@ class Fingerprint:
         if manifest.config_hash == self.config_hash():
             return self._other_changes(manifest)
         stored = _stored_config(folder, self.config)
-        return _config_changes(stored, self.config) + self._other_changes(manifest)
+        return _each_once(_config_changes(stored, self.config), self._other_changes(manifest))
 
     def since(self, earlier: "Fingerprint") -> list[str]:
         """Why an interrupted attempt made of `earlier` is not this one."""
         if earlier.config_hash() == self.config_hash():
             return self._other_changes(earlier)
-        return _config_changes(earlier.config, self.config) + self._other_changes(earlier)
+        return _each_once(
+            _config_changes(earlier.config, self.config), self._other_changes(earlier)
+        )
 
     def _other_changes(self, old: "StageManifest | Fingerprint") -> list[str]:
         found = [f"{_role(r)} changed" for r in _differing(old.parents, self.parents)]
@@ -68,11 +70,33 @@ def _stored_config(folder: Path, keys: Iterable[str]) -> dict[str, Any]:
     return {key: stored.get(key) for key in keys}
 
 
+def _each_once(config: list[str], others: list[str]) -> list[str]:
+    """A renamed source is a change of configuration and of data: it is told once."""
+    return config + [c for c in others if not any(known.startswith(c) for known in config)]
+
+
 def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    return [
-        f"{key} changed {_show(old.get(key))} -> {_show(new.get(key))}"
-        for key in _differing(old, new)
-    ] or ["the configuration changed"]
+    return [_change(key, old.get(key), new.get(key)) for key in _differing(old, new)] or [
+        "the configuration changed"
+    ]
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    """ "sft.epochs changed 1 -> 2"; of a list of sources what differs in them."""
+    if not _are_sources(old) or not _are_sources(new):
+        return f"{key} changed {_show(old)} -> {_show(new)}"
+    if len(old) != len(new):
+        return f"{key} changed from {len(old)} to {len(new)} sources"
+    inside = [
+        f"{name} {_show(before.get(name))} -> {_show(after.get(name))}"
+        for before, after in zip(old, new, strict=True)
+        for name in _differing(before, after)
+    ]
+    return f"{key} changed: {', '.join(inside)}"
+
+
+def _are_sources(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _show(value: Any) -> str:

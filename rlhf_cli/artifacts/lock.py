@@ -4,13 +4,19 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 
 from rlhf_cli.artifacts.manifest import Refusal
 from rlhf_cli.artifacts.store import FREE, writing
+
+LOCK = ".lock"
+LOOKS, PAUSE = 3, 0.05  # `holder` takes the lock too, for an instant
 
 
 @contextmanager
@@ -18,7 +24,7 @@ def locked(run: Path, command: str) -> Iterator[None]:
     """Hold the run folder, or refuse and say who holds it."""
     with writing(run, "make it writable, or choose another runs_dir=..."):
         run.mkdir(parents=True, exist_ok=True)
-        handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _open(run / LOCK)
     try:
         with writing(run, FREE):
             _acquire(handle, run)
@@ -28,12 +34,29 @@ def locked(run: Path, command: str) -> Iterator[None]:
         os.close(handle)
 
 
+def _open(path: Path) -> int:
+    """Return a handle of the lock file, or refuse what is none: it will be written into."""
+    with writing(path, "make it writable, or choose another runs_dir=..."):
+        if path.is_symlink():
+            raise Refusal(f"{path} is a link, and no lock file", "remove it")
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    found = os.fstat(handle)
+    if not S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(handle)
+        raise Refusal(f"{path} is another file too, and no lock file", "remove it")
+    return handle
+
+
 def _acquire(handle: int, run: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        found = f"{run} is in use by {_holder(handle)}"
-        raise Refusal(found, "wait for it, or choose another name=...") from error
+    for look in range(1, LOOKS + 1):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if look == LOOKS:
+                found = f"{run} is in use by {_holder(handle)}"
+                raise Refusal(found, "wait for it, or choose another name=...") from error
+            time.sleep(PAUSE)
 
 
 def _sign(handle: int, command: str) -> None:
@@ -43,9 +66,37 @@ def _sign(handle: int, command: str) -> None:
     os.pwrite(handle, json.dumps(who).encode(), 0)
 
 
-def _holder(handle: int) -> str:
+@dataclass(slots=True, kw_only=True, frozen=True)
+class Holder:
+    """The process that holds a run folder."""
+
+    pid: int
+    host: str
+    started: str
+    command: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} (since {self.started}: {self.command})"
+
+
+def holder(run: Path) -> Holder | str | None:
+    """Return who holds the run folder: "another process" where it has not signed, None for nobody."""
+    try:
+        handle = os.open(run / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(handle)
+    finally:
+        os.close(handle)
+    return None
+
+
+def _holder(handle: int) -> Holder | str:
     try:
         who = json.loads(os.pread(handle, 4096, 0))
-        return f"process {who['pid']} on {who['host']} (since {who['started']}: {who['command']})"
-    except (ValueError, KeyError):
+        return Holder(**who)
+    except (ValueError, TypeError):
         return "another process"

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from rlhf_cli.config.errors import UserError
 
 MANIFEST = "manifest.json"
 FINISHED = "finished"
+MODEL = "model/"  # the folder of a stage that other stages read
 
 
 class Refusal(UserError):
@@ -20,6 +23,30 @@ class Refusal(UserError):
         self.found, self.remedy = found, remedy
 
 
+class Mendable(Refusal):
+    """What is there cannot be used as it is and yet is not lost: it must not be made again."""
+
+    code = 1
+
+
+@contextmanager
+def reading(what: Path) -> Iterator[None]:
+    """Tell the system's refusal to read `what` in one line; what cannot be read is not damaged."""
+    try:
+        yield
+    except OSError as error:
+        found = f"{error.filename or what} cannot be read ({error.strerror or error})"
+        raise Mendable(found, "make it readable, then run the same command again") from error
+
+
+def load_json(path: Path) -> Any:
+    """Return what a file holds; ValueError where that is no JSON, however deep it is nested."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
 @dataclass(slots=True, kw_only=True)
 class FileRecord:
     bytes: int
@@ -28,9 +55,11 @@ class FileRecord:
 
 @dataclass(slots=True, kw_only=True)
 class StageManifest:
-    """`digest` is the hash of everything else here: children name their parents by it.
+    """What a stage was made of, when, and what came of it.
 
-    date: what a chat template that prints today's date says in this stage.
+    date: what a chat template that prints today's date says in this stage. digest: the hash of the model
+    that other stages read, by which they name their parent; a stage that is made again and comes out the
+    same keeps its children. checksum: the hash of everything else here.
     """
 
     stage: str
@@ -51,16 +80,19 @@ class StageManifest:
     date: str | None = None
     files: dict[str, FileRecord] = field(default_factory=dict)
     digest: str = ""
+    checksum: str = ""
 
     def seal(self) -> "StageManifest":
-        """Set the digest; to be called last."""
-        self.digest = self.computed_digest()
+        """Set digest and checksum; to be called last."""
+        read = {name: file.sha256 for name, file in self.files.items() if name.startswith(MODEL)}
+        self.digest = canonical_hash({"stage": self.stage, "files": read})
+        self.checksum = self.computed_checksum()
         return self
 
-    def computed_digest(self) -> str:
-        """sha256 over every other field."""
+    def computed_checksum(self) -> str:
+        """Return the sha256 over every other field."""
         content = asdict(self)
-        content.pop("digest")
+        content.pop("checksum")
         return canonical_hash(content)
 
     def to_json(self) -> str:
@@ -76,29 +108,30 @@ def canonical_hash(value: Any) -> str:
 def read_manifest(folder: Path) -> StageManifest:
     """The manifest of a finished stage, refused when missing, unreadable, unfinished or edited."""
     path = folder / MANIFEST
-    if not folder.is_dir():
-        raise Refusal(f"{folder} does not exist")
-    if not path.is_file():
-        raise Refusal(
-            f"{folder} has no {MANIFEST}: it was not finished by rlhf", "run its stage again"
-        )
-    manifest = _parse(path)
+    with reading(path):
+        if not folder.is_dir():
+            raise Refusal(f"{folder} does not exist")
+        if not path.is_file():
+            raise Refusal(
+                f"{folder} has no {MANIFEST}: it was not finished by rlhf", "run its stage again"
+            )
+        manifest = _parse(path)
     if manifest.status != FINISHED:
         raise Refusal(f"{folder} is not finished (status {manifest.status})", "run its stage again")
-    if manifest.digest != manifest.computed_digest():
+    if manifest.checksum != manifest.computed_checksum():
         raise Refusal(f"{path} was edited after it was written", "run its stage again")
     return manifest
 
 
 def _parse(path: Path) -> StageManifest:
     try:
-        content = json.loads(path.read_text())
+        content = load_json(path)
         names = {f.name for f in fields(StageManifest)}
         if set(content) != names:
             odd = ", ".join(sorted(set(content) ^ names))
             raise ValueError(f"fields missing or unknown: {odd}")
         files = {name: FileRecord(**record) for name, record in content.pop("files").items()}
         return StageManifest(**content, files=files)
-    except (ValueError, TypeError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise Refusal(f"{path} cannot be read ({reason})", "run its stage again") from error

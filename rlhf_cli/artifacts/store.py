@@ -1,4 +1,4 @@
-"""Stage folders on disk: written beside their place, renamed when whole, verified when opened."""
+"""Files and folders of stages: written whole, and verified when opened."""
 
 import hashlib
 import os
@@ -10,13 +10,16 @@ from pathlib import Path
 from rlhf_cli.artifacts.manifest import (
     MANIFEST,
     FileRecord,
+    Mendable,
     Refusal,
     StageManifest,
     read_manifest,
+    reading,
 )
 from rlhf_cli.config.errors import UserError
 
 CHUNK = 1 << 20
+MODELS = "*model/**/*"  # what transformers may read of a stage
 GONE, BESIDE = ".gone", ".tmp"  # ends of names that count for nothing: on the way out, or in
 FREE = "free space there or make it writable, then run the same command again"
 
@@ -42,10 +45,6 @@ def work_folder(run: Path, stage: str) -> Path:
     return run / f".{stage}.work"
 
 
-def _old_folder(final: Path) -> Path:
-    return final.parent / f".{final.name}.old"
-
-
 def begin(run: Path, stage: str) -> Path:
     """An empty work folder for `stage`; what an earlier attempt left there is removed."""
     work = work_folder(run, stage)
@@ -55,57 +54,12 @@ def begin(run: Path, stage: str) -> Path:
     return work
 
 
-def publish(
-    work: Path, final: Path, manifest: StageManifest, *, left_out: frozenset[str] = frozenset()
-) -> StageManifest:
-    """Make `work` the stage folder `final` at once, replacing an older version.
-
-    Files are hashed and fsynced first; a crash at any moment leaves the old version or the new.
-    From the moment `work` has its manifest, `place` alone can end what was begun. left_out: names in
-    `work` that served the attempt only.
-    """
-    with writing(final, FREE):
-        manifest.files = sealed(work, left_out)
-        write_text(work / MANIFEST, manifest.seal().to_json())
-    place(work, final, left_out=left_out)
-    return manifest
-
-
-def place(work: Path, final: Path, *, left_out: frozenset[str] = frozenset()) -> None:
-    """Move a whole `work` to its place."""
-    with writing(final, FREE):
-        for path in list(work.iterdir()):
-            if path.name in left_out or _is_rest(path.name):
-                remove(path)
-        sync_tree(work)
-        _swap(work, final)
-
-
-def _swap(work: Path, final: Path) -> None:
-    old = _old_folder(final)
-    remove(old)
-    if final.exists():
-        final.rename(old)
-    work.rename(final)
-    sync_tree(final.parent, deep=False)
-    remove(old)
-
-
-def recover(final: Path) -> None:
-    """Undo a replacement that was cut between its two renames, or end one that was cut after them."""
-    old = _old_folder(final)
-    if not old.exists():
-        return
-    with writing(final, FREE):
-        remove(old) if final.exists() else old.rename(final)
-
-
 def open_stage(folder: Path, role: str, *, stage: str | None = None) -> StageManifest:
     """The manifest of a verified stage folder for `role`, or a Refusal with reason and remedy."""
     try:
         manifest = verified(folder)
     except Refusal as refusal:
-        raise Refusal(f"{role}: {refusal.found}", refusal.remedy) from refusal
+        raise type(refusal)(f"{role}: {refusal.found}", refusal.remedy) from refusal
     expected = stage or role
     if manifest.stage != expected:
         raise Refusal(
@@ -116,26 +70,43 @@ def open_stage(folder: Path, role: str, *, stage: str | None = None) -> StageMan
 
 
 def verified(folder: Path) -> StageManifest:
-    """The manifest, once every file it names has been found with its size and hash."""
+    """The manifest, once every file it names has been found with its size and hash.
+
+    Mendable: what cannot be read, and a file among those of a model that the manifest does not name.
+    """
     manifest = read_manifest(folder)
     for name, record in manifest.files.items():
         if found := damage(folder / name, record):
             raise Refusal(f"{folder / name} {found}", f"run the stage {manifest.stage} again")
+    for path in _added(folder, manifest):
+        found = (
+            f"{path} was added after the stage was finished, and can change how its model is read"
+        )
+        raise Mendable(found, "remove it")
     return manifest
+
+
+def _added(folder: Path, manifest: StageManifest) -> Iterator[Path]:
+    """Yield files in model folders that the manifest does not name; hidden ones are read by nobody."""
+    with reading(folder):
+        for path in sorted(folder.glob(MODELS)):
+            name = path.relative_to(folder)
+            is_hidden = any(part.startswith(".") for part in name.parts)
+            known = is_hidden or name.as_posix() in manifest.files
+            if not known and (path.is_file() or path.is_symlink()):
+                yield path
 
 
 def damage(path: Path, record: FileRecord, *, hashed: bool = True) -> str | None:
     """How a file differs from its record, if it does; without `hashed` by its size alone."""
-    if not path.is_file():
-        return "is missing"
-    size = path.stat().st_size
-    if size != record.bytes:
-        word = "truncated" if size < record.bytes else "longer than written"
-        return f"is {word}: {size} bytes instead of {record.bytes}"
-    try:
+    with reading(path):
+        if not path.is_file():
+            return "is missing"
+        size = path.stat().st_size
+        if size != record.bytes:
+            word = "truncated" if size < record.bytes else "longer than written"
+            return f"is {word}: {size} bytes instead of {record.bytes}"
         same = not hashed or file_hash(path) == record.sha256
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
     return None if same else "was changed after it was written"
 
 
@@ -156,11 +127,11 @@ def sealed(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, Fi
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and path != folder / MANIFEST and not _is_rest(name.parts[0]):
+        if path.is_file() and path != folder / MANIFEST and not is_rest(name.parts[0]):
             yield name.as_posix(), path
 
 
-def _is_rest(name: str) -> bool:
+def is_rest(name: str) -> bool:
     return name.startswith(".") and name.endswith((GONE, BESIDE))
 
 
@@ -178,11 +149,16 @@ def file_hash(path: Path, *, sync: bool = False) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole: beside its place, fsynced, renamed."""
     beside = path.with_name(f".{path.name}{BESIDE}")
-    with beside.open("w", encoding="utf-8") as stream:
+    with open(beside, "w", encoding="utf-8", opener=_no_link) as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(path)
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open what is really there: where others may write too, a link could lead to any file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def remove(path: Path) -> None:

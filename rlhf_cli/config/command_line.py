@@ -4,16 +4,22 @@ Hydra writes nothing but a sweep's multirun.yaml, and its errors are retold in o
 """
 
 import os
+import re
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any, NoReturn
 
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.explain import explain
-from rlhf_cli.config.keys import did_you_mean, nearest
-from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.printable import one_line
+from rlhf_cli.config.schema import Config, ConfigError, is_folder_name
+from rlhf_cli.config.words import VALUED, experiment_files, spelled_out
 
 NO_LITTER = (
     "hydra.run.dir=.",
@@ -23,16 +29,6 @@ NO_LITTER = (
     "hydra.sweep.dir=${runs_dir}/.sweeps/${now:%Y-%m-%d_%H-%M-%S}",
     "hydra.sweep.subdir=.",
 )
-FLAGS = (
-    "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m",
-    "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
-    "--experimental-rerun", "--info", "-i", "--hydra-help", "--version",
-)  # fmt: skip
-VALUED = (
-    "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn",
-    "--config-dir", "-cd", "--experimental-rerun",
-)  # fmt: skip
-SWEPT = ",([{$"  # a value with one of these is a sweep, a list or an interpolation, not a name
 
 
 class _EndOfSweep(BaseException):
@@ -41,7 +37,6 @@ class _EndOfSweep(BaseException):
 
 def compose_each(words: list[str], job: Callable[[Config], None]) -> None:
     """Call `job` with the configuration, once for every job of a sweep; raise what went wrong."""
-    _check_flags(words)
     failures: list[Exception] = []
 
     def task(composed) -> None:
@@ -52,7 +47,7 @@ def compose_each(words: list[str], job: Callable[[Config], None]) -> None:
             _go_on_or_stop(error)
 
     with suppress(_EndOfSweep):
-        _hydra([*with_model(words), *NO_LITTER, *_resolved(words)], task)
+        _hydra(words, task)
     if len(failures) > 1:
         raise UserError(f"{len(failures)} runs of the sweep failed; the first: {failures[0]}")
     if failures:
@@ -63,40 +58,120 @@ def _go_on_or_stop(error: Exception) -> None:
     """A failed job of a sweep is told and the next one starts; Ctrl-C ends them all."""
     if getattr(error, "code", None) == 130 or not _sweeping():
         raise _EndOfSweep from error
-    print(f"rlhf: {error}", file=sys.stderr)
+    print(f"rlhf: {one_line(str(error))}", file=sys.stderr)
 
 
 def _hydra(words: list[str], task: Callable) -> None:
-    """Run Hydra on `words`; whatever Hydra itself refuses is one ConfigError."""
-    import hydra
+    """Let Hydra do what `words` ask; whatever Hydra itself refuses is one ConfigError."""
+    from hydra.core.global_hydra import GlobalHydra
 
-    app = hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")
-    with _as_command_line(_options_first(words)):
-        try:
-            app(task)()
-        except UserError:
-            raise
-        except Exception as error:
-            raise ConfigError(explain(error)) from error
+    try:
+        with _errors_retold():
+            args = _arguments(words)
+            hydra = _opened(args, experiment_files(words))
+            _carry_out(hydra, args, task)
+    finally:
+        GlobalHydra.instance().clear()
 
 
 @contextmanager
-def _as_command_line(words: list[str]) -> Iterator[None]:
-    """Hydra reads sys.argv, and hides its exceptions unless this variable is set."""
-    argv, shown = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["rlhf", *words]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+def _errors_retold() -> Iterator[None]:
     try:
         yield
-    finally:
-        sys.argv = argv
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if shown is not None:
-            os.environ["HYDRA_FULL_ERROR"] = shown
+    except UserError:
+        raise
+    except Exception as error:
+        raise ConfigError(explain(error)) from error
+
+
+def _arguments(words: list[str]) -> Namespace:
+    """Hydra's own options; argparse refuses overrides on both sides of an option."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.error = _refuse
+    args = parser.parse_args(_options_first(spelled_out(words)))
+    args.parser = parser
+    args.own_files = bool(args.config_dir or args.config_name or experiment_files(words))
+    if not args.shell_completion:
+        args.overrides += NO_LITTER
+    return args
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}: rlhf run --help lists the options")
+
+
+def _opened(args: Namespace, experiments: list[Path]) -> Any:
+    """Hydra, looking first into the user's own files, then into ours."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+
+    from rlhf_cli.config import own_files
+
+    version.setbase("1.3")
+    own_files.register()
+    path = create_config_search_path(str(conf_dir()))
+    own = [("own", Path(args.config_dir).expanduser().resolve())] if args.config_dir else []
+    if own and not own[0][1].is_dir():
+        raise ConfigError(f"--config-dir {args.config_dir}: no such folder")
+    for scheme, place in own + [("experiment-file", file.resolve()) for file in experiments]:
+        path.prepend("command-line", f"{scheme}://{place}", SearchPathQuery(provider="main"))
+    return Hydra.create_main_hydra2("rlhf", path)
+
+
+def _carry_out(hydra: Any, args: Namespace, task: Callable) -> None:
+    name, overrides = args.config_name or "config", args.overrides
+    if args.shell_completion:
+        hydra.shell_completion(config_name=name, overrides=overrides)
+    elif args.hydra_help:
+        hydra.hydra_help(config_name=name, args_parser=args.parser, args=args)
+    elif args.info:
+        hydra.show_info(args.info, config_name=name, overrides=overrides)
+    elif args.cfg:
+        hydra.show_cfg(
+            config_name=name, overrides=overrides, cfg_type=args.cfg, package=args.package,
+            resolve=True,
+        )  # fmt: skip
+    elif args.multirun:
+        _composed(hydra, args, name)
+        hydra.multirun(config_name=name, task_function=task, overrides=overrides)
+    else:
+        task(_alone(_composed(hydra, args, name)))
+
+
+def _composed(hydra: Any, args: Namespace, name: str) -> Any:
+    """The values of all files and words, and Hydra's own settings, which files may hardly change."""
+    from hydra.types import RunMode
+
+    from rlhf_cli.config.own_files import require_own_settings
+
+    mode = RunMode.MULTIRUN if args.multirun else RunMode.RUN
+    args.overrides.append(f"hydra.mode={mode.name}")
+    composed = hydra.compose_config(config_name=name, overrides=args.overrides, run_mode=mode)
+    if args.own_files:
+        pristine = hydra.compose_config(
+            config_name=None, overrides=[*NO_LITTER, f"hydra.mode={mode.name}"], run_mode=mode
+        )
+        require_own_settings(composed, pristine)
+    return composed
+
+
+def _alone(composed: Any) -> Any:
+    """Our own values; Hydra's are told to `HydraConfig`, for `choices` and interpolations."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    HydraConfig.instance().set_config(composed)
+    own = composed.copy()
+    with open_dict(own):
+        del own["hydra"]
+    return own
 
 
 def _options_first(words: list[str]) -> list[str]:
-    """argparse refuses overrides on both sides of an option."""
     options, overrides = [], []
     for word, before in zip(words, ["", *words], strict=False):
         is_option = word.startswith("-") or before in VALUED
@@ -120,72 +195,17 @@ def choices() -> dict[str, str]:
 
 def _named(config: Config, words: list[str]) -> Config:
     """Each job of a sweep is a run of its own: its name ends with what the sweep gave it."""
-    if _sweeping():
-        from hydra.core.hydra_config import HydraConfig
+    if not _sweeping():
+        return config
+    from hydra.core.hydra_config import HydraConfig
 
-        swept = [o for o in HydraConfig.get().overrides.task if o not in with_model(words)]
-        own = [o.replace("/", "_") for o in swept if not o.startswith("name=")]
-        config.name = "-".join([config.name, *own])
-    return config
-
-
-def _check_flags(words: list[str]) -> None:
-    for word in words:
-        flag = word.partition("=")[0]
-        if flag.startswith("-") and flag not in FLAGS:
-            meant = nearest(flag, FLAGS, cutoff=0.75)
-            raise ConfigError(f"unknown option {flag}{did_you_mean([meant] if meant else [])}")
-
-
-def _resolved(words: list[str]) -> list[str]:
-    """`--cfg job` shows values, not interpolations."""
-    asked = any(word.partition("=")[0] in ("--cfg", "-c") for word in words)
-    return ["--resolve"] if asked and "--resolve" not in words else []
-
-
-def with_model(words: list[str]) -> list[str]:
-    """model=<hub id or folder> is model=generic model.path=<it>; so is a lone model.path=<it>."""
-    result: list[str] = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        is_other = key == "model" and equals and _is_no_preset(value.strip("'\""), words)
-        result += ["model=generic", f"model.path={_quoted(value)}"] if is_other else [word]
-    keys = [word.partition("=")[0] for word in result]
-    return ["model=generic", *result] if "model.path" in keys and "model" not in keys else result
-
-
-def _is_no_preset(value: str, words: list[str]) -> bool:
-    presets = _presets("model", words)
-    if value in presets or not value or value == "null" or any(sign in value for sign in SWEPT):
-        return False
-    if "/" in value or Path(value).expanduser().is_dir():
-        return True
-    if meant := nearest(value, presets):
-        raise ConfigError(
-            f"model={value} is no preset and no folder: did you mean model={meant}? "
-            f"(for the hub model of that name: model.path={value}; presets: {', '.join(presets)})"
-        )
-    return True
-
-
-def _presets(group: str, words: list[str]) -> list[str]:
-    """Choices of a group: the shipped ones, and those of --config-dir."""
-    folders = [conf_dir(), *(Path(own) for own in _values_of(words, ("--config-dir", "-cd")))]
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-
-
-def _values_of(words: list[str], flags: tuple[str, ...]) -> Iterator[str]:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        if word in flags and following:
-            yield following
-        elif word.partition("=")[0] in flags and "=" in word:
-            yield word.partition("=")[2]
-
-
-def _quoted(value: str) -> str:
-    if value[:1] in ("'", '"'):
-        return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    given = spelled_out(words)
+    swept = [o for o in HydraConfig.get().overrides.task if o not in given]
+    own = [re.sub(r"['\"]", "", o).replace("/", "_") for o in swept if not o.startswith("name=")]
+    name = "-".join([config.name, *own])
+    if not is_folder_name(name):  # too long, as a rule
+        name = f"{config.name[:100]}-{sha256(name.encode()).hexdigest()[:12]}"
+    return replace(config, name=name)
 
 
 def complete(words: list[str]) -> None:

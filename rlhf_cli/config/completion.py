@@ -1,23 +1,106 @@
-"""What the shell offers after TAB, before Hydra is asked: verbs and run names."""
+"""What the shell offers after TAB, before Hydra is asked: commands, options, choices, paths, runs."""
 
+from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from rlhf_cli.config.keys import GROUPS, schema_keys
+from rlhf_cli.config.schema import Config, Stage
+from rlhf_cli.config.words import FLAGS, YAML, presets
 
 VERBS = ("run", "config", "show", "data")
 COMPOSING = ("run", "config", "data check")
+RUNS = Path("runs")
+OF_SHOW = ("--time",)
+PLACES = (
+    "parents.sft", "parents.rm", "model.path", "model.tokenizer", "sft.reward_model", "runs_dir",
+    "data.template",
+)  # fmt: skip
+FIXED = {
+    "stage": ("all", *(stage.name for stage in Stage)),
+    "runtime.device": ("auto", "cpu", "cuda", "mps"),
+    "runtime.dtype": ("auto", "float32", "bfloat16"),
+}
 
 
 def own_words(typed: str) -> list[str] | None:
-    """Completions of this project's own words; None where Hydra knows better."""
+    """Completions of this project's own words; None where Hydra knows better: keys."""
     words = typed.split()[1:]
     open_word = words[-1] if words and not typed.endswith(" ") else ""
     before = words[: len(words) - bool(open_word)]
     if not before:
-        return [verb for verb in VERBS if verb.startswith(open_word)]
+        return _beginning(VERBS, open_word)
     if before == ["data"]:
         return ["check"]
     if before[0] == "show":
-        return [name for name in run_names(Path("runs")) if name.startswith(open_word)]
-    return None
+        return _beginning(OF_SHOW if open_word.startswith("-") else run_names(RUNS), open_word)
+    return _of_request(open_word, before)
+
+
+def _of_request(word: str, before: list[str]) -> list[str] | None:
+    """Of a command that composes: options, values of keys, files of experiments."""
+    if before[-1] in ("--config-dir", "-cd"):
+        return [place for place in _places(word) if place.endswith("/")]
+    if word.startswith("-"):
+        return _beginning([flag for flag in FLAGS if flag.startswith("--")], word)
+    key, equals, value = word.partition("=")
+    if equals:
+        found = _values(key, value, before)
+        return None if found is None else [f"{key}={one}" for one in found]
+    if any(known.startswith(word) for known in schema_keys()):
+        return None
+    return [place for place in _places(word) if place.endswith(("/", *YAML))] or None
+
+
+def _values(key: str, value: str, before: list[str]) -> list[str] | None:
+    """What may stand behind `key=`, beginning with `value`; None for a value of any other kind."""
+    if key in GROUPS:
+        found = _beginning(presets(key, before), value)
+        endings = {"experiment": ("/", *YAML), "model": ("/",)}.get(key, ())
+        is_place = value.startswith((".", "/", "~")) or not found
+        return found + [p for p in _places(value) if is_place and p.endswith(endings or "\0")]
+    if key == "name":
+        given = [word.partition("=")[2] for word in before if word.startswith("runs_dir=")]
+        return _beginning(run_names(Path(given[-1]) if given else RUNS), value)
+    if key in PLACES:
+        return _places(value)
+    choices = FIXED.get(key) or _choices(_type_of(key))
+    return _beginning(choices, value) if choices else None
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if kind is bool:
+        return ("true", "false")
+    is_enum = isinstance(kind, type) and issubclass(kind, Enum)
+    return tuple(kind.__members__) if is_enum else ()
+
+
+def _type_of(key: str) -> Any:
+    """The type of a key of the schema, without its "or null"; None for no key."""
+    kind: Any = Config
+    for name in key.split("."):
+        hints = get_type_hints(kind) if isinstance(kind, type) else {}
+        kind = hints.get(name)
+    return next((one for one in get_args(kind) if isinstance(one, type)), kind)
+
+
+def _places(begun: str) -> list[str]:
+    """Files and folders whose path begins like this; folders end with a slash."""
+    head, slash, tail = begun.rpartition("/")
+    folder = Path(head or ("/" if slash else ".")).expanduser()
+    if not folder.is_dir():
+        return []
+    hidden = tail.startswith(".")
+    return sorted(
+        f"{head}{slash}{path.name}{'/' if path.is_dir() else ''}"
+        for path in folder.iterdir()
+        if path.name.startswith(tail) and (hidden or not path.name.startswith("."))
+    )
+
+
+def _beginning(words: Iterable[str], begun: str) -> list[str]:
+    return [word for word in words if word.startswith(begun)]
 
 
 def without_verb(typed: str) -> str:

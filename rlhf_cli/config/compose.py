@@ -14,8 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlhf_cli.config.explain import explain
-from rlhf_cli.config.keys import nearest
+from rlhf_cli.config.keys import did_you_mean, nearest
 from rlhf_cli.config.schema import Config, ConfigError, Stage
+from rlhf_cli.config.shape import conform
+from rlhf_cli.config.suggestions import OTHER_METHODS, STAGE_WORDS
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -34,10 +36,11 @@ def conf_dir() -> Path:
 
 def resolve(composed: DictConfig) -> Config:
     """The composed values as a `Config`, every law checked; else one ConfigError naming the key."""
-    given = OmegaConf.create(OmegaConf.to_container(composed, resolve=False))
-    assert isinstance(given, DictConfig)
+    given = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(given, dict)
+    given["stage"] = stage_list(given.get("stage"))
     try:
-        given["stage"] = stage_list(given.get("stage"))
+        given = OmegaConf.create(conform(given, Config))
         merged = OmegaConf.merge(OmegaConf.structured(Config), given)
         return _to_object(merged)
     except OmegaConfBaseException as error:
@@ -93,15 +96,24 @@ def _sections(node, path: str = ""):
 def stage_list(given: Any) -> list[str]:
     """all | one | a list -> the chosen stages in pipeline order, each once."""
     names = [stage.name for stage in Stage]
-    asked = [given] if isinstance(given, str) else list(given or [])
+    asked = given if isinstance(given, list | tuple) else [] if given in (None, "") else [given]
     for name in asked:
         if name not in ("all", *names):
-            hint = nearest(str(name), ["all", *names])
-            tail = f": did you mean {hint}?" if hint else ""
-            raise ConfigError(f"stage={name} is not one of all, {', '.join(names)}{tail}")
+            raise ConfigError(_no_stage(str(name), names))
     if not asked:
         raise ConfigError(f"stage is empty: choose all, or some of {', '.join(names)}")
     return [name for name in names if name in asked or "all" in asked]
+
+
+def _no_stage(name: str, names: list[str]) -> str:
+    """Another method is no misspelt stage."""
+    word = name.lower().replace("-", "_")
+    if word in OTHER_METHODS:
+        return f"there is no stage {name}: stages are all, {', '.join(names)}"
+    hint = STAGE_WORDS.get(word) or nearest(word, ["all", *names])
+    return (
+        f"stage={name} is not one of all, {', '.join(names)}{did_you_mean([hint] if hint else [])}"
+    )
 
 
 def freeze(config: Config) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Hydra is recognised by the names of its exceptions, so that this room does not i
 """
 
 import re
+import shlex
 
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -13,8 +14,9 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from rlhf_cli.config.keys import did_you_mean, nearest, nearest_keys, schema_keys
+from rlhf_cli.config.keys import GROUPS, did_you_mean, nearest, nearest_keys, schema_keys
 from rlhf_cli.config.schema import TAKEN_FROM, Source
+from rlhf_cli.config.suggestions import not_here
 
 KINDS = {
     "Integer": "a whole number",
@@ -22,6 +24,15 @@ KINDS = {
     "Boolean": "true or false",
     "bool": "true or false",
 }
+# What remains of a library's own words is told by what the person can do about it.
+RETOLD = (
+    ("Config group override must be a string", "a group takes the name of one of its files"),
+    ("Cannot merge DictConfig with ListConfig", "it is a list: write [...] around it"),
+    ("Multiple values for", "it is set twice on one command line: give it once"),
+    ("Sweeping over Hydra", "Hydra's own settings cannot be swept over"),
+    ("Interpolation key", "it refers to a key that is not there"),
+    ("Interpolation cycle", "it refers to itself"),
+)
 
 
 def explain(error: BaseException) -> str:
@@ -33,7 +44,7 @@ def explain(error: BaseException) -> str:
     if options := getattr(error, "options", None):
         return _unknown_choice(getattr(error, "missing_cfg_file", None) or text, list(options))
     if key := _first(r"Could not override '([^']+)'", text):
-        return _unknown_key(key)
+        return unknown_key(key)
     if "is ambiguous" in text or text.startswith("Ambiguous value"):
         return _ambiguous(text)
     if type(error).__name__ == "OverrideParseException":
@@ -41,30 +52,41 @@ def explain(error: BaseException) -> str:
     if name := _first(r"Cannot find primary config '([^']*)'", text):
         return f"--config-name {name}: no {name}.yaml in conf/ or in the folder of --config-dir"
     if isinstance(cause, OmegaConfBaseException):
-        return _omegaconf(cause)
-    return _one_line(text) or type(error).__name__
+        return _omegaconf(cause, _first(r"Error merging override (.*)", text) or "")
+    return _retold(_one_line(text)) or type(error).__name__
 
 
-def _omegaconf(error: OmegaConfBaseException) -> str:
+def _retold(text: str, override: str = "") -> str:
+    known = next((said for begin, said in RETOLD if begin in text), None)
+    override = override or _first(r"'([^']+)'", text) or ""
+    return (
+        f"{override}: {known}"
+        if known and override
+        else known or text.split(" Config search path:")[0]
+    )
+
+
+def _omegaconf(error: OmegaConfBaseException, override: str = "") -> str:
     key = error.full_key or ""
     first = _one_line(str(error.msg or error).split("\n")[0])
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
-        return (
-            _unknown_in_source(key) if error.object_type is Source else _unknown_key(key or first)
-        )
+        return _unknown_in_source(key) if error.object_type is Source else unknown_key(key or first)
     if isinstance(error, MissingMandatoryValue):
         key = _first(r"Missing mandatory value: (\S+)", first) or key
         return f"{key} has no value: set {key}=..."
     if isinstance(error, ValidationError):
         return _wrong_type(key, first)
-    return f"{key}: {first}" if key else first
+    return _retold(first, override or key)
 
 
-def _unknown_key(key: str) -> str:
+def unknown_key(key: str) -> str:
+    """What to say of a key that is not there."""
     known = schema_keys()
     parent = key.rpartition(".")[0]
     if key.startswith("runtime.deepspeed."):
         return _unknown_to_deepspeed(key)
+    if missing := not_here(key):
+        return f"unknown key {key!r}: there is {missing}"
     suggestions = nearest_keys(key)
     if not suggestions and parent in known:
         names = [k.removeprefix(f"{parent}.") for k in known if k.startswith(f"{parent}.")]
@@ -101,29 +123,40 @@ def _wrong_type(key: str, message: str) -> str:
         return f"{key}={value} is not {kind}"
     if value == "None" and "Incompatible" in message:
         return f"{key} may not be null"
-    return f"{key}: {message}" if key else message
+    return _retold(message, key)
 
 
 def _unknown_choice(name: str, options: list[str]) -> str:
     group, _, choice = name.rpartition("/")
+    if group == "data" and "." in choice:
+        return (
+            f"data={choice} is no choice: a file is data.demonstrations=[{{path: {choice}}}] "
+            "(or data.comparisons, data.prompts), with data=generic"
+        )
     meant = nearest(choice, options)
-    tail = did_you_mean([f"{group}={meant}"]) if meant else ""
-    return f"{group}={choice} is no choice{tail or ':'} {group} is one of {', '.join(options)}"
+    tail = did_you_mean([f"{group}={meant}"]) if meant else ":"
+    own = "; your own: --config-dir DIR, or a file such as my.yaml" if group in GROUPS else ""
+    return f"{group}={choice} is no choice{tail} {group} is one of {', '.join(options)}{own}"
 
 
 def _ambiguous(text: str) -> str:
     override = _first(r"argument '([^']*)'", text) or text.split("\n")[0]
     key, _, value = override.partition("=")
-    ways = f"write {key}=[{value}] for a list, or add -m to run once per value"
+    ways = "add -m to run once per value"
+    if key not in GROUPS:
+        ways = f"write {key}=[{value}] for a list, or {ways}"
     return f"{override} is ambiguous: {ways}"
 
 
 def _unreadable(override: str, text: str) -> str:
-    if "=" not in override:
-        meant = [f"{key}=..." for key in nearest_keys(override)[:1]]
-        return f"cannot read {override!r}: expected key=value{did_you_mean(meant)}"
-    why = _one_line(text.split("\n")[0])
-    return f"cannot read {override!r}: {why} (quote special characters: 'key=\"value\"')"
+    key, _, value = override.partition("=")
+    if any(value.count(one) != value.count(other) for one, other in ("[]", "{}", "()")):
+        return (
+            f"cannot read {override!r}: a bracket is not closed; put quotes around all of {key}=..."
+        )
+    bare = value.strip("'\"").replace('"', '\\"')
+    quoted = shlex.quote(f'{key}="{bare}"')
+    return f"cannot read {override!r}: its value has special characters; quote it: {quoted}"
 
 
 def _first(pattern: str, text: str) -> str | None:

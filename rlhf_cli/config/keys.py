@@ -6,6 +6,7 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import Any, get_type_hints
 
 from rlhf_cli.config.schema import Config
+from rlhf_cli.config.suggestions import ours
 
 GROUPS = ("model", "data", "runtime", "experiment")
 
@@ -42,7 +43,7 @@ def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.6) -> str | 
 
 
 def nearest_keys(key: str, choices: Iterable[str] | None = None) -> list[str]:
-    """Up to three valid keys: those that end alike first, closest first."""
+    """Up to four valid keys: what another trainer's key is called here, then those spelled alike."""
     known = list(choices) if choices is not None else [*schema_keys(), "experiment"]
     leaf = key.rpartition(".")[2]
     same_leaf = [k for k in known if k.rpartition(".")[2] == leaf and "." in k]
@@ -50,13 +51,17 @@ def nearest_keys(key: str, choices: Iterable[str] | None = None) -> list[str]:
         same_leaf.sort(key=lambda k: -SequenceMatcher(None, key, k).ratio())
         return same_leaf[: 1 if "." in key else 3]
     begins = [k for k in known if k.startswith(key)] if len(key) > 2 else []
-    close = get_close_matches(key, known, n=1, cutoff=0.7)
-    return begins[:1] or close or _close_leaves(leaf, known)
+    slip, close = (get_close_matches(key, known, n=1, cutoff=c) for c in (0.92, 0.75))
+    return slip or ours(key, known) or begins[:1] or close or _close_leaves(key, known)
 
 
-def _close_leaves(leaf: str, known: list[str]) -> list[str]:
-    best = nearest(leaf, {k.rpartition(".")[2] for k in known})
-    return [k for k in known if k.rpartition(".")[2] == best][:3] if best else []
+def _close_leaves(key: str, known: list[str]) -> list[str]:
+    """Keys whose last word is spelled like this one's, of the same section where it names one."""
+    top, _, leaf = key.rpartition(".")
+    inside = [k for k in known if k.startswith(f"{top.partition('.')[0]}.")] if top else []
+    pool = inside or known
+    best = nearest(leaf, {k.rpartition(".")[2] for k in pool}, cutoff=0.7)
+    return [k for k in pool if k.rpartition(".")[2] == best][:3] if best else []
 
 
 def did_you_mean(suggestions: list[str]) -> str:

@@ -4,6 +4,7 @@ Values and their explanations live in conf/*.yaml, never here. `Source` alone ha
 instances are elements of lists, which YAML cannot complete.
 """
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -108,6 +109,23 @@ def require(holds: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
+MOST_PROCESSES = 256  # on one machine
+SEEDS = 2**32  # what every library's generator takes
+LONGEST_NAME = 255  # bytes of a folder's name
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether `name` is one plain folder below another, on every file system and in every shell."""
+    return (
+        name == name.strip()
+        and name.isprintable()
+        and not name.startswith((".", "-"))
+        and "/" not in name
+        and 0 < len(name.encode()) <= LONGEST_NAME
+    )
+
+
 def _is_day(text: str) -> bool:
     try:
         return f"{datetime.fromisoformat(text):%Y-%m-%d}" == text
@@ -162,15 +180,25 @@ class Runtime:
     deepspeed: dict[str, Any] | None
 
     def __post_init__(self):
+        require(
+            DEVICES.fullmatch(self.device) is not None,
+            f"runtime.device={self.device} is not one of auto, cpu, cuda, cuda:<number>, mps"
+            + (": did you mean cuda?" if self.device.startswith(("gpu", "nvidia")) else ""),
+        )
         known = ("auto", "float32", "bfloat16")
         require(self.dtype in known, f"runtime.dtype={self.dtype} is not one of {', '.join(known)}")
         require(
             self.num_threads is None or self.num_threads > 0,
-            "runtime.num_threads must be positive or null",
+            f"runtime.num_threads={self.num_threads} must be positive or null",
         )
         require(
             self.num_processes is None or self.num_processes > 0,
             f"runtime.num_processes={self.num_processes} must be positive or null",
+        )
+        require(
+            self.num_processes is None or self.num_processes <= MOST_PROCESSES,
+            f"runtime.num_processes={self.num_processes} must be at most {MOST_PROCESSES}: "
+            "it counts the processes of one machine",
         )
         require(self.timeout > 0, f"runtime.timeout={self.timeout} must be positive (seconds)")
         for key, source in TAKEN_FROM.items():
@@ -200,6 +228,7 @@ class Save:
     every_steps: int | None
     every_minutes: float | None
     keep: int
+    keep_replaced: int
 
     def __post_init__(self):
         require(
@@ -211,6 +240,10 @@ class Save:
             f"save.every_minutes={self.every_minutes} must be positive or null",
         )
         require(self.keep > 0, f"save.keep={self.keep} must be at least 1")
+        require(
+            self.keep_replaced >= 0,
+            f"save.keep_replaced={self.keep_replaced} must not be negative",
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -221,6 +254,7 @@ class Source:
     {prompt: 0}, say that a csv or tsv file has no header. data_dir: folder inside a hub data set.
     weight is the share among the sources of a list; all weights null means "take all rows".
     unescape: backslash escapes in the texts become the characters they name.
+    delimiter: one character between the cells of a csv or tsv, or "tab"; null: found.
     """
 
     path: str
@@ -233,9 +267,16 @@ class Source:
     limit: int | None = None
     eval: bool = False
     unescape: bool = False
+    delimiter: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        if self.delimiter in ("tab", "\\t"):
+            self.delimiter = "\t"
+        require(
+            self.delimiter is None or (len(self.delimiter) == 1 and self.delimiter not in '"\r\n '),
+            f"delimiter={self.delimiter!r} of source {self.path} must be one character, or tab",
+        )
         require(
             self.weight is None or self.weight > 0,
             f"weight={self.weight} of source {self.path} must be positive",
@@ -353,9 +394,18 @@ class Schedule:
         )
 
 
+def require_steps(max_steps: int | None, stage: str) -> None:
+    """A limit of a stage's steps, or none."""
+    require(
+        max_steps is None or max_steps > 0,
+        f"{stage}.max_steps={max_steps} must be positive or null",
+    )
+
+
 @dataclass(slots=True, kw_only=True)
 class SFT:
     epochs: int
+    max_steps: int | None
     batch: Batch
     batching: Batching
     loss_on: LossOn
@@ -367,6 +417,7 @@ class SFT:
 
     def __post_init__(self):
         require(self.epochs > 0, f"sft.epochs={self.epochs} must be positive")
+        require_steps(self.max_steps, "sft")
         require(0 <= self.dropout < 1, f"sft.dropout={self.dropout} must lie in [0, 1)")
         require(
             self.select_by is not SelectBy.rm_score or self.reward_model is not None,
@@ -377,6 +428,7 @@ class SFT:
 @dataclass(slots=True, kw_only=True)
 class RM:
     epochs: int
+    max_steps: int | None
     batch: Batch
     ties: Ties
     tie_param: float
@@ -389,6 +441,8 @@ class RM:
 
     def __post_init__(self):
         require(self.epochs > 0, f"rm.epochs={self.epochs} must be positive")
+        require_steps(self.max_steps, "rm")
+        require(self.margin >= 0, f"rm.margin={self.margin} must not be negative")
         require(
             0 <= self.label_smoothing < 0.5,
             f"rm.label_smoothing={self.label_smoothing} must lie in [0, 0.5)",
@@ -470,6 +524,12 @@ class KLStop:
     iteration: float | None
     run: float | None
 
+    def __post_init__(self):
+        for name, limit in (("iteration", self.iteration), ("run", self.run)):
+            require(
+                limit is None or limit > 0, f"ppo.kl_stop.{name}={limit} must be positive or null"
+            )
+
 
 @dataclass(slots=True, kw_only=True)
 class Alarms:
@@ -477,11 +537,29 @@ class Alarms:
     length: float | None
     entropy: float | None
     kl: float | None
+    score_spread: float | None
+    score_size: float | None
+
+    def __post_init__(self):
+        require(
+            self.eos_rate is None or 0 <= self.eos_rate <= 1,
+            f"ppo.alarms.eos_rate={self.eos_rate} is a share, in [0, 1], or null",
+        )
+        require(
+            self.length is None or self.length > 1,
+            f"ppo.alarms.length={self.length} is a factor: it must exceed 1, or be null",
+        )
+        for name, limit in (("entropy", self.entropy), ("kl", self.kl)):
+            require(
+                limit is None or limit >= 0,
+                f"ppo.alarms.{name}={limit} must not be negative, or be null",
+            )
 
 
 @dataclass(slots=True, kw_only=True)
 class PPO:
     total_episodes: int
+    max_steps: int | None
     batch: PPOBatch
     inner_epochs: int
     temperature: float
@@ -510,6 +588,7 @@ class PPO:
             f"ppo.total_episodes={self.total_episodes} is less than one rollout "
             f"(ppo.batch.rollout={self.batch.rollout})",
         )
+        require_steps(self.max_steps, "ppo")
         require(self.inner_epochs > 0, f"ppo.inner_epochs={self.inner_epochs} must be positive")
         require(self.temperature > 0, f"ppo.temperature={self.temperature} must be positive")
         require(0 < self.gamma <= 1, f"ppo.gamma={self.gamma} must lie in (0, 1]")
@@ -549,6 +628,10 @@ class Tracking:
     every: int
     trackers: list[Tracker]
     project: str
+
+    def __post_init__(self):
+        require(self.every > 0, f"tracking.every={self.every} must be positive")
+        require(bool(self.project), "tracking.project='' must be a name")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -604,9 +687,15 @@ class Config:
 
     def __post_init__(self):
         require(self.samples >= 0, f"samples={self.samples} must not be negative")
+        require(0 <= self.seed < SEEDS, f"seed={self.seed} must lie between 0 and {SEEDS - 1}")
         require(
-            bool(self.name) and not self.name.startswith((".", "/")) and ".." not in self.name,
-            f"name={self.name!r} must be a plain folder name",
+            is_folder_name(self.name),
+            f"name={self.name[:60]!r} must be a plain folder name: without /, control characters, a "
+            f". or - in front or spaces around it, of at most {LONGEST_NAME} bytes",
+        )
+        require(
+            bool(self.runs_dir.strip()) and self.runs_dir.isprintable(),
+            f"runs_dir={self.runs_dir!r} must name a folder (runs_dir=. is this one)",
         )
         require(
             self.ppo.ptx.coef == 0 or bool(self.data.pretraining),

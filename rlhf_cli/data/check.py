@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from rlhf_cli.config.schema import Ties
 from rlhf_cli.data.dialogue import has_inline_role
@@ -44,6 +45,9 @@ def check_demonstration(record: Demonstration) -> None:
         raise RowError("empty response")
     if NO_OUTPUT.fullmatch(spoken[-1].content):
         raise RowError("empty response", repr(spoken[-1].content[:40]))
+    last = max(i for i, m in enumerate(record.messages) if m.role == "assistant")
+    if not any(m.role == "user" for m in record.messages[:last]):
+        raise RowError("no user turn", "nobody asks before the last answer")
     _check_asked(record.messages)
 
 
@@ -152,5 +156,7 @@ def notes_on(record: Record) -> Iterator[str]:
             yield "ties that fit no ranking, pairs used as labelled"
     if isinstance(record, Demonstration) and messages[-1].role not in ("assistant", "text"):
         yield "turns after the last answer, left out"
+    if any(a.role == b.role != "tool" for a, b in pairwise(messages)):
+        yield "two turns of one role in a row, kept as they are"
     if messages[0].role != "text" and has_inline_role(messages):
         yield "a role word inside a turn, kept as text"

@@ -6,14 +6,24 @@ from typing import Any
 from rlhf_cli.data.dialogue import (
     conversation,
     is_transcript,
+    kind,
+    objects,
     split_last,
     text_of,
     transcript,
 )
-from rlhf_cli.data.fields import Fields, prompt_messages, with_system
-from rlhf_cli.data.records import BadRow, Comparison, Message, Origin, RowError
+from rlhf_cli.data.fields import RESPONSES, Fields, prompt_messages, with_system
+from rlhf_cli.data.labels import (
+    Pairs,
+    from_labels,
+    from_ranks,
+    from_scores,
+    index_of_better,
+    judgement,
+)
+from rlhf_cli.data.records import BadRow, Comparison, Labelled, Message, Origin, RowError
 
-Pairs = tuple[tuple[int, int], ...]
+UNUSED_PROMPT = "a prompt column that differs from the conversation in chosen, not used"
 
 
 def of_two(row: Fields, origin: Origin) -> Comparison:
@@ -25,6 +35,8 @@ def of_two(row: Fields, origin: Origin) -> Comparison:
         raise RowError("prompts differ", _difference(before, other))
     if not before:
         raise RowError("no prompt", "chosen and rejected hold no conversation and no prompt column")
+    if beside and not _says_the_same(beside, before):
+        row.notes.append(UNUSED_PROMPT)
     return Comparison(before, (chosen, rejected), ((0, 1),), (), origin)
 
 
@@ -37,6 +49,13 @@ def _prompt_beside(row: Fields) -> tuple[Message, ...]:
     messages = prompt_messages(row)
     trailing = messages[-1].role == "assistant" and not messages[-1].content
     return messages[:-1] if trailing else messages
+
+
+def _says_the_same(beside: tuple[Message, ...], before: tuple[Message, ...]) -> bool:
+    """Whether a prompt column is the conversation, its beginning or its end."""
+    said = tuple(m for m in beside if m.role != "system")
+    turns = tuple(m for m in before if m.role != "system")
+    return said in (turns[: len(said)], turns[len(turns) - len(said) :])
 
 
 def _side(value: Any, what: str, beside: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
@@ -71,20 +90,43 @@ def _difference(one: tuple[Message, ...], two: tuple[Message, ...]) -> str:
 def of_many(row: Fields, origin: Origin) -> Comparison:
     """responses with pairs [[i, j, 0 tie | 1 first | 2 second]], rank (least best) or scores."""
     responses = texts(row["responses"], "responses")
-    if row.get("pairs") is not None:
-        better, ties = from_labels(row["pairs"], len(responses))
-    elif row.get("scores") is not None:
-        better, ties = from_scores(row["scores"], len(responses))
-    elif "rank" in row:
-        better, ties = from_ranks(row["rank"], len(responses))
-    else:
-        raise RowError("missing column", "responses without pairs, rank or scores")
+    found = {name: read(row[name], len(responses)) for name, read in LABELS if _given(row, name)}
+    if not found:
+        nulls = [name for name, _ in LABELS if name in row]
+        raise RowError(f"null {nulls[0]}" if nulls else "missing column", "nothing ranks responses")
+    _refuse_contradiction(found)
+    better, ties = next(iter(found.values()))
     return Comparison(prompt_messages(row), responses, better, ties, origin)
+
+
+LABELS = (("pairs", from_labels), ("scores", from_scores), ("rank", from_ranks))
+
+
+def _given(row: Fields, name: str) -> bool:
+    return row.get(name) is not None
+
+
+def _refuse_contradiction(found: dict[str, tuple[Pairs, Pairs]]) -> None:
+    """Two kinds of labels may cover different pairs, but not judge one pair differently."""
+    seen: dict[frozenset[int], int | None] = {}
+    for better, ties in found.values():
+        verdicts = {frozenset(pair): pair[0] for pair in better}
+        verdicts |= dict.fromkeys(map(frozenset, ties))
+        for pair, winner in verdicts.items():
+            if seen.setdefault(pair, winner) != winner:
+                kinds = " and ".join(found)
+                raise RowError(
+                    "labels that contradict each other",
+                    f"{kinds}; name the one that counts in columns, as {{{next(iter(found))}: ..}}",
+                )
 
 
 def texts(values: Any, what: str) -> tuple[str, ...]:
     """A list of at least two texts; an object stands for its text."""
-    if not isinstance(values, list) or len(values) < 2:
+    if not isinstance(values, list):
+        hint = "; lists do not fit into cells, write .jsonl" if isinstance(values, str) else ""
+        raise RowError("not a list", f"{what} is {kind(values)}{hint}")
+    if len(values) < 2:
         raise RowError("fewer than two responses", what)
     return tuple(_response(value, f"{what}[{i}]") for i, value in enumerate(values))
 
@@ -94,56 +136,6 @@ def _response(value: Any, what: str) -> str:
         keys = ("response", "text", "content", "value", "answer")
         value = next((value[key] for key in keys if key in value), None)
     return text_of(value, what)
-
-
-def from_labels(pairs: Any, num: int) -> tuple[Pairs, Pairs]:
-    """(better, ties) of triples (i, j, label): 0 a tie, 1 the first is better, 2 the second."""
-    better, ties, seen = [], [], set()
-    for triple in pairs:
-        first, second, label = _triple(triple, num)
-        if frozenset((first, second)) in seen:
-            raise RowError("a pair labelled twice", f"{first} and {second}")
-        seen.add(frozenset((first, second)))
-        if label == 0:
-            ties.append((first, second))
-        else:
-            better.append((first, second) if label == 1 else (second, first))
-    return tuple(better), tuple(ties)
-
-
-def _triple(triple: Any, num: int) -> tuple[int, int, int]:
-    ok = isinstance(triple, (list, tuple)) and len(triple) == 3
-    ok = ok and all(isinstance(x, int) for x in triple)
-    if not ok or triple[0] == triple[1] or not all(0 <= i < num for i in triple[:2]):
-        raise RowError("a label that cannot be read", f"{triple!r} for {num} responses")
-    if triple[2] not in (0, 1, 2):
-        raise RowError("a label that cannot be read", f"{triple[2]!r} is not 0, 1 or 2")
-    return tuple(triple)
-
-
-def from_scores(scores: Any, num: int) -> tuple[Pairs, Pairs]:
-    """Higher is better, equal is a tie."""
-    return from_ranks([-score for score in numbers(scores, num, "null score")], num)
-
-
-def from_ranks(ranks: Any, num: int) -> tuple[Pairs, Pairs]:
-    """Lower is better, equal is a tie."""
-    ranks = numbers(ranks, num, "null rank")
-    pairs = list(combinations(range(num), 2))
-    better = [(i, j) if ranks[i] < ranks[j] else (j, i) for i, j in pairs if ranks[i] != ranks[j]]
-    return tuple(better), tuple((i, j) for i, j in pairs if ranks[i] == ranks[j])
-
-
-def numbers(values: Any, num: int, if_null: str) -> list[float]:
-    """One number for each response, read from text where need be."""
-    if values is None or (isinstance(values, list) and None in values):
-        raise RowError(if_null)
-    if not isinstance(values, list) or len(values) != num:
-        raise RowError("a label that cannot be read", f"{values!r} for {num} responses")
-    try:
-        return [float(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise RowError("a label that cannot be read", f"{values!r}") from error
 
 
 def qa_feedback(row: Fields, origin: Origin) -> Comparison:
@@ -161,20 +153,20 @@ def qa_feedback(row: Fields, origin: Origin) -> Comparison:
 def summarize(row: Fields, origin: Origin) -> Comparison:
     """info.post, two summaries and the index of the better one (summarize-from-feedback)."""
     info = row["info"]
+    if not isinstance(info, dict):
+        raise RowError("not an object", f"info is {kind(info)}")
     post = info.get("post") or info.get("article")
     title = f"Title: {info['title']}\n\n" if info.get("title") else ""
     subreddit = f"Subreddit: r/{info['subreddit']}\n\n" if info.get("subreddit") else ""
     prompt = f"{subreddit}{title}Post: {text_of(post, 'info.post')}\n\nTL;DR:"
     responses = texts(row["summaries"], "summaries")
     return Comparison(
-        (Message("user", prompt),), responses, (_chosen(row["choice"], "choice"),), (), origin
+        (Message("user", prompt),),
+        responses,
+        (index_of_better(row["choice"], "choice"),),
+        (),
+        origin,
     )
-
-
-def _chosen(index: Any, what: str) -> tuple[int, int]:
-    if index not in (0, 1):
-        raise RowError("a label that cannot be read", f"{what} is {index!r}, expected 0 or 1")
-    return (int(index), 1 - int(index))
 
 
 def webgpt(row: Fields, origin: Origin) -> Comparison:
@@ -190,14 +182,14 @@ def webgpt(row: Fields, origin: Origin) -> Comparison:
 def shp(row: Fields, origin: Origin) -> Comparison:
     """history with human_ref_A and human_ref_B; labels 1 says that A is better (SHP)."""
     responses = tuple(text_of(row[name], name) for name in ("human_ref_A", "human_ref_B"))
-    first, second = _chosen(row["labels"], "labels")
+    first, second = index_of_better(row["labels"], "labels")
     prompt = (Message("user", text_of(row["history"], "history")),)
     return Comparison(prompt, responses, ((second, first),), (), origin)
 
 
 def nectar(row: Fields, origin: Origin) -> Comparison:
     """answers, each with its text and its rank from 1 (Nectar)."""
-    answers = row["answers"]
+    answers = objects(row["answers"], "answers")
     responses = texts(answers, "answers")
     better, ties = from_ranks([answer.get("rank") for answer in answers], len(responses))
     prompt = prompt_messages(row)
@@ -207,7 +199,7 @@ def nectar(row: Fields, origin: Origin) -> Comparison:
 
 def ultrafeedback(row: Fields, origin: Origin) -> Comparison:
     """completions, each with its text and an overall_score (UltraFeedback, unpaired)."""
-    completions = row["completions"]
+    completions = objects(row["completions"], "completions")
     responses = texts(completions, "completions")
     scores = [completion.get("overall_score") for completion in completions]
     return Comparison(prompt_messages(row), responses, *from_scores(scores, len(scores)), origin)
@@ -224,7 +216,8 @@ def _walk(
     node: dict, before: tuple[Message, ...], found: list, origin: Origin, notes: list[str]
 ) -> None:
     messages = before + conversation([node], "prompt")
-    replies = [reply for reply in node.get("replies") or [] if not reply.get("deleted")]
+    replies = objects(node["replies"], "replies") if node.get("replies") else []
+    replies = [reply for reply in replies if not reply.get("deleted")]
     if len([reply for reply in replies if reply.get("role") == "assistant"]) > 1:
         try:
             found.append(_siblings(messages, replies, origin, notes))
@@ -247,6 +240,11 @@ def _siblings(
     return Comparison(messages, responses, better, ties, origin)
 
 
-def labelled(row: Fields, origin: Origin) -> Comparison:
-    """A single response judged good or bad (KTO) is no comparison."""
-    raise RowError("no pair", "one response with a label; use it under data.demonstrations")
+def labelled(row: Fields, origin: Origin) -> Labelled:
+    """A single response judged good or bad (KTO): messages that end with it, or prompt and response."""
+    good = judgement(row["label"])
+    if "messages" in row:
+        before, response = split_last(conversation(row["messages"], "messages"), "messages")
+        return Labelled(with_system(before, row), response, good, origin)
+    name, response = row.take(RESPONSES)
+    return Labelled(prompt_messages(row), text_of(response, name), good, origin)

@@ -1,7 +1,7 @@
 """Rows that show what to say -> Demonstration, one function for each published form."""
 
 from rlhf_cli.data.comparison_forms import of_two
-from rlhf_cli.data.dialogue import conversation, text_of
+from rlhf_cli.data.dialogue import conversation, kind, objects, text_of
 from rlhf_cli.data.fields import (
     RESPONSES,
     TEXTS,
@@ -9,6 +9,7 @@ from rlhf_cli.data.fields import (
     prompt_messages,
     with_system,
 )
+from rlhf_cli.data.labels import judgement
 from rlhf_cli.data.records import Demonstration, LeftOut, Message, Origin, RowError
 
 
@@ -25,10 +26,10 @@ def sharegpt(row: Fields, origin: Origin) -> Demonstration:
 
 
 def labelled(row: Fields, origin: Origin) -> Demonstration:
-    """A conversation judged good or bad as a whole (KTO); only the good are to be imitated."""
-    if row["label"] in (False, 0):
+    """An answer judged good or bad (KTO); only the good are to be imitated."""
+    if not judgement(row["label"]):
         raise LeftOut("labelled as a bad response")
-    return messages(row, origin)
+    return messages(row, origin) if "messages" in row else prompt_response(row, origin)
 
 
 def from_pair(row: Fields, origin: Origin) -> Demonstration:
@@ -46,7 +47,7 @@ def prompt_response(row: Fields, origin: Origin) -> Demonstration:
 
 def self_instruct(row: Fields, origin: Origin) -> list[Demonstration]:
     """An instruction with several instances of input and output (self-instruct)."""
-    return [_instance(row, instance, origin) for instance in row["instances"]]
+    return [_instance(row, instance, origin) for instance in objects(row["instances"], "instances")]
 
 
 def _instance(row: Fields, instance: dict, origin: Origin) -> Demonstration:
@@ -58,5 +59,5 @@ def text(row: Fields, origin: Origin) -> Demonstration:
     """Raw text, all of it supervised."""
     name, value = row.take(TEXTS)
     if not isinstance(value, str):
-        raise RowError("not a string", f"{name} is {type(value).__name__}")
+        raise RowError("not a string", f"{name} is {kind(value)}")
     return Demonstration((Message("text", value),), origin)

@@ -1,6 +1,7 @@
 """Messages out of every shape a conversation is stored in. Which key holds it, forms know."""
 
 import json
+import math
 import re
 from typing import Any
 
@@ -32,12 +33,29 @@ INLINE = re.compile(r"\b(?:Human|Assistant): ")
 def text_of(value: Any, what: str) -> str:
     """The text of a field, without surrounding space; refuses all that is not a string."""
     if not isinstance(value, str):
-        raise RowError("not a string", f"{what} is {_kind(value)}")
+        raise RowError("not a string", f"{what} is {kind(value)}")
     return value.strip()
 
 
-def _kind(value: Any) -> str:
-    return "null" if value is None else type(value).__name__
+def kind(value: Any) -> str:
+    """What a value is, in the words of JSON."""
+    if value is None:
+        return "null"
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
+    return {dict: "an object", list: "a list", str: "a text"}.get(type(value), type(value).__name__)
+
+
+def objects(value: Any, what: str) -> list[dict]:
+    """A list of objects that is not empty."""
+    if not isinstance(value, list):
+        raise RowError("not a list", f"{what} is {kind(value)}")
+    if not value:
+        raise RowError("an empty list", f"{what} is empty")
+    for i, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise RowError("not an object", f"{what}[{i}] is {kind(item)}")
+    return value
 
 
 def is_transcript(text: Any) -> bool:
@@ -64,8 +82,10 @@ def has_inline_role(messages: tuple[Message, ...]) -> bool:
 
 def conversation(value: Any, what: str) -> tuple[Message, ...]:
     """A list of {role, content} or {from, value} objects, or of strings that take turns."""
-    if not isinstance(value, (list, tuple)) or not value:
-        raise RowError("not a list of messages", f"{what} is {_kind(value)}")
+    if not isinstance(value, (list, tuple)):
+        raise RowError("not a list of messages", f"{what} is {kind(value)}")
+    if not value:
+        raise RowError("no messages", f"{what} is empty")
     return tuple(_message(item, turn, what) for turn, item in enumerate(value))
 
 
@@ -73,12 +93,14 @@ def _message(item: Any, turn: int, what: str) -> Message:
     if isinstance(item, str):
         return Message(("user", "assistant")[turn % 2], item.strip())
     if not isinstance(item, dict):
-        raise RowError("not a message", f"{what}[{turn}] is {_kind(item)}")
-    named = _first(item, ("role", "from"))
-    role = ROLES.get(str(named).lower()) if named is not None else "user"
-    if role is None:
-        raise RowError("unknown role", f"{named!r} in {what}[{turn}]; known: {', '.join(ROLES)}")
+        raise RowError("not a message", f"{what}[{turn}] is {kind(item)}")
     where = f"{what}[{turn}]"
+    named = _first(item, ("role", "from"))
+    if named is None:
+        raise RowError("a message without role", where)
+    role = ROLES.get(str(named).lower())
+    if role is None:
+        raise RowError("unknown role", f"{named!r} in {where}; known: {', '.join(ROLES)}")
     supervised = role != "assistant" or _supervised(item, where)
     return Message(role, _content(item, where), supervised)
 
@@ -102,12 +124,12 @@ def _part(part: Any, where: str) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
-        raise RowError("not a message", f"{where} has a part that is {_kind(part)}")
+        raise RowError("not a message", f"{where} has a part that is {kind(part)}")
     if part.get("type", "text") != "text":
         raise RowError("a part that is not text", f"{part['type']!r} in {where}")
     text = _first(part, ("text", "value", "content"))
     if not isinstance(text, str):
-        raise RowError("not a string", f"{where} has a text part that is {_kind(text)}")
+        raise RowError("not a string", f"{where} has a text part that is {kind(text)}")
     return text
 
 

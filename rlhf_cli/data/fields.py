@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.dialogue import conversation, is_transcript, text_of, transcript
+from rlhf_cli.data.dialogue import conversation, is_transcript, kind, text_of, transcript
 from rlhf_cli.data.records import Message, RowError
 
 PROMPTS = ("prompt", "question", "query", "instruction", "inputs", "input", "post", "Question")
@@ -20,6 +20,9 @@ HIDES = {  # a mapped field wins over the other names of the same thing
     "prompt": ("messages", "conversations", "turns", *PROMPTS),
     "response": RESPONSES,
     "text": TEXTS,
+    "rank": ("scores", "pairs"),
+    "scores": ("rank", "pairs"),
+    "pairs": ("rank", "scores"),
 }
 NO_INPUT = re.compile(r"[\s<(\[]*(no\s*-?input|none|n/?a)[\s>)\].]*", re.IGNORECASE)
 
@@ -60,14 +63,15 @@ def rename(row: dict, source: Source) -> Fields:
 
 
 def _reach(row: dict, column: str, name: str) -> Any:
-    value: Any = row
+    value, path = row, ""
     for key in [column] if column in row else str(column).split("."):
         if not isinstance(value, dict) or key not in value:
+            holds = found(value) if isinstance(value, dict) else kind(value)
+            where = f"is not there: {path} holds {holds}" if path else f"is not among {holds}"
             raise RowError(
-                "missing column",
-                f"{column!r}, which columns gives for {name!r}, is not among {found(row)}",
+                "missing column", f"{column!r}, which columns gives for {name!r}, {where}"
             )
-        value = value[key]
+        value, path = value[key], f"{path}.{key}".lstrip(".")
     return value
 
 
@@ -98,7 +102,7 @@ def prompt_messages(row: Fields) -> tuple[Message, ...]:
 def with_context(text: str, name: str, row: Fields) -> str:
     """The prompt with an instruction's input after it, or with a mapped context before it."""
     if "input" in row and name != "input" and (name == "instruction" or "input" in row.mapped):
-        given = text_of(row["input"] or "", "input")
+        given = text_of("" if row["input"] is None else row["input"], "input")
         if NO_INPUT.fullmatch(given):
             row.notes.append("an input that says there is none, taken as empty")
         elif given:

@@ -1,18 +1,27 @@
 """Rows of a file, one at a time, each with its line. What they mean lives in the forms."""
 
-import csv
-import gzip
-import json
-import re
-import sys
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from rlhf_cli.data.records import DataError, Origin, RowError
+from rlhf_cli.config.schema import Source
+from rlhf_cli.data.json_files import json_rows, line_rows
+from rlhf_cli.data.records import DataError, Origin, Row, RowError
+from rlhf_cli.data.tables import table_rows
+from rlhf_cli.data.text_files import (
+    LIMIT,
+    decoded,
+    is_gzipped,
+    lines,
+    open_bytes,
+    open_text,
+)
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
-Row = tuple[Origin, dict[str, Any] | RowError]
+TABLES = (".csv", ".tsv")
+BATCH = 256
 
 
 def suffix_of(path: Path) -> str:
@@ -21,155 +30,108 @@ def suffix_of(path: Path) -> str:
     return Path(name).suffix
 
 
-def file_rows(path: Path, name: str, *, header: bool) -> Iterator[Row]:
+def file_rows(path: Path, name: str, source: Source) -> Iterator[Row]:
     """(origin, row) of a file by its suffix; `name` stands in the origins."""
     suffix = suffix_of(path)
-    if suffix == ".parquet":
-        yield from _parquet_rows(path, name)
-        return
     if suffix not in SUFFIXES:
         raise DataError(
             f"{name}: unknown kind of file; known: {', '.join(SUFFIXES)}, also with .gz"
         )
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield from _text_rows(file, suffix, name, header=header)
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{name} cannot be read: {error}; it must be UTF-8 text") from error
+    if not path.is_file():
+        raise DataError(f"{name} is not a regular file")
+    _refuse_other_keys(source, suffix, name)
+    if suffix == ".parquet":
+        yield from _parquet_rows(path, name)
+    elif suffix == ".json":
+        yield from json_rows(path, name, source)
+    else:
+        with open_text(path, name) as file:
+            yield from _text_rows(file, suffix, name, source)
 
 
-def _text_rows(file: IO[str], suffix: str, name: str, *, header: bool) -> Iterator[Row]:
-    if suffix in (".csv", ".tsv"):
-        yield from _table_rows(file, name, header=header, tabs=suffix == ".tsv")
+def _refuse_other_keys(source: Source, suffix: str, name: str) -> None:
+    """A key that would have no effect on this file is a misunderstanding."""
+    keys = ["config", "data_dir", "revision"]
+    keys += ["split"] if suffix != ".json" else []
+    keys += ["delimiter"] if suffix not in TABLES else []
+    for key in keys:
+        if getattr(source, key) is not None:
+            raise DataError(
+                f"{key}={getattr(source, key)} of source {name}: it says nothing of a {suffix} file; "
+                "take it away"
+            )
+
+
+def _text_rows(file: IO[str], suffix: str, name: str, source: Source) -> Iterator[Row]:
+    if suffix in TABLES:
+        yield from table_rows(file, suffix, name, source)
     elif suffix == ".txt":
         yield from _plain_rows(file, name)
-    elif suffix == ".json":
-        yield from _json_rows(file.read(), name)
     else:
-        yield from _line_rows(file, name)
+        yield from line_rows(file, name)
 
 
 def _plain_rows(file: IO[str], name: str) -> Iterator[Row]:
-    for line, text in enumerate(file, start=1):
-        if text.strip():
+    for line, text in lines(file, name):
+        text = decoded(text) if isinstance(text, str) else text
+        if isinstance(text, RowError):
+            yield Origin(name, line, line), text
+        elif text.strip():
             yield Origin(name, line, line), {"text": text.rstrip("\r\n")}
 
 
-def _line_rows(lines, name: str) -> Iterator[Row]:
-    for line, text in enumerate(lines, start=1):
-        if text.strip():
-            yield Origin(name, line, line), _parse_line(text, line)
-
-
-def _parse_line(text: str, line: int) -> dict | RowError:
-    try:
-        return _as_row(json.loads(text))
-    except json.JSONDecodeError as error:
-        return RowError("not valid JSON", f"line {line}, column {error.colno}: {error.msg}")
-
-
-def _as_row(value: Any) -> dict | RowError:
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, str):
-        return {"text": value}
-    return RowError("not an object", f"found {type(value).__name__}, expected {{key: value}}")
-
-
-def _json_rows(text: str, name: str) -> Iterator[Row]:
-    """An array, an object that holds one, an object of objects of texts, or in truth JSON lines."""
-    start = text.lstrip()[:1]
-    if start == "[":
-        yield from _array_rows(text, name, text.index("[") + 1)
-        return
-    try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
-            yield from _line_rows(text.splitlines(), name)
-            return
-        raise DataError(_broken(name, error)) from error
-    for row, value in enumerate(_rows_within(whole), start=1):
-        yield Origin(name, row), _as_row(value)
-
-
-def _broken(name: str, error: json.JSONDecodeError) -> str:
-    return (
-        f"{name}:{error.lineno}: not valid JSON at line {error.lineno}, column {error.colno} "
-        f"({error.msg}); mend the file, or write one object a line as .jsonl to lose only that row"
-    )
-
-
-def _array_rows(text: str, name: str, at: int) -> Iterator[Row]:
-    """The elements of a JSON array, decoded one by one so that each knows its line."""
-    decoder, space = json.JSONDecoder(), re.compile(r"[\s,]*")
-    seen, line, row = 0, 1, 0
-    while True:
-        at = space.match(text, at).end()
-        if text[at : at + 1] == "]":
-            return
-        try:
-            value, end = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise DataError(_broken(name, error)) from error
-        line, seen, row = line + text.count("\n", seen, at), at, row + 1
-        yield Origin(name, row, line), _as_row(value)
-        at = end
-
-
-def _rows_within(value: Any) -> list:
-    """The rows an object holds: its one list of objects, or all texts at the leaves, as prompts."""
-    if not isinstance(value, dict):
-        return [value]
-    lists = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-    if len(lists) == 1:
-        return lists[0]
-    if all(isinstance(v, dict) for v in value.values()):
-        return [{"prompt": text} for text in _leaves(value)]
-    return [value]
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for child in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(child)
-
-
-def _table_rows(file: IO[str], name: str, *, header: bool, tabs: bool) -> Iterator[Row]:
-    """csv follows RFC 4180; in tsv a quote is a character like any other."""
-    csv.field_size_limit(sys.maxsize)
-    style = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
-    reader = csv.reader(file, **style)
-    names = next(reader, None) if header else None
-    line, row = reader.line_num + 1, 0
-    for fields in reader:
-        if fields:
-            row += 1
-            yield Origin(name, row, line), _table_row(fields, names)
-        line = reader.line_num + 1
-
-
-def _table_row(fields: list[str], header: list[str] | None) -> dict | RowError:
-    if header is None:
-        return {str(i): field for i, field in enumerate(fields)}
-    if len(fields) != len(header):
-        return RowError(
-            "wrong number of fields",
-            f"found {len(fields)}, the header has {len(header)}; "
-            "a file without a header needs columns by number, such as columns: {prompt: 0}",
-        )
-    return dict(zip(header, fields, strict=True))
-
-
 def _parquet_rows(path: Path, name: str) -> Iterator[Row]:
+    with open_bytes(path, name) as file:
+        if is_gzipped(path):
+            with tempfile.TemporaryFile() as whole:  # parquet is read from its end
+                shutil.copyfileobj(file, whole)
+                yield from _opened_parquet(whole, name)
+        else:
+            yield from _opened_parquet(file, name)
+
+
+def _opened_parquet(file: IO[bytes], name: str) -> Iterator[Row]:
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     row = 0
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=256):
-            for value in batch.to_pylist():
-                row += 1
-                yield Origin(name, row), value
+    try:
+        with parquet.ParquetFile(file, page_checksum_verification=True) as content:
+            _refuse_twice(content.schema_arrow.names, name)
+            for batch in content.iter_batches(batch_size=BATCH):
+                for value in _batch_values(batch):
+                    row += 1
+                    yield Origin(name, row), value
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{name}{f' after row {row}' if row else ''} cannot be read as parquet ({said}); "
+            "copy it again, or write it again"
+        ) from error
+
+
+def _refuse_twice(names: list[str], name: str) -> None:
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise DataError(f"{name}: more than one column is named {', '.join(twice)}")
+
+
+def _batch_values(batch) -> Iterator[Any]:
+    """The rows of a batch; one by one where together they are large or some text is not UTF-8."""
+    if batch.nbytes <= LIMIT:
+        try:
+            yield from batch.to_pylist()
+            return
+        except UnicodeDecodeError:
+            pass
+    for index in range(batch.num_rows):
+        yield _one_value(batch.slice(index, 1))
+
+
+def _one_value(row) -> dict | RowError:
+    if row.nbytes > LIMIT:
+        return RowError("longer than the limit", f"a row above {LIMIT >> 20} MB")
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return RowError("not UTF-8 text", f"byte 0x{error.object[error.start]:02x}")

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf_cli.config.keys import nearest
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data import comparison_forms as ranked
 from rlhf_cli.data import demonstration_forms as shown
 from rlhf_cli.data import prompt_forms as asked
-from rlhf_cli.data.fields import FIELDS, PROMPTS, RESPONSES, TEXTS, Fields, found, rename
+from rlhf_cli.data.columns import check_columns, no_form
+from rlhf_cli.data.fields import PROMPTS, RESPONSES, TEXTS, Fields, found, rename
 from rlhf_cli.data.records import BadRow, DataError, Origin, Record, RowError
 
 Parse = Callable[[Fields, Origin], Any]
@@ -97,6 +99,13 @@ FORMS = (
         prompt=asked.messages,
     ),
     Form(
+        name="kto",
+        keys=(PROMPTS, RESPONSES, ("label",)),
+        demonstration=shown.labelled,
+        comparison=ranked.labelled,
+        prompt=asked.alone,
+    ),
+    Form(
         name="messages",
         keys=_keys("messages"),
         demonstration=shown.messages,
@@ -148,13 +157,13 @@ def format_names() -> list[str]:
 def check_format(source: Source, role: str) -> None:
     """Refuse a format that is unknown, or that has nothing to give for this role."""
     name = ALIASES.get(source.format, source.format)
+    check_columns(source, [form.keys for form in FORMS])
     if name == "auto":
         return
     if name not in BY_NAME:
-        raise DataError(
-            f"format={source.format} of source {source.path} is not one of "
-            + ", ".join(format_names())
-        )
+        meant = nearest(source.format, format_names())
+        tail = f"did you mean {meant}?" if meant else f"the formats: {', '.join(format_names())}"
+        raise DataError(f"format={source.format} of source {source.path} is unknown; {tail}")
     if getattr(BY_NAME[name], PARSER[role]) is None:
         fitting = [f.name for f in FORMS if getattr(f, PARSER[role]) is not None]
         raise DataError(
@@ -171,30 +180,31 @@ def convert(
     A row that is bad as a whole is a RowError.
     """
     fields = rename(row, source)
-    parse = _parser(fields, source, role)
+    parse = _parser(fields, origin, source, role)
     try:
         result = parse(fields, origin)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except RecursionError as error:
+        raise RowError("nested too deeply") from error
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise RowError("a row of unexpected shape", f"{type(error).__name__}: {error}") from error
     return (result if isinstance(result, list) else [result]), fields
 
 
-def _parser(row: Fields, source: Source, role: str) -> Parse:
+def _parser(row: Fields, origin: Origin, source: Source, role: str) -> Parse:
     name = ALIASES.get(source.format, source.format)
     for form in FORMS if name == "auto" else (BY_NAME[name],):
         parse = getattr(form, PARSER[role])
         if parse is not None and form.fits(row):
             return parse
-    raise RowError("missing column", _unknown(row, name, role))
+    raise RowError("missing column", _unknown(row, origin, name, role))
 
 
-def _unknown(row: Fields, name: str, role: str) -> str:
-    if name != "auto":
-        groups = ", ".join("|".join(group) for group in BY_NAME[name].keys)
-        wanted = f"format {name} needs {groups}"
-    else:
-        wanted = f"no known form of {role} has these columns"
-    return (
-        f"{wanted}; found {found(row)}. Name them in data.{role}[].columns: "
-        f"{{<{'|'.join(FIELDS)}>: <your column>}}"
-    )
+def _unknown(row: Fields, origin: Origin, name: str, role: str) -> str:
+    if name == "auto":
+        keys = [form.keys for form in FORMS if getattr(form, PARSER[role]) is not None]
+        said = no_form(row, role, keys)
+        headless = origin.source.removesuffix(".gz").endswith((".csv", ".tsv"))
+        tail = "; without a header, by number: columns: {prompt: 0, ..}"
+        return said + tail if headless and not said.endswith("?") else said
+    groups = ", ".join("|".join(group) for group in BY_NAME[name].keys)
+    return f"format {name} needs {groups}; found {found(row)}"

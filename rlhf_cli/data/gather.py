@@ -6,6 +6,7 @@ from dataclasses import replace
 from rlhf_cli.config.schema import Config, Source
 from rlhf_cli.data.check import check, notes_on, without_end_marks
 from rlhf_cli.data.formats import check_format, convert
+from rlhf_cli.data.labelled import paired
 from rlhf_cli.data.records import (
     BadRow,
     Comparison,
@@ -31,10 +32,10 @@ def label(source: Source) -> str:
 def gather(cfg: Config, source: Source, role: str, report: Report) -> list[Record]:
     """The records of a source that keep the laws; all others are counted."""
     kept = []
-    for record in _read(cfg, source, role, report):
+    for record in paired(_read(cfg, source, role, report)):
         try:
             if isinstance(record, BadRow):
-                raise RowError(record.reason, record.detail)
+                raise record.error()
             cleaned = _clean(record, report)
             check(cleaned, ties=cfg.rm.ties)
         except RowError as error:

@@ -43,17 +43,24 @@ def num_batches(num: int, size: int) -> int:
     return -(-num // size)
 
 
+def num_steps(num: int, size: int, *, epochs: int, max_steps: int | None) -> int:
+    """Return how many batches of `size` all epochs of `num` examples have, at most `max_steps`."""
+    steps = num_batches(num, size) * epochs
+    return steps if max_steps is None else min(steps, max_steps)
+
+
 def steps_after(
-    done: int, *, per_epoch: int, epochs: int, steps_of: Callable[[int], list[Step]]
+    done: int, *, per_epoch: int, total: int, steps_of: Callable[[int], list[Step]]
 ) -> Iterator[tuple[int, Step]]:
-    """Yield (number from 1, step) of every step after the first `done`.
+    """Yield (number from 1, step) of every step after the first `done`, up to the last of `total`.
 
     steps_of(epoch) makes an epoch's steps when the first of them is due; those of the epoch before
     are no longer held then.
     """
-    for epoch in range(done // per_epoch, epochs):
+    for epoch in range(done // per_epoch, num_batches(total, per_epoch)):
         first = epoch * per_epoch
-        yield from islice(enumerate(steps_of(epoch), first + 1), max(0, done - first), None)
+        steps = enumerate(steps_of(epoch), first + 1)
+        yield from islice(steps, max(0, done - first), total - first)
 
 
 def prompt_order(num: int, *, seed: int) -> Iterator[int]:

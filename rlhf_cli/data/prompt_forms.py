@@ -2,7 +2,15 @@
 
 from collections.abc import Callable
 
-from rlhf_cli.data.dialogue import before_answer, conversation, is_transcript, text_of, transcript
+from rlhf_cli.data.dialogue import (
+    before_answer,
+    conversation,
+    is_transcript,
+    kind,
+    objects,
+    text_of,
+    transcript,
+)
 from rlhf_cli.data.fields import TEXTS, Fields, prompt_messages, with_system
 from rlhf_cli.data.records import Comparison, Message, Origin, Prompt, RowError
 
@@ -26,8 +34,12 @@ def sharegpt(row: Fields, origin: Origin) -> Prompt:
 
 def turns(row: Fields, origin: Origin) -> Prompt:
     """The first of several questions; later ones need the answer to the first (MT-bench, arena)."""
-    asked = conversation(row["turns"][:1], "turns")
-    if len(row["turns"]) > 1:
+    turns = row["turns"]
+    if not isinstance(turns, list) or not turns:
+        raise RowError("no turns", f"turns is {'empty' if turns == [] else kind(turns)}")
+    first = {"role": "user", **turns[0]} if isinstance(turns[0], dict) else turns[0]
+    asked = conversation([first], "turns")
+    if len(turns) > 1:
         row.notes.append("later turns of a prompt left out")
     return Prompt(asked, origin)
 
@@ -47,11 +59,9 @@ def root(row: Fields, origin: Origin) -> Prompt:
 
 def self_instruct(row: Fields, origin: Origin) -> list[Prompt]:
     """An instruction with each of its inputs (self-instruct)."""
-    if not isinstance(row["instances"], list):
-        raise RowError("not a list", "instances")
     return [
         alone(Fields({"instruction": row["instruction"], **instance}, frozenset()), origin)
-        for instance in row["instances"]
+        for instance in objects(row["instances"], "instances")
     ]
 
 

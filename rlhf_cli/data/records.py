@@ -4,6 +4,7 @@ Reading, parsing and rendering live elsewhere; here are only the shapes and the 
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlhf_cli.config.errors import UserError
 
@@ -83,12 +84,27 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """One response to a prompt, judged good or bad by itself (KTO)."""
+
+    prompt: tuple[Message, ...]
+    response: str
+    good: bool
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was skipped, and why."""
+    """A row that was skipped, and why. left_out: it is not bad, but of no use in its role."""
 
     origin: Origin
     reason: str
     detail: str = ""
+    left_out: bool = False
+
+    def error(self) -> RowError:
+        """The same as an exception."""
+        return (LeftOut if self.left_out else RowError)(self.reason, self.detail)
 
     def __str__(self) -> str:
         why = f"{self.reason}: {self.detail}" if self.detail else self.reason
@@ -96,6 +112,7 @@ class BadRow:
 
 
 Record = Demonstration | Comparison | Prompt
+Row = tuple[Origin, dict[str, Any] | RowError]  # what is read of a file, before its form is known
 
 
 def context_of(record: Record) -> tuple[Message, ...]:

@@ -11,9 +11,8 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from jinja2.exceptions import TemplateError
-
 from rlhf_cli.data.records import Message, RowError
+from rlhf_cli.data.sandbox import shown
 
 THOUGHT = ("<think>", "</think>")  # the marks around a thought, as templates write them
 NO_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
@@ -26,15 +25,17 @@ SAMPLE = "The quick brown fox: 3,141 jumps!\n\n\tnaïve 你好 don't"
 class Renderer:
     """A tokenizer with its template settled.
 
-    pad_id: never an end id . end_id: ends a response and is learned . end_ids: all that stop
-    sampling . added_tokens: new tokens; the embedding needs `num_tokens` rows . asked: the text of
-    a probe's prompt . opening: a header that the generation prompt lacks . before: what the template
-    puts between prompt and a plain response . tail: what follows it if no end token does . hash:
-    of all that decides the tokens . notes: what the template cannot do and how that is got round.
+    origin: where the template comes from, for errors . pad_id: never an end id . end_id: ends a
+    response and is learned . end_ids: all that stop sampling . added_tokens: new tokens; the
+    embedding needs `num_tokens` rows . asked: the text of a probe's prompt . opening: a header that
+    the generation prompt lacks . before: what the template puts between prompt and a plain response
+    . tail: what follows it if no end token does . hash: of all that decides the tokens . notes:
+    what the template cannot do and how that is got round.
     """
 
     tokenizer: object
     template: str
+    origin: str
     system: str | None
     end_id: int
     end_ids: list[int]
@@ -103,7 +104,10 @@ class Renderer:
         None where the template shows the same, and all of the response.
         """
         messages = self._fitted(messages)
-        prompt, whole = self._prompt_text(messages[:-1]), shown(self.tokenizer, messages)
+        prompt, whole = (
+            self._prompt_text(messages[:-1]),
+            shown(self.tokenizer, messages, origin=self.origin),
+        )
         ours = prompt + self._said(messages[-1].content)
         ours += self._end_text() if self.tail is None else ""
         if not whole.startswith(ours):
@@ -161,7 +165,7 @@ class Renderer:
         return self.latest_said[text]
 
     def _answer_to_probe(self, text: str) -> str:
-        whole = shown(self.tokenizer, (ASK, Message("assistant", text)))
+        whole = shown(self.tokenizer, (ASK, Message("assistant", text)), origin=self.origin)
         if not whole.startswith(self.asked):
             raise RowError(
                 "the chat template does not show the response after its generation prompt",
@@ -209,7 +213,8 @@ class Renderer:
 
     def _render(self, messages: tuple[Message, ...]) -> str:
         """The text up to where the assistant begins to speak."""
-        return shown(self.tokenizer, messages, generation=True) + self.opening
+        text = shown(self.tokenizer, messages, origin=self.origin, generation=True)
+        return text + self.opening
 
     def _fitted(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages with the configured system text, in roles the template has."""
@@ -225,18 +230,6 @@ class Renderer:
         if not rest or rest[0].role != "user":
             return (Message("user", system), *rest)
         return (Message("user", f"{system}\n\n{rest[0].content}"), *rest[1:])
-
-
-def shown(tokenizer, messages: tuple[Message, ...], *, generation: bool = False) -> str:
-    """The template's own text, with the template's own choice of thinking or not."""
-    try:
-        return tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in messages],
-            tokenize=False,
-            add_generation_prompt=generation,
-        )
-    except (TemplateError, TypeError) as error:
-        raise RowError("the chat template refuses the conversation", str(error)) from error
 
 
 def apart(ours: str, theirs: str) -> str:

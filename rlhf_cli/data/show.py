@@ -1,5 +1,6 @@
 """A rendered example as a person reads it: what is supervised stands out."""
 
+from rlhf_cli.config.printable import printable
 from rlhf_cli.data.renderer import Renderer
 
 SUPERVISED = "bold green"
@@ -7,7 +8,10 @@ CONTEXT = "dim"
 
 
 def runs(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> list[tuple[str, bool]]:
-    """(text, supervised) of each stretch of tokens with the same mask, special tokens shown."""
+    """(text, supervised) of each stretch of tokens with the same mask.
+
+    Special tokens are shown, control characters as their escapes.
+    """
     stretches: list[tuple[list[int], bool]] = []
     for token, supervised in zip(ids, loss_mask, strict=True):
         if not stretches or stretches[-1][1] != supervised:
@@ -17,9 +21,10 @@ def runs(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> list[tupl
 
 
 def _decode(renderer: Renderer, ids: list[int]) -> str:
-    return renderer.tokenizer.decode(
+    text = renderer.tokenizer.decode(
         ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
+    return printable(text)
 
 
 def rendered(renderer: Renderer, ids: list[int], loss_mask: list[bool]):

@@ -8,31 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.files import SUFFIXES, Row, file_rows, suffix_of
-from rlhf_cli.data.records import DataError, Origin
-
-SAVED = ("dataset_dict.json", "state.json")
+from rlhf_cli.data.files import SUFFIXES, file_rows, suffix_of
+from rlhf_cli.data.folders import folder_rows, hub_rows
+from rlhf_cli.data.records import DataError, Row, RowError
+from rlhf_cli.data.text_files import damaged
 
 
 def rows(source: Source) -> Iterator[Row]:
     """(origin, row) of a source, in its order, at most `limit`; an unreadable row is a RowError."""
+    number = -1
     for number, (origin, row) in enumerate(_all_rows(source)):
         if number == source.limit:
             return
-        if isinstance(row, dict) and source.unescape:
-            row = unescape(row)
-        yield origin, row
+        yield origin, _unescaped(row) if source.unescape else row
+    if number < 0:
+        raise DataError(f"data source {source.path} holds no rows; write it again, or leave it out")
+
+
+def _unescaped(row: dict | RowError) -> dict | RowError:
+    try:
+        return unescape(row)
+    except RecursionError:
+        return RowError("nested too deeply")
 
 
 def _all_rows(source: Source) -> Iterator[Row]:
     files = local_files(source)
     if not files:
-        yield from _hub_rows(source)
+        yield from hub_rows(source)
     for path in files:
         if path.is_dir():
-            yield from _folder_rows(path, source)
+            yield from folder_rows(path, source)
         else:
-            yield from file_rows(path, _name(path, source), header=not by_number(source))
+            yield from file_rows(path, _name(path, source), source)
 
 
 def local_files(source: Source) -> list[Path]:
@@ -61,58 +69,6 @@ def _name(path: Path, source: Source) -> str:
     return source.path if path == Path(source.path).expanduser() else str(path)
 
 
-def by_number(source: Source) -> bool:
-    """Columns are mapped by number, which says that the table has no header."""
-    return bool(source.columns) and all(str(c).isdigit() for c in source.columns.values())
-
-
-def _folder_rows(path: Path, source: Source) -> Iterator[Row]:
-    if not any((path / mark).is_file() for mark in SAVED):
-        yield from _hub_rows(source)
-        return
-    import datasets
-
-    found = datasets.load_from_disk(str(path))
-    if isinstance(found, datasets.DatasetDict):
-        split = source.split or "train"
-        if split not in found:
-            raise DataError(
-                f"{source.path} has no split {split!r}; set split to one of {', '.join(found)}"
-            )
-        found = found[split]
-    yield from _dataset_rows(found, source.path)
-
-
-def _dataset_rows(dataset, name: str) -> Iterator[Row]:
-    for row, value in enumerate(dataset, start=1):
-        yield Origin(name, row), value
-
-
-def _hub_rows(source: Source) -> Iterator[Row]:
-    import datasets
-
-    try:
-        dataset = datasets.load_dataset(
-            str(Path(source.path).expanduser()),
-            source.config,
-            data_dir=source.data_dir,
-            split=source.split or "train",
-            revision=source.revision,
-        )
-    except Exception as error:  # the hub's client raises a dozen kinds; the user needs one line
-        raise DataError(_hub_trouble(source, error)) from error
-    yield from _dataset_rows(dataset, source.path)
-
-
-def _hub_trouble(source: Source, error: Exception) -> str:
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return (
-        f"data source {source.path} (config={source.config}, data_dir={source.data_dir}, "
-        f"split={source.split or 'train'}) could not be loaded: {said} "
-        "Check the name, set config or split, or give the path of a local file"
-    )
-
-
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
@@ -132,9 +88,12 @@ def source_hash(source: Source) -> str:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in inside:
             digest.update(file.name.encode())
-            with file.open("rb") as content:
-                while block := content.read(1 << 20):
-                    digest.update(block)
+            try:
+                with file.open("rb") as content:
+                    while block := content.read(1 << 20):
+                        digest.update(block)
+            except OSError as error:
+                raise damaged(str(file), error) from error
     address = [source.path, source.config, source.data_dir, source.split, source.revision]
     if not local_files(source):
         digest.update(json.dumps(address).encode())

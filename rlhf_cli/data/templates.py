@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli.data.records import DataError, Message, RowError
-from rlhf_cli.data.renderer import ASK, THOUGHT, Renderer, apart, fingerprint, shown
+from rlhf_cli.data.renderer import ASK, THOUGHT, Renderer, apart, fingerprint
+from rlhf_cli.data.sandbox import limited, shown
 from rlhf_cli.data.template_texts import BOS, BUILT_IN, CONTROL_TOKENS
 
 __all__ = ["Renderer", "build"]
@@ -33,15 +34,18 @@ def build(
     added = _settle_eos(tokenizer)
     bos_ids = _bos_ids(tokenizer)
     text = _template_text(tokenizer, template, bool(bos_ids))
-    tokenizer.chat_template = _dated(text, date or calendar_date.today().isoformat())
+    origin = _origin(tokenizer, template)
+    with limited(origin):
+        tokenizer.chat_template = _dated(text, date or calendar_date.today().isoformat())
     added += _add(tokenizer, CONTROL_TOKENS.get(template, ()))
-    seams = _seams(tokenizer, template)
+    seams = _seams(tokenizer, template, origin)
     end_id = seams.pop("end_id")
     end_ids = list(dict.fromkeys([end_id, tokenizer.eos_token_id, *also_stop]))
     added += _settle_pad(tokenizer, end_ids)
     renderer = Renderer(
         tokenizer=tokenizer,
         template=tokenizer.chat_template,
+        origin=origin,
         system=system,
         end_id=end_id,
         end_ids=end_ids,
@@ -72,6 +76,15 @@ def _template_text(tokenizer, template: str, adds_bos: bool) -> str:
             "nor an existing .jinja file"
         )
     return Path(name).expanduser().read_text(encoding="utf-8")
+
+
+def _origin(tokenizer, template: str) -> str:
+    """The file that the template was read from; the setting where it is one of ours."""
+    if template != "auto":
+        return f"data.template={template}"
+    folder = Path(tokenizer.name_or_path)
+    files = [folder / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    return str(next((file for file in files if file.is_file()), folder))
 
 
 def _single(template) -> str:
@@ -138,17 +151,17 @@ def _special_texts(tokenizer) -> tuple[str, ...]:
     return tuple(sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True))
 
 
-def _seams(tokenizer, template: str) -> dict:
+def _seams(tokenizer, template: str, origin: str) -> dict:
     """Where a response begins and ends in the template's text, found by rendering a probe.
 
     A thought that the template puts before a response belongs to the response, and so does a space:
     the prompt is the template's own generation prompt, with the header that it may lack.
     """
     try:
-        whole = shown(tokenizer, (ASK, Message("assistant", SAY)))
-        prompt = shown(tokenizer, (ASK,), generation=True)
+        whole = shown(tokenizer, (ASK, Message("assistant", SAY)), origin=origin)
+        prompt = shown(tokenizer, (ASK,), origin=origin, generation=True)
     except RowError as error:
-        raise DataError(f"data.template={template} cannot render a question: {error}") from error
+        raise DataError(f"{origin} cannot render a question: {error}") from error
     if SAY not in whole:
         raise DataError(f"data.template={template} leaves out what the assistant says")
     if not whole.startswith(prompt):
@@ -201,6 +214,6 @@ def _probe_abilities(renderer: Renderer) -> None:
 
 def _shows(renderer: Renderer, messages: tuple[Message, ...]) -> bool:
     try:
-        return MORE in shown(renderer.tokenizer, messages, generation=True)
+        return MORE in shown(renderer.tokenizer, messages, origin=renderer.origin, generation=True)
     except RowError:
         return False

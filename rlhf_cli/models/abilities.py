@@ -22,7 +22,8 @@ from rlhf_cli.models.decoding import (
     WholeDecoder,
     keeps_columns,
 )
-from rlhf_cli.models.loading import accepts, first_line, is_noisy
+from rlhf_cli.models.loading import accepts, is_noisy
+from rlhf_cli.models.missing import first_line
 
 LENGTHS = (5, 13, 9)  # tokens of the prompts that decoders are tried on
 STEPS, COPIES = 5, 2

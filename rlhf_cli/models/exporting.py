@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from stat import S_IMODE
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
@@ -23,6 +23,7 @@ from transformers import (
 from transformers.core_model_loading import revert_weight_conversion
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.core.finite import not_finite
 
 FILE_BYTES = 5 * 10**9  # largest file of weights, one larger tensor aside
 Weights = Iterable[tuple[str, Tensor | None]]
@@ -67,7 +68,11 @@ def _chunks(weights: Weights) -> Iterator[dict[str, Tensor]]:
     for name, tensor in weights:
         if tensor is None:
             continue
-        _refuse_not_finite(name, tensor)
+        if found := not_finite([(name, tensor)]):
+            raise UserError(
+                f"the model is not written: its weight {name} holds {found[1]}; lower optim.lr of this "
+                "stage (value_optim.lr for a value model), set its grad_clip, or use runtime.dtype=float32"
+            )
         if chunk and size + tensor.nbytes > FILE_BYTES:
             yield chunk
             chunk, size = {}, 0
@@ -105,7 +110,10 @@ def set_pad(config: PretrainedConfig, pad_id: int) -> None:
 
 
 def _put(beside: Path, folder: Path) -> None:
+    """All bytes are on the disk; who may read one file may read all: safetensors writes private ones."""
+    mode = S_IMODE((beside / "config.json").stat().st_mode)
     for path in beside.iterdir():
+        path.chmod(mode)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
     shutil.rmtree(folder, ignore_errors=True)
@@ -131,12 +139,3 @@ def _generation(model: PreTrainedModel, end_ids: list[int], pad_id: int) -> Gene
         eos_token_id=end_ids if len(end_ids) > 1 else end_ids[0],
         pad_token_id=pad_id,
     )
-
-
-def _refuse_not_finite(name: str, tensor: Tensor) -> None:
-    if not torch.isfinite(tensor).all():
-        found = "NaN" if torch.isnan(tensor).any() else "an infinite number"
-        raise UserError(
-            f"the model is not written: its weight {name} holds {found}; lower optim.lr of this "
-            "stage, set its optim.grad_clip, or use runtime.dtype=float32"
-        )

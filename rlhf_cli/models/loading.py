@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -23,11 +25,13 @@ from transformers import (
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Model
 from rlhf_cli.models import packing
+from rlhf_cli.models.missing import why
 from rlhf_cli.models.reward import ScalarHead, scalar_class
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 DROPOUTS = ("dropout", "pdrop")  # parts of their names, all over the architectures
 OTHER_NOISE = ("layerdrop", "jitter")  # what else is random in training; never asked for here
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
 WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and of compiled models
 
 
@@ -45,7 +49,7 @@ def load_tokenizer(model: Model, path: str | None = None) -> PreTrainedTokenizer
         )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"no tokenizer could be loaded from {where}: {first_line(error)}"
+            f"no tokenizer could be loaded: {why(where, error, tokenizer=True)}"
         ) from error
 
 
@@ -154,7 +158,7 @@ def _load(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except LOADING_ERRORS as error:
         raise _not_loaded(where, error) from error
     require_weights(network, where, report, may_lack)
     if model.gradient_checkpointing:
@@ -176,7 +180,7 @@ def _checkpoint_gradients(network: PreTrainedModel) -> None:
 
 def _not_loaded(where: str, error: Exception) -> UserError:
     return UserError(
-        f"the model {where} could not be loaded: {first_line(error)} "
+        f"the model {where} could not be loaded: {why(where, error)} "
         "(a Hugging Face folder or hub id with safetensors weights is needed)"
     )
 
@@ -217,11 +221,6 @@ def _revision(model: Model, where: str) -> str | None:
     return model.revision if where == model_path(model.path) else None
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
 def _set_dropout(config: PretrainedConfig, rate: float) -> None:
     """Give every dropout `rate`, and other noise 0: scoring twice must give the same number."""
     noise = list(rates(config))
@@ -232,7 +231,11 @@ def _set_dropout(config: PretrainedConfig, rate: float) -> None:
         )
     for part, name in noise:
         none = type(getattr(part, name))(0)  # some configurations want a whole number here, if none
-        setattr(part, name, rate if rate > 0 and (part, name) in present else none)
+        try:
+            setattr(part, name, rate if rate > 0 and (part, name) in present else none)
+        except StrictDataclassFieldValidationError as error:  # MPT: a whole number, says its class
+            told = f"dropout={rate}: {config.model_type} takes only a whole number as {name}: use 0"
+            raise UserError(told) from error
 
 
 def is_noisy(config: PretrainedConfig) -> bool:

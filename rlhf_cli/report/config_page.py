@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.text import Text
 
-from rlhf_cli.config.command_line import VALUED, choices
+from rlhf_cli.config.command_line import choices
 from rlhf_cli.config.compose import conf_dir, freeze
 from rlhf_cli.config.keys import did_you_mean, nearest_keys, schema_keys
 from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.words import VALUED, YAML
 from rlhf_cli.telemetry.console import console
 
 INHERITED = re.compile(r"^ *- (?P<name>(?!_self_)[\w.]+)\s*(#.*)?$")
@@ -25,11 +26,13 @@ def split_sections(words: list[str]) -> tuple[list[str], list[str]]:
     sections: list[str] = []
     rest: list[str] = []
     for word, before in zip(words, ["", *words], strict=False):
-        plain = re.fullmatch(r"[\w.]+", word) and before not in VALUED
+        plain = re.fullmatch(r"[\w.]+", word) and before not in VALUED and not word.endswith(YAML)
         (sections if plain else rest).append(word)
     for section in sections:
         if section not in schema_keys() and not section.startswith(FREE):
-            raise ConfigError(f"no section {section!r}{did_you_mean(nearest_keys(section))}")
+            known = ", ".join(key for key in schema_keys() if "." not in key)
+            tail = did_you_mean(nearest_keys(section)) or f": the sections are {known}"
+            raise ConfigError(f"no section {section!r}{tail}")
     return sections, rest
 
 
@@ -56,18 +59,18 @@ def _lines(
             yield from _lines(value, f"{key}.", indent + 1)
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             yield key, indent, f"{name}:"
-            yield from ((key, indent + 1, f"- {_flow(item)}") for item in value)
+            yield from ((key, indent + 1, f"- {flow(item)}") for item in value)
         else:
-            yield key, indent, f"{name}: {_flow(value)}"
+            yield key, indent, f"{name}: {flow(value)}"
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """One value as YAML on one line; entries that say nothing are left out of a source."""
     if isinstance(value, dict):
         said = {k: v for k, v in value.items() if v not in (None, False, {}, "auto")}
-        return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in said.items()) + "}"
+        return "{" + ", ".join(f"{k}: {flow(v)}" for k, v in said.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_flow(item) for item in value) + "]"
+        return "[" + ", ".join(flow(item) for item in value) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     needs_quotes = isinstance(value, str) and (not value or re.search(r"[:#\[\]{},]", value))

@@ -12,7 +12,7 @@ from rich.text import Text
 from rlhf_cli.config.schema import Config, Runtime, Source
 from rlhf_cli.runtime.launch import num_processes
 from rlhf_cli.runtime.nodes import lead
-from rlhf_cli.telemetry.console import console
+from rlhf_cli.telemetry.console import console, name_of
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 CPUINFO = Path("/proc/cpuinfo")
@@ -23,17 +23,18 @@ def print_header(cfg: Config, plan: list[tuple[str, str, str]]) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
-    grid.add_row("model", Text(describe_model(cfg)))
-    grid.add_row("data", Text(describe_data(cfg)))
-    grid.add_row("device", Text(describe_device(cfg.runtime)))
+    grid.add_row("model", name_of(describe_model(cfg)))
+    grid.add_row("data", name_of(describe_data(cfg)))
+    grid.add_row("device", name_of(describe_device(cfg.runtime)))
     grid.add_row("stages", _plan_grid(plan))
-    console().print(Panel(grid, title=f"rlhf run · {cfg.name}", title_align="left"))
+    title = name_of(f"rlhf run: {cfg.name}")
+    console().print(Panel(grid, title=title, title_align="left"))
 
 
 def _plan_grid(plan: list[tuple[str, str, str]]) -> Table:
     steps = Table.grid(padding=(0, 2))
     for stage, title, action in plan:
-        steps.add_row(Text(stage, style="bold"), Text(title), Text(action, style="dim"))
+        steps.add_row(Text(stage, style="bold"), Text(title), name_of(action, "dim"))
     return steps
 
 

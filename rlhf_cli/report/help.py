@@ -14,17 +14,18 @@ VERBS = {
     "rlhf run [key=value ...]": "SFT, reward model, PPO; then a table of what was gained",
     "rlhf config [section ...]": "every setting with its value and what it means",
     "rlhf data check [key=value ...]": "read all data and name every bad row, train nothing",
-    "rlhf show [RUN] [--time]": "the stages of a run, their numbers; where the time went",
+    "rlhf show [RUN ...] [--time]": "a run, its numbers; where the time went; runs compared",
 }
 EXAMPLES = {
     "rlhf run": "the embedded tiny world: no GPU, no download, under 3 minutes",
     "rlhf run dry_run=true": "show what would be learnt from, count the steps, stop",
     "rlhf run model=gpt2 stage=sft": "another model, one step of the three",
-    "rlhf run -m seed=1,2,3": "a sweep: one run for each value",
+    "rlhf run -m seed=1,2,3": "a sweep: one run for each value, then all side by side",
 }
 RUN_OPTIONS = {
     "key=value": "set a value: sft.optim.lr=1e-4, stage=[sft,rm], sft.optim.grad_clip=null",
     "group=choice": "take a whole group of values from conf/ (below)",
+    "my.yaml": "a file of your own settings (as experiment=my.yaml)",
     "+key=value  ~key": "add or remove an entry of a dictionary",
     "-m, --multirun": "a sweep: key=a,b,c runs once for each value, each as its own run",
     "--config-dir DIR": "your own conf folder: its files join the groups and win over ours",
@@ -74,7 +75,7 @@ def print_run_help(stages: Mapping[str, str]) -> None:
     console().print(
         Text(
             "rlhf config shows every setting.\n"
-            "Give the same command again and a run goes on where it was stopped: finished stages\n"
+            "Give the same command again and a run goes on where it was stopped: finished stages "
             "whose configuration, data and parents are unchanged are kept.",
             style="dim",
         )
@@ -101,15 +102,19 @@ def print_config_help() -> None:
 def print_show_help() -> None:
     """How to look at a run."""
     text = (
-        " [RUN ...] [--time]\n\n"
-        "The stages of a run, where they come from, their numbers, what is wrong.\n"
+        " [RUN ...] [--time] [--json] [--runs-dir DIR]\n\n"
+        "The stages of a run, where they come from, their numbers, what is wrong, how far a "
+        "running one is. RUN is a name or any folder: of a run, of a stage, of several runs.\n"
     )
     console().print(Text.assemble(("rlhf show", "bold"), text))
     examples = {
         "rlhf show": "all runs in runs/",
         "rlhf show default": "the run of that name",
         "rlhf show default --time": "where its time went, part by part, and how fast it learned",
-        "rlhf show elsewhere/runs/try": "a run by its folder",
+        "rlhf show one other": "what differs in configuration and data, figures side by side",
+        "rlhf show runs/default/ppo": "one stage, with all its numbers",
+        "rlhf show --runs-dir elsewhere": "all runs in another folder",
+        "rlhf show default --json": "the same for programs",
     }
     _section("examples", examples)
 

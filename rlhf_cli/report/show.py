@@ -1,92 +1,159 @@
-"""`rlhf show RUN`: the stages of a run, where each comes from, its numbers, and what is wrong."""
+"""`rlhf show`: a run, a stage of one, or all runs of a folder, as pages or as JSON."""
 
 import json
-from collections.abc import Mapping
+import math
+import shlex
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from rlhf_cli.artifacts.manifest import Refusal, StageManifest
-from rlhf_cli.artifacts.store import verified, work_folder
-from rlhf_cli.config.completion import run_names
-from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.keys import did_you_mean, nearest
+from rlhf_cli.artifacts.manifest import MANIFEST, StageManifest
+from rlhf_cli.artifacts.store import verified
+from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.places import Kind, Place, locate, runs_in
+from rlhf_cli.report.run_state import Headlines, RunState, read_at_work, read_run
 from rlhf_cli.report.table import print_table
-from rlhf_cli.telemetry.console import console, line
+from rlhf_cli.telemetry.console import console, line, name_of
 from rlhf_cli.telemetry.progress import short
 
-Headlines = Mapping[str, tuple[str, ...]]  # stage -> its most telling metrics, in pipeline order
+RUNS = Path("runs")  # where runs lie when nothing else is said
+NARROW, WIDE = (
+    80,
+    100,
+)  # columns of the screen: below the one short names, from the other on more air
+MINUTES = len("2026-01-31 12:59")
 
 
-def show_run(place: str, headlines: Headlines) -> None:
-    """A page about one run; `place` is its name under runs/ or its folder."""
-    stages = tuple(headlines)
-    run = find_run(place)
-    manifests, problems = read_stages(run, stages)
-    line(f"run {run.name} in {run}", style="bold")
-    if manifests:
-        console().print(stage_table(manifests, headlines), lineage(manifests))
-        print_table(run / "evaluate")
-    problems += stale_parents(manifests) + unfinished(run, stages)
-    for problem in problems:
-        line(f"problem: {problem}", style="red")
-    if not manifests and not problems:
+def show(place: str, runs_dir: Path, headlines: Headlines) -> None:
+    """A page about whatever `place` holds."""
+    found = locate(place, runs_dir, tuple(headlines))
+    if found.kind is Kind.run:
+        show_run(read_run(found.folder, tuple(headlines)), headlines)
+    elif found.kind is Kind.stage:
+        show_stage(found, headlines)
+    else:
+        show_runs(found.folder, tuple(headlines))
+
+
+def show_run(run: RunState, headlines: Headlines) -> None:
+    """A page about one run."""
+    line(f"run {one_line(run.name)} in {one_line(str(run.folder))}", style="bold")
+    if run.manifests:
+        console().print(stage_table(run.manifests, headlines), lineage(run.manifests))
+    if run.table:
+        print_table(run.folder / "evaluate")
+    if run.at_work:
+        line(f"running: {run.at_work.progress()}", style="green")
+        line(f"  {one_line(str(run.at_work.holder))}", style="dim")
+    for problem in run.problems:
+        line(f"problem: {one_line(problem)}", style="red")
+    if not run.manifests and not run.problems and not run.at_work:
         line("nothing has finished here yet")
 
 
+def show_stage(place: Place, headlines: Headlines) -> None:
+    """A page about one finished stage: all its numbers."""
+    manifest = verified(place.folder)
+    line(f"stage {place.stage} in {one_line(str(place.folder))}", style="bold")
+    known = {place.stage: manifest}
+    console().print(stage_table(known, headlines), lineage(known))
+    if place.stage == "evaluate":
+        print_table(place.folder)
+        return
+    numbers_of = Table.grid(padding=(0, 2, 0, 0))
+    for name, value in manifest.metrics.items():
+        numbers_of.add_row(name_of(f"  {name}"), short(value))
+    console().print(numbers_of)
+
+
 def show_runs(runs_dir: Path, stages: tuple[str, ...]) -> None:
-    """One line a run: which of its stages are finished."""
-    names = run_names(runs_dir)
+    """One line a run: which of its stages are finished, and what is running."""
+    names = runs_in(runs_dir, stages)
     if not names:
-        line(f"no runs in {runs_dir}/ yet: `rlhf run` makes one")
-    width = max(map(len, names), default=0)
+        line(f"no runs in {runs_dir}/ yet: `rlhf run` makes one; --runs-dir DIR looks elsewhere")
+    width = max((len(one_line(name)) for name in names), default=0)
     for name in names:
-        done = [stage for stage in stages if (runs_dir / name / stage / "manifest.json").is_file()]
-        line(f"{name:<{width}}  {' -> '.join(done) or 'nothing finished'}")
+        line(f"{one_line(name):<{width}}  {_in_short(runs_dir / name, stages)}")
 
 
-def find_run(place: str) -> Path:
-    """The folder of a run, by path or by name."""
-    for run in (Path("runs") / place, Path(place)):
-        if run.is_dir():
-            return run
-    known = run_names(Path("runs"))
-    meant = nearest(place, known)
-    tail = did_you_mean([meant]) if meant else f": runs/ has {', '.join(known) or 'no runs'}"
-    raise UserError(f"there is no run {place!r}{tail}")
+def _in_short(run: Path, stages: tuple[str, ...]) -> str:
+    done = " -> ".join(finished(run, stages)) or "nothing finished"
+    at_work = read_at_work(run, stages)
+    return f"{done}  (running: {at_work.progress()})" if at_work else done
 
 
-def read_stages(run: Path, stages: tuple[str, ...]) -> tuple[dict[str, StageManifest], list[str]]:
-    """The verified stages, and why the others are refused."""
-    found, problems = {}, []
-    for stage in stages:
-        if (run / stage).exists():
-            try:
-                found[stage] = verified(run / stage)
-            except Refusal as refusal:
-                problems.append(str(refusal))
-    return found, problems
+def finished(run: Path, stages: tuple[str, ...]) -> list[str]:
+    """The stages of a run that have a manifest; it is not verified."""
+    return [stage for stage in stages if (run / stage / MANIFEST).is_file()]
+
+
+def as_json(place: str | None, runs_dir: Path, headlines: Headlines) -> dict[str, Any]:
+    """What the page says, for programs; without a place the runs of `runs_dir`."""
+    found = Place(kind=Kind.runs, folder=runs_dir)
+    return _json_of(locate(place, runs_dir, tuple(headlines)) if place else found, headlines)
+
+
+def _json_of(place: Place, headlines: Headlines) -> dict[str, Any]:
+    stages = tuple(headlines)
+    if place.kind is Kind.run:
+        return read_run(place.folder, stages).as_json()
+    if place.kind is Kind.stage:
+        return json.loads((place.folder / MANIFEST).read_text()) | {"folder": str(place.folder)}
+    runs = [
+        {"name": name, "finished": finished(place.folder / name, stages)}
+        for name in runs_in(place.folder, stages)
+    ]
+    return {"folder": str(place.folder), "runs": runs}
+
+
+def print_json(value: Any) -> None:
+    """Strict JSON: numbers that are not finite are null, control characters are escapes."""
+    console().file.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def command_for(*runs: Path) -> str:
+    """The command that shows runs again, as a shell takes it."""
+    words = [run.name if run.parent == RUNS and run.name[0] != "-" else str(run) for run in runs]
+    return shlex.join(["rlhf", "show", *words])
 
 
 def stage_table(manifests: dict[str, StageManifest], headlines: Headlines) -> Table:
     """One row a stage, with the numbers that matter first."""
-    table = Table(title="stages", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for name in ("stage", "finished", "steps", "seed", "made by", "numbers"):
-        table.add_column(name)
+    table = Table(
+        title="stages",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1 if console().width >= WIDE else 0),
+    )
+    for name in ("stage", "finished", "steps", "seed", "numbers"):
+        table.add_column(name, no_wrap=True)
     for stage, manifest in manifests.items():
-        commit = f" ({manifest.commit[:7]})" if manifest.commit else ""
         table.add_row(
             stage,
-            manifest.finished,
+            Text.assemble(name_of(manifest.finished[:MINUTES]), "\n", (_made_by(manifest), "dim")),
             str(manifest.step),
             str(manifest.seed),
-            f"{manifest.version}{commit}",
             "\n".join(numbers(manifest, headlines[stage])),
         )
     return table
+
+
+def _made_by(manifest: StageManifest) -> str:
+    commit = f" ({manifest.commit[:7]})" if manifest.commit else ""
+    return one_line(f"{manifest.version}{commit}")
 
 
 def numbers(manifest: StageManifest, headline: tuple[str, ...], limit: int = 4) -> list[str]:
@@ -95,49 +162,27 @@ def numbers(manifest: StageManifest, headline: tuple[str, ...], limit: int = 4) 
     chosen = [name for name in headline if name in known] or list(known)[:limit]
     if manifest.stage == "evaluate":
         return ["see the table"]
-    return [f"{name} {short(known[name])}" for name in chosen]
+    leaf = console().width < NARROW
+    return [
+        f"{one_line(name.rpartition('/')[2] if leaf else name)} {short(known[name])}"
+        for name in chosen
+    ]
 
 
 def lineage(manifests: dict[str, StageManifest]) -> Tree:
     """What was made of what: models and data under the stage that read them."""
     tree = Tree(Text("lineage", style="bold"))
     for stage, manifest in manifests.items():
-        branch = tree.add(Text.assemble(stage, (f"  {manifest.digest[:12]}", "dim")))
+        branch = tree.add(_branch(stage, "", manifest.digest))
         for role, digest in manifest.parents.items():
-            origin = manifest.origins.get(role, "")
-            branch.add(Text.assemble(f"{role} ", origin, (f"  {digest[:12]}", "dim")))
+            branch.add(_branch(role, manifest.origins.get(role, ""), digest))
         for role, sources in manifest.data.items():
             for source, digest in sources.items():
-                branch.add(Text.assemble(f"{role} ", source, (f"  {digest[:12]}", "dim")))
+                branch.add(_branch(role, source, digest))
     return tree
 
 
-def stale_parents(manifests: dict[str, StageManifest]) -> list[str]:
-    """Stages made from another version of a stage than the one that lies beside them."""
-    problems = []
-    for stage, manifest in manifests.items():
-        for role, digest in manifest.parents.items():
-            beside = manifests.get(role)
-            is_own = Path(manifest.origins.get(role, "")).parent.name not in ("", ".")
-            if beside is not None and is_own and digest != beside.digest:
-                problems.append(
-                    f"{stage} was made with another {role} than the one here; run it again"
-                )
-    return problems
-
-
-def unfinished(run: Path, stages: tuple[str, ...]) -> list[str]:
-    """Work folders that were left: a stage that failed, was stopped, or is running now."""
-    left = []
-    for stage in stages:
-        work = work_folder(run, stage)
-        if work.exists():
-            left.append(f"{stage} did not finish{_reason(work)}; its files are in {work}")
-    return left
-
-
-def _reason(work: Path) -> str:
-    try:
-        return f": {json.loads((work / 'failure.json').read_text())['reason']}"
-    except (OSError, ValueError, KeyError):  # not there, or torn by a kill
-        return " (or is running)"
+def _branch(role: str, source: str, digest: str) -> Text:
+    return Text.assemble(
+        name_of(f"{role} {source}".rstrip()), ("  " + one_line(digest[:12]), "dim")
+    )

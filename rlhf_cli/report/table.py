@@ -3,12 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.telemetry.console import console, line
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.blocks import print_blocks
+from rlhf_cli.telemetry.console import console, line, name_of
 
 TABLE = "table.json"
 Interval = tuple[float, float, float]
@@ -34,14 +38,42 @@ def write_table(folder: Path, rows: Rows, *, title: str, notes: Sequence[str] = 
     (folder / TABLE).write_text(json.dumps(content, indent=2) + "\n")
 
 
+def read_table(folder: Path) -> dict[str, Any] | None:
+    """Return title, rows and notes of the table kept in a stage folder; None when there is none."""
+    path = folder / TABLE
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = {
+            str(policy): {str(metric): _interval(found) for metric, found in row.items()}
+            for policy, row in content["rows"].items()
+        }
+        notes = [str(note) for note in content["notes"]]
+        return {"title": str(content["title"]), "rows": rows, "notes": notes}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no table of this program: run the stage evaluate again"
+        ) from error
+
+
+def _interval(found: Any) -> Interval | None:
+    if found is None:
+        return None
+    mean, low, high = map(float, found)
+    return mean, low, high
+
+
 def print_table(folder: Path) -> None:
     """Print the table kept in a stage folder; nothing when there is none."""
-    path = folder / TABLE
-    if path.is_file():
-        content = json.loads(path.read_text())
-        console().print(closing_table(content["rows"], title=content["title"]))
+    if content := read_table(folder):
+        rows = content["rows"]
+        print_blocks(
+            list(rows),
+            lambda some: closing_table({n: rows[n] for n in some}, title=content["title"]),
+        )
         for note in content["notes"]:
-            line(f"  {note}", style="dim")
+            line(f"  {one_line(note)}", style="dim")
 
 
 def closing_table(rows: Rows, *, title: str) -> Table:
@@ -50,7 +82,7 @@ def closing_table(rows: Rows, *, title: str) -> Table:
     Four policies fit 80 columns: the interval stands under its mean.
     """
     table = Table(
-        title=title,
+        title=name_of(title),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -58,11 +90,11 @@ def closing_table(rows: Rows, *, title: str) -> Table:
     )
     table.add_column("", no_wrap=True)
     for name in rows:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name_of(name), justify="right", no_wrap=True)
     for metric in dict.fromkeys(metric for row in rows.values() for metric in row):
         cells = [row.get(metric) for row in rows.values()]
         if any(cell is not None for cell in cells):
-            table.add_row(LABELS.get(metric, metric), *(_cell(cell) for cell in cells))
+            table.add_row(name_of(LABELS.get(metric, metric)), *(_cell(cell) for cell in cells))
     return table
 
 
@@ -73,12 +105,12 @@ def _cell(estimate: Interval | None) -> Text:
     mean, low, high = estimate
     width = high - low
     if width == 0:
-        return Text(_number(mean, mean))
-    interval = f"\n[{_number(low, width)}, {_number(high, width)}]"
-    return Text.assemble(_number(mean, width), (interval, "dim"))
+        return Text(number(mean, mean))
+    interval = f"\n[{number(low, width)}, {number(high, width)}]"
+    return Text.assemble(number(mean, width), (interval, "dim"))
 
 
-def _number(value: float, scale: float) -> str:
+def number(value: float, scale: float) -> str:
     """As many decimals as the width of the interval deserves, at most three."""
     decimals = 1 if abs(scale) >= 2 else 2 if abs(scale) >= 0.02 else 3
     return f"{value:.{decimals}f}"

@@ -1,6 +1,5 @@
 """`rlhf show RUN --time`: where the time of each stage went, from the lines of its metrics.jsonl."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from rich.text import Text
 
 from rlhf_cli.artifacts.store import work_folder
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.report.show import find_run
+from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.blocks import print_blocks
+from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.telemetry.console import console, line
 from rlhf_cli.telemetry.progress import duration
 from rlhf_cli.telemetry.recorder import METRICS
@@ -25,6 +26,7 @@ SPEEDS = {
     "speed/generated_tokens_per_s": "sampled/s",
     MFU: "MFU",
 }
+NAMES = ("in all", *COLUMNS, *SPEEDS.values())
 NOTES = (
     "start: imports, models, data; idle: data, logging, waiting; save: checkpoints and exports",
     "tokens/s: learned from, over whole steps; sampled/s: while generating; MFU: while learning",
@@ -45,17 +47,23 @@ class Spent:
         return sum(self.seconds.values())
 
 
-def show_time(place: str, stages: Sequence[str]) -> None:
-    """A row a stage, and in one sentence what took longest; `place` is a run's name or folder."""
-    run = find_run(place)
+def read_time(run: Path, stages: Sequence[str]) -> list[Spent]:
+    """Return what the stages of a run spent; refuse a run that says nothing of time."""
     spent = [found for stage in stages for found in spent_in(run, stage)]
     if not spent:
         raise UserError(
             f"{run} says nothing of time: no stage in it has begun, or an older version made it; "
             "rlhf run makes it (again)"
         )
-    title = f"where the time of run {run.name} went, in seconds or minutes:seconds"
-    console().print(time_table(spent, title=title))
+    return spent
+
+
+def show_time(run: Path, stages: Sequence[str]) -> None:
+    """A row a stage, and in one sentence what took longest."""
+    spent = read_time(run, stages)
+    name = one_line(run.resolve().name)
+    title = f"where the time of run {name} went, in seconds or minutes:seconds"
+    print_blocks(range(len(NAMES)), lambda some: time_table(spent, title=title, columns=some))
     line(f"  {longest(spent)}")
     for note in NOTES:
         line(f"  {note}", style="dim")
@@ -64,19 +72,12 @@ def show_time(place: str, stages: Sequence[str]) -> None:
 def spent_in(run: Path, stage: str) -> Iterator[Spent]:
     """The finished stage, and the one that is at work or was interrupted."""
     for folder, finished in ((run / stage, True), (work_folder(run, stage), False)):
-        lines = list(_lines(folder / METRICS))
-        seconds = {part: sum(one.get(f"time/{part}", 0.0) for one in lines) for part in COLUMNS}
+        lines = list(metric_lines(folder / METRICS))
+        seconds = {
+            part: sum((one.get(f"time/{part}", 0.0) for one in lines), 0.0) for part in COLUMNS
+        }
         if any(seconds.values()):
             yield Spent(stage, seconds, _medians(lines), finished)
-
-
-def _lines(path: Path) -> Iterator[Mapping[str, float]]:
-    """Up to the one that a stage at work is just writing."""
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            yield json.loads(text)
-        except ValueError:
-            return
 
 
 def _medians(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -84,8 +85,8 @@ def _medians(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: median(values) for name, values in told.items() if values}
 
 
-def time_table(spent: Sequence[Spent], *, title: str) -> Table:
-    """Seconds, and under them the share of the stage."""
+def time_table(spent: Sequence[Spent], *, title: str, columns: Sequence[int]) -> Table:
+    """Seconds, and under them the share of the stage. columns: which of `NAMES`."""
     table = Table(
         title=title,
         title_justify="left",
@@ -94,14 +95,16 @@ def time_table(spent: Sequence[Spent], *, title: str) -> Table:
         padding=(0, 1 if console().width >= 110 else 0),
     )
     table.add_column("stage", no_wrap=True)
-    for name in ("in all", *COLUMNS, *SPEEDS.values()):
-        table.add_column(name, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(NAMES[column], justify="right", no_wrap=True)
     for one in spent:
         name = Text.assemble(one.stage, ("" if one.finished else "\nso far", "dim"))
-        table.add_row(name, *_seconds(one), *_speeds(one))
+        cells = [*_seconds(one), *_speeds(one)]
+        table.add_row(name, *(cells[column] for column in columns))
     if len(spent) > 1:
         table.add_section()
-        table.add_row("together", *_seconds(together(spent)))
+        cells = [*_seconds(together(spent)), *(Text() for _ in SPEEDS)]
+        table.add_row("together", *(cells[column] for column in columns))
     return table
 
 

@@ -5,6 +5,7 @@ What became of each of them is told as `Ending`s, plain values that another mach
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cli.config.schema import Runtime
+from rlhf_cli.runtime.channel import LOOPBACK
+from rlhf_cli.runtime.memory import oom_kills
 from rlhf_cli.runtime.verdict import INTERRUPTED, Ending, left_behind
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 PARENT = "RLHF_PARENT"  # the environment variable that tells a worker who started it
+STORE_SOCKET = "RLHF_STORE_SOCKET"  # tells rank 0 at which open socket it serves the others
 GRACE = 1.0  # seconds that the others have to fail by themselves, so that the first cause is seen
 LAST = 3.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.05
@@ -31,19 +35,26 @@ DEEPSPEED = "CROSS_SIZE"  # set by its launcher, which also hides all GPUs but o
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Place:
-    """The workers of this machine are ranks first .. first+here-1 of `world`; all meet at address:port."""
+    """The workers of this machine are ranks first .. first+here-1 of `world`; all meet at address:port.
+
+    store: the socket that listens there, on the machine of rank 0. It is open from the start, so that
+    nobody else can take the port, and on one address only.
+    """
 
     first: int = 0
     here: int = 1
     world: int = 1
-    address: str = "127.0.0.1"
+    address: str = LOOPBACK
     port: int = 0
+    store: socket.socket | None = None
 
     def environment(self, index: int) -> dict[str, str]:
         """What worker `index` of this machine is told; nothing when it is alone in the world."""
         if self.world == 1:
             return {}
+        serves = self.store and self.first + index == 0
         return {
+            **({STORE_SOCKET: str(self.store.fileno())} if serves else {}),
             "RANK": str(self.first + index),
             "WORLD_SIZE": str(self.world),
             "LOCAL_RANK": str(index),
@@ -60,6 +71,7 @@ class Crew:
         self.folder, self.patience = job.parent, runtime.timeout
         self.codes: dict[int, int] = {}  # in the order in which they ended
         self.told: set[int] = set()  # those that we ended
+        self.oom_kills = oom_kills()
         self.end_at = self.kill_at = float("inf")
         self.workers: dict[int, subprocess.Popen] = {}
         signal.signal(
@@ -71,6 +83,9 @@ class Crew:
         except BaseException:
             self.kill()
             raise
+        finally:
+            if place.store:
+                place.store.close()  # rank 0 has it now, and it ends with rank 0
 
     def step(self) -> None:
         """Notice who has ended; when one has failed, end the others, politely and then not."""
@@ -117,8 +132,9 @@ class Crew:
 
     def endings(self) -> list[Ending]:
         """What became of each, first ended first."""
+        ran_out = (oom_kills() or 0) > (self.oom_kills or 0)
         return [
-            left_behind(self.folder, rank, code, told=rank in self.told)
+            left_behind(self.folder, rank, code, told=rank in self.told, out_of_memory=ran_out)
             for rank, code in self.codes.items()
         ]
 
@@ -137,7 +153,8 @@ def _start(job: Path, place: Place, index: int, runtime: Runtime) -> subprocess.
     rank = place.first + index
     environment = _environment(place, index, runtime)
     if rank == 0:
-        return subprocess.Popen(worker_command(job), env=environment)
+        passed = [place.store.fileno()] if place.store else []
+        return subprocess.Popen(worker_command(job), env=environment, pass_fds=passed)
     path = log_of(job.parent, rank)
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as log:

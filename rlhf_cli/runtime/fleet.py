@@ -1,12 +1,10 @@
 """What the machines of one run tell each other: orders from the driver, reports from the others.
 
-JSON lines over TCP, one connection for each machine. Both ends beat; an end that closes, or is silent
-for SILENCE seconds, is gone.
+Sealed JSON lines over TCP (channel.py), one connection for each machine. Both ends beat; an end that
+closes, is silent for SILENCE seconds, or sends what is not sealed right, is gone.
 """
 
 import contextlib
-import json
-import os
 import queue
 import socket
 import threading
@@ -16,29 +14,34 @@ from pathlib import Path
 
 from rlhf_cli import __version__
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.runtime.channel import Channel, Unproven, leave_secret, listen_at, read_secret
 from rlhf_cli.runtime.crew import Crew, Place
 from rlhf_cli.runtime.verdict import Ending
 
 BEAT, SILENCE = 2.0, 60.0
+ANSWER = 5.0  # seconds that node 0 has to prove that it is node 0
 LATE = 20.0  # seconds that the others' reports may take once the run has failed
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Meeting:
-    """This machine among `count`: they meet at one of `ports` of `address` and know the same `word`."""
+    """This machine among `count`: they meet at one of `ports` of `address`.
+
+    secret: the file that node 0 leaves for the others.
+    """
 
     rank: int
     count: int
     address: str
     ports: tuple[int, ...]
-    word: str
+    secret: Path
 
 
 class Link:
     """One end of a connection; what arrives goes to the inbox as (who, message), None when it is over."""
 
-    def __init__(self, connection: socket.socket, stream, inbox: queue.SimpleQueue, who: int):
-        self.connection, self.stream, self.inbox, self.who = connection, stream, inbox, who
+    def __init__(self, channel: Channel, inbox: queue.SimpleQueue, who: int):
+        self.channel, self.inbox, self.who = channel, inbox, who
         self.lock = threading.Lock()
         self.closed = False
         for work in (self._listen, self._beat):
@@ -47,17 +50,17 @@ class Link:
     def send(self, **message) -> None:
         """A broken connection is noticed by the listener."""
         with self.lock, contextlib.suppress(OSError):
-            self.connection.sendall(json.dumps(message).encode() + b"\n")
+            self.channel.send(message)
 
     def close(self) -> None:
         self.closed = True
         with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_WR)
+            self.channel.connection.shutdown(socket.SHUT_WR)
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            for line in self.stream:
-                if message := json.loads(line):
+            while True:
+                if message := self.channel.receive():
                     self.inbox.put((self.who, message))
         self.inbox.put((self.who, None))
         self.closed = True
@@ -80,7 +83,8 @@ class Lead:
         self.endings: list[Ending] = []
         self.awaited: set[int] = set()
         self.until = float("inf")
-        self.server = _listen_at(meeting)
+        self.server = listen_at(meeting.address, meeting.ports)
+        self.secret = leave_secret(meeting.secret)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -93,16 +97,15 @@ class Lead:
 
     def _greet(self, connection: socket.socket) -> None:
         connection.settimeout(SILENCE)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            stream = connection.makefile("rb")
-            hello = json.loads(stream.readline())
-            if hello["word"] != self.meeting.word:
-                connection.close()
-                return
-            welcome = {"do": "welcome", "folder": str(Path.cwd()), "version": __version__}
-            connection.sendall(json.dumps(welcome).encode() + b"\n")
-            self.processes[hello["node"]] = hello["processes"]
-            self.links[hello["node"]] = Link(connection, stream, self.inbox, hello["node"])
+        try:
+            channel = Channel(connection, self.secret, leads=True)
+            hello = channel.receive()
+            channel.send({"do": "welcome", "folder": str(Path.cwd()), "version": __version__})
+        except (OSError, ValueError):
+            connection.close()
+            return
+        self.processes[hello["node"]] = hello["processes"]
+        self.links[hello["node"]] = Link(channel, self.inbox, hello["node"])
 
     def gather(self, timeout: float) -> list[int]:
         """Wait for all machines; returns those that did not come."""
@@ -127,7 +130,9 @@ class Lead:
                 )
         meeting = self.meeting
         world = here * meeting.count
-        return Place(here=here, world=world, address=meeting.address, port=free_port())
+        store = listen_at(meeting.address)
+        port = store.getsockname()[1]
+        return Place(here=here, world=world, address=meeting.address, port=port, store=store)
 
     def start(self, job: Path, place: Place) -> None:
         """Order every machine to start its workers."""
@@ -187,6 +192,7 @@ class Lead:
         for link in self.links.values():
             link.close()
         self.server.close()
+        self.meeting.secret.unlink(missing_ok=True)
 
 
 def _nodes(numbers: list[int]) -> str:
@@ -194,48 +200,49 @@ def _nodes(numbers: list[int]) -> str:
     return f"{word} {', '.join(map(str, numbers))}"
 
 
-def _listen_at(meeting: Meeting) -> socket.socket:
-    for port in meeting.ports:
-        with contextlib.suppress(OSError):
-            if socket.has_dualstack_ipv6():
-                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-            return socket.create_server(("", port))
-    raise UserError(f"no free port among {', '.join(map(str, meeting.ports))}: set RLHF_PORT")
-
-
 def join(meeting: Meeting, processes: int, inbox: queue.SimpleQueue, timeout: float) -> Link:
-    """Connect to the driver, which may start later than this machine; moves to the driver's folder."""
-    until = time.monotonic() + timeout
-    hello = {"word": meeting.word, "node": meeting.rank, "processes": processes}
+    """Connect to the driver, which may start later than this machine, and let it prove that it is one."""
+    until, why = time.monotonic() + timeout, "start the same command there"
+    hello = {"node": meeting.rank, "processes": processes}
     while time.monotonic() < until:
-        for port in meeting.ports:
-            with contextlib.suppress(OSError, ValueError):
-                connection = socket.create_connection((meeting.address, port), timeout=5)
-                connection.sendall(json.dumps(hello).encode() + b"\n")
-                stream = connection.makefile("rb")
-                welcome = json.loads(stream.readline())
-                connection.settimeout(SILENCE)
-                _enter(welcome)
-                return Link(connection, stream, inbox, 0)
+        for port in meeting.ports if (secret := read_secret(meeting.secret)) else ():
+            try:
+                channel, welcome = _greeted(meeting.address, port, secret, hello)
+            except Unproven:
+                why = f"somebody else answered at port {port}, who does not know this run's secret"
+            except OSError:
+                continue
+            else:
+                _check(welcome)
+                channel.connection.settimeout(SILENCE)
+                return Link(channel, inbox, 0)
         time.sleep(0.2)
-    raise UserError(
-        f"node 0 ({meeting.address}) did not answer within {timeout:g} s: start the same command there"
-    )
+    if secret is None:
+        why += f", with a runs_dir that both nodes see: {meeting.secret} is not there"
+    raise UserError(f"node 0 ({meeting.address}) did not answer within {timeout:g} s: {why}")
 
 
-def _enter(welcome: dict) -> None:
+def _greeted(address: str, port: int, secret: bytes, hello: dict) -> tuple[Channel, dict]:
+    """Whoever listens there, and its welcome."""
+    connection = socket.create_connection((address, port), timeout=ANSWER)
+    try:
+        channel = Channel(connection, secret, leads=False)
+        channel.send(hello)
+        return channel, channel.receive()
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _check(welcome: dict) -> None:
     if welcome["version"] != __version__:
         raise UserError(f"node 0 has rlhf {welcome['version']}, this node {__version__}")
-    try:
-        os.chdir(welcome["folder"])
-    except OSError as error:
+    there = Path(welcome["folder"])
+    if not there.is_dir():
         raise UserError(
-            f"node 0 works in {welcome['folder']}, which is not here: all nodes share a file system"
-        ) from error
-
-
-def free_port() -> int:
-    """A port that nobody listens at, picked as late as possible."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+            f"node 0 works in {there}, which is not here: all nodes share a file system"
+        )
+    if not there.samefile(Path.cwd()):
+        raise UserError(
+            f"node 0 works in {there}, this node in {Path.cwd()}: start all in the same folder"
+        )

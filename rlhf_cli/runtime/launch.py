@@ -16,9 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.printable import printable
 from rlhf_cli.config.schema import Runtime
+from rlhf_cli.runtime.channel import LOOPBACK, listen_at
 from rlhf_cli.runtime.crew import DEEPSPEED, PARENT, POLL, Crew, Place, forwarded, heeded
-from rlhf_cli.runtime.fleet import Lead, free_port
+from rlhf_cli.runtime.fleet import Lead
 from rlhf_cli.runtime.verdict import Outcome, judge
 
 PR_SET_PDEATHSIG = 1
@@ -62,7 +64,10 @@ def run_worker(job: Path, runtime: Runtime, *, lead: Lead | None = None) -> Outc
 
 
 def _this_machine(here: int) -> Place:
-    return Place(here=here, world=here, port=free_port() if here > 1 else 0)
+    if here == 1:
+        return Place()
+    store = listen_at(LOOPBACK)
+    return Place(here=here, world=here, port=store.getsockname()[1], store=store)
 
 
 def _forget(work: Path) -> None:
@@ -79,7 +84,7 @@ def _tidy(outcome: Outcome, work: Path) -> None:
     elif sys.stdout.isatty():
         sys.stdout.write("\x1b[?25h")  # a killed process has left its progress bar's cursor hidden
     for line in outcome.tail or ():
-        print(f"  | {line}", file=sys.stderr)  # noqa: T201
+        print(f"  | {printable(line)}", file=sys.stderr)  # noqa: T201
 
 
 def num_processes(runtime: Runtime) -> int:

@@ -7,6 +7,7 @@ start their workers when it says so. Stages meet on disk, so all nodes see the s
 
 import ctypes
 import hashlib
+import json
 import os
 import queue
 import random
@@ -19,7 +20,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import flatten
 from rlhf_cli.config.schema import Config, Runtime
 from rlhf_cli.runtime.crew import POLL, Crew, Place, forwarded
 from rlhf_cli.runtime.fleet import Lead, Link, Meeting, join
@@ -48,12 +51,12 @@ def lead() -> Lead | None:
 def assembled(cfg: Config) -> Iterator[bool]:
     """Whether this machine drives the run: always when alone. Otherwise it has followed, to the end."""
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save": nothing to do while no stage runs
-    meeting = found(os.environ, cfg.name)
+    meeting = found(os.environ, cfg.name, Path(cfg.runs_dir))
     if meeting is None:
         yield True
     elif meeting.rank:
         _die_with_engine()
-        _follow(meeting, cfg.runtime)
+        _follow(meeting, cfg)
         yield False
     else:
         _die_with_engine()
@@ -82,14 +85,14 @@ def _die_with_engine() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _follow(meeting: Meeting, runtime: Runtime) -> None:
+def _follow(meeting: Meeting, cfg: Config) -> None:
     """Do what node 0 orders until it ends or is gone."""
     inbox: queue.SimpleQueue = queue.SimpleQueue()
-    link = join(meeting, num_processes(runtime), inbox, runtime.timeout)
+    link = join(meeting, num_processes(cfg.runtime), inbox, cfg.runtime.timeout)
     try:
         while (order := inbox.get()[1]) and order["do"] != "end":
             if order["do"] == "start":
-                _work(order, meeting, runtime, link, inbox)
+                _work(order, meeting, cfg, link, inbox)
     finally:
         link.close()
     if order is None:
@@ -99,20 +102,18 @@ def _follow(meeting: Meeting, runtime: Runtime) -> None:
         raise EndedElsewhere(told, code=order["code"])
 
 
-def _work(
-    order: dict, meeting: Meeting, runtime: Runtime, link: Link, inbox: queue.SimpleQueue
-) -> None:
+def _work(order: dict, meeting: Meeting, cfg: Config, link: Link, inbox: queue.SimpleQueue) -> None:
     """Run this node's workers for one stage and report what became of them."""
     job = Path(order["job"])
-    if not _visible(job.parent, order["texts"]):
-        link.send(said="refused", why=f"{job} is not visible here: all nodes share a file system")
+    if why := refusal(job, order["texts"], cfg):
+        link.send(said="refused", why=why)
         return
     here = order["here"]
     place = Place(
         first=meeting.rank * here, here=here, world=order["world"],
         address=meeting.address, port=order["port"],
     )  # fmt: skip
-    crew = Crew(job, place, runtime)
+    crew = Crew(job, place, cfg.runtime)
     told = False
     with forwarded(crew, lambda number: None):
         while crew.live():
@@ -139,6 +140,25 @@ def _obey(inbox: queue.SimpleQueue, crew: Crew) -> None:
             crew.hurry()
 
 
+def refusal(job: Path, texts: dict[str, str], cfg: Config) -> str | None:
+    """Why this node does not start node 0's job: it lies elsewhere, or is not what was asked for here."""
+    folder = Path(cfg.runs_dir) / cfg.name
+    if not job.resolve().is_relative_to(folder.resolve()):
+        return f"{job} is not inside {folder}"
+    if key := _differing(json.loads(texts["config.json"]), freeze(cfg)):
+        return f"{key} differs from node 0's: start the same command on every node"
+    if not _visible(job.parent, texts):
+        return f"{job} is not visible here: all nodes share a file system"
+    return None
+
+
+def _differing(theirs: dict, ours: dict) -> str | None:
+    """A key whose values differ; the date is node 0's, which may have begun on another day."""
+    one, two = flatten(theirs), flatten(ours)
+    keys = [key for key in one | two if key != "data.date" and one.get(key) != two.get(key)]
+    return keys[0] if keys else None
+
+
 def _visible(folder: Path, texts: dict[str, str]) -> bool:
     """Wait until the files that the driver wrote are seen here as it wrote them."""
     until = time.monotonic() + SEEN
@@ -152,7 +172,7 @@ def _visible(folder: Path, texts: dict[str, str]) -> bool:
     return False
 
 
-def found(env: Mapping[str, str], name: str) -> Meeting | None:
+def found(env: Mapping[str, str], name: str, runs_dir: Path) -> Meeting | None:
     """This machine among those that an engine has started, None when it is alone."""
     local = int(env.get("LOCAL_WORLD_SIZE") or env.get("LOCAL_SIZE") or 1)
     if local > 1:
@@ -160,13 +180,13 @@ def found(env: Mapping[str, str], name: str) -> Meeting | None:
             f"{ONE_EACH} use --nproc-per-node 1 (DeepSpeed: slots=1) and runtime.num_processes={local}"
         )
     if int(env.get("WORLD_SIZE") or 1) > 1:
-        return _by_rank(env, name)
+        return _by_rank(env, name, runs_dir)
     if int(env.get("SLURM_STEP_NUM_NODES") or 1) > 1:
-        return _by_slurm(env, name)
+        return _by_slurm(env, name, runs_dir)
     return None
 
 
-def _by_rank(env: Mapping[str, str], name: str) -> Meeting:
+def _by_rank(env: Mapping[str, str], name: str, runs_dir: Path) -> Meeting:
     missing = [key for key in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not env.get(key)]
     if missing:
         raise UserError(
@@ -174,10 +194,11 @@ def _by_rank(env: Mapping[str, str], name: str) -> Meeting:
             "start with torchrun, or unset WORLD_SIZE"
         )
     word = f"{env['MASTER_PORT']} {env.get('TORCHELASTIC_RUN_ID')}"
-    return _meeting(env, int(env["RANK"]), int(env["WORLD_SIZE"]), env["MASTER_ADDR"], word, name)
+    rank, count = int(env["RANK"]), int(env["WORLD_SIZE"])
+    return _meeting(env, rank, count, env["MASTER_ADDR"], f"{word} {name}", runs_dir)
 
 
-def _by_slurm(env: Mapping[str, str], name: str) -> Meeting:
+def _by_slurm(env: Mapping[str, str], name: str, runs_dir: Path) -> Meeting:
     """Inside srun: the first node of the step drives."""
     count, tasks = int(env["SLURM_STEP_NUM_NODES"]), int(env.get("SLURM_STEP_NUM_TASKS") or 0)
     if tasks > count:
@@ -186,18 +207,21 @@ def _by_slurm(env: Mapping[str, str], name: str) -> Meeting:
         )
     word = f"{env.get('SLURM_JOB_ID')} {env.get('SLURM_STEP_ID')}"
     first = first_host(env["SLURM_STEP_NODELIST"])
-    return _meeting(env, int(env["SLURM_NODEID"]), count, first, word, name)
+    return _meeting(env, int(env["SLURM_NODEID"]), count, first, f"{word} {name}", runs_dir)
 
 
 def _meeting(
-    env: Mapping[str, str], rank: int, count: int, address: str, word: str, name: str
+    env: Mapping[str, str], rank: int, count: int, address: str, word: str, runs_dir: Path
 ) -> Meeting:
     """All nodes derive the same ports: below those that systems hand out, so they are mostly free."""
-    secret = hashlib.sha256(f"{address} {word} {name}".encode()).hexdigest()
-    ports = random.Random(secret).sample(range(20000, 32000), 5)
+    name = hashlib.sha256(f"{address} {word}".encode()).hexdigest()
+    ports = random.Random(name).sample(range(20000, 32000), 5)
     if env.get("RLHF_PORT"):
         ports = [int(env["RLHF_PORT"])]
-    return Meeting(rank=rank, count=count, address=address, ports=tuple(ports), word=secret)
+    return Meeting(
+        rank=rank, count=count, address=env.get("RLHF_ADDRESS") or address, ports=tuple(ports),
+        secret=runs_dir / f".nodes-{name[:16]}",
+    )  # fmt: skip
 
 
 def first_host(hosts: str) -> str:

@@ -1,8 +1,9 @@
 """Which engine: plain, replicated or sharded, by the runtime's configuration."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from torch import nn
+from torch import Tensor, nn
 
 from rlhf_cli.config.schema import Optim, Runtime
 from rlhf_cli.runtime.device import Device
@@ -47,6 +48,16 @@ def loading(runtime: Runtime, world: World) -> AbstractContextManager:
 
         return sharded_loading(runtime, world)
     return nullcontext()
+
+
+def held(model: nn.Module, world: World) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters by name: of those that were sharded while they were read this process's part."""
+    for name, parameter in model.named_parameters():
+        shard = vars(parameter).get("ds_tensor")
+        if shard is None:
+            yield name, parameter
+        else:  # the last one is padded with whatever the memory held
+            yield name, shard[: max(0, parameter.ds_numel - world.rank * shard.numel())]
 
 
 def zero_stage(runtime: Runtime) -> int | None:

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from rlhf_cli.runtime.memory import needs_less
+
 INTERRUPTED, HUNG = 130, 75  # exit codes of a worker: asked to stop, ended by its watchdog
 TAIL = 15
 BROKEN = re.compile(
     r"Dist(Backend|Network|Store)?Error|gloo|nccl|connection (was )?(closed|reset)|broken pipe",
     re.I,
 )
+FRAMES = re.compile(r"\s*$|frame #\d+: |<omitting python frames>|Exception raised from ")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +40,10 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class Ending:
-    """One worker's end. told: the parent ended it. failure, hang: what it left, if anything."""
+    """One worker's end. told: the parent ended it. failure, hang: what it left, if anything.
+
+    out_of_memory: the kernel has ended processes meanwhile because memory ran out.
+    """
 
     rank: int
     code: int
@@ -46,6 +52,7 @@ class Ending:
     hang: dict | None
     traceback: str
     tail: list[str]
+    out_of_memory: bool = False
 
     @property
     def weight(self) -> int:
@@ -68,9 +75,13 @@ class Ending:
         if self.failure and self.code in (1, -signal.SIGABRT):
             return self.failure["reason"]
         if self.code < 0:
-            hint = ": out of memory?" if self.code == -9 else ""
-            return f"killed by signal {-self.code}{hint}"
+            memory = f": memory ran out; {needs_less(None)}"
+            return f"killed by signal {-self.code}{memory if self._ran_out else ''}"
         return f"its process ended with code {self.code}"
+
+    @property
+    def _ran_out(self) -> bool:
+        return self.code == -signal.SIGKILL and self.out_of_memory
 
 
 def failure_file(folder: Path, rank: int) -> Path:
@@ -85,7 +96,9 @@ def hang_file(folder: Path, rank: int) -> Path:
     return folder / "ranks" / f"rank-{rank}.json"
 
 
-def left_behind(folder: Path, rank: int, code: int, *, told: bool) -> Ending:
+def left_behind(
+    folder: Path, rank: int, code: int, *, told: bool, out_of_memory: bool = False
+) -> Ending:
     """What rank `rank` left in the work folder."""
     return Ending(
         rank=rank,
@@ -95,6 +108,7 @@ def left_behind(folder: Path, rank: int, code: int, *, told: bool) -> Ending:
         hang=_read(hang_file(folder, rank)),
         traceback=str(traceback_file(folder, rank)),
         tail=_tail(folder / "ranks" / f"rank-{rank}.log"),
+        out_of_memory=out_of_memory,
     )
 
 
@@ -110,7 +124,8 @@ def _tail(path: Path) -> list[str]:
         return []
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - 16384))
-        return stream.read().decode(errors="replace").splitlines()[-TAIL:]
+        lines = stream.read().decode(errors="replace").splitlines()
+    return [line for line in lines if not FRAMES.match(line)][-TAIL:]
 
 
 def judge(

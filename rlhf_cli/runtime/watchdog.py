@@ -1,6 +1,7 @@
 """Who hangs, and where: a thread that looks at the main one when it gives no sign of life.
 
-`alive` is called at every microbatch and every generated token; counting starts with the first call.
+`alive` is called at every microbatch and every generated token. Before the first call, while data and
+models are read, a process that computes is alive, too; one that waits for others is not.
 Several processes are ended when one of them hangs; one alone is only told of, once: it may be slow.
 """
 
@@ -18,8 +19,14 @@ from typing import TypeVar
 from rlhf_cli.runtime.verdict import HUNG, hang_file
 
 WAIT = 3.0  # seconds that the other processes have to tell where they are
-COLLECTIVES = ("torch.distributed", "deepspeed.comm")
+BUSY = 0.05  # of the time on a processor: the process computes, it does not wait
 PACKAGE = __name__.partition(".")[0]
+COLLECTIVES = ("torch.distributed", "deepspeed.comm", f"{PACKAGE}.runtime.world")
+# DeepSpeed's sharding starts its collectives first and waits for them later, on lines of its own;
+# it also stands in the middle of the stack of much that is no collective.
+SHARDING = "deepspeed.runtime.zero"
+BELOW_SHARDING = ("deepspeed.accelerator", "deepspeed.utils", "torch.cuda", "torch.utils")
+UNTOLD = ("wrapper", "wrapped_fn", "<lambda>", "wait")
 PLUMBING = (f"{PACKAGE}.runtime", f"{PACKAGE}.worker")  # whose callers say more than they do
 
 T = TypeVar("T")
@@ -65,7 +72,7 @@ class _Watcher:
         self.folder, self.rank, self.timeout, self.several = folder, rank, timeout, several
         self.poll = min(1.0, timeout / 10)
         self.seen: tuple[str] | None = None
-        self.idle = 0.0
+        self.idle = self.computed = 0.0
         self.told = False
 
     def run(self) -> None:
@@ -76,7 +83,8 @@ class _Watcher:
             self.look(min(time.monotonic() - before, 2 * self.poll))
 
     def look(self, elapsed: float) -> None:
-        if _sign is not self.seen or _sign is None or _patient:
+        starts_up = _sign is None and self._computes(elapsed)
+        if _sign is not self.seen or starts_up or _patient:
             self.seen, self.idle = _sign, 0.0
         else:
             self.idle += elapsed
@@ -87,6 +95,12 @@ class _Watcher:
             at = self.standing()
             found = f"no sign of life for {self.timeout:g} s, at {at['where']}, {at['doing']}"
             print(f"rlhf: {found}", file=sys.stderr)  # noqa: T201
+
+    def _computes(self, elapsed: float) -> bool:
+        """Whether this process has worked since the last look. To spin in a collective is no work."""
+        before, self.computed = self.computed, time.process_time()
+        busy = self.computed - before > BUSY * elapsed
+        return busy and self.standing()["collective"] is None
 
     def _among_others(self) -> None:
         """Tell where this process is when it hangs or another one says that it does."""
@@ -139,9 +153,13 @@ def _module(frame: FrameType) -> str:
 
 
 def _collective(stack: list[FrameType]) -> str | None:
-    """The innermost function of a collectives' library."""
-    names = (f.f_code.co_name for f in stack if _module(f).startswith(COLLECTIVES))
-    return next((name for name in names if name not in ("wrapper", "<lambda>")), None)
+    """The innermost function of a collectives' library, or of the sharding that waits for one."""
+    found = [f for f in stack if _module(f).startswith(COLLECTIVES)]
+    innermost = next((f for f in stack if not _module(f).startswith(BELOW_SHARDING)), None)
+    if not found and innermost and _module(innermost).startswith(SHARDING):
+        found = [f for f in stack if _module(f).startswith(SHARDING)]
+    names = [f.f_code.co_name for f in found if f.f_code.co_name not in UNTOLD]
+    return next((name for name in names if not name.startswith("_")), None)
 
 
 def _place(stack: list[FrameType]) -> str:

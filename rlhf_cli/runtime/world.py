@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rlhf_cli.core.sharing import WHOLE, Share
+from rlhf_cli.runtime.crew import STORE_SOCKET
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,17 +115,29 @@ def open_world(
     waiting: see Group.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    patience = timedelta(seconds=timeout)
     if size == 1 and not grouped:
         return World()
     # groups that libraries open later take torch's own default: half an hour
-    dist.distributed_c10d.default_pg_timeout = timedelta(seconds=timeout)
+    dist.distributed_c10d.default_pg_timeout = patience
     backend = "nccl" if device.type == "cuda" else "gloo"
-    store = dist.HashStore() if size == 1 else None
     if not dist.is_initialized():
-        dist.init_process_group(
-            backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
-        )
+        store = dist.HashStore() if size == 1 else _meeting_point(rank, size, patience)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     return Group(share=Share(rank, size), device=device, waiting=waiting)
+
+
+def _meeting_point(rank: int, size: int, patience: timedelta) -> dist.Store:
+    """The store where the processes find each other: rank 0 serves it at the socket that it was given.
+
+    A TCPStore that opens its own socket listens on every interface, and it asks for no password.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    listening = int(os.environ[STORE_SOCKET]) if rank == 0 else None
+    return dist.TCPStore(
+        address, port, size, is_master=rank == 0, timeout=patience,
+        wait_for_workers=False, master_listen_fd=listening,
+    )  # fmt: skip
 
 
 def close_world() -> None:

@@ -9,6 +9,7 @@ from rlhf_cli.config.schema import Config
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.stages import STAGES
 from rlhf_cli.telemetry.console import console, line
+from rlhf_cli.telemetry.doing import doing
 
 
 def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path]) -> None:
@@ -20,7 +21,9 @@ def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path])
         spec = STAGES[name]
         line(f"{name}: {spec.title}", style="bold")
         known = {role: inputs[stage] for role, stage in spec.parents.items() if stage in inputs}
-        _print(import_module(module).preview(cfg, known))
+        with doing("loading the libraries"):
+            stage = import_module(module)
+        _print(stage.preview(cfg, known))
 
 
 def _print(preview: Preview) -> None:

@@ -14,21 +14,31 @@ from pathlib import Path
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin, forget
 from rlhf_cli.artifacts.lock import locked
-from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
-from rlhf_cli.artifacts.store import FREE, place, publish, work_folder, write_text, writing
+from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, reading
+from rlhf_cli.artifacts.publication import place, publish, put
+from rlhf_cli.artifacts.store import FREE, work_folder, write_text, writing
 from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema import Config
 from rlhf_cli.report.header import print_header
-from rlhf_cli.report.table import print_table
 from rlhf_cli.runtime.launch import Outcome, run_worker
 from rlhf_cli.runtime.nodes import assembled, lead
 from rlhf_cli.runtime.trackers import require_installed
 from rlhf_cli.stages import STAGES
+from rlhf_cli.stages.messages import (
+    close_run,
+    first_of,
+    foreseen,
+    plan_rows,
+    say_done,
+    say_kept,
+    say_left_out,
+    say_other_text,
+)
 from rlhf_cli.stages.plan import Judgement, Planner, State
-from rlhf_cli.telemetry.console import line
-from rlhf_cli.telemetry.progress import duration, short
+from rlhf_cli.telemetry.console import OutputClosed, line
 
 INTERRUPTED = 130
 
@@ -41,35 +51,73 @@ class StageFailed(UserError):
         self.code = code
 
 
-def run(cfg: Config, *, command: list[str]) -> None:
-    """Run the selected stages that are not fresh, in order; raises UserError or StageFailed."""
+def run(cfg: Config, *, command: list[str]) -> Path | None:
+    """Run the selected stages that are not fresh, in order; raises UserError or StageFailed.
+
+    Return the folder of the run; None for a dry run, and for a node that follows another.
+    """
     with assembled(cfg) as drives:  # of several nodes one drives, the others have followed it
-        if drives:
-            _drive(cfg, command)
+        if not drives:
+            return None
+        try:
+            return _drive(cfg, command)
+        except OutputClosed as closed:
+            raise _stopped("because its output was closed", command) from closed
 
 
-def _drive(cfg: Config, command: list[str]) -> None:
+def _drive(cfg: Config, command: list[str]) -> Path | None:
     planner = Planner(cfg=cfg)
     require_installed(cfg.tracking.trackers)
+    _require_outside_of_runs(planner)
     if cfg.dry_run:
         dry_run(planner)
-        return
+        return None
     if not planner.folder.exists():
-        planner.plan()  # a refused request leaves no folder behind
+        _planned(planner)  # a refused request leaves no folder behind
     with locked(planner.folder, shlex.join(command)):
         keep_date(planner.folder, planner.cfg.data.date)
-        steps = planner.plan()
-        print_header(cfg, _plan_rows(planner, steps))
+        steps = _planned(planner)
+        print_header(cfg, plan_rows(planner, steps))
         for step in steps:
-            _keep(step) if step.state is State.fresh else _run_stage(planner, step, command)
-        _close(planner)
+            if step.state is State.fresh or planner.settle(step):
+                _keep(planner, step)
+            else:
+                _run_stage(planner, step, command)
+        close_run(planner)
+    return planner.folder
+
+
+def _require_outside_of_runs(planner: Planner) -> None:
+    """A run inside another one would go with the stage that it lies in."""
+    for folder in planner.folder.absolute().parents:
+        if (folder / ".lock").is_file() and any((folder / name).is_dir() for name in STAGES):
+            found = f"runs_dir={planner.cfg.runs_dir} lies inside the run {folder}"
+            raise Refusal(found, "choose another runs_dir=...")
+
+
+def _planned(planner: Planner) -> list[Judgement]:
+    """The steps of the run; refused at once where one needs the hub and there is no connection."""
+    steps = planner.plan()
+    _require_hub(planner.cfg, [step for step in steps if step.state is State.run])
+    return steps
+
+
+def _require_hub(cfg: Config, steps: list[Judgement]) -> None:
+    if steps:
+        require_hub(cfg, sorted({role for step in steps for role in step.spec.data(cfg)}))
 
 
 def dry_run(planner: Planner) -> None:
     """Load, tokenise and show one batch of every selected stage; nothing is trained or written."""
     steps = [planner.judge(spec.name) for spec in planner.chosen()]
-    print_header(planner.cfg, [(s.spec.name, s.spec.title, "dry run") for s in steps])
-    inputs = {p.spec.name: str(p.folder) for s in steps for p in _existing(planner, s)}
+    _require_hub(planner.cfg, steps)
+    for step in steps:
+        if step.state is State.run:
+            step.attempt = planner.attempt(step.spec)
+    print_header(planner.cfg, plan_rows(planner, steps, would="would "))
+    for words in foreseen(planner, steps):
+        line(words, style="yellow")
+    inputs = {p.spec.name: str(p.aside or p.folder) for s in steps for p in _existing(planner, s)}
     with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
         work = Path(folder)
         modules = {s.spec.name: s.spec.module for s in steps}
@@ -85,43 +133,29 @@ def _existing(planner: Planner, step: Judgement) -> list[Judgement]:
     return [p for p in parents if p.digest]
 
 
-def _plan_rows(planner: Planner, steps: list[Judgement]) -> list[tuple[str, str, str]]:
-    """(stage, title, what will happen) for the header, given parents included."""
-    given = [j for j in planner.judged.values() if j.state is State.given]
-    rows = [(j.spec.name, j.spec.title, f"taken from {j.folder} ({j.why})") for j in given]
-    for step in steps:
-        kept = "unchanged" if step.state is State.fresh else _first(step.reason, limit=1)
-        rows.append((step.spec.name, step.spec.title, kept))
-    return sorted(rows, key=lambda row: list(STAGES).index(row[0]))
-
-
-def _first(why: str, limit: int = 3) -> str:
-    reasons = why.split("; ")
-    more = len(reasons) - limit
-    return "; ".join(reasons[:limit]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _keep(step: Judgement) -> None:
-    assert step.manifest is not None
-    line(f"{step.spec.name}: unchanged, skipped (finished {step.manifest.finished})", style="green")
+def _keep(planner: Planner, step: Judgement) -> None:
+    """Leave a finished stage as it is, or put back what another configuration has replaced."""
+    if step.aside:
+        put(step.aside, step.folder, keep=planner.cfg.save.keep_replaced)
+    say_kept(step)
 
 
 def _run_stage(planner: Planner, step: Judgement, command: list[str]) -> None:
     """Run one stage in its work folder, or go on with it, and put it in its place when whole."""
     spec, began = step.spec, datetime.now()
     step.attempt = planner.attempt(spec)  # its parents have been made by now
-    line(f"{spec.name}: {spec.title} ({_first(step.reason)})", style="bold")
+    line(f"{spec.name}: {spec.title} ({first_of(step.reason)})", style="bold")
     manifest = step.attempt.whole
     if manifest is not None:
         work = work_folder(planner.folder, spec.name)
-        place(work, planner.folder / spec.name, left_out=LEFT_OUT)
+        place(work, step.folder, left_out=LEFT_OUT, keep=planner.cfg.save.keep_replaced)
     else:
-        _say_left_out(planner, step)
-        _say_other_text(planner, step)
+        say_left_out(planner, step)
+        say_other_text(planner, step)
         manifest = _made(planner, step, command)
     forget(planner.folder, spec.name)
     step.state, step.digest, step.manifest = State.fresh, manifest.digest, manifest
-    _say_done(step, (datetime.now() - began).total_seconds())
+    say_done(step, (datetime.now() - began).total_seconds())
 
 
 def _made(planner: Planner, step: Judgement, command: list[str]) -> StageManifest:
@@ -135,7 +169,8 @@ def _made(planner: Planner, step: Judgement, command: list[str]) -> StageManifes
     if outcome.code:
         raise _failure(spec.name, work, outcome, command)
     manifest = _manifest(planner, step, started)
-    manifest = publish(work, planner.folder / spec.name, manifest, left_out=LEFT_OUT)
+    keep = planner.cfg.save.keep_replaced
+    manifest = publish(work, step.folder, manifest, left_out=LEFT_OUT, keep=keep)
     if outcome.interrupted:  # too late to stop this stage, in time for the next one
         raise _stopped(f"after {spec.name}", command)
     return manifest
@@ -154,7 +189,9 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     """What the work folder says about itself, with the fingerprint it was made of."""
     spec, work = step.spec, work_folder(planner.folder, step.spec.name)
     made_of = planner.fingerprint(spec)
-    metrics = json.loads((work / RESULT).read_text())
+    with reading(work):
+        metrics = json.loads((work / RESULT).read_text())
+        last = _last_step(work / "metrics.jsonl")
     origins = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     models = {role: path for role, (path, _) in spec.models(planner.cfg).items()}
     return StageManifest(
@@ -170,7 +207,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         template_hash=template_hash(work / "model"),
         date=planner.cfg.data.date,
         seed=planner.cfg.seed,
-        step=_last_step(work / "metrics.jsonl"),
+        step=last,
         started=started,
         finished=datetime.now().isoformat(timespec="seconds", sep=" "),
         metrics={
@@ -192,45 +229,6 @@ def _commit() -> str | None:
         ["git", "-C", str(PACKAGE.parent), "rev-parse", "HEAD"], capture_output=True, text=True
     )
     return found.stdout.strip() or None if found.returncode == 0 else None
-
-
-def _say_left_out(planner: Planner, step: Judgement) -> None:
-    for role in step.spec.parents.keys() - planner.parents(step.spec).keys():
-        out = planner.judge(step.spec.parents[role])
-        why = "not there" if out.why == "new" else f"stale: {_first(out.why)}"
-        line(f"  without {out.spec.name} ({why})", style="yellow")
-
-
-def _say_other_text(planner: Planner, step: Judgement) -> None:
-    """Parents made here share tokenizer and template; a given one may not, and that is said."""
-    parents = [p for p in planner.parents(step.spec).values() if p.manifest is not None]
-    for kind in ("tokenizer_hash", "template_hash"):
-        hashes = {p.spec.name: getattr(p.manifest, kind) for p in parents}
-        if len(set(hashes.values())) > 1:
-            names = " and ".join(hashes)
-            word = kind.removesuffix("_hash").replace("template", "chat template")
-            if not any(p.state is State.given for p in parents):
-                raise UserError(
-                    f"{step.spec.name}: {names} differ in their {word}; run them again together"
-                )
-            line(f"  {names} differ in their {word}", style="yellow")
-
-
-def _say_done(step: Judgement, seconds: float) -> None:
-    assert step.manifest is not None
-    metrics = step.manifest.metrics
-    shown = [f"{name} {short(metrics[name])}" for name in step.spec.headline if name in metrics]
-    words = [f"{step.spec.name}: done in {duration(seconds)}", *shown]
-    line("  ".join(words), style="green")
-
-
-def _close(planner: Planner) -> None:
-    """The closing table, when there is one, and where to look."""
-    evaluation = planner.judged.get("evaluate")
-    if evaluation is not None and evaluation.state is State.fresh:
-        print_table(evaluation.folder)
-    place = planner.folder
-    line(f"all of it lies in {place}; `rlhf show {planner.cfg.name}` shows it again", style="dim")
 
 
 def _failure(stage: str, work: Path, outcome: Outcome, command: list[str]) -> StageFailed:

@@ -12,8 +12,9 @@ from pathlib import Path
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import Attempt, look
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
-from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
-from rlhf_cli.artifacts.store import open_stage, recover, verified
+from rlhf_cli.artifacts.manifest import MANIFEST, Mendable, Refusal, StageManifest, reading
+from rlhf_cli.artifacts.publication import made_before, recover
+from rlhf_cli.artifacts.store import open_stage, verified
 from rlhf_cli.artifacts.text_hash import run_date
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
@@ -39,7 +40,8 @@ USABLE = (State.fresh, State.run, State.given)
 class Judgement:
     """digest identifies the artifact; it is empty as long as the stage has to run.
 
-    attempt: what an interrupted run left of it, looked at once the stage is sure to run.
+    attempt: what an interrupted run left of it, looked at once the stage is sure to run. aside: where
+    a fresh one lies that has only to be put back, because another configuration replaced it.
     """
 
     spec: StageSpec
@@ -49,6 +51,7 @@ class Judgement:
     digest: str = ""
     manifest: StageManifest | None = None
     attempt: Attempt = field(default_factory=Attempt)
+    aside: Path | None = None
 
     @property
     def reason(self) -> str:
@@ -88,7 +91,7 @@ class Planner:
         _require_kind("model.path", base, scores=False)
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
-            self._refuse_without_parents(step.spec)
+            self.require_parents(step.spec)
         for step in steps:
             if step.state is State.run:
                 step.attempt = self.attempt(step.spec)
@@ -96,7 +99,8 @@ class Planner:
 
     def attempt(self, spec: StageSpec) -> Attempt:
         """What an interrupted run left of the stage, as its parents are now."""
-        return look(self.folder, spec.name, self.fingerprint(spec), self.cfg.resume.name)
+        with reading(self.folder):
+            return look(self.folder, spec.name, self.fingerprint(spec), self.cfg.resume.name)
 
     def judge(self, name: str) -> Judgement:
         if name not in self.judged:
@@ -108,18 +112,39 @@ class Planner:
             return _external(spec, place)
         selected = spec.name in [s.name for s in self.cfg.stage]
         found = self._on_disk(spec)
-        if selected and found.state is not State.fresh:
+        if selected and found.state is not State.fresh and not self.settle(found):
             found.state = State.run
         return found
 
+    def settle(self, found: Judgement) -> bool:
+        """Make a judgement fresh where the stage, or a version of it set aside, is what is wanted now."""
+        if self._not_there(found.spec):
+            return False
+        made_of = self.fingerprint(found.spec)
+        if not (found.manifest and made_of.equals(found.manifest)):
+            before = made_before(found.folder, made_of)
+            if before is None:
+                return False
+            found.aside, found.manifest = before
+        found.state, found.digest = State.fresh, found.manifest.digest
+        return True
+
+    def _not_there(self, spec: StageSpec) -> list[str]:
+        """Return the parents that have to be made first."""
+        parents = self.parents(spec).values()
+        return [p.spec.name for p in parents if p.state not in (State.fresh, State.given)]
+
     def _on_disk(self, spec: StageSpec) -> Judgement:
         folder = self.folder / spec.name
-        if not self.cfg.dry_run:  # it holds no lock
-            recover(folder)
-        if not folder.exists():
-            return Judgement(spec=spec, state=State.missing, folder=folder, why="new")
+        with reading(folder):
+            if not self.cfg.dry_run:  # it holds no lock
+                recover(folder, keep=self.cfg.save.keep_replaced)
+            if not folder.exists():
+                return Judgement(spec=spec, state=State.missing, folder=folder, why="new")
         try:
             manifest = verified(folder)
+        except Mendable:
+            raise
         except Refusal as refusal:
             return Judgement(spec=spec, state=State.missing, folder=folder, why=refusal.found)
         changes = self._changes(spec, manifest, folder)
@@ -133,8 +158,7 @@ class Planner:
         )
 
     def _changes(self, spec: StageSpec, manifest: StageManifest, folder: Path) -> list[str]:
-        parents = self.parents(spec)
-        again = [p.spec.name for p in parents.values() if p.state not in (State.fresh, State.given)]
+        again = self._not_there(spec)
         now = self.fingerprint(spec)
         if now.equals(manifest) and not again:
             return []
@@ -168,15 +192,36 @@ class Planner:
             self.data_hashes[role] = source_hashes(self.cfg, role)
         return self.data_hashes[role]
 
-    def _refuse_without_parents(self, spec: StageSpec) -> None:
-        lacking = [p for p in self.parents(spec).values() if p.state not in USABLE]
-        if lacking:
+    def require_parents(self, spec: StageSpec) -> None:
+        """Refuse a stage that lacks a parent; one that takes what there is, when that is not sound."""
+        found = [self.judge(stage) for stage in spec.parents.values()]
+        lacking = [p for p in found if p.state not in USABLE]
+        if spec.required and lacking:
             raise Refusal(*_lacking(spec, lacking))
-        if not spec.required and not self.parents(spec):
+        for parent in () if spec.required else lacking:
+            self._refuse_unsound(spec, parent)
+        if len(lacking) == len(found) > 0:
             raise Refusal(
                 f"{spec.name} has nothing to look at: {self.folder} holds no finished stage",
                 "run them first with stage=all",
             )
+
+    def _refuse_unsound(self, child: StageSpec, parent: Judgement) -> None:
+        """A damaged stage, or one of other settings, may not go missing from what is evaluated.
+
+        One that is not there may, and so may one whose parents are made again now.
+        """
+        if parent.why == "new" or self._made_again(parent):
+            return
+        raise Refusal(
+            f"{child.name} would leave out {parent.spec.name}: {_lack(parent)}",
+            f"make it with stage=[{parent.spec.name},{child.name}], or move it away",
+        )
+
+    def _made_again(self, judged: Judgement) -> bool:
+        """Whether it is stale because a stage that it was made from runs now."""
+        parents = [self.judge(stage) for stage in judged.spec.parents.values()]
+        return any(p.state is State.run or self._made_again(p) for p in parents)
 
 
 def _parent_word(state: State) -> str:
@@ -225,7 +270,7 @@ def _external(spec: StageSpec, place: str) -> Judgement:
     if not is_model:
         raise Refusal(
             f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
-            "give a stage folder such as runs/<name>/sft, a model folder, or a hub id",
+            f"give a stage folder such as runs/<name>/{spec.name}, a model folder, or a hub id (org/name)",
         )
     _require_kind(key, folder, scores=spec.name == "rm")
     digest = model_hash(place, None)

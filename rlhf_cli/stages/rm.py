@@ -13,7 +13,7 @@ from rlhf_cli.core.estimates import pair_accuracy
 from rlhf_cli.core.preferences import preference_loss
 from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.encode import EncodedComparison
-from rlhf_cli.data.order import num_batches, steps_after
+from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.evaluation.comparisons import headline
 from rlhf_cli.evaluation.respond import over_sequences
 from rlhf_cli.models import packing
@@ -49,14 +49,13 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     data = setting.encoded("comparisons")
     anchors = anchor_texts(setting, data.train)
     engine = new_reward_model(setting, sft)
-    per_epoch = num_batches(len(data.train), cfg.rm.batch.size)
     saver = open_saver(setting, out, {"model": engine})
     resumed = saver.resumed
     with open_recorder(
         setting,
         out,
         stage="rm",
-        total_steps=per_epoch * cfg.rm.epochs,
+        total_steps=total_steps(cfg, len(data.train)),
         resumed=resumed and resumed.recorder,
     ) as recorder:
         saver.recorder_state = recorder.state
@@ -75,6 +74,12 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     if setting.world.is_main:
         write_text(out / "report.json", json.dumps(found, indent=2))
     return headline(found) | {"rm/shift": shift}
+
+
+def total_steps(cfg: Config, num_comparisons: int) -> int:
+    """Return how many optimizer steps the stage takes."""
+    rm = cfg.rm
+    return num_steps(num_comparisons, rm.batch.size, epochs=rm.epochs, max_steps=rm.max_steps)
 
 
 def new_reward_model(setting: Setting, sft: Path) -> Engine:
@@ -116,15 +121,15 @@ def fit(
 ) -> None:
     """Every step after the first `done`: all pairs of its prompts, each completion forwarded once."""
     cfg, padded = setting.cfg.rm, not packing.enabled(engine.model)
-    per_epoch = num_batches(len(train), cfg.batch.size)
+    total = total_steps(setting.cfg, len(train))
     for step, microbatches in steps_after(
         done,
-        per_epoch=per_epoch,
-        epochs=cfg.epochs,
+        per_epoch=num_batches(len(train), cfg.batch.size),
+        total=total,
         steps_of=lambda epoch: steps_of(setting, train, epoch, padded=padded),
     ):
         setting.seed_dropout("rm", step)
-        factor = lr_factor(cfg.schedule, step - 1, per_epoch * cfg.epochs)
+        factor = lr_factor(cfg.schedule, step - 1, total)
         with setting.clock.part("learn"):
             metrics = learn(engine, microbatches, cfg, factor)
         setting.clock.count(**work.of_comparisons(engine, microbatches))
@@ -232,7 +237,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
             "comparisons": f"{len(data.train)} prompts to train on, {len(data.held_out)} held out",
             "responses a prompt": spread([len(c.response_ids) for c in data.train]),
             "pairs": f"{strict} strict, {ties} ties",
-            "optimizer steps": f"{len(steps)} an epoch, {len(steps) * cfg.rm.epochs} in all",
+            "optimizer steps": f"{len(steps)} an epoch, {total_steps(cfg, len(data.train))} in all",
         },
         example=example(setting.renderer, one.sequences()[0], mask),
         notes=data.report.plain().splitlines(),

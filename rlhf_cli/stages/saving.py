@@ -5,6 +5,7 @@ does not know how many there were nor how the weights were sharded.
 """
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,12 +17,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlhf_cli.artifacts import checkpoints
+from rlhf_cli.artifacts.store import NotWritten
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
+from rlhf_cli.core.finite import not_finite
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.launch import Stopped, heed
 from rlhf_cli.runtime.watchdog import alive, during, unwatched
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.setting import Setting
+from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.timing import Clock
 
 State = dict[str, Any]
@@ -60,6 +65,8 @@ class Saver:
         self.recorder_state: Callable[[], State] = dict
         self.signals = heed()
         self.saved_at = time.monotonic()
+        if world.is_main:
+            require_space(work, engines, keep=cfg.keep)
         self.resumed = self._resume(resume)
 
     def after_step(
@@ -90,8 +97,10 @@ class Saver:
         part = f"{self.world.rank + 1:05}-of-{self.world.size:05}.safetensors"
         for name, engine in self.engines.items():
             held = dict(during(engine.state(), f"saving {name}"))
+            self._require_finite(step, f"of the {name} ", held)
             with unwatched(f"writing {name}"):
                 write_tensors(place / f"{name}-{part}", held)
+        self._require_finite(step, "", tensors)
         if self.world.is_main:
             write_tensors(place / "stage.safetensors", tensors)
         with unwatched("closing a checkpoint"):
@@ -102,6 +111,17 @@ class Saver:
                 checkpoints.commit(self.work, step, content, self.cfg.keep)
             self.world.barrier()
         self.saved_at, self.signals.save = time.monotonic(), False
+
+    def _require_finite(self, step: int, whose: str, tensors: Tensors) -> None:
+        """Stop all processes where one of them holds what no training can go on from."""
+        found = not_finite(tensors.items())
+        if self.world.any(found is not None):
+            name, held = found or ("that another process holds", "NaN or an infinite number")
+            raise UserError(
+                f"step {step} is not saved: {name} {whose}holds {held}, and no training goes on from "
+                "that; lower optim.lr of this stage, set its optim.grad_clip, or use "
+                "runtime.dtype=float32"
+            )
 
     def _resume(self, policy: Resume) -> Resumed | None:
         """Load the engines from the checkpoint that the main process has verified."""
@@ -143,6 +163,36 @@ def write_tensors(path: Path, tensors: Tensors) -> None:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
+
+
+def require_space(work: Path, engines: dict[str, Engine], *, keep: int) -> None:
+    """Refuse a disk without room for the models alone; warn where the checkpoints will not fit."""
+    model, checkpoint = (sum(sizes) for sizes in zip(*map(bytes_of, engines.values()), strict=True))
+    there = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+    free = shutil.disk_usage(work).free + there  # what an earlier attempt holds is replaced
+    needed = model + (keep + 1) * checkpoint
+    if free < model:
+        raise NotWritten(
+            f"{work.parent} has room for {gigabytes(free)}, and what this stage exports alone takes "
+            f"{gigabytes(model)}: free space there, or choose another runs_dir=..."
+        )
+    if free < needed:
+        line(
+            f"  warning: {work.parent} has room for {gigabytes(free)}; the model and "
+            f"{keep + 1} checkpoints (save.keep={keep}, and one at work) take {gigabytes(needed)}: "
+            "free space there, or lower save.keep",
+            style="yellow",
+        )
+
+
+def bytes_of(engine: Engine) -> tuple[int, int]:
+    """Return the sizes of an exported model and of a checkpoint (float32, moments, average), in bytes."""
+    num = sum(getattr(p, "ds_numel", p.numel()) for p in engine.model.parameters())
+    return 4 * num, (12 if engine.ema_decay is None else 16) * num
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"
 
 
 class TensorFiles:

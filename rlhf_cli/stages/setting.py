@@ -1,6 +1,7 @@
 """What every stage opens first: device, seeds, the renderer, and its records as token ids."""
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from rlhf_cli.artifacts.store import FREE, model_folder, writing
 from rlhf_cli.config.compose import freeze as freeze_config
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config, Data, Optim, Schedule
+from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.core.schedules import learning_rate_factor
 from rlhf_cli.data.encode import encode_loaded
@@ -32,12 +34,13 @@ from rlhf_cli.models.loading import (
 )
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.opening import loading, open_engine, open_network
+from rlhf_cli.runtime.opening import held, loading, open_engine, open_network
 from rlhf_cli.runtime.speed import matmul_rate
 from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
 from rlhf_cli.telemetry.console import console
+from rlhf_cli.telemetry.doing import doing
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
 
@@ -66,12 +69,15 @@ class Encoded:
 
     def tell(self, recorder: Recorder) -> None:
         """What became of the rows: a line each, and a table with examples where rows were lost."""
-        recorder.note(self.report.headline())
-        if self.report.num_bad or self.report.left_out or self.report.examples:
-            console().print(self.report.table())
-        else:
+        if not (self.report.num_bad or self.report.left_out or self.report.examples):
+            recorder.note(self.report.headline())
             for what, count in self.report.notes.most_common():
                 recorder.note(f"{count} x {what}")
+        elif console().is_terminal and not recorder.silent:
+            console().print(self.report.table())  # its title is the headline
+        else:
+            for each in self.report.plain().splitlines():
+                recorder.note(each)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,40 +101,55 @@ class Setting:
         for note in self.notes:
             recorder.note(note)
 
+    def doing(self, what: str) -> AbstractContextManager[None]:
+        """Say what is done inside the block; the main process speaks for all."""
+        return doing(what, silent=not self.world.is_main)
+
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
-        loaded = load(self.cfg, role)
-        if not loaded.report.rows:
-            raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
-        train, select, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
+        with self.doing(f"reading data.{role}"):
+            loaded = load(self.cfg, role)
+            if not loaded.report.rows:
+                raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
+            train, select, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
         return Encoded(train=train, select=select, held_out=held_out, report=loaded.report)
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
         """A language model that knows every token of the renderer, in float32; its engine casts it."""
         where = None if path is None else str(path)
-        with loading(self.cfg.runtime, self.world):
+        shown = self.doing(f"loading {where or self.cfg.model.path}")
+        with shown, loading(self.cfg.runtime, self.world):
             model = load_causal_lm(self.cfg.model, where, dropout=dropout, packed=self._packed)
             grown = fit_tokens(model, self.renderer.tokenizer)
         if grown:
             self.notes[f"{grown} special tokens without an embedding got a new one"] = None
         require_room(model.config, self.cfg.data)
-        return self._fitted(model)
+        return self._fitted(model, where or self.cfg.model.path)
 
     def scalar_model(self, path: Path, *, new_head: bool = False, dropout: float = 0.0):
         """A reward or value model; new_head: the folder is a language model's, the head is drawn later."""
-        model = load_scalar_model(
-            self.cfg.model,
-            str(path),
-            new_head=new_head,
-            dropout=dropout,
-            packed=self._packed,
-            loading=partial(loading, self.cfg.runtime, self.world),
-        )
+        with self.doing(f"loading {path}"):
+            model = load_scalar_model(
+                self.cfg.model,
+                str(path),
+                new_head=new_head,
+                dropout=dropout,
+                packed=self._packed,
+                loading=partial(loading, self.cfg.runtime, self.world),
+            )
         set_pad(model.config, self.renderer.pad_id)
-        return self._fitted(model)
+        return self._fitted(model, str(path))
 
-    def _fitted(self, model: PreTrainedModel) -> PreTrainedModel:
-        """As many threads as the largest model of the stage has work for, where nobody chose a number."""
+    def _fitted(self, model: PreTrainedModel, where: str) -> PreTrainedModel:
+        """As many threads as the largest model of the stage has work for, where nobody chose a number.
+
+        A model with broken weights is refused here, before a loss of NaN blames the learning rate.
+        """
+        if found := not_finite(held(model, self.world)):
+            raise UserError(
+                f"the model {where} is broken: its weight {found[0]} holds {found[1]}; download or copy "
+                "it again, or name another one"
+            )
         num = sum(
             getattr(p, "ds_numel", p.numel()) for p in model.parameters()
         )  # whole, if sharded

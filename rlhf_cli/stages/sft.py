@@ -9,7 +9,7 @@ from rlhf_cli.config.schema import Batching, Config, SelectBy, Stage
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
-from rlhf_cli.data.order import num_batches, steps_after
+from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.models import packing
 from rlhf_cli.models.abilities import texts_stay_apart
 from rlhf_cli.models.reward import has_class
@@ -27,6 +27,7 @@ from rlhf_cli.stages.setting import (
 )
 from rlhf_cli.stages.showing import BeforeAfter, ask, example, prompts_of
 from rlhf_cli.stages.tokens import count_targets, mean_loss, token_loss
+from rlhf_cli.telemetry.progress import short
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[SFTBatch]
@@ -57,10 +58,27 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             foresee(setting, engine, recorder)
             course.shown.ask_before(engine)
         fit(course, recorder, saver)
+        tell_kept(course.kept, cfg, recorder)
         course.shown.tell(recorder)
         if cfg.sft.select_by is SelectBy.last:
             setting.export(engine, out / "model")
     return course.kept.metrics
+
+
+def tell_kept(kept: "Kept", cfg: Config, recorder: Recorder) -> None:
+    """Say which epoch was kept, and by which number, where one was chosen."""
+    select_by = cfg.sft.select_by
+    if select_by is not SelectBy.last:
+        number, by = kept.metrics["sft/epoch"], f"sft/{select_by.name}"
+        recorder.note(
+            f"kept epoch {number:.0f} of {cfg.sft.epochs}, the best by {by} {short(kept.metrics[by])}"
+        )
+
+
+def total_steps(cfg: Config, num_demonstrations: int) -> int:
+    """Return how many optimizer steps the stage takes."""
+    sft = cfg.sft
+    return num_steps(num_demonstrations, sft.batch.size, epochs=sft.epochs, max_steps=sft.max_steps)
 
 
 def foresee(setting: Setting, engine: Engine, recorder: Recorder) -> None:
@@ -143,7 +161,7 @@ class Course:
 
     @property
     def total(self) -> int:
-        return self.per_epoch * self.setting.cfg.sft.epochs
+        return total_steps(self.setting.cfg, len(self.train))
 
     def steps_of(self, epoch: int) -> list[Step]:
         padded = not packing.enabled(self.engine.model)
@@ -163,14 +181,14 @@ def fit(course: Course, recorder: Recorder, saver: Saver) -> None:
     setting, engine = course.setting, course.engine
     cfg, per_epoch = setting.cfg.sft, course.per_epoch
     for step, microbatches in steps_after(
-        course.done, per_epoch=per_epoch, epochs=cfg.epochs, steps_of=course.steps_of
+        course.done, per_epoch=per_epoch, total=course.total, steps_of=course.steps_of
     ):
         setting.seed_dropout("sft", step)
         with setting.clock.part("learn"):
             metrics = learn(engine, microbatches, lr_factor(cfg.schedule, step - 1, course.total))
         setting.clock.count(**work.of_texts(engine, microbatches))
-        if step % per_epoch == 0:
-            metrics |= close_epoch(course, step // per_epoch, metrics)
+        if step % per_epoch == 0 or step == course.total:
+            metrics |= close_epoch(course, step, metrics)
         recorder.log(metrics, step)
         course.done = step
         saver.after_step(step, course.state)
@@ -190,18 +208,18 @@ def learn(engine: Engine, microbatches: Step, factor: float) -> dict[str, float]
     } | engine.device.peak_memory()
 
 
-def close_epoch(course: Course, number: int, metrics: dict[str, float]) -> dict[str, float]:
-    """Judge the weights at the end of an epoch, and keep them if no earlier ones were better."""
+def close_epoch(course: Course, step: int, metrics: dict[str, float]) -> dict[str, float]:
+    """Judge the weights at the end of an epoch or of the stage, and keep them if none were better."""
     select_by = course.setting.cfg.sft.select_by
-    found = {"sft/epoch": float(number)} | selection_loss(course)
+    found = {"sft/epoch": step / course.per_epoch} | selection_loss(course)
     if course.judge is not None:
         found["sft/rm_score"] = course.judge.mean_score(course.engine)
-    value = worth(found, select_by, number)
+    value = worth(found, select_by, step)
     if course.kept is None or value > course.kept.value:
         course.kept = Kept(metrics=metrics | found, value=value)
         if select_by is not SelectBy.last:
             course.setting.export(course.engine, course.out / "model")
-        if select_by is not SelectBy.last or number == course.setting.cfg.sft.epochs:
+        if select_by is not SelectBy.last or step == course.total:
             course.shown.ask_after(course.engine)
     return found
 
@@ -227,11 +245,11 @@ def require_selection(cfg: Config, select: list, prompts: list) -> None:
         )
 
 
-def worth(metrics: dict[str, float], select_by: SelectBy, epoch: int) -> float:
+def worth(metrics: dict[str, float], select_by: SelectBy, step: int) -> float:
     """What an epoch is chosen by; InstructGPT chose by reward-model score, not by validation loss."""
     if select_by is SelectBy.eval_loss:
         return -metrics["sft/eval_loss"]
-    return metrics["sft/rm_score"] if select_by is SelectBy.rm_score else float(epoch)
+    return metrics["sft/rm_score"] if select_by is SelectBy.rm_score else float(step)
 
 
 class Judge:
@@ -259,7 +277,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
         facts={
             "demonstrations": f"{len(data.train)} to train on, {len(data.select)} to select by, "
             f"{len(data.held_out)} held out",
-            "optimizer steps": f"{len(steps)} an epoch, {len(steps) * cfg.sft.epochs} in all",
+            "optimizer steps": f"{len(steps)} an epoch, {total_steps(cfg, len(data.train))} in all",
             "supervised tokens": f"{sum(count_targets(step) for step in steps)} an epoch",
             "first microbatch": " x ".join(str(n) for n in first.tokens.shape)
             + f", {int(first.mask.sum())} tokens",

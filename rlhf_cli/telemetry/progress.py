@@ -2,7 +2,7 @@
 
 import time
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from rlhf_cli.telemetry.console import console, line
 
@@ -46,7 +46,8 @@ class LiveBar:
     def __init__(self, stage: str, total: int):
         self.clock = _Clock(total)
         self.bar = Progress(
-            TextColumn("  [bold]{task.description}"),
+            SpinnerColumn("line", "dim"),
+            TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),

@@ -8,16 +8,17 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.panel import Panel
-from rich.text import Text
+from rich.table import Table
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import flatten
-from rlhf_cli.telemetry.console import console, line
+from rlhf_cli.telemetry.console import console, foreign, line, name_of
 from rlhf_cli.telemetry.progress import LiveBar, Nothing, PlainLines, short
 from rlhf_cli.telemetry.timing import Clock
 
@@ -71,7 +72,8 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         if self.silent:
             return self
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         for name in (METRICS, SAMPLES):
             self._take_back(self.folder / name)
         for tracker in self.trackers:
@@ -127,7 +129,8 @@ class Recorder:
     def _start_clock(self) -> None:
         """The first lap begins; one that was interrupted goes on."""
         if self.clock:
-            self._write(METRICS, [{"time": self._seconds(), **self.clock.start()}])
+            begun = {"time": self._seconds(), "total_steps": self.total_steps}
+            self._write(METRICS, [begun | self.clock.start()])
             if "clock" in self.resumed:
                 self.clock.go_on(self.resumed["clock"])
 
@@ -138,10 +141,11 @@ class Recorder:
     def _take_back(self, path: Path) -> None:
         """Cut what was written after the stage was saved, down to a line torn by a crash."""
         size = self.resumed.get("sizes", {}).get(path.name, 0)
-        found = path.stat().st_size if path.is_file() else 0
-        if found > size:
-            os.truncate(path, size)
-        elif found < size:
+        with _writing(path):
+            found = path.stat().st_size if path.is_file() else 0
+            if found > size:
+                os.truncate(path, size)
+        if found < size:
             self.warn(f"{path.name} has lost lines: {found} bytes instead of {size}")
 
     def _headline(self, metrics: Mapping[str, float]) -> str:
@@ -154,36 +158,42 @@ class Recorder:
             return
         lines = [json.dumps(e, ensure_ascii=False, allow_nan=False) + "\n" for e in entries]
         path = self.folder / name
-        try:
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write("".join(lines))
-        except OSError as error:
-            remedy = "free space there, then run the same command again"
-            raise UserError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
+        with _writing(path), path.open("a", encoding="utf-8") as stream:
+            stream.write("".join(lines))
 
 
 def sample_panel(title: str, rows: Sequence[Mapping[str, str]]) -> Panel:
-    """A panel with the rows' texts under each other, labels in one column."""
-    body = Text()
+    """A panel with the rows' texts under each other, labels in one column, texts in another."""
+    body = Table.grid(padding=(0, 2, 0, 0))
+    body.add_column(style="dim", no_wrap=True)
+    body.add_column()
     for index, row in enumerate(rows):
-        width = max(len(label) for label in row)
-        body.append("\n\n" if index else "")
+        if index:
+            body.add_row()
         for place, (label, value) in enumerate(row.items()):
-            body.append("\n" if place else "")
-            body.append(f"{label:<{width}}  ", style="dim")
             text = str(value).strip() or "(nothing)"
-            indented = text.replace("\n", "\n" + " " * (width + 2))
-            body.append(indented, style="" if place else "bold")
-    return Panel(body, title=title, title_align="left", border_style="dim")
+            body.add_row(name_of(label), foreign(text, "" if place else "bold"))
+    return Panel(body, title=name_of(title), title_align="left", border_style="dim")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Tell the system's refusal in one line."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "free space there, then run the same command again"
+        raise UserError(f"{path} cannot be written ({error.strerror}); {remedy}") from error
 
 
 def _synced_size(path: Path) -> int:
     """Bytes of a file, all of them on the disk; 0 when it is not there."""
-    if not path.is_file():
-        return 0
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-        return path.stat().st_size
+    with _writing(path):
+        if not path.is_file():
+            return 0
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+            return path.stat().st_size
 
 
 def _number(value: float) -> float | None:

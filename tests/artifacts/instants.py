@@ -1,6 +1,7 @@
-"""A process that ends, or whose disk fails, at its n-th touch of the file system."""
+"""A process that ends, or whose disk fails, at its n-th touch of the file system, or call of a kind."""
 
 import errno
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,47 @@ def _at_touch(number: int, act: Callable[[], None]) -> None:
     sys.addaudithook(hook)
 
 
+# Every function of os that a call of the system hides behind.
+CALLS = {
+    "rename": ("rename", "replace"),
+    "mkdir": ("mkdir",),
+    "unlink": ("unlink", "remove", "rmdir"),
+    "fsync": ("fsync",),
+}
+
+
+def at_call(kind: str) -> Callable[[int, Callable[[], None]], None]:
+    """As `_at_touch`, but for one kind of call: (number, act) -> nothing, for the rest of the process."""
+
+    def arm(number: int, act: Callable[[], None]) -> None:
+        calls = 0
+
+        def counted(call):
+            def wrapped(*args, **kwargs):
+                nonlocal calls
+                calls += 1
+                if calls == number:
+                    act()
+                return call(*args, **kwargs)
+
+            return wrapped
+
+        for name in CALLS[kind]:
+            setattr(os, name, counted(getattr(os, name)))
+
+    return arm
+
+
+def end() -> None:
+    """As a kill does: at once, nothing is flushed or tidied."""
+    os._exit(KILLED)
+
+
+def fail_to_write() -> None:
+    """As a broken disk does."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def _fail() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -50,26 +92,30 @@ def _in_child(work: Callable[[], object]) -> int:
 
 def killed(start: Callable[[], Path], work: Callable[[Path], object]) -> Iterator[Path]:
     """The folder that `start` made, after `work` on it was killed at its 1st, 2nd, .. last touch."""
-    yield from _every_instant(start, work, lambda: os._exit(KILLED), {KILLED})
+    yield from every_instant(start, work, end, {KILLED})
 
 
 def full(start: Callable[[], Path], work: Callable[[Path], object]) -> Iterator[Path]:
     """The same with a disk that is full at one moment: one line of a UserError with code 1, or passed."""
-    yield from _every_instant(start, work, _fail, {0, TOLD})
+    yield from every_instant(start, work, _fail, {0, TOLD})
 
 
-def _every_instant(start, work, act, codes) -> Iterator[Path]:
+def every_instant(start, work, act, codes, *, arm=_at_touch, numbers=None) -> Iterator[Path]:
+    """Yield the folder after `act` at each of `numbers`, all of them unless some are chosen."""
     number, last = 0, False
-    while not last:
-        folder, number = start(), number + 1
+    for number in numbers or itertools.count(1):
+        if last:
+            break
+        folder = start()
         total = folder / ".." / f"touches-{number}"
+        total.unlink(missing_ok=True)
 
         def child(folder=folder, number=number, total=total):
             def reached():
                 os.close(os.open(total, os.O_CREAT))
                 act()
 
-            _at_touch(number, reached)
+            arm(number, reached)
             work(folder)
 
         code = _in_child(child)
@@ -77,4 +123,4 @@ def _every_instant(start, work, act, codes) -> Iterator[Path]:
         assert code in (codes if not last else {0}), (number, code)
         if not last:
             yield folder
-    assert number > 3
+    assert numbers or number > 1

@@ -1,5 +1,6 @@
 """Interrupted attempts: gone on with when they are the same stage, and published at any instant."""
 
+import errno
 import itertools
 import json
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 
 from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import LEFT_OUT, Attempt, look
-from rlhf_cli.artifacts.manifest import Refusal
-from rlhf_cli.artifacts.store import open_stage, place, publish, recover, work_folder
+from rlhf_cli.artifacts.manifest import Mendable, Refusal
+from rlhf_cli.artifacts.publication import place, publish, recover
+from rlhf_cli.artifacts.store import open_stage, sealed, work_folder
 from tests.artifacts.instants import full, killed
 from tests.artifacts.test_checkpoints import save, truncate
 from tests.artifacts.test_identity import fingerprint
@@ -29,7 +31,8 @@ def interrupted(run: Path, step: int | None = 3) -> Path:
     (work / "model").mkdir()
     (work / "ranks").mkdir()
     for name in ("metrics.jsonl", "samples.jsonl", "job.json", "result.json", "failure.json",
-                 "traceback-1.txt", ".config.json.tmp", "config.json", "model/x.safetensors"):  # fmt: skip
+                 "traceback-1.txt", "offending.json", ".config.json.tmp", "config.json",
+                 "model/x.safetensors"):  # fmt: skip
         (work / name).write_text("{}")
     if step is not None:
         save(work, step)
@@ -114,7 +117,24 @@ def test_checkpoints_of_an_unreadable_attempt_are_not_passed_over(tmp_path, text
     assert files(work) == {"attempt.json"}
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}"])
+def test_an_attempt_that_cannot_be_read_for_a_moment_is_neither_passed_over_nor_removed(
+    tmp_path, monkeypatch
+):
+    interrupted(tmp_path)
+    other = fingerprint(config={"sft.lr": 0.5, "seed": 1})
+    begun(tmp_path, made_of=other)  # what had been saved waits aside
+    before = files(tmp_path)
+
+    def refused(path, **options):
+        raise OSError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(Mendable, match=r"attempt\.json cannot be read \(Permission denied\)"):
+        begun(tmp_path)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[" * 100_000])
 def test_an_unreadable_attempt_that_saved_nothing_starts_anew(tmp_path, text):
     (interrupted(tmp_path, step=None) / "attempt.json").write_text(text)
     attempt, work, _ = begun(tmp_path)
@@ -145,7 +165,7 @@ def finish(work: Path) -> None:
 
 def again(run: Path) -> str:
     """What the next run finds, and does."""
-    recover(run / "sft")
+    recover(run / "sft", keep=0)
     if not work_folder(run, "sft").exists():
         return "published"
     attempt = look(run, "sft", MINE, "auto")
@@ -188,7 +208,7 @@ def test_at_every_instant_of_a_publication_nothing_is_lost(tmp_path, trouble, wi
 
     ways = set()
     for run in trouble(start, lambda run: finish(work_folder(run, "sft"))):
-        recover(run / "sft")
+        recover(run / "sft", keep=0)
         if with_old:
             open_stage(run / "sft", "sft")
         ways.add(again(run))
@@ -199,10 +219,17 @@ def test_at_every_instant_of_a_publication_nothing_is_lost(tmp_path, trouble, wi
     assert ways >= {"went on", "whole"}
 
 
+def seal_whole(work: Path) -> None:
+    """Leave the stage as it is before the last rename of its publication."""
+    record = sealed_with(MINE)
+    record.files = sealed(work, LEFT_OUT)
+    (work / "manifest.json").write_text(record.seal().to_json())
+
+
 def test_what_is_whole_but_of_something_else_is_not_put_in_its_place(tmp_path):
     work = interrupted(tmp_path)
     other = fingerprint(config={"sft.lr": 0.5, "seed": 1})
-    (work / "manifest.json").write_text(sealed_with(MINE).seal().to_json())
+    seal_whole(work)
     assert look(tmp_path, "sft", MINE, "auto").whole
     attempt = look(tmp_path, "sft", other, "auto")
     assert attempt.whole is None
@@ -212,7 +239,7 @@ def test_what_is_whole_but_of_something_else_is_not_put_in_its_place(tmp_path):
 def test_what_is_whole_but_was_damaged_since_goes_on_instead(tmp_path):
     work = interrupted(tmp_path)
     attempts.begin(tmp_path, "sft", MINE, look(tmp_path, "sft", MINE, "auto"))
-    (work / "manifest.json").write_text(sealed_with(MINE).seal().to_json())
+    seal_whole(work)
     assert look(tmp_path, "sft", MINE, "auto").whole
     (work / "manifest.json").write_text("{")
     assert look(tmp_path, "sft", MINE, "auto").step == 3

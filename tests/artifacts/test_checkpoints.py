@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import resource
 import signal
 from pathlib import Path
@@ -38,6 +39,18 @@ def test_what_was_saved_comes_back(tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == [
         "manifest.json", "model-00001-of-00001.safetensors", "state.json",
     ]  # fmt: skip
+
+
+def test_all_files_are_as_readable_as_open_makes_them(tmp_path):
+    """A library that writes private files does not decide who may go on."""
+    folder = checkpoints.begin(tmp_path, 1)
+    (folder / "model.safetensors").touch(mode=0o600)
+    before = os.umask(0o027)
+    try:
+        folder = checkpoints.commit(tmp_path, 1, {}, 1)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
 
 
 def test_every_float_comes_back_to_the_last_bit(tmp_path):

@@ -29,6 +29,18 @@ def finished(made_of: Fingerprint, folder):
     return record
 
 
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_lock_that_is_another_file_is_refused_and_that_file_stays(tmp_path, link):
+    victim = tmp_path / "precious"
+    victim.write_text("precious")
+    (tmp_path / "run").mkdir()
+    link(victim, tmp_path / "run" / ".lock")
+    with pytest.raises(Refusal, match=r"\.lock is .*no lock file; remove it"):
+        with locked(tmp_path / "run", "rlhf run"):
+            pass
+    assert victim.read_text() == "precious"
+
+
 def test_order_does_not_matter():
     assert canonical_hash({"a": 1, "b": [1, 2]}) == canonical_hash({"b": [1, 2], "a": 1})
     assert canonical_hash([1, 2]) != canonical_hash([2, 1])

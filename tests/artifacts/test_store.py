@@ -7,7 +7,8 @@ import pytest
 
 from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, read_manifest
-from rlhf_cli.artifacts.store import begin, model_folder, open_stage, publish, recover, work_folder
+from rlhf_cli.artifacts.publication import publish, recover
+from rlhf_cli.artifacts.store import begin, model_folder, open_stage, work_folder, write_text
 
 
 def manifest(stage: str = "sft") -> StageManifest:
@@ -59,7 +60,7 @@ def test_a_crash_between_the_renames_loses_neither_version(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path, "new")
     monkeypatch.undo()
-    recover(final)
+    recover(final, keep=0)
     assert (final / "model" / "model.safetensors").read_text() == "old"
     open_stage(final, "sft")
 
@@ -121,6 +122,15 @@ def test_damage_is_refused_with_reason_and_remedy(tmp_path, damage, found):
     assert found in str(refusal.value)
     assert refusal.value.remedy
     assert "\n" not in str(refusal.value)
+
+
+def test_a_small_file_is_not_written_through_a_link(tmp_path):
+    victim = tmp_path / "precious"
+    victim.write_text("precious")
+    (tmp_path / "..date.tmp").symlink_to(victim)
+    with pytest.raises(OSError):
+        write_text(tmp_path / ".date", "today")
+    assert victim.read_text() == "precious"
 
 
 def test_the_wrong_stage_is_refused(tmp_path):

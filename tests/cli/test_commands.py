@@ -1,11 +1,13 @@
 """What a person types and reads: exit codes, one-line errors, help, composition."""
 
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
+from rlhf_cli import __version__
 from rlhf_cli.cli import main
 
 
@@ -47,18 +49,66 @@ def error_of(capsys, *words: str, code: int = 2) -> str:
         (["~sft.epochs"], "sft.epochs has no value"),
         (["--multi"], "unknown option --multi"),
         (["--config-name", "none_such"], "no none_such.yaml"),
-        (["--config-dir", "none_such"], "none_such' not found"),
+        (["--config-dir", "none_such"], "--config-dir none_such: no such folder"),
         (["name=../elsewhere"], "must be a plain folder name"),
         (["model=generic"], "model.path has no value"),
+        (["ppo.total_episodes=lots"], "ppo.total_episodes=lots is not a whole number"),
+        (["experiment=smoke,nplus"], "is ambiguous: add -m to run once per value"),
+        (["name=~"], """quote it: 'name="~"'"""),
+        (["name=a/b"], "name='a/b' must be a plain folder name"),
+        (["data.prompts={path: a}"], "data.prompts={path: a}: it is a list: write [...] around it"),
+        (["data.prompts=[{path: a"], "a bracket is not closed; put quotes around all of"),
+        (["data=my.jsonl"], "a file is data.demonstrations=[{path: my.jsonl}]"),
+        (["experiment=try"], "is one of instructgpt, none, nplus, smoke; your own: --config-dir"),
+        (["sft.optim.lr=${ppo.nosuch}"], "sft.optim.lr: it refers to a key that is not there"),
+        (["--cfg=foo"], "argument --cfg/-c: invalid choice: 'foo'"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_nearest_valid_word(capsys, words, expected):
     assert expected in error_of(capsys, "run", *words)
 
 
+def test_a_run_heeds_a_wish_to_save_from_its_first_moment():
+    """Before a stage is at work there is nothing to save; the signal must not end the run."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        assert main(["run", "sft.optim.lr=nan"]) == 2
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_unknown_verbs_are_explained(capsys):
     assert "did you mean rlhf show?" in error_of(capsys, "shwo")
     assert "did you mean rlhf run stage=sft?" in error_of(capsys, "stage=sft")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sft"], "did you mean rlhf run stage=sft?"),
+        (["evaluate"], "did you mean rlhf run stage=evaluate?"),
+        (["train"], "did you mean rlhf run stage=all?"),
+        (["dpo"], "'dpo' is not there: the stages are sft, rm, ppo, evaluate"),
+        (["chat"], "there is no command 'chat': transformers loads"),
+        (["my.yaml"], "did you mean rlhf run my.yaml?"),
+        (["data", "chek"], "did you mean rlhf data check?"),
+        (["config", "nosuch"], "no section 'nosuch': the sections are name, runs_dir, stage"),
+    ],
+)
+def test_what_a_person_may_try_first_leads_on(capsys, words, told):
+    assert told in error_of(capsys, *words)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["run", "--version"]])
+def test_the_version_is_ours(capsys, words):
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"rlhf {__version__}\n"
+
+
+def test_info_works_as_its_help_says(capsys):
+    assert main(["run", "--info", "seed=3"]) == 0
+    assert "Config search path" in capsys.readouterr().out
 
 
 def test_help_answers_at_once_without_torch_or_hydra():

@@ -164,7 +164,7 @@ def test_nothing_to_evaluate_is_refused(rlhf):
         ("fail", "sft failed: the data is bad at a.jsonl:3"),
         ("crash", "sft failed: ZeroDivisionError: boom (traceback: runs/default/.sft.work/"),
         ("die", "sft failed: its process ended with code 9"),
-        ("killed", "sft failed: killed by signal 9: out of memory?"),
+        ("killed", "sft failed: killed by signal 9"),
     ],
 )
 def test_a_failing_stage_is_one_line_and_its_files_stay(rlhf, how, expected):
@@ -231,6 +231,8 @@ def test_a_sweep_is_one_run_for_each_value(rlhf):
     names = sorted(p.name for p in (rlhf.folder / "runs").iterdir())
     assert names == [".sweeps", "many-seed=1", "many-seed=2"]
     assert manifest(rlhf, "sft", "many-seed=2")["seed"] == 2
+    assert "the same but for the seed (1, 2)" in found.stdout
+    assert found.stdout.endswith("  rlhf show many-seed=1 many-seed=2\n")
     assert len(list((rlhf.folder / "runs").rglob("multirun.yaml"))) == 1
     assert [p.name for p in rlhf.folder.iterdir()] == ["runs"]
 
@@ -245,6 +247,7 @@ def test_a_sweep_goes_on_after_a_failed_run(rlhf):
 def test_dry_run_shows_and_writes_nothing(rlhf):
     output = done(rlhf, "dry_run=true", "stage=[sft,rm]")
     assert output.count("optimizer steps  3") == 2
+    assert output.count("would run: new") == 2
     assert list(rlhf.folder.iterdir()) == []
 
 
@@ -267,3 +270,9 @@ def test_show_time_asks_for_a_run_that_knows_it(after_a_run):
     assert silent.returncode == 2
     assert silent.stderr.startswith("rlhf: runs/default says nothing of time: ")
     assert silent.stderr.count("\n") == 1
+
+
+def test_a_run_does_not_lie_inside_another(after_a_run):
+    found = after_a_run("run", "runs_dir=runs/default", "name=sft")
+    assert found.returncode == 2
+    assert "runs_dir=runs/default lies inside the run" in found.stderr

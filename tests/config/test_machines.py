@@ -33,7 +33,7 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
         ("resume=alwys", "resume=alwys is not one of auto, whole, never"),
         ("resume=null", "resume may not be null"),
         ("runtime.num_processes=0", r"runtime\.num_processes=0 must be positive or null"),
-        ("runtime.num_threads=-2", r"runtime\.num_threads must be positive or null"),
+        ("runtime.num_threads=-2", r"runtime\.num_threads=-2 must be positive or null"),
         ("runtime.timeout=0", r"runtime\.timeout=0\.0 must be positive \(seconds\)"),
         ("runtime.gather=somtimes", r"runtime\.gather=somtimes is not one of auto, always, never"),
         ("runtime.dtype=float16", r"runtime\.dtype=float16 is not one of"),

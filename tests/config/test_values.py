@@ -38,6 +38,15 @@ def cfg():
         ("save", {"every_steps": 0}, r"^save\.every_steps=0 must be positive or null"),
         ("save", {"every_minutes": 0.0}, r"^save\.every_minutes=0\.0 must be positive or null"),
         ("runtime", {"timeout": 0.0}, r"^runtime\.timeout=0\.0 must be positive"),
+        ("runtime", {"device": "gpu"}, r"^runtime\.device=gpu is not one of .* mean cuda\?"),
+        ("runtime", {"device": "cuda:x"}, r"^runtime\.device=cuda:x is not one of"),
+        ("runtime", {"num_processes": 1000}, r"^runtime\.num_processes=1000 must be at most 256"),
+        ("tracking", {"every": 0}, r"^tracking\.every=0 must be positive"),
+        ("tracking", {"project": ""}, r"^tracking\.project='' must be a name"),
+        ("rm", {"margin": -1.0}, r"^rm\.margin=-1\.0 must not be negative"),
+        ("rm", {"max_steps": 0}, r"^rm\.max_steps=0 must be positive or null"),
+        ("sft", {"max_steps": -1}, r"^sft\.max_steps=-1 must be positive or null"),
+        ("ppo", {"max_steps": 0}, r"^ppo\.max_steps=0 must be positive or null"),
         ("runtime", {"dtype": "float16"}, r"^runtime\.dtype=float16 is not one of auto"),
     ],
 )
@@ -46,7 +55,43 @@ def test_what_cannot_be_is_refused_with_its_key(cfg, section, values, told):
         replace(getattr(cfg, section), **values)
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "/root", "a/../b"])
+@pytest.mark.parametrize(
+    ("section", "values", "told"),
+    [
+        ("kl_stop", {"run": -1.0}, r"^ppo\.kl_stop\.run=-1\.0 must be positive or null"),
+        ("kl_stop", {"iteration": 0.0}, r"^ppo\.kl_stop\.iteration=0\.0 must be positive"),
+        ("alarms", {"eos_rate": 7.0}, r"^ppo\.alarms\.eos_rate=7\.0 is a share"),
+        ("alarms", {"length": -2.0}, r"^ppo\.alarms\.length=-2\.0 is a factor"),
+        ("alarms", {"entropy": -0.1}, r"^ppo\.alarms\.entropy=-0\.1 must not be negative"),
+        ("alarms", {"kl": -1.0}, r"^ppo\.alarms\.kl=-1\.0 must not be negative"),
+    ],
+)
+def test_limits_that_cannot_be_are_refused(cfg, section, values, told):
+    with pytest.raises(ConfigError, match=told):
+        replace(getattr(cfg.ppo, section), **values)
+
+
+@pytest.mark.parametrize(
+    "values", [{"seed": -1}, {"seed": 2**32}, {"runs_dir": ""}, {"runs_dir": " "}]
+)
+def test_seeds_and_the_folder_of_runs_have_limits(cfg, values):
+    ((name, value),) = values.items()
+    with pytest.raises(ConfigError, match=f"^{name}={value!r} must"):
+        replace(cfg, **values)
+
+
+@pytest.mark.parametrize("name", ["a..b", "a b", "größer", "x" * 255])
+def test_any_plain_folder_name_is_a_name(cfg, name):
+    assert replace(cfg, name=name).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "", ".hidden", "..", "/root", "a/../b", "a/b", "a/", "sft/.sft.work", "a\nb", "a\x1b[2Jb", "-x",
+        " a", "x" * 256, "ö" * 128,
+    ],
+)  # fmt: skip
 def test_a_name_is_a_folder_below_the_runs(cfg, name):
     with pytest.raises(ConfigError, match="must be a plain folder name"):
         replace(cfg, name=name)

@@ -42,6 +42,7 @@ BAD = [
     ),
     (demonstration(("user", "q"), ("assistant", "<nooutput> (none)")), "empty response"),
     (demonstration(("assistant", "a")), "no user turn"),
+    (demonstration(("assistant", "a"), ("user", "q")), "no user turn"),
     (demonstration(("user", ""), ("assistant", "a")), "empty prompt"),
     (demonstration(("text", " \n")), "empty text"),
     (
@@ -174,3 +175,7 @@ def test_notes_name_what_is_odd_about_good_rows():
         "turns after the last answer, left out",
         "a role word inside a turn, kept as text",
     ]
+    twice = demonstration(("user", "x"), ("user", "y"), ("assistant", "a"))
+    assert list(notes_on(twice)) == ["two turns of one role in a row, kept as they are"]
+    called = demonstration(("user", "x"), ("tool", "1"), ("tool", "2"), ("assistant", "a"))
+    assert list(notes_on(called)) == []

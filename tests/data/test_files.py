@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 
@@ -32,33 +33,6 @@ def test_json_in_every_dress_gives_the_same_rows(write, name):
     assert values(write(name, content)) == ROWS
 
 
-def test_csv_keeps_quoted_newlines_and_counts_lines_of_the_file(write):
-    path = write("a.csv", 'prompt,response\n"a\nb","say ""c"", d"\né 你,x\n\n')
-    assert values(path) == [ROWS[0], {"prompt": "é 你", "response": "x"}]
-    assert lines(path) == [2, 4]
-
-
-def test_a_quote_in_a_tsv_is_a_character(write):
-    path = write("a.tsv", 'prompt\tresponse\n"Stars" shine.\tyes\n')
-    assert values(path) == [{"prompt": '"Stars" shine.', "response": "yes"}]
-
-
-def test_columns_by_number_say_that_there_is_no_header(write):
-    path = write("a.tsv", "q1\ta1\nq2\ta2\n")
-    assert values(path, columns={"prompt": "0", "response": "1"}) == [
-        {"0": "q1", "1": "a1"},
-        {"0": "q2", "1": "a2"},
-    ]
-    assert values(path) == [{"q1": "q2", "a1": "a2"}]
-
-
-def test_a_row_with_another_number_of_fields_is_bad(write):
-    found = values(write("a.csv", "prompt,response\nq,a,b\nq,a\n"))
-    assert isinstance(found[0], RowError)
-    assert "found 3, the header has 2" in found[0].detail
-    assert found[1] == {"prompt": "q", "response": "a"}
-
-
 def test_parquet_gives_rows_without_lines(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
@@ -73,64 +47,10 @@ def test_text_files_give_a_text_a_line(write):
     assert values(write("a.txt", "one\n\n two \r\n")) == [{"text": "one"}, {"text": " two "}]
 
 
-def test_a_broken_line_is_one_bad_row_and_the_rest_is_read(write):
-    found = read(write("a.jsonl", '{"prompt": "a"}\n{"prompt": \n\n{"prompt": "b"}\n'))
-    assert found[0][1] == {"prompt": "a"}
-    assert isinstance(found[1][1], RowError)
-    assert found[1][1].reason == "not valid JSON"
-    assert "line 2" in found[1][1].detail
-    assert str(found[2][0]).endswith("a.jsonl:4")
-
-
-def test_a_broken_array_stops_with_file_line_and_remedy(write):
-    path = write("a.json", '[{"prompt": "a"},\n {"prompt": oops}]')
-    with pytest.raises(DataError, match=r"a\.json:2: not valid JSON at line 2, column 13.*mend"):
-        values(path)
-
-
-def test_elements_of_an_array_know_their_line(write):
-    path = write("a.json", json.dumps(ROWS, indent=1))
-    origins = [origin for origin, _ in read(path)]
-    assert [(o.row, o.line) for o in origins] == [(1, 2), (2, 6)]
-    assert str(origins[0]).endswith("a.json:2 (row 1)")
-
-
-def test_json_lines_under_the_name_json_are_read(write):
-    path = write("a.json", '{"prompt": "a"}\n{"prompt": "b"}\n')
-    assert values(path) == [{"prompt": "a"}, {"prompt": "b"}]
-
-
-def test_an_object_gives_its_one_list_of_rows_or_the_texts_at_its_leaves(write):
-    assert values(write("a.json", '{"canary": "x", "examples": [{"input": "i"}]}')) == [
-        {"input": "i"}
-    ]
-    nested = '{"actors": {"A B": ["A is ", "B is "]}, "actresses": {"C": ["C is "]}}'
-    assert values(write("b.json", nested)) == [
-        {"prompt": "A is "},
-        {"prompt": "B is "},
-        {"prompt": "C is "},
-    ]
-
-
-def test_a_list_of_texts_gives_texts_and_a_number_is_a_bad_row(write):
-    found = values(write("a.json", '["one", 2]'))
-    assert found[0] == {"text": "one"}
-    assert isinstance(found[1], RowError)
-    assert "int" in found[1].detail
-
-
 def test_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("\ufeffprompt,response\r\nq,a\r\n".encode())
     assert values(path) == [{"prompt": "q", "response": "a"}]
-
-
-def test_what_is_not_utf8_or_not_gzip_is_one_line(tmp_path):
-    (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "\xff"}\n')
-    (tmp_path / "b.jsonl.gz").write_bytes(b'{"prompt": "a"}\n')
-    for name in ("a.jsonl", "b.jsonl.gz"):
-        with pytest.raises(DataError, match=f"{name} cannot be read"):
-            values(tmp_path / name)
 
 
 def test_limit_takes_the_first_rows(write):
@@ -186,3 +106,95 @@ def test_the_hash_is_of_the_bytes(write, tmp_path):
     with gzip.open(tmp_path / "b.jsonl.gz", "wt") as file:
         file.write("{}")
     assert len(source_hash(Source(path=str(tmp_path / "b.jsonl.gz")))) == 64
+
+
+def parquet(path, rows):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def test_a_gzipped_parquet_is_read(tmp_path):
+    whole = parquet(tmp_path / "a.parquet", ROWS).read_bytes()
+    (tmp_path / "b.parquet.gz").write_bytes(gzip.compress(whole))
+    assert values(tmp_path / "b.parquet.gz") == ROWS
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"{}", lambda b: b[:8]])
+def test_a_broken_parquet_is_refused_by_its_name(tmp_path, damage):
+    path = parquet(tmp_path / "a.parquet", ROWS)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(
+        DataError, match=r"a\.parquet cannot be read as parquet \(.*\); copy it again"
+    ):
+        values(path)
+
+
+def test_a_parquet_cell_that_is_no_text_or_too_long_is_one_bad_row(tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    binary = pa.array([b"good", b"\xff", b"x" * 5000, b"last"])
+    text = pa.StringArray.from_buffers(4, binary.buffers()[1], binary.buffers()[2])
+    parquet.write_table(pa.table({"prompt": text}), tmp_path / "a.parquet")
+    monkeypatch.setattr("rlhf_cli.data.files.LIMIT", 1000)
+    found = read(tmp_path / "a.parquet")
+    assert [row.reason if isinstance(row, RowError) else row["prompt"] for _, row in found] == [
+        "good",
+        "not UTF-8 text",
+        "longer than the limit",
+        "last",
+    ]
+    assert str(found[2][0]).endswith("a.parquet row 3")
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    table = pa.table([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: more than one column is named prompt"):
+        values(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", "", r"a\.jsonl is empty \(0 bytes\)"),
+        ("a.parquet", "", r"a\.parquet is empty \(0 bytes\)"),
+        ("a.jsonl", "\n \n", r"a\.jsonl holds no rows"),
+        ("a.json", "[]", r"a\.json holds no rows"),
+        ("a.csv", "prompt,response\n", r"a\.csv holds no rows"),
+    ],
+)
+def test_a_source_without_rows_is_refused(write, name, content, said):
+    with pytest.raises(DataError, match=said):
+        values(write(name, content))
+
+
+def test_a_key_that_says_nothing_of_the_file_is_refused(write):
+    path = write("a.jsonl", ROWS)
+    for key in ("split", "config", "data_dir", "revision", "delimiter"):
+        with pytest.raises(DataError, match=rf"{key}=; of source .*a\.jsonl: it says nothing of"):
+            values(path, **{key: ";"})
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"a\.jsonl is not a regular file"):
+        values(tmp_path / "a.jsonl")
+
+
+def test_a_file_that_cannot_be_opened_is_one_line(write, monkeypatch):
+    path = write("a.jsonl", ROWS)
+
+    def refuse(self, *args, **named):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    for act in (values, lambda p: source_hash(Source(path=str(p)))):
+        with pytest.raises(DataError, match=r"a\.jsonl cannot be read: Permission denied"):
+            act(path)

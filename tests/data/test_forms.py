@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.check import check, notes_on
 from rlhf_cli.data.formats import FORMS, PARSER, check_format, convert, format_names
-from rlhf_cli.data.records import BadRow, DataError, LeftOut, Message, Origin, RowError
+from rlhf_cli.data.records import BadRow, DataError, Message, Origin, RowError
 
 ORIGIN = Origin("a.jsonl", 1, 1)
 ASK, SAY = Message("user", "Why?"), Message("assistant", "Because.")
@@ -421,13 +421,6 @@ def test_siblings_nobody_ranked_are_bad_and_the_rest_of_the_tree_is_kept():
     assert found[1].responses == ("c", "d")
 
 
-def test_a_single_judged_response_is_no_pair_and_a_bad_one_no_example():
-    row = DEMONSTRATIONS["kto, judged good"]
-    assert refused(row, "comparisons").reason == "no pair"
-    with pytest.raises(LeftOut):
-        records(row | {"label": False}, "demonstrations")
-
-
 def test_raw_text_keeps_every_space():
     (found,) = records({"text": "  Once\n"}, "pretraining")
     assert found.messages == (Message("text", "  Once\n"),)
@@ -441,7 +434,8 @@ def test_raw_text_keeps_every_space():
         ({"prompt": " ", "response": "a"}, "demonstrations", "empty prompt"),
         ({"text": 3}, "pretraining", "not a string"),
         ({"messages": "hello"}, "demonstrations", "not a list of messages"),
-        ({"messages": []}, "demonstrations", "not a list of messages"),
+        ({"messages": []}, "demonstrations", "no messages"),
+        ({"messages": [{"content": "Why?"}]}, "demonstrations", "a message without role"),
         ({"messages": [7]}, "demonstrations", "not a message"),
         ({"messages": [message("narrator", "x")]}, "demonstrations", "unknown role"),
         ({"messages": [message("user", {"a": 1})]}, "demonstrations", "not a string"),
@@ -457,15 +451,53 @@ def test_raw_text_keeps_every_space():
             "comparisons",
             "no assistant turn at the end",
         ),
-        (
-            {"info": "x", "summaries": [], "choice": 0},
-            "comparisons",
-            "a row of unexpected shape",
-        ),
+        ({"info": "x", "summaries": [], "choice": 0}, "comparisons", "not an object"),
+        ({"prompt": "Why?", "responses": "[1, 2]", "rank": [0, 1]}, "comparisons", "not a list"),
+        ({"prompt": "Why?", "answers": ["a", "b"]}, "comparisons", "not an object"),
+        ({"instruction": "Why?", "completions": []}, "comparisons", "an empty list"),
+        ({"instruction": "Why?", "instances": []}, "demonstrations", "an empty list"),
+        ({"instruction": "Why?", "instances": ["a"]}, "demonstrations", "not an object"),
+        ({"instruction": "Why?", "instances": 7}, "prompts", "not a list"),
+        ({"instruction": "Why?", "input": 0, "output": "a"}, "demonstrations", "not a string"),
+        ({"turns": "Why?"}, "prompts", "no turns"),
+        ({"turns": []}, "prompts", "no turns"),
+        ({"turns": 7}, "prompts", "no turns"),
     ],
 )
 def test_rows_that_are_wrong_say_what_is_wrong(row, role, reason):
-    assert refused(row, role).reason == reason
+    error = refused(row, role)
+    assert error.reason == reason
+    assert "Error" not in error.detail
+
+
+def test_what_is_empty_is_called_so():
+    assert refused({"messages": []}, "demonstrations").detail == "messages is empty"
+    assert refused({"turns": []}, "prompts").detail == "turns is empty"
+    detail = refused({"prompt": "a", "response": float("nan")}, "demonstrations").detail
+    assert detail == "response is NaN"
+
+
+def test_a_prompt_column_that_the_conversation_contradicts_is_noted():
+    def notes(prompt):
+        row = {"prompt": prompt, "chosen": HH + "Because.", "rejected": HH + "Dunno."}
+        found, fields = convert(row, ORIGIN, Source(path="a.jsonl"), "comparisons")
+        assert found[0].prompt[-1] == ASK
+        return fields.notes
+
+    assert (
+        notes("Why?") == notes([{"role": "system", "content": "x"}, message("user", "Why?")]) == []
+    )
+    assert notes("Who?") == [
+        "a prompt column that differs from the conversation in chosen, not used"
+    ]
+
+
+def test_a_row_nested_too_deeply_is_a_bad_row():
+    node = {"role": "assistant", "text": "a"}
+    for _ in range(3000):
+        node = {"role": "prompter", "text": "a", "replies": [node]}
+    error = refused({"message_tree_id": "x", "prompt": node}, "comparisons")
+    assert error.reason == "nested too deeply"
 
 
 def test_columns_rename_reach_inside_and_win_over_other_names():
@@ -499,8 +531,10 @@ def test_numbered_columns_of_a_table_without_header():
 def test_a_missing_column_names_what_was_found_and_how_to_rename():
     error = refused({"frage": "Why?", "antwort": "Because."}, "demonstrations")
     assert error.reason == "missing column"
-    assert "found frage, antwort" in error.detail
-    assert "data.demonstrations[].columns" in error.detail
+    assert error.detail == (
+        "found frage, antwort, no form of demonstrations; name yours, as columns: "
+        "{prompt: .., response: ..}"
+    )
     error = refused({"frage": "Why?"}, "demonstrations", columns={"prompt": "question"})
     assert error.reason == "missing column"
     assert "'question'" in error.detail
@@ -517,12 +551,15 @@ def test_a_named_format_is_used_alone():
 
 
 def test_a_format_that_is_unknown_or_unfit_is_refused_before_reading():
-    with pytest.raises(DataError, match="format=alpacca of source a is not one of auto, "):
+    with pytest.raises(
+        DataError, match=r"format=alpacca of source a is unknown; did you mean alpaca\?"
+    ):
         check_format(Source(path="a", format="alpacca"), "demonstrations")
     with pytest.raises(DataError, match="format=text of source a holds no comparisons"):
         check_format(Source(path="a", format="text"), "comparisons")
-    for name in format_names():
-        assert name == name.strip()
+    with pytest.raises(DataError, match=r"unknown; the formats: auto, oasst, .*, kto,"):
+        check_format(Source(path="a", format="zzz"), "comparisons")
+    assert all(name == name.strip() for name in format_names())
 
 
 leaf = st.none() | st.booleans() | st.integers(-2, 9) | st.floats() | st.text("ab\n<>", max_size=9)

@@ -30,6 +30,23 @@ def test_every_preset_composes_and_its_sources_fit_their_role(name):
         check_format(source, role)
 
 
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("hh", [None]),
+        ("hh_harmless", ["harmless-base"]),
+        ("hh_helpful", ["helpful-base", "helpful-online", "helpful-rejection-sampled"]),
+    ],
+)
+def test_hh_is_all_of_it_and_its_parts_are_presets_too(name, parts):
+    data = composed(f"data={name}").data
+    for sources in (data.demonstrations, data.comparisons):
+        assert [(s.data_dir, s.split, s.eval) for s in sources] == [
+            (part, *side) for part in parts for side in ((None, False), ("test", True))
+        ]
+        assert {s.path for s in sources} == {"Anthropic/hh-rlhf"}
+
+
 @pytest.mark.parametrize("name", ["generic", "tiny_world"])
 def test_every_value_has_a_comment(name):
     text = (conf_dir() / "data" / f"{name}.yaml").read_text()

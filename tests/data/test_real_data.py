@@ -54,7 +54,7 @@ KEPT = [
         {"chosen == rejected": 4},
         0,
     ),
-    ("comparisons/messages_kto_en.json", "comparisons", {}, 0, {"no pair": 158}, 0),
+    ("comparisons/messages_kto_en.json", "comparisons", {}, 1, {}, 156),
     ("comparisons/messages_kto_en.json", "demonstrations", {}, 74, {}, 84),
     ("demonstrations/alpaca_3746.json", "demonstrations", {}, 1880, {"empty response": 3}, 0),
     ("demonstrations/alpaca_gpt4_en.json", "demonstrations", {}, 533, {}, 0),

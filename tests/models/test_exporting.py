@@ -1,6 +1,7 @@
 """A model folder written tensor by tensor is the one that plain transformers writes and reads."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -97,6 +98,15 @@ def test_weights_that_are_not_finite_are_refused_by_name_and_nothing_is_put_ther
     with pytest.raises(UserError, match=f"not written: its weight {name} holds {said}; lower"):
         write(model, tmp_path / "model")
     assert before == {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+
+
+def test_whoever_may_read_the_config_may_read_the_weights(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write(causal("llama"), tmp_path / "model")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o640}
 
 
 def test_large_models_come_in_several_files(tmp_path, monkeypatch):

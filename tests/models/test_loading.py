@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     BloomConfig,
     CohereConfig,
+    MptConfig,
     PreTrainedTokenizerFast,
 )
 
@@ -158,3 +159,12 @@ def test_an_exported_reward_model_scores_alike_when_it_is_loaded(tmp_path, confi
         load_scalar_model(conf(tmp_path), str(tmp_path / "rm"), new_head=False).score.weight,
         model.score.weight,
     )
+
+
+def test_a_dropout_that_the_configuration_cannot_hold_is_refused(tmp_path):
+    config = MptConfig(vocab_size=VOCAB, d_model=16, n_heads=2, n_layers=1, **SPECIAL)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    given = conf(tmp_path)
+    assert load_causal_lm(given).config.attn_config.attn_pdrop == 0
+    with pytest.raises(UserError, match=r"dropout=0\.1: mpt takes only a whole number as attn_"):
+        load_causal_lm(given, dropout=0.1)

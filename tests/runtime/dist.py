@@ -16,6 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from rlhf_cli.runtime.channel import listen_at
+from rlhf_cli.runtime.crew import STORE_SOCKET
+
 ROOT = Path(__file__).resolve().parents[2]
 LINES = 40  # shown of a process that failed
 
@@ -25,8 +28,8 @@ def run_processes(num: int, body: str, *args, timeout: float = 120) -> None:
 
     When one fails, or after `timeout` seconds, the others are ended.
     """
-    port = free_port()
-    children = [_start(rank, num, port, body, args) for rank in range(num)]
+    with listen_at("127.0.0.1") as store:
+        children = [_start(rank, num, store, body, args) for rank in range(num)]
     try:
         in_time = _wait(children, time.monotonic() + timeout)
         codes = [child.poll() for child in children]
@@ -39,20 +42,15 @@ def run_processes(num: int, body: str, *args, timeout: float = 120) -> None:
         raise AssertionError(f"{body} {why}\n" + "\n".join(shown))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _start(rank: int, num: int, port: int, body: str, args: tuple) -> subprocess.Popen:
+def _start(rank: int, num: int, store: socket.socket, body: str, args: tuple) -> subprocess.Popen:
     place = {
         "RANK": str(rank),
         "WORLD_SIZE": str(num),
         "LOCAL_RANK": str(rank),
         "LOCAL_WORLD_SIZE": str(num),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(store.getsockname()[1]),
+        STORE_SOCKET: str(store.fileno()),
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "passive",
         "PYTHONPATH": str(ROOT),
@@ -62,6 +60,7 @@ def _start(rank: int, num: int, port: int, body: str, args: tuple) -> subprocess
         [sys.executable, "-m", "tests.runtime.dist", body, json.dumps(args)],
         env=os.environ | place,
         cwd=ROOT,
+        pass_fds=[store.fileno()] if rank == 0 else [],
         stdout=log,
         stderr=subprocess.STDOUT,
     )

@@ -99,6 +99,16 @@ def sums(out: Path, timeout: float) -> None:
         world.barrier()
 
 
+def early(out: Path, timeout: float) -> None:
+    """Stopped before they meet: not on the way to a group yet."""
+    import torch.distributed  # noqa: F401 - what takes long
+
+    ready(out)
+    while not (out / "go").exists():
+        time.sleep(0.01)
+    sums(out, timeout)
+
+
 def nap(out: Path, timeout: float) -> None:
     """Rank 1 never comes back to the collective."""
     world = _open(timeout)
@@ -135,5 +145,5 @@ def _open(timeout: float):
 
 MODES = {
     f.__name__: f
-    for f in (tell, sleep, deaf, crash_1, neighbour, bad, stop, sums, nap, one_sum, slow)
+    for f in (tell, sleep, deaf, crash_1, neighbour, bad, stop, early, sums, nap, one_sum, slow)
 }

@@ -4,18 +4,21 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Gather, Graphs, Runtime
 from rlhf_cli.runtime import launch
-from rlhf_cli.runtime.fleet import free_port
+from rlhf_cli.runtime.channel import LOOPBACK, listen_at
 from rlhf_cli.runtime.launch import count_gpus, num_processes
 from rlhf_cli.runtime.nodes import first_host, found
 from rlhf_cli.runtime.verdict import Ending, judge
 from tests.runtime.starting import Started, alive, two, two_nodes, wait_until
+from tests.runtime.test_channel import can_connect, outer_address
 
 
 def runtime(device: str = "auto", num_processes: int | None = None) -> Runtime:
@@ -97,7 +100,7 @@ def test_a_killed_process_ends_the_others(tmp_path):
     code, errors, seconds = started.ended(*pids)
     assert (code, errors) == (
         1,
-        "rlhf: sft failed: rank 1 was killed by signal 9: out of memory?\n",
+        "rlhf: sft failed: rank 1 was killed by signal 9\n",
     )
     assert seconds < 6
 
@@ -217,7 +220,7 @@ def broken(rank: int) -> Ending:
 @pytest.mark.parametrize(
     ("endings", "lost", "reason"),
     [
-        ([broken(0), ending(1, -9)], (), "rank 1 was killed by signal 9: out of memory?"),
+        ([broken(0), ending(1, -9)], (), "rank 1 was killed by signal 9"),
         ([broken(0), ending(1, 1, reason="KeyError: x")], (), "rank 1: KeyError: x"),
         ([broken(0), ending(1, -6)], (), "rank 1 was killed by signal 6"),
         ([broken(0), ending(1, -6, reason="KeyError: x")], (), "rank 1: KeyError: x"),
@@ -244,6 +247,10 @@ def test_a_stage_that_was_done_before_it_could_stop_is_done():
     assert (found.code, found.interrupted) == (0, True)
 
 
+def at(env: dict[str, str], name: str = "a"):
+    return found(env, name, Path("runs"))
+
+
 TORCHRUN = {"RANK": "2", "WORLD_SIZE": "4", "MASTER_ADDR": "gpu1", "MASTER_PORT": "29500"}
 SLURM = {
     "SLURM_STEP_NUM_NODES": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NODEID": "2",
@@ -253,18 +260,20 @@ SLURM = {
 
 @pytest.mark.parametrize(("env", "address"), [(TORCHRUN, "gpu1"), (SLURM, "gpu07")])
 def test_every_engine_tells_where_a_node_stands(env, address):
-    here, driver = found(env, "a"), found(env | {"RANK": "0", "SLURM_NODEID": "0"}, "a")
+    here, driver = at(env), at(env | {"RANK": "0", "SLURM_NODEID": "0"})
     assert (here.rank, here.count, here.address) == (2, 4, address)
     assert driver.rank == 0
-    assert (driver.ports, driver.word) == (here.ports, here.word)
-    assert found(env, "another run").word != here.word
+    assert (driver.ports, driver.secret) == (here.ports, here.secret)
+    assert at(env, name="another run").secret != here.secret
+    assert at(env | {"RLHF_ADDRESS": "10.0.0.1", "RLHF_PORT": "7"}).address == "10.0.0.1"
+    assert at(env | {"RLHF_ADDRESS": "10.0.0.1", "RLHF_PORT": "7"}).ports == (7,)
 
 
 @pytest.mark.parametrize(
     "env", [{}, {"WORLD_SIZE": "1"}, {"SLURM_NNODES": "4", "SLURM_NODEID": "0"}]
 )
 def test_a_machine_alone_waits_for_nobody(env):
-    assert found(env, "a") is None
+    assert at(env) is None
 
 
 @pytest.mark.parametrize(
@@ -278,7 +287,7 @@ def test_a_machine_alone_waits_for_nobody(env):
 )
 def test_wrong_starts_are_refused(env, expected):
     with pytest.raises(UserError, match=expected):
-        found(env, "a")
+        at(env)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +299,11 @@ def test_wrong_starts_are_refused(env, expected):
 )  # fmt: skip
 def test_the_first_host_of_slurms_list(hosts, first):
     assert first_host(hosts) == first
+
+
+def free_port() -> int:
+    with listen_at("127.0.0.1") as probe:
+        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize("engine", ["torchrun", "srun"])
@@ -344,14 +358,23 @@ def test_two_nodes_add_up(tmp_path):
     assert sums == ["3", "3"]
 
 
+def sockets(pid: int) -> list:
+    """Those at which a process listens."""
+    open_ones = psutil.Process(pid).net_connections("tcp")
+    return [connection for connection in open_ones if connection.status == psutil.CONN_LISTEN]
+
+
 @pytest.mark.dist
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_breaks_a_collective(tmp_path, victim):
     started = two(tmp_path, "sums")
     pids = started.ranks()
+    listening = {connection.laddr for pid in pids for connection in sockets(pid)}
+    assert {address.ip for address in listening} == {LOOPBACK}
+    assert not any(can_connect(outer_address(), address.port) for address in listening)
     os.kill(pids[victim], signal.SIGKILL)
     code, errors, seconds = started.ended(*pids)
-    expected = f"rlhf: sft failed: rank {victim} was killed by signal 9: out of memory?\n"
+    expected = f"rlhf: sft failed: rank {victim} was killed by signal 9\n"
     assert (code, errors) == (1, expected)
     assert seconds < 8
 

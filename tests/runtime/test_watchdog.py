@@ -1,7 +1,9 @@
 """Hanging processes are named with what they wait for, in the time that was given."""
 
+import itertools
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -18,10 +20,33 @@ def watcher(tmp_path, monkeypatch):
     return watchdog._Watcher(tmp_path, 1, 10.0, several=True)
 
 
-def test_nothing_counts_before_the_first_sign(watcher):
+def test_who_computes_while_it_starts_is_alive_and_who_waits_is_not(watcher, monkeypatch):
+    """Reading data and models gives no signs; a stopped process beside this one gives none either."""
+    watcher.timeout, used = 100.0, iter([0.0, 0.2, 0.7, 0.71, 0.72])
+    monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
+    idle = []
     for _ in range(5):
-        watcher.look(100.0)
-    assert watcher.idle == 0
+        watcher.look(2.0)
+        idle.append(watcher.idle)
+    assert idle == [2.0, 0.0, 0.0, 2.0, 4.0]
+
+
+def test_who_spins_in_a_collective_does_not_compute(watcher, monkeypatch):
+    watcher.timeout, used = 100.0, itertools.count(10)
+    monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
+    monkeypatch.setattr(watcher, "standing", lambda: {"collective": "open_world"})
+    for _ in range(3):
+        watcher.look(1.0)
+    assert watcher.idle == 3.0
+
+
+def test_work_after_the_first_sign_is_none_without_another(watcher, monkeypatch):
+    used = itertools.count(10)
+    monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
+    watchdog.alive("step 1")
+    watcher.look(1.0)
+    watcher.look(6.0)
+    assert watcher.idle == 6.0
 
 
 def test_every_sign_starts_anew_even_with_the_same_words(watcher):
@@ -85,6 +110,41 @@ def test_the_collective_is_the_innermost_of_the_librarys_functions():
     assert watchdog._collective(watchdog._stack(None)) is None
 
 
+def standing_in(*calls: tuple[str, str]) -> str | None:
+    """The collective of a stack of (module, function), outermost first."""
+    frame = sys._getframe
+    for module, name in reversed(calls):
+        names = {"__name__": module, "below": frame}
+        exec(f"def {name}(*depth): return below()", names)
+        frame = names[name]
+    stack = [f for f in watchdog._stack(frame()) if watchdog._module(f) != __name__]
+    return watchdog._collective(stack)
+
+
+COORDINATOR = "deepspeed.runtime.zero.partitioned_param_coordinator"
+PARTITION = "deepspeed.runtime.zero.partition_parameters"
+
+
+@pytest.mark.parametrize(
+    ("calls", "collective"),
+    [
+        ([("rlhf_cli.stages.sft", "learn"), (COORDINATOR, "fetch"), (PARTITION, "wait")], "fetch"),
+        ([(COORDINATOR, "fetch"), (PARTITION, "wait"), ("deepspeed.utils.nvtx", "wrapped_fn"),
+          ("deepspeed.accelerator.cuda_accelerator", "synchronize"), ("torch.cuda", "synchronize")],
+         "fetch"),
+        ([(PARTITION, "gather"), ("deepspeed.comm.comm", "all_gather")], "all_gather"),
+        ([(PARTITION, "wrapper"), ("transformers.models", "read")], None),
+        ([(PARTITION, "partition_after"), ("rlhf_cli.models.loading", "fill")], None),
+        ([("rlhf_cli.runtime.world", "open_world"), ("rlhf_cli.runtime.world", "_meeting_point")],
+         "open_world"),
+        ([("rlhf_cli.runtime.world", "largest")], "largest"),
+    ],
+)  # fmt: skip
+def test_who_waits_where_deepspeed_partitions_waits_in_a_collective(calls, collective):
+    """ZeRO-3 starts a collective in one place and waits for it in another."""
+    assert standing_in(*calls) == collective
+
+
 def at(rank: int, collective: str | None, where: str, *, since: float = 600, code=HUNG) -> Ending:
     hang = {
         "rank": rank,
@@ -138,6 +198,21 @@ def test_processes_outside_a_collective_are_named(tmp_path):
     code, errors, _ = two(tmp_path, "slow", "runtime.timeout=5").finish()
     assert code == 1
     assert "no progress for 5 s: ranks 0, 1 are in no collective (" in errors
+
+
+@pytest.mark.dist
+def test_a_process_that_stops_before_it_has_met_the_others_is_named(tmp_path):
+    started = two(tmp_path, "early", "runtime.timeout=3")
+    pids = started.ranks()
+    os.kill(pids[0], signal.SIGSTOP)
+    (started.work / "go").touch()
+    code, errors, seconds = started.ended(*pids)
+    assert code == 1
+    assert errors.startswith(
+        "rlhf: sft failed: no progress for 3 s: rank 0 does not answer; rank 1 waits in open_world ("
+    )
+    assert errors.count("\n") == 1  # no frames of C++
+    assert seconds < 25
 
 
 @pytest.mark.dist

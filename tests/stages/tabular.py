@@ -34,6 +34,8 @@ from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.players import Ending, Players
 
+OFF = Alarms(eos_rate=None, length=None, entropy=None, kl=None, score_spread=None, score_size=None)
+
 PROMPT = 0
 
 
@@ -109,8 +111,9 @@ def ppo(**changes) -> PPO:
         "schedule": Schedule(kind=ScheduleKind.linear, warmup=0.0, final=0.0),
         "ema_decay": None,
         "ptx": PTX(coef=0.0, ratio=8),
+        "max_steps": None,
         "kl_stop": KLStop(iteration=None, run=None),
-        "alarms": Alarms(eos_rate=None, length=None, entropy=None, kl=None),
+        "alarms": OFF,
     }
     return PPO(**(values | changes))
 

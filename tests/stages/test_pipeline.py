@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf_cli.stages import STAGES, pipeline
+from rlhf_cli.stages import STAGES, messages
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -164,7 +164,7 @@ def test_unchanged_stages_are_kept_and_changed_ones_made_again(run):
 def test_a_number_that_is_not_finite_is_not_said_to_be_zero(capsys):
     """The manifest keeps it as null; 0 stays 0."""
     manifest = SimpleNamespace(metrics={"sft/loss": 0.0, "sft/eval_loss": None})
-    pipeline._say_done(SimpleNamespace(spec=STAGES["sft"], manifest=manifest), 1.0)
+    messages.say_done(SimpleNamespace(spec=STAGES["sft"], manifest=manifest), 1.0)
     assert "sft/loss 0  sft/eval_loss nan" in capsys.readouterr().out
 
 

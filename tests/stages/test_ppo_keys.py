@@ -12,7 +12,6 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import (
     KL,
     PTX,
-    Alarms,
     Batching,
     KLController,
     LossOn,
@@ -36,7 +35,7 @@ from rlhf_cli.stages.ppo.stage import cast as cast_of_stage
 from rlhf_cli.stages.setting import open_setting
 from tests.models.tiny import VOCAB, causal
 from tests.stages.little import changed, little
-from tests.stages.tabular import Silent, engine, optim, ppo
+from tests.stages.tabular import OFF, Silent, engine, optim, ppo
 from tests.stages.test_ppo_parts import ENDING, batch, cast, drawn
 from tests.stages.test_sft_rm import demonstrations
 
@@ -299,14 +298,15 @@ def test_the_first_ratio_may_be_off_by_the_tolerance_of_its_dtype_only(rollout):
         ("entropy", 99.0, 0.0, "entropy fell"),
         ("kl", -1.0, 99.0, "KL to the SFT model reached"),
         ("length", 1.0, 99.0, "times as long"),
+        ("score_spread", 99.0, 0.0, "a constant reward teaches nothing"),
+        ("score_size", 0.01, 99.0, "ppo.kl.coef weighs nothing beside them"),
     ],
 )
 def test_an_alarm_of_the_configuration_is_heard(alarm, limit, quiet, said):
-    nothing = Alarms(eos_rate=None, length=None, entropy=None, kl=None)
     for value, rings in ((limit, True), (quiet, False), (None, False)):
-        recorder, _ = trained(
-            short(total_episodes=16, alarms=replace(nothing, **{alarm: value}), optim=optim(1e-9))
-        )
+        alarms = replace(OFF)
+        setattr(alarms, alarm, value)  # the configuration refuses a limit that always rings
+        recorder, _ = trained(short(total_episodes=16, alarms=alarms, optim=optim(1e-9)))
         assert [said in text for text in recorder.warnings] == [True] * rings
 
 

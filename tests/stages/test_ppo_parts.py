@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Alarms, KLStop, MissingEOS, MissingEOSMode, OldLogprobs, PPOBatch
+from rlhf_cli.config.schema import KLStop, MissingEOS, MissingEOSMode, OldLogprobs, PPOBatch
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.core.returns import gae
@@ -27,7 +27,7 @@ from rlhf_cli.stages.ppo.microbatches import microbatches
 from rlhf_cli.stages.ppo.players import Ending, Players, ignore
 from rlhf_cli.stages.ppo.stage import save_offending
 from tests.models.tiny import causal, ragged, scalar
-from tests.stages.tabular import CPU, Silent, engine, network, optim, ppo
+from tests.stages.tabular import CPU, OFF, Silent, engine, network, optim, ppo
 
 pad = torch.nn.functional.pad
 NOT_PAID = MissingEOS(mode=MissingEOSMode.none, value=0.0)
@@ -347,7 +347,7 @@ def test_the_average_trails_the_policy():
 
 
 def test_alarms_ring_once_until_they_have_passed():
-    watch = Watch(Alarms(eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0), REPLACED)
+    watch = Watch(replace(OFF, eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0), REPLACED)
     calm = {
         "objective/eos_rate": 1.0,
         "objective/entropy": 1.0,
@@ -363,12 +363,32 @@ def test_alarms_ring_once_until_they_have_passed():
     assert len(watch.alarming(calm | {"objective/eos_rate": 0.2, "objective/entropy": 0.01})) == 2
 
 
+@pytest.mark.parametrize(
+    ("mean", "spread", "said"),
+    [
+        (0.3, 0.0, "the scores differ by 0 on average"),
+        (0.3, 0.5, None),
+        (-2e5, 1.0, "the scores are as large as 2e+05"),
+        (0.0, 1e5, "the scores are as large as 1e+05"),
+        (0.0, None, None),  # one response ended, or none: nothing is known
+    ],
+)
+def test_scores_that_teach_nothing_or_drown_the_rest_are_said(mean, spread, said):
+    seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
+    seen |= {"objective/scores_ended": mean}
+    seen |= {} if spread is None else {"objective/scores_ended_std": spread}
+    watch = Watch(replace(OFF, score_spread=1e-4, score_size=1000.0), NOT_PAID)
+    rung = watch.alarming(seen)
+    assert [said in text for text in rung] == ([] if said is None else [True])
+    assert watch.alarming(seen) == []
+    assert Watch(OFF, NOT_PAID).alarming(seen) == []
+
+
 def test_that_not_ending_pays_more_than_ending_is_said():
     """With the numbers, whatever alarms are off; not where it does not, nor where nothing is replaced."""
-    off = Alarms(eos_rate=None, length=None, entropy=None, kl=None)
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     low, high = ({"objective/scores_ended": score} for score in (-3.2, -0.9))
-    watch = Watch(off, REPLACED)
+    watch = Watch(OFF, REPLACED)
     assert watch.alarming(seen | high) == []
     (said,) = watch.alarming(seen | low)
     assert "ppo.missing_eos.value=-1.00, responses that ended score -3.20" in said
@@ -378,7 +398,7 @@ def test_that_not_ending_pays_more_than_ending_is_said():
     assert len(watch.alarming(seen | low)) == 1
     subtracted = MissingEOS(mode=MissingEOSMode.subtract, value=1.0)
     for other in (NOT_PAID, subtracted):
-        assert Watch(off, other).alarming(seen | low) == []
+        assert Watch(OFF, other).alarming(seen | low) == []
 
 
 def test_the_scores_of_responses_that_ended_reach_the_warning():

@@ -13,7 +13,7 @@ from rlhf_cli.config.schema import Batch, Ties
 from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages import rm
+from rlhf_cli.stages import rm, rm_report
 from rlhf_cli.stages.rm_report import judge, scored_sample
 from rlhf_cli.stages.setting import open_setting
 from tests.models.tiny import scalar
@@ -161,6 +161,15 @@ def test_no_comparison_is_shown_where_none_was_asked_for():
     setting = judging()
     setting.cfg.samples = 0
     assert scored_sample(setting, network(reward_model()), EXAMPLES) == []
+
+
+def test_responses_of_equal_scores_are_all_shown(monkeypatch):
+    """Two decimals of a score are no name."""
+    one = max(EXAMPLES, key=num)
+    same = SimpleNamespace(scores=torch.zeros(num(one)))
+    monkeypatch.setattr(rm_report, "judged", lambda *given: [same])
+    (row,) = scored_sample(judging(), None, [one])
+    assert sorted(list(row.values())[1:]) == sorted(one.record.responses)
 
 
 def test_without_demonstrations_the_preferred_responses_are_the_anchors():

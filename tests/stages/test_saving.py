@@ -1,5 +1,6 @@
 """When a stage saves, what is kept, and what it goes on with: every key of `save`, and `resume`."""
 
+import re
 import signal
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlhf_cli.artifacts.store import NotWritten
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.runtime.launch import Stopped
 from rlhf_cli.runtime.world import World
@@ -42,7 +45,7 @@ def model_of(shares):
 
 def opened(work: Path, *, resume=Resume.auto, shares=(0.5, 0.5), **keys) -> Saver:
     """As a stage opens it; `keys` are those of `save`."""
-    cfg = {"every_steps": None, "every_minutes": None, "keep": 9} | keys
+    cfg = {"every_steps": None, "every_minutes": None, "keep": 9, "keep_replaced": 1} | keys
     cfg = SimpleNamespace(save=Save(**cfg), resume=resume)
     setting = SimpleNamespace(cfg=cfg, world=World(), clock=Clock())
     return open_saver(setting, work, {"policy": model_of(shares)})
@@ -100,6 +103,59 @@ def test_an_interrupted_stage_goes_on_with_all_that_was_saved(tmp_path):
     assert found.tensors["mine"].tolist() == [1, 1]
     assert policy.steps == 2
     assert torch.equal(policy.get("lm_head.weight"), weights)
+
+
+@pytest.mark.parametrize("where", ["weight", "exp_avg_sq", "own"])
+def test_what_is_not_finite_is_never_saved(where, tmp_path):
+    """The checkpoint before it stays the one to go on from."""
+    interrupted(tmp_path)
+    saver = opened(tmp_path, every_steps=1)
+    policy, own = saver.engines["policy"], torch.ones(2)
+    master = next(m for name, m in policy._named() if name == "lm_head.weight")
+    broken = {
+        "weight": master.data,
+        "exp_avg_sq": policy.optimizer.state[master]["exp_avg_sq"],
+        "own": own,
+    }[where]
+    broken.view(-1)[1] = float("nan")
+    with pytest.raises(UserError, match=r"step 3 is not saved: .* holds NaN.*lower optim\.lr"):
+        saver.after_step(3, dict, lambda: {"mine": own})
+    assert saved(tmp_path) == [1, 2]
+    assert opened(tmp_path).resumed.step == 2
+
+
+@pytest.mark.parametrize(
+    ("free", "keep", "told"),
+    [
+        (10**9, 2, ""),
+        (
+            6_000,
+            9,
+            "warning: .* 10 checkpoints .*save.keep=9.*free space there, or lower save.keep",
+        ),
+        (10, 2, "exports alone takes .*: free space there, or choose another runs_dir"),
+    ],
+)
+def test_a_disk_without_room_is_told_with_figures_before_the_stage(
+    free, keep, told, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(saving.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    model, checkpoint = saving.bytes_of(model_of((0.5, 0.5)))
+    assert 10 < model < 6_000 < 10 * checkpoint
+    if free < model:
+        with pytest.raises(NotWritten, match=told):
+            opened(tmp_path, keep=keep)
+    else:
+        opened(tmp_path, keep=keep)
+        said = " ".join(capsys.readouterr().out.split())
+        assert re.search(told, said) if told else not said
+
+
+@pytest.mark.parametrize(("decay", "size"), [(None, 12), (0.9, 16)])
+def test_a_checkpoint_takes_twelve_bytes_a_parameter_and_four_more_with_an_average(decay, size):
+    model = policy_network(torch.tensor([0.5, 0.5]))
+    num = sum(p.numel() for p in model.parameters())
+    assert saving.bytes_of(engine(model, optim(0.1), ema_decay=decay)) == (4 * num, size * num)
 
 
 def test_resume_never_forgets_what_was_saved(tmp_path):

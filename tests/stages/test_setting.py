@@ -52,9 +52,13 @@ def test_templates_print_the_date_of_the_run(dated, tmp_path):
 def test_what_a_template_shows_otherwise_is_told_with_an_example(dated, capsys):
     report = Report(role="demonstrations")
     report.note(Origin("a.jsonl", 7), "the template differs", "'ours' became 'theirs'")
-    recorder = SimpleNamespace(note=lambda line: None)
+    notes = []
+    recorder = SimpleNamespace(note=notes.append, silent=False)
     Encoded(train=[], select=[], held_out=[], report=report).tell(recorder)
-    assert "'ours' became 'theirs'" in capsys.readouterr().out
+    assert sum("'ours' became 'theirs'" in note for note in notes) == 1
+    assert notes.count(report.headline()) == 1
+    notes.clear()
     quiet = replace(report, examples={})
     Encoded(train=[], select=[], held_out=[], report=quiet).tell(recorder)
+    assert notes == [report.headline(), "1 x the template differs"]
     assert capsys.readouterr().out == ""

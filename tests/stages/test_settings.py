@@ -1,13 +1,17 @@
 """What a stage refuses before it begins, and what it tells the models that it loads."""
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.sharing import Share
+from rlhf_cli.runtime.opening import held
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.setting import open_setting
 from tests.stages.little import changed, little
@@ -45,3 +49,48 @@ def test_dropout_of_a_step_is_a_function_of_its_place(setting):
 
     assert drawn("sft", 1) == drawn("sft", 1)
     assert len({drawn("sft", 1), drawn("sft", 2), drawn("rm", 1)}) == 3
+
+
+@pytest.fixture
+def broken(setting, tmp_path):
+    """broken(engine) -> a model folder of it, one of whose weights is then NaN."""
+
+    def made(engine) -> Path:
+        setting.export(engine, tmp_path / "broken")
+        file = tmp_path / "broken" / "model.safetensors"
+        tensors = load_file(file)
+        name = sorted(tensors)[-1]
+        tensors[name].view(-1)[5] = float("nan")
+        save_file(tensors, file, metadata={"format": "pt"})
+        return tmp_path / "broken"
+
+    return made
+
+
+def test_a_model_with_broken_weights_is_refused_by_name_when_it_is_loaded(setting, broken):
+    """Not after its first loss, with the advice to lower the learning rate."""
+    folder = broken(setting.engine(setting.causal_lm(), setting.cfg.sft.optim))
+    for load in (setting.causal_lm, partial(setting.scalar_model, new_head=True)):
+        with pytest.raises(UserError, match=r"the model .*/broken is broken: its weight .* NaN"):
+            load(folder)
+
+
+def test_an_average_that_is_not_finite_is_not_exported(setting, tmp_path):
+    engine = setting.engine(setting.causal_lm(), setting.cfg.ppo.optim, ema_decay=0.9)
+    engine.average[3].view(-1)[0] = float("inf")
+    setting.export(engine, tmp_path / "weights")  # they are whole
+    engine.use_average()
+    with pytest.raises(UserError, match=r"not written: its weight .* holds an infinite number"):
+        setting.export(engine, tmp_path / "average")
+    assert not (tmp_path / "average").exists()
+
+
+def test_of_a_sharded_parameter_the_padding_does_not_count():
+    """Three processes hold seven numbers as 3, 3 and 1; the rest of the last part is not cleared."""
+    model = torch.nn.Linear(7, 1, bias=False)
+    model.weight.ds_numel = 7
+    model.weight.ds_tensor = torch.tensor([1.0, float("nan"), float("nan")])
+    ((_, mine),) = held(model, World(Share(2, 3)))
+    assert mine.tolist() == [1.0]
+    ((_, mine),) = held(model, World(Share(0, 3)))
+    assert len(mine) == 3

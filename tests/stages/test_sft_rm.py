@@ -169,6 +169,7 @@ def comparisons(count: int, seed: int = 0) -> list[EncodedComparison]:
 def config(**changes) -> RM:
     values = {
         "epochs": 1,
+        "max_steps": None,
         "batch": Batch(size=10, microbatch=10, max_tokens=None),
         "ties": Ties.drop,
         "tie_param": 1.5,

@@ -20,6 +20,7 @@ from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages import sft
 from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.telemetry.progress import short
 from tests.stages.test_resume import config, rows, work
 
 TINY = PACKAGE / "assets" / "tiny"
@@ -65,7 +66,7 @@ def test_the_loss_that_selects_is_that_of_the_selection_side(tmp_path):
 
 
 def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
-    tmp_path, monkeypatch, reward_model
+    tmp_path, monkeypatch, reward_model, capsys
 ):
     asked, ask = [], sft.ask
 
@@ -82,6 +83,8 @@ def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
     scores = [row["sft/rm_score"] for row in rows(tmp_path / "sft") if "sft/rm_score" in row]
     assert metrics["sft/rm_score"] == max(scores) > min(scores)
     assert metrics["sft/epoch"] == 1 + scores.index(max(scores))
+    best = f"kept epoch {metrics['sft/epoch']:.0f} of 2, the best by sft/rm_score "
+    assert best + short(metrics["sft/rm_score"]) in capsys.readouterr().out
 
 
 def test_nothing_to_select_by_is_refused_before_training():

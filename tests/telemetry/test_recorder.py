@@ -226,6 +226,14 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
             log.log({}, 1)
 
 
+def test_a_disk_that_fails_while_the_lines_are_synced_is_one_line(tmp_path, monkeypatch):
+    with opened(tmp_path) as log:
+        log.log({}, 1)
+        monkeypatch.setattr(recorder.os, "fsync", full_disk)
+        with pytest.raises(UserError, match=r"metrics.jsonl cannot be written \(No space left"):
+            log.state()
+
+
 def full_disk(*words, **more):
     raise OSError(28, "No space left on device")
 

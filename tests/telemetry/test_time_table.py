@@ -44,7 +44,7 @@ def test_seconds_are_summed_and_speeds_are_medians(run):
 
 
 def test_the_page_says_where_the_time_went(run, capsys):
-    show_time(str(run), STAGES)
+    show_time(run, STAGES)
     shown = capsys.readouterr().out
     rows = [text.split() for text in shown.splitlines()]
     assert ["sft", "1:40", "10.0", "-", "-", "1:20", "5.0", "5.0", "1,200", "-", "20.0%"] in rows
@@ -54,10 +54,13 @@ def test_the_page_says_where_the_time_went(run, capsys):
     assert "60% of the time went into learn, most of that in sft (1:20)" in shown
 
 
-def test_it_fits_a_narrow_terminal(run, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    show_time(str(run), STAGES)
-    assert "…" not in capsys.readouterr().out
+@pytest.mark.parametrize(("width", "tables"), [(80, 1), (60, 2)])
+def test_it_fits_a_narrow_terminal(run, capsys, monkeypatch, width, tables):
+    monkeypatch.setenv("COLUMNS", str(width))
+    show_time(run, STAGES)
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert shown.count("together") == tables and shown.count("sampled/s") == 2  # one in the notes
 
 
 def test_a_run_that_says_nothing_of_time_is_one_line(tmp_path):
@@ -65,4 +68,4 @@ def test_a_run_that_says_nothing_of_time_is_one_line(tmp_path):
     for place in ("old", "empty"):
         (tmp_path / place).mkdir(exist_ok=True)
         with pytest.raises(UserError, match=f"{place} says nothing of time: .*rlhf run"):
-            show_time(str(tmp_path / place), STAGES)
+            show_time(tmp_path / place, STAGES)

@@ -90,7 +90,24 @@ class Watch:
             say.append(("entropy", f"the policy's entropy fell to {entropy:.3f} nats per token"))
         if alarms.kl is not None and kl > alarms.kl:
             say.append(("kl", f"the KL to the SFT model reached {kl:.1f} nats per response"))
+        say += self._judge_scores(metrics)
         return say + self._judge_ending(metrics.get("objective/scores_ended"))
+
+    def _judge_scores(self, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        """The reward model's own scores, without what ppo.missing_eos makes of them; of two at least."""
+        spread, alarms, say = metrics.get("objective/scores_ended_std"), self.alarms, []
+        if spread is None:
+            return say
+        size = (metrics["objective/scores_ended"] ** 2 + spread**2) ** 0.5
+        if alarms.score_spread is not None and spread < alarms.score_spread:
+            text = (
+                f"the scores differ by {spread:.2g} on average: a constant reward teaches nothing"
+            )
+            say.append(("score_spread", text))
+        if alarms.score_size is not None and size > alarms.score_size:
+            text = f"the scores are as large as {size:.3g}: ppo.kl.coef weighs nothing beside them"
+            say.append(("score_size", text))
+        return say
 
     def _judge_ending(self, ended: float | None) -> list[tuple[str, str]]:
         """ended: mean score of the responses that ended; None where none did."""

@@ -21,8 +21,15 @@ from rlhf_cli.stages.setting import lr_factor
 from rlhf_cli.telemetry.recorder import Recorder
 
 
+def num_episodes(cfg: PPO) -> int:
+    """Return how many responses are sampled in all: total_episodes, or max_steps rollouts if fewer."""
+    if cfg.max_steps is None:
+        return cfg.total_episodes
+    return min(cfg.total_episodes, cfg.max_steps * cfg.batch.rollout)
+
+
 def num_iterations(cfg: PPO) -> int:
-    return num_batches(cfg.total_episodes, cfg.batch.rollout)
+    return num_batches(num_episodes(cfg), cfg.batch.rollout)
 
 
 def kl_controller(cfg: KL) -> FixedKL | AdaptiveKL:
@@ -200,6 +207,8 @@ def describe(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict[str, f
     found = {f"objective/{name}": float(value) for name, value in per_response.items()}
     if len(ended):
         found["objective/scores_ended"] = float(ended.mean())
+    if len(ended) > 1:
+        found["objective/scores_ended_std"] = float(ended.std(unbiased=False))
     return found | {
         "objective/scores": score,
         "objective/scores_std": float(rollout.scores.std(unbiased=False)),

@@ -18,7 +18,7 @@ from rlhf_cli.models.reward import check_head
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.ppo.guards import NotFinite
-from rlhf_cli.stages.ppo.loop import Course, num_iterations, train
+from rlhf_cli.stages.ppo.loop import Course, num_episodes, num_iterations, train
 from rlhf_cli.stages.ppo.players import Ending, Players
 from rlhf_cli.stages.ppo.pretraining import pretraining
 from rlhf_cli.stages.saving import Saver, open_saver
@@ -198,7 +198,8 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """What a dry run shows: counts, iterations, steps, and one prompt as the policy sees it."""
     setting = open_setting(cfg)
     data = setting.encoded("prompts")
-    iterations, left = num_iterations(cfg.ppo), cfg.ppo.total_episodes % cfg.ppo.batch.rollout
+    episodes = num_episodes(cfg.ppo)
+    iterations, left = num_iterations(cfg.ppo), episodes % cfg.ppo.batch.rollout
     first = next(batches(setting, data.train))
     return Preview(
         facts={
@@ -206,7 +207,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
             "iterations": f"{iterations} of {cfg.ppo.batch.rollout} episodes"
             + (f", the last of {left}" if left else ""),
             "optimizer steps": f"{most_steps(cfg.ppo)} at most",
-            "passes over the prompts": f"{cfg.ppo.total_episodes / max(len(data.train), 1):.1f}",
+            "passes over the prompts": f"{episodes / max(len(data.train), 1):.1f}",
             "first batch": " x ".join(str(n) for n in first.tokens.shape),
         },
         example=example(setting.renderer, data.train[0].ids, [False] * len(data.train[0].ids)),
@@ -216,4 +217,4 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
 
 def most_steps(cfg: PPO) -> int:
     """Return the optimizer steps of all iterations; a rollout is a multiple of a minibatch."""
-    return cfg.inner_epochs * num_batches(cfg.total_episodes, cfg.batch.minibatch)
+    return cfg.inner_epochs * num_batches(num_episodes(cfg), cfg.batch.minibatch)

@@ -1,0 +1,117 @@
+"""How a finished stage comes to its place: at once, and what stood there is set aside.
+
+    <run>/sft                      the finished stage
+    <run>/.sft.old                 what stood there before, between two renames
+    <run>/.sft.replaced/00000002   what another configuration had made; the newest has the highest number
+
+A crash at any moment leaves the older version in its place or the new one; `recover` ends what was begun.
+"""
+
+from pathlib import Path
+
+from rlhf_cli.artifacts.fingerprint import Fingerprint
+from rlhf_cli.artifacts.manifest import MANIFEST, Mendable, Refusal, StageManifest, read_manifest
+from rlhf_cli.artifacts.store import (
+    FREE,
+    is_rest,
+    remove,
+    sealed,
+    sync_tree,
+    verified,
+    write_text,
+    writing,
+)
+
+NOTHING: frozenset[str] = frozenset()
+
+
+def publish(
+    work: Path,
+    final: Path,
+    manifest: StageManifest,
+    *,
+    left_out: frozenset[str] = NOTHING,
+    keep: int = 0,
+) -> StageManifest:
+    """Make `work` the stage folder `final` at once; of older versions `keep` are set aside.
+
+    Files are hashed and fsynced first. From the moment `work` has its manifest, `place` alone can end
+    what was begun. left_out: names in `work` that served the attempt only.
+    """
+    with writing(final, FREE):
+        manifest.files = sealed(work, left_out)
+        write_text(work / MANIFEST, manifest.seal().to_json())
+    place(work, final, left_out=left_out, keep=keep)
+    return manifest
+
+
+def place(work: Path, final: Path, *, left_out: frozenset[str] = NOTHING, keep: int = 0) -> None:
+    """Move a whole `work` to its place."""
+    with writing(final, FREE):
+        for path in list(work.iterdir()):
+            if path.name in left_out or is_rest(path.name):
+                remove(path)
+        sync_tree(work)
+    put(work, final, keep=keep)
+
+
+def put(folder: Path, final: Path, *, keep: int) -> None:
+    """Move a stage to its place, and set aside what stands there."""
+    recover(final, keep=keep)
+    with writing(final, FREE):
+        if final.exists():
+            final.rename(_old_folder(final))
+        folder.rename(final)
+        sync_tree(final.parent, deep=False)
+    recover(final, keep=keep)
+
+
+def recover(final: Path, *, keep: int) -> None:
+    """Undo a replacement that was cut between its two renames, or end one that was cut after them."""
+    old = _old_folder(final)
+    if not old.exists():
+        return
+    with writing(final, FREE):
+        _set_aside(old, final, keep) if final.exists() else old.rename(final)
+
+
+def replaced(final: Path) -> list[Path]:
+    """Return the older versions of a stage, newest first."""
+    return sorted(_aside_folder(final).glob("[0-9]*"), reverse=True)
+
+
+def made_before(final: Path, made_of: Fingerprint) -> tuple[Path, StageManifest] | None:
+    """Return the older version that was made of exactly this, where one is left whole."""
+    for folder in replaced(final):
+        try:
+            if made_of.equals(read_manifest(folder)):
+                return folder, verified(folder)
+        except Mendable:
+            raise
+        except Refusal:
+            continue
+    return None
+
+
+def _old_folder(final: Path) -> Path:
+    return final.parent / f".{final.name}.old"
+
+
+def _aside_folder(final: Path) -> Path:
+    return final.parent / f".{final.name}.replaced"
+
+
+def _set_aside(old: Path, final: Path, keep: int) -> None:
+    """Give `old` the next number, and remove all but the `keep` newest."""
+    aside, newest = _aside_folder(final), next(iter(replaced(final)), None)
+    if keep == 0:
+        remove(aside)
+        remove(old)
+        return
+    aside.mkdir(exist_ok=True)
+    old.rename(aside / f"{int(newest.name) + 1 if newest else 1:08}")
+    sync_tree(final.parent, deep=False)
+    kept = replaced(final)[:keep]
+    for path in list(aside.iterdir()):
+        if path not in kept:
+            remove(path)

@@ -1,0 +1,116 @@
+"""Whether the Hugging Face hub can be reached, asked once and quickly before anything needs it.
+
+The hub's own client tries for a minute and more. Without a connection its cache is used at once;
+what is in no cache is named, with the local way.
+"""
+
+import os
+import ssl
+import urllib.request
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Config
+
+SECONDS = 3.0  # for the answer; the name of a host may take as long again
+ENDPOINT = "https://huggingface.co"
+FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".gz")
+LOCAL_MODELS = ("tiny",)  # inside this package
+
+
+def reachable() -> bool:
+    """Whether the hub, or the mirror that HF_ENDPOINT names, answers at all."""
+    pool = ThreadPoolExecutor(max_workers=1)  # names are looked up without a time limit
+    try:
+        return pool.submit(_answers, os.environ.get("HF_ENDPOINT") or ENDPOINT).result(2 * SECONDS)
+    except TooLate:
+        return False
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=SECONDS)
+    except HTTPError:
+        return True
+    except URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # the hub's client has its own certificates
+    except OSError:
+        return False
+    return True
+
+
+def require_hub(cfg: Config, roles: Iterable[str], ask: Callable[[], bool] = reachable) -> None:
+    """Go offline where the hub cannot be reached; UserError names what is then missing.
+
+    roles: of the data that is read.
+    """
+    models, sources = models_of_hub(cfg), sources_of_hub(cfg, roles)
+    if not models and not sources:
+        return
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "ON", "YES", "TRUE"):
+        if ask():
+            return
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for the workers, and for what is imported later
+    for key, name in models.items():
+        if not _cached("models", name):
+            raise UserError(
+                f"{key}={name} is no local folder, the hub cannot be reached and its cache does not "
+                f"hold it: where there is a connection, `hf download {name} --local-dir DIR`; "
+                f"then {key}=DIR"
+            )
+    for key, name in sources.items():
+        if not _cached("datasets", name):
+            raise UserError(
+                f"{key}: {name} is no local file, the hub cannot be reached and its cache does not "
+                f"hold it: where there is a connection, `hf download {name} --repo-type dataset "
+                "--local-dir DIR`; then give a file in DIR as path"
+            )
+
+
+def models_of_hub(cfg: Config) -> dict[str, str]:
+    """key -> hub id, of every model that is not a local folder."""
+    given = {
+        "model.path": cfg.model.path,
+        "model.tokenizer": cfg.model.tokenizer,
+        "parents.sft": cfg.parents.sft,
+        "parents.rm": cfg.parents.rm,
+        "sft.reward_model": cfg.sft.reward_model,
+    }
+    return {
+        key: name
+        for key, name in given.items()
+        if name and name not in LOCAL_MODELS and _is_id(name)
+    }
+
+
+def sources_of_hub(cfg: Config, roles: Iterable[str]) -> dict[str, str]:
+    """key -> hub id, of every data source of these roles that is not local."""
+    return {
+        f"data.{role}[{number}].path": source.path
+        for role in roles
+        for number, source in enumerate(getattr(cfg.data, role))
+        if "/" in source.path and Path(source.path).suffix not in FILES and _is_id(source.path)
+    }
+
+
+def _is_id(name: str) -> bool:
+    """Whether it is no path of this machine: at most owner/name, and nothing of that name lies here."""
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or ":" in name or "*" in name
+    return not is_path and not Path(name).exists()
+
+
+def _cached(kind: str, name: str) -> bool:
+    """Whether the hub's client, or `datasets`, has kept anything of it."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    prepared = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
+    folders = [hub / f"{kind}--{name.replace('/', '--')}"]
+    if kind == "datasets":
+        folders.append(prepared / name.replace("/", "___"))
+    return any(folder.is_dir() for folder in folders)

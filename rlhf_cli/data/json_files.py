@@ -1,0 +1,123 @@
+"""Rows of JSON lines and of JSON documents. Nothing is taken that a strict reader would not take."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from rlhf_cli.config.schema import Source
+from rlhf_cli.data.json_arrays import Window, elements
+from rlhf_cli.data.json_shapes import rows_within
+from rlhf_cli.data.json_values import DEEP, LENIENT, SPACE, broken, decode, refuse_undecodable
+from rlhf_cli.data.records import DataError, Origin, Row, RowError
+from rlhf_cli.data.text_files import LIMIT, decoded, lines, open_text
+
+DOCUMENT = 8 * LIMIT  # characters of a document that is one object; parsed, about six times as much
+
+
+def line_rows(file: IO[str], name: str) -> Iterator[Row]:
+    """One object or one text a line."""
+    return _as_rows(
+        (Origin(name, line, line), _parsed(text, line))
+        for line, text in lines(file, name)
+        if isinstance(text, RowError) or text.strip(" \t\r\n")
+    )
+
+
+def _parsed(text: str | RowError, line: int) -> Any:
+    text = decoded(text) if isinstance(text, str) else text
+    if isinstance(text, RowError):
+        return text
+    try:
+        value, end = decode(text, SPACE.match(text).end())
+        if SPACE.match(text, end).end() < len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+    except json.JSONDecodeError as error:
+        return RowError("not valid JSON", f"line {line}, column {error.pos + 1}: {error.msg}")
+    except RecursionError:
+        return RowError(DEEP)
+    return value
+
+
+def _as_rows(values: Iterator[tuple[Origin, Any]]) -> Iterator[Row]:
+    """Objects or texts, not both: the first says which of them the file holds."""
+    texts: bool | None = None
+    for origin, value in values:
+        if texts is None and isinstance(value, str | dict):
+            texts = isinstance(value, str)
+        yield origin, _as_row(value, texts=bool(texts))
+
+
+def _as_row(value: Any, *, texts: bool) -> dict | RowError:
+    if isinstance(value, RowError):
+        return value
+    if isinstance(value, dict):
+        return RowError("not a text", "found an object among texts") if texts else value
+    if isinstance(value, str):
+        return {"text": value} if texts else RowError("not an object", "a text among objects")
+    hint = "; a file that is one array is named .json" if isinstance(value, list) else ""
+    kind = "null" if value is None else type(value).__name__
+    return RowError("not an object", f"found {kind}, expected {{key: value}}{hint}")
+
+
+def json_rows(path: Path, name: str, source: Source) -> Iterator[Row]:
+    """An array, an object that holds one, one row alone, or in truth JSON lines."""
+    with open_text(path, name, newline=None) as file:
+        window = Window(file, name)
+        if window.character() == "[":
+            _refuse_split(source, name)
+            yield from _as_rows(elements(window))
+            return
+    by_line = _is_json_lines(path, name)
+    with open_text(path, name, newline="" if by_line else None) as file:
+        if by_line:
+            _refuse_split(source, name)
+            yield from line_rows(file, name)
+        else:
+            yield from _as_rows(_within(_document(file, name), source, name))
+
+
+def _refuse_split(source: Source, name: str) -> None:
+    if source.split is not None:
+        raise DataError(f"split={source.split} of source {name}: the file has no splits")
+
+
+def _is_json_lines(path: Path, name: str) -> bool:
+    """Whether the first line is a whole value, and another line follows."""
+    with open_text(path, name) as file:
+        texts = (
+            text for _, text in lines(file, name) if isinstance(text, RowError) or text.strip()
+        )
+        first, second = next(texts, ""), next(texts, "")
+    if not isinstance(first, str) or not second:
+        return False
+    try:
+        LENIENT.decode(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _document(file: IO[str], name: str) -> Any:
+    text = file.read(DOCUMENT + 1)
+    if len(text) > DOCUMENT:
+        raise DataError(
+            f"{name} is one value of more than {DOCUMENT >> 20} MB; write one object a line as .jsonl"
+        )
+    refuse_undecodable(text, name, 1)
+    try:
+        value, end = decode(text, SPACE.match(text).end())
+        if SPACE.match(text, end).end() < len(text):
+            raise json.JSONDecodeError("more text follows the first value", text, end)
+    except json.JSONDecodeError as error:
+        raise DataError(broken(name, error.lineno, error.colno, error.msg)) from error
+    except RecursionError as error:
+        raise DataError(f"{name}: {DEEP}") from error
+    if isinstance(value, RowError):
+        raise DataError(f"{name}: {value}; mend the file, or write one object a line as .jsonl")
+    return value
+
+
+def _within(document: Any, source: Source, name: str) -> Iterator[tuple[Origin, Any]]:
+    for row, value in enumerate(rows_within(document, source, name), start=1):
+        yield Origin(name, row), value

@@ -1,0 +1,74 @@
+"""Why a model or a tokenizer could not be loaded, in words of its folder rather than a library's."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt",
+    "spiece.model", "sentencepiece.bpe.model", "tekken.json",
+)  # fmt: skip
+NOT_REACHED = ("couldn't connect", "offline mode", "couldn't find them in the cached files")
+UNKNOWN = ("is not a local folder and is not a valid model identifier", "404 Client Error")
+
+
+def why(where: str, error: BaseException, *, tokenizer: bool = False) -> str:
+    """One line: what is wrong with the folder or hub id `where`, and what to do."""
+    place = Path(where).expanduser()
+    if place.is_file():
+        return f"{where} is a file: give the folder it lies in"
+    if place.is_dir():
+        return _of_folder(place, error, tokenizer=tokenizer)
+    if where.startswith((".", "/", "~")) or where.count("/") > 1:
+        return f"{where}: no such folder"
+    return _of_hub(where, error)
+
+
+def _of_folder(place: Path, error: BaseException, *, tokenizer: bool) -> str:
+    if tokenizer and not any((place / name).is_file() for name in TOKENIZER_FILES):
+        return (
+            f"{place} has no tokenizer files (such as tokenizer.json): set model.tokenizer to a folder "
+            "or hub id that has them"
+        )
+    if not tokenizer and not (place / "config.json").is_file():
+        return f"{place} has no config.json: it is no folder of a model"
+    if damaged := None if tokenizer else _damaged(place):
+        return f"{damaged} is cut short or damaged: copy it again"
+    return _own_code(str(place), error) or first_line(error)
+
+
+def _damaged(place: Path) -> Path | None:
+    """The first weights file whose header does not fit its length."""
+    for path in sorted(place.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                continue
+        except (SafetensorError, OSError):
+            return path
+    return None
+
+
+def _of_hub(where: str, error: BaseException) -> str:
+    said = str(error)
+    if any(words in said for words in NOT_REACHED):
+        return (
+            f"{where} is no local folder, the hub cannot be reached and its cache does not hold it: "
+            f"where there is a connection, `hf download {where} --local-dir DIR`; then give DIR"
+        )
+    if any(words in said for words in UNKNOWN):
+        return (
+            f"{where} is no local folder, and the hub has no model of that name that you may read"
+        )
+    return _own_code(where, error) or first_line(error)
+
+
+def _own_code(where: str, error: BaseException) -> str | None:
+    """A model that brings Python code is refused unless the user trusts it."""
+    if "trust_remote_code" not in str(error):
+        return None
+    return f"{where} needs Python code of its own: model.trust_remote_code=true runs it, if you trust it"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,155 @@
+"""What is known of a run from its folder: stages, problems, and how far the one at work is."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_cli.artifacts.attempts import JOB
+from rlhf_cli.artifacts.lock import Holder, holder
+from rlhf_cli.artifacts.manifest import Refusal, StageManifest
+from rlhf_cli.artifacts.store import verified, work_folder
+from rlhf_cli.report.table import read_table
+from rlhf_cli.telemetry.progress import duration
+from rlhf_cli.telemetry.recorder import METRICS
+
+Headlines = Mapping[str, tuple[str, ...]]  # stage -> its most telling metrics, in pipeline order
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class AtWork:
+    """The process that holds a run, and how far its stage is. seconds: at work on this stage."""
+
+    holder: Holder | str
+    stage: str = ""
+    step: int = 0
+    total_steps: int | None = None
+    seconds: float = 0.0
+
+    def progress(self) -> str:
+        """ "ppo, step 12 of 84 after 1:05" """
+        if not self.stage:
+            return "between two stages"
+        if not self.step:
+            return f"{self.stage}, before its first step"
+        of = f" of {self.total_steps}" if self.total_steps else ""
+        return f"{self.stage}, step {self.step}{of} after {duration(self.seconds)}"
+
+
+@dataclass(slots=True, kw_only=True)
+class RunState:
+    """A run as it is now. manifests: its verified stages. problems: what a person should know."""
+
+    folder: Path
+    manifests: dict[str, StageManifest]
+    problems: list[str]
+    at_work: AtWork | None
+    table: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs: every stage's manifest but for the list of its files."""
+        stages = {name: asdict(manifest) for name, manifest in self.manifests.items()}
+        for stage in stages.values():
+            del stage["files"]
+        return {
+            "name": self.name,
+            "folder": str(self.folder),
+            "stages": stages,
+            "table": self.table,
+            "at_work": None if self.at_work is None else asdict(self.at_work),
+            "problems": self.problems,
+        }
+
+
+def read_run(run: Path, stages: tuple[str, ...]) -> RunState:
+    """Return the state of a run; its files are verified."""
+    manifests, problems = read_stages(run, stages)
+    at_work = read_at_work(run, stages)
+    problems += stale_parents(manifests) + unfinished(run, stages, at_work)
+    table = read_table(run / "evaluate") if "evaluate" in manifests else None
+    return RunState(
+        folder=run, manifests=manifests, problems=problems, at_work=at_work, table=table
+    )
+
+
+def read_stages(run: Path, stages: tuple[str, ...]) -> tuple[dict[str, StageManifest], list[str]]:
+    """The verified stages, and why the others are refused."""
+    found, problems = {}, []
+    for stage in stages:
+        if (run / stage).exists():
+            try:
+                found[stage] = verified(run / stage)
+            except Refusal as refusal:
+                problems.append(str(refusal))
+    return found, problems
+
+
+def read_at_work(run: Path, stages: tuple[str, ...]) -> AtWork | None:
+    """Return what a running process is doing; None when no process holds the run."""
+    by = holder(run)
+    if by is None:
+        return None
+    begun = [(path.stat().st_mtime, stage) for stage in stages for path in _jobs(run, stage)]
+    if not begun:
+        return AtWork(holder=by)
+    stage = max(begun)[1]
+    lines = list(metric_lines(work_folder(run, stage) / METRICS))
+    return AtWork(
+        holder=by,
+        stage=stage,
+        step=max((line.get("step", 0) for line in lines), default=0),
+        total_steps=next((n for line in lines if (n := line.get("total_steps"))), None),
+        seconds=max((line.get("time", 0.0) for line in lines), default=0.0),
+    )
+
+
+def _jobs(run: Path, stage: str) -> Iterator[Path]:
+    """The file that the workers of an attempt were started with, newest where they work now."""
+    path = work_folder(run, stage) / JOB
+    if path.is_file():
+        yield path
+
+
+def metric_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The lines of a metrics.jsonl, up to the one that a stage at work is just writing."""
+    for text in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
+        try:
+            yield json.loads(text)
+        except ValueError:
+            return
+
+
+def stale_parents(manifests: dict[str, StageManifest]) -> list[str]:
+    """Stages made from another version of a stage than the one that lies beside them."""
+    problems = []
+    for stage, manifest in manifests.items():
+        for role, digest in manifest.parents.items():
+            beside = manifests.get(role)
+            is_own = Path(manifest.origins.get(role, "")).parent.name not in ("", ".")
+            if beside is not None and is_own and digest != beside.digest:
+                problems.append(
+                    f"{stage} was made with another {role} than the one here; run it again"
+                )
+    return problems
+
+
+def unfinished(run: Path, stages: tuple[str, ...], at_work: AtWork | None) -> list[str]:
+    """Work folders that were left by a stage that failed or was stopped."""
+    left = []
+    for stage in stages:
+        work = work_folder(run, stage)
+        if work.exists() and not (at_work and at_work.stage == stage):
+            left.append(f"{stage} did not finish{_reason(work)}; its files are in {work}")
+    return left
+
+
+def _reason(work: Path) -> str:
+    try:
+        return f": {json.loads((work / 'failure.json').read_text())['reason']}"
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or torn by a kill
+        return ""

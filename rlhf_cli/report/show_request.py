@@ -1,0 +1,84 @@
+"""What `rlhf show WORDS` asks for, and its answer."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import did_you_mean, nearest
+from rlhf_cli.report.compare import compare, differences
+from rlhf_cli.report.comparison_page import print_comparison
+from rlhf_cli.report.places import find_run
+from rlhf_cli.report.run_state import Headlines, read_run
+from rlhf_cli.report.show import RUNS, as_json, print_json, show, show_runs
+from rlhf_cli.report.time_table import read_time, show_time
+
+OPTIONS = ("--time", "--json", "--runs-dir", "--help")
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Return places, time, json and runs_dir; an option that does not exist is refused."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("places", nargs="*")
+    parser.add_argument("--time", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--runs-dir", type=Path, default=RUNS)
+    try:
+        found, unknown = parser.parse_known_intermixed_args(words)
+    except argparse.ArgumentError as error:
+        raise UserError(f"rlhf show: {error}") from error
+    if unknown:
+        raise UserError(f"rlhf show has no option {unknown[0]}{_meant(unknown[0])}")
+    return _without_settings(found)
+
+
+def _meant(word: str) -> str:
+    meant = nearest(word.partition("=")[0], OPTIONS)
+    return did_you_mean([meant]) if meant else ": rlhf show --help lists them"
+
+
+def _without_settings(found: argparse.Namespace) -> argparse.Namespace:
+    """runs_dir=DIR means here what it means to `rlhf run`; no other setting means anything."""
+    for word in [word for word in found.places if "=" in word]:
+        key, _, value = word.partition("=")
+        if key == "runs_dir":
+            found.runs_dir = Path(value)
+            found.places.remove(word)
+    return found
+
+
+def answer(asked: argparse.Namespace, headlines: Headlines) -> None:
+    """Print the page or the JSON that was asked for."""
+    if asked.time:
+        _answer_time(asked, tuple(headlines))
+    elif len(asked.places) > 1:
+        _answer_comparison(asked, headlines)
+    elif asked.json:
+        place = asked.places[0] if asked.places else None
+        print_json(as_json(place, asked.runs_dir, headlines))
+    elif asked.places:
+        show(asked.places[0], asked.runs_dir, headlines)
+    else:
+        show_runs(asked.runs_dir, tuple(headlines))
+
+
+def _answer_time(asked: argparse.Namespace, stages: tuple[str, ...]) -> None:
+    if not asked.places:
+        raise UserError("whose time? rlhf show RUN --time; rlhf show lists the runs")
+    runs = [find_run(place, asked.runs_dir, stages) for place in asked.places]
+    if asked.json:
+        print_json({str(run): [asdict(one) for one in read_time(run, stages)] for run in runs})
+        return
+    for run in runs:
+        show_time(run, stages)
+
+
+def _answer_comparison(asked: argparse.Namespace, headlines: Headlines) -> None:
+    stages = tuple(headlines)
+    runs = [read_run(find_run(p, asked.runs_dir, stages), stages) for p in asked.places]
+    columns = compare(runs, headlines)
+    if asked.json:
+        apart = differences(columns)
+        print_json({"runs": [run.as_json() for run in runs], "differences": apart})
+    else:
+        print_comparison(columns)

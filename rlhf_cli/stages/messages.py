@@ -1,0 +1,121 @@
+"""What the driver of a run says: what will run and why, what came of it, where it lies."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rlhf_cli.artifacts.manifest import Refusal, StageManifest
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.compare import compare
+from rlhf_cli.report.comparison_page import print_comparison
+from rlhf_cli.report.run_state import metric_lines, read_run
+from rlhf_cli.report.show import command_for
+from rlhf_cli.report.table import print_table
+from rlhf_cli.stages import STAGES
+from rlhf_cli.stages.plan import Judgement, Planner, State
+from rlhf_cli.telemetry.console import line
+from rlhf_cli.telemetry.progress import duration, short
+from rlhf_cli.telemetry.recorder import METRICS
+
+PUT_BACK = "made before with this configuration, put back"
+
+
+def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
+    """What a run would refuse, and what is known of time and memory before it."""
+    for step in steps:
+        try:
+            planner.require_parents(step.spec)
+        except Refusal as refusal:
+            yield f"a run would refuse this: {refusal}"
+    runs = [step for step in steps if step.state is State.run]
+    for step in runs:
+        if step.manifest is not None:
+            yield f"{step.spec.name} {_spent(step.manifest, step.folder)} when it was last made here"
+    unknown = [step.spec.name for step in runs if step.manifest is None]
+    if unknown:
+        yield f"time and memory of {', '.join(unknown)}: known only after a first run here"
+
+
+def _spent(manifest: StageManifest, folder: Path) -> str:
+    seconds = max((entry.get("time", 0.0) for entry in metric_lines(folder / METRICS)), default=0.0)
+    peak = manifest.metrics.get("mem/peak_gib")
+    memory = f" and {peak:.1f} GiB of memory" if peak else ""
+    return f"took {duration(seconds)}{memory} for {manifest.step} steps"
+
+
+def plan_rows(
+    planner: Planner, steps: list[Judgement], *, would: str = ""
+) -> list[tuple[str, str, str]]:
+    """(stage, title, what will happen) for the header, given parents included.
+
+    would: "would " where nothing will.
+    """
+    given = [j for j in planner.judged.values() if j.state is State.given]
+    rows = [(j.spec.name, j.spec.title, f"taken from {j.folder} ({j.why})") for j in given]
+    run, kept = (f"{would}run: ", f"{would}be kept: ") if would else ("", "")
+    for step in steps:
+        stays = kept + (PUT_BACK if step.aside else "unchanged")
+        does = stays if step.state is State.fresh else run + first_of(step.reason, limit=1)
+        rows.append((step.spec.name, step.spec.title, does))
+    return sorted(rows, key=lambda row: list(STAGES).index(row[0]))
+
+
+def first_of(why: str, limit: int = 3) -> str:
+    reasons = why.split("; ")
+    more = len(reasons) - limit
+    return "; ".join(reasons[:limit]) + (f"; and {more} more" if more > 0 else "")
+
+
+def say_kept(step: Judgement) -> None:
+    assert step.manifest is not None
+    kept = PUT_BACK if step.aside else "unchanged, skipped"
+    line(f"{step.spec.name}: {kept} (finished {step.manifest.finished})", style="green")
+
+
+def say_left_out(planner: Planner, step: Judgement) -> None:
+    for role in step.spec.parents.keys() - planner.parents(step.spec).keys():
+        out = planner.judge(step.spec.parents[role])
+        why = "not there" if out.why == "new" else f"stale: {first_of(out.why)}"
+        line(f"  without {out.spec.name} ({why})", style="yellow")
+
+
+def say_other_text(planner: Planner, step: Judgement) -> None:
+    """Parents made here share tokenizer and template; a given one may not, and that is said."""
+    parents = [p for p in planner.parents(step.spec).values() if p.manifest is not None]
+    for kind in ("tokenizer_hash", "template_hash"):
+        hashes = {p.spec.name: getattr(p.manifest, kind) for p in parents}
+        if len(set(hashes.values())) > 1:
+            names = " and ".join(hashes)
+            word = kind.removesuffix("_hash").replace("template", "chat template")
+            if not any(p.state is State.given for p in parents):
+                raise UserError(
+                    f"{step.spec.name}: {names} differ in their {word}; run them again together"
+                )
+            line(f"  {names} differ in their {word}", style="yellow")
+
+
+def say_done(step: Judgement, seconds: float) -> None:
+    assert step.manifest is not None
+    metrics = step.manifest.metrics
+    shown = [f"{name} {short(metrics[name])}" for name in step.spec.headline if name in metrics]
+    words = [f"{step.spec.name}: done in {duration(seconds)}", *shown]
+    line("  ".join(words), style="green")
+
+
+def close_run(planner: Planner) -> None:
+    """The closing table, when there is one, and where to look."""
+    evaluation = planner.judged.get("evaluate")
+    if evaluation is not None and evaluation.state is State.fresh:
+        print_table(evaluation.folder)
+    line(f"all of it lies in {one_line(str(planner.folder))}; it is shown again by", style="dim")
+    line(f"  {command_for(planner.folder)}", whole=True)
+
+
+def close_sweep(runs: list[Path]) -> None:
+    """The runs of a sweep side by side; those that differ in the seed alone are one column."""
+    headlines = {name: spec.headline for name, spec in STAGES.items()}
+    states = [read_run(folder, tuple(headlines)) for folder in runs]
+    line(f"the {len(runs)} runs of the sweep", style="bold")
+    print_comparison(compare(states, headlines, merge_seeds=True))
+    line("side by side, each seed by itself:", style="dim")
+    line(f"  {command_for(*runs)}", whole=True)

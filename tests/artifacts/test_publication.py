@@ -1,0 +1,154 @@
+"""Finished stages that another configuration replaces: set aside, counted, and found again."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from rlhf_cli.artifacts import store
+from rlhf_cli.artifacts.fingerprint import Fingerprint
+from rlhf_cli.artifacts.manifest import Mendable, Refusal, read_manifest
+from rlhf_cli.artifacts.publication import made_before, publish, put, recover, replaced
+from rlhf_cli.artifacts.store import begin, open_stage
+from tests.artifacts.instants import full, killed
+from tests.artifacts.test_identity import fingerprint
+from tests.artifacts.test_store import manifest
+
+
+def of(lr: float) -> Fingerprint:
+    return fingerprint(config={"sft.lr": lr})
+
+
+def made(run: Path, lr: float, keep: int = 1) -> Path:
+    """A stage of this learning rate in its place."""
+    work, record, made_of = begin(run, "sft"), manifest(), of(lr)
+    (work / "model").mkdir()
+    (work / "model" / "x").write_text(str(lr))
+    record.config_hash, record.data = made_of.config_hash(), made_of.data
+    record.parents = made_of.parents
+    publish(work, run / "sft", record, keep=keep)
+    return run / "sft"
+
+
+def rate(folder: Path) -> float:
+    open_stage(folder, "sft")
+    return float((folder / "model" / "x").read_text())
+
+
+@pytest.mark.parametrize(
+    ("keep", "left"), [(0, []), (1, [0.3]), (2, [0.3, 0.2]), (9, [0.3, 0.2, 0.1])]
+)
+def test_so_many_older_versions_are_kept_newest_first(tmp_path, keep, left):
+    for lr in (0.1, 0.2, 0.3, 0.4):
+        final = made(tmp_path, lr, keep)
+    assert rate(final) == 0.4
+    assert [rate(folder) for folder in replaced(final)] == left
+    aside = [".sft.replaced"] if keep else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*aside, "sft"]
+
+
+def test_an_older_version_is_found_by_what_it_was_made_of_and_changes_places(tmp_path):
+    made(tmp_path, 0.1)
+    final = made(tmp_path, 0.2)
+    assert made_before(final, of(0.3)) is None
+    for lr in (0.1, 0.2, 0.1):
+        folder, found = made_before(final, of(lr))
+        assert found.digest == read_manifest(folder).digest
+        put(folder, final, keep=1)
+        assert rate(final) == lr
+        assert len(replaced(final)) == 1
+
+
+@pytest.mark.parametrize("trouble", [killed, full])
+def test_at_every_instant_of_an_exchange_both_versions_are_there(tmp_path, trouble):
+    numbers = iter(range(10**6))
+
+    def start() -> Path:
+        run = tmp_path / str(next(numbers))
+        run.mkdir()
+        made(run, 0.1)
+        made(run, 0.2)
+        return run
+
+    def exchange(run: Path) -> None:
+        put(made_before(run / "sft", of(0.1))[0], run / "sft", keep=1)
+
+    for run in trouble(start, exchange):
+        recover(run / "sft", keep=1)
+        there = {rate(run / "sft"), *(rate(folder) for folder in replaced(run / "sft"))}
+        assert there == {0.1, 0.2}
+        if rate(run / "sft") == 0.2:
+            exchange(run)
+        assert rate(run / "sft") == 0.1
+        assert [rate(folder) for folder in replaced(run / "sft")] == [0.2]
+
+
+def test_a_damaged_version_is_not_put_back_and_an_unreadable_one_stops(tmp_path, monkeypatch):
+    made(tmp_path, 0.1)
+    final = made(tmp_path, 0.2)
+    (older,) = replaced(final)
+    monkeypatch.setattr(store, "file_hash", refused)
+    with pytest.raises(Mendable, match="cannot be read"):
+        made_before(final, of(0.1))
+    monkeypatch.undo()
+    (older / "model" / "x").write_text("0.9")
+    assert made_before(final, of(0.1)) is None
+
+
+def refused(path, **options):
+    raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+
+def test_what_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
+    final = made(tmp_path, 0.1)
+    monkeypatch.setattr(store, "file_hash", refused)
+    told = r"sft: .*model/x cannot be read \(Input/output error\); make it readable, then run"
+    with pytest.raises(Mendable, match=told):
+        open_stage(final, "sft")
+    monkeypatch.undo()
+    assert rate(final) == 0.1
+
+
+def test_a_manifest_that_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
+    final = made(tmp_path, 0.1)
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(Mendable, match=r"manifest\.json cannot be read \(Input/output error\)"):
+        read_manifest(final)
+
+
+@pytest.mark.parametrize(
+    "name", ["special_tokens_map.json", "additional_chat_templates/default.jinja", "link"]
+)
+def test_a_file_added_to_a_model_is_refused_by_name(tmp_path, name):
+    """It could change EOS or the template; the stage is whole again without it."""
+    final = made(tmp_path, 0.1)
+    (final / "notes.txt").write_text("nobody reads it")
+    (final / "model" / ".nfs0001").write_text("nor this")
+    assert rate(final) == 0.1
+    added = final / "model" / name
+    added.parent.mkdir(exist_ok=True)
+    added.symlink_to(tmp_path) if name == "link" else added.write_text("x")
+    with pytest.raises(Mendable, match=f"{name} was added after the stage was finished"):
+        open_stage(final, "sft")
+    added.unlink()
+    assert rate(final) == 0.1
+
+
+def test_a_manifest_nested_without_end_is_damaged_in_one_line(tmp_path):
+    final = made(tmp_path, 0.1)
+    (final / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(Refusal, match=r"manifest\.json cannot be read \(nested too deep\)"):
+        read_manifest(final)
+
+
+def test_children_know_a_parent_by_its_model_and_not_by_the_hour(tmp_path):
+    digests = []
+    for lr, hour in ((0.1, "10:00"), (0.1, "11:00"), (0.2, "11:00")):
+        work, record = begin(tmp_path, "sft"), manifest()
+        (work / "model").mkdir()
+        (work / "model" / "x").write_text(str(lr))
+        (work / "metrics.jsonl").write_text(hour)
+        record.started = record.finished = hour
+        digests.append(publish(work, tmp_path / "sft", record).digest)
+    assert digests[0] == digests[1] != digests[2]

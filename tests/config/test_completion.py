@@ -1,0 +1,46 @@
+"""What TAB offers besides keys."""
+
+import pytest
+
+from rlhf_cli.config.completion import own_words
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    for name in ("runs/one/sft", "runs/two", "elsewhere/three", "mine/experiment"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "try.yaml").write_text("")
+    (tmp_path / "my.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("rlhf ru", ["run"]),
+        ("rlhf run stage=", [f"stage={s}" for s in ("all", "sft", "rm", "ppo", "evaluate")]),
+        ("rlhf run stage=e", ["stage=evaluate"]),
+        ("rlhf run ppo.kl.controller=", ["ppo.kl.controller=fixed", "ppo.kl.controller=adaptive"]),
+        ("rlhf config resume=n", ["resume=never"]),
+        ("rlhf run dry_run=t", ["dry_run=true"]),
+        ("rlhf data check runtime.dtype=f", ["runtime.dtype=float32"]),
+        ("rlhf run seed=1 --config-dir mine experiment=t", ["experiment=try"]),
+        ("rlhf run experiment=my", ["experiment=my.yaml"]),
+        ("rlhf run --config-dir m", ["mine/"]),
+        ("rlhf run model=ti", ["model=tiny"]),
+        ("rlhf run model=./r", ["model=./runs/"]),
+        ("rlhf run parents.sft=ru", ["parents.sft=runs/"]),
+        ("rlhf run parents.sft=runs/one/", ["parents.sft=runs/one/sft/"]),
+        ("rlhf run name=", ["name=one", "name=two"]),
+        ("rlhf run runs_dir=elsewhere name=", ["name=three"]),
+        ("rlhf run my", ["my.yaml"]),
+        ("rlhf run --config-", ["--config-name", "--config-dir"]),
+        ("rlhf show t", ["two"]),
+        ("rlhf show one --t", ["--time"]),
+        ("rlhf run sft.ep", None),
+        ("rlhf run save.keep=", None),
+        ("rlhf run nosuch.key=", None),
+    ],
+)
+def test_offers(typed, offered):
+    assert own_words(typed) == offered

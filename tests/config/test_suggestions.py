@@ -1,0 +1,93 @@
+"""Names that other trainers, methods and habits have given people."""
+
+import pytest
+
+from rlhf_cli.config.compose import stage_list
+from rlhf_cli.config.explain import unknown_key
+from rlhf_cli.config.keys import GROUPS, nearest_keys, schema_keys
+from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.suggestions import COMMANDS, OURS, STAGE_WORDS, not_here, ours
+from rlhf_cli.stages import STAGES
+
+
+def test_every_suggestion_is_a_key():
+    known = {*schema_keys(), *GROUPS}
+    wrong = {name for names in OURS.values() for name in names if name not in known}
+    assert not wrong
+
+
+def test_no_name_of_the_table_hides_a_key_of_ours():
+    leaves = {key.rpartition(".")[2] for key in schema_keys()}
+    assert not leaves & set(OURS)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("num_train_epochs", ["sft.epochs", "rm.epochs", "ppo.inner_epochs"]),
+        ("sft.num_train_epochs", ["sft.epochs"]),
+        ("ppo.num_ppo_epochs", ["ppo.inner_epochs"]),
+        ("per_device_train_batch_size", [f"{s}.batch.microbatch" for s in ("sft", "rm", "ppo")]),
+        ("rm.per_device_train_batch_size", ["rm.batch.microbatch"]),
+        ("batch_size", ["sft.batch.size", "rm.batch.size", "ppo.batch.minibatch"]),
+        ("gradient_accumulation_steps", ["sft.batch.size", "rm.batch.size", "ppo.batch.minibatch"]),
+        ("max_length", ["data.max_prompt_tokens", "data.max_response_tokens"]),
+        ("learning_rate", ["sft.optim.lr", "rm.optim.lr", "ppo.optim.lr"]),
+        ("sft.learning_rate", ["sft.optim.lr"]),
+        ("ppo.beta", ["ppo.kl.coef"]),
+        ("ppo.init_kl_coef", ["ppo.kl.coef"]),
+        ("ppo.steps", ["ppo.total_episodes", "ppo.max_steps"]),
+        ("bf16", ["runtime.dtype"]),
+        ("output_dir", ["runs_dir", "name"]),
+        ("report_to", ["tracking.trackers"]),
+        ("model_name_or_path", ["model"]),
+        ("model.flash_attention_2", ["model.attention"]),
+        ("sft.optm.lrr", ["sft.optim.lr"]),
+    ],
+)
+def test_the_key_of_another_trainer_is_understood(key, meant):
+    assert nearest_keys(key) == meant
+
+
+def test_max_steps_is_a_key_of_every_training_stage():
+    assert sorted(nearest_keys("max_steps")) == ["ppo.max_steps", "rm.max_steps", "sft.max_steps"]
+
+
+@pytest.mark.parametrize("key", ["lora_r", "model.lora", "sft.use_peft", "load_in_4bit"])
+def test_adapters_are_said_to_be_not_there(key):
+    assert "no LoRA, other adapter" in unknown_key(key)
+
+
+def test_a_slip_of_the_pen_is_no_key_of_another_trainer():
+    assert ours("sft.epohcs", schema_keys()) == []
+    assert not_here("sft.epohcs") is None
+    assert "did you mean sft.epochs?" in unknown_key("sft.epohcs")
+
+
+def test_suggestions_stay_in_the_section_that_was_named():
+    assert nearest_keys("sft.alarm") == []
+    assert "sft has epochs" in unknown_key("sft.alarm")
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        ("dpo", "there is no stage dpo: stages are all, sft, rm, ppo, evaluate"),
+        (["sft", "GRPO"], "there is no stage GRPO: stages are"),
+        ("SFT", "did you mean sft?"),
+        ("reward_model", "did you mean rm?"),
+        ("eval", "did you mean evaluate?"),
+        (1, "stage=1 is not one of all, sft, rm, ppo, evaluate"),
+        ({"sft": 1}, "is not one of all"),
+        (None, "stage is empty"),
+    ],
+)
+def test_a_stage_that_is_not_there(stage, told):
+    with pytest.raises(ConfigError) as error:
+        stage_list(stage)
+    assert told in str(error.value)
+
+
+def test_words_for_stages_lead_to_stages():
+    assert set(STAGE_WORDS.values()) <= {*STAGES, "all"}
+    assert not set(COMMANDS) & set(STAGES)

@@ -1,0 +1,62 @@
+"""Columns that were named wrongly are told with the name that was meant."""
+
+import pytest
+
+from rlhf_cli.config.schema import Source
+from rlhf_cli.data.formats import check_format, convert
+from rlhf_cli.data.records import DataError, Origin, RowError
+
+
+def refused(row, role, path="a.jsonl", **source):
+    with pytest.raises(RowError) as error:
+        convert(row, Origin(path, 1, 1), Source(path=path, **source), role)
+    assert error.value.reason == "missing column"
+    return error.value.detail
+
+
+@pytest.mark.parametrize(
+    ("row", "role", "columns"),
+    [
+        ({"promt": "a", "response": "b"}, "demonstrations", "{prompt: promt}"),
+        (
+            {"Prompt": "a", "Response": "b"},
+            "demonstrations",
+            "{prompt: Prompt, response: Response}",
+        ),
+        (
+            {"prompt": "a", "Chosen ": "b", "rejectd": "c"},
+            "comparisons",
+            "{chosen: Chosen , rejected: rejectd}",
+        ),
+        ({"mesages": []}, "demonstrations", "{messages: mesages}"),
+    ],
+)
+def test_a_misspelt_column_is_suggested(row, role, columns):
+    assert refused(row, role).endswith(f"; did you mean columns: {columns}?")
+
+
+def test_nothing_is_suggested_that_would_not_do():
+    assert "did you mean" not in refused({"promt": "a", "frage": "b"}, "comparisons")
+    assert "did you mean" not in refused({"q0": "a", "a0": "b"}, "demonstrations")
+
+
+def test_a_table_whose_header_is_a_row_is_told_of_numbers():
+    said = refused({"q0": "a", "a0": "b"}, "demonstrations", path="a.csv.gz")
+    assert said.endswith("without a header, by number: columns: {prompt: 0, ..}")
+
+
+def test_a_column_inside_another_says_what_that_holds():
+    detail = refused({"meta": {"q": "a", "x": 1}}, "prompts", columns={"prompt": "meta.qq"})
+    assert detail.endswith("is not there: meta holds q, x")
+    detail = refused({"meta": "a"}, "prompts", columns={"prompt": "meta.q"})
+    assert detail.endswith("is not there: meta holds a text")
+
+
+def test_columns_of_no_field_or_of_numbers_and_names_are_refused_before_reading():
+    with pytest.raises(DataError, match=r"no field promt; did you mean prompt\?"):
+        check_format(Source(path="a", columns={"promt": "prompt"}), "prompts")
+    with pytest.raises(DataError, match="no field zzz; the fields: prompt, messages"):
+        check_format(Source(path="a", columns={"zzz": "prompt"}), "prompts")
+    with pytest.raises(DataError, match="mixes numbers, for a file without a header, and names"):
+        check_format(Source(path="a", columns={"prompt": "0", "response": "a"}), "prompts")
+    check_format(Source(path="a", columns={"instruction": "a", "prediction 1": "b"}), "prompts")

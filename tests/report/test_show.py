@@ -1,0 +1,173 @@
+"""`rlhf show`: whatever folder is given, it is told what it holds, or that it holds no run."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rlhf_cli.artifacts.lock import locked
+from rlhf_cli.cli import main
+from rlhf_cli.report.show import command_for
+from tests.report.runs import finish
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J[/]"
+TABLE = {
+    "title": f"What was gained {HOSTILE}",
+    "rows": {f"PPO{HOSTILE}": {f"gold{HOSTILE}": [0.9, 0.8, 0.95], "kl": [float("inf")] * 3}},
+    "notes": [f"a note {HOSTILE}"],
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder that is the current one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path
+
+
+def page(capsys, *words: str) -> str:
+    assert main(["show", *words]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def refusal(capsys, *words: str) -> str:
+    assert main(["show", *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.count("\n") == 1
+    return shown.err
+
+
+def test_a_run_a_stage_and_a_folder_of_runs_are_told_apart(here, capsys):
+    finish(here / "runs/one", metrics={"sft/loss": 0.5, "sft/extra": 0.25})
+    run = page(capsys, "one")
+    assert "run one in runs/one" in run and "sft/loss 0.5" in run and "sft/extra" not in run
+    assert page(capsys, "runs/one") == run
+    stage = page(capsys, "runs/one/sft")
+    assert "stage sft in runs/one/sft" in stage and "sft/extra  0.25" in stage
+    listed = "one  sft\n"
+    assert page(capsys) == page(capsys, "runs") == page(capsys, "--runs-dir", "runs") == listed
+    assert page(capsys, "--runs-dir=runs") == page(capsys, "runs_dir=runs") == listed
+
+
+def test_runs_in_another_folder_are_found_by_name(here, capsys):
+    finish(here / "else where/one")
+    assert "run one in else where/one" in page(capsys, "one", "--runs-dir", "else where")
+    assert "runs/ has no runs; --runs-dir DIR" in refusal(capsys, "one")
+
+
+@pytest.mark.parametrize("place", ["..", "/", "empty", "file"])
+def test_what_holds_no_run_is_refused(here, capsys, place):
+    (here / "work/empty").mkdir(parents=True)
+    (here / "work/file").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here / "work/empty")
+        (here / "work/empty/empty").mkdir()
+        assert "no run" in refusal(capsys, place if place != "/" else str(here))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["one", "--tme"], "rlhf show has no option --tme: did you mean --time?"),
+        (["--runsdir", "x"], "no option --runsdir: did you mean --runs-dir?"),
+        (["-x"], "no option -x: rlhf show --help lists them"),
+        (["--runs-dir"], "expected one argument"),
+        (["--time"], "whose time?"),
+        (["runs", "--time"], "runs is a folder of runs: give one of them (one)"),
+        (["runs/one/sft", "--time"], "runs/one/sft is the stage sft"),
+        (["on"], "there is no run 'on': did you mean one?"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(here, capsys, words, expected):
+    finish(here / "runs/one")
+    assert expected in refusal(capsys, *words)
+
+
+def test_json_is_strict_and_holds_what_the_page_says(here, capsys):
+    run = finish(here / "runs/one", metrics={"sft/loss": None})
+    finish(run, "evaluate", table=TABLE, metrics={"x": 1.0})
+    (run / ".rm.work").mkdir()
+
+    def read(*words):
+        return json.loads(page(capsys, *words, "--json"), parse_constant=pytest.fail)
+
+    found = read("one")
+    assert found["stages"]["sft"]["metrics"] == {"sft/loss": None}
+    assert next(iter(found["table"]["rows"].values()))["kl"] == [None, None, None]
+    assert found["problems"] == ["rm did not finish; its files are in runs/one/.rm.work"]
+    assert found["at_work"] is None
+    assert read() == {
+        "folder": "runs",
+        "runs": [{"name": "one", "finished": ["sft", "evaluate"]}],
+    }
+    assert read("runs/one/sft")["step"] == 7
+
+
+def work(run: Path, stage: str, *lines: dict, torn: str = "") -> None:
+    folder = run / f".{stage}.work"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines) + torn)
+
+
+def test_a_running_stage_tells_how_far_it_is(here, capsys):
+    run = finish(here / "runs/one")
+    begun = {"time": 0.0, "total_steps": 84}
+    work(run, "rm", begun, {"step": 12, "time": 65.0}, torn='{"step": 13, "ti')
+    assert "problem: rm did not finish; its files" in page(capsys, "one")
+    with locked(run, "rlhf run name=one"):
+        shown, listed = page(capsys, "one"), page(capsys)
+        at_work = json.loads(page(capsys, "one", "--json"))["at_work"]
+    assert "running: rm, step 12 of 84 after 1:05" in shown
+    assert "rlhf run name=one)" in shown and "since 2" in shown and "did not finish" not in shown
+    assert listed == "one  sft  (running: rm, step 12 of 84 after 1:05)\n"
+    assert (at_work["step"], at_work["holder"]["command"]) == (12, "rlhf run name=one")
+
+
+def test_looking_does_not_keep_a_run_from_starting(here, capsys):
+    run = finish(here / "runs/one")
+    page(capsys, "one")
+    with locked(run, "x"):
+        page(capsys, "one")
+    with locked(run, "y"):
+        pass
+
+
+def test_strings_of_others_are_shown_as_they_are(here, capsys):
+    run = finish(
+        here / f"runs/ru{HOSTILE[:-3]}n",
+        metrics={f"loss{HOSTILE}": 1.0},
+        data={f"demonstrations{HOSTILE}": {f"a{HOSTILE}.jsonl": "\x1b[2J"}},
+        origins={"base": HOSTILE},
+        parents={"base": "d"},
+        version=HOSTILE,
+        finished="\x1b[2J",
+    )
+    finish(run, "evaluate", table=TABLE)
+    work(run, "rm", {})
+    (run / ".rm.work/failure.json").write_text(json.dumps({"reason": HOSTILE}))
+    other = finish(here / "runs/other", config={f"k{HOSTILE}": HOSTILE})
+    with locked(other, HOSTILE):
+        pages = [page(capsys, *w) for w in ([], [str(run)], [str(run / "sft")], ["other"])]
+    pages.append(page(capsys, str(run), "other"))
+    pages += [page(capsys, *w, "--json") for w in ([], [str(run)], [str(run), "other"])]
+    pages.append(refusal(capsys, f"no{HOSTILE}"))
+    for shown in pages:
+        assert "\x1b" not in shown and "\x07" not in shown
+    assert "a note \\x1b]0;owned\\x07\\x1b[2J[/]" in pages[1]
+
+
+def test_a_table_that_is_none_is_one_line(here, capsys):
+    finish(here / "runs/one", "evaluate", table={"rows": 3})
+    assert "table.json is no table of this program" in refusal(capsys, "one")
+
+
+@pytest.mark.parametrize("name", ["my first run", "it's", "-x", "a;b"])
+@pytest.mark.parametrize("runs_dir", ["runs", "else where/runs"])
+def test_the_command_that_is_printed_works(here, capsys, name, runs_dir):
+    run = finish(Path(runs_dir) / name)
+    program, *words = shlex.split(command_for(run))
+    assert program == "rlhf" and words[0] == "show"
+    assert f"run {name} in" in page(capsys, *words[1:])

@@ -1,0 +1,167 @@
+"""Nodes prove to each other that they share the run, and listen where they were told to."""
+
+import _socket
+import contextlib
+import os
+import socket
+import stat
+import threading
+
+import pytest
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.runtime.channel import (
+    LOOPBACK,
+    Channel,
+    Unproven,
+    leave_secret,
+    listen_at,
+    read_secret,
+)
+
+
+def ends(secret: bytes = b"ours", other: bytes = b"ours"):
+    """(the lead's channel, a node's): both greet at the same time."""
+    one, two = socket.socketpair()
+    found = {}
+    node = threading.Thread(target=lambda: found.update(node=Channel(two, other, leads=False)))
+    node.start()
+    lead = Channel(one, secret, leads=True)
+    node.join()
+    return lead, found["node"]
+
+
+def test_those_who_know_the_secret_hear_each_other_in_order():
+    lead, node = ends()
+    for number in range(3):
+        lead.send({"do": number})
+        node.send({"said": number})
+    assert [node.receive() for _ in range(3)] == [{"do": n} for n in range(3)]
+    assert [lead.receive() for _ in range(3)] == [{"said": n} for n in range(3)]
+
+
+def test_neither_end_believes_one_who_does_not_know_the_secret():
+    lead, node = ends(b"ours", b"theirs")
+    lead.send({"do": "start"})
+    node.send({"node": 1})
+    with pytest.raises(Unproven):
+        node.receive()
+    with pytest.raises(Unproven):
+        lead.receive()
+
+
+@pytest.mark.parametrize("what", ["changed", "repeated", "sent back"])
+def test_who_stands_between_two_nodes_can_say_nothing(what):
+    lead, node = ends()
+    lead.send({"do": "stop"})
+    line = node.stream.readline()
+    if what == "changed":
+        lead.connection.sendall(line.replace(b"stop", b"kill"))
+    elif what == "repeated":
+        lead.connection.sendall(line + line)
+        assert node.receive() == {"do": "stop"}
+    else:
+        node.connection.sendall(line)
+    with pytest.raises(Unproven):
+        (lead if what == "sent back" else node).receive()
+
+
+def test_what_was_said_once_proves_nothing_another_time():
+    lead, node = ends()
+    lead.send({"do": "start"})
+    said = node.stream.readline()
+    lead, node = ends()
+    lead.connection.sendall(said)
+    with pytest.raises(Unproven):
+        node.receive()
+
+
+def test_a_long_or_unfinished_line_ends_the_connection():
+    lead, node = ends()
+    lead.connection.sendall(b"half a line")
+    lead.connection.close()
+    lead.stream.close()
+    with pytest.raises(ConnectionError):
+        node.receive()
+
+
+def test_only_this_user_can_read_the_secret_and_each_run_has_another(tmp_path):
+    path = tmp_path / "runs" / ".nodes-1"
+    assert read_secret(tmp_path / "none") is None
+    first = leave_secret(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_secret(path) == first
+    second = leave_secret(path)
+    assert (read_secret(path), len(second)) == (second, 64)
+    assert first != second
+    assert [p.name for p in path.parent.iterdir()] == [".nodes-1"]
+
+
+def readable(path):
+    path.chmod(0o644)
+
+
+def linked(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def anothers(path):
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    os.chown(path, 12345, 12345)
+
+
+@pytest.mark.parametrize("spoil", [readable, linked, anothers])
+def test_a_secret_that_somebody_else_could_have_left_is_refused(tmp_path, spoil):
+    path = tmp_path / ".nodes-1"
+    leave_secret(path)
+    spoil(path)
+    with pytest.raises(UserError, match=r"\.nodes-1 (is not this user's alone|cannot be read)"):
+        read_secret(path)
+
+
+def outer_address() -> str:
+    """An address of this machine that others could reach."""
+    probe = _socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        if not (found := probe.getsockname()[0]).startswith(("127.", "0.")):
+            return found
+    pytest.skip("this machine has no address but its loopback")
+
+
+def can_connect(address: str, port: int) -> bool:
+    caller = _socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        caller.connect((address, port))
+    except ConnectionRefusedError:
+        return False
+    finally:
+        caller.close()
+    return True
+
+
+def test_nobody_outside_reaches_a_socket_on_the_loopback():
+    with listen_at(LOOPBACK) as server:
+        port = server.getsockname()[1]
+        assert can_connect(LOOPBACK, port)
+        assert not can_connect(outer_address(), port)
+
+
+def test_a_port_that_was_lost_is_tried_at_the_next():
+    with listen_at(LOOPBACK) as taken, listen_at(LOOPBACK) as other:
+        ports = [s.getsockname()[1] for s in (taken, other)]
+        with pytest.raises(UserError, match=f"no free port among {ports[0]}, {ports[1]}: set RLHF"):
+            listen_at(LOOPBACK, ports)
+        with listen_at(LOOPBACK, [ports[0], 0]) as mine:
+            assert mine.getsockname()[1] not in ports
+
+
+def test_an_address_of_another_machine_is_refused_in_one_line(monkeypatch):
+    def elsewhere(host, port, **more):
+        return [(socket.AF_INET, None, None, None, ("192.0.2.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
+    with pytest.raises(UserError, match=r"cannot listen at node0, port 0 .*RLHF_ADDRESS"):
+        listen_at("node0")
