@@ -6,11 +6,11 @@ import signal
 import subprocess
 import time
 
-from tests.trials.place import SMALL, until
+from tests.trials.place import SMALL, until, working_in
 from tests.trials.row import Came, Row
 from tests.trials.words import planned, refused
 
-LONG_SFT = ("stage=sft", "sft.epochs=40", "save.every_steps=5", "name=small")
+LONG_SFT = ("stage=sft", "sft.epochs=6", "save.every_steps=2", "name=small")
 
 
 def _steps(place) -> int:
@@ -21,16 +21,14 @@ def _steps(place) -> int:
 
 def _ended(place, process: subprocess.Popen) -> Came:
     out, err = process.communicate(timeout=180)
-    left = subprocess.run(
-        ["pgrep", "-f", str(place.folder)], capture_output=True, text=True, check=False
-    )
+    time.sleep(1)  # a worker that was killed with its parent is gone by then
     return Came(code=process.returncode, text=out + err, errors=err).told(
-        left_running=bool(left.stdout.strip())
+        left_running=bool(working_in(place.folder))
     )
 
 
-def stopped(*signals: int, at: int = 12, again: tuple[str, ...] = ()):
-    """A training run gets signals after its twelfth step; then the same command is given again."""
+def stopped(*signals: int, at: int = 6, again: tuple[str, ...] = ()):
+    """A training run gets signals after its sixth step; then the same command is given again."""
 
     def play(place):
         process = place.start("run", *SMALL, *LONG_SFT)
@@ -61,7 +59,7 @@ SIGNALS = [
         has=(GOES_ON,)),
     Row(tried="another configuration after Ctrl-C",
         play=stopped(signal.SIGINT, again=("sft.epochs=1",)),
-        has=(r"sft\.epochs changed 40 -> 1", r"sft: done")),
+        has=(r"sft\.epochs changed 6 -> 1", r"sft: done")),
     Row(tried="Ctrl-C while it starts", play=lambda place: _early(place), code=(130,),
         has=(r"left running: False",), one_line=False),
     Row(tried="a second command on the same run, `rlhf show` during a run",
@@ -93,7 +91,7 @@ def _beside(place) -> Came:
 
 def _damaged_checkpoint(place) -> Came:
     process = place.start("run", *SMALL, *LONG_SFT)
-    until(lambda: _steps(place) >= 12 or process.poll() is not None)
+    until(lambda: _steps(place) >= 6 or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=180)
     work = place.folder / "runs" / "small" / ".sft.work" / "resume"

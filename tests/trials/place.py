@@ -145,6 +145,16 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> bool:
     return False
 
 
+def working_in(folder: Path) -> list[str]:
+    """Ids of the processes whose working folder is this one (Linux)."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
+            if link.readlink() == folder:
+                found.append(link.parent.name)
+    return found
+
+
 def _read(master: int) -> Iterator[bytes]:
     with contextlib.suppress(OSError):  # the other end is closed
         while found := os.read(master, 65536):
