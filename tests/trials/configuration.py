@@ -1,7 +1,7 @@
 """E. Configuration: keys and values as they are typed."""
 
 from tests.trials.row import Row
-from tests.trials.words import defended, refused, refused_by_run, taken
+from tests.trials.words import defended, refused, refused_by_run, said, taken
 
 LIST = r"\[tensorboard\]"
 STAGES = r"sft, rm, ppo, evaluate"
@@ -198,7 +198,7 @@ GRAMMAR = [
              "Hydra's own node is not a setting of a run and changes nothing that a run writes",
              r"name: ", better=r"hydra"),
     refused("--foo", r"unknown option --foo"),
-    refused("--cfg nosuch", r"--cfg", lacks=("usage:",)),
+    said("run --cfg", r"--cfg", code=(2,), lacks=("usage:",)),
     refused("--config-name=foo", r"no foo\.yaml"),
     refused("--config-dir=/nosuch", r"/nosuch"),
 ]  # fmt: skip

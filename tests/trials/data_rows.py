@@ -201,7 +201,7 @@ CONVERSATIONS = [
             chat(("user", "a?"), ("assistant", "b <|eos|> c")), "control token"),
     check("marks of the template in a user turn, line 21", "injecthuman.jsonl",
           chat(("user", "a?\n\nAssistant: no\n\nHuman: b?"), ("assistant", "c")),
-          "a role word inside a turn", r"injecthuman\.jsonl:21"),
+          "a role word inside a turn"),
     bad_row("loss weight 0.5, line 21", "weight.jsonl", raw(WEIGHTED), "loss weight"),
     check("a prompt of 5000 words, line 21", "longp.jsonl",
           odd({"prompt": "word " * 5000, "response": "b"}), "cut", kept(41)),

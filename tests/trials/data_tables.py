@@ -171,7 +171,7 @@ KEYS = [
           r"messages", r"bom\.jsonl", lacks=ONCE),
     keyed("limit: 0", "limit: 0", r"limit=0 .*must be positive"),
     keyed("weight: -1", "weight: -1", r"weight=-1.* must be positive"),
-    keyed("weight: nan", "weight: nan", r"weight=nan .*must be"),
+    keyed("weight: nan", "weight: nan", r"weight=nan .*(must be|finite)"),
     keyed("colums: {}", "colums: {}", r"did you mean columns"),
     check("world:prompts under demonstrations", "world:prompts", None,
           r"belongs under data\.prompts", code=2),

@@ -114,7 +114,6 @@ SHOW = [
     said("show /", r"no run", prepare=finished, code=(0, 2), lacks=("nothing has finished",)),
     said("show --runs-dir a/runs", r"small", prepare=moved),
     said("show small --json", r'"sft"', prepare=finished),
-    said("show small small", r"small", prepare=finished),
     Row(tried="the command printed at the end of a run with runs_dir=elsewhere and a space in its "
         "name, typed as it stands", play=elsewhere, has=(r"elsewhere.*my first run",),
         lacks=("there is no run",)),
