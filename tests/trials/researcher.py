@@ -122,7 +122,7 @@ MODELS = [
                lambda place: models.without(place, "tokenizer.json", "tokenizer_config.json"),
                r"mine.*tokenizer", r"model\.tokenizer", code=(1, 2)),
     with_model("a folder of something else", lambda place: place.write("mine/notes.txt", "hello"),
-               r"mine.*(config\.json|no model)", code=(1, 2)),
+               r"mine.*(config\.json|no model|no tokenizer)", code=(1, 2)),
     with_model("model=config.json, a file", models.tiny, r"config\.json", code=(1, 2),
                path="mine/config.json"),
     with_model("a tokenizer folder as model", models.tokenizer_alone, r"mine.*(config\.json|model)",
