@@ -89,7 +89,8 @@ PARENTS = [
     Row(tried="a last optimizer step that blows up: `sft.optim.lr=1e30`", code=(1, 2),
         play=lambda place: place.command("run", *SMALL, "stage=sft", "sft.optim.lr=1e30",
                                          "sft.optim.grad_clip=null"),
-        has=(r"finite|nan|inf", r"sft\.optim\.lr|learning rate"), lacks=(r"eval_loss +0\b",), one_line=False),
+        has=(r"finite|nan|inf", r"sft\.optim\.lr|learning rate"), lacks=(r"eval_loss +0\b",),
+        one_line=False),
     Row(tried="the same in rm: `rm.optim.lr=1e30`", code=(1, 2), one_line=False,
         play=lambda place: (place.finished(), place.command(
             "run", *SMALL, "name=small", "stage=rm", "rm.optim.lr=1e30"))[1],
