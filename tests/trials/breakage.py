@@ -68,7 +68,7 @@ SIGNALS = [
     Row(tried="a checkpoint that was damaged", play=lambda place: _damaged_checkpoint(place),
         code=(2,), has=(r"resume=whole", r"resume=never"), one_line=False),
     Row(tried="`rlhf run &` in a script, kill -INT", play=None,
-        needs="nothing: shells switch SIGINT off in background jobs; kill -TERM saves"),
+        needs="shells switch SIGINT off in background jobs; kill -TERM saves"),
 ]  # fmt: skip
 
 
@@ -208,9 +208,9 @@ PLACES = [
         has=(r"/proc/runs",)),
     Row(tried="a file in the place of runs_dir", code=(1, 2), one_line=False,
         play=lambda place: (place.write("runs", "x"), replace(place, "stage=sft"))[1],
-        has=(r"runs.*(is a file|no folder|not a folder|another)",), lacks=("make it writable",)),
-    Row(tried="runs_dir that may not be written", code=(0, 1, 2) if os.geteuid() == 0 else (1, 2),
-        play=read_only, has=(r"runs",), one_line=False),
+        has=(r"runs.*(is a file|no folder|not a folder|another)",)),
+    Row(tried="runs_dir that may not be written", code=(1, 2),
+        play=read_only if os.geteuid() else None, needs="needs a user that is not root", has=(r"runs",), one_line=False),
     Row(tried="a disk that is full at a save, then with space again", play=small_disk,
         code=(0, 1), has=(r"(space|mounted: no)",), one_line=False),
     Row(tried="a run from the root folder: `rlhf config`", quick=True, has=(r"name: default",),

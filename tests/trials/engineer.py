@@ -156,7 +156,7 @@ SWEEPS = [
             " rlhf show small other | tail -30", r"small.*other", r"ppo\.kl\.coef",
             prepare=finished, tried="`rlhf show A B`"),
     Row(tried="curves as pictures", play=None,
-        needs="a tracker: tracking.trackers=[tensorboard] draws them; rlhf itself draws none"),
+        needs="rlhf draws none; tracking.trackers=[tensorboard] does"),
     shelled(f"{SMALL_RUN} stage=sft tracking.trackers=[tensorboard] && ls -R runs", r"tfevents"),
     shelled(f"{SMALL_RUN} stage=sft tracking.trackers=[wandb]", r"pip install.*wandb|wandb",
             code=(0, 1, 2), tried="`tracking.trackers=[wandb]`, not installed"),

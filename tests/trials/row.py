@@ -15,6 +15,7 @@ NEVER = (
     r"AnyNode|ListConfig|DictConfig|OmegaConf|omegaconf|is not a subclass of|LexerNoViable",
     r"ignore_mismatched_sizes|backend tokenizer",
 )
+PASSING = re.compile(r"(?<=process )\d+ on \S+ \(since [\d: -]+")  # not of the product
 LONGEST = 230  # characters of the column "what comes"
 
 
@@ -104,7 +105,8 @@ def _excerpt(patterns: tuple[str, ...], came: Came) -> str:
     spots = [found for p in patterns if p and (found := re.search(p, came.text, re.M))]
     starts = sorted(spots, key=lambda found: found.start())
     lines = [_line_of(came.text, found) for found in starts] or _last(came)
-    unique = list(dict.fromkeys(" ".join(line.split()) for line in lines if line.strip()))
+    plain = (" ".join(PASSING.sub("...", line.strip("│ ")).split()) for line in lines)
+    unique = list(dict.fromkeys(line for line in plain if line))
     text = "; ".join(line.removeprefix("rlhf: ") for line in unique)
     begins = {0: "", 1: "fails: ", 2: "refused: ", 130: "stopped: "}.get(came.code, "")
     return begins + (text if len(text) <= LONGEST else text[: LONGEST - 4].rstrip() + " ...")

@@ -10,7 +10,7 @@ from tests.trials.row import Outcome, Row, judged
 def outcome(row: Row, shared: Shared, number: int) -> Outcome:
     """Try a row in a folder of its own."""
     if reason := _untried(row, shared):
-        return Outcome(row=row, comes="-", verdict=f"not tried: needs {reason}")
+        return Outcome(row=row, comes="-", verdict=f"not tried: {reason}")
     place = Place(folder=shared.root / f"row{number}", shared=shared)
     place.folder.mkdir()
     assert row.play is not None
@@ -33,5 +33,5 @@ def _untried(row: Row, shared: Shared) -> str:
     if row.play is None:
         return row.needs
     if row.needs == "real data" and shared.data is None:
-        return "real data ($RLHF_TEST_DATA)"
+        return "needs real data ($RLHF_TEST_DATA)"
     return ""

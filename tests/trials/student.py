@@ -213,7 +213,7 @@ def model_folder(place):
 
 EXPORT = [
     Row(tried="README: `rlhf run name=hh ...` step by step, whole",
-        play=None, needs="five minutes more: docs/results.md has its table"),
+        play=None, needs="minutes more; docs/results.md has its table"),
     Row(tried="README: the loading snippet, generate, scores in plain transformers",
         play=plain_transformers, has=(r"new tokens True", r"score \(1, 1\)")),
     Row(tried="what an exported model folder holds", play=model_folder, has=(r"README\.md",),
