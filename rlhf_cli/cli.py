@@ -146,9 +146,11 @@ def _data(rest: list[str]) -> int | None:
         print_data_help()
         return 0 if wants_help(rest) else USAGE
     from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.stages.check_request import read_words
     from rlhf_cli.stages.data_check import check_data
 
-    return compose_each(rest[1:], check_data)
+    request = read_words(rest[1:])
+    return compose_each(request.words, lambda cfg: check_data(cfg, request))
 
 
 def _complete(words: list[str]) -> int | None:

@@ -80,10 +80,10 @@ def look(run: Path, stage: str, made_of: Fingerprint, policy: str) -> Attempt:
     if work.is_dir() and (whole := _whole(work, made_of)):
         return Attempt(found=True, whole=whole)
     earlier = _read(work / ATTEMPT)
-    if earlier and not made_of.since(earlier):
+    if earlier and not made_of.changes(earlier):
         return Attempt(found=True, step=foresee(work, policy))
     given_up = _read(aside / ATTEMPT)
-    if given_up and not made_of.since(given_up):
+    if given_up and not made_of.changes(given_up):
         return Attempt(found=True, step=foresee(aside, policy), aside=aside)
     if not work.is_dir():
         return Attempt()
@@ -98,7 +98,7 @@ def _another(work: Path, earlier: Fingerprint | None, made_of: Fingerprint, asid
         raise Refusal(found, "resume=never starts the stage anew")
     if earlier is None:
         return Attempt(found=True)
-    changes = "; ".join(made_of.since(earlier))
+    changes = "; ".join(made_of.changes(earlier))
     return Attempt(found=True, given_up=changes, aside=aside if saved else None)
 
 

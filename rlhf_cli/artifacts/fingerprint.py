@@ -1,102 +1,67 @@
-"""What a stage's result depends on, as hashes: configuration, data, parents, code version."""
+"""What a stage's result depends on: configuration, contents of files, parents, code version."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhf_cli.artifacts.manifest import StageManifest, canonical_hash
 from rlhf_cli.artifacts.store import file_hash
-from rlhf_cli.config.keys import flatten
 
 SMALL = 16 << 20
 
 
 @dataclass(slots=True, kw_only=True)
 class Fingerprint:
-    """config: the stage's own flat keys. data: role -> source -> hash. parents: role -> digest."""
+    """config: the flat keys that the stage reads . data: key -> what it names there -> sha256 of the
+    content; the name decides nothing . parents: role -> digest . open: keys that the configuration
+    leaves to the machine: whatever an earlier run found will do.
+    """
 
     config: dict[str, Any]
     data: dict[str, dict[str, str]]
     parents: dict[str, str]
     version: str
+    open: tuple[str, ...] = ()
 
-    def config_hash(self) -> str:
-        return canonical_hash(self.config)
-
-    def equals(self, manifest: StageManifest) -> bool:
+    def equals(self, made: "StageManifest | Fingerprint") -> bool:
         """True when the finished stage was made of exactly this."""
-        return (
-            manifest.config_hash == self.config_hash()
-            and manifest.data == self.data
-            and manifest.parents == self.parents
-            and manifest.version == self.version
-        )
+        return not self.changes(made)
 
-    def changes(self, manifest: StageManifest, folder: Path) -> list[str]:
-        """Why the finished stage in `folder` is not this one, most telling reason first."""
-        if manifest.config_hash == self.config_hash():
-            return self._other_changes(manifest)
-        stored = _stored_config(folder, self.config)
-        return _each_once(_config_changes(stored, self.config), self._other_changes(manifest))
-
-    def since(self, earlier: "Fingerprint") -> list[str]:
-        """Why an interrupted attempt made of `earlier` is not this one."""
-        if earlier.config_hash() == self.config_hash():
-            return self._other_changes(earlier)
-        return _each_once(
-            _config_changes(earlier.config, self.config), self._other_changes(earlier)
-        )
-
-    def _other_changes(self, old: "StageManifest | Fingerprint") -> list[str]:
-        found = [f"{_role(r)} changed" for r in _differing(old.parents, self.parents)]
-        found += [f"data.{role} changed" for role in _differing(old.data, self.data)]
-        if old.version != self.version:
-            found.append(f"rlhf changed {old.version} -> {self.version}")
+    def changes(self, made: "StageManifest | Fingerprint") -> list[str]:
+        """Why what was made, or begun, is not this, most telling reason first."""
+        found = [
+            f"{key} changed {_show(made.config.get(key))} -> {_show(self.config.get(key))}"
+            for key in _differing(made.config, self.config)
+            if key not in self.open
+        ]
+        found += [f"{_role(r)} changed" for r in _differing(made.parents, self.parents)]
+        for key in {**made.data, **self.data}:
+            found += _content_changes(key, made.data.get(key, {}), self.data.get(key, {}))
+        if made.version != self.version:
+            found.append(f"rlhf changed {made.version} -> {self.version}")
         return found
 
 
 def _role(role: str) -> str:
-    return f"model {role}" if role in ("base", "reward_model") else f"parent {role}"
+    models = ("base", "reward_model", "tokenizer")
+    return f"model {role}" if role in models else f"parent {role}"
 
 
 def _differing(old: dict, new: dict) -> list[str]:
     return [key for key in {**old, **new} if old.get(key) != new.get(key)]
 
 
-def _stored_config(folder: Path, keys: Iterable[str]) -> dict[str, Any]:
-    stored = flatten(json.loads((folder / "config.json").read_text()))
-    return {key: stored.get(key) for key in keys}
-
-
-def _each_once(config: list[str], others: list[str]) -> list[str]:
-    """A renamed source is a change of configuration and of data: it is told once."""
-    return config + [c for c in others if not any(known.startswith(c) for known in config)]
-
-
-def _config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    return [_change(key, old.get(key), new.get(key)) for key in _differing(old, new)] or [
-        "the configuration changed"
-    ]
-
-
-def _change(key: str, old: Any, new: Any) -> str:
-    """ "sft.epochs changed 1 -> 2"; of a list of sources what differs in them."""
-    if not _are_sources(old) or not _are_sources(new):
-        return f"{key} changed {_show(old)} -> {_show(new)}"
-    if len(old) != len(new):
-        return f"{key} changed from {len(old)} to {len(new)} sources"
-    inside = [
-        f"{name} {_show(before.get(name))} -> {_show(after.get(name))}"
-        for before, after in zip(old, new, strict=True)
-        for name in _differing(before, after)
-    ]
-    return f"{key} changed: {', '.join(inside)}"
-
-
-def _are_sources(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+def _content_changes(key: str, old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """One line where the contents differ in any way; the same contents under other names do not."""
+    if list(old.values()) == list(new.values()):
+        return []
+    if list(old) == list(new):
+        edited = ", ".join(_differing(old, new))
+        return [f"{key}: {edited} was edited"]
+    gone = [name for name in old if new.get(name) != old[name]]
+    come = [name for name in new if old.get(name) != new[name]]
+    return [f"{key}: path {', '.join(gone) or 'none'} -> {', '.join(come) or 'none'}"]
 
 
 def _show(value: Any) -> str:

@@ -57,16 +57,17 @@ class FileRecord:
 class StageManifest:
     """What a stage was made of, when, and what came of it.
 
-    date: what a chat template that prints today's date says in this stage. digest: the hash of the model
-    that other stages read, by which they name their parent; a stage that is made again and comes out the
-    same keeps its children. checksum: the hash of everything else here.
+    config, data, parents: what the stage was made of (fingerprint.py) . date: what a chat template that
+    prints today's date says in this stage. digest: the hash of the model that other stages read, by which
+    they name their parent; a stage that is made again and comes out the same keeps its children.
+    checksum: the hash of everything else here.
     """
 
     stage: str
     status: str
     version: str
     commit: str | None
-    config_hash: str
+    config: dict[str, Any]
     data: dict[str, dict[str, str]]
     parents: dict[str, str]
     origins: dict[str, str]

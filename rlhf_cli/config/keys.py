@@ -32,8 +32,12 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def select(tree: dict[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
     """The flat entries of `tree` whose key is one of `prefixes` or lies under one."""
     wanted = tuple(prefixes)
-    flat = flatten(tree)
-    return {k: v for k, v in flat.items() if any(k == p or k.startswith(f"{p}.") for p in wanted)}
+    return {k: v for k, v in flatten(tree).items() if any(covers(p, k) for p in wanted)}
+
+
+def covers(section: str, key: str) -> bool:
+    """Whether a dotted key is this section, or lies under it."""
+    return key == section or key.startswith(f"{section}.")
 
 
 def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.6) -> str | None:

@@ -549,7 +549,8 @@ class Alarms:
             self.length is None or self.length > 1,
             f"ppo.alarms.length={self.length} is a factor: it must exceed 1, or be null",
         )
-        for name, limit in (("entropy", self.entropy), ("kl", self.kl)):
+        for name in ("entropy", "kl", "score_spread", "score_size"):
+            limit = getattr(self, name)
             require(
                 limit is None or limit >= 0,
                 f"ppo.alarms.{name}={limit} must not be negative, or be null",

@@ -4,9 +4,10 @@ A global batch is one optimizer step: a list of microbatches. order.py says whic
 core/microbatches.py which of them this process reads together; the last microbatches may be blank.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -17,6 +18,44 @@ from rlhf_cli.core.microbatches import Limit, Load, divide, pack
 from rlhf_cli.core.sharing import WHOLE, Share
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import chunks, grouped, prompt_order
+from rlhf_cli.data.rows import Rows
+
+
+@dataclass(slots=True, kw_only=True)
+class Steps(Sequence[list]):
+    """The optimizer steps of an epoch, each collated when it is asked for.
+
+    parts: the examples of each step, by number . collate: of such numbers this process's microbatches.
+    """
+
+    parts: list[list[int]]
+    collate: Callable[[list[int]], list]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @overload
+    def __getitem__(self, place: int) -> list: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Steps": ...
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return replace(self, parts=self.parts[place])
+        return self.collate(self.parts[place])
+
+
+def lengths(examples: Sequence[EncodedDemonstration] | Sequence[EncodedComparison]) -> list[int]:
+    """Tokens of each text, of a comparison's longest."""
+    if isinstance(examples, Rows):
+        return examples.lengths()
+    return [
+        len(e.prompt_ids) + max(map(len, e.response_ids))
+        if isinstance(e, EncodedComparison)
+        else len(e.ids)
+        for e in examples
+    ]
 
 
 def pad_right(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -41,7 +80,7 @@ def _padded(sequences: list[list[int]], pad_id: int, *, left: bool) -> tuple[Ten
 
 
 def sft_batches(
-    examples: list[EncodedDemonstration],
+    examples: Sequence[EncodedDemonstration],
     *,
     batch: Batch,
     batching: Batching,
@@ -52,7 +91,7 @@ def sft_batches(
     pad_id: int,
     share: Share = WHOLE,
     padded: bool = False,
-) -> list[list[SFTBatch]]:
+) -> Steps:
     """An epoch as global batches of batch.size demonstrations.
 
     A forward pass holds batch.microbatch rows and batch.max_tokens tokens, pads among them if the
@@ -63,12 +102,13 @@ def sft_batches(
         parts = chunks(len(examples), batch.size, seed=seed, epoch=epoch)
         capacity = min(max_tokens, batch.max_tokens or max_tokens)
     else:
-        lengths = [len(example.ids) for example in examples]
-        parts = grouped(lengths, batch.size, seed=seed, epoch=epoch)
-    return [
-        _sft_step([examples[i] for i in part], limit, capacity, loss_on, pad_id, share)
-        for part in parts
-    ]
+        parts = grouped(lengths(examples), batch.size, seed=seed, epoch=epoch)
+    return Steps(
+        parts=parts,
+        collate=lambda part: _sft_step(
+            [examples[i] for i in part], limit, capacity, loss_on, pad_id, share
+        ),
+    )
 
 
 def _limit(batch: Batch, padded: bool) -> Limit:
@@ -121,7 +161,7 @@ def _learned(example: EncodedDemonstration, loss_on: LossOn | None) -> list[bool
 
 
 def preference_batches(
-    examples: list[EncodedComparison],
+    examples: Sequence[EncodedComparison],
     *,
     batch: Batch,
     seed: int,
@@ -129,17 +169,18 @@ def preference_batches(
     pad_id: int,
     share: Share = WHOLE,
     padded: bool = False,
-) -> list[list[PreferenceBatch]]:
+) -> Steps:
     """An epoch as global batches of batch.size prompts, all pairs of a prompt in one microbatch.
 
     A microbatch holds at most batch.microbatch completions and batch.max_tokens tokens, pads among
     them if the network reads them (padded), but at least one prompt.
     """
-    longest = [len(e.prompt_ids) + max(map(len, e.response_ids)) for e in examples]
-    return [
-        _preference_step([examples[i] for i in chunk], _limit(batch, padded), pad_id, share)
-        for chunk in grouped(longest, batch.size, seed=seed, epoch=epoch)
-    ]
+    return Steps(
+        parts=grouped(lengths(examples), batch.size, seed=seed, epoch=epoch),
+        collate=lambda part: _preference_step(
+            [examples[i] for i in part], _limit(batch, padded), pad_id, share
+        ),
+    )
 
 
 def _preference_step(examples, limit: Limit, pad_id: int, share: Share) -> list[PreferenceBatch]:
@@ -194,7 +235,7 @@ def preference_batch(examples: list[EncodedComparison], pad_id: int) -> Preferen
 
 
 def prompt_batches(
-    examples: list[EncodedPrompt],
+    examples: Sequence[EncodedPrompt],
     *,
     size: int,
     total: int,
@@ -211,7 +252,7 @@ def prompt_batches(
         yield prompt_batch(examples, index, pad_id)
 
 
-def prompt_batch(examples: list[EncodedPrompt], index: list[int], pad_id: int) -> PromptBatch:
+def prompt_batch(examples: Sequence[EncodedPrompt], index: list[int], pad_id: int) -> PromptBatch:
     """The prompts of these indices, left padded."""
     tokens, mask = pad_left([examples[i].ids for i in index], pad_id)
     return PromptBatch(tokens=tokens, mask=mask, index=index)

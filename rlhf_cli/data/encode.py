@@ -1,10 +1,13 @@
 """Records -> lists of token ids, within the configured lengths; every cut is counted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
+from typing import Any
 
 from rlhf_cli.config.schema import Data, LongText
 from rlhf_cli.data.records import (
+    BadRow,
     Comparison,
     Demonstration,
     LeftOut,
@@ -16,6 +19,9 @@ from rlhf_cli.data.records import (
 )
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.report import Loaded, Report
+
+TOGETHER = 512  # records of which the texts are tokenised in one call
+GENEROUS = 8  # times as many characters as the longest tokens have
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,33 +76,95 @@ def encode_sides(renderer: Renderer, loaded: Loaded, data: Data) -> tuple[list, 
     train = encode_all(renderer, loaded.train, data, report)
     select = encode_all(renderer, loaded.select, data, report)
     held = encode_all(renderer, loaded.eval, data, report)
-    report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
-    for side, before, after in (("train on", loaded.train, train), ("hold out", loaded.eval, held)):
-        if before and not after:
+    note_emptied(
+        report,
+        [len(loaded.train), len(loaded.select), len(loaded.eval)],
+        [len(train), len(select), len(held)],
+    )
+    return train, select, held
+
+
+def note_emptied(report: Report, before: list[int], after: list[int]) -> None:
+    """Write into the report how many of (train, select, held out) are left, and which side is empty."""
+    report.num_train, report.num_select, report.num_eval = after
+    for side, place in (("train on", 0), ("hold out", 2)):
+        if before[place] and not after[place]:
             report.problems.append(
-                f"data.{report.role}: of {len(before)} records none to {side} is left after "
+                f"data.{report.role}: of {before[place]} records none to {side} is left after "
                 f"tokenising{report.first()}; see data.max_prompt_tokens, "
                 "data.max_response_tokens, data.long_prompts, data.long_responses"
             )
-    return train, select, held
 
 
 def encode_all(renderer: Renderer, records: list, data: Data, report: Report) -> list:
     """Every record encoded; those that cannot be are taken out of the report's kept ones."""
     encoded = []
-    for record in records:
-        try:
-            example = encode(renderer, record, data)
-        except RowError as error:
-            report.withdraw(record.origin, error)
+    for record, one in encode_each(renderer, records, data):
+        if isinstance(one, BadRow):
+            report.withdraw(record.origin, one.error())
             continue
-        report.notes.update(example.notes)
-        for what, detail in example.differences.items():
+        report.notes.update(one.notes)
+        for what, detail in one.differences.items():
             report.note(record.origin, what, detail)
-        encoded.append(example)
+        encoded.append(one)
     for note in renderer.notes:
         report.notes[note] = 1
     return encoded
+
+
+def encode_each(
+    renderer: Renderer, records: Iterable[Record], data: Data
+) -> Iterator[tuple[Record, Any]]:
+    """Yield every record with its encoded form, or with why it has none.
+
+    The tokenizer is called once for many records.
+    """
+    for some in _batches(records, TOGETHER):
+        know(renderer, some, data)
+        for record in some:
+            try:
+                found = encode(renderer, record, data)
+            except RowError as error:
+                found = BadRow.of(record.origin, error)
+            yield record, found
+    know(renderer, [], data)
+
+
+def _batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    left = iter(records)
+    while some := list(islice(left, size)):
+        yield some
+
+
+def know(renderer: Renderer, records: Iterable[Record], data: Data) -> None:
+    """Render and tokenise what these records need, but for texts that are cut before."""
+    prompts, responses = [], []
+    for record in records:
+        asked, said = context_of(record), ()
+        if isinstance(record, Comparison):
+            said = record.responses
+        elif isinstance(record, Demonstration) and asked[0].role != "text":
+            last = last_answer(asked)
+            asked, said = asked[:last], (asked[last].content,)
+        if asked and _chars(asked) <= _room(renderer, data.max_prompt_tokens):
+            prompts.append(asked)
+        room = _room(renderer, data.max_response_tokens)
+        responses += [text for text in said if len(text) <= room]
+    renderer.know(prompts, responses)
+
+
+def last_answer(messages: tuple[Message, ...]) -> int:
+    """The place of the last assistant turn; 0 where there is none."""
+    return max((i for i, m in enumerate(messages) if m.role == "assistant"), default=0)
+
+
+def _chars(messages: tuple[Message, ...]) -> int:
+    return sum(len(m.content) for m in messages)
+
+
+def _room(renderer: Renderer, limit: int) -> int:
+    """More characters than `limit` tokens can be: a token of unknown letters may stand for several."""
+    return GENEROUS * limit * renderer.longest
 
 
 def encode(renderer: Renderer, record: Record, data: Data):
@@ -115,10 +183,12 @@ def encode_demonstration(
     _refuse_control_tokens(renderer, record)
     if record.messages[0].role == "text":
         return _encode_text(renderer, record, data)
-    last = max(i for i, m in enumerate(record.messages) if m.role == "assistant")
+    last = last_answer(record.messages)
     before, note = fit_prompt(renderer, record.messages[:last], data)
     response, cut = _fit_response(renderer, record.messages[last].content, data)
-    messages = (*before, record.messages[last])
+    said = record.messages[last]
+    said = replace(said, content=said.content[: _room(renderer, data.max_response_tokens)])
+    messages = (*before, said)
     ids, loss_mask = renderer.conversation(messages)
     unseen = _turns_not_learned(renderer, messages, ids, loss_mask)
     length = len(renderer.prompt_ids(before)) + len(response)
@@ -149,12 +219,13 @@ def _turns_not_learned(renderer: Renderer, messages, ids: list[int], loss_mask: 
 
 def _encode_text(renderer: Renderer, record: Demonstration, data: Data) -> EncodedDemonstration:
     """A raw text may use both limits together."""
-    ids, loss_mask = renderer.conversation(record.messages)
     limit = data.max_prompt_tokens + data.max_response_tokens
+    text, room = record.messages[0].content, _room(renderer, limit)
+    ids, loss_mask = renderer.conversation((replace(record.messages[0], content=text[:room]),))
     notes = ()
     if len(ids) > limit:
         if data.long_responses is LongText.drop:
-            raise LeftOut("text too long", f"{len(ids)} tokens, at most {limit}")
+            raise LeftOut("text too long", f"{_said(ids, text, room)}, at most {limit}")
         ids, loss_mask, notes = ids[:limit], loss_mask[:limit], ("text cut at the end",)
     return EncodedDemonstration(ids=ids, loss_mask=loss_mask, record=record, notes=notes)
 
@@ -203,12 +274,21 @@ def _refuse_control_tokens(renderer: Renderer, record: Record) -> None:
 
 
 def _fit_response(renderer: Renderer, text: str, data: Data) -> tuple[list[int], str | None]:
-    ids, limit = renderer.response_ids(text), data.max_response_tokens
-    if len(ids) <= limit:
+    limit = data.max_response_tokens
+    room = _room(renderer, limit)
+    ids = renderer.response_ids(text[:room])
+    if len(ids) <= limit and len(text) <= room:
         return ids, None
     if data.long_responses is LongText.drop:
-        raise LeftOut("response too long", f"{len(ids)} tokens, data.max_response_tokens={limit}")
+        raise LeftOut(
+            "response too long", f"{_said(ids, text, room)}, data.max_response_tokens={limit}"
+        )
     return ids[:limit], "response cut at the end, without its end token"
+
+
+def _said(ids: list[int], text: str, room: int) -> str:
+    """How long a text is; one that was cut before is not counted in tokens."""
+    return f"{len(ids)} tokens" if len(text) <= room else f"{len(text)} characters"
 
 
 def fit_prompt(
@@ -216,13 +296,15 @@ def fit_prompt(
 ) -> tuple[tuple[Message, ...], str | None]:
     """(messages that fit data.max_prompt_tokens, what was cut), the oldest cut first."""
     limit = data.max_prompt_tokens
-    length = len(renderer.prompt_ids(messages)) if messages else 0
-    if length <= limit:
+    room, chars = _room(renderer, limit), _chars(messages)
+    length = len(renderer.prompt_ids(messages)) if messages and chars <= room else 0
+    if length <= limit and chars <= room:
         return messages, None
     if data.long_prompts is LongText.drop:
-        raise LeftOut("prompt too long", f"{length} tokens, data.max_prompt_tokens={limit}")
+        found = f"{length} tokens" if length else f"{chars} characters"
+        raise LeftOut("prompt too long", f"{found}, data.max_prompt_tokens={limit}")
     for shorter, note in _shorter(messages):
-        if len(renderer.prompt_ids(shorter)) <= limit:
+        if _chars(shorter) <= room and len(renderer.prompt_ids(shorter)) <= limit:
             return shorter, note
     return _fit_last(renderer, messages, limit)
 
@@ -245,23 +327,46 @@ def _fit_last(
     def shorter(text: str) -> tuple[Message, ...]:
         return (*system, replace(last, content=text))
 
-    def fits(text: str) -> bool:
-        return len(renderer.prompt_ids(shorter(text))) <= limit
+    def size(text: str) -> int:
+        return len(renderer.prompt_ids(shorter(text)))
 
-    lines = last.content.splitlines(keepends=True)
+    lines = last.content[-_room(renderer, limit) :].splitlines(keepends=True)
     words = lines[-1].split(" ") if lines else []
     letters = list(words[-1]) if words else []
     for pieces, joint in ((lines, ""), (words, " "), (letters, "")):
-        text = _end_that_fits(pieces, joint, fits)
+        text = _end_that_fits(pieces, joint, size, limit)
         if text:
             return shorter(text), f"prompt cut {'at' if pieces is lines else 'within'} a line"
     raise LeftOut("prompt too long", f"not even its end fits data.max_prompt_tokens={limit}")
 
 
-def _end_that_fits(pieces: list[str], joint: str, fits: Callable[[str], bool]) -> str:
-    """The longest end of these pieces, short of all, that fits; found by halving."""
-    low, high = 1, max(1, len(pieces))
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fits(joint.join(pieces[middle:])) else (middle + 1, high)
-    return joint.join(pieces[low:]).strip()
+def _end_that_fits(pieces: list[str], joint: str, size: Callable[[str], int], limit: int) -> str:
+    """The longest end of these pieces, short of all, that has at most `limit` tokens.
+
+    Between an end that fits and one that does not the next guess is where the tokens counted so far
+    say that the limit is reached; every third guess is the middle, whatever they say.
+    """
+    num = len(pieces)
+    short, long = 0, max(num, 1)  # of the last pieces: so many fit, so many do not or are all
+    fits, exceeds, guess = 0, 0, min(limit, num // 2)
+    for tried in count(1):
+        if long - short <= 1:
+            break
+        guess = min(max(guess, short + 1), long - 1)
+        found = size(joint.join(pieces[num - guess :]))
+        if found <= limit:
+            short, fits = guess, found
+        else:
+            long, exceeds = guess, found
+        middle = (short + long) // 2
+        guess = _between(short, fits, long, exceeds, limit) if tried % 3 else middle
+    return joint.join(pieces[num - short :]).strip() if short else ""
+
+
+def _between(short: int, fits: int, long: int, exceeds: int, limit: int) -> int:
+    """The next number of pieces to try."""
+    if not exceeds:
+        return (short * limit) // fits + 1 if fits else (short + long) // 2
+    if not fits:
+        return (long * limit) // exceeds
+    return short + max(1, (long - short) * (limit - fits) // max(1, exceeds - fits))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rlhf_cli.config.schema import Config, Source
+from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.check import check, notes_on, without_end_marks
 from rlhf_cli.data.formats import check_format, convert
 from rlhf_cli.data.labelled import paired
@@ -18,38 +18,31 @@ from rlhf_cli.data.records import (
 )
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.sources import rows
-
-ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
-WORLD = "world:"
+from rlhf_cli.data.spec import ROLES, WORLD, LoadSpec, label
 
 
-def label(source: Source) -> str:
-    """How a source is called in reports and hashes."""
-    parts = (source.path, source.config, source.data_dir, source.split)
-    return ":".join(part for part in parts if part)
-
-
-def gather(cfg: Config, source: Source, role: str, report: Report) -> list[Record]:
-    """The records of a source that keep the laws; all others are counted."""
-    kept = []
-    for record in paired(_read(cfg, source, role, report)):
+def gather(
+    spec: LoadSpec, source: Source, role: str, report: Report, *, drop_ties: bool
+) -> Iterator[Record]:
+    """Yield the records of a source that keep the laws; all others are counted."""
+    ties = Ties.drop if drop_ties else Ties.soft
+    for record in paired(_read(spec, source, role, report)):
         try:
             if isinstance(record, BadRow):
                 raise record.error()
             cleaned = _clean(record, report)
-            check(cleaned, ties=cfg.rm.ties)
+            check(cleaned, ties=ties)
         except RowError as error:
             report.reject(record.origin, error)
             continue
         report.notes.update(notes_on(cleaned))
         report.num_kept += 1
-        kept.append(cleaned)
-    return kept
+        yield cleaned
 
 
-def _read(cfg: Config, source: Source, role: str, report: Report) -> Iterator[Record | BadRow]:
+def _read(spec: LoadSpec, source: Source, role: str, report: Report) -> Iterator[Record | BadRow]:
     if source.path.startswith(WORLD):
-        yield from _world(cfg, source, role, report)
+        yield from _world(spec, source, role, report)
         return
     check_format(source, role)
     told = False
@@ -70,7 +63,7 @@ def _read(cfg: Config, source: Source, role: str, report: Report) -> Iterator[Re
         yield from records
 
 
-def _world(cfg: Config, source: Source, role: str, report: Report):
+def _world(spec: LoadSpec, source: Source, role: str, report: Report):
     from rlhf_cli.data.world.generate import generate
 
     named = source.path.removeprefix(WORLD)
@@ -78,7 +71,7 @@ def _world(cfg: Config, source: Source, role: str, report: Report):
         raise DataError(f"{source.path} is not one of {', '.join(WORLD + r for r in ROLES)}")
     if named != role:
         raise DataError(f"{source.path} stands under data.{role}; it belongs under data.{named}")
-    for record in generate(named, world=cfg.world, seed=cfg.seed)[: source.limit]:
+    for record in generate(named, world=spec.world, seed=spec.seed)[: source.limit]:
         report.rows[source.path] += 1
         yield record
 

@@ -1,7 +1,6 @@
 """In which order examples come: functions of the seed and the epoch alone."""
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TypeVar
 
@@ -50,17 +49,17 @@ def num_steps(num: int, size: int, *, epochs: int, max_steps: int | None) -> int
 
 
 def steps_after(
-    done: int, *, per_epoch: int, total: int, steps_of: Callable[[int], list[Step]]
+    done: int, *, per_epoch: int, total: int, steps_of: Callable[[int], Sequence[Step]]
 ) -> Iterator[tuple[int, Step]]:
     """Yield (number from 1, step) of every step after the first `done`, up to the last of `total`.
 
-    steps_of(epoch) makes an epoch's steps when the first of them is due; those of the epoch before
-    are no longer held then.
+    steps_of(epoch) is asked when the first of an epoch's steps is due; steps before `done` are not made.
     """
     for epoch in range(done // per_epoch, num_batches(total, per_epoch)):
         first = epoch * per_epoch
-        steps = enumerate(steps_of(epoch), first + 1)
-        yield from islice(steps, max(0, done - first), total - first)
+        steps = steps_of(epoch)
+        for place in range(max(0, done - first), min(len(steps), total - first)):
+            yield first + place + 1, steps[place]
 
 
 def prompt_order(num: int, *, seed: int) -> Iterator[int]:

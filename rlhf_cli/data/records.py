@@ -102,8 +102,12 @@ class BadRow:
     detail: str = ""
     left_out: bool = False
 
+    @classmethod
+    def of(cls, origin: Origin, error: RowError) -> "BadRow":
+        return cls(origin, error.reason, error.detail, isinstance(error, LeftOut))
+
     def error(self) -> RowError:
-        """The same as an exception."""
+        """The error it was made of."""
         return (LeftOut if self.left_out else RowError)(self.reason, self.detail)
 
     def __str__(self) -> str:

@@ -9,10 +9,13 @@ is templates' matter.
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from rlhf_cli.data.records import Message, RowError
 from rlhf_cli.data.sandbox import shown
+from rlhf_cli.data.verbatim import fixed_texts, joined
 
 THOUGHT = ("<think>", "</think>")  # the marks around a thought, as templates write them
 NO_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
@@ -21,7 +24,19 @@ KEPT = 64  # responses: more than one prompt has
 SAMPLE = "The quick brown fox: 3,141 jumps!\n\n\tnaïve 你好 don't"
 
 
+Piece = tuple[str, bool, bool]  # text, whether it is a response, whether it is supervised
+
+
 @dataclass(slots=True, kw_only=True)
+class Known:
+    """Rendered and tokenised beforehand: contexts by their messages, what is shown of responses, ids."""
+
+    contexts: dict[tuple[Message, ...], tuple[str, list[Piece]]] = field(default_factory=dict)
+    said: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
 class Renderer:
     """A tokenizer with its template settled.
 
@@ -54,13 +69,52 @@ class Renderer:
     notes: list[str] = field(default_factory=list)
     hash: str = ""
     special_texts: tuple[str, ...] = ()
+    known: Known = field(default_factory=Known)
     latest: dict = field(default_factory=dict)
+    shapes: dict[tuple[tuple[str, ...], bool], list[str] | None] = field(default_factory=dict)
     latest_said: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:
         """Rows the model's embedding must have at least."""
         return len(self.tokenizer)
+
+    @cached_property
+    def longest(self) -> int:
+        """Characters of the longest token: more text than this a token cannot be."""
+        return max(map(len, self.tokenizer.get_vocab()))
+
+    def know(self, prompts: Iterable[tuple[Message, ...]], responses: Iterable[str]) -> None:
+        """Render these and tokenise them in one call, in place of those known before.
+
+        What cannot be rendered is left to whoever asks for it, who is told why.
+        """
+        self.known = known = Known()
+        texts: dict[str, None] = {}
+        for messages in prompts:
+            if messages[0].role == "text":
+                texts[messages[0].content] = None
+                continue
+            try:
+                fitted = self._fitted(messages)
+                known.contexts[fitted] = context = self._rendered(fitted)
+            except RowError:
+                continue
+            texts |= {
+                self._to_encode(t, bare=is_response): None for t, is_response, _ in context[1]
+            }
+        for text in responses:
+            try:
+                known.said[text] = said = self._answer_to_probe(text)
+            except RowError:
+                continue
+            texts[self._to_encode(said, bare=True)] = None
+        texts.pop("", None)
+        if texts:
+            found = self.tokenizer(
+                list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+            )["input_ids"]
+            known.ids = dict(zip(texts, found, strict=True))
 
     def prompt_ids(self, messages: tuple[Message, ...]) -> list[int]:
         """Tokens up to where the assistant begins to speak."""
@@ -74,11 +128,18 @@ class Renderer:
 
     def bare_ids(self, said: str) -> list[int]:
         """Tokens of a text with the end token, whatever the template makes of it."""
-        if not self.prepends_space:
-            ids = self._encode(said)
-        else:
-            ids = self._encode(said[1:]) if said.startswith(" ") else self._encode_bare(said)
+        text = self._to_encode(said, bare=True)
+        ids = self._encode(text)
+        if len(text) > len(said):  # a line end was put before it
+            before = self._encode("\n")
+            ids = ids[len(before) :] if ids[: len(before)] == before else self._encode(said)
         return [*ids, self.end_id]
+
+    def _to_encode(self, text: str, *, bare: bool) -> str:
+        """The text to be tokenised; bare: without the space that this tokenizer puts before every text."""
+        if not (bare and self.prepends_space):
+            return text
+        return text[1:] if text.startswith(" ") else "\n" + text
 
     def conversation(self, messages: tuple[Message, ...]) -> tuple[list[int], list[bool]]:
         """(tokens, which of them are supervised), up to the end of the last assistant turn.
@@ -104,10 +165,7 @@ class Renderer:
         None where the template shows the same, and all of the response.
         """
         messages = self._fitted(messages)
-        prompt, whole = (
-            self._prompt_text(messages[:-1]),
-            shown(self.tokenizer, messages, origin=self.origin),
-        )
+        prompt, whole = self._prompt_text(messages[:-1]), self._shown(messages)
         ours = prompt + self._said(messages[-1].content)
         ours += self._end_text() if self.tail is None else ""
         if not whole.startswith(ours):
@@ -138,16 +196,12 @@ class Renderer:
         return next((token for token in self.special_texts if token in text), None)
 
     def _encode(self, text: str) -> list[int]:
-        return (
-            self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            if text
-            else []
-        )
-
-    def _encode_bare(self, text: str) -> list[int]:
-        """Without the space that this tokenizer puts before every text."""
-        before, whole = self._encode("\n"), self._encode("\n" + text)
-        return whole[len(before) :] if whole[: len(before)] == before else self._encode(text)
+        if not text:
+            return []
+        ids = self.known.ids.get(text)
+        if ids is None:
+            ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return list(ids)
 
     def _text_ids(self, text: str) -> list[int]:
         """bos, text, eos; a text that brings its own gets no second one."""
@@ -158,6 +212,8 @@ class Renderer:
 
     def _said(self, text: str) -> str:
         """What the template shows of a response, up to its end token; the latest are kept."""
+        if text in self.known.said:
+            return self.known.said[text]
         if text not in self.latest_said:
             if len(self.latest_said) == KEPT:
                 self.latest_said.clear()
@@ -165,7 +221,7 @@ class Renderer:
         return self.latest_said[text]
 
     def _answer_to_probe(self, text: str) -> str:
-        whole = shown(self.tokenizer, (ASK, Message("assistant", text)), origin=self.origin)
+        whole = self._shown((ASK, Message("assistant", text)))
         if not whole.startswith(self.asked):
             raise RowError(
                 "the chat template does not show the response after its generation prompt",
@@ -180,41 +236,61 @@ class Renderer:
         return self.asked[begin:] if self.asked.rstrip().endswith(THOUGHT[0]) else ""
 
     def _context(self, messages: tuple[Message, ...]) -> list[tuple[list[int], bool]]:
-        """The pieces up to a generation prompt; the latest are kept, as most are asked for twice."""
-        if messages not in self.latest:
-            text = self._render(messages)
-            self.latest = {messages: (text, self._pieces(messages, text))}
-        return list(self.latest[messages][1])
+        """The pieces (tokens, supervised) up to a generation prompt."""
+        return [
+            (self.bare_ids(text) if is_response else self._encode(text), supervised)
+            for text, is_response, supervised in self._rendered(messages)[1]
+        ]
 
     def _prompt_text(self, messages: tuple[Message, ...]) -> str:
         """The text of these pieces."""
-        self._context(messages)
-        return self.latest[messages][0]
+        return self._rendered(messages)[0]
 
-    def _pieces(self, messages: tuple[Message, ...], whole: str) -> list[tuple[list[int], bool]]:
-        """Pieces (tokens, supervised) of a prompt's whole text, cut at every assistant turn."""
-        pieces: list[tuple[list[int], bool]] = []
+    def _rendered(self, messages: tuple[Message, ...]) -> tuple[str, list[Piece]]:
+        """(text up to a generation prompt, its pieces); the latest is kept, most are asked for twice."""
+        if messages in self.known.contexts:
+            return self.known.contexts[messages]
+        if messages not in self.latest:
+            text = self._render(messages)
+            self.latest = {messages: (text, self._pieces(messages, text))}
+        return self.latest[messages]
+
+    def _pieces(self, messages: tuple[Message, ...], whole: str) -> list[Piece]:
+        """The pieces of a prompt's whole text, cut at every assistant turn."""
+        pieces: list[Piece] = []
         done = ""
         spoken = [i for i, m in enumerate(messages) if m.role == "assistant"]
         for i in [] if self.rewrites_history else spoken:
             text = self._render(messages[:i])
             if not text.startswith(done):
                 break
-            pieces.append((self._encode(text[len(done) :]), False))
+            pieces.append((text[len(done) :], False, False))
             said = self._said(messages[i].content)
-            pieces.append((self.bare_ids(said), messages[i].supervised))
+            pieces.append((said, True, messages[i].supervised))
             done = text + said + self._end_text()
         if not whole.startswith(done):
-            return [(self._encode(whole), False)]
-        return [*pieces, (self._encode(whole[len(done) :]), False)]
+            return [(whole, False, False)]
+        return [*pieces, (whole[len(done) :], False, False)]
 
     def _end_text(self) -> str:
         return self.tokenizer.convert_ids_to_tokens(self.end_id)
 
     def _render(self, messages: tuple[Message, ...]) -> str:
         """The text up to where the assistant begins to speak."""
-        text = shown(self.tokenizer, messages, origin=self.origin, generation=True)
-        return text + self.opening
+        return self._shown(messages, generation=True) + self.opening
+
+    def _shown(self, messages: tuple[Message, ...], *, generation: bool = False) -> str:
+        """The template's own text; joined of fixed texts where it is no more than that."""
+        roles = tuple(m.role for m in messages)
+        fixed = self.shapes.get((roles, generation))
+        if fixed is not None:
+            return joined(fixed, messages)
+        text = shown(self.tokenizer, messages, origin=self.origin, generation=generation)
+        if (roles, generation) not in self.shapes:
+            fixed = fixed_texts(self.tokenizer, roles, origin=self.origin, generation=generation)
+            right = fixed is not None and joined(fixed, messages) == text
+            self.shapes[roles, generation] = fixed if right else None
+        return text
 
     def _fitted(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
         """The messages with the configured system text, in roles the template has."""

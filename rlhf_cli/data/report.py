@@ -1,22 +1,35 @@
-"""What became of every row: kept, bad, left out by choice, changed. Printed as a table or plain."""
+"""What became of every row: kept, bad, left out by choice, changed. As lines to read, or as JSON."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from rlhf_cli.data.records import BadRow, DataError, LeftOut, Origin, RowError
 
 EXAMPLES = 3
+NO_ROWS = {
+    "demonstrations": "name a source, or set parents.sft=<a model folder> and leave stage=sft out",
+    "comparisons": "name a source, or set parents.rm=<a reward model's folder>",
+    "prompts": "name a source of prompts or of comparisons",
+    "pretraining": "name a source of texts, or set ppo.ptx.coef=0",
+}
+COLOURS = {"bad": "red", "left out": "yellow", "note": "cyan", "problem": "red"}
+DEEP = 6  # columns before an example
+Line = tuple[int, str, str]  # indent, text, style
 
 
 @dataclass(slots=True, kw_only=True)
 class Report:
     """The account of one role. bad: rows that break a law . left_out: rows the configuration
-    leaves out . notes: rows kept but changed, and other things to know . rows: read per source.
+    leaves out . notes: rows kept but changed, and other things to know . rows: read per source .
+    num_examples: of a kind are kept; None: all.
     """
 
     role: str
     strict: bool = False
     max_bad_fraction: float = 1.0
+    num_examples: int | None = EXAMPLES
     num_kept: int = 0
     num_train: int = 0
     num_select: int = 0
@@ -38,15 +51,10 @@ class Report:
         return self.num_bad / max(1, self.num_bad + self.num_kept)
 
     def reject(self, origin: Origin, error: RowError) -> None:
-        """Count a row that is not used; in strict mode a bad one ends the run here."""
-        row = BadRow(origin, error.reason, error.detail)
-        self._keep_example(row)
-        if isinstance(error, LeftOut):
-            self.left_out[error.reason] += 1
-            return
-        self.bad[error.reason] += 1
-        if self.strict:
-            raise DataError(f"{row} (data.strict=true stops here; data.strict=false skips the row)")
+        """Count a row that is not used."""
+        self._keep_example(BadRow(origin, error.reason, error.detail))
+        counts = self.left_out if isinstance(error, LeftOut) else self.bad
+        counts[error.reason] += 1
 
     def note(self, origin: Origin, what: str, detail: str) -> None:
         """Count a row that is used, with something to know about it."""
@@ -55,7 +63,7 @@ class Report:
 
     def _keep_example(self, row: BadRow) -> None:
         examples = self.examples.setdefault(row.reason, [])
-        if len(examples) < EXAMPLES:
+        if self.num_examples is None or len(examples) < self.num_examples:
             examples.append(row)
 
     def leave_out(self, reason: str, num: int) -> None:
@@ -76,16 +84,22 @@ class Report:
 
     def verdict(self) -> str | None:
         """The line with which a run would refuse this data, or None."""
+        if self.bad and self.strict:
+            row = self._first_bad()
+            return f"{row} (data.strict=true stops here; data.strict=false skips the row)"
         if self.problems:
             return self.problems[0]
+        if not self.rows.total():
+            empty = f"nothing in {', '.join(self.rows)}" if self.rows else NO_ROWS[self.role]
+            return f"data.{self.role} has no rows: {empty}"
         if self.bad_fraction > self.max_bad_fraction:
             return (
                 f"data.{self.role}: {self.num_bad} of {self.num_bad + self.num_kept} rows are bad "
                 f"({self.bad_fraction:.1%}), more than data.max_bad_fraction="
                 f"{self.max_bad_fraction:g}; first: {self._first_bad()}. "
-                "Mend the rows or raise data.max_bad_fraction; `rlhf data check` lists them"
+                "Mend the rows or raise data.max_bad_fraction; `rlhf data check --all` lists them"
             )
-        if self.rows and self.num_kept <= 0:
+        if self.num_kept <= 0:
             return f"data.{self.role}: no row is left{self.first()}"
         return None
 
@@ -98,14 +112,11 @@ class Report:
         first = next((rows[0] for rows in unused if rows), None)
         return f"; first: {first}" if first else ""
 
-    def lines(self) -> list[tuple[str, str, int, str]]:
-        """(kind, what, count, example) of all that is to be said, most frequent first."""
-        found = []
+    def findings(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (kind, what, count) of all that is to be said, most frequent first."""
         for kind, counts in (("bad", self.bad), ("left out", self.left_out), ("note", self.notes)):
             for what, count in counts.most_common():
-                examples = self.examples.get(what, [])
-                found.append((kind, what, count, "\n".join(map(_example, examples))))
-        return found
+                yield kind, what, count
 
     def headline(self) -> str:
         """One line with the totals."""
@@ -117,32 +128,51 @@ class Report:
             f"{self.num_bad} bad ({self.bad_fraction:.1%}), {self.left_out.total()} left out"
         )
 
-    def plain(self) -> str:
-        """The report for logs and pipes: no colour, no box, one finding a line."""
-        text = [self.headline()]
-        text += [f"  read {count:>7}  {source}" for source, count in self.rows.items()]
-        for kind, what, count, examples in self.lines():
-            text.append(f"  {kind:<8} {count:>7}  {what}")
-            text += [f"{'':>20}{line}" for line in examples.splitlines()]
-        text += [f"  problem: {problem}" for problem in self.problems]
-        return "\n".join(text)
-
-    def table(self):
-        """The report as a rich table."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=self.headline(), title_justify="left", expand=False)
-        for name in ("", "rows", "what", "first examples"):
-            table.add_column(name, justify="right" if name == "rows" else "left")
-        colours = {"bad": "red", "left out": "yellow", "note": "cyan"}
+    def details(self) -> Iterator[Line]:
+        """Yield what is below the headline: one finding a line, its examples below it, each whole."""
         for source, count in self.rows.items():
-            table.add_row("read", str(count), Text(source), "")
-        for kind, what, count, examples in self.lines():
-            table.add_row(Text(kind, colours[kind]), str(count), Text(what), Text(examples))
+            yield 2, f"{'read':<8}{count:>7} {source}", ""
+        for kind, what, count in self.findings():
+            yield 2, f"{kind:<8}{count:>7} {what}", COLOURS[kind]
+            for row in self.examples.get(what, []):
+                yield DEEP, _example(row), "dim"
         for problem in self.problems:
-            table.add_row(Text("problem", "red"), "", Text(problem), "")
-        return table
+            yield 2, f"problem: {problem}", COLOURS["problem"]
+
+    def plain(self) -> str:
+        """All of it, a line each."""
+        below = [" " * indent + text for indent, text, _ in self.details()]
+        return "\n".join([self.headline(), *below])
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for programs: counts, and the examples that were kept."""
+        return {
+            "role": self.role,
+            "rows": dict(self.rows),
+            "kept": self.num_kept,
+            "sides": {
+                "train": self.num_train,
+                "select": self.num_select,
+                "held_out": self.num_eval,
+            },
+            "bad_fraction": self.bad_fraction,
+            "findings": [
+                {"kind": kind, "what": what, "count": count, "rows": self._rows(what)}
+                for kind, what, count in self.findings()
+            ],
+            "refused": self.verdict(),
+        }
+
+    def _rows(self, what: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "source": row.origin.source,
+                "row": row.origin.row,
+                "line": row.origin.line,
+                "detail": row.detail,
+            }
+            for row in self.examples.get(what, [])
+        ]
 
 
 def _example(row: BadRow) -> str:
@@ -151,10 +181,9 @@ def _example(row: BadRow) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Loaded:
-    """The records of a role by their side, the account of its rows, its sources' hashes."""
+    """The records of a role by their side, and the account of its rows."""
 
     train: list
     select: list
     eval: list
     report: Report
-    hashes: dict[str, str]

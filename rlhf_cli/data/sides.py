@@ -1,14 +1,13 @@
 """Which records are trained on, selected by or held out, and in what shares sources are mixed."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from random import Random
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError, Record
 from rlhf_cli.data.report import Report
-from rlhf_cli.data.split import opening, selection, split, without
-
-SHARED = "its question is also in a source marked eval"
+from rlhf_cli.data.split import HeldOut, opening, selection
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,52 +19,68 @@ class Pool:
 
 
 def sides(
-    pools: list[Pool],
-    *,
-    named: set[str],
-    eval_fraction: float,
-    select_fraction: float,
-    seed: int,
-    report: Report,
+    pools: list[Pool], out: HeldOut, *, select_fraction: float, report: Report
 ) -> tuple[list, list, list]:
-    """Return (train, select, held out): by the hash of the opening question, or held out is what
-    sources marked eval hold.
+    """Return (train, select, held out). Held out is what sources marked eval hold; where the role has
+    none of them, what `out` says of each question.
 
-    named: openings of all eval sources of all roles; none of them is ever trained on or selected
-    by. select_fraction: 0 for roles that select nothing.
+    select_fraction: 0 for roles that select nothing.
     """
-    marked = [record for pool in pools if pool.source.eval for record in pool.records]
-    trained = [pool for pool in pools if not pool.source.eval]
-    held = list(marked)
-    if not marked:
-        parts = [split(p.records, eval_fraction=eval_fraction, seed=seed) for p in trained]
-        held = [record for _, out in parts for record in out]
-        trained = [
-            Pool(source=pool.source, records=train)
-            for pool, (train, _) in zip(trained, parts, strict=True)
-        ]
-    trained, select = without_named(trained, named, report), []
-    if select_fraction:
-        openings = {opening(record) for pool in trained for record in pool.records}
-        chosen, note = selection(
-            openings, eval_fraction=eval_fraction, select_fraction=select_fraction, seed=seed
-        )
-        report.notes.update([note] if note else [])
-        trained, select = parted(trained, chosen)
-    train = mixed(trained, seed=seed, report=report)
+    trained, held = apart(pools, out, report)
+    trained, select = chosen(trained, out, select_fraction, report)
+    train = mixed(trained, seed=out.seed, report=report)
     for side, records in (("to train on", train), ("to hold out", held)):
         if (train or held) and not records:
-            report.problems.append(
-                _lacking(side, len(train + select + held), eval_fraction, report)
-            )
+            num = len(train + select + held)
+            report.problems.append(_lacking(side, num, out.eval_fraction, report))
     return train, select, held
 
 
-def parted(pools: list[Pool], openings: set[str]) -> tuple[list[Pool], list[Record]]:
-    """Return (the pools without the records of these openings, those records)."""
-    taken = [r for pool in pools for r in pool.records if opening(r) in openings]
-    left = [Pool(source=p.source, records=without(p.records, openings)[0]) for p in pools]
-    return left, taken
+def text_sides(pools: list[Pool], out: HeldOut, report: Report) -> tuple[list, list, list]:
+    """The same of raw texts: only sources marked eval hold any out, and none is selected by."""
+    out = replace(out, by_hash=False)
+    trained, held = apart(pools, out, report)
+    return mixed(trained, seed=out.seed, report=report), [], held
+
+
+def apart(pools: list[Pool], out: HeldOut, report: Report) -> tuple[list[Pool], list[Record]]:
+    """Return (the pools to train on, the records held out).
+
+    Beside sources marked eval other records of a held-out question are left out, and counted: what
+    is reported on is what those sources hold, no more.
+    """
+    marked = any(pool.source.eval for pool in pools)
+    held = [record for pool in pools if pool.source.eval for record in pool.records]
+    trained = []
+    for pool in (pool for pool in pools if not pool.source.eval):
+        reasons = [out.reason(record) for record in pool.records]
+        pairs = list(zip(pool.records, reasons, strict=True))
+        trained.append(Pool(source=pool.source, records=[r for r, reason in pairs if not reason]))
+        if not marked:
+            held += [record for record, reason in pairs if reason]
+        for reason, num in Counter(filter(None, reasons if marked else ())).items():
+            report.leave_out(reason, num)
+    return trained, held
+
+
+def chosen(
+    pools: list[Pool], out: HeldOut, select_fraction: float, report: Report
+) -> tuple[list[Pool], list[Record]]:
+    """Return (the pools without the records that are selected by, those records)."""
+    if not select_fraction:
+        return pools, []
+    openings, note = selection(
+        {opening(record) for pool in pools for record in pool.records},
+        eval_fraction=out.eval_fraction,
+        select_fraction=select_fraction,
+        seed=out.seed,
+    )
+    report.notes.update([note] if note else [])
+    left = [
+        Pool(source=p.source, records=[r for r in p.records if opening(r) not in openings])
+        for p in pools
+    ]
+    return left, [r for pool in pools for r in pool.records if opening(r) in openings]
 
 
 def _lacking(side: str, num: int, eval_fraction: float, report: Report) -> str:
@@ -74,17 +89,6 @@ def _lacking(side: str, num: int, eval_fraction: float, report: Report) -> str:
         f"{eval_fraction:g} splits by the opening question); change data.eval_fraction, "
         "add rows, or mark a source of other questions eval: true"
     )
-
-
-def without_named(pools: list[Pool], named: set[str], report: Report) -> list[Pool]:
-    """The pools without records that open like one of an eval source; those are counted."""
-    parted = []
-    for pool in pools:
-        fresh, num_shared = without(pool.records, named)
-        if num_shared:
-            report.leave_out(SHARED, num_shared)
-        parted.append(Pool(source=pool.source, records=fresh))
-    return parted
 
 
 def mixed(pools: list[Pool], *, seed: int, report: Report) -> list[Record]:

@@ -82,19 +82,26 @@ def unescape(value: Any) -> Any:
 
 
 def source_hash(source: Source) -> str:
-    """sha256 of the files' bytes; of the address alone for a hub id, which a revision pins."""
+    """sha256 of the files' bytes and kinds, wherever they lie; of the address alone for a hub id, which
+    a revision pins."""
     digest = hashlib.sha256()
-    for path in local_files(source):
+    paths = local_files(source)
+    for path in paths:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         for file in inside:
-            digest.update(file.name.encode())
+            kind = file.relative_to(path).as_posix() if path.is_dir() else _kind(file)
             try:
+                digest.update(f"{kind}\0{file.stat().st_size}\0".encode())
                 with file.open("rb") as content:
                     while block := content.read(1 << 20):
                         digest.update(block)
             except OSError as error:
                 raise damaged(str(file), error) from error
-    address = [source.path, source.config, source.data_dir, source.split, source.revision]
-    if not local_files(source):
+    if not paths:
+        address = [source.path, source.config, source.data_dir, source.split, source.revision]
         digest.update(json.dumps(address).encode())
     return digest.hexdigest()
+
+
+def _kind(file: Path) -> str:
+    return suffix_of(file) + ".gz" * file.name.lower().endswith(".gz")

@@ -2,14 +2,19 @@
 so that the same question is held out from every list of every stage, whatever file it came from.
 
     u = place(opening): [0, eval_fraction) held out | [.., + select_fraction) to select by | trained on
+
+What a source marked eval asks is held out as well, in every role.
 """
 
 import hashlib
 import unicodedata
+from dataclasses import dataclass
 
 from rlhf_cli.data.records import Record, context_of
 
 TOO_FEW = "too few opening questions for data.select_fraction: a single one is selected by"
+NAMED = "its question is also in a source marked eval"
+HASHED = "its question is held out in a role without a source marked eval"
 SINGLE = "a single opening question: it is trained on, nothing is left to select by"
 
 
@@ -20,7 +25,12 @@ def opening(record: Record) -> str:
     """
     messages = context_of(record)
     first = next((m.content for m in messages if m.role in ("user", "text")), "")
-    return " ".join(unicodedata.normalize("NFKC", first).casefold().split())
+    return normalised(first)
+
+
+def normalised(text: str) -> str:
+    """The text without what makes no difference: case, spaces, compatible forms of letters."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def place(text: str, *, seed: int) -> float:
@@ -53,34 +63,23 @@ def selection(
     return {nearest}, TOO_FEW
 
 
-def split(records: list[Record], *, eval_fraction: float, seed: int) -> tuple[list, list]:
-    """(train, held out). Records marked held_out by their maker are held out in any case."""
-    sides: tuple[list, list] = ([], [])
-    for record in records:
-        out = bool(record.meta.get("held_out")) or held_out(
-            opening(record), eval_fraction=eval_fraction, seed=seed
-        )
-        sides[out].append(record)
-    return sides
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """Which questions are held out: decided once, for all roles.
 
-
-def without(records: list[Record], openings: set[str]) -> tuple[list[Record], int]:
-    """(records whose opening is not among these, how many were)."""
-    kept = [record for record in records if opening(record) not in openings]
-    return kept, len(records) - len(kept)
-
-
-def leak_check(sides: dict[str, tuple[list, list]]) -> dict[tuple[str, str], int]:
-    """{(role trained on, role evaluated on): held-out records whose opening was trained on}.
-
-    sides {role: (train, held out)}. Every pair of roles counts, a role with itself too; no entry
-    means no leak.
+    named: openings of every source marked eval, whatever its role . by_hash: some role has no such
+    source, so that eval_fraction of the openings is held out there and trained on nowhere
     """
-    trained = {role: {opening(r) for r in train} for role, (train, _) in sides.items()}
-    leaks = {}
-    for role, openings in trained.items():
-        for other, (_, evaluated) in sides.items():
-            count = sum(opening(record) in openings for record in evaluated)
-            if count:
-                leaks[role, other] = count
-    return leaks
+
+    named: frozenset[str]
+    by_hash: bool
+    eval_fraction: float
+    seed: int
+
+    def reason(self, record: Record) -> str | None:
+        """Why a record is not trained on; None where it is. Its maker may have marked it, too."""
+        text = opening(record)
+        if text in self.named:
+            return NAMED
+        hashed = self.by_hash and held_out(text, eval_fraction=self.eval_fraction, seed=self.seed)
+        return HASHED if hashed or record.meta.get("held_out") else None

@@ -1,5 +1,10 @@
 """The built-in chat templates, as the Jinja text that travels with the tokenizer."""
 
+from pathlib import Path
+
+from rlhf_cli.config.keys import did_you_mean, nearest
+from rlhf_cli.data.records import DataError
+
 BOS = "{{- bos_token -}}"
 ALPACA = (
     "Below is an instruction that describes a task. "
@@ -57,3 +62,16 @@ BUILT_IN = {
     "none": NONE,
 }
 CONTROL_TOKENS = {"chatml": ("<|im_start|>", "<|im_end|>")}
+
+
+def template_file(name: str) -> Path | None:
+    """The .jinja file that data.template names; None for auto and the built-in names."""
+    if name == "auto" or name in BUILT_IN:
+        return None
+    if not Path(name).expanduser().is_file():
+        meant = nearest(name, ["auto", *BUILT_IN])
+        raise DataError(
+            f"data.template={name} is neither auto, one of {', '.join(BUILT_IN)}, "
+            f"nor an existing .jinja file{did_you_mean([meant] if meant else [])}"
+        )
+    return Path(name).expanduser()

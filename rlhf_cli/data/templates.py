@@ -8,7 +8,7 @@ from pathlib import Path
 from rlhf_cli.data.records import DataError, Message, RowError
 from rlhf_cli.data.renderer import ASK, THOUGHT, Renderer, apart, fingerprint
 from rlhf_cli.data.sandbox import limited, shown
-from rlhf_cli.data.template_texts import BOS, BUILT_IN, CONTROL_TOKENS
+from rlhf_cli.data.template_texts import BOS, BUILT_IN, CONTROL_TOKENS, template_file
 
 __all__ = ["Renderer", "build"]
 SAY, MORE = "walrus", "ibex"  # words no template contains
@@ -67,15 +67,10 @@ def build(
 def _template_text(tokenizer, template: str, adds_bos: bool) -> str:
     if template == "auto" and tokenizer.chat_template:
         return _single(tokenizer.chat_template)
+    if file := template_file(template):
+        return file.read_text(encoding="utf-8")
     name = "plain" if template == "auto" else template
-    if name in BUILT_IN:
-        return (BOS if adds_bos else "") + BUILT_IN[name]
-    if not Path(name).expanduser().is_file():
-        raise DataError(
-            f"data.template={template} is neither auto, one of {', '.join(BUILT_IN)}, "
-            "nor an existing .jinja file"
-        )
-    return Path(name).expanduser().read_text(encoding="utf-8")
+    return (BOS if adds_bos else "") + BUILT_IN[name]
 
 
 def _origin(tokenizer, template: str) -> str:

@@ -13,7 +13,7 @@ from rlhf_cli.telemetry.console import console
 VERBS = {
     "rlhf run [key=value ...]": "SFT, reward model, PPO; then a table of what was gained",
     "rlhf config [section ...]": "every setting with its value and what it means",
-    "rlhf data check [key=value ...]": "read all data and name every bad row, train nothing",
+    "rlhf data check [FILE ...]": "read all data, name every bad row, train nothing",
     "rlhf show [RUN ...] [--time]": "a run, its numbers; where the time went; runs compared",
 }
 EXAMPLES = {
@@ -121,10 +121,20 @@ def print_show_help() -> None:
 
 def print_data_help() -> None:
     """How to check data."""
-    text = "Reads all data of the configuration and names every bad row by file and line.\n"
-    console().print(Text.assemble(("rlhf data check", "bold"), " [key=value ...]\n\n", text))
-    source = "data.demonstrations=[{path: my.jsonl}]"
-    _section("examples", {f'rlhf data check "{source}"': "one file as demonstrations"})
+    text = (
+        " [FILE ...] [key=value ...] [--all] [--json]\n\n"
+        "Reads all data of the configuration, or these files, and names bad rows by file and line.\n"
+        "Its verdict and exit code are those of a run with the same words; nothing is trained.\n"
+    )
+    console().print(Text.assemble(("rlhf data check", "bold"), text))
+    source = "data.demonstrations=[{path: my.jsonl, columns: {prompt: q}}]"
+    examples = {
+        "rlhf data check my.jsonl": "a file; its columns say whether demonstrations, comparisons, prompts",
+        f'rlhf data check data=generic "{source}" stage=sft': "a source with its options",
+        "rlhf data check data=hh --all": "every bad row, not the first three of a kind",
+        "rlhf data check my.jsonl --json": "the same for programs",
+    }
+    _section("examples", examples)
 
 
 def _section(title: str, rows: Mapping[str, str]) -> None:

@@ -16,13 +16,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from rlhf_cli.config.schema import Config, SelectBy
+from rlhf_cli.config.schema import (
+    Config,
+    KLController,
+    MissingEOSMode,
+    ScheduleKind,
+    SelectBy,
+    Stage,
+    Ties,
+)
 
 
 @dataclass(slots=True, kw_only=True)
 class StageSpec:
     """config(cfg): dotted sections whose change makes the result another one. data(cfg): roles of
     the data it reads. models(cfg): role -> (path, revision) of models that are not stages.
+    optional: roles of its data that may have no sources.
 
     parents: role -> stage. required: all parents must exist; else it takes those that do.
     headline: the metrics that a person is shown first.
@@ -37,25 +46,46 @@ class StageSpec:
     parents: Mapping[str, str]
     required: bool
     headline: tuple[str, ...]
+    optional: tuple[str, ...] = ()
 
 
-# What never changes a result: model.lr reaches the stages through their own optim.lr, and a run
-# may move to another machine.
+# What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
+# to another machine, and how much of a step is computed at once changes its rounding alone.
 NOT_RESULTS = (
     "name", "runs_dir", "stage", "dry_run", "samples", "tracking", "parents", "model.lr",
+    "model.gradient_checkpointing", "data.max_bad_fraction", "data.strict",
     "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
     "runtime.offload", "runtime.graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
+    "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
+    "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "ppo.alarms",
+)  # fmt: skip
+
+# Known by what they name: the models of a stage, the template; and the keys of its data (data/spec.py).
+BY_CONTENT = (
+    "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
 )  # fmt: skip
 
 TEXT = (
-    "seed", "runtime.dtype", "runtime.reference_path", "runtime.compile",
-    "model.path", "model.revision", "model.tokenizer", "model.trust_remote_code",
-    "model.attention", "model.gradient_checkpointing",
-    "data.template", "data.system", "data.date",
-    "data.max_prompt_tokens", "data.max_response_tokens",
-    "data.long_prompts", "data.long_responses", "data.eval_fraction", "data.select_fraction",
-    "data.max_bad_fraction", "data.strict",
+    "seed", "runtime.dtype", "runtime.reference_path",
+    "model.trust_remote_code", "model.attention", "data.system", "data.date",
+    "data.max_prompt_tokens", "data.max_response_tokens", "data.long_prompts",
 )  # fmt: skip
+TRAINED = (*TEXT, "runtime.compile")
+
+
+def without_effect(cfg: Config) -> tuple[str, ...]:
+    """Keys and sections whose change gives the same result under this configuration."""
+    idle = {
+        "rm.tie_param": cfg.rm.ties in (Ties.drop, Ties.soft),
+        "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
+        "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
+        "ppo.missing_eos.value": cfg.ppo.missing_eos.mode is MissingEOSMode.none,
+        "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
+    }
+    for stage in (Stage.sft, Stage.rm, Stage.ppo):
+        schedule = getattr(cfg, stage.name).schedule
+        idle[f"{stage.name}.schedule.final"] = schedule.kind is ScheduleKind.constant
+    return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))
 
 
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
@@ -65,12 +95,23 @@ def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
 def _sft_config(cfg: Config) -> tuple[str, ...]:
     """Selection by reward-model score judges answers to as many prompts as the evaluation has."""
     judged = ("evaluation.prompts",) if cfg.sft.select_by is SelectBy.rm_score else ()
-    return (*TEXT, "sft", *judged)
+    return (*TRAINED, "data.long_responses", "sft", *judged)
 
 
 def _sft_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    judge = cfg.sft.reward_model
-    return _base(cfg) | ({"reward_model": (judge, None)} if judge else {})
+    """The base model, the tokenizer where it is another's, and the judge where there is one."""
+    found = _base(cfg)
+    if cfg.model.tokenizer is not None:
+        found["tokenizer"] = (cfg.model.tokenizer, None)
+    if cfg.sft.select_by is SelectBy.rm_score and cfg.sft.reward_model is not None:
+        found["reward_model"] = (cfg.sft.reward_model, None)
+    return found
+
+
+def _ppo_config(cfg: Config) -> tuple[str, ...]:
+    """Prompts have no responses; pretraining texts have the room of both."""
+    texts = ("data.long_responses",) if cfg.ppo.ptx.coef > 0 else ()
+    return (*TRAINED, "ppo", *texts)
 
 
 def _ppo_data(cfg: Config) -> tuple[str, ...]:
@@ -93,18 +134,19 @@ _ROWS = (
         name="rm",
         title="learn which response a person prefers",
         module="rlhf_cli.stages.rm",
-        config=lambda cfg: (*TEXT, "rm"),
+        config=lambda cfg: (*TRAINED, "data.long_responses", "rm"),
         data=lambda cfg: ("comparisons", "demonstrations"),
         models=lambda cfg: {},
         parents={"sft": "sft"},
         required=True,
         headline=("rm/loss", "rm/accuracy"),
+        optional=("demonstrations",),
     ),
     StageSpec(
         name="ppo",
         title="raise the score, on a leash",
         module="rlhf_cli.stages.ppo.stage",
-        config=lambda cfg: (*TEXT, "ppo"),
+        config=_ppo_config,
         data=_ppo_data,
         models=lambda cfg: {},
         parents={"sft": "sft", "rm": "rm"},

@@ -17,8 +17,6 @@ from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
 from rlhf_cli.telemetry.recorder import METRICS
 
-PUT_BACK = "made before with this configuration, put back"
-
 
 def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
     """What a run would refuse, and what is known of time and memory before it."""
@@ -54,8 +52,8 @@ def plan_rows(
     rows = [(j.spec.name, j.spec.title, f"taken from {j.folder} ({j.why})") for j in given]
     run, kept = (f"{would}run: ", f"{would}be kept: ") if would else ("", "")
     for step in steps:
-        stays = kept + (PUT_BACK if step.aside else "unchanged")
-        does = stays if step.state is State.fresh else run + first_of(step.reason, limit=1)
+        fresh = step.state is State.fresh
+        does = kept + step.kept if fresh else run + first_of(step.reason, limit=1)
         rows.append((step.spec.name, step.spec.title, does))
     return sorted(rows, key=lambda row: list(STAGES).index(row[0]))
 
@@ -68,8 +66,8 @@ def first_of(why: str, limit: int = 3) -> str:
 
 def say_kept(step: Judgement) -> None:
     assert step.manifest is not None
-    kept = PUT_BACK if step.aside else "unchanged, skipped"
-    line(f"{step.spec.name}: {kept} (finished {step.manifest.finished})", style="green")
+    done = step.kept if step.aside else f"{step.kept}, skipped"
+    line(f"{step.spec.name}: {done} (finished {step.manifest.finished})", style="green")
 
 
 def say_left_out(planner: Planner, step: Judgement) -> None:

@@ -26,7 +26,7 @@ from rlhf_cli.report.header import print_header
 from rlhf_cli.runtime.launch import Outcome, run_worker
 from rlhf_cli.runtime.nodes import assembled, lead
 from rlhf_cli.runtime.trackers import require_installed
-from rlhf_cli.stages import STAGES
+from rlhf_cli.stages import STAGES, StageSpec
 from rlhf_cli.stages.messages import (
     close_run,
     first_of,
@@ -38,6 +38,7 @@ from rlhf_cli.stages.messages import (
     say_other_text,
 )
 from rlhf_cli.stages.plan import Judgement, Planner, State
+from rlhf_cli.stages.requirements import require
 from rlhf_cli.telemetry.console import OutputClosed, line
 
 INTERRUPTED = 130
@@ -72,11 +73,14 @@ def _drive(cfg: Config, command: list[str]) -> Path | None:
     if cfg.dry_run:
         dry_run(planner)
         return None
-    if not planner.folder.exists():
-        _planned(planner)  # a refused request leaves no folder behind
+    is_new = not planner.folder.exists()
+    if is_new:  # a refused request leaves no folder behind
+        require(planner.cfg, _to_run(_planned(planner)))
     with locked(planner.folder, shlex.join(command)):
         keep_date(planner.folder, planner.cfg.data.date)
         steps = _planned(planner)
+        if not is_new:
+            require(planner.cfg, _to_run(steps))
         print_header(cfg, plan_rows(planner, steps))
         for step in steps:
             if step.state is State.fresh or planner.settle(step):
@@ -107,10 +111,15 @@ def _require_hub(cfg: Config, steps: list[Judgement]) -> None:
         require_hub(cfg, sorted({role for step in steps for role in step.spec.data(cfg)}))
 
 
+def _to_run(steps: list[Judgement]) -> list[StageSpec]:
+    return [step.spec for step in steps if step.state is State.run]
+
+
 def dry_run(planner: Planner) -> None:
     """Load, tokenise and show one batch of every selected stage; nothing is trained or written."""
     steps = [planner.judge(spec.name) for spec in planner.chosen()]
     _require_hub(planner.cfg, steps)
+    require(planner.cfg, [step.spec for step in steps])
     for step in steps:
         if step.state is State.run:
             step.attempt = planner.attempt(step.spec)
@@ -199,7 +208,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         status=FINISHED,
         version=__version__,
         commit=_commit(),
-        config_hash=made_of.config_hash(),
+        config=made_of.config,
         data=made_of.data,
         parents=made_of.parents,
         origins=origins | models,

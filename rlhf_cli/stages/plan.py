@@ -3,24 +3,27 @@
 torch is not imported here; a stage is judged by its manifest alone.
 """
 
-import json
-import re
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import Attempt, look
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
-from rlhf_cli.artifacts.manifest import MANIFEST, Mendable, Refusal, StageManifest, reading
+from rlhf_cli.artifacts.manifest import Mendable, Refusal, StageManifest, reading
 from rlhf_cli.artifacts.publication import made_before, recover
-from rlhf_cli.artifacts.store import open_stage, verified
+from rlhf_cli.artifacts.store import file_hash, verified
 from rlhf_cli.artifacts.text_hash import run_date
-from rlhf_cli.config.compose import PACKAGE, freeze
+from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.keys import select
-from rlhf_cli.config.schema import Config
-from rlhf_cli.stages import STAGES, StageSpec
+from rlhf_cli.config.keys import covers, select
+from rlhf_cli.config.schema import Config, Model, Runtime
+from rlhf_cli.data.spec import spec_of
+from rlhf_cli.data.template_texts import BUILT_IN
+from rlhf_cli.report.header import GPUS
+from rlhf_cli.stages import STAGES, StageSpec, without_effect
+from rlhf_cli.stages.models import external, shipped
 
 
 class State(Enum):
@@ -31,7 +34,6 @@ class State(Enum):
     missing = "missing"  # not there, or broken
 
 
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 GIVEN = ("sft", "rm")  # stages that parents.<stage> can replace
 USABLE = (State.fresh, State.run, State.given)
 
@@ -54,6 +56,11 @@ class Judgement:
     aside: Path | None = None
 
     @property
+    def kept(self) -> str:
+        """Why it need not run."""
+        return "made before with this configuration, put back" if self.aside else "unchanged"
+
+    @property
     def reason(self) -> str:
         """Why it runs, and what it goes on from."""
         return self.attempt.words or self.why
@@ -65,7 +72,7 @@ class Planner:
 
     cfg: Config
     judged: dict[str, Judgement] = field(default_factory=dict)
-    data_hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+    contents: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
 
     def __post_init__(self):
         data = self.cfg.data
@@ -87,8 +94,6 @@ class Planner:
 
     def plan(self) -> list[Judgement]:
         """The chosen stages in order, or a Refusal when one of them lacks a parent."""
-        base = Path(_shipped(self.cfg.model.path)).expanduser()
-        _require_kind("model.path", base, scores=False)
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
             self.require_parents(step.spec)
@@ -109,7 +114,7 @@ class Planner:
 
     def _judge(self, spec: StageSpec) -> Judgement:
         if place := _given(self.cfg).get(spec.name):
-            return _external(spec, place)
+            return _external(spec, place, self.cfg.model)
         selected = spec.name in [s.name for s in self.cfg.stage]
         found = self._on_disk(spec)
         if selected and found.state is not State.fresh and not self.settle(found):
@@ -147,7 +152,7 @@ class Planner:
             raise
         except Refusal as refusal:
             return Judgement(spec=spec, state=State.missing, folder=folder, why=refusal.found)
-        changes = self._changes(spec, manifest, folder)
+        changes = self._changes(spec, manifest)
         return Judgement(
             spec=spec,
             state=State.stale if changes else State.fresh,
@@ -157,14 +162,14 @@ class Planner:
             manifest=manifest,
         )
 
-    def _changes(self, spec: StageSpec, manifest: StageManifest, folder: Path) -> list[str]:
+    def _changes(self, spec: StageSpec, manifest: StageManifest) -> list[str]:
         again = self._not_there(spec)
         now = self.fingerprint(spec)
         if now.equals(manifest) and not again:
             return []
         rerun = [f"parent {name} {_parent_word(self.judged[name].state)}" for name in again]
         known = {f"parent {name} changed" for name in again}
-        return [c for c in now.changes(manifest, folder) if c not in known] + rerun
+        return [c for c in now.changes(manifest) if c not in known] + rerun
 
     def parents(self, spec: StageSpec) -> dict[str, Judgement]:
         """role -> judgement of the parents this stage will really use."""
@@ -176,21 +181,28 @@ class Planner:
     def fingerprint(self, spec: StageSpec) -> Fingerprint:
         """What the stage's result depends on now; parents that have to run count as unknown."""
         parents = {role: parent.digest for role, parent in self.parents(spec).items()}
-        models = {r: model_hash(_shipped(p), rev) for r, (p, rev) in spec.models(self.cfg).items()}
-        roles = spec.data(self.cfg)
+        models = {r: model_hash(shipped(p), rev) for r, (p, rev) in spec.models(self.cfg).items()}
+        config, data = own_config(spec, self.cfg), {"data.template": _template(self.cfg)}
+        for role in spec.data(self.cfg):
+            config = spec_of(self.cfg, role).config() | config
+            for other, contents in self._contents(role).items():
+                data.setdefault(f"data.{other}", {}).update(contents)
         return Fingerprint(
-            config=select(
-                freeze(self.cfg), (*spec.config(self.cfg), *(f"data.{role}" for role in roles))
-            ),
-            data={role: self._data_hash(role) for role in roles},
+            config=config,
+            data=data,
             parents=parents | models,
             version=__version__,
+            open=("runtime.dtype",) if self.cfg.runtime.dtype == "auto" else (),
         )
 
-    def _data_hash(self, role: str) -> dict[str, str]:
-        if role not in self.data_hashes:
-            self.data_hashes[role] = source_hashes(self.cfg, role)
-        return self.data_hashes[role]
+    def _contents(self, role: str) -> dict[str, dict[str, str]]:
+        """The hashes of a role's data, read once; an unreadable source is the user's to mend."""
+        if role not in self.contents:
+            try:
+                self.contents[role] = spec_of(self.cfg, role).contents()
+            except OSError as error:
+                raise UserError(f"data.{role} cannot be read: {error}") from error
+        return self.contents[role]
 
     def require_parents(self, spec: StageSpec) -> None:
         """Refuse a stage that lacks a parent; one that takes what there is, when that is not sound."""
@@ -250,69 +262,42 @@ def _given(cfg: Config) -> dict[str, str]:
     return {name: place for name, place in pairs.items() if place is not None}
 
 
-def _external(spec: StageSpec, place: str) -> Judgement:
+def _external(spec: StageSpec, place: str, model: Model) -> Judgement:
     """A stage folder of another run, verified, or a Hugging Face model folder or hub id."""
-    folder = Path(place).expanduser()
     key = f"parents.{spec.name}"
-    if (folder / MANIFEST).is_file():
-        manifest = open_stage(folder, key, stage=spec.name)
-        return Judgement(
-            spec=spec,
-            state=State.given,
-            folder=folder,
-            why=key,
-            digest=manifest.digest,
-            manifest=manifest,
-        )
-    is_model = (folder / "config.json").is_file() or (
-        HUB_ID.fullmatch(place) and not folder.exists()
+    manifest = external(key, place, spec.name, model)
+    revision = model.revision if place == model.path else None
+    return Judgement(
+        spec=spec,
+        state=State.given,
+        folder=Path(place).expanduser(),
+        why=key,
+        digest=manifest.digest if manifest else model_hash(place, revision),
+        manifest=manifest,
     )
-    if not is_model:
-        raise Refusal(
-            f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
-            f"give a stage folder such as runs/<name>/{spec.name}, a model folder, or a hub id (org/name)",
-        )
-    _require_kind(key, folder, scores=spec.name == "rm")
-    digest = model_hash(place, None)
-    return Judgement(spec=spec, state=State.given, folder=folder, why=key, digest=digest)
 
 
-def _require_kind(key: str, folder: Path, *, scores: bool) -> None:
-    """Refuse a local model of the wrong kind by its config.json, before any stage runs.
-
-    A worker that loads it looks at its weights; a hub id is known only then.
-    """
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    named = (config.get("architectures") or [None])[0]
-    if named is None:
-        return
-    head = named.endswith(("ForSequenceClassification", "RewardModel"))
-    if head and not scores:
-        raise Refusal(
-            f"{key}={folder} is a {named}, which has no language-model head",
-            "give a causal language model",
-        )
-    outputs = len(config.get("id2label", "01")) if head else 0  # transformers leaves out two
-    if scores and outputs != 1:
-        found = f"with {outputs} outputs" if head else "and no reward model"
-        raise Refusal(
-            f"{key}={folder} is a {named} {found}",
-            "give a reward model: AutoModelForSequenceClassification with one output",
-        )
+def own_config(spec: StageSpec, cfg: Config) -> dict[str, Any]:
+    """The keys of the stage itself that decide its result, without those that have no effect."""
+    left_out = without_effect(cfg)
+    found = select(freeze(cfg), spec.config(cfg))
+    found = {k: v for k, v in found.items() if not any(covers(p, k) for p in left_out)}
+    return found | {"runtime.dtype": _precision(cfg.runtime)}
 
 
-def _shipped(path: str) -> str:
-    return str(PACKAGE / "assets" / "tiny") if path == "tiny" else path
+def _precision(runtime: Runtime) -> str:
+    """What `auto` will find, told without importing torch."""
+    if runtime.dtype != "auto":
+        return runtime.dtype
+    gpu = runtime.device.startswith("cuda") or (
+        runtime.device == "auto" and GPUS.is_dir() and any(GPUS.iterdir())
+    )
+    return "bfloat16" if gpu else "float32"
 
 
-def source_hashes(cfg: Config, role: str) -> dict[str, str]:
-    """Hashes of one role's data; an unreadable source is the user's to mend."""
-    from rlhf_cli.data.load import source_hashes as hashes
-
-    try:
-        return hashes(cfg, role)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"data.{role} cannot be read: {error}") from error
+def _template(cfg: Config) -> dict[str, str]:
+    """{data.template: what it holds}: the text of a file, or the name of a built-in one."""
+    name = cfg.data.template
+    path = Path(name).expanduser()
+    is_file = name not in ("auto", *BUILT_IN) and path.is_file()
+    return {name: file_hash(path) if is_file else name}

@@ -1,6 +1,8 @@
 """Step 2, the reward model: scores that order responses as people did."""
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -93,8 +95,8 @@ def new_reward_model(setting: Setting, sft: Path) -> Engine:
 
 
 def steps_of(
-    setting: Setting, train: list[EncodedComparison], epoch: int, *, padded: bool = False
-) -> list[Step]:
+    setting: Setting, train: Sequence[EncodedComparison], epoch: int, *, padded: bool = False
+) -> Sequence[Step]:
     """One epoch: a list of optimizer steps, each a list of this process's microbatches.
 
     padded: the model reads padding.
@@ -113,7 +115,7 @@ def steps_of(
 def fit(
     setting: Setting,
     engine: Engine,
-    train: list[EncodedComparison],
+    train: Sequence[EncodedComparison],
     recorder: Recorder,
     saver: Saver,
     *,
@@ -186,19 +188,22 @@ def strict_hits(scores: Tensor, batch: PreferenceBatch) -> tuple[float, int]:
     return (pair_accuracy(scores, pairs) * len(pairs) if len(pairs) else 0.0), len(pairs)
 
 
-def anchor_texts(setting: Setting, train: list[EncodedComparison]) -> list[list[int]]:
+def anchor_texts(setting: Setting, train: Sequence[EncodedComparison]) -> list[list[int]]:
     """What shall score 0 on average: the demonstrations, or without any the preferred responses."""
     if setting.cfg.data.demonstrations:
         return [one.ids for one in setting.encoded("demonstrations").train[:NUM_ANCHORS]]
-    best = [
-        (one, {winner for winner, _ in one.better}, {loser for _, loser in one.better})
-        for one in train
-    ]
-    return [one.sequences()[i] for one, won, lost in best for i in sorted(won - lost)][:NUM_ANCHORS]
+    return list(islice(preferred(train), NUM_ANCHORS))
+
+
+def preferred(comparisons: Iterable[EncodedComparison]) -> Iterator[list[int]]:
+    """Yield the responses that win and never lose, with their prompts."""
+    for one in comparisons:
+        won, lost = {winner for winner, _ in one.better}, {loser for _, loser in one.better}
+        yield from (one.sequences()[i] for i in sorted(won - lost))
 
 
 def centre(
-    setting: Setting, engine: Engine, train: list[EncodedComparison], anchors: list[list[int]]
+    setting: Setting, engine: Engine, train: Sequence[EncodedComparison], anchors: list[list[int]]
 ) -> float:
     """Shift the scores so that the anchors' mean is 0 (IG 3.5); returns what was taken away."""
     few = train[:NUM_ANCHORS]

@@ -17,9 +17,9 @@ from rlhf_cli.config.schema import Config, Data, Optim, Schedule
 from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.core.schedules import learning_rate_factor
-from rlhf_cli.data.encode import encode_loaded
-from rlhf_cli.data.load import load
 from rlhf_cli.data.report import Report
+from rlhf_cli.data.rows import Rows
+from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.models.abilities import described
 from rlhf_cli.models.compiling import compile_blocks
@@ -39,17 +39,11 @@ from rlhf_cli.runtime.speed import matmul_rate
 from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
-from rlhf_cli.telemetry.console import console
+from rlhf_cli.stages.preparing import prepared
+from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.doing import doing
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
-
-NO_ROWS = {
-    "demonstrations": "name a source, or set parents.sft=<a model folder> and leave stage=sft out",
-    "comparisons": "name a source, or set parents.rm=<a reward model's folder>",
-    "prompts": "name a source of prompts or of comparisons",
-    "pretraining": "name a source of texts, or set ppo.ptx.coef=0",
-}
 
 POSITIONS = (
     "max_position_embeddings",
@@ -62,22 +56,20 @@ POSITIONS = (
 class Encoded:
     """The sides of a role as token ids, and the account of its rows."""
 
-    train: list
-    select: list
-    held_out: list
+    train: Rows
+    select: Rows
+    held_out: Rows
     report: Report
 
     def tell(self, recorder: Recorder) -> None:
-        """What became of the rows: a line each, and a table with examples where rows were lost."""
+        """What became of the rows: a line each, with examples where rows were lost."""
+        recorder.note(self.report.headline())
         if not (self.report.num_bad or self.report.left_out or self.report.examples):
-            recorder.note(self.report.headline())
             for what, count in self.report.notes.most_common():
                 recorder.note(f"{count} x {what}")
-        elif console().is_terminal and not recorder.silent:
-            console().print(self.report.table())  # its title is the headline
-        else:
-            for each in self.report.plain().splitlines():
-                recorder.note(each)
+        elif not recorder.silent:
+            for indent, text, style in self.report.details():
+                line(" " * (indent + 2) + text, style=style)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,12 +99,11 @@ class Setting:
 
     def encoded(self, role: str) -> "Encoded":
         """A role's records as token ids; refuses when too many rows are bad."""
-        with self.doing(f"reading data.{role}"):
-            loaded = load(self.cfg, role)
-            if not loaded.report.rows:
-                raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
-            train, select, held_out = encode_loaded(self.renderer, loaded, self.cfg.data)
-        return Encoded(train=train, select=select, held_out=held_out, report=loaded.report)
+        found = prepared(spec_of(self.cfg, role), self.renderer, self.cfg, self.world)
+        found.report.enforce()
+        return Encoded(
+            train=found.train, select=found.select, held_out=found.eval, report=found.report
+        )
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
         """A language model that knows every token of the renderer, in float32; its engine casts it."""

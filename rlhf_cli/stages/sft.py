@@ -1,5 +1,6 @@
 """Step 1, supervised fine-tuning: raise the likelihood of the demonstrations' responses."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -97,8 +98,8 @@ def foresee(setting: Setting, engine: Engine, recorder: Recorder) -> None:
 
 
 def steps_of(
-    setting: Setting, train: list[EncodedDemonstration], epoch: int, *, padded: bool = False
-) -> list[Step]:
+    setting: Setting, train: Sequence[EncodedDemonstration], epoch: int, *, padded: bool = False
+) -> Sequence[Step]:
     """One epoch: a list of optimizer steps, each a list of this process's microbatches.
 
     padded: the model reads padding.
@@ -132,8 +133,8 @@ class Course:
 
     setting: Setting
     engine: Engine
-    train: list[EncodedDemonstration]
-    select: list[EncodedDemonstration]
+    train: Sequence[EncodedDemonstration]
+    select: Sequence[EncodedDemonstration]
     shown: BeforeAfter
     judge: "Judge | None"
     out: Path
@@ -141,9 +142,12 @@ class Course:
     kept: Kept | None = None
 
     @classmethod
-    def of(cls, setting: Setting, engine: Engine, train: list, select: list, out: Path) -> "Course":
+    def of(
+        cls, setting: Setting, engine: Engine, train: Sequence, select: Sequence, out: Path
+    ) -> "Course":
         cfg = setting.cfg
-        prompts = prompts_of(setting, select)
+        judged = cfg.evaluation.prompts if cfg.sft.select_by is SelectBy.rm_score else 1
+        prompts = prompts_of(setting, select, most=max(cfg.samples, judged))
         require_selection(cfg, select, prompts)
         return cls(
             setting=setting,
@@ -163,7 +167,7 @@ class Course:
     def total(self) -> int:
         return total_steps(self.setting.cfg, len(self.train))
 
-    def steps_of(self, epoch: int) -> list[Step]:
+    def steps_of(self, epoch: int) -> Sequence[Step]:
         padded = not packing.enabled(self.engine.model)
         return steps_of(self.setting, self.train, epoch, padded=padded)
 
@@ -234,7 +238,7 @@ def selection_loss(course: Course) -> dict[str, float]:
         return {"sft/eval_loss": mean_loss(course.engine, [one for step in steps for one in step])}
 
 
-def require_selection(cfg: Config, select: list, prompts: list) -> None:
+def require_selection(cfg: Config, select: Sequence, prompts: list) -> None:
     """Refuse to choose between epochs where there is nothing to choose by; raw texts have no prompt."""
     needed = {SelectBy.eval_loss: select, SelectBy.rm_score: prompts}
     if not needed.get(cfg.sft.select_by, [True]):

@@ -1,11 +1,18 @@
 """What a person reads of a model at work: the same prompts answered before and after."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from rich.text import Text
 
 from rlhf_cli.config.schema import Graphs
-from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt, encode_prompt
+from rlhf_cli.data.encode import (
+    EncodedDemonstration,
+    EncodedPrompt,
+    encode_prompt,
+    last_answer,
+)
 from rlhf_cli.data.records import Message, Prompt
 from rlhf_cli.data.show import plain, rendered
 from rlhf_cli.data.templates import Renderer
@@ -18,17 +25,22 @@ from rlhf_cli.telemetry.recorder import Recorder
 EYEFUL = 300  # characters of a prompt that are shown
 
 
-def prompts_of(setting: Setting, demonstrations: list[EncodedDemonstration]) -> list[EncodedPrompt]:
-    """What came before the last assistant turn of each demonstration; raw texts have no prompt."""
-    found = []
-    for one in demonstrations:
-        last = max(
-            (i for i, m in enumerate(one.record.messages) if m.role == "assistant"), default=0
-        )
-        if last:
-            prompt = Prompt(one.record.messages[:last], one.record.origin, one.record.meta)
-            found.append(encode_prompt(setting.renderer, prompt, setting.cfg.data))
-    return found
+def prompts_of(
+    setting: Setting, demonstrations: Iterable[EncodedDemonstration], *, most: int | None = None
+) -> list[EncodedPrompt]:
+    """What came before the last assistant turn of each demonstration, of the first `most` that have a
+    prompt; raw texts have none."""
+    found = (_prompt_of(setting, one) for one in demonstrations)
+    return list(islice(filter(None, found), most))
+
+
+def _prompt_of(setting: Setting, one: EncodedDemonstration) -> EncodedPrompt | None:
+    messages = one.record.messages
+    last = last_answer(messages)
+    if not last:
+        return None
+    prompt = Prompt(messages[:last], one.record.origin, one.record.meta)
+    return encode_prompt(setting.renderer, prompt, setting.cfg.data)
 
 
 def ask(

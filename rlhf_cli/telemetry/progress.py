@@ -93,6 +93,41 @@ class PlainLines:
         pass
 
 
+class Counting:
+    """reading data.comparisons: 120,000 rows, 5,300 a second"""
+
+    def __init__(self, what: str, *, silent: bool = False):
+        self.what, self.live, self.silent = what, console().is_terminal, silent
+        self.bar = Progress(
+            SpinnerColumn("line"),
+            TextColumn("{task.description}"),
+            console=console(),
+            transient=True,
+        )
+        self.task = self.bar.add_task(f"{what} ...")
+
+    def __enter__(self) -> "Counting":
+        self.began = self.shown_at = time.monotonic()
+        if self.live and not self.silent:
+            self.bar.start()
+        elif not self.silent:
+            line(f"  {self.what} ...", style="dim")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.live and not self.silent:
+            self.bar.stop()
+
+    def reached(self, num: int) -> None:
+        """So many rows are done."""
+        now = time.monotonic()
+        text = f"{self.what}: {num:,} rows, {num / max(now - self.began, 1e-9):,.0f} a second"
+        self.bar.update(self.task, description=text)
+        if not self.live and not self.silent and now - self.shown_at > PATIENCE:
+            self.shown_at = now
+            line(f"  {text}", style="dim")
+
+
 class Nothing:
     """The screen of a process that has none."""
 

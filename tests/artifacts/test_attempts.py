@@ -74,7 +74,7 @@ def test_before_its_first_save_it_starts_anew(tmp_path):
     [
         ({"config": {"sft.lr": 0.5, "seed": 1}}, "auto", "sft.lr changed 1.0 -> 0.5"),
         ({"parents": {"sft": "e"}}, "whole", "parent sft changed"),
-        ({"data": {"prompts": {"a": "2"}}}, "auto", "data.prompts changed"),
+        ({"data": {"data.prompts": {"a": "2"}}}, "auto", "data.prompts: a was edited"),
         ({"version": "1"}, "auto", "rlhf changed 0 -> 1"),
         ({}, "never", "resume=never"),
     ],
@@ -153,7 +153,7 @@ def test_a_broken_checkpoint_is_refused_before_anything_starts(tmp_path):
 
 def sealed_with(made_of):
     record = manifest()
-    record.config_hash, record.data = made_of.config_hash(), made_of.data
+    record.config, record.data = made_of.config, made_of.data
     record.parents, record.version = made_of.parents, made_of.version
     return record
 

@@ -17,15 +17,14 @@ from tests.artifacts.test_store import manifest
 
 
 def fingerprint(**changes) -> Fingerprint:
-    made_of = {"config": {"sft.lr": 1.0, "seed": 1}, "data": {"prompts": {"a": "1"}}}
+    made_of = {"config": {"sft.lr": 1.0, "seed": 1}, "data": {"data.prompts": {"a": "1"}}}
     return Fingerprint(**(made_of | {"parents": {"sft": "d"}, "version": "0"} | changes))
 
 
-def finished(made_of: Fingerprint, folder):
+def finished(made_of: Fingerprint):
     record = manifest()
-    record.config_hash, record.data = made_of.config_hash(), made_of.data
+    record.config, record.data = made_of.config, made_of.data
     record.parents, record.version = made_of.parents, made_of.version
-    (folder / "config.json").write_text(json.dumps({"sft": {"lr": 1.0}, "seed": 1, "name": "x"}))
     return record
 
 
@@ -50,21 +49,38 @@ def test_order_does_not_matter():
     ("changes", "told"),
     [
         ({"config": {"sft.lr": 0.5, "seed": 1}}, ["sft.lr changed 1.0 -> 0.5"]),
-        ({"config": {"sft.lr": 1.0, "seed": 1, "new": None}}, ["the configuration changed"]),
+        ({"config": {"sft.lr": 1.0}}, ["seed changed 1 -> null"]),
+        ({"config": {"sft.lr": 1.0, "seed": 1, "new": 2}}, ["new changed null -> 2"]),
         ({"parents": {"sft": "e"}}, ["parent sft changed"]),
         ({"parents": {"sft": "d", "base": "b"}}, ["model base changed"]),
-        ({"data": {"prompts": {"a": "2"}}}, ["data.prompts changed"]),
+        ({"data": {"data.prompts": {"a": "2"}}}, ["data.prompts: a was edited"]),
+        ({"data": {"data.prompts": {"b": "2"}}}, ["data.prompts: path a -> b"]),
+        ({"data": {"data.prompts": {"a": "1", "b": "2"}}}, ["data.prompts: path none -> b"]),
+        ({"data": {}}, ["data.prompts: path a -> none"]),
         ({"version": "1"}, ["rlhf changed 0 -> 1"]),
     ],
 )
-def test_every_change_is_noticed_and_named(tmp_path, changes, told):
-    record, now = finished(fingerprint(), tmp_path), fingerprint(**changes)
-    assert not now.equals(record)
-    assert now.changes(record, tmp_path) == told
+def test_every_change_is_noticed_and_named(changes, told):
+    now = fingerprint(**changes)
+    for earlier in (finished(fingerprint()), fingerprint()):
+        assert not now.equals(earlier)
+        assert now.changes(earlier) == told
 
 
-def test_no_change_is_no_change(tmp_path):
-    assert fingerprint().equals(finished(fingerprint(), tmp_path))
+def test_no_change_is_no_change():
+    """The same content under another name is the same."""
+    renamed = fingerprint(data={"data.prompts": {"b": "1"}})
+    for now in (fingerprint(), renamed):
+        assert now.equals(finished(fingerprint()))
+
+
+def test_what_is_left_to_the_machine_is_what_an_earlier_run_found():
+    left, made = fingerprint(open=("seed",)), finished(fingerprint())
+    left.config["seed"] = 2
+    assert left.equals(made)
+    assert left.changes(finished(fingerprint(config={"sft.lr": 2, "seed": 3}))) == [
+        "sft.lr changed 2 -> 1.0"
+    ]
 
 
 def test_a_local_model_is_its_contents_and_a_hub_model_its_revision(tmp_path):

@@ -25,7 +25,7 @@ def made(run: Path, lr: float, keep: int = 1) -> Path:
     work, record, made_of = begin(run, "sft"), manifest(), of(lr)
     (work / "model").mkdir()
     (work / "model" / "x").write_text(str(lr))
-    record.config_hash, record.data = made_of.config_hash(), made_of.data
+    record.config, record.data = made_of.config, made_of.data
     record.parents = made_of.parents
     publish(work, run / "sft", record, keep=keep)
     return run / "sft"

@@ -13,7 +13,7 @@ from rlhf_cli.artifacts.store import begin, model_folder, open_stage, work_folde
 
 def manifest(stage: str = "sft") -> StageManifest:
     return StageManifest(
-        stage=stage, status=FINISHED, version="0", commit=None, config_hash="c", data={},
+        stage=stage, status=FINISHED, version="0", commit=None, config={}, data={},
         parents={}, origins={}, tokenizer_hash=None, template_hash=None, seed=1, step=3,
         started="", finished="", metrics={"loss": 0.25},
     )  # fmt: skip

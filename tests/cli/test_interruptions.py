@@ -47,7 +47,7 @@ def test_killed_again_and_again(rlhf):
     ("word", "told"),
     [
         ("sft.epochs=3", "an interrupted attempt is given up: sft.epochs changed 2 -> 3"),
-        ("world.demonstrations=1400", "is given up: data.demonstrations changed"),
+        ("world.demonstrations=1400", "is given up: world.demonstrations changed"),
         ("resume=never", "anew, an interrupted attempt is given up: resume=never"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_change_reruns_its_stage_and_all_that_depend_on_it(after_a_run):
 def test_changed_data_reruns_the_stages_that_read_it(after_a_run):
     rlhf = after_a_run
     output = done(rlhf, "world.demonstrations=1400")
-    assert "data.demonstrations changed" in output
+    assert "world.demonstrations changed" in output
 
 
 def test_manifest_tells_the_lineage(after_a_run):
@@ -141,8 +141,15 @@ def test_a_model_of_the_wrong_kind_is_refused_before_any_stage(
     assert not (rlhf.folder / "runs").exists()
 
 
-def test_a_hub_model_can_be_a_parent(rlhf):
-    output = done(rlhf, "stage=[sft,rm]", "parents.sft=some-org/some-model")
+def test_a_hub_model_can_be_a_parent(rlhf, tmp_path_factory, monkeypatch):
+    """Offline the hub's cache holds it, or nothing begins."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    words = ("stage=[sft,rm]", "parents.sft=some-org/some-model")
+    assert "parents.sft=some-org/some-model is no local folder, the hub" in refused(rlhf, *words)
+    assert not (rlhf.folder / "runs").exists()
+    (cache / "models--some-org--some-model").mkdir()
+    output = done(rlhf, *words)
     assert ran(output) == ["rm"]
     assert manifest(rlhf, "rm")["parents"]["sft"] == "hub:some-org/some-model@main"
 

@@ -4,6 +4,7 @@ The tokenizer's tokens are single bytes, so every length can be counted by hand:
 "Human: " + prompt + "\\n\\nAssistant:" is 19 tokens more than the prompt; " " + text + end two more.
 """
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import LongText
-from rlhf_cli.data.encode import encode, encode_all, encode_loaded, fit_prompt
+from rlhf_cli.data.encode import (
+    GENEROUS,
+    _end_that_fits,
+    encode,
+    encode_all,
+    encode_loaded,
+    fit_prompt,
+)
 from rlhf_cli.data.load import load
 from rlhf_cli.data.records import (
     Comparison,
@@ -324,3 +332,38 @@ def test_answers_that_a_template_shows_otherwise_are_counted(make_tokenizer, lim
     example = encode(renderer, shown(*turns), limits())
     assert example.notes == ("earlier answers not supervised: the template rewrites them",)
     assert encode(renderer, shown(turns[0], bot("Because."), *turns[2:]), limits()).notes == ()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_end_that_fits_is_the_longest_and_is_found_in_few_tries(seed):
+    rng = random.Random(seed)
+    sizes = [rng.choice((1, 1, 2, 3, 40)) for _ in range(rng.randint(1, 400))]
+    pieces = [chr(97 + i % 26) * n for i, n in enumerate(sizes)]
+    overhead, limit, tried = rng.randint(0, 9), rng.randint(1, 500), []
+
+    def size(text: str) -> int:
+        tried.append(text)
+        return overhead + len(text)
+
+    found = _end_that_fits(pieces, "", size, limit)
+    ends = ["".join(pieces[start:]) for start in range(1, len(pieces))]
+    assert found == next((end for end in ends if overhead + len(end) <= limit), "")
+    assert len(tried) <= 3 * len(pieces).bit_length()
+
+
+def test_what_is_far_too_long_is_cut_before_it_is_tokenised(config, plain_renderer, monkeypatch):
+    """With the same result; the tokenizer never sees more than a multiple of the limit."""
+    data = config(max_prompt_tokens=50, max_response_tokens=30).data
+    record, seen = shown(user("lorem ipsum " * 4_999 + "lorem ipsum"), bot("dolor " * 9_000)), []
+    tokenise = plain_renderer._encode
+    monkeypatch.setattr(plain_renderer, "_encode", lambda t: seen.append(len(t)) or tokenise(t))
+    found = encode(plain_renderer, record, data)
+    room = GENEROUS * 50 * plain_renderer.longest
+    assert max(seen) <= room < 50_000
+    monkeypatch.setattr("rlhf_cli.data.encode.GENEROUS", 10_000)
+    assert encode(plain_renderer, record, data).ids == found.ids
+    assert max(seen) > 50_000
+    drop = replace(data, long_prompts=LongText.drop)
+    monkeypatch.undo()
+    with pytest.raises(LeftOut, match=r"59999 characters, data\.max_prompt_tokens=50"):
+        encode(plain_renderer, record, drop)

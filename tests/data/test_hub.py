@@ -6,9 +6,9 @@ import json
 import pytest
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.load import source_hashes
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.sources import rows
+from rlhf_cli.data.spec import spec_of
 
 datasets = pytest.importorskip("datasets")
 ROWS = [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d"}]
@@ -88,7 +88,7 @@ def test_what_the_hub_says_becomes_one_line_with_the_remedy():
 def test_the_hash_of_an_address_changes_with_every_part_of_it(config):
     def digest(**source):
         cfg = config(demonstrations=[Source(path="owner/name", **source)])
-        return next(iter(source_hashes(cfg, "demonstrations").values()))
+        return spec_of(cfg, "demonstrations").contents()["demonstrations"].popitem()[1]
 
     seen = {digest(), digest(split="test"), digest(config="main"), digest(revision="abc")}
     assert len(seen) == 4

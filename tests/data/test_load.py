@@ -5,11 +5,15 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.load import check_all, load, source_hashes, survey
+from rlhf_cli.data.load import check_all, load, survey
 from rlhf_cli.data.records import DataError
-from rlhf_cli.data.split import SINGLE, TOO_FEW, leak_check, opening, place
+from rlhf_cli.data.spec import ROLES
+from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening, place
+from tests.data.leaks import leak_check
 
 
 def shown(n, word="q"):
@@ -178,11 +182,11 @@ def test_a_source_marked_eval_is_held_out_whole_and_its_questions_leave_training
     cfg = config(demonstrations=[Source(path=str(train)), Source(path=str(test), eval=True)])
     loaded = load(cfg, "demonstrations")
     assert (len(loaded.train) + len(loaded.select), len(loaded.eval)) == (30, 10)
-    assert loaded.report.left_out == {"its question is also in a source marked eval": 10}
+    assert loaded.report.left_out == {NAMED: 10}
     assert leak_check({"demonstrations": (loaded.train, loaded.eval)}) == {}
 
 
-def test_questions_of_an_eval_source_leave_the_training_of_every_role(config, write):
+def test_questions_of_an_eval_source_are_held_out_in_every_role(config, write):
     cfg = config(
         demonstrations=[write("d.jsonl", shown(60))],
         comparisons=[
@@ -190,8 +194,58 @@ def test_questions_of_an_eval_source_leave_the_training_of_every_role(config, wr
             Source(path=str(write("e.jsonl", ranked(10))), eval=True),
         ],
     )
-    trained = {opening(r) for r in load(cfg, "demonstrations").train}
+    loaded = load(cfg, "demonstrations")
+    trained, held = ({opening(r) for r in side} for side in (loaded.train, loaded.eval))
     assert trained.isdisjoint(f"q {i}" for i in range(10))
+    assert held >= {f"q {i}" for i in range(10)}
+
+
+def test_what_one_role_holds_out_by_its_hash_no_role_with_an_eval_source_trains_on(config, write):
+    """Those rows are left out and counted: its own eval source alone is reported on."""
+    cfg = config(
+        demonstrations=[
+            write("d.jsonl", shown(200)),
+            Source(path=str(write("e.jsonl", shown(9, "other"))), eval=True),
+        ],
+        comparisons=[write("c.jsonl", ranked(200))],
+    )
+    loaded = load(cfg, "demonstrations")
+    held = {opening(r) for r in load(cfg, "comparisons").eval}
+    assert held == {f"q {i}" for i in range(200) if place(f"q {i}", seed=cfg.seed) < 0.2}
+    assert held.isdisjoint(opening(r) for r in loaded.train + loaded.select)
+    assert loaded.report.left_out == {HASHED: len(held)}
+    assert {opening(r) for r in loaded.eval} == {f"other {i}" for i in range(9)}
+
+
+ROLE = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 18), st.booleans()), max_size=2)
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(roles=st.tuples(ROLE, ROLE, ROLE, ROLE), seed=st.integers(0, 5))
+def test_no_question_is_trained_on_in_one_role_and_held_out_in_another(
+    config, tmp_path, roles, seed
+):
+    """Over mixtures of sources, each (first question, how many, marked eval)."""
+    rows = (shown, ranked, asked, lambda n: [{"text": f"q {i}"} for i in range(n)])
+    sources = {}
+    for role, row, drawn in zip(ROLES, rows, roles, strict=True):
+        sources[role] = []
+        for number, (first, num, is_eval) in enumerate(drawn):
+            path = tmp_path / f"{role}-{number}.jsonl"
+            path.write_text("\n".join(json.dumps(r) for r in row(first + num)[first:]))
+            sources[role].append(Source(path=str(path), eval=is_eval))
+    cfg = replace(config(**sources), seed=seed)
+    loaded = {role: survey(cfg, role) for role in ROLES}
+    marked = {f"q {i}" for drawn in roles for first, num, is_eval in drawn if is_eval
+              for i in range(first, first + num)}  # fmt: skip
+    texts = loaded["pretraining"]  # raw texts are no questions: only sources marked eval take some
+    assert marked.isdisjoint(opening(r) for r in texts.train)
+    sides = {r: (one.train + one.select, one.eval) for r, one in loaded.items() if one is not texts}
+    assert leak_check(sides) == {}
+    for one in loaded.values():
+        assert one.report.num_kept == len(one.train + one.select + one.eval)
 
 
 def test_weights_are_shares_of_the_mixture_drawn_by_the_seed(config, write):
@@ -223,6 +277,13 @@ def test_only_ties_are_kept_or_left_out_as_the_reward_model_will_use_them(config
     assert load(config(comparisons=[path], ties=Ties.soft), "comparisons").report.num_kept == 60
 
 
+def test_the_prompts_of_comparisons_do_not_depend_on_what_ties_are_used_for(config, write):
+    rows = [{"prompt": f"q {i}", "responses": ["a", "b"], "rank": [0, i % 2]} for i in range(60)]
+    path = write("c.jsonl", rows)
+    for ties in (Ties.drop, Ties.soft):
+        assert load(config(comparisons=[path], ties=ties), "prompts").report.num_kept == 60
+
+
 def test_literal_end_marks_are_removed_and_counted(config, write):
     rows = [{"prompt": f"q {i}", "completion": f"a {i}<|endoftext|>"} for i in range(30)]
     rows[4]["completion"] = "<|endoftext|>"
@@ -252,9 +313,16 @@ def test_raw_text_marked_eval_is_never_trained_on(config, write):
     assert [len(loaded.train), len(loaded.eval)] == [1, 1]
 
 
-def test_a_role_without_sources_is_empty_and_no_error(config):
-    loaded = load(config(), "demonstrations")
-    assert (loaded.train, loaded.eval, loaded.hashes) == ([], [], {})
+def test_a_role_without_sources_is_refused(config):
+    loaded = survey(config(), "demonstrations")
+    assert (loaded.train, loaded.eval) == ([], [])
+    with pytest.raises(DataError, match=r"data\.demonstrations has no rows: name a source"):
+        load(config(), "demonstrations")
+
+
+def test_an_empty_file_is_no_data(config, write):
+    with pytest.raises(DataError, match=r"d\.jsonl holds no rows"):
+        load(config(demonstrations=[write("d.jsonl", "\n\n")]), "demonstrations")
 
 
 def test_the_tiny_world_is_one_more_source(config):
@@ -272,9 +340,7 @@ def test_the_tiny_world_is_one_more_source(config):
         assert loaded.eval
         assert loaded.report.num_bad == 0
         assert not any(r.meta.get("held_out") for r in loaded.train)
-        assert list(loaded.hashes) == [f"world:{role}"]
     assert any(r.meta["held_out"] for r in load(cfg, "prompts").eval)
-    assert source_hashes(cfg, "prompts") != source_hashes(replace(cfg, seed=99), "prompts")
 
 
 def test_a_world_role_in_the_wrong_place_is_refused(config):
@@ -284,21 +350,11 @@ def test_a_world_role_in_the_wrong_place_is_refused(config):
         load(config(prompts=["world:nothing"]), "prompts")
 
 
-def test_hashes_follow_the_files_bytes(config, write):
-    path = write("d.jsonl", shown(5))
-    cfg = config(demonstrations=[path])
-    before = source_hashes(cfg, "demonstrations")
-    assert list(before) == [str(path)]
-    write("d.jsonl", shown(6))
-    assert source_hashes(cfg, "demonstrations") != before
-
-
 def test_check_all_reports_every_role_and_stops_at_none(config, write):
     cfg = config(
         demonstrations=["no/such/file.jsonl"],
         comparisons=[write("c.jsonl", [{"prompt": "x"}, *ranked(30)])],
         prompts=[write("p.jsonl", asked(30))],
-        strict=True,
         max_bad_fraction=0.0,
     )
     reports = {report.role: report for report in check_all(cfg)}
@@ -306,21 +362,6 @@ def test_check_all_reports_every_role_and_stops_at_none(config, write):
     assert "does not exist" in reports["demonstrations"].verdict()
     assert "1 of 31 rows are bad" in reports["comparisons"].verdict()
     assert reports["prompts"].verdict() is None
-
-
-def test_check_all_notes_questions_that_one_role_trains_on_and_another_is_judged_by(config, write):
-    cfg = config(
-        demonstrations=[write("d.jsonl", shown(200))],
-        comparisons=[
-            write("c.jsonl", ranked(200)),
-            Source(path=str(write("e.jsonl", ranked(10, "other"))), eval=True),
-        ],
-    )
-    reports = {report.role: report for report in check_all(cfg)}
-    report = reports["demonstrations"]
-    notes = [note for note in report.notes if "trains on" in note]
-    assert ["data.comparisons" in notes[0], "data.prompts" in notes[1]] == [True, True]
-    assert {report.notes[note] for note in notes} == {report.num_eval}
 
 
 def test_check_all_with_a_renderer_finds_what_is_too_long(config, write, plain_renderer):

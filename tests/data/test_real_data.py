@@ -10,8 +10,8 @@ from rlhf_cli.config.schema import Batch, Source, Ties
 from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.encode import encode_loaded
 from rlhf_cli.data.load import load, survey
-from rlhf_cli.data.split import leak_check
 from rlhf_cli.data.templates import build
+from tests.data.leaks import leak_check
 
 TSV = {"columns": {"prompt": "0", "response": "1"}, "unescape": True}
 

@@ -1,8 +1,6 @@
-"""The report says the same as a table and as plain lines, and its totals add up."""
+"""The report says all of it in lines and as JSON, and its totals add up."""
 
-import io
-
-from rich.console import Console
+import json
 
 from rlhf_cli.data.records import LeftOut, Origin, RowError
 from rlhf_cli.data.report import EXAMPLES, Report
@@ -35,20 +33,37 @@ def test_only_the_first_examples_are_kept():
     ]
 
 
-def test_plain_lines_say_everything():
-    text = example().plain()
-    for part in ("100  [red].jsonl", "bad            7  empty chosen", "[red].jsonl:1: row 1"):
-        assert part in text
-    assert "left out       3  prompt too long" in text
-    assert "note           4  response cut" in text
+def test_all_examples_are_kept_on_request():
+    report = Report(role="comparisons", num_examples=None)
+    for line in range(1, 100):
+        report.reject(Origin("a.jsonl", line, line), RowError("empty chosen"))
+    assert [row.origin.line for row in report.examples["empty chosen"]] == list(range(1, 100))
 
 
-def test_the_table_says_the_same_and_takes_no_text_for_markup():
-    file = io.StringIO()
-    Console(file=file, width=160).print(example().table())
-    said = file.getvalue()
-    for part in ("[red].jsonl:1: row 1", "empty chosen", "prompt too long", "response cut"):
-        assert part in said
+def test_lines_say_everything_each_example_whole():
+    text = [" " * indent + text for indent, text, _ in example().details()]
+    assert text[:3] == [
+        "  read        100 [red].jsonl",
+        "  bad           7 empty chosen",
+        "      [red].jsonl:1: row 1",
+    ]
+    assert "  left out      3 prompt too long" in text
+    assert "  note          4 response cut" in text
+
+
+def test_the_json_says_the_same():
+    found = json.loads(json.dumps(example().as_json()))
+    assert (found["role"], found["rows"], found["kept"]) == (
+        "comparisons",
+        {"[red].jsonl": 100},
+        90,
+    )
+    assert found["sides"] == {"train": 80, "select": 0, "held_out": 10}
+    bad, out, note = found["findings"]
+    assert (bad["kind"], bad["what"], bad["count"]) == ("bad", "empty chosen", 7)
+    assert bad["rows"][0] == {"source": "[red].jsonl", "row": 1, "line": 1, "detail": "row 1"}
+    assert (out["kind"], out["count"], note["count"]) == ("left out", 3, 4)
+    assert found["refused"] is None
 
 
 def test_withdrawn_and_left_out_records_are_no_longer_kept():
@@ -67,6 +82,29 @@ def test_the_verdict_is_about_the_worst_first():
     assert "more than data.max_bad_fraction=0.01" in report.verdict()
     report.problems.append("data.comparisons: none is left to hold out")
     assert report.verdict() == "data.comparisons: none is left to hold out"
+
+
+def test_with_strict_the_first_bad_row_is_the_verdict():
+    report = example()
+    report.strict = True
+    report.problems.append("another problem")
+    assert report.verdict() == (
+        "[red].jsonl:1: empty chosen: row 1 "
+        "(data.strict=true stops here; data.strict=false skips the row)"
+    )
+    report = Report(role="comparisons", strict=True, num_kept=3)
+    report.rows["a.jsonl"] = 4
+    report.reject(Origin("a.jsonl", 1, 1), LeftOut("prompt too long"))
+    assert report.verdict() is None
+
+
+def test_no_rows_at_all_is_refused():
+    report = Report(role="comparisons")
+    assert report.verdict() == (
+        "data.comparisons has no rows: name a source, or set parents.rm=<a reward model's folder>"
+    )
+    report.rows["a.jsonl"] = 0
+    assert report.verdict() == "data.comparisons has no rows: nothing in a.jsonl"
 
 
 def test_nothing_left_names_the_first_reason():

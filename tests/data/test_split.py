@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
-from rlhf_cli.data.split import held_out, leak_check, opening, split, without
+from rlhf_cli.data.split import HASHED, NAMED, HeldOut, held_out, opening
+from tests.data.leaks import leak_check
 
 ORIGIN = Origin("a", 1)
 
@@ -25,9 +26,20 @@ def ranked(question):
 QUESTIONS = [f"question {i}?" for i in range(2000)]
 
 
+def rule(eval_fraction, *, seed=1, named=(), by_hash=True):
+    return HeldOut(named=frozenset(named), by_hash=by_hash, eval_fraction=eval_fraction, seed=seed)
+
+
+def split(records, out):
+    """(trained on, held out)"""
+    reasons = [out.reason(record) for record in records]
+    pairs = list(zip(records, reasons, strict=True))
+    return [r for r, reason in pairs if not reason], [r for r, reason in pairs if reason]
+
+
 def test_the_same_question_lies_on_the_same_side_in_every_list():
     lists = [[kind(q) for q in QUESTIONS] for kind in (asked, shown, ranked)]
-    sides = [split(records, eval_fraction=0.1, seed=3) for records in lists]
+    sides = [split(records, rule(0.1, seed=3)) for records in lists]
     held = [{opening(r) for r in out} for _, out in sides]
     trained = [{opening(r) for r in train} for train, _ in sides]
     assert held[0] == held[1] == held[2]
@@ -69,13 +81,13 @@ def test_no_text_is_held_out_at_nothing_and_every_text_at_all(text, seed):
 
 def test_records_marked_by_their_maker_are_held_out():
     marked = [asked(q, held_out=True) for q in QUESTIONS[:20]]
-    train, out = split(marked, eval_fraction=0.01, seed=1)
+    train, out = split(marked, rule(0.01))
     assert (train, out) == ([], marked)
 
 
 def test_nothing_is_lost_and_order_is_kept():
     records = [asked(q) for q in QUESTIONS[:100]]
-    train, out = split(records, eval_fraction=0.3, seed=1)
+    train, out = split(records, rule(0.3))
     assert sorted(map(opening, train + out)) == sorted(map(opening, records))
     assert train == [r for r in records if r in train]
 
@@ -93,7 +105,7 @@ def test_leaks_are_counted_between_all_roles():
 
 def test_a_split_by_hash_leaks_nothing():
     sides = {
-        name: split([kind(q) for q in QUESTIONS[part]], eval_fraction=0.2, seed=5)
+        name: split([kind(q) for q in QUESTIONS[part]], rule(0.2, seed=5))
         for name, kind, part in (
             ("demonstrations", shown, slice(0, 1200)),
             ("comparisons", ranked, slice(600, 1800)),
@@ -103,6 +115,8 @@ def test_a_split_by_hash_leaks_nothing():
     assert leak_check(sides) == {}
 
 
-def test_without_says_how_many_it_took():
-    kept, num = without([asked("a"), asked("b"), asked("A")], {"a"})
-    assert (kept, num) == ([asked("b")], 2)
+def test_the_reason_is_the_source_marked_eval_or_the_hash():
+    out = rule(1.0, named=["a"])
+    assert [out.reason(asked(q)) for q in ("A", "b")] == [NAMED, HASHED]
+    out = rule(1.0, named=["a"], by_hash=False)
+    assert [out.reason(asked(q)) for q in ("A", "b")] == [NAMED, None]

@@ -18,7 +18,7 @@ def values(path, **source):
 
 
 LINES = "".join(f'{{"prompt": "question {i}"}}\n' for i in range(2000)).encode()
-PACKED = gzip.compress(LINES)
+PACKED = gzip.compress(LINES, mtime=0)
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -43,7 +43,11 @@ def flipped(data: bytes, at: int) -> bytes:
             flipped(PACKED, len(PACKED) - 6),
             r"the gzip file is damaged after line 2000 \(CRC check",
         ),
-        ("a.json.gz", gzip.compress(b"[1, 2]")[:-9], "the gzip file is cut short; copy it again"),
+        (
+            "a.json.gz",
+            gzip.compress(b"[1, 2]", mtime=0)[:-9],
+            "the gzip file is cut short; copy it again",
+        ),
         ("a.parquet.gz", PACKED[:99], "the gzip file is cut short; copy it again"),
         ("a.jsonl.gz", LINES, r"is no gzip file; take \.gz off its name"),
         ("a.jsonl", PACKED, "is a gzip file under another name"),

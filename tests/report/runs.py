@@ -19,6 +19,7 @@ def finish(
     data: dict | None = None,
     table: dict | None = None,
     seed: int = 1,
+    made_of: dict | None = None,
     **more,
 ) -> Path:
     """Make a finished stage in a run folder; return the folder of the run."""
@@ -30,7 +31,7 @@ def finish(
         (folder / "table.json").write_text(json.dumps(table))
     fields = {
         "stage": stage, "status": FINISHED, "version": "0.1", "commit": "abcdef012345",
-        "config_hash": "c", "data": data or {}, "parents": {}, "origins": {},
+        "config": made_of or {}, "data": data or {}, "parents": {}, "origins": {},
         "tokenizer_hash": None, "template_hash": None, "seed": seed, "step": 7,
         "started": "2026-01-01 10:00:00", "finished": "2026-01-01 10:01:05",
         "metrics": metrics or {"sft/loss": 0.5},

@@ -1,7 +1,10 @@
 """`rlhf show`: whatever folder is given, it is told what it holds, or that it holds no run."""
 
+import fcntl
 import json
+import os
 import shlex
+import threading
 from pathlib import Path
 
 import pytest
@@ -124,14 +127,16 @@ def test_a_running_stage_tells_how_far_it_is(here, capsys):
     assert "rlhf run name=one)" in shown and "since 2" in shown and "did not finish" not in shown
     assert listed == "one  sft  (running: rm, step 12 of 84 after 1:05)\n"
     assert (at_work["step"], at_work["holder"]["command"]) == (12, "rlhf run name=one")
+    assert "running" not in page(capsys, "one")
 
 
-def test_looking_does_not_keep_a_run_from_starting(here, capsys):
+def test_looking_does_not_keep_a_run_from_starting(here):
+    """Whoever looks whether a run is held takes its lock for an instant."""
     run = finish(here / "runs/one")
-    page(capsys, "one")
-    with locked(run, "x"):
-        page(capsys, "one")
-    with locked(run, "y"):
+    looking = os.open(run / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.02, os.close, [looking]).start()
+    with locked(run, "rlhf run"):
         pass
 
 

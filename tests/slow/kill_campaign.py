@@ -268,7 +268,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def timeless(values: dict) -> dict:
-    measured = ("time/", "speed/", "mem/")
+    measured = ("time/", "speed/", "mem/", "total_steps")
     return {k: v for k, v in values.items() if k != "time" and not k.startswith(measured)}
 
 

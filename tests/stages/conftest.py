@@ -15,3 +15,13 @@ def plain(tmp_path_factory) -> Path:
     for stage in STAGES:
         work(stage, folder, folder, *SAME_EVERYWHERE)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """What stages keep of their data lies in a folder of the tests."""
+    from rlhf_cli.stages import preparing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparing, "CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -107,4 +107,4 @@ def test_a_call_that_fails_or_kills_changes_no_result(
 def test_no_call_that_fails_or_kills_changes_a_result(history, kind, act, made, monkeypatch):
     tried = disturbed(made, history, kind, act, monkeypatch)
     print(f"{history}, {kind}, {act}: {tried} calls")
-    assert tried > 0
+    assert tried or history == "returns"  # where nothing has to be removed

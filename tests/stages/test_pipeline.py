@@ -211,10 +211,3 @@ def test_a_real_model_on_real_comparisons(kind, real_data, tmp_path):
         assert not any(about.values())
         tokenizer = AutoTokenizer.from_pretrained(folder)
         assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-
-
-def test_a_role_without_rows_is_named_with_the_way_out(tmp_path):
-    data = ("data=generic", "data.max_prompt_tokens=64", "data.max_response_tokens=32")
-    done = rlhf(tmp_path, "run", "stage=sft", *data)
-    assert done.returncode == 1
-    assert "data.demonstrations has no rows: name a source" in done.stderr.strip().splitlines()[-1]

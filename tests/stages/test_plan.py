@@ -1,6 +1,8 @@
 """What a run plans: where it writes, which stages it takes, what an interrupted one goes on with."""
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,22 @@ from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import Attempt
 from rlhf_cli.artifacts.manifest import Refusal
 from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.schema import Parents, Resume, Stage
+from rlhf_cli.config.schema import (
+    KLController,
+    MissingEOSMode,
+    Parents,
+    Resume,
+    ScheduleKind,
+    Source,
+    Stage,
+    Ties,
+)
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.messages import foreseen, plan_rows
 from rlhf_cli.stages.plan import Planner, State
 from tests.config.test_compose import composed
 from tests.report.runs import finish
+from tests.stages.little import changed
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +72,142 @@ def test_an_interrupted_stage_goes_on_unless_it_shall_begin_anew(planner, resume
     assert ("resume=never" in found.reason) is (resume == "never")
 
 
+ROWS = "".join(
+    json.dumps({"prompt": f"q {i}", "chosen": "a", "rejected": "b"}) + "\n" for i in range(9)
+)
+
+
+@pytest.fixture
+def changes(planner, default, tmp_path, monkeypatch):
+    """changes(stage, before, after): why the stage runs again when these keys are changed so."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("c.jsonl", "d.jsonl"):
+        Path(name).write_text(ROWS)
+    files = {
+        "data.comparisons": [Source(path="c.jsonl")],
+        "data.demonstrations": [Source(path="d.jsonl")],
+        "data.prompts": [],
+    }
+
+    def found(stage: str, before: dict, after: dict, *, meanwhile=lambda: None) -> list[str]:
+        def made(values):
+            values = changed(default, {**files, **values})
+            return planner(**{f.name: getattr(values, f.name) for f in fields(values)
+                              if f.name != "runs_dir"}).fingerprint(STAGES[stage])  # fmt: skip
+
+        earlier = made(before)
+        meanwhile()
+        return made(after).changes(earlier)
+
+    return found
+
+
+def test_another_spelling_of_a_path_and_a_renamed_file_are_the_same_data(changes, tmp_path):
+    Path("link.jsonl").symlink_to("c.jsonl")
+    for path in ("./c.jsonl", str(tmp_path / "c.jsonl"), "link.jsonl"):
+        assert changes("rm", {}, {"data.comparisons": [Source(path=path)]}) == []
+
+
+def test_a_base_model_is_what_its_folder_holds(changes, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    (tmp_path / "link").symlink_to("model")
+    paths = [{"model.path": path} for path in ("model", "./model", "link")]
+    assert [changes("sft", paths[0], path) for path in paths] == [[], [], []]
+    write = partial((tmp_path / "model/config.json").write_text, '{"a": 1}')
+    assert changes("sft", paths[0], paths[0], meanwhile=write) == ["model base changed"]
+
+
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        ({"data.comparisons": [Source(path="other.jsonl")]},
+         "data.comparisons: path c.jsonl -> other.jsonl"),
+        ({"data.comparisons": [Source(path="c.jsonl", limit=5)]},
+         "data.comparisons[0].limit changed null -> 5"),
+        ({"data.eval_fraction": 0.4}, "data.eval_fraction changed 0.1 -> 0.4"),
+        ({"data.template": "chatml"}, "data.template: path auto -> chatml"),
+    ],
+)  # fmt: skip
+def test_changed_data_is_named(changes, after, told):
+    Path("other.jsonl").write_text(ROWS[:200])
+    assert changes("rm", {}, after) == [told]
+
+
+def test_an_edited_file_template_or_tokenizer_is_noticed(changes, tmp_path):
+    for key, name, told in (
+        ("data.comparisons", "c.jsonl", "data.comparisons: c.jsonl was edited"),
+        ("data.template", "t.jinja", "data.template: t.jinja was edited"),
+        ("model.tokenizer", "words/tokenizer.json", "model tokenizer changed"),
+    ):
+        place = tmp_path / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(ROWS)
+        value = {"c.jsonl": [Source(path=name)], "t.jinja": name}.get(name, "words")
+        edit = partial(place.write_text, f"{ROWS} ")
+        stages = ("sft",) if key == "model.tokenizer" else ("rm", "ppo", "evaluate")
+        for stage in stages:
+            place.write_text(ROWS)
+            assert changes(stage, {key: value}, {key: value}, meanwhile=edit) == [told]
+
+
+def test_a_source_marked_eval_of_another_role_is_part_of_what_decides_the_sides(changes):
+    Path("e.jsonl").write_text(ROWS[:100])
+    after = {"data.comparisons": [Source(path="c.jsonl"), Source(path="e.jsonl", eval=True)]}
+    marked, told = changes("sft", {}, after)
+    assert marked == "data.comparisons.eval[0].eval changed null -> true"
+    assert told == "data.comparisons: path none -> e.jsonl"
+    assert changes("sft", {}, {"data.comparisons": [Source(path="d.jsonl", limit=3)]}) == []
+
+
+NO_EFFECT = [
+    ("sft", {"data.max_bad_fraction": 0.9, "data.strict": True, "sft.batch.microbatch": 1}),
+    ("sft", {"model.gradient_checkpointing": True, "sft.batch.max_tokens": 99}),
+    ("sft", {"world.noise": 0.1, "world.prompts": 77, "data.demonstrations": "world"}),
+    ("sft", {"sft.reward_model": "none/such", "rm.ties": Ties.soft}),
+    ("rm", {"rm.tie_param": 3.0, "rm.batch.microbatch": 1, "data.pretraining": []}),
+    ("ppo", {"ppo.alarms.kl": 1.0, "ppo.kl.target": 1.0, "ppo.kl.horizon": 9}),
+    ("ppo", {"ppo.ptx.ratio": 3, "ppo.missing_eos.value": 0.5, "data.select_fraction": 0.2}),
+    ("ppo", {"rm.ties": Ties.soft, "ppo.batch.microbatch": 1, "rm.batch.microbatch": 1}),
+    ("evaluate", {"evaluation.batch": 1, "sft.epochs": 9}),
+    ("evaluate", {"runtime.device": "cpu", "runtime.dtype": "float32"}),
+]
+
+
+@pytest.mark.parametrize(("stage", "values"), NO_EFFECT)
+def test_what_cannot_change_the_result_of_a_stage_runs_nothing_again(changes, stage, values):
+    before = {"ppo.missing_eos.mode": MissingEOSMode.none, "runtime.device": "cpu"}
+    if values.pop("data.demonstrations", None):
+        before["data.demonstrations"] = [Source(path="world:demonstrations")]
+    assert changes(stage, before, before | values) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "before", "values"),
+    [
+        ("rm", {"rm.ties": Ties.davidson}, {"rm.tie_param": 3.0}),
+        ("ppo", {"ppo.kl.controller": KLController.adaptive}, {"ppo.kl.target": 1.0}),
+        ("ppo", {"ppo.ptx.coef": 1.0}, {"ppo.ptx.ratio": 3}),
+        ("sft", {"data.demonstrations": [Source(path="world:demonstrations")]},
+         {"world.demonstrations": 77}),
+        ("sft", {}, {"runtime.dtype": "bfloat16"}),
+        ("sft", {"sft.schedule.kind": ScheduleKind.linear}, {"sft.schedule.final": 0.7}),
+    ],
+)  # fmt: skip
+def test_what_changes_a_result_under_other_keys_runs_it_again(changes, stage, before, values):
+    before = {"runtime.device": "cpu", **before}
+    (told,) = changes(stage, before, before | values)
+    (key,) = values
+    assert told.startswith(f"{key} changed ")
+
+
+def test_the_precision_that_is_left_to_the_machine_is_that_of_the_earlier_run(changes):
+    on_gpu = {"runtime.device": "cuda:0"}
+    assert changes("sft", on_gpu, {"runtime.device": "cpu"}) == []
+    cpu = {"runtime.device": "cpu", "runtime.dtype": "float32"}
+    assert changes("sft", on_gpu, cpu) == ["runtime.dtype changed bfloat16 -> float32"]
+
+
 @pytest.fixture
 def finished(planner):
     """planner, where all stages have been made of the default configuration."""
@@ -70,7 +218,7 @@ def finished(planner):
             made.folder,
             name,
             config=freeze(made.cfg),
-            config_hash=fingerprint.config_hash(),
+            made_of=fingerprint.config,
             data=fingerprint.data,
             parents=fingerprint.parents,
             version=fingerprint.version,

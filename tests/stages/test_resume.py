@@ -49,7 +49,7 @@ SMALL = (
     "evaluation.best_of_n=2",
     "samples=1",
 )
-MEASURED = ("time/", "speed/", "mem/")
+MEASURED = ("time/", "speed/", "mem/", "total_steps")  # and what each attempt says anew
 # what dropout drops depends on the process; at the edge of the value's clip rounding decides which
 # gradient there is; microbatches that divide nothing evenly
 SAME_EVERYWHERE = [

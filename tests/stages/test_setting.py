@@ -55,8 +55,8 @@ def test_what_a_template_shows_otherwise_is_told_with_an_example(dated, capsys):
     notes = []
     recorder = SimpleNamespace(note=notes.append, silent=False)
     Encoded(train=[], select=[], held_out=[], report=report).tell(recorder)
-    assert sum("'ours' became 'theirs'" in note for note in notes) == 1
-    assert notes.count(report.headline()) == 1
+    assert notes == [report.headline()]
+    assert capsys.readouterr().out.count("a.jsonl row 7: 'ours' became 'theirs'") == 1
     notes.clear()
     quiet = replace(report, examples={})
     Encoded(train=[], select=[], held_out=[], report=quiet).tell(recorder)

@@ -118,11 +118,15 @@ def toy_run(
 
 
 def finished(folder: Path) -> dict[str, object]:
-    """Every file of the finished stages below `folder`, without what a clock says."""
+    """Every file of the finished stages below `folder`, without what a clock says.
+
+    What the system refused to remove has an end of its name that counts for nothing: .gone.
+    """
     found, run = {}, folder / "runs" / "run"
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
-        if path.is_file() and not name.startswith(".") and path.name != "manifest.json":
+        rest = name.startswith(".") or ".gone/" in name
+        if path.is_file() and not rest and path.name != "manifest.json":
             found[name] = _rows(path) if path.name == "metrics.jsonl" else path.read_bytes()
     return found
 

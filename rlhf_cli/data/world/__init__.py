@@ -1,7 +1,7 @@
 """The embedded tiny world: synthetic instruction tasks with a gold utility known in closed form."""
 
-from rlhf_cli.data.world.generate import ROLES, generate, settings_hash
+from rlhf_cli.data.world.generate import ROLES, code_hash, generate, keys_of
 from rlhf_cli.data.world.gold import Verdict, utility
 from rlhf_cli.data.world.people import ceiling
 
-__all__ = ["ROLES", "Verdict", "ceiling", "generate", "settings_hash", "utility"]
+__all__ = ["ROLES", "Verdict", "ceiling", "code_hash", "generate", "keys_of", "utility"]

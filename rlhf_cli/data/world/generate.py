@@ -1,8 +1,6 @@
 """Records of the tiny world, a pure function of the role, the settings and the seed."""
 
-import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from random import Random
 
@@ -93,6 +91,14 @@ ROLES = {
     "prompts": _prompts,
     "pretraining": _pretraining,
 }
+SETTINGS = {
+    "demonstrations": ("demonstrations",),
+    "comparisons": (
+        "comparisons", "completions", "noise", "tie_margin", "length_bias", "format_bias",
+    ),
+    "prompts": ("prompts", "held_out_prompts"),
+    "pretraining": ("pretraining",),
+}  # fmt: skip
 
 
 def generate(role: str, *, world: World, seed: int) -> list:
@@ -102,9 +108,14 @@ def generate(role: str, *, world: World, seed: int) -> list:
     return ROLES[role](world, Random(f"{seed}/{role}"))
 
 
-def settings_hash(world: World, seed: int) -> str:
-    """sha256 of the settings, the seed and the code of this room: all that decides the records."""
-    digest = hashlib.sha256(json.dumps([dataclasses.asdict(world), seed], sort_keys=True).encode())
+def keys_of(role: str) -> tuple[str, ...]:
+    """The settings that the records of a role depend on, beside the seed."""
+    return SETTINGS.get(role, ())
+
+
+def code_hash() -> str:
+    """sha256 of the code of this folder, which decides the records beside settings and seed."""
+    digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

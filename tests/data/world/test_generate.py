@@ -11,7 +11,7 @@ from statistics import mean
 import pytest
 
 from rlhf_cli.config.schema import World
-from rlhf_cli.data.world import ROLES, ceiling, generate, settings_hash, utility
+from rlhf_cli.data.world import ROLES, ceiling, code_hash, generate, keys_of, utility
 from rlhf_cli.data.world.clusters import HELD_OUT, TRAINED
 from rlhf_cli.data.world.people import rank_groups
 
@@ -91,11 +91,14 @@ def test_an_unknown_role_is_refused():
         generate("rewards", world=SETTINGS, seed=1)
 
 
-def test_the_hash_knows_settings_and_seed():
-    hashes = {settings_hash(SETTINGS, 1), settings_hash(SETTINGS, 2)}
-    hashes.add(settings_hash(world(noise=0.6), 1))
-    assert len(hashes) == 3
-    assert settings_hash(world(), 1) in hashes
+@pytest.mark.parametrize("role", ROLES)
+def test_the_records_of_a_role_depend_on_the_keys_named_for_it_and_on_no_other(role):
+    before = generate(role, world=SETTINGS, seed=1)
+    for field in dataclasses.fields(SETTINGS):
+        value = getattr(SETTINGS, field.name)
+        other = [3, 4] if field.name == "completions" else value + (1 if value else 0.5)
+        now = generate(role, world=dataclasses.replace(SETTINGS, **{field.name: other}), seed=1)
+        assert (now != before) is (field.name in keys_of(role)), field.name
 
 
 def test_the_hash_knows_the_code_that_generates(monkeypatch, tmp_path):
@@ -103,12 +106,12 @@ def test_the_hash_knows_the_code_that_generates(monkeypatch, tmp_path):
     here = Path(CODE.__file__).parent
     for file in here.glob("*.py"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    before = settings_hash(SETTINGS, 1)
+    before = code_hash()
     monkeypatch.setattr(CODE, "__file__", str(tmp_path / "generate.py"))
-    assert settings_hash(SETTINGS, 1) == before
+    assert code_hash() == before
     with (tmp_path / "people.py").open("a") as file:
         file.write("# changed\n")
-    assert settings_hash(SETTINGS, 1) != before
+    assert code_hash() != before
 
 
 def test_the_world_needs_no_torch():

@@ -1,0 +1,134 @@
+"""What the records of a role depend on, in one object: the argument of the loader, and what is hashed.
+
+No torch and no tokenizer: the planner asks as well.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from rlhf_cli.config.schema import Config, Source, Ties, World
+from rlhf_cli.data.sources import local_files, source_hash
+
+ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
+WORLD = "world:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """A role's sources, and what decides the sides of their records.
+
+    read_as: the role that the sources stand under (prompts may come from the comparisons) . marked:
+    (role, source) of every source marked eval, whatever its role: what it asks is trained on nowhere .
+    by_hash: some role has no such source, so that a share of all questions is trained on nowhere .
+    drop_ties: comparisons with nothing but ties are left out . world: of the embedded task . strict,
+    max_bad_fraction: when to refuse; they change no record, and are not hashed.
+    """
+
+    role: str
+    read_as: str
+    sources: tuple[Source, ...]
+    marked: tuple[tuple[str, Source], ...]
+    by_hash: bool
+    seed: int
+    eval_fraction: float
+    select_fraction: float
+    drop_ties: bool
+    world: World
+    strict: bool = False
+    max_bad_fraction: float = 1.0
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the contents of all sources are known by their hashes: a hub id needs a revision."""
+        named = [*self.sources, *(source for _, source in self.marked)]
+        return all(
+            s.path.startswith(WORLD) or s.revision is not None or local_files(s) for s in named
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The configuration keys that decide the records, flat; contents are not among them."""
+        if not self.sources:
+            return {}
+        found: dict[str, Any] = {"seed": self.seed}
+        if self.role != "pretraining":
+            found["data.eval_fraction"] = self.eval_fraction
+            found[f"data.{self.read_as}.held_out_by_hash"] = self.by_hash
+        if self.role == "demonstrations":
+            found["data.select_fraction"] = self.select_fraction
+        if self.role == "comparisons":
+            found["rm.ties"] = "drop" if self.drop_ties else "kept"
+        for key, source in self._named():
+            found |= _options(key, source)
+            found |= self._world(source)
+        return found
+
+    def contents(self) -> dict[str, dict[str, str]]:
+        """{role: {source: sha256 of what it holds}}, those that decide the sides alone among them."""
+        found: dict[str, dict[str, str]] = {}
+        for role, source in [*((self.read_as, s) for s in self.sources), *self._others()]:
+            found.setdefault(role, {})[label(source)] = self._hash(source)
+        return found
+
+    def _others(self) -> list[tuple[str, Source]]:
+        """The sources that only say which questions are held out."""
+        if not self.sources:
+            return []
+        return [(role, source) for role, source in self.marked if role != self.read_as]
+
+    def _named(self) -> list[tuple[str, Source]]:
+        """Every source under the key that a person knows it by."""
+        mine = [(f"data.{self.read_as}[{i}]", s) for i, s in enumerate(self.sources)]
+        return mine + [(f"data.{r}.eval[{i}]", s) for i, (r, s) in enumerate(self._others())]
+
+    def _world(self, source: Source) -> dict[str, Any]:
+        if not source.path.startswith(WORLD):
+            return {}
+        from rlhf_cli.data.world.generate import keys_of
+
+        names = keys_of(source.path.removeprefix(WORLD))
+        return {f"world.{name}": getattr(self.world, name) for name in names}
+
+    def _hash(self, source: Source) -> str:
+        if not source.path.startswith(WORLD):
+            return source_hash(source)
+        from rlhf_cli.data.world.generate import code_hash
+
+        return code_hash()
+
+
+def spec_of(cfg: Config, role: str) -> LoadSpec:
+    """What the loading of a role depends on; prompts fall back to those of the comparisons."""
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
+    read_as = "comparisons" if role == "prompts" and not cfg.data.prompts else role
+    split = [getattr(cfg.data, other) for other in ROLES if other != "pretraining"]
+    return LoadSpec(
+        role=role,
+        read_as=read_as,
+        sources=tuple(getattr(cfg.data, read_as)),
+        marked=tuple((r, s) for r in ROLES for s in getattr(cfg.data, r) if s.eval),
+        by_hash=any(sources and not any(s.eval for s in sources) for sources in split),
+        seed=cfg.seed,
+        eval_fraction=cfg.data.eval_fraction,
+        select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
+        drop_ties=role == "comparisons" and cfg.rm.ties is Ties.drop,
+        world=cfg.world,
+        strict=cfg.data.strict,
+        max_bad_fraction=cfg.data.max_bad_fraction,
+    )
+
+
+def label(source: Source) -> str:
+    """How a source is called in reports and hashes."""
+    parts = (source.path, source.config, source.data_dir, source.split)
+    return ":".join(part for part in parts if part)
+
+
+def _options(key: str, source: Source) -> dict[str, Any]:
+    """How the source is read: whatever differs from the defaults, but not where it lies."""
+    plain = Source(path=source.path)
+    return {
+        f"{key}.{field.name}": getattr(source, field.name)
+        for field in fields(Source)
+        if getattr(source, field.name) != getattr(plain, field.name)
+    }

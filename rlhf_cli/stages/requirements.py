@@ -1,0 +1,80 @@
+"""What is known before anything is trained: device, template, models and rows of all stages that run.
+
+torch is not imported here. What only a worker can know, such as lengths in tokens, it says itself.
+"""
+
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Config, Runtime, SelectBy
+from rlhf_cli.data.report import NO_ROWS
+from rlhf_cli.data.spec import ROLES, WORLD
+from rlhf_cli.data.template_texts import template_file
+from rlhf_cli.runtime.launch import count_gpus
+from rlhf_cli.stages import StageSpec
+from rlhf_cli.stages.models import external, require_model
+from rlhf_cli.telemetry.console import console
+
+DRIVER = Path("/dev/nvidiactl")
+
+
+def require(cfg: Config, specs: list[StageSpec]) -> None:
+    """Refuse what these stages would stumble over later; raises UserError."""
+    if not specs:
+        return
+    require_device(cfg.runtime)
+    template_file(cfg.data.template)
+    model = cfg.model
+    require_model("model.path", model.path, model, has_tokenizer=model.tokenizer is None)
+    if cfg.sft.select_by is SelectBy.rm_score and any(spec.name == "sft" for spec in specs):
+        external("sft.reward_model", str(cfg.sft.reward_model), "rm", model)
+    roles = roles_of(cfg, specs)
+    for role in roles:
+        if role != "prompts" or cfg.data.prompts or "comparisons" not in roles:
+            require_rows(cfg, role)  # prompts of the comparisons are as good as those are
+
+
+def require_device(runtime: Runtime) -> None:
+    """Refuse a GPU that is not there; what a GPU is able to do is asked by the worker."""
+    name, _, number = runtime.device.partition(":")
+    if name != "cuda" or "rocm" in version("torch"):
+        return
+    num = count_gpus()
+    if num == 0 and not DRIVER.exists():
+        reason = "torch is a build for the CPU" if "+cpu" in version("torch") else "it has no GPU"
+        found = f"cannot be used on this machine: {reason}"
+    elif num and number and int(number) >= num:
+        found = f"does not exist: this machine has {num} GPU{'s' * (num > 1)}, the first is cuda:0"
+    else:
+        return
+    raise UserError(f"runtime.device={runtime.device} {found}; use runtime.device=auto")
+
+
+def roles_of(cfg: Config, specs: list[StageSpec]) -> list[str]:
+    """The roles that these stages cannot do without or have sources of, in the order of the stages."""
+    found = dict.fromkeys(role for spec in specs for role in spec.data(cfg))
+    spared = {role for spec in specs for role in spec.optional} - {
+        role for spec in specs for role in spec.data(cfg) if role not in spec.optional
+    }
+    return [role for role in found if role not in spared or getattr(cfg.data, role)]
+
+
+def require_source(cfg: Config, role: str) -> None:
+    """Refuse a role that no source is named for."""
+    if not (getattr(cfg.data, role) or (role == "prompts" and cfg.data.comparisons)):
+        raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
+
+
+def require_rows(cfg: Config, role: str) -> None:
+    """Read a role as its stage will, and refuse as it would. The embedded world needs no reading."""
+    require_source(cfg, role)
+    sources = [source for other in ROLES for source in getattr(cfg.data, other)]
+    if all(source.path.startswith(WORLD) for source in sources):
+        return
+    from rlhf_cli.data.load import load
+
+    screen = console()
+    with screen.status(f"reading data.{role}") if screen.is_terminal else nullcontext():
+        load(cfg, role)

@@ -1,0 +1,75 @@
+"""Which templates are no more than fixed texts between the contents."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from rlhf_cli.data.records import Message
+from rlhf_cli.data.verbatim import fixed_texts, joined
+
+ROLES = ("user", "assistant")
+
+
+def texts_of(body: str) -> list[str] | None:
+    template = "{% for m in messages %}" + body + "{% endfor %}"
+    tokenizer = SimpleNamespace(chat_template=template, special_tokens_map={"eos_token": "</s>"})
+    return fixed_texts(tokenizer, ROLES, origin="t", generation=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        (
+            "{{ m['role'] + ': ' + m['content'] + eos_token }}",
+            ["user: ", "</s>assistant: ", "</s>"],
+        ),
+        ("<{{ m.content ~ eos_token }}", ["<", "</s><", "</s>"]),
+        ("{% if m.content is string %}{{ m.content }}{% endif %}", ["", "", ""]),
+    ],
+)
+def test_contents_that_are_only_joined_stand_between_fixed_texts(body, texts):
+    assert texts_of(body) == texts
+    said = (Message("user", " a "), Message("assistant", "<b>"))
+    assert joined(texts, said) == f"{texts[0]} a {texts[1]}<b>{texts[2]}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ m.content | trim }}", "{{ ('a' + m.content) | trim }}", "{{ (m.content ~ '') | trim }}",
+        "{% set c %}{{ m.content }}{% endset %}{{ c | trim }}", "{{ m.content[:4] }}",
+        "{% if m.content %}{{ m.content }}{% endif %}", "{{ m.content | length }}{{ m.content }}",
+        "{% if 'x' in m.content %}{{ m.content }}{% endif %}", "{{ m.content }}{{ m.content }}",
+        "{% if m.content == 'a' %}b{% endif %}{{ m.content }}", "{{ m.content | upper }}",
+        "{{ m.content.split('</think>')[-1] }}", "{{ m.content | tojson }}",
+        "{% if m.content.startswith('Human') %}{% endif %}{{ m.content }}",
+        "{% if loop.first %}{{ m.content }}{% endif %}", "{{ m.content | replace('x', 'y') }}",
+    ],
+)  # fmt: skip
+def test_a_template_that_looks_into_a_content_is_none_of_them(body):
+    assert texts_of(body) is None
+
+
+@pytest.mark.parametrize("template", ["plain", "chatml"])
+def test_a_renderer_says_the_same_with_and_without_the_engine(
+    template, make_tokenizer, monkeypatch
+):
+    from rlhf_cli.data import renderer as module
+    from rlhf_cli.data.templates import build
+
+    def made():
+        one = build(make_tokenizer(eos_token="</s>"), template=template, system="be kind")
+        chat = [
+            Message("user", " a\n"),
+            Message("assistant", "b </think> {{ 1 }}"),
+            Message("user", "<c>"),
+        ]
+        known = one.prompt_ids(tuple(chat)), one.response_ids(" x "), one.prompt_ids((chat[2],))
+        again = one.prompt_ids((Message("user", "another"),)), one.response_ids("y")
+        return known, again, one.difference((chat[0], chat[1])), sum(map(bool, one.shapes.values()))
+
+    *fast, num_fixed = made()
+    monkeypatch.setattr(module, "fixed_texts", lambda *shape, **more: None)
+    *slow, none_fixed = made()
+    assert fast == slow
+    assert num_fixed > none_fixed == 0
