@@ -1,5 +1,6 @@
 """A. A student's first hour: help, screens, `rlhf show`, no internet, completion."""
 
+import re
 import time
 
 from tests.trials.place import ONLINE, SMALL
@@ -71,7 +72,7 @@ def elsewhere(place):
     place.finished()
     shutil.move(place.folder / "runs" / "small", place.folder / "elsewhere" / "my first run")
     came = place.command("run", *SMALL, "runs_dir=elsewhere", "name='my first run'")
-    printed = [part for part in came.text.split("`") if part.startswith("rlhf show")]
+    printed = re.findall(r"rlhf show [^`\n]+", came.text)
     return came + place.shell(printed[-1] if printed else "echo nothing was printed; exit 9")
 
 
@@ -87,7 +88,7 @@ def named_oddly(place):
     place.finished()
     shutil.move(place.folder / "runs" / "small", place.folder / "runs" / "my first run")
     came = place.command("run", *SMALL, "name='my first run'")
-    printed = [part for part in came.text.split("`") if part.startswith("rlhf show")]
+    printed = re.findall(r"rlhf show [^`\n]+", came.text)
     return came + place.shell(printed[-1] if printed else "echo nothing was printed; exit 9")
 
 
@@ -221,7 +222,7 @@ EXPORT = [
         defended="manifest.json beside it says what made the model; a card is its author's to write"),
 ]  # fmt: skip
 
-LONG = "a_rather_long_folder_name/" * 3 + "comparisons_of_the_second_kind.jsonl"
+LONG = "a_rather_long_folder_name/comparisons_of_the_second_kind.jsonl"
 
 
 def narrow(columns: int, *words: str):
