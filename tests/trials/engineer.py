@@ -195,6 +195,7 @@ def raised(word: str):
 
     def play(place):
         words = own_data(place, bad=8)
+        place.command("run", *SMALL, *words, "name=small", "stage=sft")
         came = place.command("run", *SMALL, *words, "name=small", "stage=[sft,rm]")
         return came + planned(place, *words, "stage=[sft,rm]", word)
 
