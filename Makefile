@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch mutants golden smoke bench growth check \
+.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch mutants golden smoke bench trials growth check \
         sft rm ppo run base-model clean
 
 help: ## this list
@@ -70,6 +70,9 @@ smoke: ## all three stages and the evaluation through the command line, under a 
 
 bench: ## side by side with TRL and transformers; never part of the tests (ARGS=--main: less, see docs/benchmarks.md)
 	python benchmarks/run.py $(ARGS)
+
+trials: ## every trial of the command line, and the table of docs/trials.md (ARGS="--only D --quick" for a part)
+	python -m tests.trials --write docs/trials.md $(ARGS)
 
 growth: ## time and memory against batch, length and model size: docs/growth.svg, a few minutes
 	python benchmarks/growth.py $(ARGS)
