@@ -9,6 +9,8 @@ from rlhf_cli.artifacts.manifest import StageManifest, canonical_hash
 from rlhf_cli.artifacts.store import file_hash
 
 SMALL = 16 << 20
+TEMPLATES = "additional_chat_templates"  # the one folder inside that transformers reads
+READ_BY_PEOPLE = "*.md"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,11 +72,16 @@ def _show(value: Any) -> str:
 
 
 def model_hash(path: str, revision: str | None) -> str:
-    """Identity of a model: contents of a local folder (big files by size and time), else hub id."""
+    """Identity of a model: contents of a local folder (big files by size and time), else hub id.
+
+    A file of an unknown name counts: it may be one that transformers reads. Texts for people do not.
+    """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return f"hub:{path}@{revision or 'main'}"
-    return canonical_hash({p.name: _identity(p) for p in sorted(folder.iterdir()) if p.is_file()})
+    found = [*folder.iterdir(), *(folder / TEMPLATES).glob("*")]
+    files = [p for p in sorted(found) if p.is_file() and not p.match(READ_BY_PEOPLE)]
+    return canonical_hash({str(p.relative_to(folder)): _identity(p) for p in files})
 
 
 def _identity(path: Path) -> str:

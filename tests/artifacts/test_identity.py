@@ -90,6 +90,12 @@ def test_a_local_model_is_its_contents_and_a_hub_model_its_revision(tmp_path):
     assert before == model_hash(str(tmp_path), None)
     os.utime(tmp_path / "config.json", (0, 0))
     assert before == model_hash(str(tmp_path), None)  # small files count by content
+    (tmp_path / "README.md").write_text("a card")
+    assert before == model_hash(str(tmp_path), None)
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "other.jinja").write_text("{{ 1 }}")
+    assert before != model_hash(str(tmp_path), None)
+    before = model_hash(str(tmp_path), None)
     os.utime(tmp_path / "model.safetensors", (0, 0))
     assert before != model_hash(str(tmp_path), None)  # big ones by size and time
     assert model_hash("org/name", None) == "hub:org/name@main"

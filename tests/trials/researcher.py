@@ -268,6 +268,10 @@ TEMPLATES = [
         has=(r"sft: run .*(tokenizer|model)",)),
     Row(tried="a file notes.json added to the model folder",
         play=changed(("model=./mine",), models.tiny, edit("mine/notes.json", "{}")),
+        has=(r"sft: fresh",), kept=(r"sft: run .*model",),
+        defended="a file of an unknown name may be one that transformers reads; a README.md is not"),
+    Row(tried="a README.md added to the model folder",
+        play=changed(("model=./mine",), models.tiny, edit("mine/README.md", "a card")),
         has=(r"sft: fresh",)),
 ]  # fmt: skip
 
