@@ -103,6 +103,8 @@ def test_the_hash_is_of_the_bytes(write, tmp_path):
     first = source_hash(Source(path=str(write("a.jsonl", ROWS))))
     assert first == source_hash(Source(path=str(write("a.jsonl", ROWS))))
     assert first != source_hash(Source(path=str(write("a.jsonl", ROWS[:1]))))
+    same_size = ROWS[::-1]
+    assert first != source_hash(Source(path=str(write("a.jsonl", same_size))))
     with gzip.open(tmp_path / "b.jsonl.gz", "wt") as file:
         file.write("{}")
     assert len(source_hash(Source(path=str(tmp_path / "b.jsonl.gz")))) == 64

@@ -341,6 +341,11 @@ def test_stories_pads_with_unk_and_stops_where_its_generation_config_says(storie
     assert r.decode_response([*ids[:-1], 1]) == "The end."
 
 
+def test_further_ids_that_end_a_response_are_kept_each_once(make_tokenizer):
+    r = renderer(make_tokenizer(), also_stop=(5, 5))
+    assert r.end_ids == [r.end_id, 5]
+
+
 def test_gpt2_gets_a_pad_of_its_own(gpt2):
     r = renderer(gpt2)
     assert (r.pad_id, r.end_id, r.end_ids) == (50257, 50256, [50256])
