@@ -126,7 +126,7 @@ def test_the_score_of_an_epoch_is_that_of_the_answers_to_prompts_to_select_by(
 ):
     """Twin: the exported model asked again, its answers scored one by one, as a mean."""
     values = {"sft.reward_model": str(judged), "sft.select_by": SelectBy.rm_score}
-    values |= {"data.select_fraction": 0.3, "evaluation.prompts": 2}
+    values |= {"data.select_fraction": 0.3, "evaluation.prompts": 2, "samples": 4}
     said = work("sft", tmp_path, values)
     data = open_setting(changed(little(), values)).encoded("demonstrations")
     prompts = prompts_of(setting, data.select)
