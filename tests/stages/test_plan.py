@@ -188,6 +188,7 @@ def test_what_cannot_change_the_result_of_a_stage_runs_nothing_again(changes, st
         ("rm", {"rm.ties": Ties.davidson}, {"rm.tie_param": 3.0}),
         ("ppo", {"ppo.kl.controller": KLController.adaptive}, {"ppo.kl.target": 1.0}),
         ("ppo", {"ppo.ptx.coef": 1.0}, {"ppo.ptx.ratio": 3}),
+        ("ppo", {"ppo.ptx.coef": 1.0}, {"world.pretraining": 77}),
         ("sft", {"data.demonstrations": [Source(path="world:demonstrations")]},
          {"world.demonstrations": 77}),
         ("sft", {}, {"runtime.dtype": "bfloat16"}),
