@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rlhf_cli.config.explain import explain
 from rlhf_cli.config.keys import did_you_mean, nearest
 from rlhf_cli.config.schema import Config, ConfigError, Stage
+from rlhf_cli.config.schema.constraints import ConstraintError
 from rlhf_cli.config.shape import conform
 from rlhf_cli.config.suggestions import OTHER_METHODS, STAGE_WORDS
 
@@ -35,62 +36,36 @@ def conf_dir() -> Path:
 
 
 def resolve(composed: DictConfig) -> Config:
-    """The composed values as a `Config`, every law checked; else one ConfigError naming the key."""
+    """Return the composed values as a `Config`; ConfigError names the first key that is refused."""
     given = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(given, dict)
     given["stage"] = stage_list(given.get("stage"))
     try:
         given = OmegaConf.create(conform(given, Config))
         merged = OmegaConf.merge(OmegaConf.structured(Config), given)
-        return _to_object(merged)
+        missing = sorted(OmegaConf.missing_keys(merged))
+        values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value: set {missing[0]}=...")
+    return _built(Config, values)
 
 
-def _to_object(merged) -> Config:
+def _built(kind: Any, values: Any, section: str = "") -> Any:
+    """Return the dataclass of a section; section: its path, with a dot at the end."""
+    hints, items = get_type_hints(kind), dict(values)
+    for key, hint in hints.items():
+        element = get_args(hint)[0] if get_origin(hint) is list else None
+        if is_dataclass(hint):
+            items[key] = _built(hint, items[key], f"{section}{key}.")
+        elif is_dataclass(element):
+            listed = enumerate(items[key])
+            items[key] = [_built(element, item, f"{section}{key}[{i}].") for i, item in listed]
     try:
-        config = OmegaConf.to_object(merged)
-    except ConfigError as error:
-        raise ConfigError(_with_full_key(merged, str(error))) from error
-    assert isinstance(config, Config)
-    return config
-
-
-def _with_full_key(merged, message: str) -> str:
-    """A section cannot know its own place: put the full key before a law broken inside it."""
-    for path, node in _sections(merged):
-        try:
-            OmegaConf.to_object(node)
-        except ConfigError as error:
-            return _prefixed(path, str(error))
-    return message
-
-
-def _prefixed(path: str, message: str) -> str:
-    top, _, rest = message.partition(".")
-    if not path or message.startswith((f"{path}.", f"{path.split('.')[0]}.")):
-        return message
-    if rest and top == _section_word(path):
-        return f"{path}.{rest}"
-    return f"{path}: {message}"
-
-
-def _section_word(path: str) -> str:
-    """ "ppo.value_optim" calls itself "optim" in its laws."""
-    return path.rpartition(".")[2].rpartition("_")[2]
-
-
-def _sections(node, path: str = ""):
-    """(path, section) of every structured section, innermost first."""
-    is_list = OmegaConf.is_list(node)
-    for key in range(len(node)) if is_list else list(node.keys()):
-        child = node._get_node(key)
-        if OmegaConf.is_config(child) and not child._is_none():
-            yield from _sections(
-                child, f"{path}[{key}]" if is_list else f"{path}.{key}".lstrip(".")
-            )
-    if is_dataclass(OmegaConf.get_type(node) or int):
-        yield path, node
+        return kind(**items)
+    except ConstraintError as error:
+        raise ConfigError(error.message(section)) from error
 
 
 def stage_list(given: Any) -> list[str]:

@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rlhf_cli.config.schema import ConfigError, Source
+from rlhf_cli.config.schema.constraints import shown_value
 
 LARGEST = 2**53  # whole numbers up to here are exact as floating-point numbers too
 
@@ -121,14 +122,3 @@ def expected(kind: Any) -> str:
         return f"one of {', '.join(item.name for item in kind)}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return words.get(kind, "a value")
-
-
-def shown_value(value: Any) -> str:
-    """A value as it is written on the command line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {shown_value(item)}" for name, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(shown_value(item) for item in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value)

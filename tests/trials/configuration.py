@@ -56,7 +56,7 @@ REWARD = [
     refused("rm.ties=keep", r"not one of drop, soft"),
     *(refused(f"rm.margin={v}", r"rm\.margin=") for v in ("-1", "nan", "inf")),
     refused("rm.label_smoothing=0.5", r"must lie in \[0, 0\.5\)"),
-    refused("rm.ties=rao_kupper rm.tie_param=1", r"must exceed 1"),
+    refused("rm.ties=rao_kupper rm.tie_param=1", r"must lie in \(1, inf\)"),
     refused("rm.ties=davidson rm.margin=1", r"models ties itself"),
 ]  # fmt: skip
 
@@ -152,7 +152,7 @@ RUNTIME = [
 ]  # fmt: skip
 
 DATA = [
-    *(refused(f"data.eval_fraction={v}", r"must lie between 0 and 1") for v in ("0", "1")),
+    *(refused(f"data.eval_fraction={v}", r"must lie in \(0, 1\)") for v in ("0", "1")),
     refused("data.max_bad_fraction=2", r"must lie in \[0, 1\]"),
     refused("data.max_prompt_tokens=0", r"must be positive"),
     *(refused_by_run(f"data.template={v} stage=sft", r"data\.template=nosuch") for v in

@@ -1,0 +1,30 @@
+"""The schema of the configuration: one dataclass per section, its constraints in `__post_init__`.
+
+A new section is one file here, one section of conf/config.yaml and one field of `Config` (run.py).
+"""
+
+from rlhf_cli.config.schema.constraints import ConfigError
+from rlhf_cli.config.schema.data import Data, LongText, Source
+from rlhf_cli.config.schema.evaluation import Evaluation
+from rlhf_cli.config.schema.model import LearningRates, Model
+from rlhf_cli.config.schema.ppo import (
+    KL,
+    PPO,
+    PTX,
+    Alarms,
+    KLController,
+    KLStop,
+    MissingEOS,
+    MissingEOSMode,
+    OldLogprobs,
+    PPOBatch,
+    ValueInit,
+)
+from rlhf_cli.config.schema.rm import RM, Ties
+from rlhf_cli.config.schema.run import Config, Parents, Resume, Stage, is_folder_name
+from rlhf_cli.config.schema.runtime import TAKEN_FROM, Gather, Graphs, Runtime
+from rlhf_cli.config.schema.save import Save
+from rlhf_cli.config.schema.sft import SFT, Batching, LossOn, SelectBy
+from rlhf_cli.config.schema.tiny_world import World
+from rlhf_cli.config.schema.tracking import Tracker, Tracking
+from rlhf_cli.config.schema.training import Batch, Optim, Schedule, ScheduleKind

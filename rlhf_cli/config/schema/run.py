@@ -1,0 +1,86 @@
+"""The configuration of a run: its own keys and all sections. Values and their meaning are in conf/."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from rlhf_cli.config.schema.constraints import ConfigError, not_negative, require
+from rlhf_cli.config.schema.data import Data
+from rlhf_cli.config.schema.evaluation import Evaluation
+from rlhf_cli.config.schema.model import Model
+from rlhf_cli.config.schema.ppo import PPO
+from rlhf_cli.config.schema.rm import RM
+from rlhf_cli.config.schema.runtime import Runtime
+from rlhf_cli.config.schema.save import Save
+from rlhf_cli.config.schema.sft import SFT
+from rlhf_cli.config.schema.tiny_world import World
+from rlhf_cli.config.schema.tracking import Tracking
+
+SEEDS = 2**32  # what the random generator of every library accepts
+LONGEST_NAME = 255  # bytes of a folder's name
+
+
+class Stage(Enum):
+    sft = "sft"
+    rm = "rm"
+    ppo = "ppo"
+    evaluate = "evaluate"
+
+
+class Resume(Enum):
+    auto = "auto"
+    whole = "whole"
+    never = "never"
+
+
+@dataclass(slots=True, kw_only=True)
+class Parents:
+    sft: str | None
+    rm: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Config:
+    name: str
+    runs_dir: str
+    stage: list[Stage]
+    seed: int
+    dry_run: bool
+    resume: Resume
+    parents: Parents
+    model: Model
+    data: Data
+    runtime: Runtime
+    sft: SFT
+    rm: RM
+    ppo: PPO
+    evaluation: Evaluation
+    samples: int
+    save: Save
+    tracking: Tracking
+    world: World
+
+    def __post_init__(self):
+        not_negative(self, "samples")
+        require(self, "seed", 0 <= self.seed < SEEDS, f"must lie between 0 and {SEEDS - 1}")
+        require(
+            self,
+            "name",
+            is_folder_name(self.name),
+            "must be a plain folder name: without /, control characters, a . or - in front or "
+            f"spaces around it, of at most {LONGEST_NAME} bytes",
+        )
+        is_folder = bool(self.runs_dir.strip()) and self.runs_dir.isprintable()
+        require(self, "runs_dir", is_folder, "must name a folder (runs_dir=. is this one)")
+        if self.ppo.ptx.coef > 0 and not self.data.pretraining:
+            raise ConfigError("ppo.ptx.coef > 0 needs data.pretraining: texts to draw from")
+
+
+def is_folder_name(name: str) -> bool:
+    """Return whether `name` is one folder below another, on every file system and in every shell."""
+    return (
+        name == name.strip()
+        and name.isprintable()
+        and not name.startswith((".", "-"))
+        and "/" not in name
+        and 0 < len(name.encode()) <= LONGEST_NAME
+    )
