@@ -67,7 +67,12 @@ GPU_PPO = [
         options=BF16_TRL,
     ),
     *OURS_ON_GPU,
-    ours("ours recorded", "bfloat16, CUDA graphs", "runtime.dtype=bfloat16", "runtime.graphs=auto"),
+    ours(
+        "ours recorded",
+        "bfloat16, CUDA graphs",
+        "runtime.dtype=bfloat16",
+        "runtime.cuda_graphs=auto",
+    ),
 ]
 # Several contenders lie on the device at once: a batch is 8 texts of about 1000 tokens.
 GPU_SIZES = ("half", "1m")  # the second is to rehearse with

@@ -119,8 +119,9 @@ def players_of(setting, material: Material):
 
 
 def ending(setting, material: Material) -> Ending:
-    """As the PPO stage makes it; checkouts from before runtime.graphs have none."""
-    renderer, graphs = setting.renderer, getattr(setting.cfg.runtime, "graphs", None)
+    """As the PPO stage makes it; older checkouts have no CUDA graphs, or call the key `graphs`."""
+    renderer, runtime = setting.renderer, setting.cfg.runtime
+    graphs = getattr(runtime, "cuda_graphs", getattr(runtime, "graphs", None))
     return Ending(
         max_new_tokens=material.new_tokens,
         end_ids=renderer.end_ids,

@@ -97,7 +97,7 @@ def commit(work: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 def latest(work: Path, policy: str) -> Checkpoint | None:
     """The verified checkpoint to go on from, or None when nothing was saved.
 
-    auto: the one that latest.json names. whole: the newest that is whole. never: none, all are dropped.
+    auto: the one that latest.json names. last_valid: the newest that is whole. never: none, all are dropped.
     What is newer than the one returned is removed: training will come by there again.
     """
     if policy == "never":
@@ -119,7 +119,7 @@ def foresee(work: Path, policy: str) -> int | None:
         return None
     with writing(work / RESUME, AGAIN):
         _restore(work)
-    folder = _chosen(work, policy, hashed=policy == "whole")
+    folder = _chosen(work, policy, hashed=policy == "last_valid")
     return None if folder is None else _step(folder)
 
 
@@ -214,7 +214,7 @@ def _chosen(work: Path, policy: str, *, hashed: bool) -> Path | None:
     folders, has_pointer = _committed(work), (work / POINTER).exists()
     if not folders and not has_pointer:
         return None
-    if policy == "whole" or not has_pointer:  # no pointer: killed before it was first written
+    if policy == "last_valid" or not has_pointer:  # no pointer: killed before it was first written
         return _newest_whole(work, folders, hashed=hashed)
     folder = _pointed(work)
     if folder is None:
@@ -239,7 +239,7 @@ def _remedy(others: list[Path]) -> str:
     whole = next((folder for folder in others if _problem(folder, hashed=True) is None), None)
     if whole is None:
         return f"no checkpoint is whole: {ANEW}"
-    return f"the last whole one is of step {_step(whole)}: resume=whole goes on from there, {ANEW}"
+    return f"the last whole one is of step {_step(whole)}: resume=last_valid goes on from there, {ANEW}"
 
 
 def _pointed(work: Path) -> Path | None:

@@ -28,7 +28,7 @@ class LeftOut(RowError):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a record was read: a file, hub id or `world:<role>`, its row, its line where known."""
+    """Where a record was read: a file, hub id or `tiny_world:<role>`, its row, its line where known."""
 
     source: str
     row: int

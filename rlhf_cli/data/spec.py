@@ -6,11 +6,11 @@ No torch and no tokenizer: the planner asks as well.
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rlhf_cli.config.schema import Config, Source, Ties, World
+from rlhf_cli.config.schema import Config, Source, Ties, TinyWorld
 from rlhf_cli.data.sources import local_files, source_hash
 
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
-WORLD = "world:"
+WORLD = "tiny_world:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class LoadSpec:
     eval_fraction: float
     select_fraction: float
     drop_ties: bool
-    world: World
+    world: TinyWorld
     strict: bool = False
     max_bad_fraction: float = 1.0
 
@@ -86,7 +86,7 @@ class LoadSpec:
         from rlhf_cli.data.world.generate import keys_of
 
         names = keys_of(source.path.removeprefix(WORLD))
-        return {f"world.{name}": getattr(self.world, name) for name in names}
+        return {f"tiny_world.{name}": getattr(self.world, name) for name in names}
 
     def _hash(self, source: Source) -> str:
         if not source.path.startswith(WORLD):
@@ -112,7 +112,7 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         eval_fraction=cfg.data.eval_fraction,
         select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
         drop_ties=role == "comparisons" and cfg.rm.ties is Ties.drop,
-        world=cfg.world,
+        world=cfg.tiny_world,
         strict=cfg.data.strict,
         max_bad_fraction=cfg.data.max_bad_fraction,
     )

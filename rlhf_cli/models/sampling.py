@@ -51,7 +51,7 @@ def require_agreement(gap: float, dtype: torch.dtype) -> None:
         raise UserError(
             f"the sampler's log-probs are {gap:.2g} nats per token off those of a forward pass, in "
             f"{str(dtype).removeprefix('torch.')} {TOLERANCE[dtype]:g} at most: what is sampled is not "
-            "what is scored; compare with runtime.reference_path=true, and report this model"
+            "what is scored; compare with runtime.reference_implementation=true, and report this model"
         )
 
 

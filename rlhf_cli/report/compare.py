@@ -17,7 +17,7 @@ Key = tuple[str, str]  # (stage or policy, figure)
 LEFT_OUT = ("name", "runs_dir", "stage", "dry_run", "resume", "model.lr")
 SEED, STAGES_KEY = "seed", "stages"
 SECTIONS = {"sft": "sft", "rm": "rm", "ppo": "ppo", "evaluation": "evaluate"}  # key -> its stage
-DRAWN = "world:"  # sources whose content the configuration decides, the seed included
+DRAWN = "tiny_world:"  # sources whose content the configuration decides, the seed included
 
 
 @dataclass(slots=True, kw_only=True)

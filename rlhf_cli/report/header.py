@@ -54,7 +54,7 @@ def describe_data(cfg: Config) -> str:
 
 
 def _source(source: Source) -> str:
-    if source.path.startswith("world:"):
+    if source.path.startswith("tiny_world:"):
         return "the embedded tiny world"
     parts = [source.path, source.config, source.split]
     return ":".join(part for part in parts if part)

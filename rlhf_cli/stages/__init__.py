@@ -55,9 +55,9 @@ NOT_RESULTS = (
     "name", "runs_dir", "stage", "dry_run", "samples", "tracking", "parents", "model.lr",
     "model.gradient_checkpointing", "data.max_bad_fraction", "data.strict",
     "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
-    "runtime.offload", "runtime.graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
+    "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
     "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
-    "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "ppo.alarms",
+    "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "ppo.alerts",
 )  # fmt: skip
 
 # Known by what they name: the models of a stage, the template; and the keys of its data (data/spec.py).
@@ -66,7 +66,7 @@ BY_CONTENT = (
 )  # fmt: skip
 
 TEXT = (
-    "seed", "runtime.dtype", "runtime.reference_path",
+    "seed", "runtime.dtype", "runtime.reference_implementation",
     "model.trust_remote_code", "model.attention", "data.system", "data.date",
     "data.max_prompt_tokens", "data.max_response_tokens", "data.long_prompts",
 )  # fmt: skip

@@ -199,7 +199,7 @@ class Setting:
 
     @property
     def _packed(self) -> bool:
-        return not self.cfg.runtime.reference_path
+        return not self.cfg.runtime.reference_implementation
 
 
 def room_of(config: PretrainedConfig) -> int | None:

@@ -275,7 +275,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """What a dry run shows: counts, steps, and one demonstration with its supervised tokens coloured."""
     setting = open_setting(cfg)
     data = setting.encoded("demonstrations")
-    steps = steps_of(setting, data.train, epoch=0, padded=cfg.runtime.reference_path)
+    steps = steps_of(setting, data.train, epoch=0, padded=cfg.runtime.reference_implementation)
     first = steps[0][0]
     return Preview(
         facts={

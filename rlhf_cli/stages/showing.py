@@ -60,8 +60,8 @@ def ask_each(
         temperature=1.0,
         batch=cfg.evaluation.batch,
         seed=seeds[0],
-        reference=cfg.runtime.reference_path,
-        graphs=cfg.runtime.graphs is Graphs.auto,
+        reference=cfg.runtime.reference_implementation,
+        graphs=cfg.runtime.cuda_graphs is Graphs.auto,
     )
     with setting.clock.part("generate"):
         found = respond_each(network, ids, setting.renderer, asking, setting.world, seeds=seeds)

@@ -144,12 +144,12 @@ def test_a_broken_checkpoint_is_refused_with_the_ways_out(tmp_path, damage):
         with pytest.raises(Refusal) as refusal:
             look(tmp_path, "auto")
         assert DAMAGES[damage] in str(refusal.value)
-        assert "the last whole one is of step 2: resume=whole goes on from there" in str(
+        assert "the last whole one is of step 2: resume=last_valid goes on from there" in str(
             refusal.value
         )
         assert "\n" not in str(refusal.value)
-    assert checkpoints.foresee(tmp_path, "whole") == 2
-    assert checkpoints.latest(tmp_path, "whole").step == 2
+    assert checkpoints.foresee(tmp_path, "last_valid") == 2
+    assert checkpoints.latest(tmp_path, "last_valid").step == 2
     assert checkpoints.latest(tmp_path, "auto").step == 2  # the choice holds from now on
     assert names(tmp_path) == ["step-00000002"]
 
@@ -159,7 +159,7 @@ def test_none_is_whole(tmp_path):
     for folder in folders:
         truncate(folder / "state.json")
     for policy, look in itertools.product(
-        ("auto", "whole"), (checkpoints.latest, checkpoints.foresee)
+        ("auto", "last_valid"), (checkpoints.latest, checkpoints.foresee)
     ):
         with pytest.raises(Refusal, match="no checkpoint is whole: resume=never starts"):
             look(tmp_path, policy)
@@ -172,15 +172,17 @@ def test_none_is_whole(tmp_path):
 def test_an_unreadable_pointer_is_refused(tmp_path, text):
     save(tmp_path, 2)
     (tmp_path / "latest.json").write_text(text, encoding="latin-1")
-    with pytest.raises(Refusal, match=r"latest.json cannot be read; .* of step 2: resume=whole"):
+    with pytest.raises(
+        Refusal, match=r"latest.json cannot be read; .* of step 2: resume=last_valid"
+    ):
         checkpoints.latest(tmp_path, "auto")
-    assert checkpoints.latest(tmp_path, "whole").step == 2
+    assert checkpoints.latest(tmp_path, "last_valid").step == 2
 
 
 def test_a_pointer_without_checkpoints_is_refused(tmp_path):
     save(tmp_path, 2)
     checkpoints.remove(tmp_path / "resume")
-    for policy in ("auto", "whole"):
+    for policy in ("auto", "last_valid"):
         with pytest.raises(Refusal, match="resume=never"):
             checkpoints.latest(tmp_path, policy)
 
@@ -245,8 +247,8 @@ def test_at_every_instant_of_a_fall_back_a_whole_one_is_there(begun, trouble):
         truncate(work / "resume/step-00000002/state.json")
         return work
 
-    for work in trouble(start, lambda work: checkpoints.latest(work, "whole")):
-        assert checkpoints.latest(work, "whole").step == 1
+    for work in trouble(start, lambda work: checkpoints.latest(work, "last_valid")):
+        assert checkpoints.latest(work, "last_valid").step == 1
         assert checkpoints.latest(work, "auto").step == 1
 
 

@@ -47,7 +47,7 @@ def test_killed_again_and_again(rlhf):
     ("word", "told"),
     [
         ("sft.epochs=3", "an interrupted attempt is given up: sft.epochs changed 2 -> 3"),
-        ("world.demonstrations=1400", "is given up: world.demonstrations changed"),
+        ("tiny_world.demonstrations=1400", "is given up: tiny_world.demonstrations changed"),
         ("resume=never", "anew, an interrupted attempt is given up: resume=never"),
     ],
 )
@@ -76,9 +76,10 @@ def test_a_broken_checkpoint_is_refused_and_whole_goes_round_it(rlhf):
     message = refused(rlhf, "stage=sft")
     assert "step-00000003/state.json is truncated" in message
     assert (
-        "of step 2: resume=whole goes on from there, resume=never starts the stage anew" in message
+        "of step 2: resume=last_valid goes on from there, resume=never starts the stage anew"
+        in message
     )
-    assert "interrupted at step 2, goes on" in done(rlhf, "stage=sft", "resume=whole")
+    assert "interrupted at step 2, goes on" in done(rlhf, "stage=sft", "resume=last_valid")
     assert began(rlhf) == [1, 1, 3, 3, 3, 3, 3]
 
 
@@ -88,14 +89,14 @@ def test_a_checkpoint_with_another_content_is_refused_by_the_worker(rlhf):
     message = refused(rlhf, "stage=sft", code=1)
     assert "state.json was changed after it was written" in message
     refused(rlhf, "stage=sft", code=1)  # and it stays where it is
-    done(rlhf, "stage=sft", "resume=whole")
+    done(rlhf, "stage=sft", "resume=last_valid")
 
 
 def test_no_whole_checkpoint_leaves_one_way_out(rlhf):
     work = interrupted(rlhf)
     for state in work.glob("resume/*/state.json"):
         state.unlink()
-    for policy in ("auto", "whole"):
+    for policy in ("auto", "last_valid"):
         message = refused(rlhf, "stage=sft", f"resume={policy}")
         assert "no checkpoint is whole: resume=never starts the stage anew" in message
     done(rlhf, "stage=sft", "resume=never")

@@ -68,8 +68,8 @@ def test_a_change_reruns_its_stage_and_all_that_depend_on_it(after_a_run):
 
 def test_changed_data_reruns_the_stages_that_read_it(after_a_run):
     rlhf = after_a_run
-    output = done(rlhf, "world.demonstrations=1400")
-    assert "world.demonstrations changed" in output
+    output = done(rlhf, "tiny_world.demonstrations=1400")
+    assert "tiny_world.demonstrations changed" in output
 
 
 def test_manifest_tells_the_lineage(after_a_run):

@@ -39,7 +39,7 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
             r"^data\.select_fraction=0\.4 and data\.eval_fraction=0\.6 leave .* less than 1",
         ),
         ("save.every_step=1", r"did you mean save\.every_steps"),
-        ("resume=alwys", "resume=alwys is not one of auto, whole, never"),
+        ("resume=alwys", "resume=alwys is not one of auto, last_valid, never"),
         ("resume=null", "resume may not be null"),
         ("runtime.num_processes=0", r"runtime\.num_processes=0 must be positive or null"),
         ("runtime.num_threads=-2", r"runtime\.num_threads=-2 must be positive or null"),
@@ -47,7 +47,10 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
         ("runtime.gather=somtimes", r"runtime\.gather=somtimes is not one of auto, always, never"),
         ("runtime.dtype=float16", r"runtime\.dtype=float16 is not one of"),
         ("+runtime.deepspeed.zero_optimization.stage=7", "stage=7 is none of 1, 2, 3: choose"),
-        ("runtime.compile=true runtime.reference_path=true", "compile=true is for plain torch"),
+        (
+            "runtime.compile=true runtime.reference_implementation=true",
+            "compile=true is for plain torch",
+        ),
         ("runtime.compile=true runtime=zero2", "compile=true is for plain torch"),
         ("runtime.offload=true runtime=zero3", "moves complete models; under ZeRO-3 choose"),
         ("runtime=zero4", "did you mean runtime=zero3"),
@@ -86,11 +89,16 @@ def test_a_run_may_move_to_other_machines_and_save_otherwise():
     """Nothing of this is in a fingerprint: an interrupted stage goes on there."""
     moved = composed(
         "runtime=zero3", "runtime.num_processes=4", "runtime.num_threads=2", "runtime.timeout=9",
-        "runtime.gather=never", "runtime.graphs=auto", "save.keep=5", "save.every_steps=3", "resume=whole",
+        "runtime.gather=never", "runtime.cuda_graphs=auto", "save.keep=5", "save.every_steps=3",
+        "resume=last_valid",
     )  # fmt: skip
     for spec in STAGES.values():
         for key in spec.config(moved):
-            computed = key in ("runtime.dtype", "runtime.reference_path", "runtime.compile")
+            computed = key in (
+                "runtime.dtype",
+                "runtime.reference_implementation",
+                "runtime.compile",
+            )
             assert computed or not key.startswith(("runtime", "save", "resume"))
 
 

@@ -43,7 +43,7 @@ def test_deepspeeds_dictionary_is_deepspeeds():
         ({"data": {"prompts": [{"path": None}]}}, "data.prompts[0].path may not be null"),
         ({"runtime": {"deepspeed": "foo"}}, "runtime.deepspeed=foo is no dictionary"),
         ({"name": ["a", "b"]}, "name=[a, b] is not a text"),
-        ({"resume": {"a": True}}, "resume={a: true} is not one of auto, whole, never"),
+        ({"resume": {"a": True}}, "resume={a: true} is not one of auto, last_valid, never"),
         ({"rm": {"margin": float("nan")}}, "rm.margin=nan is not a finite number"),
         ({"ppo": {"kl": {"coef": float("inf")}}}, "ppo.kl.coef=inf is not a finite number"),
         ({"seed": 10**25}, "seed=10000000000000000000000000 is too large"),

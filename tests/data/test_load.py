@@ -327,13 +327,13 @@ def test_an_empty_file_is_no_data(config, write):
 
 def test_the_tiny_world_is_one_more_source(config):
     cfg = config(
-        demonstrations=["world:demonstrations"],
-        comparisons=["world:comparisons"],
-        prompts=["world:prompts"],
-        pretraining=["world:pretraining"],
+        demonstrations=["tiny_world:demonstrations"],
+        comparisons=["tiny_world:comparisons"],
+        prompts=["tiny_world:prompts"],
+        pretraining=["tiny_world:pretraining"],
     )
-    small = replace(cfg.world, demonstrations=60, comparisons=60, prompts=60)
-    cfg = replace(cfg, world=small)
+    small = replace(cfg.tiny_world, demonstrations=60, comparisons=60, prompts=60)
+    cfg = replace(cfg, tiny_world=small)
     for role in ("demonstrations", "comparisons", "prompts"):
         loaded = load(cfg, role)
         assert loaded.train
@@ -345,9 +345,9 @@ def test_the_tiny_world_is_one_more_source(config):
 
 def test_a_world_role_in_the_wrong_place_is_refused(config):
     with pytest.raises(DataError, match=r"belongs under data\.comparisons"):
-        load(config(prompts=["world:comparisons"]), "prompts")
-    with pytest.raises(DataError, match="world:nothing is not one of"):
-        load(config(prompts=["world:nothing"]), "prompts")
+        load(config(prompts=["tiny_world:comparisons"]), "prompts")
+    with pytest.raises(DataError, match="tiny_world:nothing is not one of"):
+        load(config(prompts=["tiny_world:nothing"]), "prompts")
 
 
 def test_check_all_reports_every_role_and_stops_at_none(config, write):

@@ -90,7 +90,12 @@ def test_seeds_of_a_sweep_are_mean_and_spread(tmp_path, capsys):
 def test_one_setting_with_several_seeds_is_one_column(tmp_path, capsys):
     """The rows of the embedded world follow the seed: they make no other setting."""
     runs = [
-        sft(tmp_path / f"s{n}", seed=n, loss=n / 10, data={"demonstrations": {"world:x": str(n)}})
+        sft(
+            tmp_path / f"s{n}",
+            seed=n,
+            loss=n / 10,
+            data={"demonstrations": {"tiny_world:x": str(n)}},
+        )
         for n in (1, 2, 3)
     ]
     print_comparison(columns(*runs, merge_seeds=True))

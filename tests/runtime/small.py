@@ -61,9 +61,9 @@ def runtime(name: str | None, dtype: str = "float32", gather: str = "auto") -> R
         num_processes=None,
         gather=Gather[gather],
         offload=False,
-        graphs=Graphs.never,
+        cuda_graphs=Graphs.never,
         timeout=60,
-        reference_path=False,
+        reference_implementation=False,
         compile=False,
         deepspeed=given,
     )

@@ -24,8 +24,8 @@ from tests.runtime.test_channel import can_connect, outer_address
 def runtime(device: str = "auto", num_processes: int | None = None) -> Runtime:
     return Runtime(
         device=device, dtype="float32", num_threads=None, num_processes=num_processes,
-        gather=Gather.auto, offload=False, graphs=Graphs.never, timeout=9,
-        reference_path=False, compile=False, deepspeed=None,
+        gather=Gather.auto, offload=False, cuda_graphs=Graphs.never, timeout=9,
+        reference_implementation=False, compile=False, deepspeed=None,
     )  # fmt: skip
 
 

@@ -31,7 +31,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 TINY = (
     "experiment=smoke", "runtime=cpu", "runtime.num_threads=1",
-    "world.demonstrations=40", "world.comparisons=24", "world.prompts=40", "world.pretraining=40",
+    "tiny_world.demonstrations=40", "tiny_world.comparisons=24", "tiny_world.prompts=40",
+    "tiny_world.pretraining=40",
     "sft.epochs=2", "sft.batch.size=8", "sft.batch.microbatch=4", "sft.dropout=0.1",
     "sft.select_by=eval_loss", "rm.batch.size=4", "rm.dropout=0.1",
     "ppo.total_episodes=48", "ppo.batch.rollout=16", "ppo.batch.minibatch=8",

@@ -12,7 +12,7 @@ from rlhf_cli.config.schema import (
     KL,
     PPO,
     PTX,
-    Alarms,
+    Alerts,
     Gather,
     Graphs,
     KLController,
@@ -34,7 +34,7 @@ from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.players import Ending, Players
 
-OFF = Alarms(eos_rate=None, length=None, entropy=None, kl=None, score_spread=None, score_size=None)
+OFF = Alerts(eos_rate=None, length=None, entropy=None, kl=None, score_std=None, score_rms=None)
 
 PROMPT = 0
 
@@ -47,9 +47,9 @@ def runtime(**changes) -> Runtime:
         "num_processes": None,
         "gather": Gather.auto,
         "offload": False,
-        "graphs": Graphs.never,
+        "cuda_graphs": Graphs.never,
         "timeout": 600.0,
-        "reference_path": False,
+        "reference_implementation": False,
         "compile": False,
         "deepspeed": None,
     }
@@ -113,7 +113,7 @@ def ppo(**changes) -> PPO:
         "ptx": PTX(coef=0.0, ratio=8),
         "max_steps": None,
         "kl_stop": KLStop(iteration=None, run=None),
-        "alarms": OFF,
+        "alerts": OFF,
     }
     return PPO(**(values | changes))
 

@@ -198,7 +198,9 @@ def test_a_reward_model_without_a_pad_token_needs_no_new_row(setting, asked, cha
     (folder / "tokenizer.json").write_text(tokens.replace("<|pad|>", "<|never|>"))
     other = replace(
         setting,
-        cfg=replace(setting.cfg, runtime=replace(setting.cfg.runtime, reference_path=not packed)),
+        cfg=replace(
+            setting.cfg, runtime=replace(setting.cfg.runtime, reference_implementation=not packed)
+        ),
     )
     reward = RewardModel.load(other, folder, [asked])
     assert reward.renderer.added_tokens == ("<|pad|>",)

@@ -82,9 +82,9 @@ def test_a_small_model_gets_one_thread_unless_a_number_is_chosen(opened):
         assert torch.get_num_threads() == threads
 
 
-def test_reference_path_reads_padded_rows(opened):
+def test_reference_implementation_reads_padded_rows(opened):
     for plainly in (True, False):
-        model = opened("runtime", reference_path=plainly).causal_lm()
+        model = opened("runtime", reference_implementation=plainly).causal_lm()
         assert packing.enabled(model) is not plainly
 
 
@@ -132,7 +132,7 @@ def ways(monkeypatch):
 @pytest.mark.parametrize("graphs", [Graphs.auto, Graphs.never])
 def test_how_responses_are_sampled(reference, graphs, opened, ways, monkeypatch):
     """By evaluation and the samples that are shown; by PPO, of which no more is run than its start."""
-    setting = opened("runtime", reference_path=reference, graphs=graphs)
+    setting = opened("runtime", reference_implementation=reference, cuda_graphs=graphs)
     setting.cfg.data = replace(setting.cfg.data, max_response_tokens=3)
     prompt = SimpleNamespace(ids=setting.renderer.prompt_ids(ASKED))
     ask(setting, setting.network(setting.causal_lm()), [prompt], seed=1)

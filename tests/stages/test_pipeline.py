@@ -33,14 +33,14 @@ def rlhf(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 SMALL = (
     "experiment=smoke",
-    "world.demonstrations=120",
-    "world.comparisons=40",
-    "world.prompts=120",
+    "tiny_world.demonstrations=120",
+    "tiny_world.comparisons=40",
+    "tiny_world.prompts=120",
     "ppo.total_episodes=128",
     "ppo.batch.rollout=64",
     "ppo.batch.minibatch=32",
     "evaluation.prompts=16",
-    "world.pretraining=60",
+    "tiny_world.pretraining=60",
     "ppo.ptx.coef=1.0",
     "ppo.ptx.ratio=1",
     "ppo.ema_decay=0.9",

@@ -61,7 +61,7 @@ def test_the_stages_are_those_that_were_chosen_less_those_that_are_given(planner
         chosen(stage=[Stage.sft], parents=given)
 
 
-@pytest.mark.parametrize(("resume", "step"), [("auto", 4), ("whole", 4), ("never", None)])
+@pytest.mark.parametrize(("resume", "step"), [("auto", 4), ("last_valid", 4), ("never", None)])
 def test_an_interrupted_stage_goes_on_unless_it_shall_begin_anew(planner, resume, step):
     mine = planner(stage=[Stage.sft])
     work, _ = attempts.begin(mine.folder, "sft", mine.fingerprint(STAGES["sft"]), Attempt())
@@ -163,10 +163,10 @@ def test_a_source_marked_eval_of_another_role_is_part_of_what_decides_the_sides(
 NO_EFFECT = [
     ("sft", {"data.max_bad_fraction": 0.9, "data.strict": True, "sft.batch.microbatch": 1}),
     ("sft", {"model.gradient_checkpointing": True, "sft.batch.max_tokens": 99}),
-    ("sft", {"world.noise": 0.1, "world.prompts": 77, "data.demonstrations": "world"}),
+    ("sft", {"tiny_world.noise": 0.1, "tiny_world.prompts": 77, "data.demonstrations": "world"}),
     ("sft", {"sft.reward_model": "none/such", "rm.ties": Ties.soft}),
     ("rm", {"rm.tie_param": 3.0, "rm.batch.microbatch": 1, "data.pretraining": []}),
-    ("ppo", {"ppo.alarms.kl": 1.0, "ppo.kl.target": 1.0, "ppo.kl.horizon": 9}),
+    ("ppo", {"ppo.alerts.kl": 1.0, "ppo.kl.target": 1.0, "ppo.kl.horizon": 9}),
     ("ppo", {"ppo.ptx.ratio": 3, "ppo.missing_eos.value": 0.5, "data.select_fraction": 0.2}),
     ("ppo", {"rm.ties": Ties.soft, "ppo.batch.microbatch": 1, "rm.batch.microbatch": 1}),
     ("evaluate", {"evaluation.batch": 1, "sft.epochs": 9}),
@@ -178,7 +178,7 @@ NO_EFFECT = [
 def test_what_cannot_change_the_result_of_a_stage_runs_nothing_again(changes, stage, values):
     before = {"ppo.missing_eos.mode": MissingEOSMode.none, "runtime.device": "cpu"}
     if values.pop("data.demonstrations", None):
-        before["data.demonstrations"] = [Source(path="world:demonstrations")]
+        before["data.demonstrations"] = [Source(path="tiny_world:demonstrations")]
     assert changes(stage, before, before | values) == []
 
 
@@ -188,9 +188,9 @@ def test_what_cannot_change_the_result_of_a_stage_runs_nothing_again(changes, st
         ("rm", {"rm.ties": Ties.davidson}, {"rm.tie_param": 3.0}),
         ("ppo", {"ppo.kl.controller": KLController.adaptive}, {"ppo.kl.target": 1.0}),
         ("ppo", {"ppo.ptx.coef": 1.0}, {"ppo.ptx.ratio": 3}),
-        ("ppo", {"ppo.ptx.coef": 1.0}, {"world.pretraining": 77}),
-        ("sft", {"data.demonstrations": [Source(path="world:demonstrations")]},
-         {"world.demonstrations": 77}),
+        ("ppo", {"ppo.ptx.coef": 1.0}, {"tiny_world.pretraining": 77}),
+        ("sft", {"data.demonstrations": [Source(path="tiny_world:demonstrations")]},
+         {"tiny_world.demonstrations": 77}),
         ("sft", {}, {"runtime.dtype": "bfloat16"}),
         ("sft", {"sft.schedule.kind": ScheduleKind.linear}, {"sft.schedule.final": 0.7}),
     ],

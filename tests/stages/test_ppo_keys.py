@@ -292,21 +292,21 @@ def test_the_first_ratio_may_be_off_by_the_tolerance_of_its_dtype_only(rollout):
 
 
 @pytest.mark.parametrize(
-    ("alarm", "limit", "quiet", "said"),
+    ("alert", "limit", "quiet", "said"),
     [
         ("eos_rate", 1.0, 0.0, "end by themselves"),
         ("entropy", 99.0, 0.0, "entropy fell"),
         ("kl", -1.0, 99.0, "KL to the SFT model reached"),
         ("length", 1.0, 99.0, "times as long"),
-        ("score_spread", 99.0, 0.0, "a constant reward teaches nothing"),
-        ("score_size", 0.01, 99.0, "ppo.kl.coef weighs nothing beside them"),
+        ("score_std", 99.0, 0.0, "a constant reward teaches nothing"),
+        ("score_rms", 0.01, 99.0, "ppo.kl.coef weighs nothing beside them"),
     ],
 )
-def test_an_alarm_of_the_configuration_is_heard(alarm, limit, quiet, said):
+def test_an_alert_of_the_configuration_is_given(alert, limit, quiet, said):
     for value, rings in ((limit, True), (quiet, False), (None, False)):
-        alarms = replace(OFF)
-        setattr(alarms, alarm, value)  # the configuration refuses a limit that always rings
-        recorder, _ = trained(short(total_episodes=16, alarms=alarms, optim=optim(1e-9)))
+        alerts = replace(OFF)
+        setattr(alerts, alert, value)  # the configuration refuses a limit that always rings
+        recorder, _ = trained(short(total_episodes=16, alerts=alerts, optim=optim(1e-9)))
         assert [said in text for text in recorder.warnings] == [True] * rings
 
 

@@ -377,7 +377,7 @@ def test_scores_that_teach_nothing_or_drown_the_rest_are_said(mean, spread, said
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     seen |= {"objective/scores_ended": mean}
     seen |= {} if spread is None else {"objective/scores_ended_std": spread}
-    watch = Watch(replace(OFF, score_spread=1e-4, score_size=1000.0), NOT_PAID)
+    watch = Watch(replace(OFF, score_std=1e-4, score_rms=1000.0), NOT_PAID)
     rung = watch.alarming(seen)
     assert [said in text for text in rung] == ([] if said is None else [True])
     assert watch.alarming(seen) == []
@@ -385,7 +385,7 @@ def test_scores_that_teach_nothing_or_drown_the_rest_are_said(mean, spread, said
 
 
 def test_that_not_ending_pays_more_than_ending_is_said():
-    """With the numbers, whatever alarms are off; not where it does not, nor where nothing is replaced."""
+    """With the numbers, whatever alerts are off; not where it does not, nor where nothing is replaced."""
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     low, high = ({"objective/scores_ended": score} for score in (-3.2, -0.9))
     watch = Watch(OFF, REPLACED)

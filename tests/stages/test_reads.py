@@ -27,7 +27,7 @@ IN_USE = {
     "sft.schedule.kind": ScheduleKind.linear,
     "rm.schedule.kind": ScheduleKind.cosine,
     "ppo.schedule.kind": ScheduleKind.linear,
-    "data.pretraining": [Source(path="world:pretraining")],
+    "data.pretraining": [Source(path="tiny_world:pretraining")],
     "evaluation.best_of_n": 2,
     "data.max_prompt_tokens": 12,
     "data.max_response_tokens": 4,

@@ -25,10 +25,10 @@ SMALL = (
     "experiment=smoke",
     "runtime=cpu",
     "runtime.num_threads=1",
-    "world.demonstrations=40",
-    "world.comparisons=24",
-    "world.prompts=40",
-    "world.pretraining=40",
+    "tiny_world.demonstrations=40",
+    "tiny_world.comparisons=24",
+    "tiny_world.prompts=40",
+    "tiny_world.pretraining=40",
     "sft.epochs=2",
     "sft.batch.size=8",
     "sft.batch.microbatch=4",
@@ -220,9 +220,9 @@ def test_a_broken_checkpoint_is_named_and_never_passed_over(undisturbed, tmp_pat
     assert latest.step == 4
     file = next(latest.folder.glob("model-*.safetensors"))
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"truncated.*step.*2.*resume=whole"):
+    with pytest.raises(UserError, match=r"truncated.*step.*2.*resume=last_valid"):
         work("sft", undisturbed, tmp_path)
-    work("sft", undisturbed, tmp_path, "resume=whole")
+    work("sft", undisturbed, tmp_path, "resume=last_valid")
     assert_same_result(tmp_path / "sft", undisturbed / "sft")
 
 

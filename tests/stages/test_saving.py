@@ -169,7 +169,7 @@ def test_resume_never_forgets_what_was_saved(tmp_path):
 def test_resume_whole_passes_over_a_broken_checkpoint(tmp_path):
     interrupted(tmp_path)
     (tmp_path / "resume" / "step-00000002" / "stage.safetensors").unlink()
-    assert opened(tmp_path, resume=Resume.whole).resumed.step == 1
+    assert opened(tmp_path, resume=Resume.last_valid).resumed.step == 1
 
 
 @pytest.mark.parametrize("asked", ["stop", "save"])

@@ -24,7 +24,7 @@ from rlhf_cli.telemetry.progress import short
 from tests.stages.test_resume import config, rows, work
 
 TINY = PACKAGE / "assets" / "tiny"
-QUICK = ("world.demonstrations=60", "data.select_fraction=0.15", "sft.dropout=0")
+QUICK = ("tiny_world.demonstrations=60", "data.select_fraction=0.15", "sft.dropout=0")
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ BUDGET = (  # of tokens; the run it is compared with has none
     "ppo.batch.microbatch=null", "ppo.batch.max_tokens=80",
 )  # fmt: skip
 SHARDINGS = {
-    "one-reference": (1, "runtime.reference_path=true"),
+    "one-reference": (1, "runtime.reference_implementation=true"),
     "one-zero2": (1, "runtime=zero2"),
     "two-ddp": (2, "runtime=ddp"),
     "two-budget": (2, "runtime=zero2", *BUDGET),

@@ -55,7 +55,7 @@ SIGNALS = [
         play=stopped(signal.SIGSTOP, signal.SIGCONT, signal.SIGINT), has=(r"saved at", GOES_ON)),
     Row(tried="kill -9, then the same command", play=stopped(signal.SIGKILL),
         has=(r"first code: -9", GOES_ON, r"left running: False")),
-    Row(tried="`resume=whole` after Ctrl-C", play=stopped(signal.SIGINT, again=("resume=whole",)),
+    Row(tried="`resume=last_valid` after Ctrl-C", play=stopped(signal.SIGINT, again=("resume=last_valid",)),
         has=(GOES_ON,)),
     Row(tried="another configuration after Ctrl-C",
         play=stopped(signal.SIGINT, again=("sft.epochs=1",)),
@@ -66,7 +66,7 @@ SIGNALS = [
         play=lambda place: _beside(place), one_line=False,
         has=(r"second code: 2", r"process \d+|pid", r"running.*sft|sft.*step")),
     Row(tried="a checkpoint that was damaged", play=lambda place: _damaged_checkpoint(place),
-        code=(2,), has=(r"resume=whole", r"resume=never"), one_line=False),
+        code=(2,), has=(r"resume=last_valid", r"resume=never"), one_line=False),
     Row(tried="`rlhf run &` in a script, kill -INT", play=None,
         needs="shells switch SIGINT off in background jobs; kill -TERM saves"),
 ]  # fmt: skip

@@ -73,8 +73,8 @@ PPO = [
     refused("ppo.ema_decay=1", r"must lie in \(0, 1\)"),
     refused("ppo.kl_stop.run=-1", r"ppo\.kl_stop\.run="),
     refused("ppo.kl_stop.iteration=nan", r"ppo\.kl_stop\.iteration="),
-    refused("ppo.alarms.length=-2", r"ppo\.alarms\.length="),
-    refused("ppo.alarms.eos_rate=7", r"ppo\.alarms\.eos_rate="),
+    refused("ppo.alerts.length=-2", r"ppo\.alerts\.length="),
+    refused("ppo.alerts.eos_rate=7", r"ppo\.alerts\.eos_rate="),
     refused("ppo.ptx.coef=27.8 data=generic", r"needs data\.pretraining"),
     refused("ppo.value_init=random", r"not one of rm, sft"),
 ]  # fmt: skip
@@ -113,7 +113,7 @@ NAMES = [
     refused("runs_dir=null", r"may not be null"),
     taken("dry_run=yes", r"dry_run: true"),
     refused("dry_run=maybe", r"is not true or false"),
-    refused("resume=always", r"not one of auto, whole, never"),
+    refused("resume=always", r"not one of auto, last_valid, never"),
 ]  # fmt: skip
 
 NO_MODEL = r"no such folder|does not exist|no folder"
@@ -173,10 +173,10 @@ DATA = [
     refused("save.keep=0", r"at least 1"),
     refused("save.every_minutes=0", r"must be positive or null"),
     refused("save.every_steps=0", r"must be positive or null"),
-    *(refused(f"world.noise={v}", r"world\.noise=") for v in ("-1", "nan")),
-    *(refused(f"world.completions={v}", r"\[fewest, most\] within 2 and 9")
+    *(refused(f"tiny_world.noise={v}", r"tiny_world\.noise=") for v in ("-1", "nan")),
+    *(refused(f"tiny_world.completions={v}", r"\[fewest, most\] within 2 and 9")
       for v in ("[1,2]", "[4,20]")),
-    refused("world.demonstrations=5", r"at least 20"),
+    refused("tiny_world.demonstrations=5", r"at least 20"),
 ]  # fmt: skip
 
 GRAMMAR = [

@@ -130,7 +130,7 @@ KEYS = [
     refused("load_in_4bit=true", r"load_in_4bit", lacks=("did you mean",)),
     foreign("sft.num_train_epochs", r"sft\.epochs"),
     foreign("num_train_epochs", r"sft\.epochs"),
-    foreign("max_length", r"data\.max_(prompt|response)_tokens", lacks=("alarms",)),
+    foreign("max_length", r"data\.max_(prompt|response)_tokens", lacks=("alerts",)),
     foreign("ppo.beta", r"ppo\.kl\.coef"),
     foreign("beta", r"ppo\.kl\.coef"),
     foreign("max_steps", r"max_steps"),
@@ -234,8 +234,8 @@ PLANS = [
     *(plan(word, *KEPT) for word in (
         "tracking.every=3", "save.keep=3", "samples=2", "runtime.num_threads=2",
         "runtime.num_processes=2")),
-    *(plan(word, r"sft: fresh") for word in ("world.noise=0.9", "world.prompts=40")),
-    *(plan(word, *KEPT) for word in ("ppo.alarms.length=3", "rm.tie_param=1.7", "ppo.kl.target=9")),
+    *(plan(word, r"sft: fresh") for word in ("tiny_world.noise=0.9", "tiny_world.prompts=40")),
+    *(plan(word, *KEPT) for word in ("ppo.alerts.length=3", "rm.tie_param=1.7", "ppo.kl.target=9")),
     plan("runtime=auto", *KEPT),
     *(plan(word, r"sft: fresh", r"rm: fresh", kept=(r"sft: run",),
            defended="another grouping of the rows is equal only up to rounding")

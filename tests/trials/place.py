@@ -22,8 +22,8 @@ from tests.trials.row import Came
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SMALL = (
-    "experiment=smoke", "runtime=cpu", "runtime.num_threads=1", "world.demonstrations=48",
-    "world.comparisons=30", "world.prompts=48", "world.pretraining=60", "samples=0",
+    "experiment=smoke", "runtime=cpu", "runtime.num_threads=1", "tiny_world.demonstrations=48",
+    "tiny_world.comparisons=30", "tiny_world.prompts=48", "tiny_world.pretraining=60", "samples=0",
     "sft.batch.size=8", "rm.batch.size=4", "ppo.total_episodes=32", "ppo.batch.rollout=16",
     "ppo.batch.minibatch=8", "ppo.batch.microbatch=8", "evaluation.prompts=8",
 )  # fmt: skip

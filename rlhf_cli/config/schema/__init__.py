@@ -11,7 +11,7 @@ from rlhf_cli.config.schema.ppo import (
     KL,
     PPO,
     PTX,
-    Alarms,
+    Alerts,
     KLController,
     KLStop,
     MissingEOS,
@@ -25,6 +25,6 @@ from rlhf_cli.config.schema.run import Config, Parents, Resume, Stage, is_folder
 from rlhf_cli.config.schema.runtime import TAKEN_FROM, Gather, Graphs, Runtime
 from rlhf_cli.config.schema.save import Save
 from rlhf_cli.config.schema.sft import SFT, Batching, LossOn, SelectBy
-from rlhf_cli.config.schema.tiny_world import World
+from rlhf_cli.config.schema.tiny_world import TinyWorld
 from rlhf_cli.config.schema.tracking import Tracker, Tracking
 from rlhf_cli.config.schema.training import Batch, Optim, Schedule, ScheduleKind

@@ -85,18 +85,18 @@ class KLStop:
 
 
 @dataclass(slots=True, kw_only=True)
-class Alarms:
+class Alerts:
     eos_rate: float | None
     length: float | None
     entropy: float | None
     kl: float | None
-    score_spread: float | None
-    score_size: float | None
+    score_std: float | None
+    score_rms: float | None
 
     def __post_init__(self):
         within(self, "[0, 1]", "eos_rate", unit="share of the responses")
         within(self, "(1, inf)", "length", unit="factor")
-        not_negative(self, "entropy", "kl", "score_spread", "score_size")
+        not_negative(self, "entropy", "kl", "score_std", "score_rms")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -123,7 +123,7 @@ class PPO:
     ema_decay: float | None
     ptx: PTX
     kl_stop: KLStop
-    alarms: Alarms
+    alerts: Alerts
 
     def __post_init__(self):
         text = f"is less than one rollout (.batch.rollout={self.batch.rollout})"

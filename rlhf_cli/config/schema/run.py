@@ -12,7 +12,7 @@ from rlhf_cli.config.schema.rm import RM
 from rlhf_cli.config.schema.runtime import Runtime
 from rlhf_cli.config.schema.save import Save
 from rlhf_cli.config.schema.sft import SFT
-from rlhf_cli.config.schema.tiny_world import World
+from rlhf_cli.config.schema.tiny_world import TinyWorld
 from rlhf_cli.config.schema.tracking import Tracking
 
 SEEDS = 2**32  # what the random generator of every library accepts
@@ -28,7 +28,7 @@ class Stage(Enum):
 
 class Resume(Enum):
     auto = "auto"
-    whole = "whole"
+    last_valid = "last_valid"
     never = "never"
 
 
@@ -57,7 +57,7 @@ class Config:
     samples: int
     save: Save
     tracking: Tracking
-    world: World
+    tiny_world: TinyWorld
 
     def __post_init__(self):
         not_negative(self, "samples")

@@ -42,9 +42,9 @@ class Runtime:
     num_processes: int | None
     gather: Gather
     offload: bool
-    graphs: Graphs
+    cuda_graphs: Graphs
     timeout: float
-    reference_path: bool
+    reference_implementation: bool
     compile: bool
     deepspeed: dict[str, Any] | None
 
@@ -58,10 +58,8 @@ class Runtime:
         at_most(self, MOST_PROCESSES, "num_processes", unit="processes of one machine")
         positive(self, "timeout", unit="seconds")
         stage = zero_stage(self.deepspeed)
-        can_compile = not (self.reference_path or stage)
-        text = (
-            "is for plain torch on the fast path: leave out .reference_path and ZeRO, or .compile"
-        )
+        can_compile = not (self.reference_implementation or stage)
+        text = "is for plain torch on the fast path: leave out .reference_implementation and ZeRO, or .compile"
         require(self, "compile", can_compile or not self.compile, text)
         text = "moves complete models; under ZeRO-3 choose runtime=zero3_offload"
         require(self, "offload", not (self.offload and stage == 3), text)

@@ -6,7 +6,7 @@ from rlhf_cli.config.schema.constraints import at_least, not_negative, require
 
 
 @dataclass(slots=True, kw_only=True)
-class World:
+class TinyWorld:
     demonstrations: int
     comparisons: int
     prompts: int

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from random import Random
 
-from rlhf_cli.config.schema import World
+from rlhf_cli.config.schema import TinyWorld
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
 from rlhf_cli.data.world.clusters import HELD_OUT, TRAINED, draw_different
 from rlhf_cli.data.world.people import (
@@ -35,7 +35,7 @@ def _responses(task: Task, num: int, rng: Random) -> tuple[Reply, ...]:
     return tuple(replies.values())
 
 
-def _comparison(task: Task, origin: Origin, world: World, rng: Random) -> Comparison:
+def _comparison(task: Task, origin: Origin, world: TinyWorld, rng: Random) -> Comparison:
     replies = _responses(task, rng.randint(*world.completions), rng)
     utilities = tuple(annotator_utility(task, said, world) for said in replies)
     ranks = draw_ranks(utilities, world, rng)
@@ -50,35 +50,39 @@ def _comparison(task: Task, origin: Origin, world: World, rng: Random) -> Compar
     )
 
 
-def _demonstrations(world: World, rng: Random) -> list[Demonstration]:
+def _demonstrations(world: TinyWorld, rng: Random) -> list[Demonstration]:
     tasks = draw_different(TRAINED, world.demonstrations, rng)
-    return [_demonstration(t, Origin("world:demonstrations", i), rng) for i, t in enumerate(tasks)]
+    return [
+        _demonstration(t, Origin("tiny_world:demonstrations", i), rng) for i, t in enumerate(tasks)
+    ]
 
 
-def _comparisons(world: World, rng: Random) -> list[Comparison]:
+def _comparisons(world: TinyWorld, rng: Random) -> list[Comparison]:
     tasks = draw_different(TRAINED, world.comparisons, rng)
-    return [_comparison(t, Origin("world:comparisons", i), world, rng) for i, t in enumerate(tasks)]
+    return [
+        _comparison(t, Origin("tiny_world:comparisons", i), world, rng) for i, t in enumerate(tasks)
+    ]
 
 
-def _prompts(world: World, rng: Random) -> list[Prompt]:
+def _prompts(world: TinyWorld, rng: Random) -> list[Prompt]:
     """Prompts of the trained clusters, then those of the held-out ones, marked for evaluation."""
     tasks = draw_different(TRAINED, world.prompts, rng)
     tasks += draw_different(HELD_OUT, world.held_out_prompts, rng)
     return [
         Prompt(
             messages=(Message("user", task.prompt),),
-            origin=Origin("world:prompts", row),
+            origin=Origin("tiny_world:prompts", row),
             meta=task.meta(),
         )
         for row, task in enumerate(tasks)
     ]
 
 
-def _pretraining(world: World, rng: Random) -> list[Demonstration]:
+def _pretraining(world: TinyWorld, rng: Random) -> list[Demonstration]:
     return [
         Demonstration(
             messages=(Message("text", document(rng)),),
-            origin=Origin("world:pretraining", row),
+            origin=Origin("tiny_world:pretraining", row),
             meta={},
         )
         for row in range(world.pretraining)
@@ -101,10 +105,12 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def generate(role: str, *, world: World, seed: int) -> list:
+def generate(role: str, *, world: TinyWorld, seed: int) -> list:
     """All records of a role; the same settings and seed give the same records on any machine."""
     if role not in ROLES:
-        raise ValueError(f"world:{role} is not one of " + ", ".join(f"world:{r}" for r in ROLES))
+        raise ValueError(
+            f"tiny_world:{role} is not one of " + ", ".join(f"tiny_world:{r}" for r in ROLES)
+        )
     return ROLES[role](world, Random(f"{seed}/{role}"))
 
 

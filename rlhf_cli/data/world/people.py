@@ -7,7 +7,7 @@ them still has something to gain. Annotators rank by the gold utility plus their
 from itertools import pairwise
 from random import Random
 
-from rlhf_cli.config.schema import World
+from rlhf_cli.config.schema import TinyWorld
 from rlhf_cli.data.records import Comparison
 from rlhf_cli.data.world.gold import is_list, utility, words_of
 from rlhf_cli.data.world.replies import Reply, Style
@@ -46,7 +46,7 @@ RANKED = (LABELERS, UNTRAINED, TUNED)
 RANKED_SHARES = (0.45, 0.25, 0.3)
 
 
-def annotator_utility(task: Task, reply: Reply, world: World) -> float:
+def annotator_utility(task: Task, reply: Reply, world: TinyWorld) -> float:
     """The gold utility plus the biases shared by all annotators, without noise."""
     gold = utility(task.meta(), reply.text, reply.finished).utility
     bias = world.length_bias * len(words_of(reply.text)) + world.format_bias * is_list(reply.text)
@@ -64,7 +64,7 @@ def rank_groups(observed: list[float], tie_margin: float) -> list[int]:
     return ranks
 
 
-def draw_ranks(utilities: tuple[float, ...], world: World, rng: Random) -> list[int]:
+def draw_ranks(utilities: tuple[float, ...], world: TinyWorld, rng: Random) -> list[int]:
     """What one annotator says of responses with these noiseless utilities."""
     return rank_groups([u + rng.gauss(0.0, world.noise) for u in utilities], world.tie_margin)
 

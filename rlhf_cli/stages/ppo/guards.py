@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Alarms, MissingEOS, MissingEOSMode
+from rlhf_cli.config.schema import Alerts, MissingEOS, MissingEOSMode
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.masking import masked_mean
 from rlhf_cli.models.sampling import TOLERANCE
@@ -51,18 +51,18 @@ def check_first_ratio(deviation: float, dtype: torch.dtype) -> None:
 
 @dataclass(slots=True)
 class Watch:
-    """Compares an iteration's metrics with the alarms; each alarm rings once until it has passed.
+    """Compares an iteration's metrics with the alerts; each alert rings once until it has passed.
 
     That a missing end is paid better than an end is a fault of the set-up: it is always said.
     """
 
-    alarms: Alarms
+    alerts: Alerts
     missing_eos: MissingEOS
     first_length: float | None = None
     ringing: set[str] = field(default_factory=set)
 
     def alarming(self, metrics: dict[str, float]) -> list[str]:
-        """The new alarms of this iteration, a sentence each."""
+        """The new alerts of this iteration, a sentence each."""
         length = metrics["objective/response_length"]
         if self.first_length is None:
             self.first_length = max(length, 1e-6)
@@ -80,33 +80,33 @@ class Watch:
         self.first_length, self.ringing = state["first_length"], set(state["ringing"])
 
     def _judge(self, metrics: dict[str, float], growth: float) -> list[tuple[str, str]]:
-        alarms, say = self.alarms, []
+        alerts, say = self.alerts, []
         eos, entropy, kl = (metrics[f"objective/{key}"] for key in ("eos_rate", "entropy", "kl"))
-        if alarms.eos_rate is not None and eos < alarms.eos_rate:
+        if alerts.eos_rate is not None and eos < alerts.eos_rate:
             say.append(("eos_rate", f"only {eos:.0%} of the responses end by themselves"))
-        if alarms.length is not None and not 1 / alarms.length < growth < alarms.length:
+        if alerts.length is not None and not 1 / alerts.length < growth < alerts.length:
             say.append(("length", f"responses are {growth:.2f} times as long as at the start"))
-        if alarms.entropy is not None and entropy < alarms.entropy:
+        if alerts.entropy is not None and entropy < alerts.entropy:
             say.append(("entropy", f"the policy's entropy fell to {entropy:.3f} nats per token"))
-        if alarms.kl is not None and kl > alarms.kl:
+        if alerts.kl is not None and kl > alerts.kl:
             say.append(("kl", f"the KL to the SFT model reached {kl:.1f} nats per response"))
         say += self._judge_scores(metrics)
         return say + self._judge_ending(metrics.get("objective/scores_ended"))
 
     def _judge_scores(self, metrics: dict[str, float]) -> list[tuple[str, str]]:
         """The reward model's own scores, without what ppo.missing_eos makes of them; of two at least."""
-        spread, alarms, say = metrics.get("objective/scores_ended_std"), self.alarms, []
+        spread, alerts, say = metrics.get("objective/scores_ended_std"), self.alerts, []
         if spread is None:
             return say
         size = (metrics["objective/scores_ended"] ** 2 + spread**2) ** 0.5
-        if alarms.score_spread is not None and spread < alarms.score_spread:
+        if alerts.score_std is not None and spread < alerts.score_std:
             text = (
                 f"the scores differ by {spread:.2g} on average: a constant reward teaches nothing"
             )
-            say.append(("score_spread", text))
-        if alarms.score_size is not None and size > alarms.score_size:
+            say.append(("score_std", text))
+        if alerts.score_rms is not None and size > alerts.score_rms:
             text = f"the scores are as large as {size:.3g}: ppo.kl.coef weighs nothing beside them"
-            say.append(("score_size", text))
+            say.append(("score_rms", text))
         return say
 
     def _judge_ending(self, ended: float | None) -> list[tuple[str, str]]:

@@ -56,7 +56,7 @@ class Course:
 
     @classmethod
     def start(cls, cfg: PPO) -> "Course":
-        return cls(controller=kl_controller(cfg.kl), watch=Watch(cfg.alarms, cfg.missing_eos))
+        return cls(controller=kl_controller(cfg.kl), watch=Watch(cfg.alerts, cfg.missing_eos))
 
     def state(self) -> dict[str, Any]:
         """All but the rollout, as numbers and lists."""
@@ -128,8 +128,8 @@ def train(
         metrics = objective | course.learned.means() | explained(rollout, returns)
         metrics |= progress(iteration, players, cfg)
         recorder.log(metrics, iteration + 1)
-        for alarm in course.watch.alarming(metrics):
-            recorder.warn(alarm)
+        for alert in course.watch.alarming(metrics):
+            recorder.warn(alert)
         if over(objective["objective/kl"], cfg.kl_stop.run):
             recorder.warn(f"stopped after iteration {iteration + 1}: KL above ppo.kl_stop.run")
             break

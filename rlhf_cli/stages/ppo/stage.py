@@ -127,8 +127,8 @@ def learn_or_save(
         max_new_tokens=cfg.data.max_response_tokens,
         end_ids=renderer.end_ids,
         pad_id=renderer.pad_id,
-        reference=cfg.runtime.reference_path,
-        graphs=cfg.runtime.graphs is Graphs.auto,
+        reference=cfg.runtime.reference_implementation,
+        graphs=cfg.runtime.cuda_graphs is Graphs.auto,
     )
 
     def after_step() -> None:

@@ -10,13 +10,13 @@ from statistics import mean
 
 import pytest
 
-from rlhf_cli.config.schema import World
+from rlhf_cli.config.schema import TinyWorld
 from rlhf_cli.data.world import ROLES, ceiling, code_hash, generate, keys_of, utility
 from rlhf_cli.data.world.clusters import HELD_OUT, TRAINED
 from rlhf_cli.data.world.people import rank_groups
 
 CODE = sys.modules[generate.__module__]  # the package gives its name to the function
-SETTINGS = World(
+SETTINGS = TinyWorld(
     demonstrations=200,
     comparisons=150,
     prompts=200,
@@ -30,7 +30,7 @@ SETTINGS = World(
 )
 
 
-def world(**changes) -> World:
+def world(**changes) -> TinyWorld:
     return dataclasses.replace(SETTINGS, **changes)
 
 
@@ -46,7 +46,7 @@ def test_the_same_settings_and_seed_give_the_same_records(role):
     assert first == generate(role, world=SETTINGS, seed=3)
     assert first != generate(role, world=SETTINGS, seed=4)
     assert [r.origin.row for r in first] == list(range(len(first)))
-    assert {r.origin.source for r in first} == {f"world:{role}"}
+    assert {r.origin.source for r in first} == {f"tiny_world:{role}"}
 
 
 def test_there_are_as_many_records_as_were_asked_for():
@@ -67,9 +67,9 @@ def test_a_prompt_has_as_many_responses_as_were_asked_for():
 def test_records_do_not_depend_on_the_process():
     small = world(demonstrations=40, comparisons=40, prompts=40, pretraining=20)
     code = (
-        "import hashlib; from rlhf_cli.config.schema import World; "
+        "import hashlib; from rlhf_cli.config.schema import TinyWorld; "
         "from rlhf_cli.data.world import ROLES, generate; "
-        f"world = World(**{dataclasses.asdict(small)}); "
+        f"world = TinyWorld(**{dataclasses.asdict(small)}); "
         "print(hashlib.sha256(repr([generate(r, world=world, seed=1) for r in ROLES])"
         ".encode()).hexdigest())"
     )
@@ -87,7 +87,7 @@ def test_records_do_not_depend_on_the_process():
 
 
 def test_an_unknown_role_is_refused():
-    with pytest.raises(ValueError, match="world:demonstrations"):
+    with pytest.raises(ValueError, match="tiny_world:demonstrations"):
         generate("rewards", world=SETTINGS, seed=1)
 
 
