@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch mutants golden smoke bench trials growth check \
+.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch mutants golden smoke bench trials growth docs check \
         sft rm ppo run base-model clean
 
 help: ## this list
@@ -73,6 +73,9 @@ bench: ## side by side with TRL and transformers; never part of the tests (ARGS=
 
 trials: ## every trial of the command line, and the table of docs/trials.md (ARGS="--only D --quick" for a part)
 	python -m tests.trials --write docs/trials.md $(ARGS)
+
+docs: ## the tables of docs/configuration.md, from the comments in conf/
+	python -m tests.support.configuration_page
 
 growth: ## time and memory against batch, length and model size: docs/growth.svg, a few minutes
 	python benchmarks/growth.py $(ARGS)

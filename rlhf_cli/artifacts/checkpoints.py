@@ -97,7 +97,7 @@ def commit(work: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 def latest(work: Path, policy: str) -> Checkpoint | None:
     """The verified checkpoint to go on from, or None when nothing was saved.
 
-    auto: the one that latest.json names. last_valid: the newest that is whole. never: none, all are dropped.
+    auto: the one that latest.json names. last_valid: the newest valid one. never: none, all are dropped.
     What is newer than the one returned is removed: training will come by there again.
     """
     if policy == "never":

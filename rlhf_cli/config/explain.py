@@ -16,7 +16,7 @@ from omegaconf.errors import (
 
 from rlhf_cli.config.keys import GROUPS, did_you_mean, nearest, nearest_keys, schema_keys
 from rlhf_cli.config.schema import TAKEN_FROM, Source
-from rlhf_cli.config.suggestions import not_here
+from rlhf_cli.config.suggestions import VALUES, not_here
 
 KINDS = {
     "Integer": "a whole number",
@@ -115,7 +115,8 @@ def _unknown_in_source(key: str) -> str:
 def _wrong_type(key: str, message: str) -> str:
     value = _first(r"[Vv]alue '(.*?)'", message)
     if choices := _first(r"expected one of \[(.*)\]", message):
-        meant = nearest(value or "", choices.split(", "))
+        known = VALUES.get(f"{key}={value}".lower())
+        meant = known or nearest(value or "", choices.split(", "))
         tail = f": did you mean {meant}?" if meant else ""
         return f"{key}={value} is not one of {choices}{tail}"
     kind = KINDS.get(_first(r"(?:could not be converted to|is not a valid) (\w+)", message) or "")

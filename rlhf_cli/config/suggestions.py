@@ -96,6 +96,12 @@ OURS = _table(
         "load_best_model_at_end metric_for_best_model early_stopping_patience": "sft.select_by",
         "n_samples best_of": "evaluation.best_of_n",
         "random_seed data_seed": "seed",
+        "world": "tiny_world",
+        "alarms": "ppo.alerts",
+        "score_spread": "ppo.alerts.score_std",
+        "score_size": "ppo.alerts.score_rms",
+        "graphs use_cuda_graph enable_cuda_graph": "runtime.cuda_graphs",
+        "reference_path": "runtime.reference_implementation",
         "dry": "dry_run",
     }
 )
@@ -111,6 +117,21 @@ NOT_HERE = _table_of_texts(
         "neftune neftune_noise_alpha": "no noise on embeddings here",
         "streaming max_samples": "no such key: limit of a source takes its first rows",
         "eval_steps eval_strategy evaluation_strategy": "no evaluation within an epoch, only at its end",
+    }
+)
+
+# "key=value": the value that is meant.
+VALUES: Mapping[str, str] = MappingProxyType(
+    {
+        "resume=whole": "last_valid",
+        "resume=latest": "auto",
+        "resume=last": "auto",
+        "resume=true": "auto",
+        "resume=false": "never",
+        "sft.batching=group_by_length": "grouped",
+        "sft.batching=packing": "packed",
+        "sft.loss_on=completion": "response",
+        "sft.loss_on=assistant": "response",
     }
 )
 

@@ -6,8 +6,9 @@ from rlhf_cli.config.compose import stage_list
 from rlhf_cli.config.explain import unknown_key
 from rlhf_cli.config.keys import GROUPS, nearest_keys, schema_keys
 from rlhf_cli.config.schema import ConfigError
-from rlhf_cli.config.suggestions import COMMANDS, OURS, STAGE_WORDS, not_here, ours
+from rlhf_cli.config.suggestions import COMMANDS, OURS, STAGE_WORDS, VALUES, not_here, ours
 from rlhf_cli.stages import STAGES
+from tests.config.test_compose import composed
 
 
 def test_every_suggestion_is_a_key():
@@ -38,6 +39,13 @@ def test_no_name_of_the_table_hides_a_key_of_ours():
         ("ppo.init_kl_coef", ["ppo.kl.coef"]),
         ("ppo.steps", ["ppo.total_episodes", "ppo.max_steps"]),
         ("bf16", ["runtime.dtype"]),
+        ("world", ["tiny_world"]),
+        ("world.noise", ["tiny_world.noise"]),
+        ("ppo.alarms", ["ppo.alerts"]),
+        ("ppo.alarms.kl", ["ppo.alerts.kl"]),
+        ("ppo.alarms.score_spread", ["ppo.alerts.score_std"]),
+        ("runtime.graphs", ["runtime.cuda_graphs"]),
+        ("runtime.reference_path", ["runtime.reference_implementation"]),
         ("output_dir", ["runs_dir", "name"]),
         ("report_to", ["tracking.trackers"]),
         ("model_name_or_path", ["model"]),
@@ -51,6 +59,16 @@ def test_the_key_of_another_trainer_is_understood(key, meant):
 
 def test_max_steps_is_a_key_of_every_training_stage():
     assert sorted(nearest_keys("max_steps")) == ["ppo.max_steps", "rm.max_steps", "sft.max_steps"]
+
+
+def test_every_value_that_is_meant_is_one():
+    for given, meant in VALUES.items():
+        key = given.partition("=")[0]
+        with pytest.raises(
+            ConfigError, match=f"(?i)^{given} is not one of .*: did you mean {meant}"
+        ):
+            composed(given)
+        assert composed(f"{key}={meant}")
 
 
 @pytest.mark.parametrize("key", ["lora_r", "model.lora", "sft.use_peft", "load_in_4bit"])

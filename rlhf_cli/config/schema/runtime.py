@@ -59,7 +59,7 @@ class Runtime:
         positive(self, "timeout", unit="seconds")
         stage = zero_stage(self.deepspeed)
         can_compile = not (self.reference_implementation or stage)
-        text = "is for plain torch on the fast path: leave out .reference_implementation and ZeRO, or .compile"
+        text = "is for plain torch: leave out .reference_implementation and ZeRO, or .compile"
         require(self, "compile", can_compile or not self.compile, text)
         text = "moves complete models; under ZeRO-3 choose runtime=zero3_offload"
         require(self, "offload", not (self.offload and stage == 3), text)
