@@ -62,8 +62,8 @@ def _dispatch(words: list[str]) -> int | None:
 
 def _unknown_verb(verb: str) -> int:
     from rlhf_cli.config.keys import nearest
+    from rlhf_cli.config.overrides import YAML
     from rlhf_cli.config.suggestions import COMMANDS, OTHER_METHODS, STAGE_WORDS
-    from rlhf_cli.config.words import YAML
     from rlhf_cli.stages import STAGES
 
     if "=" in verb or verb.startswith(("+", "~", "-")) or verb.endswith(YAML):

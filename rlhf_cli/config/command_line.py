@@ -1,6 +1,6 @@
-"""Command-line words -> Hydra -> `Config`, with all of Hydra's grammar and none of its litter.
+"""From command-line arguments to `Config`: Hydra's syntax without its output folders.
 
-Hydra writes nothing but a sweep's multirun.yaml, and its errors are retold in one line.
+Hydra writes nothing but a sweep's multirun.yaml, and each of its errors becomes one line.
 """
 
 import os
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.error_messages import explain
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.explain import explain
+from rlhf_cli.config.overrides import VALUED, experiment_files, spelled_out
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.schema import Config, ConfigError, is_folder_name
-from rlhf_cli.config.words import VALUED, experiment_files, spelled_out
 
-NO_LITTER = (
+NO_OUTPUT_FOLDERS = (
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
     "hydra/job_logging=none",
@@ -32,19 +32,19 @@ NO_LITTER = (
 
 
 class _EndOfSweep(BaseException):
-    """Leaves Hydra's sweep at once; a job's ordinary exception would let the later ones run."""
+    """Ends Hydra's sweep immediately; after an ordinary exception of a job the later jobs would run."""
 
 
 def compose_each(words: list[str], job: Callable[[Config], None]) -> None:
-    """Call `job` with the configuration, once for every job of a sweep; raise what went wrong."""
+    """Call `job` with the configuration, once per job of a sweep; raise its error."""
     failures: list[Exception] = []
 
     def task(composed) -> None:
         try:
             job(_named(resolve(composed), words))
-        except Exception as error:  # noqa: BLE001 - raised again below, past Hydra's own words
+        except Exception as error:  # noqa: BLE001 - raised again below, not reported by Hydra
             failures.append(error)
-            _go_on_or_stop(error)
+            _continue_or_stop(error)
 
     with suppress(_EndOfSweep):
         _hydra(words, task)
@@ -54,28 +54,28 @@ def compose_each(words: list[str], job: Callable[[Config], None]) -> None:
         raise failures[0]
 
 
-def _go_on_or_stop(error: Exception) -> None:
-    """A failed job of a sweep is told and the next one starts; Ctrl-C ends them all."""
+def _continue_or_stop(error: Exception) -> None:
+    """Print the error of a failed job, so that the next one starts; end the sweep after Ctrl-C."""
     if getattr(error, "code", None) == 130 or not _sweeping():
         raise _EndOfSweep from error
     print(f"rlhf: {one_line(str(error))}", file=sys.stderr)
 
 
 def _hydra(words: list[str], task: Callable) -> None:
-    """Let Hydra do what `words` ask; whatever Hydra itself refuses is one ConfigError."""
+    """Let Hydra process the arguments; raise one ConfigError for whatever Hydra itself refuses."""
     from hydra.core.global_hydra import GlobalHydra
 
     try:
-        with _errors_retold():
+        with _library_errors_in_one_line():
             args = _arguments(words)
-            hydra = _opened(args, experiment_files(words))
-            _carry_out(hydra, args, task)
+            hydra = _open_hydra(args, experiment_files(words))
+            _execute(hydra, args, task)
     finally:
         GlobalHydra.instance().clear()
 
 
 @contextmanager
-def _errors_retold() -> Iterator[None]:
+def _library_errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except UserError:
@@ -85,7 +85,7 @@ def _errors_retold() -> Iterator[None]:
 
 
 def _arguments(words: list[str]) -> Namespace:
-    """Hydra's own options; argparse refuses overrides on both sides of an option."""
+    """Return Hydra's options and overrides; argparse refuses overrides on both sides of an option."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -94,7 +94,7 @@ def _arguments(words: list[str]) -> Namespace:
     args.parser = parser
     args.own_files = bool(args.config_dir or args.config_name or experiment_files(words))
     if not args.shell_completion:
-        args.overrides += NO_LITTER
+        args.overrides += NO_OUTPUT_FOLDERS
     return args
 
 
@@ -102,17 +102,17 @@ def _refuse(message: str) -> NoReturn:
     raise ConfigError(f"{message}: rlhf run --help lists the options")
 
 
-def _opened(args: Namespace, experiments: list[Path]) -> Any:
-    """Hydra, looking first into the user's own files, then into ours."""
+def _open_hydra(args: Namespace, experiments: list[Path]) -> Any:
+    """Return Hydra with the user's files first on its search path, then the shipped ones."""
     from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
 
-    from rlhf_cli.config import own_files
+    from rlhf_cli.config import user_files
 
     version.setbase("1.3")
-    own_files.register()
+    user_files.register()
     path = create_config_search_path(str(conf_dir()))
     own = [("own", Path(args.config_dir).expanduser().resolve())] if args.config_dir else []
     if own and not own[0][1].is_dir():
@@ -122,7 +122,7 @@ def _opened(args: Namespace, experiments: list[Path]) -> Any:
     return Hydra.create_main_hydra2("rlhf", path)
 
 
-def _carry_out(hydra: Any, args: Namespace, task: Callable) -> None:
+def _execute(hydra: Any, args: Namespace, task: Callable) -> None:
     name, overrides = args.config_name or "config", args.overrides
     if args.shell_completion:
         hydra.shell_completion(config_name=name, overrides=overrides)
@@ -139,28 +139,30 @@ def _carry_out(hydra: Any, args: Namespace, task: Callable) -> None:
         _composed(hydra, args, name)
         hydra.multirun(config_name=name, task_function=task, overrides=overrides)
     else:
-        task(_alone(_composed(hydra, args, name)))
+        task(_without_hydra(_composed(hydra, args, name)))
 
 
 def _composed(hydra: Any, args: Namespace, name: str) -> Any:
-    """The values of all files and words, and Hydra's own settings, which files may hardly change."""
+    """Return the values of all files and overrides, with Hydra's own settings, checked."""
     from hydra.types import RunMode
 
-    from rlhf_cli.config.own_files import require_own_settings
+    from rlhf_cli.config.user_files import require_own_settings
 
     mode = RunMode.MULTIRUN if args.multirun else RunMode.RUN
     args.overrides.append(f"hydra.mode={mode.name}")
     composed = hydra.compose_config(config_name=name, overrides=args.overrides, run_mode=mode)
     if args.own_files:
         pristine = hydra.compose_config(
-            config_name=None, overrides=[*NO_LITTER, f"hydra.mode={mode.name}"], run_mode=mode
+            config_name=None,
+            overrides=[*NO_OUTPUT_FOLDERS, f"hydra.mode={mode.name}"],
+            run_mode=mode,
         )
         require_own_settings(composed, pristine)
     return composed
 
 
-def _alone(composed: Any) -> Any:
-    """Our own values; Hydra's are told to `HydraConfig`, for `choices` and interpolations."""
+def _without_hydra(composed: Any) -> Any:
+    """Return the values without Hydra's settings, which `HydraConfig` keeps for `choices`."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import open_dict
 
@@ -187,14 +189,14 @@ def _sweeping() -> bool:
 
 
 def choices() -> dict[str, str]:
-    """group -> the file it was taken from, for the configuration that is being composed now."""
+    """Return {group: chosen file} of the configuration that is being composed."""
     from hydra.core.hydra_config import HydraConfig
 
     return dict(HydraConfig.get().runtime.choices) if HydraConfig.initialized() else {}
 
 
 def _named(config: Config, words: list[str]) -> Config:
-    """Each job of a sweep is a run of its own: its name ends with what the sweep gave it."""
+    """Return the configuration; in a sweep its name ends with the values of the job."""
     if not _sweeping():
         return config
     from hydra.core.hydra_config import HydraConfig
@@ -209,7 +211,7 @@ def _named(config: Config, words: list[str]) -> Config:
 
 
 def complete(words: list[str]) -> None:
-    """Shell completion: Hydra completes keys and values, the verb is taken out of its way."""
+    """Print shell completions: our own, or Hydra's of keys and values, without the command."""
     from rlhf_cli.config.completion import own_words, without_verb
 
     typed = os.environ.get("COMP_LINE", "")

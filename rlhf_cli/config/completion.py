@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from rlhf_cli.config.keys import GROUPS, schema_keys
+from rlhf_cli.config.overrides import FLAGS, YAML, presets
 from rlhf_cli.config.schema import Config, Stage
-from rlhf_cli.config.words import FLAGS, YAML, presets
 
 VERBS = ("run", "config", "show", "data")
 COMPOSING = ("run", "config", "data check")

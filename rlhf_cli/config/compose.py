@@ -1,7 +1,6 @@
-"""Compose -> merge -> object: the one strict door from YAML and overrides to `Config`.
+"""From YAML and overrides to `Config`: what Hydra has composed is merged into the schema and checked.
 
-Hydra composes (see cli.py); here the result meets the schema. Nothing unknown passes, and a
-configuration that left as JSON comes back through the same door.
+Unknown keys are refused. A configuration that was written as JSON is read back by the same function.
 """
 
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rlhf_cli.config.explain import explain
+from rlhf_cli.config.error_messages import explain
 from rlhf_cli.config.keys import did_you_mean, nearest
 from rlhf_cli.config.schema import Config, ConfigError, Stage
 from rlhf_cli.config.schema.constraints import ConstraintError
@@ -24,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def conf_dir() -> Path:
-    """The shipped conf/: beside the package in a checkout, inside it when from a wheel."""
+    """Return the shipped conf/: beside the package in a checkout, inside it when from a wheel."""
     checkout = PACKAGE.parent
     if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
         return checkout / "conf"
@@ -69,7 +68,7 @@ def _built(kind: Any, values: Any, section: str = "") -> Any:
 
 
 def stage_list(given: Any) -> list[str]:
-    """all | one | a list -> the chosen stages in pipeline order, each once."""
+    """Return the chosen stages in pipeline order, each once; given: all, one name, or a list."""
     names = [stage.name for stage in Stage]
     asked = given if isinstance(given, list | tuple) else [] if given in (None, "") else [given]
     for name in asked:
@@ -81,7 +80,7 @@ def stage_list(given: Any) -> list[str]:
 
 
 def _no_stage(name: str, names: list[str]) -> str:
-    """Another method is no misspelt stage."""
+    """Return the error for an unknown stage; another method is not taken for a misspelt stage."""
     word = name.lower().replace("-", "_")
     if word in OTHER_METHODS:
         return f"there is no stage {name}: stages are all, {', '.join(names)}"
@@ -92,12 +91,12 @@ def _no_stage(name: str, names: list[str]) -> str:
 
 
 def freeze(config: Config) -> dict[str, Any]:
-    """The configuration as plain JSON values; `thaw` is its inverse."""
+    """Return the configuration as plain JSON values; `thaw` is the inverse."""
     return _plain(asdict(config))
 
 
 def thaw(frozen: Mapping[str, Any]) -> Config:
-    """A `Config` from JSON values, through the same door."""
+    """Return the `Config` of JSON values, checked like any other."""
     return resolve(OmegaConf.create(dict(frozen)))
 
 

@@ -1,7 +1,7 @@
-"""Whether the Hugging Face hub can be reached, asked once and quickly before anything needs it.
+"""Check of the connection to the Hugging Face hub, made once and quickly before it is needed.
 
-The hub's own client tries for a minute and more. Without a connection its cache is used at once;
-what is in no cache is named, with the local way.
+The hub's own client tries for more than a minute. Without a connection its cache is used immediately;
+what the cache does not contain is reported, with the way to use a local copy.
 """
 
 import os
@@ -23,7 +23,7 @@ LOCAL_MODELS = ("tiny",)  # inside this package
 
 
 def reachable() -> bool:
-    """Whether the hub, or the mirror that HF_ENDPOINT names, answers at all."""
+    """Return whether the hub, or the mirror of HF_ENDPOINT, answers at all."""
     pool = ThreadPoolExecutor(max_workers=1)  # names are looked up without a time limit
     try:
         return pool.submit(_answers, os.environ.get("HF_ENDPOINT") or ENDPOINT).result(2 * SECONDS)
@@ -74,7 +74,7 @@ def require_hub(cfg: Config, roles: Iterable[str], ask: Callable[[], bool] = rea
 
 
 def models_of_hub(cfg: Config) -> dict[str, str]:
-    """key -> hub id, of every model that is not a local folder."""
+    """Return {key: hub id} of every model that is not a local folder."""
     given = {
         "model.path": cfg.model.path,
         "model.tokenizer": cfg.model.tokenizer,
@@ -90,7 +90,7 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
 
 
 def sources_of_hub(cfg: Config, roles: Iterable[str]) -> dict[str, str]:
-    """key -> hub id, of every data source of these roles that is not local."""
+    """Return {key: hub id} of every data source of these roles that is not local."""
     return {
         f"data.{role}[{number}].path": source.path
         for role in roles
@@ -100,13 +100,13 @@ def sources_of_hub(cfg: Config, roles: Iterable[str]) -> dict[str, str]:
 
 
 def _is_id(name: str) -> bool:
-    """Whether it is no path of this machine: at most owner/name, and nothing of that name lies here."""
+    """Return whether it is at most owner/name and no path of this machine."""
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or ":" in name or "*" in name
     return not is_path and not Path(name).exists()
 
 
 def _cached(kind: str, name: str) -> bool:
-    """Whether the hub's client, or `datasets`, has kept anything of it."""
+    """Return whether the cache of the hub's client or of `datasets` has anything of it."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     prepared = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")

@@ -1,4 +1,4 @@
-"""The names of the configuration: every valid key, and the one a mistyped key was meant to be."""
+"""Keys of the configuration: all valid ones, and those nearest to a mistyped one."""
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -12,7 +12,7 @@ GROUPS = ("model", "data", "runtime", "experiment")
 
 
 def schema_keys(schema: type = Config, prefix: str = "") -> list[str]:
-    """Dotted keys of all fields, sections included, in the order of the schema."""
+    """Return the dotted keys of all fields, sections included, in the order of the schema."""
     hints, found = get_type_hints(schema), []
     for field in fields(schema):
         key = f"{prefix}{field.name}"
@@ -23,31 +23,31 @@ def schema_keys(schema: type = Config, prefix: str = "") -> list[str]:
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; lists are leaves."""
+    """Return {"a": {"b": 1}} as {"a.b": 1}; lists are leaves."""
     if not isinstance(tree, dict) or not tree:
         return {prefix.removesuffix("."): tree}
     return {k: v for name, sub in tree.items() for k, v in flatten(sub, f"{prefix}{name}.").items()}
 
 
 def select(tree: dict[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
-    """The flat entries of `tree` whose key is one of `prefixes` or lies under one."""
+    """Return the flat entries of `tree` whose key is one of `prefixes` or in such a section."""
     wanted = tuple(prefixes)
     return {k: v for k, v in flatten(tree).items() if any(covers(p, k) for p in wanted)}
 
 
 def covers(section: str, key: str) -> bool:
-    """Whether a dotted key is this section, or lies under it."""
+    """Return whether a dotted key is this section or in it."""
     return key == section or key.startswith(f"{section}.")
 
 
 def nearest(word: str, choices: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """The one choice that `word` was probably meant to be."""
+    """Return the choice that `word` was probably meant to be."""
     close = get_close_matches(word, list(choices), n=1, cutoff=cutoff)
     return close[0] if close else None
 
 
 def nearest_keys(key: str, choices: Iterable[str] | None = None) -> list[str]:
-    """Up to four valid keys: what another trainer's key is called here, then those spelled alike."""
+    """Return up to four valid keys: the name of another trainer's key here, or similar spellings."""
     known = list(choices) if choices is not None else [*schema_keys(), "experiment"]
     leaf = key.rpartition(".")[2]
     same_leaf = [k for k in known if k.rpartition(".")[2] == leaf and "." in k]
@@ -60,7 +60,7 @@ def nearest_keys(key: str, choices: Iterable[str] | None = None) -> list[str]:
 
 
 def _close_leaves(key: str, known: list[str]) -> list[str]:
-    """Keys whose last word is spelled like this one's, of the same section where it names one."""
+    """Return keys with a similar last part, of the same section where the key has one."""
     top, _, leaf = key.rpartition(".")
     inside = [k for k in known if k.startswith(f"{top.partition('.')[0]}.")] if top else []
     pool = inside or known
@@ -69,5 +69,5 @@ def _close_leaves(key: str, known: list[str]) -> list[str]:
 
 
 def did_you_mean(suggestions: list[str]) -> str:
-    """The tail of an error line; empty when nothing is near."""
+    """Return the end of an error message; empty without suggestions."""
     return f": did you mean {' or '.join(suggestions)}?" if suggestions else ""

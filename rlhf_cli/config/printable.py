@@ -1,7 +1,7 @@
-"""What a terminal may be given: text without control characters, on streams that take any text.
+"""Text that is safe to print: no control characters, on streams that take any text.
 
 Data, models and folders of others may hold strings that move the cursor, clear the screen, set the
-clipboard or turn the order of the letters round. They are shown as what they are: \\x1b[2J.
+clipboard or reverse the order of the letters. They are printed as escapes: \\x1b[2J.
 """
 
 import io
@@ -31,7 +31,7 @@ def _escape(found: re.Match) -> str:
 
 
 def ready_streams() -> None:
-    """Make stdout and stderr take every character, and take the place of one that is closed.
+    """Make stdout and stderr take every character, and replace one that is closed.
 
     A character that the encoding lacks is written as its escape.
     """
@@ -43,7 +43,7 @@ def ready_streams() -> None:
 
 
 def _nowhere(handle: int) -> io.TextIOWrapper:
-    """A stream to /dev/null under the number of the closed one, which child processes inherit."""
+    """Return a stream to /dev/null with the number of the closed one, inherited by child processes."""
     opened = os.open(os.devnull, os.O_WRONLY)
     if opened != handle:
         os.dup2(opened, handle)
@@ -53,7 +53,7 @@ def _nowhere(handle: int) -> io.TextIOWrapper:
 
 
 def drop_output() -> None:
-    """Send what is still to be written to /dev/null: its reader has gone."""
+    """Send further output to /dev/null, because nobody reads it any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

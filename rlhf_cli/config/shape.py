@@ -1,6 +1,6 @@
-"""Values of the shape that the schema asks for, checked by hand before OmegaConf sees them.
+"""Checks that values have the shape of the schema: sections, lists, whole numbers.
 
-What is here tells a person what to write where a section, a list or a whole number belongs.
+They run before OmegaConf's own, whose messages do not say what to write instead.
 """
 
 import math
@@ -55,7 +55,7 @@ def _section(value: Any, kind: type, key: str) -> dict:
 
 
 def _first_leaf(kind: type) -> str:
-    """The first key of a section, of the section in it where it begins with one."""
+    """Return the first key of a section, of a section in it where it begins with one."""
     first = fields(kind)[0]
     hint = get_type_hints(kind)[first.name]
     nested = isinstance(hint, type) and is_dataclass(hint)
@@ -72,7 +72,7 @@ def _list(value: Any, kind: Any, key: str) -> list:
 
 
 def _sources(value: Any, key: str) -> list:
-    """A list of sources, each {path: ...}."""
+    """Return a checked list of sources, each {path: ...}."""
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return [conform(item, Source, f"{key}[{i}].") for i, item in enumerate(value)]
     items = value if isinstance(value, list) else [value] if value is not None else []
@@ -106,7 +106,7 @@ def _scalar(value: Any, kind: Any, key: str) -> Any:
 
 
 def _number(value: Any, kind: type, key: str) -> Any:
-    """A finite number; a whole one where the key asks for it, also when written as 1e6."""
+    """Return a finite number; a whole one where the type is int, also when written as 1e6."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{key}={value} is not a finite number")
     if kind is not int or not isinstance(value, int | float):
@@ -117,7 +117,7 @@ def _number(value: Any, kind: type, key: str) -> Any:
 
 
 def expected(kind: Any) -> str:
-    """What a key of this type takes, in words."""
+    """Return a description of the values that a key of this type takes."""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"one of {', '.join(item.name for item in kind)}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -11,8 +11,8 @@ from rich.text import Text
 from rlhf_cli.config.command_line import choices
 from rlhf_cli.config.compose import conf_dir, freeze
 from rlhf_cli.config.keys import did_you_mean, nearest_keys, schema_keys
+from rlhf_cli.config.overrides import VALUED, YAML
 from rlhf_cli.config.schema import Config, ConfigError
-from rlhf_cli.config.words import VALUED, YAML
 from rlhf_cli.telemetry.console import console
 
 INHERITED = re.compile(r"^ *- (?P<name>(?!_self_)[\w.]+)\s*(#.*)?$")

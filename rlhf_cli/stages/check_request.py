@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rlhf_cli.config.command_line import VALUED
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.words import YAML
+from rlhf_cli.config.overrides import YAML
 from rlhf_cli.data.roles import role_of
 
 ALL, JSON = "--all", "--json"

@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf_cli.config.compose import stage_list
-from rlhf_cli.config.explain import unknown_key
+from rlhf_cli.config.error_messages import unknown_key
 from rlhf_cli.config.keys import GROUPS, nearest_keys, schema_keys
 from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.suggestions import COMMANDS, OURS, STAGE_WORDS, VALUES, not_here, ours

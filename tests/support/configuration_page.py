@@ -41,7 +41,7 @@ def _table(tree: dict, comments: dict[str, str]) -> Iterator[str]:
     yield from ("| key | default | meaning |", "|---|---|---|")
     explained = set(tree)
     for key, value in flatten(tree).items():
-        for section in comments.keys() - explained:
+        for section in sorted(comments.keys() - explained):
             if section != key and covers(section, key):
                 explained.add(section)
                 yield f"| **`{section}`** | | {_cell(comments[section])} |"

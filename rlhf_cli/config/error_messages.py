@@ -1,6 +1,6 @@
-"""Errors of Hydra and OmegaConf retold in one line: what was found, what to do.
+"""One-line messages for errors of Hydra and OmegaConf: what was found, what to do.
 
-Hydra is recognised by the names of its exceptions, so that this room does not import it.
+Hydra's exceptions are recognised by their names, so that this module does not import it.
 """
 
 import re
@@ -24,8 +24,8 @@ KINDS = {
     "Boolean": "true or false",
     "bool": "true or false",
 }
-# What remains of a library's own words is told by what the person can do about it.
-RETOLD = (
+# Part of a library's message, and the message that replaces it.
+REPLACED = (
     ("Config group override must be a string", "a group takes the name of one of its files"),
     ("Cannot merge DictConfig with ListConfig", "it is a list: write [...] around it"),
     ("Multiple values for", "it is set twice on one command line: give it once"),
@@ -36,7 +36,7 @@ RETOLD = (
 
 
 def explain(error: BaseException) -> str:
-    """One line for a person, whatever was raised while composing."""
+    """Return one line for any exception that was raised while composing."""
     cause = error.__cause__
     text = str(error).strip()
     if isinstance(error, OmegaConfBaseException):
@@ -53,11 +53,11 @@ def explain(error: BaseException) -> str:
         return f"--config-name {name}: no {name}.yaml in conf/ or in the folder of --config-dir"
     if isinstance(cause, OmegaConfBaseException):
         return _omegaconf(cause, _first(r"Error merging override (.*)", text) or "")
-    return _retold(_one_line(text)) or type(error).__name__
+    return _replaced(_one_line(text)) or type(error).__name__
 
 
-def _retold(text: str, override: str = "") -> str:
-    known = next((said for begin, said in RETOLD if begin in text), None)
+def _replaced(text: str, override: str = "") -> str:
+    known = next((said for begin, said in REPLACED if begin in text), None)
     override = override or _first(r"'([^']+)'", text) or ""
     return (
         f"{override}: {known}"
@@ -76,11 +76,11 @@ def _omegaconf(error: OmegaConfBaseException, override: str = "") -> str:
         return f"{key} has no value: set {key}=..."
     if isinstance(error, ValidationError):
         return _wrong_type(key, first)
-    return _retold(first, override or key)
+    return _replaced(first, override or key)
 
 
 def unknown_key(key: str) -> str:
-    """What to say of a key that is not there."""
+    """Return the message for a key that does not exist."""
     known = schema_keys()
     parent = key.rpartition(".")[0]
     if key.startswith("runtime.deepspeed."):
@@ -96,7 +96,7 @@ def unknown_key(key: str) -> str:
 
 
 def _unknown_to_deepspeed(key: str) -> str:
-    """Its dictionary is DeepSpeed's: a key that no preset has can be added, but for some."""
+    """Return the message for a key of DeepSpeed's dictionary, where most new keys can be added."""
     top = key.split(".")[2]
     if top in TAKEN_FROM:
         return f"runtime.deepspeed.{top} is taken from {TAKEN_FROM[top]}: leave it out"
@@ -124,7 +124,7 @@ def _wrong_type(key: str, message: str) -> str:
         return f"{key}={value} is not {kind}"
     if value == "None" and "Incompatible" in message:
         return f"{key} may not be null"
-    return _retold(message, key)
+    return _replaced(message, key)
 
 
 def _unknown_choice(name: str, options: list[str]) -> str:

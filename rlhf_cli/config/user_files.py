@@ -1,7 +1,7 @@
-"""What Hydra reads from a user's files: the folder of --config-dir, and single experiment files.
+"""Configuration files of the user for Hydra: the folder of --config-dir, and single experiment files.
 
-Such files give values to our own keys. Hydra could be told by them to run code (callbacks, log
-handlers, `_target_`): what they say to Hydra is its launcher and sweeper alone.
+Such files set our own keys. Through Hydra's keys they could run code (callbacks, log handlers,
+`_target_`), so of those they can set the launcher and the sweeper alone.
 """
 
 import re
@@ -14,7 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from rlhf_cli.config.explain import unknown_key
+from rlhf_cli.config.error_messages import unknown_key
 from rlhf_cli.config.keys import GROUPS, schema_keys
 from rlhf_cli.config.schema import ConfigError
 
@@ -25,14 +25,14 @@ GLOBAL = "_global_"
 
 
 class OwnFolder(ConfigSource):
-    """A conf folder of the user. Its config.yaml does not stand for ours, which all others complete."""
+    """A conf folder of the user. Its config.yaml does not replace ours, which all others complete."""
 
     @staticmethod
     def scheme() -> str:
         return "own"
 
     def place(self, config_path: str) -> Path:
-        """Where the file of that name lies, if it is there."""
+        """Return the path that the file of that name would have."""
         return Path(self.path) / self._normalize_file_name(config_path)
 
     def load_config(self, config_path: str) -> ConfigResult:
@@ -97,12 +97,12 @@ class ExperimentFile(OwnFolder):
 
 
 def choice_of(path: Path) -> str:
-    """What the file is called as a choice of its group."""
+    """Return the name of the file as a preset of its group."""
     return re.sub(r"[^\w-]", "_", path.stem)
 
 
 def register() -> None:
-    """Make both known to Hydra; a second time changes nothing."""
+    """Register both with Hydra; a second call changes nothing."""
     for source in (OwnFolder, ExperimentFile):
         Plugins.instance().register(source)
 
@@ -129,7 +129,7 @@ def _require_values(config: Any, place: Path, group: str, package: str | None) -
 
 
 def _keys(tree: dict, prefix: str, known: set[str]) -> list[str]:
-    """Dotted keys of sections and values, down to where what follows is not the schema's."""
+    """Return the dotted keys of sections and values, as deep as the schema goes."""
     found: list[str] = []
     for name, value in tree.items():
         key = f"{prefix}{name}"
@@ -150,13 +150,13 @@ def _require_known(key: str, known: set[str], place: Path) -> None:
 
 
 def hydras_own(key: str) -> str:
-    """Why a setting of Hydra's is refused."""
+    """Return why one of Hydra's settings is refused."""
     where = "; a run lies in <runs_dir>/<name>" if "dir" in key else ""
     return f"{key} is Hydra's own: only hydra.launcher and hydra.sweeper can be set{where}"
 
 
 def require_own_settings(composed: DictConfig, pristine: DictConfig) -> None:
-    """Refuse what files have told Hydra beyond launcher and sweeper, however it came there.
+    """Refuse Hydra's settings beyond launcher and sweeper that files have changed in any way.
 
     pristine: Hydra's settings without any file of the user.
     """
@@ -179,7 +179,7 @@ def require_own_settings(composed: DictConfig, pristine: DictConfig) -> None:
 
 
 def _targets(tree: Any) -> list[str]:
-    """All values under `_target_`, at any depth."""
+    """Return all values of `_target_`, at any depth."""
     if isinstance(tree, dict):
         own = [str(tree["_target_"])] if "_target_" in tree else []
         return own + [target for value in tree.values() for target in _targets(value)]
@@ -187,7 +187,7 @@ def _targets(tree: Any) -> list[str]:
 
 
 def _registered_targets(part: str) -> list[str]:
-    """The classes that the installed plugins themselves name."""
+    """Return the classes that the installed plugins themselves name."""
     found: list[str] = []
     pending = [ConfigStore.instance().repo.get("hydra", {}).get(part, {})]
     while pending:

@@ -1,4 +1,4 @@
-"""The words of a command line as Hydra understands them: options, models, experiment files."""
+"""Command-line arguments in Hydra's syntax: options, overrides, models, experiment files."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def spelled_out(words: list[str]) -> list[str]:
-    """The words with what this command adds to Hydra's grammar written in that grammar."""
+    """Return the arguments with our additions to Hydra's syntax written in that syntax."""
     _check_flags(words)
     _check_bare(words)
     _check_groups(words)
@@ -44,7 +44,7 @@ def _check_flags(words: list[str]) -> None:
 
 
 def _check_bare(words: list[str]) -> None:
-    """A word alone may be a stage, a choice of a group, or the end of a key."""
+    """Refuse an argument without "=": it may be a stage, a preset, or the end of a key."""
     for word, before in zip(words, ["", *words], strict=False):
         if "=" in word or word.startswith(("-", "~")) or word.endswith(YAML) or before in TAKING:
             continue
@@ -55,13 +55,13 @@ def _check_bare(words: list[str]) -> None:
 
 
 def _check_groups(words: list[str]) -> None:
-    """Hydra's own settings are its launcher and sweeper; a group has one choice."""
+    """Refuse Hydra's settings other than launcher and sweeper, and groups without a preset."""
     for word in words:
         key, equals, value = word.lstrip("+~").partition("=")
         if equals and not key:
             raise ConfigError(f"cannot read {word!r}: expected key=value, and the key is missing")
         if re.match(r"hydra[./]", key) and not re.match(r"hydra[./](launcher|sweeper)\b", key):
-            from rlhf_cli.config.own_files import hydras_own
+            from rlhf_cli.config.user_files import hydras_own
 
             raise ConfigError(hydras_own(key))
         if key in GROUPS and equals and value.strip("'\"") in ("", "null", "~"):
@@ -71,7 +71,7 @@ def _check_groups(words: list[str]) -> None:
 
 
 def _with_flag_values(words: list[str]) -> list[str]:
-    """`--cfg` and `--info` alone have a usual value; argparse would take the next word for it."""
+    """Add the default of a bare `--cfg` or `--info`; argparse would take the next argument."""
     result = []
     for word, following in pairwise([*words, ""]):
         values = next((known for flags, known in DEFAULT_VALUES.items() if word in flags), None)
@@ -84,7 +84,7 @@ def _long(flag: str) -> str:
 
 
 def with_model(words: list[str]) -> list[str]:
-    """model=<hub id or folder> is model=generic model.path=<it>; so is a lone model.path=<it>."""
+    """Replace model=<hub id or folder>, and model.path=<it> alone, by model=generic model.path=<it>."""
     result: list[str] = []
     for word in words:
         key, equals, value = word.partition("=")
@@ -116,7 +116,7 @@ def _is_no_preset(value: str, words: list[str]) -> bool:
 
 
 def presets(group: str, words: list[str]) -> list[str]:
-    """Choices of a group: the shipped ones, and those of --config-dir."""
+    """Return the presets of a group: the shipped ones, and those of --config-dir."""
     own = [Path(folder).expanduser() for folder in values_of(words, ("--config-dir", "-cd"))]
     return sorted(
         {path.stem for folder in [conf_dir(), *own] for path in (folder / group).glob("*.yaml")}
@@ -138,7 +138,7 @@ def _quoted(value: str) -> str:
 
 
 def experiment_files(words: list[str]) -> list[Path]:
-    """The files that words such as my.yaml and experiment=folder/my.yaml name."""
+    """Return the files named by arguments such as my.yaml and experiment=folder/my.yaml."""
     return [path for word in words for path in _files_of(word, words)]
 
 
@@ -158,12 +158,12 @@ def _files_of(word: str, words: list[str]) -> list[Path]:
 
 
 def _with_values(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Options with a value of their own, which is no experiment."""
+    """Return (option, value) of the options that take a value, which is no experiment."""
     return ((w, f) for w, f in pairwise([*words, ""]) if w in VALUED)
 
 
 def _is_preset_file(part: str, words: list[str]) -> bool:
-    """try.yaml where a folder of choices has it, and this one has not."""
+    """Return whether it is try.yaml of a folder of presets, and not of the current folder."""
     return not Path(part).is_file() and Path(part).stem in presets("experiment", words)
 
 
@@ -175,8 +175,8 @@ def _existing(name: str) -> Path:
 
 
 def _with_experiment(words: list[str]) -> list[str]:
-    """Each file as the choice that `own_files` offers under its name."""
-    from rlhf_cli.config.own_files import choice_of
+    """Return the arguments with each file as the preset that `user_files` offers for it."""
+    from rlhf_cli.config.user_files import choice_of
 
     result: list[str] = []
     for word in words:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from rlhf_cli.config.overrides import spelled_out
 from rlhf_cli.config.schema import ConfigError
-from rlhf_cli.config.words import spelled_out
 
 
 @pytest.fixture(autouse=True)
