@@ -130,6 +130,15 @@ def test_a_running_stage_tells_how_far_it_is(here, capsys):
     assert "running" not in page(capsys, "one")
 
 
+def test_a_lock_alone_is_a_run_while_it_is_held(here, capsys):
+    finish(here / "runs/one")
+    with locked(here / "runs/two", "rlhf run name=two"):
+        assert page(capsys) == "one  sft\ntwo  nothing finished  (running: before its next stage)\n"
+        assert "running: before its next stage" in page(capsys, "two")
+    assert page(capsys) == "one  sft\n"
+    assert "rlhf: runs/two holds no stage of a run yet" in refusal(capsys, "two")
+
+
 def test_looking_does_not_keep_a_run_from_starting(here):
     """Whoever looks whether a run is held takes its lock for an instant."""
     run = finish(here / "runs/one")
