@@ -63,7 +63,7 @@ def test_a_change_reruns_its_stage_and_all_that_depend_on_it(after_a_run):
     output = done(rlhf, "rm.optim.lr=0.0001")
     assert ran(output) == ["rm", "ppo", "evaluate"]
     assert "rm.optim.lr changed 0.0005 -> 0.0001" in output
-    assert "raise the score, on a leash (parent rm changed)" in output
+    assert "raise the score, close to the SFT model (parent rm changed)" in output
 
 
 def test_changed_data_reruns_the_stages_that_read_it(after_a_run):
