@@ -4,20 +4,9 @@ import json
 
 import pytest
 
-from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError, RowError
-from rlhf_cli.data.sources import rows
+from tests.data.reading import ROWS, read, values
 
-
-def read(path, **source):
-    return list(rows(Source(path=str(path), **source)))
-
-
-def values(path, **source):
-    return [row for _, row in read(path, **source)]
-
-
-ROWS = [{"prompt": "a\nb", "response": 'say "c", d'}, {"prompt": "é 你", "response": "\tx"}]
 GOOD = '{"prompt": "a"}'
 
 
