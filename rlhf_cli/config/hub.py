@@ -104,11 +104,10 @@ def _is_id(name: str) -> bool:
 
 
 def _cached(kind: str, name: str) -> bool:
-    """Whether the hub's client, or `datasets`, has kept anything of it."""
+    """Whether the hub's client has kept a file of it, or `datasets` has prepared it."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     prepared = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
-    folders = [hub / f"{kind}--{name.replace('/', '--')}"]
-    if kind == "datasets":
-        folders.append(prepared / name.replace("/", "___"))
-    return any(folder.is_dir() for folder in folders)
+    files = hub.glob(f"{kind}--{name.replace('/', '--')}/snapshots/*/*")
+    in_hub = next(files, None) is not None
+    return in_hub or (kind == "datasets" and (prepared / name.replace("/", "___")).is_dir())

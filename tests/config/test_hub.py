@@ -52,7 +52,9 @@ def test_data_that_cannot_be_had_is_named_by_its_place():
     hub.require_hub(from_hub("org/set"), ("demonstrations",), unreachable)
 
 
-@pytest.mark.parametrize("folder", ["hub/datasets--org--set", "datasets/org___set"])
+@pytest.mark.parametrize(
+    "folder", ["hub/datasets--org--set/snapshots/main/data", "datasets/org___set"]
+)
 def test_what_is_cached_is_used_without_asking_again(nothing_cached, folder):
     (nothing_cached / folder).mkdir(parents=True)
     hub.require_hub(from_hub("org/set"), ROLES, unreachable)
@@ -60,7 +62,11 @@ def test_what_is_cached_is_used_without_asking_again(nothing_cached, folder):
 
 
 def test_a_cached_model_is_used(nothing_cached):
-    (nothing_cached / "hub" / "models--openai-community--gpt2").mkdir(parents=True)
+    kept = nothing_cached / "hub" / "models--openai-community--gpt2"
+    (kept / "blobs").mkdir(parents=True)
+    with pytest.raises(UserError, match="its cache does not hold it"):  # a broken download
+        hub.require_hub(composed("model=gpt2"), ROLES, unreachable)
+    (kept / "snapshots" / "main" / "config.json").mkdir(parents=True)
     hub.require_hub(composed("model=gpt2"), ROLES, unreachable)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
