@@ -148,7 +148,9 @@ def test_a_hub_model_can_be_a_parent(rlhf, tmp_path_factory, monkeypatch):
     words = ("stage=[sft,rm]", "parents.sft=some-org/some-model")
     assert "parents.sft=some-org/some-model is no local folder, the hub" in refused(rlhf, *words)
     assert not (rlhf.folder / "runs").exists()
-    (cache / "models--some-org--some-model").mkdir()
+    (cache / "models--some-org--some-model" / "snapshots" / "main" / "config.json").mkdir(
+        parents=True
+    )
     output = done(rlhf, *words)
     assert ran(output) == ["rm"]
     assert manifest(rlhf, "rm")["parents"]["sft"] == "hub:some-org/some-model@main"
