@@ -54,6 +54,13 @@ def test_a_run_a_stage_and_a_folder_of_runs_are_told_apart(here, capsys):
     assert page(capsys, "--runs-dir=runs") == page(capsys, "runs_dir=runs") == listed
 
 
+def test_what_has_a_name_and_no_hash_is_named_once(here, capsys):
+    data = {"data.template": {"auto": "auto"}, "demonstrations": {"a.jsonl": "0123456789abcdef"}}
+    finish(here / "runs/one", data=data)
+    shown = page(capsys, "one")
+    assert "data.template auto\n" in shown and "demonstrations a.jsonl  0123456789ab\n" in shown
+
+
 def test_runs_in_another_folder_are_found_by_name(here, capsys):
     finish(here / "else where/one")
     assert "run one in else where/one" in page(capsys, "one", "--runs-dir", "else where")
