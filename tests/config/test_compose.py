@@ -1,4 +1,4 @@
-"""The strict door: what is shipped composes, what is odd is refused, JSON comes back the same."""
+"""All shipped files compose, unknown keys are refused, and JSON is read back the same."""
 
 from copy import deepcopy
 from functools import cache
@@ -63,7 +63,7 @@ def test_stage_is_all_one_or_a_list():
         stage_list("evalaute")
 
 
-def test_laws_hold_on_the_way_back_from_json():
+def test_constraints_are_checked_when_json_is_read_back():
     frozen = freeze(composed())
     frozen["sft"]["optim"]["lr"] = -1.0
     with pytest.raises(ConfigError, match=r"^sft\.optim\.lr=-1\.0 must be positive"):
