@@ -65,14 +65,14 @@ class Runtime:
         require(self, "offload", not (self.offload and stage == 3), text)
 
 
-def zero_stage(deepspeed: dict[str, Any] | None) -> int | None:
+def zero_stage(settings: dict[str, Any] | None) -> int | None:
     """Return the ZeRO stage of DeepSpeed's dictionary, whose other keys are checked too."""
-    if deepspeed is None:
+    if settings is None:
         return None
     for key, source in TAKEN_FROM.items():
-        if key in deepspeed:
+        if key in settings:
             raise ConfigError(f"runtime.deepspeed.{key} is taken from {source}: leave it out")
-    stage = (deepspeed.get("zero_optimization") or {}).get("stage")
+    stage = (settings.get("zero_optimization") or {}).get("stage")
     if stage not in (1, 2, 3):
         raise ConfigError(
             f"runtime.deepspeed.zero_optimization.stage={stage} is none of 1, 2, 3: "
