@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from rlhf_cli.artifacts.store import FREE, model_folder, writing
 from rlhf_cli.config.compose import freeze as freeze_config
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Config, Data, Optim, Schedule
+from rlhf_cli.config.schema import Config, Data, Graphs, Optim, Schedule
 from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.core.schedules import learning_rate_factor
@@ -32,6 +32,7 @@ from rlhf_cli.models.loading import (
     load_tokenizer,
     stop_ids,
 )
+from rlhf_cli.models.sampling import SamplingParams
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.opening import held, loading, open_engine, open_network
@@ -92,6 +93,17 @@ class Setting:
             recorder.note(described(model, samples=samples))
         for note in self.notes:
             recorder.note(note)
+
+    def sampling_params(self, *, temperature: float) -> SamplingParams:
+        """Return the parameters of every sampling of this stage but for its temperature."""
+        return SamplingParams(
+            max_new_tokens=self.cfg.data.max_response_tokens,
+            temperature=temperature,
+            end_ids=self.renderer.end_ids,
+            pad_id=self.renderer.pad_id,
+            reference=self.cfg.runtime.reference_path,
+            cuda_graphs=self.cfg.runtime.graphs is Graphs.auto,
+        )
 
     def doing(self, what: str) -> AbstractContextManager[None]:
         """Say what is done inside the block; the main process speaks for all."""

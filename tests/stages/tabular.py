@@ -29,10 +29,11 @@ from rlhf_cli.config.schema import (
 )
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.models.loading import freeze
+from rlhf_cli.models.sampling import SamplingParams
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.players import Players
 
 OFF = Alarms(eos_rate=None, length=None, entropy=None, kl=None, score_spread=None, score_size=None)
 
@@ -168,7 +169,7 @@ def prompts(batch: int):
     return itertools.repeat(one)
 
 
-ENDING = Ending(max_new_tokens=1, end_ids=[], pad_id=0)
+PARAMS = SamplingParams(max_new_tokens=1, temperature=1.0, end_ids=[], pad_id=0)
 
 
 def optimum(ref: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:

@@ -120,9 +120,9 @@ def ways(monkeypatch):
     """(reference, graphs) of every time that responses were sampled."""
     found, way = [], sampling._way
 
-    def told(model, device, *, reference, graphs):
-        found.append((reference, graphs))
-        return way(model, device, reference=reference, graphs=graphs)
+    def told(model, device, *, reference, cuda_graphs):
+        found.append((reference, cuda_graphs))
+        return way(model, device, reference=reference, cuda_graphs=cuda_graphs)
 
     monkeypatch.setattr(sampling, "_way", told)
     return found
@@ -138,17 +138,19 @@ def test_how_responses_are_sampled(reference, graphs, opened, ways, monkeypatch)
     ask(setting, setting.network(setting.causal_lm()), [prompt], seed=1)
     assert ways == [(reference, graphs is Graphs.auto)]
 
+    setting.cfg.ppo = replace(setting.cfg.ppo, temperature=0.8)
     begun = []
     monkeypatch.setattr(
-        ppo_stage, "train", lambda players, prompts, ending, *rest, **more: begun.append(ending)
+        ppo_stage, "train", lambda players, prompts, params, *rest, **more: begun.append(params)
     )
     monkeypatch.setattr(ppo_stage, "batches", lambda *rest, **more: iter(()))
     course = SimpleNamespace(iteration=0)
     ppo_stage.learn_or_save(setting, None, [], None, None, course, None, None)
-    (ending,) = begun
-    assert (ending.reference, ending.graphs) == (reference, graphs is Graphs.auto)
-    assert ending.max_new_tokens == setting.cfg.data.max_response_tokens
-    assert (ending.end_ids, ending.pad_id) == (setting.renderer.end_ids, setting.renderer.pad_id)
+    (params,) = begun
+    assert (params.reference, params.cuda_graphs) == (reference, graphs is Graphs.auto)
+    assert params.temperature == 0.8
+    assert params.max_new_tokens == setting.cfg.data.max_response_tokens
+    assert (params.end_ids, params.pad_id) == (setting.renderer.end_ids, setting.renderer.pad_id)
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])

@@ -36,7 +36,7 @@ from rlhf_cli.stages.setting import open_setting
 from tests.models.tiny import VOCAB, causal
 from tests.stages.little import changed, little
 from tests.stages.tabular import OFF, Silent, engine, optim, ppo
-from tests.stages.test_ppo_parts import ENDING, batch, cast, drawn
+from tests.stages.test_ppo_parts import PARAMS, batch, cast, drawn
 from tests.stages.test_sft_rm import demonstrations
 
 SIXTEEN = PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)
@@ -49,7 +49,7 @@ def short(**changes):
 def trained(cfg, **options) -> tuple[Silent, object]:
     """Two iterations or as many as `cfg` says: what was recorded, and the players."""
     recorder, players = Silent(), options.pop("players", None) or cast(cfg=cfg)
-    train(players, iter([batch(16)] * 9), ENDING, cfg, recorder, seed=0, **options)
+    train(players, iter([batch(16)] * 9), PARAMS, cfg, recorder, seed=0, **options)
     return recorder, players
 
 
@@ -57,7 +57,7 @@ def trained(cfg, **options) -> tuple[Silent, object]:
 def rollout():
     """A rollout in which every score, value and log-ratio matters."""
     cfg = short()
-    found, *_ = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg)
+    found, *_ = collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
     noise = torch.Generator().manual_seed(4)
     shape = found.logprobs.shape
     found.ref_logprobs = found.logprobs + 0.3 * torch.randn(shape, generator=noise)
@@ -119,8 +119,8 @@ def test_whitened_rewards_have_deviation_one_and_keep_their_mean(rollout):
 def test_what_a_response_without_an_end_earns(mode):
     plain = short(missing_eos=MissingEOS(mode=MissingEOSMode.none, value=3.0))
     cfg = short(missing_eos=MissingEOS(mode=mode, value=3.0))
-    before, *_ = collect(cast(), batch(), drawn(), ENDING, plain)
-    after, *_ = collect(cast(), batch(), drawn(), ENDING, cfg)
+    before, *_ = collect(cast(), batch(), drawn(), PARAMS, plain)
+    after, *_ = collect(cast(), batch(), drawn(), PARAMS, cfg)
     ended = before.finished
     assert 0 < ended.sum() < 16
     assert torch.equal(after.scores[ended], before.scores[ended])
@@ -135,11 +135,13 @@ def test_what_a_response_without_an_end_earns(mode):
 def test_the_temperature_shapes_what_is_drawn():
     """Cold: the same response however the numbers fall; hot: nearly any token."""
     cold, hot = short(temperature=1e-3), short(temperature=100.0)
-    same, entropies, _ = collect(cast(cfg=cold), batch(), drawn(), ENDING, cold)
-    again, *_ = collect(cast(cfg=cold), batch(), 1 - drawn(), ENDING, cold)
+    params = replace(PARAMS, temperature=cold.temperature)
+    same, entropies, _ = collect(cast(cfg=cold), batch(), drawn(), params, cold)
+    again, *_ = collect(cast(cfg=cold), batch(), 1 - drawn(), params, cold)
     assert torch.equal(same.responses, again.responses)
     assert float(entropies[same.response_mask].mean()) < 0.05
-    other, entropies, _ = collect(cast(cfg=hot), batch(), drawn(), ENDING, hot)
+    params = replace(PARAMS, temperature=hot.temperature)
+    other, entropies, _ = collect(cast(cfg=hot), batch(), drawn(), params, hot)
     mean = entropies[other.response_mask].mean()
     assert float(mean) == pytest.approx(math.log(VOCAB), abs=0.01)
     # the reference is asked at the same temperature: KL 0
@@ -491,7 +493,7 @@ def test_sampling_switches_dropout_off_and_learning_on():
         return generating()
 
     players.policy.generating = noted
-    collect(players, batch(), drawn(), ENDING, cfg)
+    collect(players, batch(), drawn(), PARAMS, cfg)
     assert modes == [False]
     assert players.policy.model.training
 

@@ -13,14 +13,14 @@ from rlhf_cli.config.schema import PPO, OldLogprobs
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.core.masking import masked_mean
 from rlhf_cli.core.returns import missing_eos
-from rlhf_cli.models.sampling import require_agreement, sample
+from rlhf_cli.models.sampling import SamplingParams, require_agreement, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.guards import require_finite
 from rlhf_cli.stages.ppo.microbatches import microbatches
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.players import Players
 
 # The rows of a part of the rollout, and the part as all networks read it.
 Part = tuple[Tensor, Reading]
@@ -29,9 +29,9 @@ GAP = 1e-3  # nats per token: the sampler's log-probs are used up to this mean d
 
 
 def generate(
-    players: Players, batch: PromptBatch, uniforms: Tensor, ending: Ending, cfg: PPO
+    players: Players, batch: PromptBatch, uniforms: Tensor, params: SamplingParams
 ) -> tuple[Rollout, Tensor]:
-    """Sample one response a prompt, with log-probs; nothing is judged yet. uniforms (B, max_new_tokens)
+    """Sample one response per prompt, with log-probs; nothing is judged yet. uniforms (B, max_new_tokens)
 
     Returns the entropies (B, R) too, of what each token was drawn from.
     """
@@ -44,12 +44,8 @@ def generate(
             world.share.of(batch.tokens),
             world.share.of(batch.mask),
             world.share.of(uniforms),
-            end_ids=ending.end_ids,
-            pad_id=ending.pad_id,
-            temperature=cfg.temperature,
-            going_on=policy.going_on,
-            reference=ending.reference,
-            graphs=ending.graphs,
+            params,
+            keep_going=policy.going_on,
         )
     policy.train()
     width = world.largest(samples.responses.shape[1])
@@ -57,7 +53,7 @@ def generate(
     rollout = Rollout.unjudged(
         batch.tokens,
         batch.mask,
-        together(samples.responses, size, world, fill=ending.pad_id),
+        together(samples.responses, size, world, fill=params.pad_id),
         together(samples.mask, size, world),
         together(samples.finished, size[:1], world),
     )
@@ -139,7 +135,7 @@ def collect(
     players: Players,
     batch: PromptBatch,
     uniforms: Tensor,
-    ending: Ending,
+    params: SamplingParams,
     cfg: PPO,
     *,
     look: bool = True,
@@ -149,7 +145,7 @@ def collect(
     A score that is no number stops here.
     """
     with players.clock.part("generate"):
-        rollout, entropies = generate(players, batch, uniforms, ending, cfg)
+        rollout, entropies = generate(players, batch, uniforms, params)
     with players.clock.part("score"):
         parts = parts_of(players, rollout, cfg)
         gap = compare(players, rollout, parts, cfg) if look else None

@@ -35,17 +35,3 @@ class Players:
     @property
     def world(self) -> World:
         return self.policy.world
-
-
-@dataclass(slots=True, kw_only=True)
-class Ending:
-    """How long a response may be, and which tokens end or pad it.
-
-    reference: sample the plain way. graphs: record the steps on a CUDA device.
-    """
-
-    max_new_tokens: int
-    end_ids: list[int]
-    pad_id: int
-    reference: bool = False
-    graphs: bool = False
