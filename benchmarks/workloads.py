@@ -10,7 +10,7 @@ from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.data.collate import prompt_batch
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
-from rlhf_cli.models.sampling import SamplingParams
+from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.ppo.collect import generate
 from rlhf_cli.stages.ppo.stage import cast

@@ -10,18 +10,18 @@ from torch import nn
 
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
-from rlhf_cli.models import packing
-from rlhf_cli.models.scoring import text_logprobs
+from rlhf_cli.models.forward import text_logprobs
+from rlhf_cli.models.unpadding import attention
 
 SLACK = 1.5  # times the padded way's own error
 
 
 def reading(model: nn.Module, batch: SFTBatch, dtype: torch.dtype, *, way: str):
     """(log-probs of real tokens, gradients of their mean), each flat and in float32."""
-    model.config._attn_implementation = "sdpa" if way == "padded" else packing.NAME
-    has_kernel = packing._has_kernel
+    model.config._attn_implementation = "sdpa" if way == "padded" else attention.ATTENTION
+    has_kernel = attention._has_varlen_kernel
     if way == "packed, text by text":
-        packing._has_kernel = lambda *_: False
+        attention._has_varlen_kernel = lambda *_: False
     try:
         model.zero_grad()
         place = batch.tokens.device.type
@@ -30,7 +30,7 @@ def reading(model: nn.Module, batch: SFTBatch, dtype: torch.dtype, *, way: str):
         asked = logprobs[batch.loss_mask[:, 1:]].float()
         asked.mean().backward()
     finally:
-        packing._has_kernel = has_kernel
+        attention._has_varlen_kernel = has_kernel
     gradient = torch.cat([p.grad.float().flatten() for p in model.parameters()])
     return asked.detach(), gradient
 
@@ -47,7 +47,7 @@ def gap(found, expected) -> dict[str, float]:
 def uses_kernel(place: torch.device) -> bool:
     """Whether bfloat16 attention here is one call for all texts."""
     query = torch.zeros(1, 4, 64, device=place, dtype=torch.bfloat16)
-    return packing._has_kernel(query, 0.0)
+    return attention._has_varlen_kernel(query, 0.0)
 
 
 def parity(found: Found, place: torch.device, rehearse: bool) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
-class Limit:
+class BatchLimit:
     """What one forward pass on one device holds at most; None: as much as there is.
 
     padded: the network reads padding, which therefore counts; else real tokens alone do.
@@ -22,7 +22,7 @@ class Limit:
     padded: bool = False
 
 
-class Load(NamedTuple):
+class BatchCost(NamedTuple):
     """Rows that are read together. tokens: real ones. widths: of each block of columns padded by itself."""
 
     rows: int
@@ -30,25 +30,27 @@ class Load(NamedTuple):
     widths: tuple[int, ...]
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> "Load":
+    def of(cls, lengths: Sequence[int]) -> "BatchCost":
         """Rows of so many tokens, padded on one side."""
         return cls(len(lengths), sum(lengths), (max(lengths),))
 
-    def plus(self, other: "Load") -> "Load":
+    def plus(self, other: "BatchCost") -> "BatchCost":
         widths = tuple(map(max, self.widths, other.widths))
-        return Load(self.rows + other.rows, self.tokens + other.tokens, widths)
+        return BatchCost(self.rows + other.rows, self.tokens + other.tokens, widths)
 
     def read(self, padded: bool) -> int:
         """The tokens that the network reads."""
         return self.rows * sum(self.widths) if padded else self.tokens
 
-    def within(self, limit: Limit) -> bool:
+    def within(self, limit: BatchLimit) -> bool:
         return (limit.rows is None or self.rows <= limit.rows) and (
             limit.tokens is None or self.read(limit.padded) <= limit.tokens
         )
 
 
-def divide(items: Sequence[Load], limit: Limit, num_processes: int) -> list[list[list[int]]]:
+def divide(
+    items: Sequence[BatchCost], limit: BatchLimit, num_processes: int
+) -> list[list[list[int]]]:
     """For every process its microbatches, as indices of `items`; blank ones fill up at its end.
 
     items: rows that stay together, a text or all completions of a prompt . Where rows alone are
@@ -56,14 +58,14 @@ def divide(items: Sequence[Load], limit: Limit, num_processes: int) -> list[list
     microbatches as will do, made even, the fullest first, so that the others fit where it was.
     """
     if limit.tokens is not None:
-        return deal(balanced(items, limit, num_processes), items, limit, num_processes)
+        return assign(balanced(items, limit, num_processes), items, limit, num_processes)
     order = range(len(items))
     shares = [cut(items, order[rank::num_processes], limit) for rank in range(num_processes)]
     most = max(map(len, shares))
     return [share + [[]] * (most - len(share)) for share in shares]
 
 
-def cut(items: Sequence[Load], order: Sequence[int], limit: Limit) -> list[list[int]]:
+def cut(items: Sequence[BatchCost], order: Sequence[int], limit: BatchLimit) -> list[list[int]]:
     """In the given order, each part as long as the limit allows."""
     parts: list[list[int]] = []
     load = None
@@ -77,11 +79,11 @@ def cut(items: Sequence[Load], order: Sequence[int], limit: Limit) -> list[list[
     return parts
 
 
-def first_fit(items: Sequence[Load], limit: Limit) -> list[list[int]]:
+def first_fit(items: Sequence[BatchCost], limit: BatchLimit) -> list[list[int]]:
     """Longest first into the first part with room; an item that exceeds the limit is alone."""
     sizes = [sum(item.widths) if limit.padded else item.tokens for item in items]
     parts: list[list[int]] = []
-    loads: list[Load] = []
+    loads: list[BatchCost] = []
     for i in sorted(range(len(items)), key=lambda i: -sizes[i]):
         for place, load in enumerate(loads):
             grown = load.plus(items[i])
@@ -95,7 +97,7 @@ def first_fit(items: Sequence[Load], limit: Limit) -> list[list[int]]:
     return parts
 
 
-def balanced(items: Sequence[Load], limit: Limit, num_processes: int) -> list[list[int]]:
+def balanced(items: Sequence[BatchCost], limit: BatchLimit, num_processes: int) -> list[list[int]]:
     """As few parts as first fit needs, then of the smallest budget for which it needs no more.
 
     That budget is found by bisection from the mean up (MULTIFIT: Coffman, Garey and Johnson 1978).
@@ -117,13 +119,13 @@ def balanced(items: Sequence[Load], limit: Limit, num_processes: int) -> list[li
     return parts + [[]] * (most - len(parts))
 
 
-def deal(
-    parts: list[list[int]], items: Sequence[Load], limit: Limit, num_processes: int
+def assign(
+    parts: list[list[int]], items: Sequence[BatchCost], limit: BatchLimit, num_processes: int
 ) -> list[list[list[int]]]:
     """The fullest round first, there and back, so that all processes have about as much."""
 
     def read(part: list[int]) -> int:
-        return reduce(Load.plus, (items[i] for i in part)).read(limit.padded) if part else 0
+        return reduce(BatchCost.plus, (items[i] for i in part)).read(limit.padded) if part else 0
 
     parts = sorted(parts, key=read, reverse=True)
     rounds = [parts[i : i + num_processes] for i in range(0, len(parts), num_processes)]
@@ -131,7 +133,7 @@ def deal(
     return [[one[rank] for one in turned] for rank in range(num_processes)]
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def first_fit_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Indices in rows of at most `capacity` tokens; a text longer than that has a row of its own."""
-    texts = [Load.of([length]) for length in lengths]
-    return first_fit(texts, Limit(rows=None, tokens=capacity))
+    texts = [BatchCost.of([length]) for length in lengths]
+    return first_fit(texts, BatchLimit(rows=None, tokens=capacity))

@@ -15,7 +15,7 @@ class Share:
         """This part's items, of a list or of a tensor's rows."""
         return items[self.rank :: self.size]
 
-    def even(self, items: Sequence) -> list[tuple]:
+    def padded_shard(self, items: Sequence) -> list[tuple]:
         """(item, counts) pairs, as many in every part: fillers, with counts False, are repeats.
 
         For work in which all processes must take part equally often, as under ZeRO-3.

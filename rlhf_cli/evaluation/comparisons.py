@@ -13,7 +13,7 @@ Interval = tuple[float, float, float]
 
 
 @dataclass(slots=True, kw_only=True)
-class Judged:
+class ScoredRanking:
     """One prompt's responses: scores, lengths (K,); pairs and ties index them; utilities where known."""
 
     scores: Tensor
@@ -34,7 +34,7 @@ class Pairs:
     utility_gap: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def flatten(judged: list[Judged]) -> Pairs:
+def flatten(judged: list[ScoredRanking]) -> Pairs:
     """All strict pairs of all prompts."""
     rows = [
         (
@@ -85,7 +85,7 @@ def length_baseline(pairs: Pairs) -> Interval:
     return clustered_interval(guess, pairs.prompt)
 
 
-def ceiling(pairs: Pairs) -> Interval | None:
+def accuracy_ceiling(pairs: Pairs) -> Interval | None:
     """Accuracy of the annotators' own noiseless utilities; None where they are not known."""
     if pairs.utility_gap.isnan().any():
         return None
@@ -93,19 +93,19 @@ def ceiling(pairs: Pairs) -> Interval | None:
     return clustered_interval(right, pairs.prompt)
 
 
-def calibrated(pairs: Pairs) -> tuple[list, float]:
+def score_calibration(pairs: Pairs) -> tuple[list, float]:
     """Reliability of sigmoid(gap): each pair seen from the side the model prefers. -> rows, ECE"""
     sure = torch.sigmoid(pairs.gap.abs())
     return calibration(sure, (pairs.gap > 0).double())
 
 
-def tie_rows(judged: list[Judged]) -> Tensor:
+def tie_gaps(judged: list[ScoredRanking]) -> Tensor:
     """Absolute score differences of the responses people called equal. -> (ties,)"""
     gaps = [abs(one.scores[i] - one.scores[j]) for one in judged for i, j in one.ties]
     return torch.tensor(gaps, dtype=torch.float64)
 
 
-def tie_probability(judged: list[Judged], *, ties: str, tie_param: float) -> float | None:
+def tie_probability(judged: list[ScoredRanking], *, ties: str, tie_param: float) -> float | None:
     """Mean probability that the model gives to a tie where people saw one; None without such a model."""
     tied = [(one.scores, pair) for one in judged for pair in one.ties]
     if ties in ("drop", "soft") or not tied:
@@ -117,22 +117,22 @@ def tie_probability(judged: list[Judged], *, ties: str, tie_param: float) -> flo
     return float(torch.stack(found).mean())
 
 
-def report(judged: list[Judged], *, ties: str = "drop", tie_param: float = 1.0) -> dict:
+def report(judged: list[ScoredRanking], *, ties: str = "drop", tie_param: float = 1.0) -> dict:
     """Everything worth knowing of a reward model on held-out comparisons, ready for JSON."""
     pairs = flatten(judged)
     if len(pairs.gap) == 0:
         return {"num_prompts": len(judged), "num_pairs": 0}
     scores = torch.cat([one.scores for one in judged])
     lengths = torch.cat([one.lengths for one in judged])
-    bins, ece = calibrated(pairs)
-    tied = tie_rows(judged)
+    bins, ece = score_calibration(pairs)
+    tied = tie_gaps(judged)
     return {
         "num_prompts": len(judged),
         "num_pairs": len(pairs.gap),
         "accuracy": accuracy(pairs),
-        "accuracy_ceiling": ceiling(pairs),
-        "accuracy_by_k": by_k(pairs),
-        "accuracy_by_length": by_length(pairs),
+        "accuracy_ceiling": accuracy_ceiling(pairs),
+        "accuracy_by_k": accuracy_by_k(pairs),
+        "accuracy_by_length": accuracy_by_length(pairs),
         "length_baseline": length_baseline(pairs),
         "score_length_correlation": correlation(scores, lengths.to(scores.dtype)),
         "margin": float(pairs.gap.mean()),
@@ -154,7 +154,7 @@ def report(judged: list[Judged], *, ties: str = "drop", tie_param: float = 1.0) 
     }
 
 
-def by_k(pairs: Pairs) -> dict[str, Interval | None]:
+def accuracy_by_k(pairs: Pairs) -> dict[str, Interval | None]:
     """Accuracy for every number of ranked responses seen."""
     return {
         str(k): accuracy(pairs, pairs.num_responses == k)
@@ -162,7 +162,7 @@ def by_k(pairs: Pairs) -> dict[str, Interval | None]:
     }
 
 
-def by_length(pairs: Pairs) -> dict[str, Interval | None]:
+def accuracy_by_length(pairs: Pairs) -> dict[str, Interval | None]:
     """Accuracy where the winner is longer, as long, shorter: a gap betrays a taste for length."""
     return {
         "winner_longer": accuracy(pairs, pairs.longer > 0),

@@ -11,14 +11,19 @@ from rlhf_cli.core.masking import masked_mean, zero_pads
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.data.templates import Renderer
-from rlhf_cli.models.sampling import Samples, SamplingParams, require_agreement, sample
-from rlhf_cli.models.scoring import Reading, response_logprobs, sequence_scores
+from rlhf_cli.models.forward import ModelInputs, response_logprobs, sequence_scores
+from rlhf_cli.models.generation.sampling import (
+    Samples,
+    SamplingParams,
+    require_close_logprobs,
+    sample,
+)
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.runtime.world import World
 
 # (model, tokens (B, T), mask (B, T)) -> one value or vector a row
-Look = Callable[[nn.Module, Tensor, Tensor], Tensor]
+ForwardFn = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +61,7 @@ def respond(
     was_training, first = network.model.training, None
     network.model.eval()
     with network.generating() as model:
-        groups = by_length(prompts, max(1, batch // len(seeds)))
+        groups = group_by_length(prompts, max(1, batch // len(seeds)))
         for index, counts in world.share.even(groups):
             alive("answering prompts")
             some = [prompts[i] for i in index]
@@ -68,8 +73,8 @@ def respond(
                 lengths[index] = samples.mask.sum(1).cpu().view(len(index), -1)
                 finished[index] = samples.finished.float().cpu().view(len(index), -1)
     if params.temperature > 0:
-        gap = sampler_gap(network, first, params.temperature)
-        require_agreement(gap, network.device.dtype)
+        gap = sampler_logprob_gap(network, first, params.temperature)
+        require_close_logprobs(gap, network.device.dtype)
     network.model.train(was_training)
     responses, lengths = world.sum(responses), world.sum(lengths).tolist()
     ended = world.sum(finished).tolist()
@@ -83,9 +88,9 @@ def respond(
 
 
 @torch.no_grad()
-def sampler_gap(network: Network, batch: Rollout, temperature: float) -> float:
+def sampler_logprob_gap(network: Network, batch: Rollout, temperature: float) -> float:
     """Mean distance of the batch's log-probs from those of a forward pass, nats per token."""
-    logprobs = network(response_logprobs, Reading(batch), temperature=temperature)[0]
+    logprobs = network(response_logprobs, ModelInputs(batch), temperature=temperature)[0]
     return float(masked_mean((logprobs - batch.logprobs).abs(), batch.response_mask))
 
 
@@ -119,15 +124,15 @@ def _answer(prompt: list[int], ids: list[int], finished: bool, renderer: Rendere
     return Answer(prompt_ids=prompt, ids=ids, text=text, finished=finished)
 
 
-def by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
+def group_by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
     """Indices in groups of `size`, sequences of like length together."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 @torch.no_grad()
-def over_sequences(
-    look: Look,
+def forward_sequences(
+    forward: ForwardFn,
     network: Network,
     sequences: list[list[int]],
     *,
@@ -135,15 +140,15 @@ def over_sequences(
     batch: int,
     world: World,
 ) -> Tensor:
-    """look(model, tokens, mask) of every token sequence, in their order, fp32 on the CPU. (n, ...)"""
+    """forward(model, tokens, mask) of every token sequence, in their order, fp32 on the CPU. (n, ...)"""
     if not sequences:
         return torch.empty(0)
     found: Tensor | None = None
-    for index, counts in world.share.even(by_length(sequences, batch)):
+    for index, counts in world.share.even(group_by_length(sequences, batch)):
         alive("reading sequences")
         tokens, mask = pad_right([sequences[i] for i in index], pad_id)
         place = network.device.torch
-        part = network(look, tokens.to(place), mask.to(place)).float().cpu()
+        part = network(forward, tokens.to(place), mask.to(place)).float().cpu()
         if found is None:
             found = torch.zeros(len(sequences), *part.shape[1:])
         if counts:
@@ -156,7 +161,7 @@ def reward_scores(
     network: Network, sequences: list[list[int]], *, pad_id: int, batch: int, world: World
 ) -> Tensor:
     """Scores (n,) of whole token sequences, on the CPU."""
-    return over_sequences(
+    return forward_sequences(
         sequence_scores, network, sequences, pad_id=pad_id, batch=batch, world=world
     )
 
@@ -176,13 +181,13 @@ def kl_to_reference(
     Its mean is the sampled KL(policy || reference) in nats per response (the k1 estimator).
     """
     gaps = torch.zeros(len(answers))
-    groups = by_length([answer.prompt_ids for answer in answers], batch)
+    groups = group_by_length([answer.prompt_ids for answer in answers], batch)
     for index, counts in world.share.even(groups):
         alive("comparing with the reference")
         part = _as_rollout([answers[i] for i in index], pad_id).to(policy.device.torch)
-        reading = Reading(part)
-        ours, _ = policy(response_logprobs, reading, temperature=1.0)
-        theirs, _ = reference(response_logprobs, reading, temperature=1.0)
+        inputs = ModelInputs(part)
+        ours, _ = policy(response_logprobs, inputs, temperature=1.0)
+        theirs, _ = reference(response_logprobs, inputs, temperature=1.0)
         if counts:
             gaps[index] = zero_pads(ours - theirs, part.response_mask).sum(1).float().cpu()
     return world.sum(gaps)

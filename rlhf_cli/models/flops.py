@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 LAYERS = {"full_attention", "sliding_attention"}
 
 
-def learning_flops(model: nn.Module, contexts: Tensor, asked: int) -> float:
+def training_flops(model: nn.Module, contexts: Tensor, asked: int) -> float:
     """Forward and backward: each matrix is used once forward and twice backward."""
     return 3 * forward_flops(model, contexts, asked)
 
@@ -32,7 +32,7 @@ def forward_flops(model: nn.Module, contexts: Tensor, asked: int) -> float:
     return 2.0 * (body * len(contexts) + head * asked) + 4.0 * _width(config) * attended
 
 
-def contexts_of(mask: Tensor, positions: Tensor) -> Tensor:
+def context_lengths(mask: Tensor, positions: Tensor) -> Tensor:
     """Every real token attends to those before it in its text, and to itself. mask, positions (B, T)"""
     return positions[mask] + 1
 

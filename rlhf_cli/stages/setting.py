@@ -21,18 +21,18 @@ from rlhf_cli.data.report import Report
 from rlhf_cli.data.rows import Rows
 from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.templates import Renderer, build
-from rlhf_cli.models.abilities import described
-from rlhf_cli.models.compiling import compile_blocks
-from rlhf_cli.models.exporting import export, set_pad
-from rlhf_cli.models.loading import (
-    fit_tokens,
+from rlhf_cli.models.capabilities import describe
+from rlhf_cli.models.compile import compile_blocks
+from rlhf_cli.models.export import export, set_pad
+from rlhf_cli.models.generation.sampling import SamplingParams
+from rlhf_cli.models.load import (
+    fit_embeddings,
     freeze,
     load_causal_lm,
     load_scalar_model,
     load_tokenizer,
     stop_ids,
 )
-from rlhf_cli.models.sampling import SamplingParams
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.opening import held, loading, open_engine, open_network
@@ -90,7 +90,7 @@ class Setting:
         """Say what a person should know of the stage's model: its attention, how it is read and sampled."""
         network.model.eval()
         with network.generating() as model:
-            recorder.note(described(model, samples=samples))
+            recorder.note(describe(model, samples=samples))
         for note in self.notes:
             recorder.note(note)
 
@@ -123,7 +123,7 @@ class Setting:
         shown = self.doing(f"loading {where or self.cfg.model.path}")
         with shown, loading(self.cfg.runtime, self.world):
             model = load_causal_lm(self.cfg.model, where, dropout=dropout, packed=self._packed)
-            grown = fit_tokens(model, self.renderer.tokenizer)
+            grown = fit_embeddings(model, self.renderer.tokenizer)
         if grown:
             self.notes[f"{grown} special tokens without an embedding got a new one"] = None
         require_room(model.config, self.cfg.data)

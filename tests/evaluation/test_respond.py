@@ -13,9 +13,9 @@ from rlhf_cli.evaluation.respond import (
     respond,
     reward_scores,
 )
-from rlhf_cli.models import decoding
-from rlhf_cli.models.sampling import SamplingParams
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.forward import sequence_scores
+from rlhf_cli.models.generation import decoding
+from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import VOCAB, causal, scalar
 from tests.stages.tabular import network

@@ -12,9 +12,9 @@ import transformers.dynamic_module_utils as dynamic
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import LearningRates, Model
-from rlhf_cli.models import sampling
-from rlhf_cli.models.graphed import GraphedDecoder
-from rlhf_cli.models.loading import load_causal_lm, load_tokenizer
+from rlhf_cli.models.generation import sampling
+from rlhf_cli.models.generation.cuda_graphs import CUDAGraphDecoder
+from rlhf_cli.models.load import load_causal_lm, load_tokenizer
 from tests.data.conftest import byte_tokenizer
 from tests.models.tiny import causal, ragged
 
@@ -140,8 +140,8 @@ def test_gradient_checkpointing_computes_every_block_twice(checkpointing, tmp_pa
 def test_steps_are_recorded_on_a_gpu_where_that_is_asked_for(graphs):
     def way(device: str, **asked):
         asked = {"reference": False, "graphs": graphs} | asked
-        return sampling._way(causal("llama"), torch.device(device), **asked)
+        return sampling.decoder_class(causal("llama"), torch.device(device), **asked)
 
-    assert (way("cuda") is GraphedDecoder) is graphs
-    assert way("cpu") is not GraphedDecoder
-    assert way("cuda", reference=True) is not GraphedDecoder
+    assert (way("cuda") is CUDAGraphDecoder) is graphs
+    assert way("cpu") is not CUDAGraphDecoder
+    assert way("cuda", reference=True) is not CUDAGraphDecoder

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.config.schema import LearningRates, Model, Runtime
-from rlhf_cli.models.loading import freeze, load_causal_lm, load_scalar_model
-from rlhf_cli.models.packing import enable
-from rlhf_cli.models.reward import HEAD, fresh_head
-from rlhf_cli.models.sampling import SamplingParams, sample
-from rlhf_cli.models.scoring import sequence_logits, sequence_scores, token_scores
+from rlhf_cli.models.forward import sequence_logits, sequence_scores, token_scores
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
+from rlhf_cli.models.load import freeze, load_causal_lm, load_scalar_model
+from rlhf_cli.models.reward_head import HEAD, draw_head
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.opening import loading, open_network
@@ -71,7 +71,7 @@ def check_generating(*kinds: list) -> None:
     for name, architecture, gather in kinds:
         given = runtime(name, gather=gather)
         world = world_of(given)
-        engine = trained(given, world, enable(causal(architecture)))
+        engine = trained(given, world, enable_unpadding(causal(architecture)))
         twin = trained(runtime(None), ALONE, causal(architecture))
         frozen = freeze(causal(architecture, seed=3))
         network = open_network(frozen, device=engine.device, world=world, runtime=given)
@@ -133,7 +133,7 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
         return trained(given, world, model, clip=None if kind is load_scalar_model else 0.5)
 
     value = load(load_scalar_model, "causal")
-    value.put(HEAD, fresh_head(value.get(HEAD).shape, seed=4))
+    value.put(HEAD, draw_head(value.get(HEAD).shape, seed=4))
     return [
         load(load_causal_lm, "causal", grown=45),
         value,

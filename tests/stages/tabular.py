@@ -28,8 +28,8 @@ from rlhf_cli.config.schema import (
     ValueInit,
 )
 from rlhf_cli.core.batches import PromptBatch
-from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.sampling import SamplingParams
+from rlhf_cli.models.generation.sampling import SamplingParams
+from rlhf_cli.models.load import freeze
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
@@ -158,7 +158,7 @@ def players(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> Players:
         policy=engine(policy_network(ref), cfg.optim),
         value=engine(value, cfg.value_optim),
         ref_policy=network(policy_network(ref)),
-        score=lambda reading: rewards[reading.batch.responses[:, 0]],
+        score=lambda inputs: rewards[inputs.batch.responses[:, 0]],
         device=CPU,
     )
 

@@ -6,10 +6,10 @@ import torch
 from rlhf_cli.config.schema import PPOBatch
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models import graphed
-from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.sampling import SamplingParams, sample
-from rlhf_cli.models.scoring import response_scores
+from rlhf_cli.models.forward import response_scores
+from rlhf_cli.models.generation import cuda_graphs
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
+from rlhf_cli.models.load import freeze
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
@@ -45,11 +45,11 @@ def test_steps_are_recorded(monkeypatch):
     recorded = []
 
     def record(step):
-        recorded.append(graphed.recorded(step))
+        recorded.append(cuda_graphs.captured(step))
         assert recorded[-1] is not step
         return recorded[-1]
 
-    monkeypatch.setitem(graphed.GraphedDecoder.__init__.__kwdefaults__, "record", record)
+    monkeypatch.setitem(cuda_graphs.CUDAGraphDecoder.__init__.__kwdefaults__, "capture", record)
     tokens, mask = (x.cuda() for x in ragged(11, 6, side="left"))
     params = SamplingParams(
         max_new_tokens=40, temperature=1.0, end_ids=[1, 2, 3], pad_id=0, cuda_graphs=True
@@ -71,7 +71,7 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
         ref_policy=Network(
             freeze(causal("llama", sharpness=3.0)).to(dtype=device.dtype), device=device
         ),
-        score=lambda reading: response_scores(reward, reading),
+        score=lambda inputs: response_scores(reward, inputs),
         device=device,
     )
     tokens, mask = ragged(16, 6, side="left")

@@ -22,7 +22,7 @@ from rlhf_cli.config.schema import (
 )
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration
-from rlhf_cli.models.scoring import Reading, response_values, text_logprobs
+from rlhf_cli.models.forward import ModelInputs, response_values, text_logprobs
 from rlhf_cli.stages import work
 from rlhf_cli.stages.ppo.collect import collect
 from rlhf_cli.stages.ppo.guards import NotFinite
@@ -427,7 +427,7 @@ def test_pretraining_follows_the_policys_steps():
 def test_the_pretraining_gradient_joins_the_policys_step():
     """With a policy that learns nothing else, PPO-ptx raises the likelihood of the texts."""
     cfg = short(total_episodes=16 * 4, optim=optim(0.01), inner_epochs=2)
-    players = cast(cfg=cfg, score=lambda reading: torch.zeros(len(reading.batch.responses)))
+    players = cast(cfg=cfg, score=lambda inputs: torch.zeros(len(inputs.batch.responses)))
     pretrain = pretraining(told_of(6, coef=20.0, ratio=3), players.policy, Silent())
     recorder, _ = trained(cfg, players=players, pretrain=pretrain)
     losses = [row["loss/ptx"] for row in recorder.rows]
@@ -476,7 +476,7 @@ def test_every_iteration_draws_its_own_numbers():
     seen = []
     players = cast(cfg=short(optim=optim(1e-12)))
     score = players.score
-    players.score = lambda reading: seen.append(reading.batch.responses) or score(reading)
+    players.score = lambda inputs: seen.append(inputs.batch.responses) or score(inputs)
     trained(short(optim=optim(1e-12)), players=players)
     assert len(seen) == 2
     assert seen[0].shape != seen[1].shape or not torch.equal(*seen)
@@ -505,7 +505,7 @@ def test_a_token_weighs_one_over_the_tokens_of_its_minibatch(rollout):
     advantages, returns = credit(rollout, 0.1, cfg)
     row = minibatch(players, rollout, advantages, returns, half, cfg, None)
     mask = rollout.response_mask[half]
-    values = players.value(response_values, Reading(rollout.select(half))).detach()
+    values = players.value(response_values, ModelInputs(rollout.select(half))).detach()
     columns = slice(0, values.shape[1])
     errors = (values - returns[half, columns]).square()[mask[:, columns]]
     assert row["loss/value_avg"] == pytest.approx(float(0.5 * errors.mean()), abs=1e-5)

@@ -13,11 +13,11 @@ from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.core.returns import gae
 from rlhf_cli.core.sharing import Share
-from rlhf_cli.models import decoding
-from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.packing import enable
-from rlhf_cli.models.sampling import SamplingParams
-from rlhf_cli.models.scoring import response_scores
+from rlhf_cli.models.forward import response_scores
+from rlhf_cli.models.generation import decoding
+from rlhf_cli.models.generation.sampling import SamplingParams
+from rlhf_cli.models.load import freeze
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo import collect as collecting
 from rlhf_cli.stages.ppo.collect import collect, looks
@@ -40,8 +40,8 @@ def cast(name="llama", score=None, cfg=None, policy_seed=0):
     cfg = cfg or ppo()
     reward = freeze(scalar(name, seed=9, sharpness=3.0))
 
-    def by_model(reading):
-        return response_scores(reward, reading)
+    def by_model(inputs):
+        return response_scores(reward, inputs)
 
     return Players(
         policy=engine(
@@ -177,7 +177,7 @@ def test_gradients_do_not_depend_on_the_budget_of_tokens(packed):
     cfg, rows = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)), []
     players, everything = cast(cfg=cfg), torch.arange(16)
     for one in (players.policy, players.value, players.ref_policy) if packed else ():
-        enable(one.model)
+        enable_unpadding(one.model)
     rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
     advantages, returns = credit(rollout, 0.1, cfg)
     rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
@@ -258,8 +258,8 @@ def test_missing_eos_is_paid_where_nothing_ended():
 
 
 def test_a_score_that_is_no_number_stops_with_the_sample():
-    def poisoned(reading):
-        scores = torch.zeros(len(reading.tokens))
+    def poisoned(inputs):
+        scores = torch.zeros(len(inputs.tokens))
         scores[2] = float("nan")
         return scores
 
@@ -411,7 +411,7 @@ def test_the_scores_of_responses_that_ended_reach_the_warning():
         missing_eos=REPLACED,
     )
     recorder = Silent()
-    players = cast(score=lambda reading: torch.linspace(-6, -4, len(reading.tokens)), cfg=cfg)
+    players = cast(score=lambda inputs: torch.linspace(-6, -4, len(inputs.tokens)), cfg=cfg)
     train(players, iter([batch()]), PARAMS, cfg, recorder, seed=0)
     (row,) = recorder.rows
     assert -6 < row["objective/scores_ended"] < -4
@@ -421,7 +421,7 @@ def test_the_scores_of_responses_that_ended_reach_the_warning():
 
 def test_the_offending_samples_are_saved(tmp_path):
     """What a person needs to see why: prompt, response and score, and which number it was."""
-    players = cast(score=lambda reading: torch.full((len(reading.tokens),), float("inf")))
+    players = cast(score=lambda inputs: torch.full((len(inputs.tokens),), float("inf")))
     cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4, max_tokens=None))
     with pytest.raises(NotFinite) as caught:
         collect(players, batch(4), drawn(4), PARAMS, cfg)

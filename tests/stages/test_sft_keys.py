@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from rlhf_cli.config.schema import Batching, LossOn, ScheduleKind, SelectBy
 from rlhf_cli.evaluation.respond import respond
-from rlhf_cli.models.sampling import SamplingParams
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.forward import sequence_scores
+from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages import sft
 from rlhf_cli.stages.judging import RewardModel, renew_head

@@ -13,7 +13,7 @@ from rlhf_cli.core.masking import masked_mean, masked_sum, masked_var, whiten
 from rlhf_cli.core.randomness import permutation, uniforms
 from rlhf_cli.core.returns import gae, shaped_rewards
 from rlhf_cli.data.order import num_batches
-from rlhf_cli.models.sampling import SamplingParams
+from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages.ppo.collect import GAP, collect, looks
 from rlhf_cli.stages.ppo.guards import Watch, check_start, over
 from rlhf_cli.stages.ppo.learn import Learned, Pretrain, learn

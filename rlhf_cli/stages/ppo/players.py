@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rlhf_cli.models.scoring import Reading
+from rlhf_cli.models.forward import ModelInputs
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
 from rlhf_cli.telemetry.timing import Clock
 
 # prompts with their responses -> scores (B,)
-Score = Callable[[Reading], Tensor]
+Score = Callable[[ModelInputs], Tensor]
 
 
 def ignore() -> None:

@@ -14,7 +14,7 @@ from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import prompt_batches
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.order import num_batches
-from rlhf_cli.models.reward import check_head
+from rlhf_cli.models.reward_head import check_head
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.ppo.guards import NotFinite

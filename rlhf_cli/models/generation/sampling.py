@@ -1,7 +1,7 @@
-"""Sampling responses: temperature is the only thing that shapes the distribution.
+"""Sampling of responses from a model's own distribution, of which only the temperature is changed.
 
-No top-k, no top-p, no repetition penalty: what is sampled is what `core.logprobs` scores. The random
-numbers are handed in, one for every row and column, so a response depends on no other row.
+There is no top-k, no top-p and no repetition penalty: what is sampled is what `core.logprobs` scores. The
+random numbers are an argument, one per row and column, so a response depends on no other row.
 """
 
 from collections.abc import Callable
@@ -13,25 +13,24 @@ from torch import Tensor, nn
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.logprobs import entropy, token_logprobs
-from rlhf_cli.models.abilities import decoder_for
-from rlhf_cli.models.decoding import Decoder, FastDecoder, PlainDecoder, in_lock_step
-from rlhf_cli.models.drawing import draw, draw_scored
-from rlhf_cli.models.graphed import GraphedDecoder, can_record
-from rlhf_cli.models.prepacked import prepacked
+from rlhf_cli.models.capabilities import decoder_for
+from rlhf_cli.models.generation.cuda_graphs import CUDAGraphDecoder, can_capture
+from rlhf_cli.models.generation.decoding import Decoder, FastDecoder, PlainDecoder, in_lock_step
+from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
+from rlhf_cli.models.generation.onednn_linear import prepacked
 
-LOOK_EVERY = {
-    "cuda": 8
-}  # tokens between two looks at who has finished: a look waits for the device
+# Tokens between two checks for finished rows, by device: a check waits for the device.
+CHECK_EVERY = {"cuda": 8}
 
-# largest mean distance, in nats per token, of the sampler's log-probs from those of a forward pass
+# Largest mean distance, in nats per token, of the sampler's log-probs from those of a forward pass.
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class SamplingParams:
-    """How responses are sampled. temperature: 0 takes the likeliest token. end_ids: a response ends there.
+    """How responses are sampled. temperature: 0 takes the likeliest token. end_ids: tokens that end one.
 
-    reference: take the plain path, to compare with. cuda_graphs: on a CUDA device, record the steps.
+    reference: use the plain path, to compare with. cuda_graphs: capture the steps on a CUDA device.
     """
 
     max_new_tokens: int
@@ -44,10 +43,10 @@ class SamplingParams:
 
 @dataclass(slots=True, kw_only=True)
 class Samples:
-    """responses (B, R) right-padded, mask (B, R), finished (B,): ended by an end token.
+    """Sampled responses (B, R), right-padded, with their mask; finished (B,): ended with an end token.
 
-    logprobs, entropies (B, R), float32: of the tokens when they were drawn and of what they were drawn
-    from, at the temperature of the drawing; 0 after the end.
+    logprobs (B, R), float32: of the tokens, at the sampling temperature. entropies (B, R), float32: of the
+    distributions they were sampled from. Both are 0 after the end.
     """
 
     responses: Tensor
@@ -57,8 +56,8 @@ class Samples:
     entropies: Tensor
 
 
-def require_agreement(gap: float, dtype: torch.dtype) -> None:
-    """Refuse to go on with a sampler that draws from something else than what is scored.
+def require_close_logprobs(gap: float, dtype: torch.dtype) -> None:
+    """Raise UserError if the sampler's distribution is not the one that is scored.
 
     gap: mean distance of its log-probs from those of a forward pass, nats per token.
     """
@@ -68,11 +67,6 @@ def require_agreement(gap: float, dtype: torch.dtype) -> None:
             f"{str(dtype).removeprefix('torch.')} {TOLERANCE[dtype]:g} at most: what is sampled is not "
             "what is scored; compare with runtime.reference_path=true, and report this model"
         )
-
-
-def _on_device(uniforms: Tensor, device: torch.device) -> Tensor:
-    """Double precision where the device has it."""
-    return uniforms.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 @torch.no_grad()
@@ -95,21 +89,28 @@ def sample(
     prompts, prompt_mask (B / copies, P), uniforms (B, max_new_tokens)
     """
     in_step = in_lock_step(model)
-    draws = _draw_plainly if params.reference else draw_scored
-    plainly = params.reference or in_step or len(uniforms) == 1
-    packing = nullcontext() if plainly else prepacked(model)
-    every = 1 if in_step else LOOK_EVERY.get(prompts.device.type, 1)
-    said = _Said(_on_device(uniforms, prompts.device), params)
-    with packing:
-        recordable = params.cuda_graphs and not in_step
-        way = _way(model, prompts.device, reference=params.reference, cuda_graphs=recordable)
+    sample_next = _sample_by_reference if params.reference else sample_and_score
+    # Sharded weights are not there to be copied, and one row gains nothing.
+    plain_layers = params.reference or in_step or len(uniforms) == 1
+    layers = nullcontext() if plain_layers else prepacked(model)
+    every = 1 if in_step else CHECK_EVERY.get(prompts.device.type, 1)
+    buffer = SampleBuffer(uniforms, prompts.device, params)
+    with layers:
+        make_decoder = decoder_class(
+            model,
+            prompts.device,
+            reference=params.reference,
+            cuda_graphs=params.cuda_graphs and not in_step,
+        )
         num_columns = params.max_new_tokens
-        decoder = way(model, prompts, prompt_mask, copies=copies, max_new_tokens=num_columns)
+        decoder = make_decoder(
+            model, prompts, prompt_mask, copies=copies, max_new_tokens=num_columns
+        )
         for column in range(num_columns):
             rows = decoder.rows
-            uniform = said.uniforms[rows, column]
-            tokens, *told = draws(decoder.logits, uniform, temperature=params.temperature)
-            running = said.write(rows, column, tokens, *told)
+            uniform = buffer.uniforms[rows, column]
+            tokens, *scored = sample_next(decoder.logits, uniform, temperature=params.temperature)
+            running = buffer.write(rows, column, tokens, *scored)
             if column + 1 == num_columns:
                 break
             if (column + 1) % every == 0:
@@ -117,26 +118,27 @@ def sample(
                     break
                 tokens = tokens[decoder.keep(running)]
             decoder.feed(tokens)
-    return said.samples()
+    return buffer.samples()
 
 
-def _way(
+def decoder_class(
     model: nn.Module, device: torch.device, *, reference: bool, cuda_graphs: bool
 ) -> Callable[..., Decoder]:
-    """The fastest decoder that is right for the model, or the plain one to compare it with."""
+    """Return the fastest decoder that is right for the model; with `reference` the plain one."""
     found = decoder_for(model)
     if found is not FastDecoder:
         return found
     if reference:
         return PlainDecoder
-    recorded = cuda_graphs and device.type == "cuda" and can_record(model)
-    return GraphedDecoder if recorded else FastDecoder
+    captured = cuda_graphs and device.type == "cuda" and can_capture(model)
+    return CUDAGraphDecoder if captured else FastDecoder
 
 
-def _draw_plainly(
+def _sample_by_reference(
     logits: Tensor, uniform: Tensor, *, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    tokens = draw(logits, uniform, temperature=temperature)
+    """Return what `sample_and_score` does, with the functions of core that score a forward pass."""
+    tokens = sample_token(logits, uniform, temperature=temperature)
     if temperature == 0:
         certain = logits.new_zeros(len(logits), dtype=torch.float32)
         return tokens, certain, certain
@@ -145,11 +147,13 @@ def _draw_plainly(
     return tokens, logprobs.float().squeeze(1), entropy(one, temperature=temperature).squeeze(1)
 
 
-class _Said:
-    """What has been drawn so far, in the caller's order of rows."""
+class SampleBuffer:
+    """What has been sampled so far, in the caller's order of rows."""
 
-    def __init__(self, uniforms: Tensor, params: SamplingParams):
-        self.uniforms, size, place = uniforms, uniforms.shape, uniforms.device
+    def __init__(self, uniforms: Tensor, place: torch.device, params: SamplingParams):
+        # Double precision where the device has it.
+        self.uniforms = uniforms.to(place, torch.float32 if place.type == "mps" else torch.float64)
+        size = uniforms.shape
         self.pad_id, self.ends = params.pad_id, torch.tensor(params.end_ids, device=place)
         self.responses = torch.full(size, self.pad_id, device=place)
         self.logprobs, self.entropies = torch.zeros(2, *size, device=place)
@@ -159,7 +163,8 @@ class _Said:
     def write(
         self, rows: Tensor, column: int, tokens: Tensor, logprobs: Tensor, entropies: Tensor
     ) -> Tensor:
-        """One column of the rows that were running. Returns those that still are, (n,) bool."""
+        """Write one column of `rows`; return which of them are still running, (n,) bool."""
+        # Between two checks a row that has finished is still in the batch: its tokens are not kept.
         running = ~self.finished[rows]
         self.responses[rows, column] = tokens.masked_fill(~running, self.pad_id)
         self.logprobs[rows, column] = logprobs.masked_fill(~running, 0)
@@ -169,7 +174,7 @@ class _Said:
         return ~self.finished[rows]
 
     def samples(self) -> Samples:
-        """As wide as the longest response."""
+        """Return what was sampled, as wide as the longest response."""
         width = int(self.lengths.max())
         mask = torch.arange(width, device=self.lengths.device) < self.lengths[:, None]
         return Samples(

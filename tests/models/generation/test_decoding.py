@@ -9,10 +9,11 @@ from transformers import AutoModelForCausalLM, GemmaConfig, MistralConfig, Qwen2
 
 from rlhf_cli.core.logprobs import entropy
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models import decoding, graphed, packing, prepacked, rollout_cache, sampling
-from rlhf_cli.models.drawing import draw, draw_scored
-from rlhf_cli.models.sampling import Samples, SamplingParams, sample
-from rlhf_cli.models.scoring import Reading, response_logprobs
+from rlhf_cli.models.forward import ModelInputs, response_logprobs
+from rlhf_cli.models.generation import cuda_graphs, decoding, kv_cache, onednn_linear, sampling
+from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
+from rlhf_cli.models.generation.sampling import Samples, SamplingParams, sample
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, ragged
 
 SHAPE = {
@@ -48,9 +49,11 @@ def network(name: str):
 @pytest.fixture(autouse=True)
 def everything_is_packed(monkeypatch):
     """Also layers too small to gain: and caches that grow, prompts read in parts."""
-    monkeypatch.setattr(prepacked, "_gain", lambda dtype: prepacked.Gain(1, range(2, 99)))
-    monkeypatch.setattr(rollout_cache, "BLOCK", 2)
-    monkeypatch.setattr(decoding, "PREFILL", {"cpu": 20})
+    monkeypatch.setattr(
+        onednn_linear, "_threshold", lambda dtype: onednn_linear.Threshold(1, range(2, 99))
+    )
+    monkeypatch.setattr(kv_cache, "GROWTH_COLUMNS", 2)
+    monkeypatch.setattr(decoding, "PREFILL_TOKENS", {"cpu": 20})
 
 
 def agree(found: Samples, expected: Samples) -> None:
@@ -96,13 +99,13 @@ def through_graphs(monkeypatch, record) -> list:
     made = []
 
     def decoder(*inputs, **settings):
-        made.append(graphed.GraphedDecoder(*inputs, record=record, **settings))
+        made.append(cuda_graphs.CUDAGraphDecoder(*inputs, capture=record, **settings))
         return made[-1]
 
-    monkeypatch.setattr(sampling, "_way", lambda *_, **__: decoder)
-    monkeypatch.setattr(sampling, "LOOK_EVERY", {"cpu": 3})
-    monkeypatch.setattr(graphed, "COLUMNS", 4)
-    monkeypatch.setattr(graphed, "FEWEST", 2)
+    monkeypatch.setattr(sampling, "decoder_class", lambda *_, **__: decoder)
+    monkeypatch.setattr(sampling, "CHECK_EVERY", {"cpu": 3})
+    monkeypatch.setattr(cuda_graphs, "COLUMN_BLOCK", 4)
+    monkeypatch.setattr(cuda_graphs, "MIN_ROWS", 2)
     return made
 
 
@@ -113,8 +116,8 @@ def test_a_step_that_can_be_recorded_is_the_plain_step(monkeypatch, name, packed
 
     packed: with the attention that models are loaded with. Rows leave, and the cache is read further.
     """
-    model = packing.enable(network(name)) if packed else network(name)
-    if not graphed.can_record(model):
+    model = enable_unpadding(network(name)) if packed else network(name)
+    if not cuda_graphs.can_capture(model):
         assert name == "sliding"
         return
     made = through_graphs(monkeypatch, lambda step: step)
@@ -142,7 +145,10 @@ def test_a_step_reads_only_fixed_places(monkeypatch):
         return again
 
     def held(decoder):
-        named = [(name, getattr(decoder, name)) for name in ("tokens", "at", "column", "seen")]
+        named = [
+            (name, getattr(decoder, name))
+            for name in ("tokens", "position_inputs", "column", "visible")
+        ]
         return named + [(f"memory {i}", x) for i, kv in enumerate(decoder.memory) for x in kv]
 
     made = through_graphs(monkeypatch, record)
@@ -166,15 +172,15 @@ def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda *_: Stream())
     for name in ("synchronize", "current_device"):
         monkeypatch.setattr(torch.cuda, name, lambda: 0)
-    monkeypatch.setattr(graphed, "_side", lambda device: Stream())
-    monkeypatch.setattr(graphed, "_record", fail)
-    monkeypatch.setattr(graphed, "_refused", [])
-    through_graphs(monkeypatch, graphed.recorded)
+    monkeypatch.setattr(cuda_graphs, "_capture_stream", lambda device: Stream())
+    monkeypatch.setattr(cuda_graphs, "_capture", fail)
+    monkeypatch.setattr(cuda_graphs, "_refused", [])
+    through_graphs(monkeypatch, cuda_graphs.captured)
     model, drawn = causal("llama", sharpness=4.0), uniforms(11, 20, 5)
     prompts, mask = ragged(11, 9, side="left", seed=3)
     with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted") as told:
         found = sample(model, prompts, mask, drawn, PARAMS)
-    assert len(told) == 1 and len(graphed._refused) == 1
+    assert len(told) == 1 and len(cuda_graphs._refused) == 1
     monkeypatch.undo()
     agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True)))
 
@@ -182,11 +188,11 @@ def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_positions_that_stretch_with_the_text_are_not_recorded(kind):
     model = causal("llama")
-    assert graphed.can_record(model)
+    assert cuda_graphs.can_capture(model)
     model.config.rope_parameters = {"rope_type": kind}
-    assert not graphed.can_record(model)
+    assert not cuda_graphs.can_capture(model)
     model.config.rope_parameters = {"full": {"rope_type": "default"}, "far": {"rope_type": kind}}
-    assert not graphed.can_record(model)
+    assert not cuda_graphs.can_capture(model)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
@@ -214,7 +220,7 @@ def test_logprobs_are_those_of_scoring(name, reference):
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
     )
-    scored, _ = response_logprobs(model, Reading(part), temperature=0.7)
+    scored, _ = response_logprobs(model, ModelInputs(part), temperature=0.7)
     assert found.logprobs.dtype is torch.float32
     assert (found.logprobs[~found.mask] == 0).all()
     torch.testing.assert_close(found.logprobs[found.mask], scored[found.mask], atol=3e-4, rtol=1e-4)
@@ -250,7 +256,7 @@ def test_packed_products_are_the_plain_ones(name):
     model = causal(name)
     tokens = torch.randint(2, VOCAB, (3, 7))
     plain = model(tokens).logits
-    with prepacked.prepacked(model):
+    with onednn_linear.prepacked(model):
         packed = model(tokens).logits
         one = model(tokens[:1, :1]).logits
     torch.testing.assert_close(packed, plain)
@@ -258,13 +264,15 @@ def test_packed_products_are_the_plain_ones(name):
 
 
 @torch.no_grad()
-@pytest.mark.skipif(not prepacked._gain(torch.bfloat16), reason="the processor has no bfloat16")
+@pytest.mark.skipif(
+    not onednn_linear._threshold(torch.bfloat16), reason="the processor has no bfloat16"
+)
 def test_packed_products_follow_autocast():
     model = causal("llama")
     tokens = torch.randint(2, VOCAB, (3, 7))
     with torch.autocast("cpu", torch.bfloat16):
         plain = model(tokens).logits
-        with prepacked.prepacked(model):
+        with onednn_linear.prepacked(model):
             packed = model(tokens).logits
     assert packed.dtype is plain.dtype is torch.bfloat16
     torch.testing.assert_close(packed, plain, atol=2e-2, rtol=2e-2)
@@ -275,19 +283,19 @@ def test_sharded_weights_are_never_packed_and_prompts_are_read_together():
     assert not decoding.in_lock_step(model)
     model.lm_head.weight.data = torch.empty(0)
     assert decoding.in_lock_step(model)
-    names = [layer.weight for layer, *_ in prepacked._layers(model)]
+    names = [layer.weight for layer, *_ in onednn_linear._layers(model)]
     assert all(weight.numel() for weight in names)
 
 
 def test_a_cache_moves_rows_and_shows_only_what_is_read():
-    cache = rollout_cache.RolloutCache(num_rows=4, num_columns=9)
+    cache = kv_cache.KVCache(num_rows=4, num_columns=9)
     states = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 2, 3, 5)
-    cache.open(slice(0, 4), 1)
+    cache.begin_prefill(slice(0, 4), 1)
     cache.update(states, -states, 0)
     running = torch.tensor([False, True, False, True])
     places = cache.keep(running)
     assert places.tolist() == [3, 1]
-    cache.show(slice(0, 2), 2)
+    cache.set_view(slice(0, 2), 2)
     for _ in range(5):
         keys, values = cache.update(states[places, :, :1] + 10, states[places, :, :1], 0)
     assert keys.shape == (2, 2, 7, 5) and cache.get_seq_length() == 7
@@ -298,10 +306,10 @@ def test_a_cache_moves_rows_and_shows_only_what_is_read():
 def test_each_device_and_model_takes_its_way():
     """Graphs are for CUDA and for those who ask; nothing on a CPU comes near them."""
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    way, llama = sampling._way, causal("llama")
+    way, llama = sampling.decoder_class, causal("llama")
     assert way(llama, cpu, reference=False, cuda_graphs=True) is decoding.FastDecoder
     assert way(llama, cuda, reference=False, cuda_graphs=False) is decoding.FastDecoder
-    assert way(llama, cuda, reference=False, cuda_graphs=True) is graphed.GraphedDecoder
+    assert way(llama, cuda, reference=False, cuda_graphs=True) is cuda_graphs.CUDAGraphDecoder
     assert way(llama, cuda, reference=True, cuda_graphs=True) is decoding.PlainDecoder
     sliding = network("sliding")
     assert way(sliding, cuda, reference=False, cuda_graphs=True) is decoding.FastDecoder
@@ -314,8 +322,8 @@ def test_two_levels_draw_what_one_level_draws(width):
     logits[:, ::3] = float("-inf")
     drawn = uniforms(4000, 1, 1)[:, 0]
     drawn[:2] = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    tokens, logprobs, entropies = draw_scored(logits, drawn, temperature=0.8)
-    assert torch.equal(tokens, draw(logits, drawn, temperature=0.8))
+    tokens, logprobs, entropies = sample_and_score(logits, drawn, temperature=0.8)
+    assert torch.equal(tokens, sample_token(logits, drawn, temperature=0.8))
     expected = (logits / 0.8).log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
     torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-5)
     expected = entropy(logits[:, None], temperature=0.8).squeeze(1)

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models.loading import ASSETS, load_causal_lm, load_tokenizer
-from rlhf_cli.models.missing import why
+from rlhf_cli.models.load import ASSETS, load_causal_lm, load_tokenizer
+from rlhf_cli.models.load_errors import why
 from tests.config.test_compose import composed
 
 

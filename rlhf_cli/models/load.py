@@ -24,9 +24,9 @@ from transformers import (
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Model
-from rlhf_cli.models import packing
-from rlhf_cli.models.missing import why
-from rlhf_cli.models.reward import ScalarHead, scalar_class
+from rlhf_cli.models.load_errors import why
+from rlhf_cli.models.reward_head import ScalarHead, scalar_class
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 DROPOUTS = ("dropout", "pdrop")  # parts of their names, all over the architectures
@@ -81,7 +81,7 @@ def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, packed
             f"{model_path(path or model.path)} is a {config.model_type}: transformers takes a part "
             "out of it, and could not load again what is exported of that; choose another model"
         )
-    return packing.enable(network) if packed else network
+    return enable_unpadding(network) if packed else network
 
 
 def load_scalar_model(
@@ -110,7 +110,7 @@ def load_scalar_model(
     with loading():
         network = _load(kind, model, path, config, dropout=dropout, may_lack=missing)
     if packed:
-        packing.enable(network)
+        enable_unpadding(network)
     if isinstance(getattr(network, "score", None), nn.Linear):
         network.score = ScalarHead(network.score)
     return network
@@ -223,7 +223,7 @@ def _revision(model: Model, where: str) -> str | None:
 
 def _set_dropout(config: PretrainedConfig, rate: float) -> None:
     """Give every dropout `rate`, and other noise 0: scoring twice must give the same number."""
-    noise = list(rates(config))
+    noise = list(noise_rates(config))
     present = [where for where in noise if any(part in where[1] for part in DROPOUTS)]
     if rate > 0 and not present:
         raise UserError(
@@ -240,21 +240,21 @@ def _set_dropout(config: PretrainedConfig, rate: float) -> None:
 
 def is_noisy(config: PretrainedConfig) -> bool:
     """Whether training mode computes something random: a dropout, or another rate, is not 0."""
-    return any(getattr(part, name) for part, name in rates(config))
+    return any(getattr(part, name) for part, name in noise_rates(config))
 
 
-def rates(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:
+def noise_rates(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:
     """Yield where the configuration, or one nested in it, says how random training is."""
     for name, value in vars(config).items():
         if isinstance(value, PretrainedConfig):
-            yield from rates(value)
+            yield from noise_rates(value)
         elif config.model_type == "phimoe" and name == "router_jitter_noise":
             continue  # a threshold there, in evaluation too
         elif type(value) in (int, float) and any(x in name for x in DROPOUTS + OTHER_NOISE):
             yield config, name
 
 
-def fit_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Grow the embedding for special tokens that the tokenizer has gained; return by how many rows.
 
     UserError when ordinary tokens have no row: then the tokenizer belongs to another model. Never shrinks.

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AttentionInterface
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models import packing
+from rlhf_cli.models.unpadding.attention import ATTENTION, attend, reads_unpadded
 
 
 def compile_blocks(
@@ -21,7 +21,7 @@ def compile_blocks(
 
     A packed row has no dimension but its number of tokens, so nothing is compiled twice for a length.
     """
-    if not packing.enabled(model):
+    if not reads_unpadded(model):
         raise UserError(
             f"runtime.compile=true is for models that are read in packed rows; "
             f"{model.config.model_type} is not: leave it out"
@@ -31,7 +31,7 @@ def compile_blocks(
             "runtime.compile=true needs a C++ compiler on a CPU: install g++, name one in CXX, "
             "or leave it out"
         )
-    AttentionInterface.register(packing.NAME, torch.compiler.disable(packing.attend))
+    AttentionInterface.register(ATTENTION, torch.compiler.disable(attend))
     for block in blocks(model):
         block.compile(dynamic=True, backend=backend)
     return model

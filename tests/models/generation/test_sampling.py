@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models.drawing import draw, draw_scored
-from rlhf_cli.models.sampling import SamplingParams, sample
-from rlhf_cli.models.scoring import Reading, response_logprobs
+from rlhf_cli.models.forward import ModelInputs, response_logprobs
+from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
 from tests.models.tiny import CONFIGS, VOCAB, causal, ragged
 
 PARAMS = SamplingParams(max_new_tokens=9, temperature=0, end_ids=[1], pad_id=0)
@@ -103,10 +103,10 @@ def test_an_end_token_is_kept_and_nothing_follows_it():
 
 
 def scored(*inputs, **settings):
-    return draw_scored(*inputs, **settings)[0]
+    return sample_and_score(*inputs, **settings)[0]
 
 
-@pytest.mark.parametrize("way", [draw, scored])
+@pytest.mark.parametrize("way", [sample_token, scored])
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
 def test_draws_follow_the_tempered_softmax(temperature, way):
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(1)) * 2
@@ -121,7 +121,7 @@ def test_draws_follow_the_tempered_softmax(temperature, way):
     assert ((seen - expected).abs() < 4.5 * error + 1e-6).all()
 
 
-@pytest.mark.parametrize("way", [draw, scored])
+@pytest.mark.parametrize("way", [sample_token, scored])
 def test_a_token_without_probability_is_never_drawn(way):
     logits = torch.full((5000, 6), float("-inf"))
     logits[:, 2] = 0.0
@@ -141,7 +141,7 @@ def test_mean_logprob_of_samples_is_minus_the_entropy():
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
     )
-    logprobs, entropies = response_logprobs(model, Reading(part), temperature=0.7)
+    logprobs, entropies = response_logprobs(model, ModelInputs(part), temperature=0.7)
     error = logprobs.std() / 6000**0.5
     assert abs(logprobs.mean() + entropies.mean()) < 4 * error
     assert entropies.mean() < 0.98 * torch.log(torch.tensor(float(VOCAB)))

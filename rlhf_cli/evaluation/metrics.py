@@ -15,7 +15,7 @@ Row = dict[str, Interval | None]
 
 
 @dataclass(slots=True, kw_only=True)
-class Performance:
+class EvalResult:
     """Answers of one model to `prompts`, with the reward model's scores and the gaps to the SFT model."""
 
     prompts: list[Prompt]
@@ -37,26 +37,26 @@ def rate_of(hits: list[bool]) -> Interval | None:
     return wilson_interval(sum(hits), len(hits)) if hits else None
 
 
-def measure(performance: Performance, baseline: Performance | None = None) -> Row:
+def measure(result: EvalResult, baseline: EvalResult | None = None) -> Row:
     """One row of the closing table; what cannot be known (no gold utility, no reward model) is None."""
-    answers = performance.answers
-    row = judged_by_gold(performance)
+    answers = result.answers
+    row = gold_metrics(result)
     row |= {
-        "score": None if performance.scores is None else mean_of(performance.scores),
-        "win_rate": win_rate(performance, baseline),
+        "score": None if result.scores is None else mean_of(result.scores),
+        "win_rate": win_rate(result, baseline),
         "length": mean_of([float(len(answer.ids)) for answer in answers]),
         "eos_rate": rate_of([answer.finished for answer in answers]),
-        "kl": kl_of(performance),
+        "kl": kl_interval(result),
     }
     return row
 
 
-def judged_by_gold(performance: Performance) -> Row:
+def gold_metrics(result: EvalResult) -> Row:
     """Utility, right answers on trained and held-out clusters, rudeness: only where a gold judge exists."""
-    verdicts = performance.verdicts
+    verdicts = result.verdicts
     if verdicts is None:
         return {"gold": None, "right": None, "right_held_out": None, "rude": None}
-    held_out = [bool(prompt.meta["held_out"]) for prompt in performance.prompts]
+    held_out = [bool(prompt.meta["held_out"]) for prompt in result.prompts]
     trained = [v.right for v, held in zip(verdicts, held_out, strict=True) if not held]
     unseen = [v.right for v, held in zip(verdicts, held_out, strict=True) if held]
     return {
@@ -67,25 +67,25 @@ def judged_by_gold(performance: Performance) -> Row:
     }
 
 
-def win_rate(performance: Performance, baseline: Performance | None) -> Interval | None:
+def win_rate(result: EvalResult, baseline: EvalResult | None) -> Interval | None:
     """Share of prompts on which the reward model prefers this answer to the baseline's; a tie is half.
 
     The same answer is a tie even where its score, read in another batch, differs in the last digit.
     """
-    if baseline is None or performance.scores is None or baseline.scores is None:
+    if baseline is None or result.scores is None or baseline.scores is None:
         return None
-    pairs = zip(performance.answers, baseline.answers, strict=True)
+    pairs = zip(result.answers, baseline.answers, strict=True)
     same = torch.tensor([ours.ids == theirs.ids for ours, theirs in pairs])
-    tied = (same | (performance.scores == baseline.scores)).double()
-    won = (performance.scores > baseline.scores).double() * (1 - tied)
+    tied = (same | (result.scores == baseline.scores)).double()
+    won = (result.scores > baseline.scores).double() * (1 - tied)
     return wilson_interval(float((won + 0.5 * tied).sum()), len(won))
 
 
-def kl_of(performance: Performance) -> Interval | None:
+def kl_interval(result: EvalResult) -> Interval | None:
     """Sampled KL to the SFT model; for best-of-n its bound log n - (n-1)/n, which has no interval."""
-    if performance.kl_bound is not None:
-        return performance.kl_bound, performance.kl_bound, performance.kl_bound
-    return None if performance.gaps is None else mean_of(performance.gaps)
+    if result.kl_bound is not None:
+        return result.kl_bound, result.kl_bound, result.kl_bound
+    return None if result.gaps is None else mean_of(result.gaps)
 
 
 def best_of(candidates: list[list[Answer]], scores: Tensor) -> tuple[list[Answer], Tensor, float]:

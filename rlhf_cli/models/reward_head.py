@@ -20,7 +20,7 @@ from rlhf_cli.config.errors import UserError
 HEAD = "score.weight"
 
 
-def fresh_head(shape: torch.Size, *, seed: int) -> Tensor:
+def draw_head(shape: torch.Size, *, seed: int) -> Tensor:
     """A head (1, D) drawn from N(0, 1/(d+1)): a new reward model's scores have unit scale (ST)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator) / math.sqrt(shape[1] + 1)
@@ -115,7 +115,7 @@ def _has_head(kind: type[PreTrainedModel], config: PretrainedConfig) -> bool:
     return True
 
 
-def has_class(config: PretrainedConfig) -> bool:
+def transformers_has_class(config: PretrainedConfig) -> bool:
     """Whether plain transformers loads an exported reward model by itself."""
     return scalar_class(config) in (
         AutoModelForSequenceClassification,
@@ -133,7 +133,7 @@ def check_head(model: nn.Module) -> None:
         )
 
 
-def shifted(
+def shift_head_mean(
     weight: Tensor, anchors: Tensor, differences: Tensor, *, ridge: float = 1e-4
 ) -> tuple[Tensor, float]:
     """The head at which `anchors` score mean 0 while comparisons keep their margins.
