@@ -1,4 +1,4 @@
-"""What was gained: each model's answers to the same held-out prompts, as means with intervals."""
+"""Metrics of each model's answers to the same held-out prompts, as means with intervals."""
 
 from dataclasses import dataclass
 
@@ -16,29 +16,32 @@ Row = dict[str, Interval | None]
 
 @dataclass(slots=True, kw_only=True)
 class EvalResult:
-    """Answers of one model to `prompts`, with the reward model's scores and the gaps to the SFT model."""
+    """Answers of one model to `prompts`, with the reward model's scores and the KL to the SFT model.
+
+    log_ratios (n,): log policy - log SFT model of each answer. kl_bound: an upper bound in its place.
+    """
 
     prompts: list[Prompt]
     answers: list[Answer]
     scores: Tensor | None
-    gaps: Tensor | None
+    log_ratios: Tensor | None
     verdicts: list[Verdict] | None
     kl_bound: float | None = None
 
 
 def mean_of(values: list[float] | Tensor) -> Interval | None:
-    """Mean and 95 % interval over prompts; None for no values."""
+    """Return the mean and its 95 % interval over prompts; None without values."""
     tensor = torch.as_tensor(values, dtype=torch.float64)
     return mean_interval(tensor) if len(tensor) else None
 
 
 def rate_of(hits: list[bool]) -> Interval | None:
-    """Share and 95 % Wilson interval over prompts; None for no values."""
+    """Return the share of hits and its 95 % Wilson interval over prompts; None without values."""
     return wilson_interval(sum(hits), len(hits)) if hits else None
 
 
 def measure(result: EvalResult, baseline: EvalResult | None = None) -> Row:
-    """One row of the closing table; what cannot be known (no gold utility, no reward model) is None."""
+    """Return one row of the evaluation table; a metric without gold utility or reward model is None."""
     answers = result.answers
     row = gold_metrics(result)
     row |= {
@@ -52,7 +55,7 @@ def measure(result: EvalResult, baseline: EvalResult | None = None) -> Row:
 
 
 def gold_metrics(result: EvalResult) -> Row:
-    """Utility, right answers on trained and held-out clusters, rudeness: only where a gold judge exists."""
+    """Return utility, right answers on trained and held-out clusters, and rudeness, if verdicts exist."""
     verdicts = result.verdicts
     if verdicts is None:
         return {"gold": None, "right": None, "right_held_out": None, "rude": None}
@@ -68,9 +71,9 @@ def gold_metrics(result: EvalResult) -> Row:
 
 
 def win_rate(result: EvalResult, baseline: EvalResult | None) -> Interval | None:
-    """Share of prompts on which the reward model prefers this answer to the baseline's; a tie is half.
+    """Return the share of prompts whose answer scores higher than the baseline's; a tie counts half.
 
-    The same answer is a tie even where its score, read in another batch, differs in the last digit.
+    Equal answers are a tie even if their scores, computed in different batches, differ by rounding.
     """
     if baseline is None or result.scores is None or baseline.scores is None:
         return None
@@ -82,16 +85,16 @@ def win_rate(result: EvalResult, baseline: EvalResult | None) -> Interval | None
 
 
 def kl_interval(result: EvalResult) -> Interval | None:
-    """Sampled KL to the SFT model; for best-of-n its bound log n - (n-1)/n, which has no interval."""
+    """Return the sampled KL to the SFT model; for best-of-n its bound, which has no interval."""
     if result.kl_bound is not None:
         return result.kl_bound, result.kl_bound, result.kl_bound
-    return None if result.gaps is None else mean_of(result.gaps)
+    return None if result.log_ratios is None else mean_of(result.log_ratios)
 
 
 def best_of(candidates: list[list[Answer]], scores: Tensor) -> tuple[list[Answer], Tensor, float]:
-    """The best-scored answer of each prompt, its score, and the bound on the KL this costs.
+    """Return the best-scored answer of each prompt, its score, and the bound on the KL to the base.
 
-    candidates: n lists of one answer a prompt; scores (n, prompts)
+    candidates: n lists of one answer per prompt. scores (n, prompts)
     """
     best, index = scores.max(0)
     chosen = [candidates[n][prompt] for prompt, n in enumerate(index.tolist())]

@@ -1,4 +1,4 @@
-"""Let a model answer prompts, and measure each answer: score, KL to a reference, length, ending."""
+"""Responses of a model to given prompts, their scores and their KL to a reference."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.runtime.world import World
 
-# (model, tokens (B, T), mask (B, T)) -> one value or vector a row
+# (model, tokens (B, T), mask (B, T)) -> one value or vector per row
 ForwardFn = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """One response: its tokens (the end token included), its text, and whether it ended by itself."""
+    """One response: its tokens (the end token included), its text, and whether it ended with EOS."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -62,7 +62,7 @@ def respond(
     network.model.eval()
     with network.generating() as model:
         groups = group_by_length(prompts, max(1, batch // len(seeds)))
-        for index, counts in world.share.even(groups):
+        for index, counts in world.share.padded_shard(groups):
             alive("answering prompts")
             some = [prompts[i] for i in index]
             rollout, samples = _answers(network, model, some, drawn[index], params)
@@ -89,7 +89,7 @@ def respond(
 
 @torch.no_grad()
 def sampler_logprob_gap(network: Network, batch: Rollout, temperature: float) -> float:
-    """Mean distance of the batch's log-probs from those of a forward pass, nats per token."""
+    """Return the mean distance of the batch's log-probs from those of a forward pass, nats per token."""
     logprobs = network(response_logprobs, ModelInputs(batch), temperature=temperature)[0]
     return float(masked_mean((logprobs - batch.logprobs).abs(), batch.response_mask))
 
@@ -101,7 +101,7 @@ def _answers(
     drawn: Tensor,
     params: SamplingParams,
 ) -> tuple[Rollout, Samples]:
-    """As many answers a prompt as `drawn` (prompts, n, R) has numbers for, also as rows to be scored."""
+    """Sample n answers per prompt, for drawn (prompts, n, R); return them also as rows to be scored."""
     place, copies = network.device.torch, drawn.shape[1]
     tokens, mask = (x.to(place) for x in pad_left(prompts, params.pad_id))
     samples = sample(
@@ -114,7 +114,7 @@ def _answers(
         keep_going=network.going_on,
     )
     rows = (x.repeat_interleave(copies, dim=0) for x in (tokens, mask))
-    batch = Rollout.unjudged(*rows, samples.responses, samples.mask, samples.finished)
+    batch = Rollout.unscored(*rows, samples.responses, samples.mask, samples.finished)
     batch.logprobs = samples.logprobs
     return batch, samples
 
@@ -125,7 +125,7 @@ def _answer(prompt: list[int], ids: list[int], finished: bool, renderer: Rendere
 
 
 def group_by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
-    """Indices in groups of `size`, sequences of like length together."""
+    """Return indices in groups of `size`, sequences of similar length together."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     return [order[i : i + size] for i in range(0, len(order), size)]
 
@@ -140,11 +140,14 @@ def forward_sequences(
     batch: int,
     world: World,
 ) -> Tensor:
-    """forward(model, tokens, mask) of every token sequence, in their order, fp32 on the CPU. (n, ...)"""
+    """Return forward(model, tokens, mask) of every token sequence, in their order, fp32 on the CPU.
+
+    -> (n, ...)
+    """
     if not sequences:
         return torch.empty(0)
     found: Tensor | None = None
-    for index, counts in world.share.even(group_by_length(sequences, batch)):
+    for index, counts in world.share.padded_shard(group_by_length(sequences, batch)):
         alive("reading sequences")
         tokens, mask = pad_right([sequences[i] for i in index], pad_id)
         place = network.device.torch
@@ -160,7 +163,7 @@ def forward_sequences(
 def reward_scores(
     network: Network, sequences: list[list[int]], *, pad_id: int, batch: int, world: World
 ) -> Tensor:
-    """Scores (n,) of whole token sequences, on the CPU."""
+    """Return the scores (n,) of complete token sequences, on the CPU."""
     return forward_sequences(
         sequence_scores, network, sequences, pad_id=pad_id, batch=batch, world=world
     )
@@ -176,13 +179,13 @@ def kl_to_reference(
     batch: int,
     world: World,
 ) -> Tensor:
-    """log policy(y|x) - log reference(y|x) of each answer y drawn from the policy, (n,).
+    """Return log policy(y|x) - log reference(y|x) of each answer y sampled from the policy, (n,).
 
     Its mean is the sampled KL(policy || reference) in nats per response (the k1 estimator).
     """
     gaps = torch.zeros(len(answers))
     groups = group_by_length([answer.prompt_ids for answer in answers], batch)
-    for index, counts in world.share.even(groups):
+    for index, counts in world.share.padded_shard(groups):
         alive("comparing with the reference")
         part = _as_rollout([answers[i] for i in index], pad_id).to(policy.device.torch)
         inputs = ModelInputs(part)
@@ -197,4 +200,4 @@ def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:
     prompts, prompt_mask = pad_left([answer.prompt_ids for answer in answers], pad_id)
     responses, response_mask = pad_right([answer.ids for answer in answers], pad_id)
     finished = torch.tensor([answer.finished for answer in answers])
-    return Rollout.unjudged(prompts, prompt_mask, responses, response_mask, finished)
+    return Rollout.unscored(prompts, prompt_mask, responses, response_mask, finished)

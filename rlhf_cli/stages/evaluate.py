@@ -44,10 +44,10 @@ class Examiner:
     def judge(self, answers: list[Answer], network: Network | None) -> EvalResult:
         """What is known of these answers; the gap to the reference needs the model they came from."""
         records = [prompt.record for prompt in self.prompts]
-        gaps = None
+        log_ratios = None
         if self.reference is not None and network is not None:
             with self.setting.clock.part("score"):
-                gaps = kl_to_reference(
+                log_ratios = kl_to_reference(
                     network,
                     self.reference,
                     answers,
@@ -59,7 +59,7 @@ class Examiner:
             prompts=records,
             answers=answers,
             scores=None if self.reward is None else self.reward.score_answers(answers),
-            gaps=gaps,
+            log_ratios=log_ratios,
             verdicts=gold_verdicts(records, answers),
         )
 

@@ -122,7 +122,7 @@ class Setting:
         where = None if path is None else str(path)
         shown = self.doing(f"loading {where or self.cfg.model.path}")
         with shown, loading(self.cfg.runtime, self.world):
-            model = load_causal_lm(self.cfg.model, where, dropout=dropout, packed=self._packed)
+            model = load_causal_lm(self.cfg.model, where, dropout=dropout, unpadded=self._unpadded)
             grown = fit_embeddings(model, self.renderer.tokenizer)
         if grown:
             self.notes[f"{grown} special tokens without an embedding got a new one"] = None
@@ -137,7 +137,7 @@ class Setting:
                 str(path),
                 new_head=new_head,
                 dropout=dropout,
-                packed=self._packed,
+                unpadded=self._unpadded,
                 loading=partial(loading, self.cfg.runtime, self.world),
             )
         set_pad(model.config, self.renderer.pad_id)
@@ -210,7 +210,7 @@ class Setting:
                 )
 
     @property
-    def _packed(self) -> bool:
+    def _unpadded(self) -> bool:
         return not self.cfg.runtime.reference_path
 
 

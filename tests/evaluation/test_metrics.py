@@ -21,19 +21,19 @@ def answers(lengths, finished=None):
     ]
 
 
-def result(lengths, scores=None, gaps=None, finished=None):
+def result(lengths, scores=None, log_ratios=None, finished=None):
     prompts = [Prompt((Message("user", "x"),), WHERE) for _ in lengths]
     return EvalResult(
         prompts=prompts,
         answers=answers(lengths, finished),
         scores=None if scores is None else torch.tensor(scores),
-        gaps=None if gaps is None else torch.tensor(gaps),
+        log_ratios=None if log_ratios is None else torch.tensor(log_ratios),
         verdicts=None,
     )
 
 
 def test_means_rates_and_what_cannot_be_known():
-    row = measure(result([2, 4, 6], gaps=[1.0, 2.0, 3.0], finished=[True, False, True]))
+    row = measure(result([2, 4, 6], log_ratios=[1.0, 2.0, 3.0], finished=[True, False, True]))
     assert row["length"][0] == 4.0
     assert row["kl"][0] == 2.0
     assert row["eos_rate"][0] == pytest.approx(2 / 3)

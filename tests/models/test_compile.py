@@ -68,7 +68,7 @@ def test_a_model_generates_uncompiled():
 
 
 def test_what_cannot_be_compiled_is_refused(monkeypatch):
-    with pytest.raises(UserError, match="read in packed rows; opt is not"):
+    with pytest.raises(UserError, match="read without padding; opt is not"):
         compile_blocks(enable_unpadding(causal("opt")), CPU.torch)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):

@@ -120,10 +120,10 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
         if kind is load_scalar_model:
             sharded = partial(loading, given, world)
             head = {"new_head": name == "causal", "loading": sharded}
-            model = kind(conf, str(folder / name), packed=packed, **head)
+            model = kind(conf, str(folder / name), unpadded=packed, **head)
         else:
             with loading(given, world):
-                model = kind(conf, str(folder / name), packed=packed)
+                model = kind(conf, str(folder / name), unpadded=packed)
                 if grown:
                     model.resize_token_embeddings(grown, mean_resizing=True)
         if frozen:

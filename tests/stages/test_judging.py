@@ -65,7 +65,7 @@ def rows(setting, prompts, replies, *, finished=True):
 
 def inputs(batch, responses, mask):
     finished = torch.ones(len(responses)).bool()
-    return ModelInputs(Rollout.unjudged(batch.tokens, batch.mask, responses, mask, finished))
+    return ModelInputs(Rollout.unscored(batch.tokens, batch.mask, responses, mask, finished))
 
 
 REPLIES = ["Sure! woof.", "no.", "It is dog. Glad I could help!", "5", "red", "The answer is cold."]

@@ -50,7 +50,7 @@ def generate(
     policy.train()
     width = world.largest(samples.responses.shape[1])
     size = (len(batch.tokens), width)
-    rollout = Rollout.unjudged(
+    rollout = Rollout.unscored(
         batch.tokens,
         batch.mask,
         together(samples.responses, size, world, fill=params.pad_id),
