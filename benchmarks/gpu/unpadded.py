@@ -1,6 +1,6 @@
-"""Is packed attention right? Log-probs and gradients of one network read packed and read padded.
+"""Is unpadded attention right? Log-probs and gradients of one network, read with and without padding.
 
-The yardstick is the padded float32 reading. In bfloat16 the packed ways may be as far from it as the
+The yardstick is the padded float32 reading. In bfloat16 the unpadded ways may be as far from it as the
 padded way is, and no farther.
 """
 
@@ -20,7 +20,7 @@ def reading(model: nn.Module, batch: SFTBatch, dtype: torch.dtype, *, way: str):
     """(log-probs of real tokens, gradients of their mean), each flat and in float32."""
     model.config._attn_implementation = "sdpa" if way == "padded" else attention.ATTENTION
     has_kernel = attention._has_varlen_kernel
-    if way == "packed, text by text":
+    if way == "unpadded, text by text":
         attention._has_varlen_kernel = lambda *_: False
     try:
         model.zero_grad()
@@ -60,12 +60,12 @@ def parity(found: Found, place: torch.device, rehearse: bool) -> None:
     ).to(place)
     model = llama(shape, place=place).train()
     right = reading(model, batch, torch.float32, way="padded")
-    found["float32, packed"] = exact = gap(
-        reading(model, batch, torch.float32, way="packed"), right
+    found["float32, unpadded"] = exact = gap(
+        reading(model, batch, torch.float32, way="unpadded"), right
     )
     errors = {
         way: gap(reading(model, batch, torch.bfloat16, way=way), right)
-        for way in ("padded", "packed, text by text", "packed")
+        for way in ("padded", "unpadded, text by text", "unpadded")
     }
     for way, error in errors.items():
         found[f"bfloat16, {way}"] = error
