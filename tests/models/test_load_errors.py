@@ -38,7 +38,7 @@ def test_a_folder_without_a_tokenizer_names_the_key(copy):
 
 
 def test_a_file_in_place_of_a_folder(copy):
-    assert "config.json is a file: give the folder it lies in" in told_by(
+    assert "config.json is a file: give its folder" in told_by(
         load_tokenizer, copy / "config.json"
     )
 
