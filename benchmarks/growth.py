@@ -80,7 +80,7 @@ def parts_of(work: str, size: str, batch: int, length: int) -> Parts:
 
 def iteration(setting, given) -> Parts:
     """One PPO iteration, each part working on what the one before left."""
-    from workloads import ending, players_of, rollouts
+    from workloads import players_of, rollouts
 
     from rlhf_cli.stages.ppo.collect import judge, parts_of
     from rlhf_cli.stages.ppo.learn import Learned, learn
@@ -88,7 +88,7 @@ def iteration(setting, given) -> Parts:
     from rlhf_cli.stages.ppo.players import ignore
 
     cfg, players = setting.cfg.ppo, players_of(setting, given)
-    rollout = rollouts(setting, players, given, ending(setting, given))
+    rollout = rollouts(setting, players, given)
     left = {}
 
     def generate():

@@ -76,7 +76,7 @@ def setting(path: Path):
 
     from rlhf_cli.config.compose import conf_dir, resolve
     from rlhf_cli.data.templates import build
-    from rlhf_cli.models.loading import load_tokenizer
+    from rlhf_cli.models.load import load_tokenizer
 
     words = ["data=generic", "data.max_prompt_tokens=512", "data.max_response_tokens=512"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -20,7 +20,7 @@ from runs import timed
 HERE = Path(__file__).resolve().parent
 SECTIONS = {  # seconds at most
     "limits": 40,
-    "packed": 50,
+    "unpadded": 50,
     "decode": 70,
     "tests": 90,
     "smoke": 110,

@@ -8,13 +8,14 @@ from common import LARGE, SMALL, Found, llama, rows, section
 from torch import nn
 
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models import decoding, graphed, packing, sampling
-from rlhf_cli.models.sampling import Samples, sample
+from rlhf_cli.models.generation import cuda_graphs, decoding, sampling
+from rlhf_cli.models.generation.sampling import Samples, SamplingParams, sample
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 
 WAYS = {
     "plain": decoding.PlainDecoder,
     "fast": decoding.FastDecoder,
-    "recorded": graphed.GraphedDecoder,
+    "recorded": cuda_graphs.CUDAGraphDecoder,
 }
 
 
@@ -26,25 +27,28 @@ class Recordings:
 
     def __call__(self, step):
         began = time.perf_counter()
-        run = graphed.recorded(step) if self.place.type == "cuda" else step
+        run = cuda_graphs.captured(step) if self.place.type == "cuda" else step
         self.seconds += time.perf_counter() - began
         self.made += 1
         self.refused += run is step and self.place.type == "cuda"
         return run
 
 
-def by(way: str, recordings: Recordings, model: nn.Module, *inputs, **settings) -> Samples:
+def by(
+    way: str, recordings: Recordings, model: nn.Module, tokens, mask, drawn, *, copies=1, **settings
+) -> Samples:
     """`sample` through one decoder."""
+    params = SamplingParams(max_new_tokens=drawn.shape[1], pad_id=0, **settings)
 
     def decoder(*given, **more):
-        extra = {"record": recordings} if way == "recorded" else {}
+        extra = {"capture": recordings} if way == "recorded" else {}
         return WAYS[way](*given, **more, **extra)
 
-    own, sampling._way = sampling._way, lambda *_, **__: decoder
+    own, sampling.decoder_class = sampling.decoder_class, lambda *_, **__: decoder
     try:
-        return sample(model, *inputs, pad_id=0, **settings)
+        return sample(model, tokens, mask, drawn, params, copies=copies)
     finally:
-        sampling._way = own
+        sampling.decoder_class = own
 
 
 def agreement(one: Samples, other: Samples) -> dict[str, float]:
@@ -116,7 +120,7 @@ def refusal(place: torch.device) -> bool:
     def step() -> None:
         assert int(numbers.sum()) == 499500
 
-    run = graphed.recorded(step)
+    run = cuda_graphs.captured(step)
     run()
     return run is step and int((numbers * 2).sum()) == 999000
 
@@ -129,10 +133,10 @@ def parity(found: Found, place: torch.device, rehearse: bool) -> None:
     tokens, mask = (
         x.to(place) for x in rows(22, 20 if rehearse else 200, shape["vocab_size"], left=True)
     )
-    model = packing.enable(llama(shape, place=place, sharpness=4.0))
-    found["can_record"] = graphed.can_record(model)
+    model = enable_unpadding(llama(shape, place=place, sharpness=4.0))
+    found["can_capture"] = cuda_graphs.can_capture(model)
     fine = [greedy(found, model, tokens, mask, width, place)]
-    model = packing.enable(llama(shape, place=place))
+    model = enable_unpadding(llama(shape, place=place))
     for dtype in (torch.float32, torch.bfloat16):
         fine.append(drawn_alike(found, model, tokens, mask, width, place, dtype))
     if place.type == "cuda":

@@ -13,7 +13,7 @@ from decode import Recordings, by
 from torch import nn
 
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models import packing
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 
 
 def bytes_a_step(model: nn.Module, batch: int, prompt: int, new: int) -> float:
@@ -64,7 +64,7 @@ def peers(model: nn.Module, tokens, mask, new: int) -> dict:
 def speeds(found: Found, place: torch.device, rehearse: bool) -> None:
     shape = SMALL if rehearse else LARGE
     batch, prompt, new = (4, 8, 12) if rehearse else (64, 128, 256)
-    model = packing.enable(llama(shape, dtype=torch.bfloat16, place=place))
+    model = enable_unpadding(llama(shape, dtype=torch.bfloat16, place=place))
     tokens, mask = (
         x.to(place) for x in rows(batch, prompt, shape["vocab_size"], left=True, equal=True)
     )

@@ -1,6 +1,6 @@
-"""The maths of RLHF, torch only: tensors and keyword numbers in, tensors out.
+"""Algorithms of RLHF on tensors, with torch only: tensors and keyword numbers in, tensors out.
 
-Never a config, never a model, never torch.distributed. Masks are bool and True is a real token;
+No configuration, no model and no torch.distributed. Masks are bool and True is a real token;
 B sequences, P prompt columns (left padded), R response columns (right padded), T, N completions,
 M pairs, V vocabulary.
 """

@@ -1,6 +1,6 @@
-"""What the rooms hand each other: tensors that belong together, under the names they keep.
+"""Batches: tensors that belong together, as the packages pass them on.
 
-No computation lives here beyond moving, choosing rows and cutting columns that are all pads.
+Nothing is computed here beyond moving to a device, selecting rows and removing columns that are all pads.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -10,6 +10,7 @@ from torch import Tensor
 
 
 def _on(batch, device):
+    """Return the batch with its tensors on the device."""
     tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
     moved = {name: x.to(device) for name, x in tensors.items() if isinstance(x, Tensor)}
     return replace(batch, **moved)
@@ -17,10 +18,10 @@ def _on(batch, device):
 
 @dataclass(slots=True, kw_only=True)
 class SFTBatch:
-    """Token t is predicted from those before it where loss_mask[:, t] is True.
+    """Texts to learn; token t is predicted from those before it where loss_mask[:, t] is True.
 
-    tokens, mask, loss_mask, positions (B, T). packed: a row holds several texts one after the
-    other; positions restart at 0 at each, and no text may attend to another.
+    tokens, mask, loss_mask, positions (B, T). packed: a row holds several texts in sequence; positions
+    restart at 0 at each, and no text may attend to another.
     """
 
     tokens: Tensor
@@ -35,11 +36,11 @@ class SFTBatch:
 
 @dataclass(slots=True, kw_only=True)
 class PreferenceBatch:
-    """Each completion is a row once; all pairs of a prompt are here and share its weight (IG 3.5).
+    """Completions, each in one row, with all pairs of a prompt, which share its weight (IG 3.5).
 
-    tokens, mask (N, T) right padded . lengths (N,) response tokens . pairs (M, 2) rows of winner
-    and loser . targets (M,) 1.0, or 0.5 for a tie . weights (M,) = 1/labelled pairs of
-    the prompt . prompt_of (N,)
+    tokens, mask (N, T), right-padded. lengths (N,): response tokens. pairs (M, 2): rows of winner and
+    loser. targets (M,): 1.0, or 0.5 for a tie. weights (M,): 1 / labelled pairs of the prompt.
+    prompt_of (N,).
     """
 
     tokens: Tensor
@@ -57,7 +58,7 @@ class PreferenceBatch:
 
 @dataclass(slots=True, kw_only=True)
 class PromptBatch:
-    """Prompts to answer. tokens, mask (B, P) left padded . index: place of each in its data set."""
+    """Prompts to answer. tokens, mask (B, P), left-padded. index: of each in its data set."""
 
     tokens: Tensor
     mask: Tensor
@@ -69,10 +70,10 @@ class PromptBatch:
 
 @dataclass(slots=True, kw_only=True)
 class Rollout:
-    """What the policy wrote and what was thought of it when it was sampled.
+    """Sampled responses, with log-probs, values and scores from when they were sampled.
 
-    prompts, prompt_mask (B, P) left padded . responses, response_mask (B, R) right padded .
-    logprobs, ref_logprobs, values (B, R) . scores (B,) . finished (B,) bool
+    prompts, prompt_mask (B, P), left-padded. responses, response_mask (B, R), right-padded.
+    logprobs, ref_logprobs, values (B, R). scores (B,). finished (B,) bool.
     """
 
     prompts: Tensor
@@ -86,7 +87,7 @@ class Rollout:
     finished: Tensor
 
     @classmethod
-    def unjudged(
+    def unscored(
         cls,
         prompts: Tensor,
         prompt_mask: Tensor,
@@ -94,7 +95,7 @@ class Rollout:
         response_mask: Tensor,
         finished: Tensor,
     ) -> "Rollout":
-        """What was written, before anything is thought of it: log-probs, values, scores are 0."""
+        """Return a rollout that is not scored yet: log-probs, values and scores are 0."""
         blank = torch.zeros(responses.shape, device=responses.device)
         return cls(
             prompts=prompts,
@@ -112,11 +113,11 @@ class Rollout:
         return _on(self, device)
 
     def select(self, index: Tensor) -> "Rollout":
-        """The rows of `index` (long or bool), in its order, columns untouched."""
+        """Return the rows of `index` (long or bool), in its order, with all columns."""
         return Rollout(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def trim(self) -> "Rollout":
-        """Without the columns in which every row is a pad: left of prompts, right of responses."""
+        """Return the rollout without columns that are all pads: left of prompts, right of responses."""
         start = int((~self.prompt_mask.any(dim=0)).long().cumprod(dim=0).sum())
         used = self.response_mask.any(dim=0)
         stop = used.shape[0] - int((~used.flip(0)).long().cumprod(dim=0).sum())
@@ -127,9 +128,3 @@ class Rollout:
             prompt_mask=self.prompt_mask[:, start:],
             **{name: getattr(self, name)[:, :stop] for name in names},
         )
-
-
-def join(rollouts: list[Rollout]) -> Rollout:
-    """One rollout of all rows, in order; all must have the same P and the same R."""
-    names = [f.name for f in fields(Rollout)]
-    return Rollout(**{name: torch.cat([getattr(r, name) for r in rollouts]) for name in names})

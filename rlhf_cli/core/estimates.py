@@ -1,4 +1,4 @@
-"""What measurements say, with their uncertainty: intervals, accuracies, calibration, best-of-n."""
+"""Estimates with their uncertainty: intervals, accuracies, calibration, the KL of best-of-n."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ MANY = 200  # degrees of freedom from which Student's quantile is taken from its
 
 
 def _student_mass(t: float, dof: int) -> float:
-    """P(|T| < t), exact for whole degrees of freedom (Abramowitz & Stegun 26.7.3, 26.7.4)."""
+    """Return P(|T| < t), exact for integer degrees of freedom (Abramowitz & Stegun 26.7.3, 4)."""
     angle = math.atan(t / math.sqrt(dof))
     term, total, odd = 1.0, 0.0, dof % 2
     for k in range(dof // 2):
@@ -24,7 +24,7 @@ def _student_mass(t: float, dof: int) -> float:
 
 
 def _student_quantile(confidence: float, dof: int) -> float:
-    """The t with P(|T| < t) = confidence."""
+    """Return the t with P(|T| < t) = confidence."""
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     if dof >= MANY:  # Abramowitz & Stegun 26.7.5
         return z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
@@ -38,9 +38,9 @@ def _student_quantile(confidence: float, dof: int) -> float:
 
 
 def mean_interval(x: Tensor, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean and its Student interval, which holds the truth with `confidence` for normal x.
+    """Return the mean and its Student interval, which covers the true mean with `confidence` for normal x.
 
-    x (n,) -> mean, low, high; one observation alone says nothing: (x, -inf, inf)
+    x (n,) -> mean, low, high; for a single observation (x, -inf, inf)
     """
     n, x = x.numel(), x.double()
     if n == 0:
@@ -55,7 +55,7 @@ def mean_interval(x: Tensor, confidence: float = 0.95) -> tuple[float, float, fl
 def wilson_interval(
     successes: float, n: float, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Share of successes and its Wilson score interval, which never leaves [0, 1].
+    """Return the share of successes and its Wilson score interval, which stays within [0, 1].
 
     -> share, low, high. A tie may count as half a success; n may be an effective number of trials.
     """
@@ -68,14 +68,14 @@ def wilson_interval(
 
 
 def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's r, in [-1, 1]; nan when either is constant. x, y (n,)"""
+    """Return Pearson's r, in [-1, 1]; nan when either is constant. x, y (n,)"""
     x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
     scale = x.norm() * y.norm()
     return (x @ y / scale).clamp(-1, 1).item() if scale > 0 else math.nan
 
 
 def pair_accuracy(scores: Tensor, pairs: Tensor) -> float:
-    """Share of pairs whose winner scores strictly higher: a tie is wrong (N+ reward.py:410).
+    """Return the share of pairs whose winner scores strictly higher: a tie is wrong (N+ reward.py:410).
 
     scores (N,) . pairs (M, 2) winner, loser
     """
@@ -84,7 +84,7 @@ def pair_accuracy(scores: Tensor, pairs: Tensor) -> float:
 
 @dataclass(slots=True, kw_only=True)
 class CalibrationRow:
-    """Predictions in [low, high): how many, what they promised, what happened."""
+    """Predictions in [low, high): their number, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -96,7 +96,7 @@ class CalibrationRow:
 def calibration(
     prob: Tensor, outcome: Tensor, bins: int = 10
 ) -> tuple[list[CalibrationRow], float]:
-    """Bins of [0, 1] that are not empty, and ECE = sum of count/n |accuracy - confidence|.
+    """Return the bins of [0, 1] that are not empty, and ECE = sum of count/n |accuracy - confidence|.
 
     prob (n,) in [0, 1] . outcome (n,) 0, 1 or a share
     """
@@ -120,29 +120,12 @@ def calibration(
 
 
 def bon_kl(n: int) -> float:
-    """KL in nats of best-of-n to its base: exact without ties, else an upper bound (2401.01879)."""
+    """Return the KL in nats of best-of-n to its base; with ties an upper bound (2401.01879)."""
     return math.log(n) - (n - 1) / n
-
-
-def best_of_n_estimate(proxy: Tensor, gold: Tensor, n: int) -> float:
-    """Expected gold of the best of n by proxy, averaged over all n-subsets of the N samples.
-
-    Sum over i of C(i-1, n-1)/C(N, n) gold_(i), samples sorted by proxy (2112.09332 App. I); tied
-    samples share their gold, so their order is of no account. proxy, gold (N,)
-    """
-    total = proxy.numel()
-    if not 1 <= n <= total:
-        raise ValueError(f"best of n={n} from {total} samples: n must lie in [1, {total}]")
-    _, group, counts = proxy.unique(return_inverse=True, return_counts=True)
-    shared = torch.zeros(len(counts), dtype=torch.double, device=gold.device)
-    shared = shared.index_add(0, group, gold.double()) / counts
-    ranked = shared.repeat_interleave(counts).tolist()
-    subsets = math.comb(total, n)
-    return sum(math.comb(i, n - 1) / subsets * g for i, g in enumerate(ranked))
 
 
 @torch.no_grad()
 def ema_update_(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
-    """average <- decay * average + (1 - decay) * current in place, tensor by tensor (IG: 0.992)."""
+    """Update average <- decay * average + (1 - decay) * current in place, per tensor (IG: 0.992)."""
     for mean, new in zip(average, current, strict=True):
         mean.lerp_(new.to(mean.dtype), 1 - decay)

@@ -1,4 +1,4 @@
-"""Numbers that are none: NaN and infinity, found in one pass without a copy."""
+"""Detection of NaN and infinity, in one pass without a copy."""
 
 from collections.abc import Iterable
 from math import isfinite
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def is_finite(values: Tensor) -> bool:
-    """Return whether no element is NaN or infinite; whole numbers and nothing at all are finite."""
+    """Return whether no element is NaN or infinite; integers and empty tensors are finite."""
     if not values.is_floating_point() or not values.numel():
         return True
     return all(isfinite(float(end)) for end in torch.aminmax(values.detach()))

@@ -1,4 +1,4 @@
-"""KL of the policy to its reference, estimated from the policy's own samples, and its price.
+"""KL of the policy to its reference, estimated from the policy's own samples, and its coefficient.
 
 With log r = ref_logprobs - logprobs (Schulman 2020): k1 and k3 are unbiased for KL(policy || ref),
 k2 is biased but differentiates to the right gradient. Inside a reward only k1 is right.
@@ -11,29 +11,29 @@ from torch import Tensor
 
 
 def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """-log r: unbiased, of either sign. Elementwise."""
+    """Return -log r: unbiased, of either sign. Elementwise."""
     return logprobs - ref_logprobs
 
 
 def k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """(log r)^2 / 2: never negative, biased. Elementwise."""
+    """Return (log r)^2 / 2: never negative, biased. Elementwise."""
     return 0.5 * (ref_logprobs - logprobs).square()
 
 
 def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-    """r - 1 - log r: never negative, unbiased. Elementwise."""
+    """Return r - 1 - log r: never negative, unbiased. Elementwise."""
     log_r = ref_logprobs - logprobs
     return torch.expm1(log_r) - log_r
 
 
 @dataclass(slots=True)
 class FixedKL:
-    """A price that never moves; it has no state, so a resumed run takes it from its config."""
+    """A constant coefficient; it has no state, so a resumed run takes it from its configuration."""
 
     coef: float
 
     def update(self, kl: float, num_episodes: int) -> None:
-        """Nothing to learn from the measured KL."""
+        """Do nothing: the coefficient is constant."""
 
     def state_dict(self) -> dict[str, float]:
         return {}
@@ -45,7 +45,7 @@ class FixedKL:
 
 @dataclass(slots=True)
 class AdaptiveKL:
-    """Raise the price while KL (nats per response) is above target, by 20 % a horizon at most.
+    """A coefficient that rises while KL (nats per response) is above target, by at most 20 % per horizon.
 
     coef *= 1 + clip(kl / target - 1, -0.2, 0.2) * num_episodes / horizon (ZG train_policy.py:121).
     """

@@ -1,8 +1,7 @@
 """Log-probabilities and entropies of a categorical over the vocabulary, in float32 or better.
 
-The vocabulary is wide, so nothing of its width is kept for the backward pass but the logits
-themselves, in their own dtype, and not even those where the head that makes them is known; the work
-is done a few rows at a time.
+The vocabulary is wide, so the backward pass keeps nothing of its width but the logits, in their own
+dtype, and not even those if the head that computes them is given; rows are processed a few at a time.
 """
 
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-ROW_BUDGET = 1 << 24  # numbers of float32 in flight at a time: 64 MiB
+ROW_BUDGET = 1 << 24  # float32 numbers processed at a time: 64 MiB
 
 
 def _rows(logits: Tensor) -> int:
@@ -54,16 +53,16 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, *, temperature: float) -> Tensor:
-    """Log-probability of each token under softmax(logits / temperature), the sampler's own law.
+    """Return the log-probability of each token under softmax(logits / temperature), as it is sampled.
 
-    logits (B, R, V), column t predicting token t . tokens (B, R) -> (B, R), at least float32
+    logits (B, R, V), column t predicting token t. tokens (B, R) -> (B, R), at least float32
     """
     flat = logits.reshape(-1, logits.shape[-1])
     return _TokenLogprobs.apply(flat, tokens.reshape(-1), temperature).view(tokens.shape)
 
 
 def entropy(logits: Tensor, *, temperature: float) -> Tensor:
-    """Entropy in nats of softmax(logits / temperature); 0 log 0 is 0.
+    """Return the entropy in nats of softmax(logits / temperature); 0 log 0 is 0.
 
     Differentiable; wrap in torch.no_grad() when it is only logged. (B, R, V) -> (B, R)
     """
@@ -78,7 +77,7 @@ def entropy(logits: Tensor, *, temperature: float) -> Tensor:
 class _HeadLogprobs(torch.autograd.Function):
     """token_logprobs and entropy of linear(hidden, weight, bias), whose logits never exist all at once.
 
-    The softmax is made again in backward, unless a single chunk held all of it.
+    The softmax is recomputed in backward, unless a single chunk held all of it.
     """
 
     @staticmethod
@@ -128,7 +127,7 @@ class _HeadLogprobs(torch.autograd.Function):
 
 
 def _chunks(num_rows: int, width: int) -> Iterator[slice]:
-    """All rows, a few at a time; one empty chunk where there are none."""
+    """Yield all rows, a few at a time; one empty chunk if there are none."""
     size = max(1, ROW_BUDGET // width)
     for start in range(0, max(num_rows, 1), size):
         yield slice(start, start + size)
@@ -142,9 +141,9 @@ def _head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperatur
 def head_logprobs(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, *, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """token_logprobs and entropy of a linear head's logits; no gradient flows through the entropy.
+    """Return token_logprobs and entropy of a linear head's logits; the entropy has no gradient.
 
-    hidden (n, D) . weight (V, D) . bias (V,) . tokens (n,) -> two (n,), at least float32
+    hidden (n, D), weight (V, D), bias (V,), tokens (n,) -> two (n,), at least float32
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype

@@ -34,7 +34,7 @@ class ValueLoss:
 
 
 def lm_loss(logprobs: Tensor, mask: Tensor, *, num_tokens: float | Tensor) -> Tensor:
-    """Negative log-likelihood of the masked-in tokens, each weighing 1/num_tokens. (B, T) -> ()"""
+    """Return the negative log-likelihood of the tokens in the mask, each with weight 1/num_tokens."""
     return -masked_sum(logprobs, mask) / num_tokens
 
 
@@ -47,10 +47,10 @@ def policy_loss(
     clip_eps: float,
     num_tokens: float | Tensor,
 ) -> PolicyLoss:
-    """Clipped surrogate: no gradient where the ratio left [1 - eps, 1 + eps] on the side that
-    the advantage rewards, the plain policy gradient elsewhere (Schulman 1707.06347, N+ ppo.py:750).
+    """Return the clipped surrogate loss (Schulman 1707.06347, N+ ppo.py:750).
 
-    all (B, R) -> scalars. approx_kl = mean of log_ratio^2 / 2
+    It has no gradient where the ratio left [1 - eps, 1 + eps] on the side that the advantage rewards, and
+    the plain policy gradient elsewhere. all (B, R) -> scalars. approx_kl = mean of log_ratio^2 / 2
     """
     log_ratio = zero_pads(logprobs - old_logprobs, mask)
     ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
@@ -73,8 +73,10 @@ def value_loss(
     clip_eps: float | None,
     num_tokens: float | Tensor,
 ) -> ValueLoss:
-    """Half the squared error to the returns, or to the value held within clip_eps of the old one,
-    whichever is worse (ZG, N+ ppo.py:739); clip_eps None: plain. all (B, R) -> scalars
+    """Return half the squared error to the returns, clipped (ZG, N+ ppo.py:739).
+
+    The error is that of the value or of the value clamped to within clip_eps of the old one, whichever is
+    larger; clip_eps None: no clamping. all (B, R) -> scalars
     """
     values, old_values, returns = (zero_pads(x, mask) for x in (values, old_values, returns))
     error = (values - returns).square()

@@ -1,6 +1,6 @@
-"""Sums, means and positions that see real tokens only.
+"""Sums, means and positions over real tokens only.
 
-Whatever lies at pads, nan and inf included, changes no result and gets no gradient.
+Values at pads, nan and inf included, change no result and get no gradient.
 """
 
 import torch
@@ -10,27 +10,27 @@ WHITEN_EPS = 1e-8
 
 
 def zero_pads(x: Tensor, mask: Tensor) -> Tensor:
-    """Zero where mask is False, whatever was there: `x * mask` would keep a nan. x, mask alike."""
+    """Return x with 0 where mask is False: `x * mask` would keep a nan. x, mask of one shape."""
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
-    """Sum over real tokens. x, mask of one shape -> scalar."""
+    """Return the sum over real tokens. x, mask of one shape -> scalar."""
     return zero_pads(x, mask).sum()
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over real tokens, each weighing the same; nan if there are none. -> scalar"""
+    """Return the mean over real tokens, with equal weights; nan if there are none. -> scalar"""
     return masked_sum(x, mask) / mask.sum()
 
 
 def masked_var(x: Tensor, mask: Tensor) -> Tensor:
-    """Population variance over real tokens (divisor n, as in ZG and N+). -> scalar"""
+    """Return the population variance over real tokens (divisor n, as in ZG and N+). -> scalar"""
     return masked_mean(zero_pads(x - masked_mean(x, mask), mask).square(), mask)
 
 
 def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool) -> Tensor:
-    """Scale real tokens to unit variance; shift_mean=True also moves their mean to zero.
+    """Scale real tokens to unit variance; shift_mean=True also shifts their mean to zero.
 
     shift_mean=False adds the mean back: right for rewards, wrong for advantages (N+, ppo.py).
     x, mask of one shape -> the same shape, zero at pads
@@ -41,7 +41,7 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool) -> Tensor:
 
 
 def last_true_index(mask: Tensor) -> Tensor:
-    """Column of the last real token of each row; ValueError if a row has none. (B, T) -> (B,)"""
+    """Return the column of the last real token of each row; ValueError if a row has none. (B, T) -> (B,)"""
     if not bool(mask.any(dim=1).all()):
         raise ValueError("a row has no real token: its mask is all False; drop it before this call")
     columns = torch.arange(mask.shape[1], device=mask.device)
@@ -64,20 +64,3 @@ def real_first(mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     order = mask.long().sort(dim=1, descending=True, stable=True).indices
     return order, mask.gather(1, order)
-
-
-def response_mask(tokens: Tensor, end_ids: Tensor) -> Tensor:
-    """True up to and including the first end token, so that the end is learned (N+, A7).
-
-    tokens (B, R) . end_ids (E,) -> (B, R) bool; a row without an end token is all True
-    """
-    is_end = torch.isin(tokens, end_ids).long()
-    return is_end.cumsum(dim=1) - is_end == 0
-
-
-def finished(tokens: Tensor, mask: Tensor, end_ids: Tensor) -> Tensor:
-    """True where a row holds an end token among its real tokens; pads never count.
-
-    tokens, mask (B, R) . end_ids (E,) -> (B,) bool
-    """
-    return (torch.isin(tokens, end_ids) & mask).any(dim=1)

@@ -1,7 +1,7 @@
-"""Which rows of a step go through the network together, and on which process.
+"""Division of a step's rows into microbatches, and of the microbatches among processes.
 
-Every process has as many microbatches as any other, because sharded networks must all be called equally
-often. The whole plan follows from the rows' lengths, so each process makes it alike, asking nobody.
+Every process has as many microbatches as any other, because sharded networks must be called equally often.
+The plan depends on the rows' lengths alone, so each process computes the same one without communication.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
-class Limit:
-    """What one forward pass on one device holds at most; None: as much as there is.
+class BatchLimit:
+    """The most rows and tokens of one forward pass on one device; None: no limit.
 
-    padded: the network reads padding, which therefore counts; else real tokens alone do.
+    padded: the network reads padding, which therefore counts; else only real tokens do.
     """
 
     rows: int | None
@@ -22,84 +22,91 @@ class Limit:
     padded: bool = False
 
 
-class Load(NamedTuple):
-    """Rows that are read together. tokens: real ones. widths: of each block of columns padded by itself."""
+class BatchCost(NamedTuple):
+    """The cost of reading rows together.
+
+    tokens: real ones. widths: of each block of columns that is padded separately (prompts, responses).
+    """
 
     rows: int
     tokens: int
     widths: tuple[int, ...]
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> "Load":
-        """Rows of so many tokens, padded on one side."""
+    def of(cls, lengths: Sequence[int]) -> "BatchCost":
+        """Return the cost of rows of these lengths, padded on one side."""
         return cls(len(lengths), sum(lengths), (max(lengths),))
 
-    def plus(self, other: "Load") -> "Load":
+    def plus(self, other: "BatchCost") -> "BatchCost":
+        """Return the cost of both read together: each block is as wide as the wider one."""
         widths = tuple(map(max, self.widths, other.widths))
-        return Load(self.rows + other.rows, self.tokens + other.tokens, widths)
+        return BatchCost(self.rows + other.rows, self.tokens + other.tokens, widths)
 
-    def read(self, padded: bool) -> int:
-        """The tokens that the network reads."""
+    def num_read(self, padded: bool) -> int:
+        """Return how many tokens the network reads, pads included if `padded`."""
         return self.rows * sum(self.widths) if padded else self.tokens
 
-    def within(self, limit: Limit) -> bool:
+    def within(self, limit: BatchLimit) -> bool:
+        """Return whether one forward pass can hold it."""
         return (limit.rows is None or self.rows <= limit.rows) and (
-            limit.tokens is None or self.read(limit.padded) <= limit.tokens
+            limit.tokens is None or self.num_read(limit.padded) <= limit.tokens
         )
 
 
-def divide(items: Sequence[Load], limit: Limit, num_processes: int) -> list[list[list[int]]]:
-    """For every process its microbatches, as indices of `items`; blank ones fill up at its end.
+def divide(
+    items: Sequence[BatchCost], limit: BatchLimit, num_processes: int
+) -> list[list[list[int]]]:
+    """Return the microbatches of every process, as indices of `items`; empty ones fill up its end.
 
-    items: rows that stay together, a text or all completions of a prompt . Where rows alone are
-    limited, every process takes every num_processes-th item and cuts. Where tokens are: as few
-    microbatches as will do, made even, the fullest first, so that the others fit where it was.
+    items: costs of rows that stay together, a text or all completions of a prompt. If only rows are
+    limited, every process takes every num_processes-th item and cuts. If tokens are, there are as few
+    microbatches as possible, evenly filled. The fullest comes first: the others fit the memory it took.
     """
     if limit.tokens is not None:
-        return deal(balanced(items, limit, num_processes), items, limit, num_processes)
+        return assign(balanced(items, limit, num_processes), items, limit, num_processes)
     order = range(len(items))
     shares = [cut(items, order[rank::num_processes], limit) for rank in range(num_processes)]
     most = max(map(len, shares))
     return [share + [[]] * (most - len(share)) for share in shares]
 
 
-def cut(items: Sequence[Load], order: Sequence[int], limit: Limit) -> list[list[int]]:
-    """In the given order, each part as long as the limit allows."""
+def cut(items: Sequence[BatchCost], order: Sequence[int], limit: BatchLimit) -> list[list[int]]:
+    """Cut the items in the given order into parts, each as large as the limit allows."""
     parts: list[list[int]] = []
-    load = None
+    cost = None
     for i in order:
-        grown = load and load.plus(items[i])
+        grown = cost and cost.plus(items[i])
         if grown is None or not grown.within(limit):
             parts.append([])
             grown = items[i]
         parts[-1].append(i)
-        load = grown
+        cost = grown
     return parts
 
 
-def first_fit(items: Sequence[Load], limit: Limit) -> list[list[int]]:
-    """Longest first into the first part with room; an item that exceeds the limit is alone."""
+def first_fit(items: Sequence[BatchCost], limit: BatchLimit) -> list[list[int]]:
+    """Put each item, longest first, into the first part with room; one over the limit is alone."""
     sizes = [sum(item.widths) if limit.padded else item.tokens for item in items]
     parts: list[list[int]] = []
-    loads: list[Load] = []
+    costs: list[BatchCost] = []
     for i in sorted(range(len(items)), key=lambda i: -sizes[i]):
-        for place, load in enumerate(loads):
-            grown = load.plus(items[i])
+        for place, cost in enumerate(costs):
+            grown = cost.plus(items[i])
             if grown.within(limit):
-                loads[place] = grown
+                costs[place] = grown
                 parts[place].append(i)
                 break
         else:
-            loads.append(items[i])
+            costs.append(items[i])
             parts.append([i])
     return parts
 
 
-def balanced(items: Sequence[Load], limit: Limit, num_processes: int) -> list[list[int]]:
-    """As few parts as first fit needs, then of the smallest budget for which it needs no more.
+def balanced(items: Sequence[BatchCost], limit: BatchLimit, num_processes: int) -> list[list[int]]:
+    """Return as few parts as first fit needs, of the smallest budget for which it needs no more.
 
     That budget is found by bisection from the mean up (MULTIFIT: Coffman, Garey and Johnson 1978).
-    Parts are counted in whole rounds of the processes; where items suffice, no part is blank.
+    The number of parts is a multiple of the processes; no part is empty if there are enough items.
     """
     parts = first_fit(items, limit)
     most = -(-len(parts) // num_processes) * num_processes
@@ -117,21 +124,25 @@ def balanced(items: Sequence[Load], limit: Limit, num_processes: int) -> list[li
     return parts + [[]] * (most - len(parts))
 
 
-def deal(
-    parts: list[list[int]], items: Sequence[Load], limit: Limit, num_processes: int
+def assign(
+    parts: list[list[int]], items: Sequence[BatchCost], limit: BatchLimit, num_processes: int
 ) -> list[list[list[int]]]:
-    """The fullest round first, there and back, so that all processes have about as much."""
+    """Assign parts to processes, the fullest round first and every second round in reverse order.
 
-    def read(part: list[int]) -> int:
-        return reduce(Load.plus, (items[i] for i in part)).read(limit.padded) if part else 0
+    So all processes get about as many tokens.
+    """
 
-    parts = sorted(parts, key=read, reverse=True)
+    def num_read(part: list[int]) -> int:
+        cost = reduce(BatchCost.plus, (items[i] for i in part)) if part else None
+        return cost.num_read(limit.padded) if cost else 0
+
+    parts = sorted(parts, key=num_read, reverse=True)
     rounds = [parts[i : i + num_processes] for i in range(0, len(parts), num_processes)]
-    turned = [one[::-1] if turn % 2 else one for turn, one in enumerate(rounds)]
-    return [[one[rank] for one in turned] for rank in range(num_processes)]
+    rounds = [parts[::-1] if i % 2 else parts for i, parts in enumerate(rounds)]
+    return [[parts[rank] for parts in rounds] for rank in range(num_processes)]
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices in rows of at most `capacity` tokens; a text longer than that has a row of its own."""
-    texts = [Load.of([length]) for length in lengths]
-    return first_fit(texts, Limit(rows=None, tokens=capacity))
+def first_fit_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Return indices of texts in rows of at most `capacity` tokens; a longer text has its own row."""
+    texts = [BatchCost.of([length]) for length in lengths]
+    return first_fit(texts, BatchLimit(rows=None, tokens=capacity))

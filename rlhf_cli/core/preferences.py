@@ -1,8 +1,8 @@
-"""How likely a comparison is under the scores, and the reward model's loss.
+"""Likelihood of comparisons under the scores, and the reward model's loss.
 
 A pair is (winner, loser), rows of `scores`; its target is 1.0, or 0.5 when it is a tie. Every form
-depends on score differences only, so a constant added to all scores changes nothing (but the
-centering term, whose purpose that is).
+depends on score differences only, so a constant added to all scores changes nothing, except the
+centering term.
 """
 
 import math
@@ -19,7 +19,10 @@ def _log_or_never(x: float) -> float:
 
 
 def _rao_kupper(gap: Tensor, theta: float) -> tuple[Tensor, Tensor, Tensor]:
-    """p = e^score: win p_w/(p_w + theta p_l), tie (theta^2 - 1) win lose; theta 1 is BT."""
+    """Return win, tie, lose for p = e^score; theta 1 is Bradley-Terry.
+
+    win = p_w / (p_w + theta p_l), tie = (theta^2 - 1) win lose.
+    """
     if theta < 1:
         raise ValueError(f"tie_param={theta}: theta of Rao-Kupper is at least 1")
     win, lose = logsigmoid(gap - math.log(theta)), logsigmoid(-gap - math.log(theta))
@@ -27,7 +30,7 @@ def _rao_kupper(gap: Tensor, theta: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _davidson(gap: Tensor, nu: float) -> tuple[Tensor, Tensor, Tensor]:
-    """win : tie : lose = p_w : nu sqrt(p_w p_l) : p_l; nu 0 is BT."""
+    """Return win, tie, lose in the ratio p_w : nu sqrt(p_w p_l) : p_l; nu 0 is BT."""
     if nu < 0:
         raise ValueError(f"tie_param={nu}: nu of Davidson is at least 0")
     tie = torch.full_like(gap, _log_or_never(nu))
@@ -35,7 +38,7 @@ def _davidson(gap: Tensor, nu: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _outcomes(gap: Tensor, ties: str, tie_param: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of win, tie and lose at each score gap (M,)."""
+    """Return the log-probabilities of win, tie and lose at each score difference (M,)."""
     if ties in BINARY:
         return logsigmoid(gap), torch.full_like(gap, -math.inf), logsigmoid(-gap)
     if ties == "rao_kupper":
@@ -46,9 +49,9 @@ def _outcomes(gap: Tensor, ties: str, tie_param: float) -> tuple[Tensor, Tensor,
 
 
 def pair_probabilities(scores: Tensor, pairs: Tensor, *, ties: str, tie_param: float) -> Tensor:
-    """Probabilities that the first of each pair wins, ties, loses; they sum to 1.
+    """Return the probabilities that the first of each pair wins, ties, loses; they sum to 1.
 
-    scores (N,) . pairs (M, 2) -> (M, 3); under drop and soft (Bradley-Terry) a tie has 0
+    scores (N,), pairs (M, 2) -> (M, 3); under drop and soft (Bradley-Terry) a tie has 0
     """
     gap = scores[pairs[:, 0]] - scores[pairs[:, 1]]
     return torch.stack(_outcomes(gap, ties, tie_param), dim=1).exp()
@@ -57,7 +60,7 @@ def pair_probabilities(scores: Tensor, pairs: Tensor, *, ties: str, tie_param: f
 def _binary_losses(
     gap: Tensor, targets: Tensor, *, margin: float, label_smoothing: float
 ) -> Tensor:
-    """Cross-entropy of sigmoid(gap - margin) to the smoothed target; a tie has no margin."""
+    """Return the cross-entropy of sigmoid(gap - margin) to the smoothed target; a tie has no margin."""
     gap = gap - margin * (2 * targets - 1)
     win = targets * (1 - label_smoothing) + (1 - targets) * label_smoothing
     return -(win * logsigmoid(gap) + (1 - win) * logsigmoid(-gap))
@@ -76,8 +79,10 @@ def preference_loss(
     label_smoothing: float,
     center_coef: float,
 ) -> Tensor:
-    """Sum of weights * pair loss / num_prompts: with weights of 1/its labelled pairs every
-    prompt counts the same whatever its K (IG Eq. 1). num_prompts counts those of the whole optimizer step.
+    """Return the sum of weights * pair loss / num_prompts.
+
+    With weights of 1 / labelled pairs every prompt counts the same, for any K (IG Eq. 1). num_prompts: of
+    the complete optimizer step, on all ranks.
 
     ties: drop (a tied pair costs nothing, and its prompt weighs less) | soft (cross-entropy to 1/2)
     | rao_kupper | davidson (ties modelled; margin and label_smoothing must be 0).

@@ -1,4 +1,4 @@
-"""From a score per response to an advantage per token."""
+"""Rewards, returns and advantages per token from one score per response."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from rlhf_cli.core.masking import last_true_index, zero_pads
 
 
 def missing_eos(scores: Tensor, finished: Tensor, *, mode: str, value: float) -> Tensor:
-    """Change the score of responses that never ended, and of no other.
+    """Return the scores, changed for responses without an end token and for no others.
 
     mode: none | replace (score := value, N+) | subtract (score -= value, TRL). Apply it after the
     reward model's bias shift: a constant is only meaningful on a fixed scale. scores, finished (B,)
@@ -25,10 +25,10 @@ def missing_eos(scores: Tensor, finished: Tensor, *, mode: str, value: float) ->
 def shaped_rewards(
     scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, kl_coef: float
 ) -> Tensor:
-    """Tax every real token for leaving the reference; pay the score on the last one.
+    """Return per-token rewards: minus the KL penalty on every token, plus the score on the last one.
 
-    Padding earns exactly zero, so a longer pad never changes a return (IG Eq. 2, k1 per token).
-    scores (B,) . logprobs, ref_logprobs, mask (B, R) -> rewards (B, R)
+    Padding earns exactly zero, so more padding never changes a return (IG Eq. 2, k1 per token).
+    scores (B,), logprobs, ref_logprobs, mask (B, R) -> rewards (B, R)
     """
     rewards = zero_pads(-kl_coef * k1(logprobs, ref_logprobs), mask)
     last = last_true_index(mask)[:, None]
@@ -38,8 +38,9 @@ def shaped_rewards(
 def gae(
     rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantages and returns = advantages + values; nothing is worth anything after
-    the end, so the value there is 0 (Schulman 1506.02438, N+ ppo.py:693).
+    """Return generalised advantages, and returns = advantages + values; the value after the end is 0.
+
+    Source: Schulman 1506.02438, N+ ppo.py:693.
 
     rewards, values, mask (B, R), real tokens first -> advantages, returns (B, R), zero at pads
     """

@@ -1,4 +1,4 @@
-"""The learning rate's share of its peak, step by step."""
+"""Learning-rate schedules."""
 
 import math
 
@@ -8,10 +8,10 @@ KINDS = ("constant", "linear", "cosine")
 def learning_rate_factor(
     step: int, *, num_steps: int, kind: str, warmup_steps: int, final: float
 ) -> float:
-    """Ramp 1/w, 2/w, ..., 1 over the w warm-up steps, then fall from 1 towards `final`.
+    """Return the learning rate's share of its peak: 1/w, ..., 1 over w warm-up steps, then down to `final`.
 
-    step counts from 0 and is the one about to be taken; `final` is reached when all num_steps are
-    done, so a linear fall to 0 is N+'s 1 - (u - 1)/N. kind: constant | linear | cosine
+    step counts from 0 and is the next one; `final` is reached after all num_steps, so a linear fall to
+    0 is N+'s 1 - (u - 1)/N. kind: constant | linear | cosine
     """
     if kind not in KINDS:
         raise ValueError(f"schedule kind {kind!r} is none of {', '.join(KINDS)}")

@@ -1,4 +1,4 @@
-"""How work on a list is divided among processes; no process needs to ask another."""
+"""Division of work on a list among processes, without communication."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ class Share:
     size: int
 
     def of(self, items: Sequence) -> Sequence:
-        """This part's items, of a list or of a tensor's rows."""
+        """Return this part's items, of a list or of a tensor's rows."""
         return items[self.rank :: self.size]
 
-    def even(self, items: Sequence) -> list[tuple]:
-        """(item, counts) pairs, as many in every part: fillers, with counts False, are repeats.
+    def padded_shard(self, items: Sequence) -> list[tuple]:
+        """Return (item, counts) pairs, equally many in every part: padding repeats an item, counts False.
 
-        For work in which all processes must take part equally often, as under ZeRO-3.
+        Needed where all processes must work equally often, as under ZeRO-3.
         """
         rounds = -(-len(items) // self.size)
-        places = [turn * self.size + self.rank for turn in range(rounds)]
-        return [(items[min(i, len(items) - 1)], i < len(items)) for i in places]
+        indices = [i * self.size + self.rank for i in range(rounds)]
+        return [(items[min(i, len(items) - 1)], i < len(items)) for i in indices]
 
 
 WHOLE = Share(0, 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.batches import PreferenceBatch, PromptBatch, SFTBatch
-from rlhf_cli.core.microbatches import Limit, Load, divide, pack
+from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide, first_fit_rows
 from rlhf_cli.core.sharing import WHOLE, Share
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import chunks, grouped, prompt_order
@@ -102,16 +102,20 @@ def sft_batches(
     )
 
 
-def _limit(batch: Batch, padded: bool) -> Limit:
-    return Limit(rows=batch.microbatch, tokens=batch.max_tokens, padded=padded)
+def _limit(batch: Batch, padded: bool) -> BatchLimit:
+    return BatchLimit(rows=batch.microbatch, tokens=batch.max_tokens, padded=padded)
 
 
 def _sft_step(
-    examples, limit: Limit, capacity: int, loss_on: LossOn, pad_id: int, share: Share
+    examples, limit: BatchLimit, capacity: int, loss_on: LossOn, pad_id: int, share: Share
 ) -> list[SFTBatch]:
-    rows = pack([len(e.ids) for e in examples], capacity) if capacity else _one_a_row(examples)
+    rows = (
+        first_fit_rows([len(e.ids) for e in examples], capacity)
+        if capacity
+        else _one_a_row(examples)
+    )
     texts = [[examples[i] for i in row] for row in rows]
-    loads = [Load.of([sum(len(e.ids) for e in row)]) for row in texts]
+    loads = [BatchCost.of([sum(len(e.ids) for e in row)]) for row in texts]
     return [
         _sft_batch([texts[i] for i in part], loss_on, pad_id, packed=capacity > 0)
         if part
@@ -174,8 +178,12 @@ def preference_batches(
     )
 
 
-def _preference_step(examples, limit: Limit, pad_id: int, share: Share) -> list[PreferenceBatch]:
-    loads = [Load.of([len(e.prompt_ids) + len(ids) for ids in e.response_ids]) for e in examples]
+def _preference_step(
+    examples, limit: BatchLimit, pad_id: int, share: Share
+) -> list[PreferenceBatch]:
+    loads = [
+        BatchCost.of([len(e.prompt_ids) + len(ids) for ids in e.response_ids]) for e in examples
+    ]
     return [
         preference_batch([examples[i] for i in part], pad_id)
         if part

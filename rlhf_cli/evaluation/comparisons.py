@@ -1,4 +1,4 @@
-"""How good a reward model is, from its scores of ranked responses: pure functions, no networks."""
+"""Accuracy and calibration of a reward model, from its scores of ranked responses. No networks here."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ Interval = tuple[float, float, float]
 
 
 @dataclass(slots=True, kw_only=True)
-class Judged:
-    """One prompt's responses: scores, lengths (K,); pairs and ties index them; utilities where known."""
+class ScoredRanking:
+    """One prompt's scored responses: scores, lengths (K,); better (winner, loser) and ties index them."""
 
     scores: Tensor
     lengths: Tensor
@@ -25,7 +25,7 @@ class Judged:
 
 @dataclass(slots=True, kw_only=True)
 class Pairs:
-    """Every strict pair, flat: score and length differences winner minus loser, K and prompt of each."""
+    """All strict pairs: score and length differences, winner minus loser; K and prompt of each."""
 
     gap: Tensor
     longer: Tensor
@@ -34,18 +34,20 @@ class Pairs:
     utility_gap: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-def flatten(judged: list[Judged]) -> Pairs:
-    """All strict pairs of all prompts."""
+def flatten(rankings: list[ScoredRanking]) -> Pairs:
+    """Return all strict pairs of all prompts."""
     rows = [
         (
-            one.scores[winner] - one.scores[loser],
-            one.lengths[winner] - one.lengths[loser],
-            len(one.scores),
+            ranking.scores[winner] - ranking.scores[loser],
+            ranking.lengths[winner] - ranking.lengths[loser],
+            len(ranking.scores),
             prompt,
-            one.utilities[winner] - one.utilities[loser] if one.utilities else float("nan"),
+            ranking.utilities[winner] - ranking.utilities[loser]
+            if ranking.utilities
+            else float("nan"),
         )
-        for prompt, one in enumerate(judged)
-        for winner, loser in one.better
+        for prompt, ranking in enumerate(rankings)
+        for winner, loser in ranking.better
     ]
     table = torch.tensor(rows, dtype=torch.float64).reshape(-1, 5)
     gap, longer, num_responses, prompt, utility_gap = table.unbind(1)
@@ -72,7 +74,7 @@ def clustered_interval(correct: Tensor, cluster: Tensor) -> Interval:
 
 
 def accuracy(pairs: Pairs, chosen: Tensor | None = None) -> Interval | None:
-    """How often the winner scores strictly more; equal scores count as wrong. None without pairs."""
+    """Return how often the winner scores strictly higher, of the `chosen` pairs; None without pairs."""
     kept = torch.ones(len(pairs.gap), dtype=torch.bool) if chosen is None else chosen
     if not kept.any():
         return None
@@ -80,34 +82,36 @@ def accuracy(pairs: Pairs, chosen: Tensor | None = None) -> Interval | None:
 
 
 def length_baseline(pairs: Pairs) -> Interval:
-    """Accuracy of preferring the longer response; equal lengths are a coin toss."""
+    """Return the accuracy of preferring the longer response; equal lengths count half."""
     guess = (pairs.longer > 0).double() + 0.5 * (pairs.longer == 0).double()
     return clustered_interval(guess, pairs.prompt)
 
 
-def ceiling(pairs: Pairs) -> Interval | None:
-    """Accuracy of the annotators' own noiseless utilities; None where they are not known."""
+def accuracy_ceiling(pairs: Pairs) -> Interval | None:
+    """Return the accuracy of the annotators' noiseless utilities; None if they are not known."""
     if pairs.utility_gap.isnan().any():
         return None
     right = (pairs.utility_gap > 0).double() + 0.5 * (pairs.utility_gap == 0).double()
     return clustered_interval(right, pairs.prompt)
 
 
-def calibrated(pairs: Pairs) -> tuple[list, float]:
-    """Reliability of sigmoid(gap): each pair seen from the side the model prefers. -> rows, ECE"""
-    sure = torch.sigmoid(pairs.gap.abs())
-    return calibration(sure, (pairs.gap > 0).double())
+def score_calibration(pairs: Pairs) -> tuple[list, float]:
+    """Return the reliability of sigmoid(gap), each pair from the side the model prefers. -> rows, ECE"""
+    confidence = torch.sigmoid(pairs.gap.abs())
+    return calibration(confidence, (pairs.gap > 0).double())
 
 
-def tie_rows(judged: list[Judged]) -> Tensor:
-    """Absolute score differences of the responses people called equal. -> (ties,)"""
-    gaps = [abs(one.scores[i] - one.scores[j]) for one in judged for i, j in one.ties]
+def tie_gaps(rankings: list[ScoredRanking]) -> Tensor:
+    """Return absolute score differences of responses that annotators called equal, (ties,)."""
+    gaps = [
+        abs(ranking.scores[i] - ranking.scores[j]) for ranking in rankings for i, j in ranking.ties
+    ]
     return torch.tensor(gaps, dtype=torch.float64)
 
 
-def tie_probability(judged: list[Judged], *, ties: str, tie_param: float) -> float | None:
-    """Mean probability that the model gives to a tie where people saw one; None without such a model."""
-    tied = [(one.scores, pair) for one in judged for pair in one.ties]
+def tie_probability(rankings: list[ScoredRanking], *, ties: str, tie_param: float) -> float | None:
+    """Return the mean probability of a tie where annotators chose one; None if `ties` models none."""
+    tied = [(ranking.scores, pair) for ranking in rankings for pair in ranking.ties]
     if ties in ("drop", "soft") or not tied:
         return None
     found = [
@@ -117,22 +121,22 @@ def tie_probability(judged: list[Judged], *, ties: str, tie_param: float) -> flo
     return float(torch.stack(found).mean())
 
 
-def report(judged: list[Judged], *, ties: str = "drop", tie_param: float = 1.0) -> dict:
-    """Everything worth knowing of a reward model on held-out comparisons, ready for JSON."""
-    pairs = flatten(judged)
+def report(rankings: list[ScoredRanking], *, ties: str = "drop", tie_param: float = 1.0) -> dict:
+    """Return all metrics of a reward model on held-out comparisons, as JSON values."""
+    pairs = flatten(rankings)
     if len(pairs.gap) == 0:
-        return {"num_prompts": len(judged), "num_pairs": 0}
-    scores = torch.cat([one.scores for one in judged])
-    lengths = torch.cat([one.lengths for one in judged])
-    bins, ece = calibrated(pairs)
-    tied = tie_rows(judged)
+        return {"num_prompts": len(rankings), "num_pairs": 0}
+    scores = torch.cat([ranking.scores for ranking in rankings])
+    lengths = torch.cat([ranking.lengths for ranking in rankings])
+    bins, ece = score_calibration(pairs)
+    tied = tie_gaps(rankings)
     return {
-        "num_prompts": len(judged),
+        "num_prompts": len(rankings),
         "num_pairs": len(pairs.gap),
         "accuracy": accuracy(pairs),
-        "accuracy_ceiling": ceiling(pairs),
-        "accuracy_by_k": by_k(pairs),
-        "accuracy_by_length": by_length(pairs),
+        "accuracy_ceiling": accuracy_ceiling(pairs),
+        "accuracy_by_k": accuracy_by_k(pairs),
+        "accuracy_by_length": accuracy_by_length(pairs),
         "length_baseline": length_baseline(pairs),
         "score_length_correlation": correlation(scores, lengths.to(scores.dtype)),
         "margin": float(pairs.gap.mean()),
@@ -150,20 +154,20 @@ def report(judged: list[Judged], *, ties: str = "drop", tie_param: float = 1.0) 
         "num_ties": len(tied),
         "tie_gap": float(tied.mean()) if len(tied) else None,
         "pair_gap": float(pairs.gap.abs().mean()),
-        "tie_probability": tie_probability(judged, ties=ties, tie_param=tie_param),
+        "tie_probability": tie_probability(rankings, ties=ties, tie_param=tie_param),
     }
 
 
-def by_k(pairs: Pairs) -> dict[str, Interval | None]:
-    """Accuracy for every number of ranked responses seen."""
+def accuracy_by_k(pairs: Pairs) -> dict[str, Interval | None]:
+    """Return the accuracy for every number of ranked responses."""
     return {
         str(k): accuracy(pairs, pairs.num_responses == k)
         for k in sorted(set(pairs.num_responses.tolist()))
     }
 
 
-def by_length(pairs: Pairs) -> dict[str, Interval | None]:
-    """Accuracy where the winner is longer, as long, shorter: a gap betrays a taste for length."""
+def accuracy_by_length(pairs: Pairs) -> dict[str, Interval | None]:
+    """Return the accuracy where the winner is longer, as long, or shorter: a difference is length bias."""
     return {
         "winner_longer": accuracy(pairs, pairs.longer > 0),
         "same_length": accuracy(pairs, pairs.longer == 0),
@@ -172,7 +176,7 @@ def by_length(pairs: Pairs) -> dict[str, Interval | None]:
 
 
 def headline(found: dict) -> dict[str, float]:
-    """The numbers of a report that go into metrics and manifest."""
+    """Return the values of a report that go into metrics and manifest."""
     metrics = defaultdict(float)
     for name in ("accuracy", "accuracy_ceiling", "length_baseline"):
         if found.get(name):

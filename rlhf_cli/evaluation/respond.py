@@ -1,4 +1,4 @@
-"""Let a model answer prompts, and measure each answer: score, KL to a reference, length, ending."""
+"""Responses of a model to given prompts, their scores and their KL to a reference."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,19 +11,24 @@ from rlhf_cli.core.masking import masked_mean, zero_pads
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.data.templates import Renderer
-from rlhf_cli.models.sampling import Samples, require_agreement, sample
-from rlhf_cli.models.scoring import Reading, response_logprobs, sequence_scores
+from rlhf_cli.models.forward import ModelInputs, response_logprobs, sequence_scores
+from rlhf_cli.models.generation.sampling import (
+    Samples,
+    SamplingParams,
+    require_close_logprobs,
+    sample,
+)
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.runtime.world import World
 
-# (model, tokens (B, T), mask (B, T)) -> one value or vector a row
-Look = Callable[[nn.Module, Tensor, Tensor], Tensor]
+# (model, tokens (B, T), mask (B, T)) -> one value or vector per row
+ForwardFn = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """One response: its tokens (the end token included), its text, and whether it ended by itself."""
+    """One response: its tokens (the end token included), its text, and whether it ended with EOS."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -31,65 +36,45 @@ class Answer:
     finished: bool
 
 
-@dataclass(slots=True, kw_only=True)
-class Asking:
-    """How answers are drawn; temperature 1 is the policy itself.
-
-    reference: the plain way. graphs: record the steps on a CUDA device.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    batch: int
-    seed: int
-    reference: bool = False
-    graphs: bool = False
-
-
 def respond(
-    network: Network, prompts: list[list[int]], renderer: Renderer, asking: Asking, world: World
-) -> list[Answer]:
-    """One answer a prompt, in the prompts' order."""
-    return respond_each(network, prompts, renderer, asking, world, seeds=[asking.seed])[0]
-
-
-def respond_each(
     network: Network,
     prompts: list[list[int]],
     renderer: Renderer,
-    asking: Asking,
+    params: SamplingParams,
     world: World,
     *,
+    batch: int,
     seeds: list[int],
 ) -> list[list[Answer]]:
-    """For each seed the answers that `respond` draws with it; a prompt is read once for all of them.
+    """Return one answer per prompt for each seed, in the prompts' order.
 
-    Prompts of like length share a batch. The processes divide the batches among themselves and all
-    know every answer afterwards. Each compares the sampler of its first batch with a forward pass.
+    A prompt is read once for all seeds; prompts of similar length share a batch of at most `batch` answers.
+    The processes divide the batches, and all of them get every answer. Each compares the sampler of its
+    first batch with a forward pass.
     """
     if not prompts:
         return [[] for _ in seeds]
-    size = (len(prompts), asking.max_new_tokens)
+    size = (len(prompts), params.max_new_tokens)
     drawn = torch.stack([uniforms(*size, seed, "answers") for seed in seeds], dim=1)
     responses = torch.zeros(drawn.shape, dtype=torch.long)
     lengths, finished = torch.zeros(drawn.shape[:2], dtype=torch.long), torch.zeros(drawn.shape[:2])
     was_training, first = network.model.training, None
     network.model.eval()
     with network.generating() as model:
-        groups = by_length(prompts, max(1, asking.batch // len(seeds)))
-        for index, counts in world.share.even(groups):
+        groups = group_by_length(prompts, max(1, batch // len(seeds)))
+        for index, counts in world.share.padded_shard(groups):
             alive("answering prompts")
             some = [prompts[i] for i in index]
-            batch, samples = _answers(network, model, some, drawn[index], renderer, asking)
-            first = first or batch
+            rollout, samples = _answers(network, model, some, drawn[index], params)
+            first = first or rollout
             if counts:
                 found = samples.responses.cpu().unflatten(0, drawn[index].shape[:2])
                 responses[index, :, : found.shape[2]] = found
                 lengths[index] = samples.mask.sum(1).cpu().view(len(index), -1)
                 finished[index] = samples.finished.float().cpu().view(len(index), -1)
-    if asking.temperature > 0:
-        gap = sampler_gap(network, first, asking.temperature)
-        require_agreement(gap, network.device.dtype)
+    if params.temperature > 0:
+        gap = sampler_logprob_gap(network, first, params.temperature)
+        require_close_logprobs(gap, network.device.dtype)
     network.model.train(was_training)
     responses, lengths = world.sum(responses), world.sum(lengths).tolist()
     ended = world.sum(finished).tolist()
@@ -103,9 +88,9 @@ def respond_each(
 
 
 @torch.no_grad()
-def sampler_gap(network: Network, batch: Rollout, temperature: float) -> float:
-    """Mean distance of the batch's log-probs from those of a forward pass, nats per token."""
-    logprobs = network(response_logprobs, Reading(batch), temperature=temperature)[0]
+def sampler_logprob_gap(network: Network, batch: Rollout, temperature: float) -> float:
+    """Return the mean distance of the batch's log-probs from those of a forward pass, nats per token."""
+    logprobs = network(response_logprobs, ModelInputs(batch), temperature=temperature)[0]
     return float(masked_mean((logprobs - batch.logprobs).abs(), batch.response_mask))
 
 
@@ -114,27 +99,22 @@ def _answers(
     model: nn.Module,
     prompts: list[list[int]],
     drawn: Tensor,
-    renderer: Renderer,
-    asking: Asking,
+    params: SamplingParams,
 ) -> tuple[Rollout, Samples]:
-    """As many answers a prompt as `drawn` (prompts, n, R) has numbers for, also as rows to be scored."""
+    """Sample n answers per prompt, for drawn (prompts, n, R); return them also as rows to be scored."""
     place, copies = network.device.torch, drawn.shape[1]
-    tokens, mask = (x.to(place) for x in pad_left(prompts, renderer.pad_id))
+    tokens, mask = (x.to(place) for x in pad_left(prompts, params.pad_id))
     samples = sample(
         model,
         tokens,
         mask,
         drawn.flatten(0, 1),
-        end_ids=renderer.end_ids,
-        pad_id=renderer.pad_id,
-        temperature=asking.temperature,
-        going_on=network.going_on,
+        params,
         copies=copies,
-        reference=asking.reference,
-        graphs=asking.graphs,
+        keep_going=network.going_on,
     )
     rows = (x.repeat_interleave(copies, dim=0) for x in (tokens, mask))
-    batch = Rollout.unjudged(*rows, samples.responses, samples.mask, samples.finished)
+    batch = Rollout.unscored(*rows, samples.responses, samples.mask, samples.finished)
     batch.logprobs = samples.logprobs
     return batch, samples
 
@@ -144,15 +124,15 @@ def _answer(prompt: list[int], ids: list[int], finished: bool, renderer: Rendere
     return Answer(prompt_ids=prompt, ids=ids, text=text, finished=finished)
 
 
-def by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
-    """Indices in groups of `size`, sequences of like length together."""
+def group_by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
+    """Return indices in groups of `size`, sequences of similar length together."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
 @torch.no_grad()
-def over_sequences(
-    look: Look,
+def forward_sequences(
+    forward: ForwardFn,
     network: Network,
     sequences: list[list[int]],
     *,
@@ -160,15 +140,18 @@ def over_sequences(
     batch: int,
     world: World,
 ) -> Tensor:
-    """look(model, tokens, mask) of every token sequence, in their order, fp32 on the CPU. (n, ...)"""
+    """Return forward(model, tokens, mask) of every token sequence, in their order, fp32 on the CPU.
+
+    -> (n, ...)
+    """
     if not sequences:
         return torch.empty(0)
     found: Tensor | None = None
-    for index, counts in world.share.even(by_length(sequences, batch)):
+    for index, counts in world.share.padded_shard(group_by_length(sequences, batch)):
         alive("reading sequences")
         tokens, mask = pad_right([sequences[i] for i in index], pad_id)
         place = network.device.torch
-        part = network(look, tokens.to(place), mask.to(place)).float().cpu()
+        part = network(forward, tokens.to(place), mask.to(place)).float().cpu()
         if found is None:
             found = torch.zeros(len(sequences), *part.shape[1:])
         if counts:
@@ -180,8 +163,8 @@ def over_sequences(
 def reward_scores(
     network: Network, sequences: list[list[int]], *, pad_id: int, batch: int, world: World
 ) -> Tensor:
-    """Scores (n,) of whole token sequences, on the CPU."""
-    return over_sequences(
+    """Return the scores (n,) of complete token sequences, on the CPU."""
+    return forward_sequences(
         sequence_scores, network, sequences, pad_id=pad_id, batch=batch, world=world
     )
 
@@ -196,18 +179,18 @@ def kl_to_reference(
     batch: int,
     world: World,
 ) -> Tensor:
-    """log policy(y|x) - log reference(y|x) of each answer y drawn from the policy, (n,).
+    """Return log policy(y|x) - log reference(y|x) of each answer y sampled from the policy, (n,).
 
     Its mean is the sampled KL(policy || reference) in nats per response (the k1 estimator).
     """
     gaps = torch.zeros(len(answers))
-    groups = by_length([answer.prompt_ids for answer in answers], batch)
-    for index, counts in world.share.even(groups):
+    groups = group_by_length([answer.prompt_ids for answer in answers], batch)
+    for index, counts in world.share.padded_shard(groups):
         alive("comparing with the reference")
         part = _as_rollout([answers[i] for i in index], pad_id).to(policy.device.torch)
-        reading = Reading(part)
-        ours, _ = policy(response_logprobs, reading, temperature=1.0)
-        theirs, _ = reference(response_logprobs, reading, temperature=1.0)
+        inputs = ModelInputs(part)
+        ours, _ = policy(response_logprobs, inputs, temperature=1.0)
+        theirs, _ = reference(response_logprobs, inputs, temperature=1.0)
         if counts:
             gaps[index] = zero_pads(ours - theirs, part.response_mask).sum(1).float().cpu()
     return world.sum(gaps)
@@ -217,4 +200,4 @@ def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:
     prompts, prompt_mask = pad_left([answer.prompt_ids for answer in answers], pad_id)
     responses, response_mask = pad_right([answer.ids for answer in answers], pad_id)
     finished = torch.tensor([answer.finished for answer in answers])
-    return Rollout.unjudged(prompts, prompt_mask, responses, response_mask, finished)
+    return Rollout.unscored(prompts, prompt_mask, responses, response_mask, finished)

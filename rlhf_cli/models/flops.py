@@ -1,8 +1,7 @@
-"""How many floating-point operations the maths of a model needs, by its matrices and the texts it reads.
+"""Model FLOPs (PaLM, appendix B): the floating-point operations that the maths of a model needs.
 
-These are *model* FLOPs (PaLM, appendix B): what a program does besides, for padding, for logits that
-nobody asked for, for activations it did not keep, counts for nothing. A product and its sum are two
-operations; norms, activation functions and softmax are left out.
+Operations on padding, on logits that no loss needs and on recomputed activations do not count. A product
+and its sum are two operations; norms, activation functions and softmax are left out.
 """
 
 from math import nan, prod
@@ -14,14 +13,17 @@ from transformers.pytorch_utils import Conv1D
 LAYERS = {"full_attention", "sliding_attention"}
 
 
-def learning_flops(model: nn.Module, contexts: Tensor, asked: int) -> float:
-    """Forward and backward: each matrix is used once forward and twice backward."""
-    return 3 * forward_flops(model, contexts, asked)
+def training_flops(model: nn.Module, contexts: Tensor, num_logits: int) -> float:
+    """Return the FLOPs of forward and backward: each matrix is used once forward and twice backward."""
+    return 3 * forward_flops(model, contexts, num_logits)
 
 
-def forward_flops(model: nn.Module, contexts: Tensor, asked: int) -> float:
-    """contexts (N,): of each real token, how many tokens it attends to, itself among them. asked: how
-    many of them the head reads. nan for a model in which something else than these multiplies."""
+def forward_flops(model: nn.Module, contexts: Tensor, num_logits: int) -> float:
+    """Return the FLOPs of a forward pass; nan for a model with matrices of another kind.
+
+    contexts (N,): how many tokens each real token attends to, itself included. num_logits: how many tokens
+    the head reads.
+    """
     config = model.config.get_text_config()
     sizes, windows = _matrices(model), _windows(config)
     if sizes is None or windows is None:
@@ -29,18 +31,18 @@ def forward_flops(model: nn.Module, contexts: Tensor, asked: int) -> float:
     body, head = sizes
     seen = {window: int(contexts.clamp(1, window).sum()) for window in set(windows)}
     attended = sum(seen[window] for window in windows)
-    return 2.0 * (body * len(contexts) + head * asked) + 4.0 * _width(config) * attended
+    return 2.0 * (body * len(contexts) + head * num_logits) + 4.0 * _width(config) * attended
 
 
-def contexts_of(mask: Tensor, positions: Tensor) -> Tensor:
-    """Every real token attends to those before it in its text, and to itself. mask, positions (B, T)"""
+def context_lengths(mask: Tensor, positions: Tensor) -> Tensor:
+    """Return how many tokens of its text each real token attends to, (N,). mask, positions (B, T)"""
     return positions[mask] + 1
 
 
 def _matrices(model: nn.Module) -> tuple[int, int] | None:
-    """Weights of the linear layers, in the body and in the head; None if other matrices multiply.
+    """Return the number of weights of linear layers, in the body and in the head; None if there are others.
 
-    Embeddings only look up. A tied head is a layer of its own.
+    Embeddings are not products. A tied head is a layer of its own.
     """
     inside = set(getattr(model, model.base_model_prefix).modules())
     body = head = 0
@@ -54,13 +56,13 @@ def _matrices(model: nn.Module) -> tuple[int, int] | None:
 
 
 def _shapes(module: nn.Module) -> list[tuple[int, ...]]:
-    """Of the module's own parameters; a shard (ZeRO-3) knows the whole's."""
+    """Return the full shapes of the module's own parameters; ds_shape is that of a ZeRO-3 shard."""
     own = module.parameters(recurse=False)
     return [tuple(getattr(parameter, "ds_shape", parameter.shape)) for parameter in own]
 
 
 def _windows(config: PretrainedConfig) -> list[int | None] | None:
-    """How far back each layer attends, None for all the way; None for layers of another kind."""
+    """Return each layer's window, None for no limit; None in all for layers of another kind."""
     window = getattr(config, "sliding_window", None)
     usual = "full_attention" if window is None else "sliding_attention"
     kinds = getattr(config, "layer_types", None) or [usual] * config.num_hidden_layers
@@ -70,6 +72,6 @@ def _windows(config: PretrainedConfig) -> list[int | None] | None:
 
 
 def _width(config: PretrainedConfig) -> int:
-    """Numbers of all heads' queries together."""
+    """Return the width of all heads' queries together."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_attention_heads * size

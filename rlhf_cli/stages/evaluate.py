@@ -11,7 +11,7 @@ from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema import Config
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.world.gold import Verdict, utility
-from rlhf_cli.evaluation.gain import Performance, Row, best_of, measure
+from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.report.table import write_table
@@ -37,17 +37,17 @@ class Examiner:
     reward: RewardModel | None
     reference: Network | None
 
-    def examine(self, network: Network) -> Performance:
+    def examine(self, network: Network) -> EvalResult:
         """One sampled answer a prompt."""
         return self.judge(ask(self.setting, network, self.prompts, self.setting.cfg.seed), network)
 
-    def judge(self, answers: list[Answer], network: Network | None) -> Performance:
+    def judge(self, answers: list[Answer], network: Network | None) -> EvalResult:
         """What is known of these answers; the gap to the reference needs the model they came from."""
         records = [prompt.record for prompt in self.prompts]
-        gaps = None
+        log_ratios = None
         if self.reference is not None and network is not None:
             with self.setting.clock.part("score"):
-                gaps = kl_to_reference(
+                log_ratios = kl_to_reference(
                     network,
                     self.reference,
                     answers,
@@ -55,15 +55,15 @@ class Examiner:
                     batch=self.setting.cfg.evaluation.batch,
                     world=self.setting.world,
                 )
-        return Performance(
+        return EvalResult(
             prompts=records,
             answers=answers,
             scores=None if self.reward is None else self.reward.score_answers(answers),
-            gaps=gaps,
+            log_ratios=log_ratios,
             verdicts=gold_verdicts(records, answers),
         )
 
-    def best_of_n(self, network: Network, n: int) -> Performance:
+    def best_of_n(self, network: Network, n: int) -> EvalResult:
         """The best of n answers by the reward model: what its score can buy without training."""
         seeds = [self.setting.cfg.seed + 1000 + i for i in range(n)]
         tries = ask_each(self.setting, network, self.prompts, seeds)
@@ -92,13 +92,13 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     with open_recorder(
         setting, out, stage="evaluate", total_steps=num_candidates(cfg, known)
     ) as recorder:
-        performances = examine_all(setting, prompts, known, recorder)
-    baseline = performances.get("SFT")
-    rows = {name: measure(found, baseline) for name, found in performances.items()}
+        results = examine_all(setting, prompts, known, recorder)
+    baseline = results.get("SFT")
+    rows = {name: measure(found, baseline) for name, found in results.items()}
     if setting.world.is_main:
         title = f"What was gained, on {len(prompts)} held-out prompts"
         write_table(out, rows, title=title, notes=notes_on(rows))
-        write_answers(setting, performances, out / "answers.jsonl")
+        write_answers(setting, results, out / "answers.jsonl")
     return flat(rows)
 
 
@@ -125,7 +125,7 @@ def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
 
 def examine_all(
     setting: Setting, prompts: list[EncodedPrompt], known: dict[str, Path], recorder: Recorder
-) -> dict[str, Performance]:
+) -> dict[str, EvalResult]:
     """Base, SFT, best-of-n and PPO, those that there are."""
     cfg = setting.cfg
     examiner = Examiner(
@@ -155,32 +155,30 @@ def frozen(setting: Setting, path: Path | None) -> Network:
 
 
 def sample_rows(
-    setting: Setting, prompts: list[EncodedPrompt], found: dict[str, Performance]
+    setting: Setting, prompts: list[EncodedPrompt], found: dict[str, EvalResult]
 ) -> list[dict[str, str]]:
     """A few prompts with every candidate's answer."""
     return [
         {"prompt": said(prompts[i].record.messages)}
-        | {name: told(performance.answers[i]) for name, performance in found.items()}
+        | {name: told(result.answers[i]) for name, result in found.items()}
         for i in range(min(setting.cfg.samples, len(prompts)))
     ]
 
 
-def write_answers(setting: Setting, found: dict[str, Performance], place: Path) -> None:
+def write_answers(setting: Setting, found: dict[str, EvalResult], place: Path) -> None:
     """Every answer of every candidate, for a person or another judge to read."""
     lines = []
-    for name, performance in found.items():
-        for i, (prompt, answer) in enumerate(
-            zip(performance.prompts, performance.answers, strict=True)
-        ):
+    for name, result in found.items():
+        for i, (prompt, answer) in enumerate(zip(result.prompts, result.answers, strict=True)):
             entry = {
                 "model": name,
                 "prompt": written(prompt.messages),
                 "response": answer.text,
                 "finished": answer.finished,
-                "score": None if performance.scores is None else float(performance.scores[i]),
+                "score": None if result.scores is None else float(result.scores[i]),
             }
-            if performance.verdicts is not None:
-                entry["gold"] = performance.verdicts[i].utility
+            if result.verdicts is not None:
+                entry["gold"] = result.verdicts[i].utility
             lines.append(json.dumps(entry, ensure_ascii=False))
     write_text(place, "\n".join(lines) + "\n")
 

@@ -14,17 +14,17 @@ from rlhf_cli.data.encode import EncodedPrompt, fit_prompt
 from rlhf_cli.data.records import DataError, LeftOut, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
-from rlhf_cli.models.exporting import set_pad
-from rlhf_cli.models.loading import load_tokenizer
-from rlhf_cli.models.reward import HEAD, check_head, fresh_head
-from rlhf_cli.models.scoring import Reading, response_scores, sequence_scores
+from rlhf_cli.models.export import set_pad
+from rlhf_cli.models.forward import ModelInputs, response_scores, sequence_scores
+from rlhf_cli.models.load import load_tokenizer
+from rlhf_cli.models.reward_head import HEAD, check_head, draw_head
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.setting import Setting, require_room, room_of
 
 
 def renew_head(engine: Engine, *, seed: int) -> None:
     """A fresh scalar head, wherever its weights lie."""
-    engine.put(HEAD, fresh_head(engine.get(HEAD).shape, seed=seed))
+    engine.put(HEAD, draw_head(engine.get(HEAD).shape, seed=seed))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,11 +144,11 @@ class RewardModel:
         ]
 
     @torch.no_grad()
-    def score(self, reading: Reading) -> Tensor:
+    def score(self, inputs: ModelInputs) -> Tensor:
         """Scores (B,) of the policy's prompts and responses, each read at the last real token."""
         if self.translation is None:
-            return self.network(response_scores, reading)
-        batch = reading.batch
+            return self.network(response_scores, inputs)
+        batch = inputs.batch
         prompts, responses = (
             [row[mask].tolist() for row, mask in zip(rows, masks, strict=True)]
             for rows, masks in (

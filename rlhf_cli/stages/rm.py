@@ -17,10 +17,10 @@ from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.evaluation.comparisons import headline
-from rlhf_cli.evaluation.respond import over_sequences
-from rlhf_cli.models import packing
-from rlhf_cli.models.reward import HEAD, check_head, shifted
-from rlhf_cli.models.scoring import last_hidden, sequence_scores
+from rlhf_cli.evaluation.respond import forward_sequences
+from rlhf_cli.models.forward import last_hidden, sequence_scores
+from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
+from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.watchdog import alive
@@ -122,7 +122,7 @@ def fit(
     done: int,
 ) -> None:
     """Every step after the first `done`: all pairs of its prompts, each completion forwarded once."""
-    cfg, padded = setting.cfg.rm, not packing.enabled(engine.model)
+    cfg, padded = setting.cfg.rm, not reads_unpadded(engine.model)
     total = total_steps(setting.cfg, len(train))
     for step, microbatches in steps_after(
         done,
@@ -212,14 +212,16 @@ def centre(
         differences += [states[start + win] - states[start + lose] for win, lose in one.better]
         start += len(one.response_ids)
     weight = engine.get(HEAD)
-    moved, shift = shifted(weight, hidden(setting, engine, anchors), torch.stack(differences))
+    moved, shift = shift_head_mean(
+        weight, hidden(setting, engine, anchors), torch.stack(differences)
+    )
     engine.put(HEAD, moved)
     return shift
 
 
 def hidden(setting: Setting, network: Network, rows: list[list[int]]) -> Tensor:
     """Last hidden state of every row of token ids, (n, D) on the CPU."""
-    return over_sequences(
+    return forward_sequences(
         last_hidden,
         network,
         rows,

@@ -4,7 +4,7 @@ import torch
 
 from rlhf_cli.config.schema import Config
 from rlhf_cli.data.encode import EncodedComparison
-from rlhf_cli.evaluation.comparisons import Judged, report
+from rlhf_cli.evaluation.comparisons import ScoredRanking, report
 from rlhf_cli.evaluation.respond import reward_scores
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.setting import Setting
@@ -22,7 +22,7 @@ def judge(setting: Setting, network: Network, held_out: list[EncodedComparison])
 
 def judged(
     setting: Setting, network: Network, comparisons: list[EncodedComparison]
-) -> list[Judged]:
+) -> list[ScoredRanking]:
     """Every comparison with the model's scores of its responses."""
     scores = reward_scores(
         network,
@@ -33,7 +33,7 @@ def judged(
     )
     pieces = scores.split([len(one.response_ids) for one in comparisons])
     return [
-        Judged(
+        ScoredRanking(
             scores=piece,
             lengths=torch.tensor([len(ids) for ids in one.response_ids]),
             better=list(one.better),

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from rlhf_cli.artifacts.store import FREE, model_folder, writing
 from rlhf_cli.config.compose import freeze as freeze_config
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Config, Data, Optim, Schedule
+from rlhf_cli.config.schema import Config, Data, Graphs, Optim, Schedule
 from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.core.schedules import learning_rate_factor
@@ -21,11 +21,12 @@ from rlhf_cli.data.report import Report
 from rlhf_cli.data.rows import Rows
 from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.templates import Renderer, build
-from rlhf_cli.models.abilities import described
-from rlhf_cli.models.compiling import compile_blocks
-from rlhf_cli.models.exporting import export, set_pad
-from rlhf_cli.models.loading import (
-    fit_tokens,
+from rlhf_cli.models.capabilities import describe
+from rlhf_cli.models.compile import compile_blocks
+from rlhf_cli.models.export import export, set_pad
+from rlhf_cli.models.generation.sampling import SamplingParams
+from rlhf_cli.models.load import (
+    fit_embeddings,
     freeze,
     load_causal_lm,
     load_scalar_model,
@@ -89,9 +90,20 @@ class Setting:
         """Say what a person should know of the stage's model: its attention, how it is read and sampled."""
         network.model.eval()
         with network.generating() as model:
-            recorder.note(described(model, samples=samples))
+            recorder.note(describe(model, samples=samples))
         for note in self.notes:
             recorder.note(note)
+
+    def sampling_params(self, *, temperature: float) -> SamplingParams:
+        """Return the parameters of every sampling of this stage but for its temperature."""
+        return SamplingParams(
+            max_new_tokens=self.cfg.data.max_response_tokens,
+            temperature=temperature,
+            end_ids=self.renderer.end_ids,
+            pad_id=self.renderer.pad_id,
+            reference=self.cfg.runtime.reference_implementation,
+            cuda_graphs=self.cfg.runtime.cuda_graphs is Graphs.auto,
+        )
 
     def doing(self, what: str) -> AbstractContextManager[None]:
         """Say what is done inside the block; the main process speaks for all."""
@@ -110,8 +122,8 @@ class Setting:
         where = None if path is None else str(path)
         shown = self.doing(f"loading {where or self.cfg.model.path}")
         with shown, loading(self.cfg.runtime, self.world):
-            model = load_causal_lm(self.cfg.model, where, dropout=dropout, packed=self._packed)
-            grown = fit_tokens(model, self.renderer.tokenizer)
+            model = load_causal_lm(self.cfg.model, where, dropout=dropout, unpadded=self._unpadded)
+            grown = fit_embeddings(model, self.renderer.tokenizer)
         if grown:
             self.notes[f"{grown} special tokens without an embedding got a new one"] = None
         require_room(model.config, self.cfg.data)
@@ -125,7 +137,7 @@ class Setting:
                 str(path),
                 new_head=new_head,
                 dropout=dropout,
-                packed=self._packed,
+                unpadded=self._unpadded,
                 loading=partial(loading, self.cfg.runtime, self.world),
             )
         set_pad(model.config, self.renderer.pad_id)
@@ -198,7 +210,7 @@ class Setting:
                 )
 
     @property
-    def _packed(self) -> bool:
+    def _unpadded(self) -> bool:
         return not self.cfg.runtime.reference_implementation
 
 

@@ -11,9 +11,9 @@ from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
-from rlhf_cli.models import packing
-from rlhf_cli.models.abilities import texts_stay_apart
-from rlhf_cli.models.reward import has_class
+from rlhf_cli.models.capabilities import separates_packed_texts
+from rlhf_cli.models.reward_head import transformers_has_class
+from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages import work
@@ -85,15 +85,15 @@ def total_steps(cfg: Config, num_demonstrations: int) -> int:
 def foresee(setting: Setting, engine: Engine, recorder: Recorder) -> None:
     """Refuse before anything is trained what this model cannot do, and say how a reward model is made."""
     cfg, config = setting.cfg, engine.model.config
-    if cfg.sft.batching is Batching.packed and not engine(texts_stay_apart):
+    if cfg.sft.batching is Batching.packed and not engine(separates_packed_texts):
         raise UserError(
             f"sft.batching=packed: {type(engine.model).__name__} lets the texts of a row see each other; "
             "use sft.batching=grouped"
         )
-    if Stage.rm in cfg.stage and cfg.parents.rm is None and not has_class(config):
+    if Stage.rm in cfg.stage and cfg.parents.rm is None and not transformers_has_class(config):
         recorder.note(
             f"transformers has no class of reward models for {config.model_type}: ours is made of its "
-            "generic parts; rlhf_cli.models.loading.load_reward_model loads it (docs/models.md)"
+            "generic parts; rlhf_cli.models.load.load_reward_model loads it (docs/models.md)"
         )
 
 
@@ -168,7 +168,7 @@ class Course:
         return total_steps(self.setting.cfg, len(self.train))
 
     def steps_of(self, epoch: int) -> Sequence[Step]:
-        padded = not packing.enabled(self.engine.model)
+        padded = not reads_unpadded(self.engine.model)
         return steps_of(self.setting, self.train, epoch, padded=padded)
 
     def state(self) -> dict:
@@ -232,7 +232,7 @@ def selection_loss(course: Course) -> dict[str, float]:
     """Mean negative log-likelihood per supervised token of the demonstrations to select by."""
     if not course.select:
         return {}
-    padded = not packing.enabled(course.engine.model)
+    padded = not reads_unpadded(course.engine.model)
     with course.setting.clock.part("score"):
         steps = steps_of(course.setting, course.select, epoch=0, padded=padded)
         return {"sft/eval_loss": mean_loss(course.engine, [one for step in steps for one in step])}

@@ -6,7 +6,6 @@ from itertools import islice
 
 from rich.text import Text
 
-from rlhf_cli.config.schema import Graphs
 from rlhf_cli.data.encode import (
     EncodedDemonstration,
     EncodedPrompt,
@@ -16,7 +15,7 @@ from rlhf_cli.data.encode import (
 from rlhf_cli.data.records import Message, Prompt
 from rlhf_cli.data.show import plain, rendered
 from rlhf_cli.data.templates import Renderer
-from rlhf_cli.evaluation.respond import Answer, Asking, respond_each
+from rlhf_cli.evaluation.respond import Answer, respond
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.setting import Setting
 from rlhf_cli.telemetry.console import console
@@ -55,16 +54,16 @@ def ask_each(
 ) -> list[list[Answer]]:
     """For each seed one sampled answer a prompt."""
     cfg, ids = setting.cfg, [prompt.ids for prompt in prompts]
-    asking = Asking(
-        max_new_tokens=cfg.data.max_response_tokens,
-        temperature=1.0,
-        batch=cfg.evaluation.batch,
-        seed=seeds[0],
-        reference=cfg.runtime.reference_implementation,
-        graphs=cfg.runtime.cuda_graphs is Graphs.auto,
-    )
     with setting.clock.part("generate"):
-        found = respond_each(network, ids, setting.renderer, asking, setting.world, seeds=seeds)
+        found = respond(
+            network,
+            ids,
+            setting.renderer,
+            setting.sampling_params(temperature=1.0),
+            setting.world,
+            batch=cfg.evaluation.batch,
+            seeds=seeds,
+        )
     setting.clock.count(generated=sum(len(one.ids) for answers in found for one in answers))
     return found
 

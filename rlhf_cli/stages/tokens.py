@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.losses import lm_loss
-from rlhf_cli.models.scoring import text_logprobs
+from rlhf_cli.models.forward import text_logprobs
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.watchdog import alive
 

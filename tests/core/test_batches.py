@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 import torch
 
-from rlhf_cli.core.batches import PreferenceBatch, PromptBatch, Rollout, SFTBatch, join
+from rlhf_cli.core.batches import PreferenceBatch, PromptBatch, Rollout, SFTBatch
 from rlhf_cli.core.losses import policy_loss, value_loss
 from rlhf_cli.core.returns import gae, shaped_rewards
 
@@ -73,13 +73,6 @@ def test_select_takes_the_same_rows_of_everything():
     for field in fields(whole):
         before, after = getattr(whole, field.name), getattr(part, field.name)
         assert torch.equal(after[0], before[2]) and torch.equal(after[1], before[0])
-
-
-def test_select_of_a_partition_joined_again_is_the_whole():
-    whole = rollout((1, 2, 3), (1, 2, 3))
-    again = join([whole.select(torch.tensor([0])), whole.select(torch.tensor([1, 2]))])
-    for field in fields(whole):
-        assert torch.equal(getattr(again, field.name), getattr(whole, field.name))
 
 
 def test_trim_cuts_left_of_prompts_and_right_of_responses():

@@ -10,13 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.core.masking import (
-    finished,
     last_true_index,
     masked_mean,
     masked_sum,
     masked_var,
     position_ids,
-    response_mask,
     whiten,
 )
 
@@ -140,32 +138,3 @@ def test_last_true_index_with_and_without_pads():
 def test_last_true_index_refuses_an_empty_row():
     with pytest.raises(ValueError, match="no real token"):
         last_true_index(bools("110 000"))
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.lists(st.integers(0, 5), min_size=6, max_size=6), min_size=1, max_size=4))
-def test_response_mask_and_finished_equal_a_walk_along_the_row(rows):
-    ends = torch.tensor([2, 4])
-    tokens = torch.tensor(rows)
-    mask = response_mask(tokens, ends)
-    for row, kept, done in zip(
-        rows, mask.tolist(), finished(tokens, mask, ends).tolist(), strict=True
-    ):
-        stop = next((i for i, token in enumerate(row) if token in (2, 4)), None)
-        length = len(row) if stop is None else stop + 1
-        assert kept == [i < length for i in range(len(row))]
-        assert done == (stop is not None)
-
-
-def test_the_first_end_token_stays_when_pad_is_the_end_token():
-    """PAD == EOS: a mask made of `token != pad` would hide the end, and it would not be learned."""
-    tokens = torch.tensor([[7, 8, 2, 2, 2], [7, 8, 9, 7, 8]])
-    mask = response_mask(tokens, END)
-    assert torch.equal(mask, bools("11100 11111"))
-    assert finished(tokens, mask, END).tolist() == [True, False]
-
-
-def test_an_end_token_beyond_the_mask_does_not_finish_a_response():
-    tokens = torch.tensor([[7, 8, 2, 2]])
-    assert finished(tokens, bools("1100"), END).tolist() == [False]
-    assert finished(tokens, bools("1110"), END).tolist() == [True]

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_cli.core.microbatches import Limit, Load, divide, pack
+from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide, first_fit_rows
 
 
 def plan(items, limit, num):
-    return divide([Load.of(lengths) for lengths in items], limit, num)
+    return divide([BatchCost.of(lengths) for lengths in items], limit, num)
 
 
 ITEMS = st.lists(
@@ -18,7 +18,7 @@ ITEMS = st.lists(
 )
 TEXTS = st.lists(st.integers(1, 60).map(lambda n: (n,)), min_size=1, max_size=60)
 LIMITS = st.builds(
-    Limit,
+    BatchLimit,
     rows=st.none() | st.integers(1, 9),
     tokens=st.integers(1, 200),
     padded=st.booleans(),
@@ -57,7 +57,7 @@ def test_every_process_has_as_many_and_none_is_blank_where_items_suffice(items, 
 @given(TEXTS, st.integers(1, 200), st.integers(1, 5))
 def test_the_fullest_is_at_most_the_longest_text_or_twice_the_mean(texts, budget, num):
     """What first fit promises: two parts in a row hold more than the budget that was found."""
-    shares = plan(texts, Limit(rows=None, tokens=budget), num)
+    shares = plan(texts, BatchLimit(rows=None, tokens=budget), num)
     tokens = [held(part, texts, False) for share in shares for part in share]
     assert max(tokens) <= max(max(texts)[0], -(-2 * sum(tokens) // len(tokens)))
     sums = [sum(held(part, texts, False) for part in share) for share in shares]
@@ -67,7 +67,7 @@ def test_the_fullest_is_at_most_the_longest_text_or_twice_the_mean(texts, budget
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, st.integers(60, 200), st.booleans())
 def test_there_are_as_few_as_filling_one_after_the_other_needs(texts, budget, padded):
-    (share,) = plan(texts, Limit(rows=None, tokens=budget, padded=padded), 1)
+    (share,) = plan(texts, BatchLimit(rows=None, tokens=budget, padded=padded), 1)
     greedy = [[]]
     for i in sorted(range(len(texts)), key=lambda i: -texts[i][0]):
         if held([*greedy[-1], i], texts, padded) > budget:
@@ -81,7 +81,7 @@ def test_there_are_as_few_as_filling_one_after_the_other_needs(texts, budget, pa
 def test_ragged_texts_are_spread_evenly(padded, num):
     draw = random.Random(0)
     texts = [(min(512, 1 + int(draw.lognormvariate(4.5, 0.7))),) for _ in range(128)]
-    shares = plan(texts, Limit(rows=None, tokens=2048, padded=padded), num)
+    shares = plan(texts, BatchLimit(rows=None, tokens=2048, padded=padded), num)
     parts = [held(part, texts, padded) for share in shares for part in share]
     mean = sum(parts) / len(parts)
     assert max(parts) < (1.15 if padded else 1.02) * mean
@@ -93,16 +93,16 @@ def test_ragged_texts_are_spread_evenly(padded, num):
 def test_padded_rows_are_of_like_length():
     """400 places hold 4 long rows or 40 short ones; 400 real tokens are shared out evenly."""
     texts = [(10,), (100,)] * 8
-    (alike,) = plan(texts, Limit(rows=None, tokens=400, padded=True), 1)
+    (alike,) = plan(texts, BatchLimit(rows=None, tokens=400, padded=True), 1)
     assert [[texts[i][0] for i in part] for part in alike] == [[100] * 4, [100] * 4, [10] * 8]
-    (mixed,) = plan(texts, Limit(rows=None, tokens=400), 1)
+    (mixed,) = plan(texts, BatchLimit(rows=None, tokens=400), 1)
     assert [held(part, texts, False) for part in mixed] == [300, 300, 280]
 
 
 @settings(max_examples=100, deadline=None)
 @given(ITEMS, st.integers(1, 9), st.integers(1, 5))
 def test_rows_alone_keep_the_order_and_each_process_takes_every_nth(items, rows, num):
-    shares = plan(items, Limit(rows=rows, tokens=None), num)
+    shares = plan(items, BatchLimit(rows=rows, tokens=None), num)
     for rank, share in enumerate(shares):
         assert [i for part in share for i in part] == list(range(rank, len(items), num))
         assert all(sum(len(items[i]) for i in part) <= rows or len(part) == 1 for part in share)
@@ -112,7 +112,7 @@ def test_rows_alone_keep_the_order_and_each_process_takes_every_nth(items, rows,
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 60))
 def test_packing_loses_nothing_and_overfills_no_row_of_several(lengths, capacity):
-    rows = pack(lengths, capacity)
+    rows = first_fit_rows(lengths, capacity)
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
     assert all(sum(lengths[i] for i in row) <= capacity or len(row) == 1 for row in rows)
 
@@ -123,8 +123,8 @@ def test_packing_loses_nothing_and_overfills_no_row_of_several(lengths, capacity
     st.integers(1, 300),
 )
 def test_prompts_and_responses_are_padded_each_by_themselves(rows, budget):
-    loads = [Load(1, sum(row), row) for row in rows]
-    (share,) = divide(loads, Limit(rows=None, tokens=budget, padded=True), 1)
+    loads = [BatchCost(1, sum(row), row) for row in rows]
+    (share,) = divide(loads, BatchLimit(rows=None, tokens=budget, padded=True), 1)
     for part in share:
         widths = [max(rows[i][side] for i in part) for side in (0, 1)]
         assert len(part) * sum(widths) <= budget or len(part) == 1

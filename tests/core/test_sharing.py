@@ -20,7 +20,7 @@ def test_every_item_belongs_to_one_part(num, size):
 @pytest.mark.parametrize("num", [1, 2, 7, 16])
 def test_even_parts_are_equally_long_and_count_every_item_once(num, size):
     items = list(range(num))
-    parts = [Share(rank, size).even(items) for rank in range(size)]
+    parts = [Share(rank, size).padded_shard(items) for rank in range(size)]
     assert len({len(part) for part in parts}) == 1
     assert sorted(one for part in parts for one, counts in part if counts) == items
     assert all(one in items for part in parts for one, _ in part)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rlhf_cli.evaluation.comparisons import (
-    Judged,
+    ScoredRanking,
     accuracy,
     clustered_interval,
     flatten,
@@ -17,7 +17,7 @@ from rlhf_cli.evaluation.comparisons import (
 
 
 def judged(scores, lengths, better, ties=(), utilities=None):
-    return Judged(
+    return ScoredRanking(
         scores=torch.tensor(scores),
         lengths=torch.tensor(lengths),
         better=list(better),

@@ -15,23 +15,23 @@ from rlhf_cli.config.schema import LearningRates, Model
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.logprobs import entropy, token_logprobs
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models.abilities import decoder_for, texts_stay_apart
-from rlhf_cli.models.exporting import export
-from rlhf_cli.models.loading import (
-    accepts,
-    load_causal_lm,
-    load_reward_model,
-    load_scalar_model,
-)
-from rlhf_cli.models.reward import HEAD, fresh_head, has_class, scalar_class
-from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import (
-    Reading,
+from rlhf_cli.models.capabilities import decoder_for, separates_packed_texts
+from rlhf_cli.models.export import export
+from rlhf_cli.models.forward import (
+    ModelInputs,
     response_logprobs,
     response_values,
     sequence_scores,
     text_logprobs,
 )
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
+from rlhf_cli.models.load import (
+    accepts,
+    load_causal_lm,
+    load_reward_model,
+    load_scalar_model,
+)
+from rlhf_cli.models.reward_head import HEAD, draw_head, scalar_class, transformers_has_class
 from rlhf_cli.runtime.engine import persistent
 from tests.support import models_table
 from tests.support.architectures import TYPES, tiny_causal_lm
@@ -130,9 +130,9 @@ def rollout(model):
         tokens,
         mask,
         uniforms(len(tokens) * COPIES, ROOM, 0),
-        end_ids=list(range(1, 8)),
-        pad_id=0,
-        temperature=TEMPERATURE,
+        SamplingParams(
+            max_new_tokens=ROOM, temperature=TEMPERATURE, end_ids=list(range(1, 8)), pad_id=0
+        ),
         copies=COPIES,
     )
     batch = SimpleNamespace(
@@ -179,7 +179,7 @@ def assert_same_gradients(model, values, expected):
 def test_sampler_scoring_and_forward_pass_agree(usable):
     batch, found = rollout(usable)
     assert len(set(found.mask.sum(1).tolist())) > 1
-    scored = response_logprobs(usable, Reading(batch), temperature=TEMPERATURE)
+    scored = response_logprobs(usable, ModelInputs(batch), temperature=TEMPERATURE)
     expected = [
         (alone(usable, text)[None, num - 1 : -1], text[None, num:]) for text, num in texts_of(batch)
     ]
@@ -217,7 +217,7 @@ def two_texts():
 
 def test_texts_of_a_packed_row_stay_apart_or_packing_is_refused(usable):
     batch, places = two_texts()
-    if not texts_stay_apart(usable):
+    if not separates_packed_texts(usable):
         assert not accepts(usable, "position_ids") or leak(usable, batch) > 1e-3
         return
     found = text_logprobs(usable, batch)[batch.loss_mask[:, 1:]]
@@ -267,7 +267,7 @@ def scalar_model(folder, usable):
     model = load_scalar_model(settings(folder), str(folder), new_head=True).eval()
     weight = model.get_parameter(HEAD)
     with torch.no_grad():
-        weight.copy_(fresh_head(weight.shape, seed=3))
+        weight.copy_(draw_head(weight.shape, seed=3))
     model.config.pad_token_id = 0
     return model
 
@@ -280,11 +280,11 @@ def test_scores_and_values_are_those_of_each_text_alone(usable, folder, tmp_path
     numbers = [model.score(state).squeeze(1) for state in states]
     prompt_sizes = [num for _, num in texts_of(batch)]
     values = torch.cat([x[num - 1 : -1] for x, num in zip(numbers, prompt_sizes, strict=True)])
-    reading = Reading(batch)
-    got = response_values(model, reading)[found.mask]
+    inputs = ModelInputs(batch)
+    got = response_values(model, inputs)[found.mask]
     torch.testing.assert_close(got.detach(), values.detach(), **PRECISION)
     assert_same_gradients(model, got, values)
-    scores = sequence_scores(model, reading.tokens, reading.mask).detach()
+    scores = sequence_scores(model, inputs.tokens, inputs.mask).detach()
     torch.testing.assert_close(scores, torch.stack([x[-1] for x in numbers]).detach(), **PRECISION)
     again = loaded_reward_model(written(model, tmp_path / "reward"), model)
     text = torch.arange(3, 17)[None]
@@ -296,7 +296,7 @@ def test_scores_and_values_are_those_of_each_text_alone(usable, folder, tmp_path
 
 def loaded_reward_model(folder, model):
     """By plain transformers where it has a class, else by the one documented function."""
-    if not has_class(model.config):
+    if not transformers_has_class(model.config):
         return load_reward_model(folder)
     again, report = AutoModelForSequenceClassification.from_pretrained(
         folder, output_loading_info=True

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Gemma3Config
 
-from rlhf_cli.models.exporting import export, set_pad
+from rlhf_cli.models.export import export, set_pad
 from rlhf_cli.runtime.engine import persistent
 from tests.models.tiny import causal
 

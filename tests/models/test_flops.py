@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, MistralConfig, MixtralConfig
 
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
-from rlhf_cli.models.flops import contexts_of, forward_flops, learning_flops
-from rlhf_cli.models.packing import enable
-from rlhf_cli.models.scoring import text_logprobs
+from rlhf_cli.models.flops import context_lengths, forward_flops, training_flops
+from rlhf_cli.models.forward import text_logprobs
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from tests.models.tiny import CONFIGS, VOCAB, causal, ragged, scalar
 
 LAYERS, WIDTH = 2, 16  # of the tiny networks, each with heads as wide as its states
@@ -26,7 +26,7 @@ def counted(act) -> int:
 def whole(rows: int, length: int) -> torch.Tensor:
     """Contexts of rows without padding."""
     mask = torch.ones(rows, length, dtype=torch.bool)
-    return contexts_of(mask, position_ids(mask))
+    return context_lengths(mask, position_ids(mask))
 
 
 def above_diagonal(rows: int, length: int) -> int:
@@ -45,19 +45,19 @@ def test_forward_and_backward_are_what_torch_counts(name, length):
     extra = above_diagonal(rows, length)
     assert forward_flops(model, contexts, asked) == found - extra
     found = counted(lambda: model(tokens).logits.sum().backward())
-    assert learning_flops(model, contexts, asked) == found - 3 * extra
+    assert training_flops(model, contexts, asked) == found - 3 * extra
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_padding_and_logits_that_nobody_asks_for_do_not_count(name):
     """A packed step does what the maths needs and no more. Its attention is of other operators."""
-    model = enable(causal(name))
+    model = enable_unpadding(causal(name))
     tokens, mask = ragged(5, 9, side="right")
     loss_mask = mask & (position_ids(mask) >= 3)
     batch = SFTBatch(
         tokens=tokens, mask=mask, loss_mask=loss_mask, positions=position_ids(mask), packed=False
     )
-    contexts, asked = contexts_of(mask, position_ids(mask)), int(loss_mask.sum())
+    contexts, asked = context_lengths(mask, position_ids(mask)), int(loss_mask.sum())
     assert asked < len(contexts) < mask.numel()
     with FlopCounterMode(display=False) as counter:
         text_logprobs(model, batch)
@@ -105,10 +105,10 @@ def test_what_cannot_be_counted_is_no_number():
         **CONFIGS["llama"].to_diff_dict() | {"num_local_experts": 4, "num_experts_per_tok": 2}
     )
     model = AutoModelForCausalLM.from_config(config)
-    assert learning_flops(model, whole(1, 4), 4) != learning_flops(model, whole(1, 4), 4)  # nan
+    assert training_flops(model, whole(1, 4), 4) != training_flops(model, whole(1, 4), 4)  # nan
 
 
 def test_contexts_restart_with_every_text():
     positions = torch.tensor([[0, 1, 2, 0, 1, 0]])
     mask = torch.tensor([[True, True, True, True, True, False]])
-    assert contexts_of(mask, positions).tolist() == [1, 2, 3, 1, 2]
+    assert context_lengths(mask, positions).tolist() == [1, 2, 3, 1, 2]

@@ -12,9 +12,9 @@ import transformers.dynamic_module_utils as dynamic
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import LearningRates, Model
-from rlhf_cli.models import sampling
-from rlhf_cli.models.graphed import GraphedDecoder
-from rlhf_cli.models.loading import load_causal_lm, load_tokenizer
+from rlhf_cli.models.generation import sampling
+from rlhf_cli.models.generation.cuda_graphs import CUDAGraphDecoder
+from rlhf_cli.models.load import load_causal_lm, load_tokenizer
 from tests.data.conftest import byte_tokenizer
 from tests.models.tiny import causal, ragged
 
@@ -121,14 +121,14 @@ def test_code_of_a_repository_is_run_only_where_it_is_trusted(own_code):
 def test_attention_is_the_one_that_is_asked_for(attention, tmp_path):
     folder_of(tmp_path, seed=0, end="</s>")
     model = replace(MODEL, path=str(tmp_path), attention=attention)
-    assert load_causal_lm(model, packed=False).config._attn_implementation == attention
+    assert load_causal_lm(model, unpadded=False).config._attn_implementation == attention
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_gradient_checkpointing_computes_every_block_twice(checkpointing, tmp_path):
     causal("llama").save_pretrained(tmp_path)
     model = replace(MODEL, path=str(tmp_path), gradient_checkpointing=checkpointing)
-    network = load_causal_lm(model, packed=False).train()
+    network = load_causal_lm(model, unpadded=False).train()
     runs = []
     network.model.layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     tokens, _ = ragged(2, 5, side="right")
@@ -139,9 +139,9 @@ def test_gradient_checkpointing_computes_every_block_twice(checkpointing, tmp_pa
 @pytest.mark.parametrize("graphs", [False, True])
 def test_steps_are_recorded_on_a_gpu_where_that_is_asked_for(graphs):
     def way(device: str, **asked):
-        asked = {"reference": False, "graphs": graphs} | asked
-        return sampling._way(causal("llama"), torch.device(device), **asked)
+        asked = {"reference": False, "cuda_graphs": graphs} | asked
+        return sampling.decoder_class(causal("llama"), torch.device(device), **asked)
 
-    assert (way("cuda") is GraphedDecoder) is graphs
-    assert way("cpu") is not GraphedDecoder
-    assert way("cuda", reference=True) is not GraphedDecoder
+    assert (way("cuda") is CUDAGraphDecoder) is graphs
+    assert way("cpu") is not CUDAGraphDecoder
+    assert way("cuda", reference=True) is not CUDAGraphDecoder

@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rlhf_cli.models.reward import check_head, fresh_head, shifted
-from rlhf_cli.models.scoring import last_hidden, sequence_scores
+from rlhf_cli.models.forward import last_hidden, sequence_scores
+from rlhf_cli.models.reward_head import check_head, draw_head, shift_head_mean
 from tests.models.tiny import CONFIGS, ragged, scalar
 
 
 def test_head_starts_with_standard_deviation_one_over_root_d_plus_one():
-    head = fresh_head(torch.Size([1, 40000]), seed=1)
+    head = draw_head(torch.Size([1, 40000]), seed=1)
     assert float(head.std()) == pytest.approx(1 / math.sqrt(40001), rel=0.02)
     assert abs(float(head.mean())) < 5 / math.sqrt(40000) / math.sqrt(40001)
 
@@ -24,7 +24,7 @@ def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
     model = scalar(name, sharpness=3.0)
     check_head(model)
     weight = model.score.weight
-    weight.copy_(fresh_head(weight.shape, seed=2))
+    weight.copy_(draw_head(weight.shape, seed=2))
     anchors, anchor_mask = ragged(30, 8, side="right", seed=1)
     winners, winner_mask = ragged(12, 8, side="right", seed=2)
     losers, loser_mask = ragged(12, 8, side="right", seed=3)
@@ -33,7 +33,7 @@ def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
     before = sequence_scores(model, winners, winner_mask) - sequence_scores(
         model, losers, loser_mask
     )
-    moved, removed = shifted(
+    moved, removed = shift_head_mean(
         weight,
         last_hidden(model, anchors, anchor_mask),
         last_hidden(model, winners, winner_mask) - last_hidden(model, losers, loser_mask),
@@ -59,7 +59,7 @@ def test_the_same_shift_on_orthogonal_features_is_exact():
     anchors = torch.cat([free, torch.ones(50, 1)], 1)
     differences = torch.cat([torch.randn(50, 2, generator=generator), torch.zeros(50, 1)], 1)
     mean = float((anchors @ weight.T).mean())
-    moved, removed = shifted(weight, anchors, differences, ridge=1e-9)
+    moved, removed = shift_head_mean(weight, anchors, differences, ridge=1e-9)
     assert removed == pytest.approx(mean, abs=1e-5)
     expected = torch.tensor([[0.5, -1.0, 2.0 - mean]])
     assert torch.allclose(moved, expected, atol=1e-4)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Runtime
-from rlhf_cli.models.scoring import sequence_logits
+from rlhf_cli.models.forward import sequence_logits
 from rlhf_cli.runtime.engine import Engine, NotFinite
 from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_loading import settings

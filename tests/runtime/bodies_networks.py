@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.config.schema import LearningRates, Model, Runtime
-from rlhf_cli.models.loading import freeze, load_causal_lm, load_scalar_model
-from rlhf_cli.models.packing import enable
-from rlhf_cli.models.reward import HEAD, fresh_head
-from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import sequence_logits, sequence_scores, token_scores
+from rlhf_cli.models.forward import sequence_logits, sequence_scores, token_scores
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
+from rlhf_cli.models.load import freeze, load_causal_lm, load_scalar_model
+from rlhf_cli.models.reward_head import HEAD, draw_head
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.opening import loading, open_network
@@ -29,7 +29,7 @@ from tests.runtime.small import (
     world_of,
 )
 
-ENDS = [1, 2, 3, 4, 5, 6]
+PARAMS = SamplingParams(max_new_tokens=9, temperature=1.0, end_ids=[1, 2, 3, 4, 5, 6], pad_id=0)
 
 
 def respond(network: Network, world: World, seed: int):
@@ -37,9 +37,7 @@ def respond(network: Network, world: World, seed: int):
     uniforms = torch.rand(6, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     mine = (world.share.of(x) for x in (prompts, mask, uniforms))
     with network.generating() as model:
-        return sample(
-            model, *mine, end_ids=ENDS, pad_id=0, temperature=1.0, going_on=network.going_on
-        )
+        return sample(model, *mine, PARAMS, keep_going=network.going_on)
 
 
 def check_same_responses(network: Network, world: World, model, seed: int) -> None:
@@ -73,7 +71,7 @@ def check_generating(*kinds: list) -> None:
     for name, architecture, gather in kinds:
         given = runtime(name, gather=gather)
         world = world_of(given)
-        engine = trained(given, world, enable(causal(architecture)))
+        engine = trained(given, world, enable_unpadding(causal(architecture)))
         twin = trained(runtime(None), ALONE, causal(architecture))
         frozen = freeze(causal(architecture, seed=3))
         network = open_network(frozen, device=engine.device, world=world, runtime=given)
@@ -122,10 +120,10 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
         if kind is load_scalar_model:
             sharded = partial(loading, given, world)
             head = {"new_head": name == "causal", "loading": sharded}
-            model = kind(conf, str(folder / name), packed=packed, **head)
+            model = kind(conf, str(folder / name), unpadded=packed, **head)
         else:
             with loading(given, world):
-                model = kind(conf, str(folder / name), packed=packed)
+                model = kind(conf, str(folder / name), unpadded=packed)
                 if grown:
                     model.resize_token_embeddings(grown, mean_resizing=True)
         if frozen:
@@ -135,7 +133,7 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
         return trained(given, world, model, clip=None if kind is load_scalar_model else 0.5)
 
     value = load(load_scalar_model, "causal")
-    value.put(HEAD, fresh_head(value.get(HEAD).shape, seed=4))
+    value.put(HEAD, draw_head(value.get(HEAD).shape, seed=4))
     return [
         load(load_causal_lm, "causal", grown=45),
         value,

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from rlhf_cli.config.schema import Gather, Graphs, Optim, Runtime
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
-from rlhf_cli.models.packing import enable
-from rlhf_cli.models.scoring import text_logprobs
+from rlhf_cli.models.forward import text_logprobs
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.opening import open_engine
@@ -73,7 +73,7 @@ def odd(seed: int = 0, *, packed: bool = False):
     """A random language model whose parameters no two processes can halve."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(deepcopy(ODD), dtype=torch.float32)
-    return enable(model) if packed else model
+    return enable_unpadding(model) if packed else model
 
 
 def world_of(given: Runtime) -> World:

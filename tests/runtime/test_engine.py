@@ -8,10 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.packing import enable
-from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import Reading, response_logprobs, sequence_scores
+from rlhf_cli.models.forward import ModelInputs, response_logprobs, sequence_scores
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
+from rlhf_cli.models.load import freeze
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.device import pick_device, threads_for
 from rlhf_cli.runtime.engine import Engine, Network, NotFinite, Resting
 from rlhf_cli.runtime.world import World
@@ -61,7 +61,9 @@ def pair_of(name: str, dtype: str) -> tuple[Engine, Network]:
         torch.manual_seed(0)
         config = DEEP if name == "deep" else CONFIGS[name]
         models.append(
-            enable(AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.float32))
+            enable_unpadding(
+                AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.float32)
+            )
         )
     device = pick_device(small.runtime(None, dtype))
     return small.trained(small.runtime(None, dtype), World(), models[0]), Network(
@@ -76,22 +78,21 @@ def test_a_policy_and_its_reference_are_one_function(name, dtype):
     policy, reference = pair_of(name, dtype)
     prompts, mask = ragged(6, 5, side="left")
     drawn = uniforms(6, 9, 1)
+    params = SamplingParams(max_new_tokens=9, temperature=1.0, end_ids=[1], pad_id=0)
     found = []
     policy.eval()
     for network in (policy, reference):
         with network.generating() as model:
-            found.append(
-                sample(model, prompts, mask, drawn, end_ids=[1], pad_id=0, temperature=1.0)
-            )
+            found.append(sample(model, prompts, mask, drawn, params))
     assert torch.equal(found[0].responses, found[1].responses)
     assert torch.equal(found[0].logprobs, found[1].logprobs)
     batch = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found[0].responses, response_mask=found[0].mask
     )
-    wanted = reference(response_logprobs, Reading(batch), temperature=1.0)[0]
-    assert torch.equal(policy(response_logprobs, Reading(batch), temperature=1.0)[0], wanted)
+    wanted = reference(response_logprobs, ModelInputs(batch), temperature=1.0)[0]
+    assert torch.equal(policy(response_logprobs, ModelInputs(batch), temperature=1.0)[0], wanted)
     policy.train()
-    assert torch.equal(policy(response_logprobs, Reading(batch), temperature=1.0)[0], wanted)
+    assert torch.equal(policy(response_logprobs, ModelInputs(batch), temperature=1.0)[0], wanted)
 
 
 def test_bfloat16_loses_no_small_step():

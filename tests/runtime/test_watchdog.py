@@ -146,7 +146,7 @@ PARTITION = "deepspeed.runtime.zero.partition_parameters"
          "fetch"),
         ([(PARTITION, "gather"), ("deepspeed.comm.comm", "all_gather")], "all_gather"),
         ([(PARTITION, "wrapper"), ("transformers.models", "read")], None),
-        ([(PARTITION, "partition_after"), ("rlhf_cli.models.loading", "fill")], None),
+        ([(PARTITION, "partition_after"), ("rlhf_cli.models.load", "fill")], None),
         ([("rlhf_cli.runtime.world", "open_world"), ("rlhf_cli.runtime.world", "_meeting_point")],
          "open_world"),
         ([("rlhf_cli.runtime.world", "largest")], "largest"),

@@ -28,11 +28,12 @@ from rlhf_cli.config.schema import (
     ValueInit,
 )
 from rlhf_cli.core.batches import PromptBatch
-from rlhf_cli.models.loading import freeze
+from rlhf_cli.models.generation.sampling import SamplingParams
+from rlhf_cli.models.load import freeze
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.players import Players
 
 OFF = Alerts(eos_rate=None, length=None, entropy=None, kl=None, score_std=None, score_rms=None)
 
@@ -157,7 +158,7 @@ def players(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> Players:
         policy=engine(policy_network(ref), cfg.optim),
         value=engine(value, cfg.value_optim),
         ref_policy=network(policy_network(ref)),
-        score=lambda reading: rewards[reading.batch.responses[:, 0]],
+        score=lambda inputs: rewards[inputs.batch.responses[:, 0]],
         device=CPU,
     )
 
@@ -168,7 +169,7 @@ def prompts(batch: int):
     return itertools.repeat(one)
 
 
-ENDING = Ending(max_new_tokens=1, end_ids=[], pad_id=0)
+PARAMS = SamplingParams(max_new_tokens=1, temperature=1.0, end_ids=[], pad_id=0)
 
 
 def optimum(ref: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:

@@ -6,10 +6,10 @@ import torch
 from rlhf_cli.config.schema import PPOBatch
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models import graphed
-from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import response_scores
+from rlhf_cli.models.forward import response_scores
+from rlhf_cli.models.generation import cuda_graphs
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
+from rlhf_cli.models.load import freeze
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
@@ -17,7 +17,7 @@ from rlhf_cli.stages.ppo.collect import collect
 from rlhf_cli.stages.ppo.guards import check_first_ratio, check_start
 from rlhf_cli.stages.ppo.learn import minibatch
 from rlhf_cli.stages.ppo.loop import credit
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.players import Players
 from tests.models.tiny import causal, ragged, scalar
 from tests.stages.tabular import ppo, runtime
 
@@ -31,10 +31,12 @@ pytestmark = [
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox", "opt"])
 def test_greedy_decoding_is_that_of_the_cpu(name, graphs):
     tokens, mask = ragged(11, 6, side="left")
-    settings = {"end_ids": [*range(1, 5)], "pad_id": 0, "temperature": 0, "graphs": graphs}
+    params = SamplingParams(
+        max_new_tokens=40, temperature=0, end_ids=[*range(1, 5)], pad_id=0, cuda_graphs=graphs
+    )
     drawn, model = uniforms(11, 40, 0), causal(name, sharpness=4.0)
-    on_cpu = sample(model, tokens, mask, drawn, **settings)
-    on_gpu = sample(model.cuda(), tokens.cuda(), mask.cuda(), drawn, **settings)
+    on_cpu = sample(model, tokens, mask, drawn, params)
+    on_gpu = sample(model.cuda(), tokens.cuda(), mask.cuda(), drawn, params)
     assert torch.equal(on_cpu.responses, on_gpu.responses.cpu())
 
 
@@ -43,14 +45,16 @@ def test_steps_are_recorded(monkeypatch):
     recorded = []
 
     def record(step):
-        recorded.append(graphed.recorded(step))
+        recorded.append(cuda_graphs.captured(step))
         assert recorded[-1] is not step
         return recorded[-1]
 
-    monkeypatch.setitem(graphed.GraphedDecoder.__init__.__kwdefaults__, "record", record)
+    monkeypatch.setitem(cuda_graphs.CUDAGraphDecoder.__init__.__kwdefaults__, "capture", record)
     tokens, mask = (x.cuda() for x in ragged(11, 6, side="left"))
-    settings = {"end_ids": [1, 2, 3], "pad_id": 0, "temperature": 1.0, "graphs": True}
-    sample(causal("llama").cuda(), tokens, mask, uniforms(11, 40, 0), **settings)
+    params = SamplingParams(
+        max_new_tokens=40, temperature=1.0, end_ids=[1, 2, 3], pad_id=0, cuda_graphs=True
+    )
+    sample(causal("llama").cuda(), tokens, mask, uniforms(11, 40, 0), params)
     assert recorded
 
 
@@ -67,13 +71,13 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
         ref_policy=Network(
             freeze(causal("llama", sharpness=3.0)).to(dtype=device.dtype), device=device
         ),
-        score=lambda reading: response_scores(reward, reading),
+        score=lambda inputs: response_scores(reward, inputs),
         device=device,
     )
     tokens, mask = ragged(16, 6, side="left")
     batch = PromptBatch(tokens=tokens, mask=mask, index=list(range(16))).to(device.torch)
-    ending = Ending(max_new_tokens=8, end_ids=[1, 2], pad_id=0)
-    rollout, *_ = collect(players, batch, uniforms(16, 8, 0), ending, cfg)
+    params = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2], pad_id=0)
+    rollout, *_ = collect(players, batch, uniforms(16, 8, 0), params, cfg)
     check_start(rollout, device.dtype)
     advantages, returns = credit(rollout, 0.1, cfg)
     index = torch.arange(16, device=device.torch)

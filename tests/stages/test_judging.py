@@ -16,7 +16,7 @@ from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.data.encode import encode_prompt
 from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.models.scoring import Reading, sequence_scores
+from rlhf_cli.models.forward import ModelInputs, sequence_scores
 from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.setting import open_setting
 
@@ -63,9 +63,9 @@ def rows(setting, prompts, replies, *, finished=True):
     return batch, *pad_right(ids, setting.renderer.pad_id), ids
 
 
-def reading(batch, responses, mask):
+def inputs(batch, responses, mask):
     finished = torch.ones(len(responses)).bool()
-    return Reading(Rollout.unjudged(batch.tokens, batch.mask, responses, mask, finished))
+    return ModelInputs(Rollout.unscored(batch.tokens, batch.mask, responses, mask, finished))
 
 
 REPLIES = ["Sure! woof.", "no.", "It is dog. Glad I could help!", "5", "red", "The answer is cold."]
@@ -77,7 +77,7 @@ def test_shared_tokens_are_scored_as_they_are(setting, prompts, folders):
     assert reward.renderer is None
     assert reward.notes() == []
     batch, responses, mask, ids = rows(setting, prompts, REPLIES)
-    found = reward.score(reading(batch, responses, mask))
+    found = reward.score(inputs(batch, responses, mask))
     for prompt, reply, score in zip(prompts, ids, found, strict=True):
         whole = torch.tensor([prompt.ids + reply])
         alone = sequence_scores(reward.network.model, whole, torch.ones_like(whole).bool())
@@ -91,7 +91,7 @@ def test_other_tokens_are_rendered_again_and_said(setting, prompts, folders, fin
     reward = RewardModel.load(setting, folders["other"], prompts)
     assert "tokenised again" in reward.notes()[0]
     batch, responses, mask, ids = rows(setting, prompts, REPLIES, finished=finished)
-    found = reward.score(reading(batch, responses, mask))
+    found = reward.score(inputs(batch, responses, mask))
     tokenizer = reward.renderer.tokenizer
     for prompt, reply, score in zip(prompts, REPLIES, found, strict=True):
         text = f"<user> {prompt.record.messages[0].content}\n<assistant> {reply}"

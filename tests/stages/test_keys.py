@@ -15,8 +15,9 @@ from torch import nn
 
 from rlhf_cli.config.schema import Graphs, Tracker
 from rlhf_cli.data.records import Message
-from rlhf_cli.models import packing, sampling
-from rlhf_cli.models.compiling import blocks
+from rlhf_cli.models.compile import blocks
+from rlhf_cli.models.generation import sampling
+from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.runtime.world import close_world
 from rlhf_cli.stages.ppo import stage as ppo_stage
 from rlhf_cli.stages.setting import open_recorder, open_setting, trackers_of
@@ -85,7 +86,7 @@ def test_a_small_model_gets_one_thread_unless_a_number_is_chosen(opened):
 def test_reference_implementation_reads_padded_rows(opened):
     for plainly in (True, False):
         model = opened("runtime", reference_implementation=plainly).causal_lm()
-        assert packing.enabled(model) is not plainly
+        assert reads_unpadded(model) is not plainly
 
 
 def test_compile_compiles_the_blocks_of_what_is_trained(opened, monkeypatch):
@@ -118,13 +119,13 @@ def test_collectives_give_up_after_the_watchdog_has_spoken(opened, monkeypatch):
 @pytest.fixture
 def ways(monkeypatch):
     """(reference, graphs) of every time that responses were sampled."""
-    found, way = [], sampling._way
+    found, way = [], sampling.decoder_class
 
-    def told(model, device, *, reference, graphs):
-        found.append((reference, graphs))
-        return way(model, device, reference=reference, graphs=graphs)
+    def told(model, device, *, reference, cuda_graphs):
+        found.append((reference, cuda_graphs))
+        return way(model, device, reference=reference, cuda_graphs=cuda_graphs)
 
-    monkeypatch.setattr(sampling, "_way", told)
+    monkeypatch.setattr(sampling, "decoder_class", told)
     return found
 
 
@@ -138,17 +139,19 @@ def test_how_responses_are_sampled(reference, graphs, opened, ways, monkeypatch)
     ask(setting, setting.network(setting.causal_lm()), [prompt], seed=1)
     assert ways == [(reference, graphs is Graphs.auto)]
 
+    setting.cfg.ppo = replace(setting.cfg.ppo, temperature=0.8)
     begun = []
     monkeypatch.setattr(
-        ppo_stage, "train", lambda players, prompts, ending, *rest, **more: begun.append(ending)
+        ppo_stage, "train", lambda players, prompts, params, *rest, **more: begun.append(params)
     )
     monkeypatch.setattr(ppo_stage, "batches", lambda *rest, **more: iter(()))
     course = SimpleNamespace(iteration=0)
     ppo_stage.learn_or_save(setting, None, [], None, None, course, None, None)
-    (ending,) = begun
-    assert (ending.reference, ending.graphs) == (reference, graphs is Graphs.auto)
-    assert ending.max_new_tokens == setting.cfg.data.max_response_tokens
-    assert (ending.end_ids, ending.pad_id) == (setting.renderer.end_ids, setting.renderer.pad_id)
+    (params,) = begun
+    assert (params.reference, params.cuda_graphs) == (reference, graphs is Graphs.auto)
+    assert params.temperature == 0.8
+    assert params.max_new_tokens == setting.cfg.data.max_response_tokens
+    assert (params.end_ids, params.pad_id) == (setting.renderer.end_ids, setting.renderer.pad_id)
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])

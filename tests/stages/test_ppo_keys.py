@@ -22,7 +22,7 @@ from rlhf_cli.config.schema import (
 )
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration
-from rlhf_cli.models.scoring import Reading, response_values, text_logprobs
+from rlhf_cli.models.forward import ModelInputs, response_values, text_logprobs
 from rlhf_cli.stages import work
 from rlhf_cli.stages.ppo.collect import collect
 from rlhf_cli.stages.ppo.guards import NotFinite
@@ -36,7 +36,7 @@ from rlhf_cli.stages.setting import open_setting
 from tests.models.tiny import VOCAB, causal
 from tests.stages.little import changed, little
 from tests.stages.tabular import OFF, Silent, engine, optim, ppo
-from tests.stages.test_ppo_parts import ENDING, batch, cast, drawn
+from tests.stages.test_ppo_parts import PARAMS, batch, cast, drawn
 from tests.stages.test_sft_rm import demonstrations
 
 SIXTEEN = PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)
@@ -49,7 +49,7 @@ def short(**changes):
 def trained(cfg, **options) -> tuple[Silent, object]:
     """Two iterations or as many as `cfg` says: what was recorded, and the players."""
     recorder, players = Silent(), options.pop("players", None) or cast(cfg=cfg)
-    train(players, iter([batch(16)] * 9), ENDING, cfg, recorder, seed=0, **options)
+    train(players, iter([batch(16)] * 9), PARAMS, cfg, recorder, seed=0, **options)
     return recorder, players
 
 
@@ -57,7 +57,7 @@ def trained(cfg, **options) -> tuple[Silent, object]:
 def rollout():
     """A rollout in which every score, value and log-ratio matters."""
     cfg = short()
-    found, *_ = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg)
+    found, *_ = collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
     noise = torch.Generator().manual_seed(4)
     shape = found.logprobs.shape
     found.ref_logprobs = found.logprobs + 0.3 * torch.randn(shape, generator=noise)
@@ -119,8 +119,8 @@ def test_whitened_rewards_have_deviation_one_and_keep_their_mean(rollout):
 def test_what_a_response_without_an_end_earns(mode):
     plain = short(missing_eos=MissingEOS(mode=MissingEOSMode.none, value=3.0))
     cfg = short(missing_eos=MissingEOS(mode=mode, value=3.0))
-    before, *_ = collect(cast(), batch(), drawn(), ENDING, plain)
-    after, *_ = collect(cast(), batch(), drawn(), ENDING, cfg)
+    before, *_ = collect(cast(), batch(), drawn(), PARAMS, plain)
+    after, *_ = collect(cast(), batch(), drawn(), PARAMS, cfg)
     ended = before.finished
     assert 0 < ended.sum() < 16
     assert torch.equal(after.scores[ended], before.scores[ended])
@@ -135,11 +135,13 @@ def test_what_a_response_without_an_end_earns(mode):
 def test_the_temperature_shapes_what_is_drawn():
     """Cold: the same response however the numbers fall; hot: nearly any token."""
     cold, hot = short(temperature=1e-3), short(temperature=100.0)
-    same, entropies, _ = collect(cast(cfg=cold), batch(), drawn(), ENDING, cold)
-    again, *_ = collect(cast(cfg=cold), batch(), 1 - drawn(), ENDING, cold)
+    params = replace(PARAMS, temperature=cold.temperature)
+    same, entropies, _ = collect(cast(cfg=cold), batch(), drawn(), params, cold)
+    again, *_ = collect(cast(cfg=cold), batch(), 1 - drawn(), params, cold)
     assert torch.equal(same.responses, again.responses)
     assert float(entropies[same.response_mask].mean()) < 0.05
-    other, entropies, _ = collect(cast(cfg=hot), batch(), drawn(), ENDING, hot)
+    params = replace(PARAMS, temperature=hot.temperature)
+    other, entropies, _ = collect(cast(cfg=hot), batch(), drawn(), params, hot)
     mean = entropies[other.response_mask].mean()
     assert float(mean) == pytest.approx(math.log(VOCAB), abs=0.01)
     # the reference is asked at the same temperature: KL 0
@@ -425,7 +427,7 @@ def test_pretraining_follows_the_policys_steps():
 def test_the_pretraining_gradient_joins_the_policys_step():
     """With a policy that learns nothing else, PPO-ptx raises the likelihood of the texts."""
     cfg = short(total_episodes=16 * 4, optim=optim(0.01), inner_epochs=2)
-    players = cast(cfg=cfg, score=lambda reading: torch.zeros(len(reading.batch.responses)))
+    players = cast(cfg=cfg, score=lambda inputs: torch.zeros(len(inputs.batch.responses)))
     pretrain = pretraining(told_of(6, coef=20.0, ratio=3), players.policy, Silent())
     recorder, _ = trained(cfg, players=players, pretrain=pretrain)
     losses = [row["loss/ptx"] for row in recorder.rows]
@@ -474,7 +476,7 @@ def test_every_iteration_draws_its_own_numbers():
     seen = []
     players = cast(cfg=short(optim=optim(1e-12)))
     score = players.score
-    players.score = lambda reading: seen.append(reading.batch.responses) or score(reading)
+    players.score = lambda inputs: seen.append(inputs.batch.responses) or score(inputs)
     trained(short(optim=optim(1e-12)), players=players)
     assert len(seen) == 2
     assert seen[0].shape != seen[1].shape or not torch.equal(*seen)
@@ -491,7 +493,7 @@ def test_sampling_switches_dropout_off_and_learning_on():
         return generating()
 
     players.policy.generating = noted
-    collect(players, batch(), drawn(), ENDING, cfg)
+    collect(players, batch(), drawn(), PARAMS, cfg)
     assert modes == [False]
     assert players.policy.model.training
 
@@ -503,7 +505,7 @@ def test_a_token_weighs_one_over_the_tokens_of_its_minibatch(rollout):
     advantages, returns = credit(rollout, 0.1, cfg)
     row = minibatch(players, rollout, advantages, returns, half, cfg, None)
     mask = rollout.response_mask[half]
-    values = players.value(response_values, Reading(rollout.select(half))).detach()
+    values = players.value(response_values, ModelInputs(rollout.select(half))).detach()
     columns = slice(0, values.shape[1])
     errors = (values - returns[half, columns]).square()[mask[:, columns]]
     assert row["loss/value_avg"] == pytest.approx(float(0.5 * errors.mean()), abs=1e-5)

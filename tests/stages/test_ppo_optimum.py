@@ -12,7 +12,7 @@ from rlhf_cli.stages.ppo.loop import train
 from rlhf_cli.stages.ppo.pretraining import pretraining
 from tests.stages.little import little
 from tests.stages.tabular import (
-    ENDING,
+    PARAMS,
     PROMPT,
     Silent,
     arm_probs,
@@ -41,7 +41,7 @@ def test_ppo_converges_to_the_kl_regularised_optimum(beta):
     probs, divergence, objective = KNOWN[beta]
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(beta))
     cast, recorder = players(REF, REWARDS, cfg), Silent()
-    train(cast, prompts(256), ENDING, cfg, recorder, seed=3)
+    train(cast, prompts(256), PARAMS, cfg, recorder, seed=3)
     found = arm_probs(cast.policy.model)
     assert torch.allclose(found, torch.tensor(probs), atol=5e-3)
     assert torch.allclose(found, optimum(REF, REWARDS, beta), atol=5e-3)
@@ -56,14 +56,14 @@ def test_two_arms():
     ref, rewards = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5))
     cast = players(ref, rewards, cfg)
-    train(cast, prompts(256), ENDING, cfg, Silent(), seed=3)
+    train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3)
     assert float(arm_probs(cast.policy.model)[0]) == pytest.approx(0.880797, abs=5e-3)
 
 
 def test_a_shift_of_the_reward_changes_nothing():
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5), whiten_advantages=True)
     cast = players(REF, REWARDS + 3.0, cfg)
-    train(cast, prompts(256), ENDING, cfg, Silent(), seed=3)
+    train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3)
     assert torch.allclose(arm_probs(cast.policy.model), optimum(REF, REWARDS, 0.5), atol=1e-2)
 
 
@@ -93,5 +93,5 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
         clock=cast.clock,
     )
     pretrain = pretraining(setting, cast.policy, Silent())
-    train(cast, prompts(256), ENDING, cfg, Silent(), seed=3, pretrain=pretrain)
+    train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3, pretrain=pretrain)
     assert torch.allclose(arm_probs(cast.policy.model), torch.tensor(known), atol=1e-2)

@@ -13,10 +13,11 @@ from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.core.returns import gae
 from rlhf_cli.core.sharing import Share
-from rlhf_cli.models import decoding
-from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.packing import enable
-from rlhf_cli.models.scoring import response_scores
+from rlhf_cli.models.forward import response_scores
+from rlhf_cli.models.generation import decoding
+from rlhf_cli.models.generation.sampling import SamplingParams
+from rlhf_cli.models.load import freeze
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo import collect as collecting
 from rlhf_cli.stages.ppo.collect import collect, looks
@@ -24,7 +25,7 @@ from rlhf_cli.stages.ppo.guards import NotFinite, Watch, check_start
 from rlhf_cli.stages.ppo.learn import Learned, learn, minibatch
 from rlhf_cli.stages.ppo.loop import credit, describe, orders, train
 from rlhf_cli.stages.ppo.microbatches import microbatches
-from rlhf_cli.stages.ppo.players import Ending, Players, ignore
+from rlhf_cli.stages.ppo.players import Players, ignore
 from rlhf_cli.stages.ppo.stage import save_offending
 from tests.models.tiny import causal, ragged, scalar
 from tests.stages.tabular import CPU, OFF, Silent, engine, network, optim, ppo
@@ -32,15 +33,15 @@ from tests.stages.tabular import CPU, OFF, Silent, engine, network, optim, ppo
 pad = torch.nn.functional.pad
 NOT_PAID = MissingEOS(mode=MissingEOSMode.none, value=0.0)
 REPLACED = MissingEOS(mode=MissingEOSMode.replace, value=-1.0)
-ENDING = Ending(max_new_tokens=8, end_ids=[1, 2, 3, 4], pad_id=0)
+PARAMS = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2, 3, 4], pad_id=0)
 
 
 def cast(name="llama", score=None, cfg=None, policy_seed=0):
     cfg = cfg or ppo()
     reward = freeze(scalar(name, seed=9, sharpness=3.0))
 
-    def by_model(reading):
-        return response_scores(reward, reading)
+    def by_model(inputs):
+        return response_scores(reward, inputs)
 
     return Players(
         policy=engine(
@@ -60,7 +61,7 @@ def batch(rows=16):
 
 def drawn(rows=16):
     """Uniform numbers for the tokens of a rollout."""
-    return uniforms(rows, ENDING.max_new_tokens, 0)
+    return uniforms(rows, PARAMS.max_new_tokens, 0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -70,7 +71,8 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
         batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None),
     )
     players = cast(cfg=cfg)
-    rollout, entropies, _ = collect(players, batch(), drawn(), ENDING, cfg)
+    params = replace(PARAMS, temperature=temperature)
+    rollout, entropies, _ = collect(players, batch(), drawn(), params, cfg)
     check_start(rollout, torch.float32)
     found = describe(rollout, entropies, 0.1)
     assert found["objective/kl"] == pytest.approx(0, abs=1e-4)
@@ -84,8 +86,8 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
 def test_the_samplers_logprobs_are_those_of_a_forward_pass():
     """So the start is as near to ratio 1 and KL 0 without the forward pass as with it."""
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
-    told, _, gap = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg, look=True)
-    kept, _, nothing = collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg, look=False)
+    told, _, gap = collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, look=True)
+    kept, _, nothing = collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, look=False)
     assert 0 < gap < 1e-6 and nothing is None
     assert torch.equal(told.responses, kept.responses)
     real = told.response_mask
@@ -111,7 +113,7 @@ def test_a_sampler_that_rounds_is_believed_where_that_is_asked_for(mode, monkeyp
     coarse(monkeypatch, 0.02)
     cfg = ppo(old_logprobs=mode)
     players = replace(cast(cfg=cfg), device=replace(CPU, dtype=torch.bfloat16))
-    rollout, _, gap = collect(players, batch(), drawn(), ENDING, cfg)
+    rollout, _, gap = collect(players, batch(), drawn(), PARAMS, cfg)
     assert gap == pytest.approx(0.02, abs=1e-5)
     off = (rollout.logprobs - rollout.ref_logprobs)[rollout.response_mask].abs().max()
     assert (off > 0.01) == (mode is OldLogprobs.sampler)
@@ -128,7 +130,7 @@ def test_a_sampler_that_reads_other_positions_is_refused(mode, monkeypatch):
     monkeypatch.setattr(decoding, "forward", shifted)
     cfg = ppo(old_logprobs=mode)
     with pytest.raises(UserError, match=r"sampler's log-probs are .* off those of a forward pass"):
-        collect(cast(cfg=cfg), batch(), drawn(), ENDING, cfg)
+        collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
 
 
 def test_when_a_forward_pass_tells_the_old_logprobs_too():
@@ -142,7 +144,7 @@ def test_when_a_forward_pass_tells_the_old_logprobs_too():
 def test_a_policy_that_is_not_its_reference_is_refused():
     cfg = ppo()
     players = cast(policy_seed=1)
-    rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
+    rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
     with pytest.raises(UserError, match="must start at KL 0"):
         check_start(rollout, torch.float32)
 
@@ -154,7 +156,7 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
     for size in (1, 16, 5):
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=None))
         players = cast(name, cfg=cfg)
-        rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
+        rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
         # the same rollout for all: sampling draws do not depend on the microbatch
         advantages, returns = credit(rollout, 0.1, cfg)
         rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
@@ -175,8 +177,8 @@ def test_gradients_do_not_depend_on_the_budget_of_tokens(packed):
     cfg, rows = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)), []
     players, everything = cast(cfg=cfg), torch.arange(16)
     for one in (players.policy, players.value, players.ref_policy) if packed else ():
-        enable(one.model)
-    rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
+        enable_unpadding(one.model)
+    rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
     advantages, returns = credit(rollout, 0.1, cfg)
     rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
 
@@ -214,7 +216,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
             whiten_rewards=True,
         )
         players = cast(cfg=cfg)
-        rollout, entropies, _ = collect(players, batch(), drawn(), ENDING, cfg)
+        rollout, entropies, _ = collect(players, batch(), drawn(), PARAMS, cfg)
         for field in ("prompts", "prompt_mask"):
             setattr(rollout, field, pad(getattr(rollout, field), (extra, 0)))
         for field in ("responses", "response_mask", "logprobs", "ref_logprobs", "values"):
@@ -231,7 +233,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
 def test_the_score_is_paid_once_and_the_kl_everywhere():
     cfg = ppo(gae_lambda=1.0)
     players = cast(cfg=cfg)
-    rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
+    rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
     rollout.ref_logprobs = rollout.logprobs - 0.1 * rollout.response_mask
     advantages, returns = credit(rollout, 0.5, cfg)
     lengths = rollout.response_mask.sum(1)
@@ -249,21 +251,21 @@ def test_the_score_is_paid_once_and_the_kl_everywhere():
 
 def test_missing_eos_is_paid_where_nothing_ended():
     cfg = ppo(missing_eos=MissingEOS(mode=MissingEOSMode.replace, value=-7.0))
-    rollout, *_ = collect(cast(), batch(64), drawn(64), ENDING, cfg)
+    rollout, *_ = collect(cast(), batch(64), drawn(64), PARAMS, cfg)
     assert 0 < rollout.finished.float().mean() < 1
     assert (rollout.scores[~rollout.finished] == -7.0).all()
     assert (rollout.scores[rollout.finished] != -7.0).all()
 
 
 def test_a_score_that_is_no_number_stops_with_the_sample():
-    def poisoned(reading):
-        scores = torch.zeros(len(reading.tokens))
+    def poisoned(inputs):
+        scores = torch.zeros(len(inputs.tokens))
         scores[2] = float("nan")
         return scores
 
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None))
     with pytest.raises(NotFinite, match="score of the reward model") as caught:
-        collect(cast(score=poisoned), batch(), drawn(), ENDING, cfg)
+        collect(cast(score=poisoned), batch(), drawn(), PARAMS, cfg)
     assert caught.value.rows == [2]
     assert caught.value.rollout.responses.shape[0] == 16
 
@@ -276,7 +278,7 @@ def test_kl_stop_ends_the_updates_of_an_iteration():
         kl_stop=KLStop(iteration=0.02, run=None),
     )
     players = cast(cfg=cfg)
-    rollout, *_ = collect(players, batch(), drawn(), ENDING, cfg)
+    rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
     advantages, returns = credit(rollout, 0.1, cfg)
     learned = Learned()
     learn(
@@ -297,7 +299,7 @@ def test_kl_stop_ends_the_run():
         kl_stop=KLStop(iteration=None, run=0.5),
     )
     recorder = Silent()
-    train(cast(cfg=cfg), iter([batch()] * 50), ENDING, cfg, recorder, seed=0)
+    train(cast(cfg=cfg), iter([batch()] * 50), PARAMS, cfg, recorder, seed=0)
     assert 1 < len(recorder.rows) < 50
     assert recorder.rows[-1]["objective/kl"] > 0.5
     assert "kl_stop" in recorder.warnings[-1]
@@ -312,7 +314,7 @@ def test_the_last_rollout_holds_the_rest_of_the_episodes():
         optim=optim(1e-3),
     )
     recorder = Silent()
-    train(cast(cfg=cfg), iter([batch(), batch(), batch(8)]), ENDING, cfg, recorder, seed=0)
+    train(cast(cfg=cfg), iter([batch(), batch(), batch(8)]), PARAMS, cfg, recorder, seed=0)
     assert [row["ppo/episodes"] for row in recorder.rows] == [16, 32, 40]
     assert [row["policy/steps"] for row in recorder.rows] == [4, 4, 2]
     assert [row["ppo/lr"] for row in recorder.rows] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3])
@@ -337,7 +339,7 @@ def test_the_average_trails_the_policy():
 
     start = weight.detach().clone()
     players.policy.step = step
-    train(players, iter([batch()] * 3), ENDING, cfg, Silent(), seed=0)
+    train(players, iter([batch()] * 3), PARAMS, cfg, Silent(), seed=0)
     players.policy.use_average()
     expected = start
     for value in seen:
@@ -409,8 +411,8 @@ def test_the_scores_of_responses_that_ended_reach_the_warning():
         missing_eos=REPLACED,
     )
     recorder = Silent()
-    players = cast(score=lambda reading: torch.linspace(-6, -4, len(reading.tokens)), cfg=cfg)
-    train(players, iter([batch()]), ENDING, cfg, recorder, seed=0)
+    players = cast(score=lambda inputs: torch.linspace(-6, -4, len(inputs.tokens)), cfg=cfg)
+    train(players, iter([batch()]), PARAMS, cfg, recorder, seed=0)
     (row,) = recorder.rows
     assert -6 < row["objective/scores_ended"] < -4
     assert row["objective/scores_ended"] < row["objective/scores"]
@@ -419,10 +421,10 @@ def test_the_scores_of_responses_that_ended_reach_the_warning():
 
 def test_the_offending_samples_are_saved(tmp_path):
     """What a person needs to see why: prompt, response and score, and which number it was."""
-    players = cast(score=lambda reading: torch.full((len(reading.tokens),), float("inf")))
+    players = cast(score=lambda inputs: torch.full((len(inputs.tokens),), float("inf")))
     cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4, max_tokens=None))
     with pytest.raises(NotFinite) as caught:
-        collect(players, batch(4), drawn(4), ENDING, cfg)
+        collect(players, batch(4), drawn(4), PARAMS, cfg)
     tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
     setting = SimpleNamespace(renderer=SimpleNamespace(tokenizer=tokenizer), world=World())
     saved = json.loads(save_offending(caught.value, setting, tmp_path).read_text())

@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from rlhf_cli.config.schema import KL, KLController, PPOBatch
+from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages.ppo.loop import train
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.players import Players
 from tests.stages.tabular import (
     CPU,
     PROMPT,
@@ -128,8 +129,8 @@ def learned(num_tokens: int, length: int, end: int | None, scores: Law, **change
     torch.manual_seed(1)
     value = GPT2ForSequenceClassification(config_of(num_tokens))
 
-    def score(reading) -> Tensor:
-        batch = reading.batch
+    def score(inputs) -> Tensor:
+        batch = inputs.batch
         rows = [
             tuple(row[mask].tolist())
             for row, mask in zip(batch.responses, batch.response_mask, strict=True)
@@ -143,8 +144,10 @@ def learned(num_tokens: int, length: int, end: int | None, scores: Law, **change
         score=score,
         device=CPU,
     )
-    ending = Ending(max_new_tokens=length, end_ids=[] if end is None else [end], pad_id=0)
-    train(players, prompts(ROWS), ending, cfg, Silent(), seed=3)
+    params = SamplingParams(
+        max_new_tokens=length, temperature=1.0, end_ids=[] if end is None else [end], pad_id=0
+    )
+    train(players, prompts(ROWS), params, cfg, Silent(), seed=3)
     return law_of(players.policy.model, list(scores))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batch, Ties
 from rlhf_cli.data.collate import preference_batches
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import rm, rm_report
 from rlhf_cli.stages.rm_report import judge, scored_sample

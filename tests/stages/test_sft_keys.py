@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf_cli.config.schema import Batching, LossOn, ScheduleKind, SelectBy
-from rlhf_cli.evaluation.respond import Asking, respond
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.evaluation.respond import respond
+from rlhf_cli.models.forward import sequence_scores
+from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages import sft
 from rlhf_cli.stages.judging import RewardModel, renew_head
@@ -144,11 +145,16 @@ def test_answers_are_drawn_at_temperature_one_from_the_seed(setting):
     """Twin: `respond` told so by hand."""
     network = setting.network(setting.causal_lm())
     prompts = setting.encoded("prompts").held_out[:6]
-    asking = Asking(max_new_tokens=12, temperature=1.0, batch=64, seed=7)
+    params = SamplingParams(
+        max_new_tokens=12,
+        temperature=1.0,
+        end_ids=setting.renderer.end_ids,
+        pad_id=setting.renderer.pad_id,
+    )
     ids = [one.ids for one in prompts]
-    by_hand = respond(network, ids, setting.renderer, asking, setting.world)
-    assert ask(setting, network, prompts, 7) == by_hand
-    assert ask(setting, network, prompts, 8) != by_hand
+    by_hand = respond(network, ids, setting.renderer, params, setting.world, batch=64, seeds=[7])
+    assert ask(setting, network, prompts, 7) == by_hand[0]
+    assert ask(setting, network, prompts, 8) != by_hand[0]
 
 
 def test_the_seed_changes_order_and_heads(setting):

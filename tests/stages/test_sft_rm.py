@@ -11,7 +11,7 @@ from rlhf_cli.core.sharing import WHOLE, Share
 from rlhf_cli.data.collate import preference_batches, sft_batches
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.stages import rm, sft, tokens
 from rlhf_cli.stages.setting import require_finite_loss
 from tests.models.tiny import VOCAB, causal, scalar

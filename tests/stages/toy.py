@@ -19,7 +19,7 @@ from rlhf_cli import worker
 from rlhf_cli.artifacts.store import FREE, writing
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.schema import Config, Save, Stage
-from rlhf_cli.models.exporting import export
+from rlhf_cli.models.export import export
 from rlhf_cli.runtime import watchdog
 from rlhf_cli.runtime.verdict import Outcome
 from rlhf_cli.runtime.world import World

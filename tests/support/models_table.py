@@ -9,10 +9,10 @@ import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models.abilities import decoder_for, texts_stay_apart
-from rlhf_cli.models.decoding import FastDecoder, PlainDecoder, WholeDecoder
-from rlhf_cli.models.packing import enable, enabled
-from rlhf_cli.models.reward import has_class
+from rlhf_cli.models.capabilities import decoder_for, separates_packed_texts
+from rlhf_cli.models.generation.decoding import FastDecoder, PlainDecoder, UncachedDecoder
+from rlhf_cli.models.reward_head import transformers_has_class
+from rlhf_cli.models.unpadding.attention import enable_unpadding, reads_unpadded
 from tests.support.architectures import SKIPPED, TYPES, tiny_causal_lm
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -23,7 +23,7 @@ HEAD = """| model_type | language model | rows read | sft.batching=packed | rewa
 SAMPLED = {
     FastDecoder: "works",
     PlainDecoder: "works; sampled with the cache of transformers",
-    WholeDecoder: "works slowly: no cache agrees with its forward pass",
+    UncachedDecoder: "works slowly: no cache agrees with its forward pass",
 }
 
 
@@ -36,8 +36,8 @@ def row(model_type: str) -> str:
         sampled = SAMPLED[decoder_for(model)]
     except UserError as refusal:
         return f"| {model_type} | refused: {_reason(refusal)} | | | |\n"
-    packed = "works" if texts_stay_apart(model) else "refused"
-    read = "without padding" if enabled(enable(model)) else "padded"
+    packed = "works" if separates_packed_texts(model) else "refused"
+    read = "without padding" if reads_unpadded(enable_unpadding(model)) else "padded"
     return f"| {model_type} | {sampled} | {read} | {packed} | {_reward(model.config)} |\n"
 
 
@@ -48,7 +48,7 @@ def _reason(refusal: UserError) -> str:
 
 def _reward(config) -> str:
     try:
-        return "class of transformers" if has_class(config) else "generic class"
+        return "class of transformers" if transformers_has_class(config) else "generic class"
     except UserError:
         return "refused"
 

@@ -13,25 +13,25 @@ from rlhf_cli.config.schema import PPO, OldLogprobs
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.core.masking import masked_mean
 from rlhf_cli.core.returns import missing_eos
-from rlhf_cli.models.sampling import require_agreement, sample
-from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
+from rlhf_cli.models.forward import ModelInputs, response_logprobs, response_values
+from rlhf_cli.models.generation.sampling import SamplingParams, require_close_logprobs, sample
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.guards import require_finite
 from rlhf_cli.stages.ppo.microbatches import microbatches
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.players import Players
 
 # The rows of a part of the rollout, and the part as all networks read it.
-Part = tuple[Tensor, Reading]
+Part = tuple[Tensor, ModelInputs]
 LOOK_EVERY = 16  # iterations between two comparisons of the sampler's log-probs with a forward pass
 GAP = 1e-3  # nats per token: the sampler's log-probs are used up to this mean distance
 
 
 def generate(
-    players: Players, batch: PromptBatch, uniforms: Tensor, ending: Ending, cfg: PPO
+    players: Players, batch: PromptBatch, uniforms: Tensor, params: SamplingParams
 ) -> tuple[Rollout, Tensor]:
-    """Sample one response a prompt, with log-probs; nothing is judged yet. uniforms (B, max_new_tokens)
+    """Sample one response per prompt, with log-probs; nothing is judged yet. uniforms (B, max_new_tokens)
 
     Returns the entropies (B, R) too, of what each token was drawn from.
     """
@@ -44,20 +44,16 @@ def generate(
             world.share.of(batch.tokens),
             world.share.of(batch.mask),
             world.share.of(uniforms),
-            end_ids=ending.end_ids,
-            pad_id=ending.pad_id,
-            temperature=cfg.temperature,
-            going_on=policy.going_on,
-            reference=ending.reference,
-            graphs=ending.graphs,
+            params,
+            keep_going=policy.going_on,
         )
     policy.train()
     width = world.largest(samples.responses.shape[1])
     size = (len(batch.tokens), width)
-    rollout = Rollout.unjudged(
+    rollout = Rollout.unscored(
         batch.tokens,
         batch.mask,
-        together(samples.responses, size, world, fill=ending.pad_id),
+        together(samples.responses, size, world, fill=params.pad_id),
         together(samples.mask, size, world),
         together(samples.finished, size[:1], world),
     )
@@ -79,25 +75,25 @@ def parts_of(players: Players, rollout: Rollout, cfg: PPO) -> list[Part]:
     """This process's rows, a microbatch at a time, each trimmed to its own longest response."""
     rows = torch.arange(len(rollout.scores), device=rollout.scores.device)
     pieces = microbatches(players, rollout, rows, cfg.batch)
-    return [(index, Reading(rollout.select(index).trim())) for index in pieces]
+    return [(index, ModelInputs(rollout.select(index).trim())) for index in pieces]
 
 
 @torch.no_grad()
 def gathered(
-    say: Callable[[Reading], Tensor], parts: list[Part], like: Tensor, world: World
+    say: Callable[[ModelInputs], Tensor], parts: list[Part], like: Tensor, world: World
 ) -> Tensor:
     """What `say` says of every row of the rollout, 0 where it says nothing; known to all processes."""
     whole = torch.zeros_like(like)
-    for index, reading in parts:
+    for index, inputs in parts:
         alive("judging a rollout")
-        found = say(reading).float()
+        found = say(inputs).float()
         whole[(index, *(slice(0, n) for n in found.shape[1:]))] = found
     return world.sum(whole)
 
 
-def logprobs_by(network: Network, temperature: float) -> Callable[[Reading], Tensor]:
+def logprobs_by(network: Network, temperature: float) -> Callable[[ModelInputs], Tensor]:
     """The network's log-probs of the responses."""
-    return lambda reading: network(response_logprobs, reading, temperature=temperature)[0]
+    return lambda inputs: network(response_logprobs, inputs, temperature=temperature)[0]
 
 
 def judge(players: Players, rollout: Rollout, parts: list[Part], cfg: PPO) -> None:
@@ -108,7 +104,7 @@ def judge(players: Players, rollout: Rollout, parts: list[Part], cfg: PPO) -> No
     players.ref_policy.rest()
     rollout.scores = gathered(players.score, parts, rollout.scores, world)
     players.rest()
-    value = lambda reading: players.value(response_values, reading)  # noqa: E731
+    value = lambda inputs: players.value(response_values, inputs)  # noqa: E731
     rollout.values = gathered(value, parts, rollout.values, world)
 
 
@@ -129,7 +125,7 @@ def compare(players: Players, rollout: Rollout, parts: list[Part], cfg: PPO) -> 
     logprobs = gathered(policy, parts, rollout.logprobs, players.world)
     gap = float(masked_mean((logprobs - rollout.logprobs).abs(), rollout.response_mask))
     require_finite(logprobs.sum(1), "log-prob of the policy", rollout)
-    require_agreement(gap, players.device.dtype)
+    require_close_logprobs(gap, players.device.dtype)
     if cfg.old_logprobs is not OldLogprobs.sampler:
         rollout.logprobs = logprobs
     return gap
@@ -139,7 +135,7 @@ def collect(
     players: Players,
     batch: PromptBatch,
     uniforms: Tensor,
-    ending: Ending,
+    params: SamplingParams,
     cfg: PPO,
     *,
     look: bool = True,
@@ -149,7 +145,7 @@ def collect(
     A score that is no number stops here.
     """
     with players.clock.part("generate"):
-        rollout, entropies = generate(players, batch, uniforms, ending, cfg)
+        rollout, entropies = generate(players, batch, uniforms, params)
     with players.clock.part("score"):
         parts = parts_of(players, rollout, cfg)
         gap = compare(players, rollout, parts, cfg) if look else None

@@ -9,7 +9,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Alerts, MissingEOS, MissingEOSMode
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.masking import masked_mean
-from rlhf_cli.models.sampling import TOLERANCE
+from rlhf_cli.models.generation.sampling import TOLERANCE
 
 
 class NotFinite(UserError):

@@ -9,7 +9,7 @@ from torch import Tensor
 from rlhf_cli.config.schema import PPO
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.losses import policy_loss, value_loss
-from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
+from rlhf_cli.models.forward import ModelInputs, response_logprobs, response_values
 from rlhf_cli.runtime.watchdog import alive
 from rlhf_cli.stages import work
 from rlhf_cli.stages.ppo.guards import check_first_ratio, over, require_finite
@@ -121,13 +121,13 @@ def clipped_step(
 
     last: of this minibatch. closes: nothing else is added to the policy's gradient after it.
     """
-    mask, reading = piece.response_mask, Reading(piece)
-    logprobs, _ = players.policy(response_logprobs, reading, temperature=cfg.temperature)
+    mask, inputs = piece.response_mask, ModelInputs(piece)
+    logprobs, _ = players.policy(response_logprobs, inputs, temperature=cfg.temperature)
     policy = policy_loss(
         logprobs, piece.logprobs, advantages, mask, clip_eps=cfg.clip_eps, num_tokens=num_tokens
     )
     players.policy.backward(policy.loss, last=last and closes)
-    values = players.value(response_values, reading)
+    values = players.value(response_values, inputs)
     value = value_loss(
         values, piece.values, returns, mask, clip_eps=cfg.value_clip_eps, num_tokens=num_tokens
     )

@@ -13,10 +13,11 @@ from rlhf_cli.core.masking import masked_mean, masked_sum, masked_var, whiten
 from rlhf_cli.core.randomness import permutation, uniforms
 from rlhf_cli.core.returns import gae, shaped_rewards
 from rlhf_cli.data.order import num_batches
+from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages.ppo.collect import GAP, collect, looks
 from rlhf_cli.stages.ppo.guards import Watch, check_start, over
 from rlhf_cli.stages.ppo.learn import Learned, Pretrain, learn
-from rlhf_cli.stages.ppo.players import Ending, Players, ignore
+from rlhf_cli.stages.ppo.players import Players, ignore
 from rlhf_cli.stages.setting import lr_factor
 from rlhf_cli.telemetry.recorder import Recorder
 
@@ -86,7 +87,7 @@ class Course:
 def train(
     players: Players,
     prompts: Iterator[PromptBatch],
-    ending: Ending,
+    params: SamplingParams,
     cfg: PPO,
     recorder: Recorder,
     *,
@@ -105,7 +106,7 @@ def train(
     for iteration in range(course.iteration, num_iterations(cfg)):
         batch = next(prompts).to(players.device.torch)
         if course.rollout is None:
-            roll_out(players, batch, ending, cfg, course, seed)
+            roll_out(players, batch, params, cfg, course, seed)
             if iteration == 0:
                 recorder.note(said_gap(cfg.old_logprobs, course.gap))
         rollout = course.rollout
@@ -138,12 +139,17 @@ def train(
 
 
 def roll_out(
-    players: Players, batch: PromptBatch, ending: Ending, cfg: PPO, course: Course, seed: int
+    players: Players,
+    batch: PromptBatch,
+    params: SamplingParams,
+    cfg: PPO,
+    course: Course,
+    seed: int,
 ) -> None:
     """Collect this iteration's rollout into `course`, and say what it shows."""
-    drawn = uniforms(len(batch.tokens), ending.max_new_tokens, seed, "rollout", course.iteration)
+    drawn = uniforms(len(batch.tokens), params.max_new_tokens, seed, "rollout", course.iteration)
     look = looks(cfg.old_logprobs, course.gap, course.iteration)
-    course.rollout, entropies, gap = collect(players, batch, drawn, ending, cfg, look=look)
+    course.rollout, entropies, gap = collect(players, batch, drawn, params, cfg, look=look)
     course.objective = describe(course.rollout, entropies, course.controller.coef)
     players.clock.count(generated=int(course.rollout.response_mask.sum()))
     if gap is not None:

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from rlhf_cli.config.schema import PPOBatch
 from rlhf_cli.core.batches import Rollout
-from rlhf_cli.core.microbatches import Limit, Load, divide
-from rlhf_cli.models import packing
+from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide
+from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.stages.ppo.players import Players
 
 
@@ -20,8 +20,8 @@ def microbatches(players: Players, rollout: Rollout, rows: Tensor, batch: PPOBat
         return list(share.of(rows).split(batch.microbatch))
     sides = (rollout.prompt_mask, rollout.response_mask)
     lengths = torch.stack([mask[rows].sum(1) for mask in sides], dim=1).tolist()
-    loads = [Load(1, sum(widths), tuple(widths)) for widths in lengths]
-    limit = Limit(rows=batch.microbatch, tokens=batch.max_tokens, padded=read_padded(players))
+    loads = [BatchCost(1, sum(widths), tuple(widths)) for widths in lengths]
+    limit = BatchLimit(rows=batch.microbatch, tokens=batch.max_tokens, padded=read_padded(players))
     parts = divide(loads, limit, share.size)[share.rank]
     return [rows[torch.tensor(part, device=rows.device)] for part in parts]
 
@@ -29,4 +29,4 @@ def microbatches(players: Players, rollout: Rollout, rows: Tensor, batch: PPOBat
 def read_padded(players: Players) -> bool:
     """Whether padding counts: one of the networks at least reads it."""
     networks = (players.policy, players.value, players.ref_policy)
-    return not all(packing.enabled(network.model) for network in networks)
+    return not all(reads_unpadded(network.model) for network in networks)

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rlhf_cli.models.scoring import Reading
+from rlhf_cli.models.forward import ModelInputs
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
 from rlhf_cli.telemetry.timing import Clock
 
 # prompts with their responses -> scores (B,)
-Score = Callable[[Reading], Tensor]
+Score = Callable[[ModelInputs], Tensor]
 
 
 def ignore() -> None:
@@ -35,17 +35,3 @@ class Players:
     @property
     def world(self) -> World:
         return self.policy.world
-
-
-@dataclass(slots=True, kw_only=True)
-class Ending:
-    """How long a response may be, and which tokens end or pad it.
-
-    reference: sample the plain way. graphs: record the steps on a CUDA device.
-    """
-
-    max_new_tokens: int
-    end_ids: list[int]
-    pad_id: int
-    reference: bool = False
-    graphs: bool = False

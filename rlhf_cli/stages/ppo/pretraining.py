@@ -3,7 +3,7 @@
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
-from rlhf_cli.models import packing
+from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages import work
 from rlhf_cli.stages.ppo.learn import Pretrain
@@ -18,7 +18,7 @@ def pretraining(setting: Setting, policy: Engine, recorder: Recorder) -> Pretrai
     cfg = setting.cfg
     data = setting.encoded("pretraining")
     data.tell(recorder)
-    steps = TextSteps(setting, data.train, padded=not packing.enabled(policy.model))
+    steps = TextSteps(setting, data.train, padded=not reads_unpadded(policy.model))
 
     def pretrain() -> float:
         texts = steps.at(policy.steps)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import PPO, Config, Graphs, ValueInit
+from rlhf_cli.config.schema import PPO, Config, ValueInit
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import prompt_batches
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.order import num_batches
-from rlhf_cli.models.reward import check_head
+from rlhf_cli.models.reward_head import check_head
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.stages.judging import RewardModel, renew_head
 from rlhf_cli.stages.ppo.guards import NotFinite
 from rlhf_cli.stages.ppo.loop import Course, num_episodes, num_iterations, train
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.players import Players
 from rlhf_cli.stages.ppo.pretraining import pretraining
 from rlhf_cli.stages.saving import Saver, open_saver
 from rlhf_cli.stages.setting import (
@@ -122,14 +122,7 @@ def learn_or_save(
     saver: Saver,
 ) -> dict[str, float]:
     """Run the loop; when a number is not finite, save the offending samples before stopping."""
-    cfg, renderer = setting.cfg, setting.renderer
-    ending = Ending(
-        max_new_tokens=cfg.data.max_response_tokens,
-        end_ids=renderer.end_ids,
-        pad_id=renderer.pad_id,
-        reference=cfg.runtime.reference_implementation,
-        graphs=cfg.runtime.cuda_graphs is Graphs.auto,
-    )
+    cfg = setting.cfg
 
     def after_step() -> None:
         saver.after_step(
@@ -142,7 +135,7 @@ def learn_or_save(
         return train(
             players,
             batches(setting, prompts, start=course.iteration),
-            ending,
+            setting.sampling_params(temperature=cfg.ppo.temperature),
             cfg.ppo,
             recorder,
             seed=cfg.seed,

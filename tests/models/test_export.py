@@ -9,8 +9,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, MixtralConfig
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models import exporting
-from rlhf_cli.models.exporting import export
+from rlhf_cli.models import export as exporting
+from rlhf_cli.models.export import export
 from rlhf_cli.runtime.engine import persistent
 from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, scalar
 

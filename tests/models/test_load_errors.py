@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models.loading import ASSETS, load_causal_lm, load_tokenizer
-from rlhf_cli.models.missing import why
+from rlhf_cli.models.load import ASSETS, load_causal_lm, load_tokenizer
+from rlhf_cli.models.load_errors import why
 from tests.config.test_compose import composed
 
 
@@ -38,9 +38,7 @@ def test_a_folder_without_a_tokenizer_names_the_key(copy):
 
 
 def test_a_file_in_place_of_a_folder(copy):
-    assert "config.json is a file: give the folder it lies in" in told_by(
-        load_tokenizer, copy / "config.json"
-    )
+    assert "config.json is a file: give its folder" in told_by(load_tokenizer, copy / "config.json")
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -17,12 +17,8 @@ from transformers import (
 
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
-from rlhf_cli.models import packing
-from rlhf_cli.models.packed_rows import pack
-from rlhf_cli.models.packing import enable, enabled
-from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import (
-    Reading,
+from rlhf_cli.models.forward import (
+    ModelInputs,
     last_hidden,
     response_logprobs,
     response_values,
@@ -30,6 +26,10 @@ from rlhf_cli.models.scoring import (
     text_logprobs,
     token_scores,
 )
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
+from rlhf_cli.models.unpadding import attention
+from rlhf_cli.models.unpadding.attention import enable_unpadding, reads_unpadded
+from rlhf_cli.models.unpadding.rows import unpad
 from tests.models import tiny
 from tests.models.tiny import SPECIAL, VOCAB, ragged
 
@@ -66,7 +66,7 @@ def pair(auto, name: str):
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter.mul_(3.0 if parameter.ndim == 2 else 1.0)
-    return plain, enable(deepcopy(plain))
+    return plain, enable_unpadding(deepcopy(plain))
 
 
 def rollout(case: str):
@@ -117,11 +117,11 @@ def assert_alike(plain, packs, look, mask):
 def test_who_packs():
     for name in CONFIGS:
         plain, packs = pair(AutoModelForCausalLM, name)
-        assert not enabled(plain)
-        assert enabled(packs) == (name not in PADDED), name
+        assert not reads_unpadded(plain)
+        assert reads_unpadded(packs) == (name not in PADDED), name
     eager = deepcopy(CONFIGS["llama"])
     eager._attn_implementation = "eager"
-    assert not enabled(enable(SimpleNamespace(config=eager)))
+    assert not reads_unpadded(enable_unpadding(SimpleNamespace(config=eager)))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -133,12 +133,12 @@ def test_responses(name, case):
         assert_alike(
             plain,
             packs,
-            lambda model, k=which: response_logprobs(model, Reading(part), temperature=0.7)[k],
+            lambda model, k=which: response_logprobs(model, ModelInputs(part), temperature=0.7)[k],
             part.response_mask,
         )
     plain, packs = pair(AutoModelForSequenceClassification, name)
     assert_alike(
-        plain, packs, lambda model: response_values(model, Reading(part)), part.response_mask
+        plain, packs, lambda model: response_values(model, ModelInputs(part)), part.response_mask
     )
 
 
@@ -184,16 +184,16 @@ def test_equal_beginnings_are_read_once(name):
     assert_alike(
         plain,
         packs,
-        lambda model: response_logprobs(model, Reading(part), temperature=0.7)[0],
+        lambda model: response_logprobs(model, ModelInputs(part), temperature=0.7)[0],
         part.response_mask,
     )
     prompts = part.prompt_mask[[0, 3]].sum()
     fewest = int(prompts + part.response_mask.sum() - 4)
-    assert read == [fewest if enabled(packs) else len(mask) * int(mask.sum(1).max())]
+    assert read == [fewest if reads_unpadded(packs) else len(mask) * int(mask.sum(1).max())]
     plain, packs = pair(AutoModelForSequenceClassification, name)
     every = torch.ones(5, dtype=torch.bool)
     assert_alike(
-        plain, packs, lambda model: response_values(model, Reading(part)), part.response_mask
+        plain, packs, lambda model: response_values(model, ModelInputs(part)), part.response_mask
     )
     assert_alike(plain, packs, lambda model: sequence_scores(model, tokens, mask), every)
     assert_alike(plain, packs, lambda model: token_scores(model, tokens, mask), mask)
@@ -203,17 +203,17 @@ def test_what_is_shared_is_what_precedes_alike():
     """[1 2 3 | 1 2 4 5 | 9 2 4 | 9 2]: the 1 2 and the 9 2 are read once, the other 2 4 are not."""
     tokens = torch.tensor([[1, 2, 3, 0], [1, 2, 4, 5], [9, 2, 4, 0], [0, 0, 9, 2]])
     mask = tokens > 0
-    found = pack(mask, position_ids(mask), tokens)
+    found = unpad(mask, position_ids(mask), tokens)
     stood = torch.full((16,), -1)
-    stood[found.index] = found.index[found.read][found.stands]
+    stood[found.index] = found.index[found.computed_index][found.source_index]
     assert stood.view(4, 4).tolist() == [
         [0, 1, 2, -1],
         [0, 1, 6, 7],
         [8, 9, 10, -1],
         [-1, -1, 8, 9],
     ]
-    assert pack(mask, position_ids(mask)).stands is None
-    assert pack(mask[1:3], position_ids(mask[1:3]), tokens[1:3]).stands is None
+    assert unpad(mask, position_ids(mask)).source_index is None
+    assert unpad(mask[1:3], position_ids(mask[1:3]), tokens[1:3]).source_index is None
 
 
 def test_dropout_differs_from_row_to_row():
@@ -226,7 +226,7 @@ def test_dropout_differs_from_row_to_row():
         lambda _, given: read.append(given[0].numel())
     )
     for drops in (True, False):
-        response_logprobs(packs.train(drops), Reading(part), temperature=1.0)
+        response_logprobs(packs.train(drops), ModelInputs(part), temperature=1.0)
     assert read[0] == int(part.prompt_mask.sum() + part.response_mask.sum()) > read[1]
 
 
@@ -264,8 +264,8 @@ def test_a_hole_in_the_mask_is_no_token(name):
         responses=torch.tensor([[3, 8]]),
         response_mask=torch.ones(1, 2, dtype=torch.bool),
     )
-    found = response_logprobs(packs, Reading(holes), temperature=1.0)
-    wanted = response_logprobs(packs, Reading(whole), temperature=1.0)
+    found = response_logprobs(packs, ModelInputs(holes), temperature=1.0)
+    wanted = response_logprobs(packs, ModelInputs(whole), temperature=1.0)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one[:, 1:], other)
         assert float(one[0, 0]) == 0
@@ -276,7 +276,7 @@ def test_a_token_with_nothing_before_it_is_refused():
     part = rollout("ragged")
     part.prompt_mask[1] = False
     with pytest.raises(ValueError, match="first of its text"):
-        response_logprobs(packs, Reading(part), temperature=1.0)
+        response_logprobs(packs, ModelInputs(part), temperature=1.0)
 
 
 def test_a_batch_without_tokens_still_calls_every_layer():
@@ -312,9 +312,10 @@ def test_no_logits_of_all_tokens_exist():
 def test_sampling_is_as_before():
     prompts, mask = ragged(5, 6, side="left", seed=1)
     uniforms = torch.rand(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    params = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1], pad_id=0)
     for name in ("llama", "gpt2", "gemma"):
         plain, packs = (
-            sample(model, prompts, mask, uniforms, end_ids=[1], pad_id=0, temperature=1.0)
+            sample(model, prompts, mask, uniforms, params)
             for model in pair(AutoModelForCausalLM, name)
         )
         assert torch.equal(plain.responses, packs.responses), name
@@ -339,8 +340,8 @@ def test_one_call_for_all_lengths_is_the_loop(name, monkeypatch):
 
     batch = texts(packed=True)
     plain, packs = pair(AutoModelForCausalLM, name)
-    monkeypatch.setattr(packing, "varlen_attn", stand_in)
-    monkeypatch.setattr(packing, "_has_kernel", lambda *_: True)
+    monkeypatch.setattr(attention, "varlen_attn", stand_in)
+    monkeypatch.setattr(attention, "_has_varlen_kernel", lambda *_: True)
     assert_alike(plain, packs, lambda model: text_logprobs(model, batch), batch.loss_mask[:, 1:])
 
 
@@ -350,13 +351,13 @@ def test_attention_on_a_cpu_is_float32_under_bfloat16(name, monkeypatch):
     batch, seen = texts(packed=False), []
     plain, packs = pair(AutoModelForCausalLM, name)
     wanted = text_logprobs(plain, batch)[batch.loss_mask[:, 1:]].detach()
-    torch_attention = packing.scaled_dot_product_attention
+    torch_attention = attention.scaled_dot_product_attention
 
     def watched(query, key, value, **settings):
         seen.append({query.dtype, key.dtype, value.dtype})
         return torch_attention(query, key, value, **settings)
 
-    monkeypatch.setattr(packing, "scaled_dot_product_attention", watched)
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", watched)
     for model in (packs, deepcopy(packs).bfloat16()):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = text_logprobs(model, batch)[batch.loss_mask[:, 1:]].detach()
@@ -373,7 +374,7 @@ def test_one_call_for_all_lengths_is_the_loop_on_a_gpu(name, monkeypatch):
     packs, seen = packs.cuda(), []
     for kernel in (True, False):
         if not kernel:
-            monkeypatch.setattr(packing, "_has_kernel", lambda *_: False)
+            monkeypatch.setattr(attention, "_has_varlen_kernel", lambda *_: False)
         packs.zero_grad()
         with torch.autocast("cuda", dtype=torch.bfloat16):
             values = text_logprobs(packs, batch)
@@ -392,14 +393,14 @@ def test_texts_of_one_length_lie_together():
     mask = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1], [1, 0, 0, 1], [1, 1, 1, 1]]).bool()
     positions = position_ids(mask)
     positions[3, 3] = 0  # a second text in the row
-    found = pack(mask, positions)
+    found = unpad(mask, positions)
     assert found.lengths == (1, 2, 2, 3, 3)
-    assert found.bounds.tolist() == [0, 1, 3, 5, 8, 11]
-    assert found.runs() == [(1, 1), (2, 2), (2, 3)]
+    assert found.cu_seqlens.tolist() == [0, 1, 3, 5, 8, 11]
+    assert found.equal_length_runs() == [(1, 1), (2, 2), (2, 3)]
     assert found.index.tolist() == [15, 6, 7, 8, 11, 1, 2, 3, 12, 13, 14]
     assert found.positions.tolist() == [0, 0, 1, 0, 1, 0, 1, 2, 0, 1, 2]
     assert torch.equal(found.slot[found.index], torch.arange(11))
     values = torch.arange(11) + 1.0
-    unpacked = found.unpack(values, mask.shape)
+    unpacked = found.pad(values, mask.shape)
     assert torch.equal(unpacked.flatten()[found.index], values)
     assert bool((unpacked[~mask] == 0).all())

@@ -16,15 +16,15 @@ from transformers import (
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import LearningRates, Model
-from rlhf_cli.models.exporting import export
-from rlhf_cli.models.loading import (
-    fit_tokens,
+from rlhf_cli.models.export import export
+from rlhf_cli.models.forward import sequence_scores
+from rlhf_cli.models.load import (
+    fit_embeddings,
     load_causal_lm,
     load_reward_model,
     load_scalar_model,
 )
-from rlhf_cli.models.reward import has_class
-from rlhf_cli.models.scoring import sequence_scores
+from rlhf_cli.models.reward_head import transformers_has_class
 from tests.models.tiny import SPECIAL, VOCAB, causal, ragged, scalar
 
 BLOOM = BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2, **SPECIAL)
@@ -113,11 +113,11 @@ def tokenizer(words: int, specials: list[str]) -> PreTrainedTokenizerFast:
 
 def test_special_tokens_may_gain_a_row_and_ordinary_ones_not():
     model = causal("llama")
-    assert fit_tokens(model, tokenizer(VOCAB, [])) == 0
-    assert fit_tokens(model, tokenizer(VOCAB, ["<|pad|>", "<|end|>"])) == 2
+    assert fit_embeddings(model, tokenizer(VOCAB, [])) == 0
+    assert fit_embeddings(model, tokenizer(VOCAB, ["<|pad|>", "<|end|>"])) == 2
     assert model.get_input_embeddings().num_embeddings == VOCAB + 2
     with pytest.raises(UserError, match=r"has 50 tokens, but the model has embeddings for 42"):
-        fit_tokens(model, tokenizer(50, []))
+        fit_embeddings(model, tokenizer(50, []))
 
 
 @pytest.mark.parametrize(("config", "attention"), [(BLOOM, "eager"), (COHERE, "sdpa")])
@@ -141,7 +141,7 @@ def test_an_exported_reward_model_scores_alike_when_it_is_loaded(tmp_path, confi
     base = causal("llama") if config is None else AutoModelForCausalLM.from_config(config)
     base.save_pretrained(tmp_path / "base")
     model = load_scalar_model(conf(tmp_path), str(tmp_path / "base"), new_head=True).eval()
-    assert has_class(model.config) is own
+    assert transformers_has_class(model.config) is own
     tokens, mask = ragged(5, 9, side="right", seed=2)
     weights = ((name, value.detach()) for name, value in model.named_parameters())
     export(model, weights, tokenizer(VOCAB, []), tmp_path / "rm", end_ids=[1], pad_id=0)

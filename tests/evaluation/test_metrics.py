@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlhf_cli.data.records import Message, Origin, Prompt
-from rlhf_cli.evaluation.gain import Performance, best_of, measure
+from rlhf_cli.evaluation.metrics import EvalResult, best_of, measure
 from rlhf_cli.evaluation.respond import Answer
 
 WHERE = Origin("made in a test", 0)
@@ -21,19 +21,19 @@ def answers(lengths, finished=None):
     ]
 
 
-def performance(lengths, scores=None, gaps=None, finished=None):
+def result(lengths, scores=None, log_ratios=None, finished=None):
     prompts = [Prompt((Message("user", "x"),), WHERE) for _ in lengths]
-    return Performance(
+    return EvalResult(
         prompts=prompts,
         answers=answers(lengths, finished),
         scores=None if scores is None else torch.tensor(scores),
-        gaps=None if gaps is None else torch.tensor(gaps),
+        log_ratios=None if log_ratios is None else torch.tensor(log_ratios),
         verdicts=None,
     )
 
 
 def test_means_rates_and_what_cannot_be_known():
-    row = measure(performance([2, 4, 6], gaps=[1.0, 2.0, 3.0], finished=[True, False, True]))
+    row = measure(result([2, 4, 6], log_ratios=[1.0, 2.0, 3.0], finished=[True, False, True]))
     assert row["length"][0] == 4.0
     assert row["kl"][0] == 2.0
     assert row["eos_rate"][0] == pytest.approx(2 / 3)
@@ -44,16 +44,16 @@ def test_means_rates_and_what_cannot_be_known():
 
 def test_a_win_is_a_higher_score_and_a_tie_is_half_a_win():
     mine, base = (
-        performance([1, 1, 1, 1], [1.0, 2.0, 0.0, 5.0]),
-        performance([2] * 4, [0.0, 2.0, 1.0, 1.0]),
+        result([1, 1, 1, 1], [1.0, 2.0, 0.0, 5.0]),
+        result([2] * 4, [0.0, 2.0, 1.0, 1.0]),
     )
     assert measure(mine, base)["win_rate"][0] == pytest.approx(2.5 / 4)
     assert measure(base, base)["win_rate"][0] == 0.5
 
 
 def test_the_same_answer_wins_nothing_by_a_rounding_error():
-    mine = performance([3, 3], [1.0 + 1e-7, 2.0])
-    assert measure(mine, performance([3, 3], [1.0, 2.0 + 1e-7]))["win_rate"][0] == 0.5
+    mine = result([3, 3], [1.0 + 1e-7, 2.0])
+    assert measure(mine, result([3, 3], [1.0, 2.0 + 1e-7]))["win_rate"][0] == 0.5
 
 
 def test_best_of_n_takes_the_best_score_of_each_prompt_and_says_its_price():
@@ -68,7 +68,7 @@ def test_best_of_n_takes_the_best_score_of_each_prompt_and_says_its_price():
 def test_right_answers_are_counted_apart_where_no_stage_trained():
     """Task clusters that were held out have a column of their own."""
     judged = [(1.0, True, False), (0.5, False, True), (0.0, True, False)]
-    found = performance([1, 1, 1])
+    found = result([1, 1, 1])
     found.verdicts = [
         SimpleNamespace(utility=utility, right=right, rude=rude) for utility, right, rude in judged
     ]

@@ -1,7 +1,7 @@
-"""What plain transformers loads: weights, config, tokenizer, template, generation config.
+"""Export of a model folder that plain transformers loads: weights, config, tokenizer, template.
 
-Weights come one tensor at a time, so that nobody has to hold a sharded model whole: at most one
-file's worth is in memory.
+Weights come one tensor at a time, so that no process holds a complete sharded model: at most the tensors
+of one file are in memory.
 """
 
 import json
@@ -38,14 +38,14 @@ def export(
     end_ids: list[int],
     pad_id: int,
 ) -> None:
-    """Write a model folder beside its place, then put it there.
+    """Write a model folder under a temporary name, then rename it.
 
-    Every process calls this, for the weights are gathered together; the one that gets tensors
-    writes. The pad id goes into the config: sequence classifiers find the last real token by it.
-    Weights that are not finite are refused, and nothing is put there.
+    Every process calls this, because gathering weights is collective; the one that gets tensors writes.
+    The pad id goes into the config: sequence classifiers find the last real token by it. Weights that are
+    not finite are refused, and an older folder stays.
     """
     beside = folder.with_name(f".{folder.name}.tmp")
-    # a weight that is tied has the name that save_pretrained gives it: the body's, not the head's
+    # A tied weight is saved under the name that save_pretrained uses: the body's, not the head's.
     tied = getattr(model, "all_tied_weights_keys", {})
     chunks = _chunks((tied.get(name, name), weight) for name, weight in weights)
     first = next(chunks, None)
@@ -63,7 +63,7 @@ def export(
 
 
 def _chunks(weights: Weights) -> Iterator[dict[str, Tensor]]:
-    """Tensors in groups of one file each; nothing at all where only others get them."""
+    """Yield tensors in groups of one file each; nothing in a process that gets no tensors."""
     chunk, size = {}, 0
     for name, tensor in weights:
         if tensor is None:
@@ -83,7 +83,7 @@ def _chunks(weights: Weights) -> Iterator[dict[str, Tensor]]:
 
 
 def _write_weights(model: PreTrainedModel, chunks: Iterable, folder: Path) -> None:
-    """model.safetensors, or several files and their index; names as the hub has them."""
+    """Write model.safetensors, or several files and their index, with the names of the hub."""
     places: list[list[str]] = []
     total = 0
     for number, chunk in enumerate(chunks):
@@ -110,7 +110,10 @@ def set_pad(config: PretrainedConfig, pad_id: int) -> None:
 
 
 def _put(beside: Path, folder: Path) -> None:
-    """All bytes are on the disk; who may read one file may read all: safetensors writes private ones."""
+    """Flush all files to the disk and rename the folder.
+
+    All files get the mode of config.json: safetensors writes files that only their owner can read.
+    """
     mode = S_IMODE((beside / "config.json").stat().st_mode)
     for path in beside.iterdir():
         path.chmod(mode)
@@ -121,7 +124,7 @@ def _put(beside: Path, folder: Path) -> None:
 
 
 def _set_config(model: PreTrainedModel, weights: dict[str, Tensor], pad_id: int) -> None:
-    """What `save_pretrained` would say of the model, and the ids it was made with."""
+    """Set what `save_pretrained` would write, and the padding id."""
     model.config.architectures = [type(model).__name__]
     model.config.dtype = next(iter(weights.values())).dtype
     set_pad(model.config, pad_id)
@@ -129,7 +132,7 @@ def _set_config(model: PreTrainedModel, weights: dict[str, Tensor], pad_id: int)
 
 
 def _generation(model: PreTrainedModel, end_ids: list[int], pad_id: int) -> GenerationConfig:
-    """Sampling from the model as it is: nothing of what the model it was made from brought along."""
+    """Return plain sampling at temperature 1, with no setting of the model it was trained from."""
     return GenerationConfig(
         do_sample=True,
         temperature=1.0,

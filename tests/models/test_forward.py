@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlhf_cli.models.scoring import (
-    Reading,
+from rlhf_cli.models.forward import (
+    ModelInputs,
     response_logprobs,
     response_values,
     sequence_scores,
@@ -45,7 +45,7 @@ def padded(part, *, left: int, right: int, pad: int):
 def test_logprobs_are_the_chain_rule(name, temperature):
     """Twin: every row alone and unpadded, one forward pass for every token."""
     model, part = causal(name, sharpness=3.0), batch()
-    found, _ = response_logprobs(model, Reading(part), temperature=temperature)
+    found, _ = response_logprobs(model, ModelInputs(part), temperature=temperature)
     for row in range(len(part.prompts)):
         text = part.prompts[row][part.prompt_mask[row]].tolist()
         for column, token in enumerate(part.responses[row][part.response_mask[row]].tolist()):
@@ -63,8 +63,8 @@ def test_padding_and_pad_id_change_nothing(name):
     wider = padded(part, left=3, right=4, pad=7)
     mask, width = part.response_mask, part.responses.shape[1]
     for score in (
-        lambda p: response_logprobs(model, Reading(p), temperature=1.0)[0],
-        lambda p: response_values(head, Reading(p)),
+        lambda p: response_logprobs(model, ModelInputs(p), temperature=1.0)[0],
+        lambda p: response_values(head, ModelInputs(p)),
     ):
         a, b = score(part), score(wider)[:, :width]
         assert torch.allclose(a[mask], b[mask], atol=1e-5)
@@ -90,11 +90,11 @@ def test_a_score_is_read_at_the_last_real_token(name):
 def test_values_look_at_what_came_before(name):
     """The value of response column t does not depend on token t or any later one."""
     model, part = scalar(name, sharpness=3.0), batch()
-    before = response_values(model, Reading(part))
+    before = response_values(model, ModelInputs(part))
     changed = part.responses.clone()
     changed[:, 3:] = (changed[:, 3:] + 11) % 38 + 2
     part.responses = torch.where(part.response_mask, changed, part.responses)
-    after = response_values(model, Reading(part))
+    after = response_values(model, ModelInputs(part))
     assert torch.allclose(before[:, :4], after[:, :4], atol=1e-6)
     assert not torch.allclose(before[:, 4:], after[:, 4:], atol=1e-3)
 
@@ -103,8 +103,8 @@ def test_values_look_at_what_came_before(name):
 def test_two_forwards_in_training_mode_agree(name):
     """Dropout is off everywhere: otherwise the first ratio is not 1."""
     model, part = causal(name).train(), batch()
-    a, _ = response_logprobs(model, Reading(part), temperature=1.0)
-    b, _ = response_logprobs(model, Reading(part), temperature=1.0)
+    a, _ = response_logprobs(model, ModelInputs(part), temperature=1.0)
+    b, _ = response_logprobs(model, ModelInputs(part), temperature=1.0)
     assert torch.equal(a, b)
 
 

@@ -1,5 +1,6 @@
 """The fast rollout says what the plain one says: cache, packed weights, order, copies, log-probs."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,10 +9,11 @@ from transformers import AutoModelForCausalLM, GemmaConfig, MistralConfig, Qwen2
 
 from rlhf_cli.core.logprobs import entropy
 from rlhf_cli.core.randomness import uniforms
-from rlhf_cli.models import decoding, graphed, packing, prepacked, rollout_cache, sampling
-from rlhf_cli.models.drawing import draw, draw_scored
-from rlhf_cli.models.sampling import Samples, sample
-from rlhf_cli.models.scoring import Reading, response_logprobs
+from rlhf_cli.models.forward import ModelInputs, response_logprobs
+from rlhf_cli.models.generation import cuda_graphs, decoding, kv_cache, onednn_linear, sampling
+from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
+from rlhf_cli.models.generation.sampling import Samples, SamplingParams, sample
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, ragged
 
 SHAPE = {
@@ -29,7 +31,7 @@ MORE = {
     "sliding": MistralConfig(num_key_value_heads=2, sliding_window=5, **SHAPE),
 }
 NAMES = [*CONFIGS, *MORE]
-MANY_ENDS = {"end_ids": list(range(1, 12)), "pad_id": 0}
+PARAMS = SamplingParams(max_new_tokens=20, temperature=1.3, end_ids=list(range(1, 12)), pad_id=0)
 
 
 def network(name: str):
@@ -47,9 +49,11 @@ def network(name: str):
 @pytest.fixture(autouse=True)
 def everything_is_packed(monkeypatch):
     """Also layers too small to gain: and caches that grow, prompts read in parts."""
-    monkeypatch.setattr(prepacked, "_gain", lambda dtype: prepacked.Gain(1, range(2, 99)))
-    monkeypatch.setattr(rollout_cache, "BLOCK", 2)
-    monkeypatch.setattr(decoding, "PREFILL", {"cpu": 20})
+    monkeypatch.setattr(
+        onednn_linear, "_threshold", lambda dtype: onednn_linear.Threshold(1, range(2, 99))
+    )
+    monkeypatch.setattr(kv_cache, "GROWTH_COLUMNS", 2)
+    monkeypatch.setattr(decoding, "PREFILL_TOKENS", {"cpu": 20})
 
 
 def agree(found: Samples, expected: Samples) -> None:
@@ -67,13 +71,13 @@ def test_greedy_decoding_is_that_of_transformers(name, padded):
     if not padded:
         prompts, mask = prompts.clamp(min=2), torch.ones_like(mask)
     drawn = uniforms(8, 12, 0)
-    ours = sample(model, prompts, mask, drawn, temperature=0, **MANY_ENDS)
+    ours = sample(model, prompts, mask, drawn, replace(PARAMS, max_new_tokens=12, temperature=0))
     theirs = model.generate(
         input_ids=prompts,
         attention_mask=mask.long(),
         do_sample=False,
         max_new_tokens=12,
-        eos_token_id=MANY_ENDS["end_ids"],
+        eos_token_id=PARAMS.end_ids,
         pad_token_id=0,
     )[:, prompts.shape[1] :]
     assert torch.equal(ours.responses, theirs)
@@ -85,9 +89,9 @@ def test_the_same_numbers_draw_the_same_tokens_as_the_plain_loop(name):
     model = network(name)
     prompts, mask = ragged(24, 9, side="left", seed=3)
     drawn = uniforms(24, 20, 5)
-    plain = sample(model, prompts, mask, drawn, temperature=1.3, reference=True, **MANY_ENDS)
+    plain = sample(model, prompts, mask, drawn, replace(PARAMS, reference=True))
     assert len(plain.mask.sum(1).unique()) > 3
-    agree(sample(model, prompts, mask, drawn, temperature=1.3, **MANY_ENDS), plain)
+    agree(sample(model, prompts, mask, drawn, PARAMS), plain)
 
 
 def through_graphs(monkeypatch, record) -> list:
@@ -95,13 +99,13 @@ def through_graphs(monkeypatch, record) -> list:
     made = []
 
     def decoder(*inputs, **settings):
-        made.append(graphed.GraphedDecoder(*inputs, record=record, **settings))
+        made.append(cuda_graphs.CUDAGraphDecoder(*inputs, capture=record, **settings))
         return made[-1]
 
-    monkeypatch.setattr(sampling, "_way", lambda *_, **__: decoder)
-    monkeypatch.setattr(sampling, "LOOK_EVERY", {"cpu": 3})
-    monkeypatch.setattr(graphed, "COLUMNS", 4)
-    monkeypatch.setattr(graphed, "FEWEST", 2)
+    monkeypatch.setattr(sampling, "decoder_class", lambda *_, **__: decoder)
+    monkeypatch.setattr(sampling, "CHECK_EVERY", {"cpu": 3})
+    monkeypatch.setattr(cuda_graphs, "COLUMN_BLOCK", 4)
+    monkeypatch.setattr(cuda_graphs, "MIN_ROWS", 2)
     return made
 
 
@@ -112,16 +116,16 @@ def test_a_step_that_can_be_recorded_is_the_plain_step(monkeypatch, name, packed
 
     packed: with the attention that models are loaded with. Rows leave, and the cache is read further.
     """
-    model = packing.enable(network(name)) if packed else network(name)
-    if not graphed.can_record(model):
+    model = enable_unpadding(network(name)) if packed else network(name)
+    if not cuda_graphs.can_capture(model):
         assert name == "sliding"
         return
     made = through_graphs(monkeypatch, lambda step: step)
     prompts, mask = ragged(11, 9, side="left", seed=3)
-    drawn, settings = uniforms(22, 20, 5), MANY_ENDS | {"temperature": 1.3, "copies": 2}
-    found = sample(model, prompts, mask, drawn, **settings)
+    drawn = uniforms(22, 20, 5)
+    found = sample(model, prompts, mask, drawn, PARAMS, copies=2)
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True), copies=2))
     sizes, columns = (sorted(set(part)) for part in zip(*made[0].steps, strict=True))
     assert sizes[-1] == 32 and len(sizes) > 2 and len(columns) > 2
 
@@ -141,15 +145,18 @@ def test_a_step_reads_only_fixed_places(monkeypatch):
         return again
 
     def held(decoder):
-        named = [(name, getattr(decoder, name)) for name in ("tokens", "at", "column", "seen")]
+        named = [
+            (name, getattr(decoder, name))
+            for name in ("tokens", "position_inputs", "column", "visible")
+        ]
         return named + [(f"memory {i}", x) for i, kv in enumerate(decoder.memory) for x in kv]
 
     made = through_graphs(monkeypatch, record)
     prompts, mask = ragged(11, 9, side="left", seed=3)
-    drawn, settings = uniforms(11, 20, 5), MANY_ENDS | {"temperature": 1.3}
-    found = sample(model, prompts, mask, drawn, **settings)
+    drawn = uniforms(11, 20, 5)
+    found = sample(model, prompts, mask, drawn, PARAMS)
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True)))
 
 
 def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
@@ -165,39 +172,40 @@ def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda *_: Stream())
     for name in ("synchronize", "current_device"):
         monkeypatch.setattr(torch.cuda, name, lambda: 0)
-    monkeypatch.setattr(graphed, "_side", lambda device: Stream())
-    monkeypatch.setattr(graphed, "_record", fail)
-    monkeypatch.setattr(graphed, "_refused", [])
-    through_graphs(monkeypatch, graphed.recorded)
+    monkeypatch.setattr(cuda_graphs, "_capture_stream", lambda device: Stream())
+    monkeypatch.setattr(cuda_graphs, "_capture", fail)
+    monkeypatch.setattr(cuda_graphs, "_refused", [])
+    through_graphs(monkeypatch, cuda_graphs.captured)
     model, drawn = causal("llama", sharpness=4.0), uniforms(11, 20, 5)
     prompts, mask = ragged(11, 9, side="left", seed=3)
-    settings = MANY_ENDS | {"temperature": 1.3}
     with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted") as told:
-        found = sample(model, prompts, mask, drawn, **settings)
-    assert len(told) == 1 and len(graphed._refused) == 1
+        found = sample(model, prompts, mask, drawn, PARAMS)
+    assert len(told) == 1 and len(cuda_graphs._refused) == 1
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True)))
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_positions_that_stretch_with_the_text_are_not_recorded(kind):
     model = causal("llama")
-    assert graphed.can_record(model)
+    assert cuda_graphs.can_capture(model)
     model.config.rope_parameters = {"rope_type": kind}
-    assert not graphed.can_record(model)
+    assert not cuda_graphs.can_capture(model)
     model.config.rope_parameters = {"full": {"rope_type": "default"}, "far": {"rope_type": kind}}
-    assert not graphed.can_record(model)
+    assert not cuda_graphs.can_capture(model)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
 def test_a_prompt_read_once_answers_like_one_read_for_every_copy(name):
     model = network(name)
     prompts, mask = ragged(7, 9, side="left", seed=4)
-    drawn, settings = uniforms(21, 12, 6), MANY_ENDS | {"temperature": 1.0}
-    shared = sample(model, prompts, mask, drawn, copies=3, **settings)
+    drawn = uniforms(21, 12, 6)
+    params = replace(PARAMS, max_new_tokens=12, temperature=1.0)
+    plain = replace(params, reference=True)
+    shared = sample(model, prompts, mask, drawn, params, copies=3)
     thrice = (x.repeat_interleave(3, dim=0) for x in (prompts, mask))
-    agree(shared, sample(model, *thrice, drawn, reference=True, **settings))
-    agree(shared, sample(model, prompts, mask, drawn, copies=3, reference=True, **settings))
+    agree(shared, sample(model, *thrice, drawn, plain))
+    agree(shared, sample(model, prompts, mask, drawn, plain, copies=3))
 
 
 @torch.no_grad()
@@ -207,11 +215,12 @@ def test_logprobs_are_those_of_scoring(name, reference):
     model = network(name)
     prompts, mask = ragged(12, 9, side="left", seed=2)
     drawn = uniforms(12, 12, 6)
-    found = sample(model, prompts, mask, drawn, temperature=0.7, reference=reference, **MANY_ENDS)
+    params = replace(PARAMS, max_new_tokens=12, temperature=0.7, reference=reference)
+    found = sample(model, prompts, mask, drawn, params)
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
     )
-    scored, _ = response_logprobs(model, Reading(part), temperature=0.7)
+    scored, _ = response_logprobs(model, ModelInputs(part), temperature=0.7)
     assert found.logprobs.dtype is torch.float32
     assert (found.logprobs[~found.mask] == 0).all()
     torch.testing.assert_close(found.logprobs[found.mask], scored[found.mask], atol=3e-4, rtol=1e-4)
@@ -221,20 +230,21 @@ def test_the_model_is_left_as_it_was():
     """Also when sampling stops with an error; and weights that changed are packed anew."""
     model, taken = causal("llama"), uniforms(4, 5, 0)
     prompts, mask = ragged(4, 6, side="left")
-    before = sample(model, prompts, mask, taken, temperature=0, **MANY_ENDS)
+    params = replace(PARAMS, max_new_tokens=5, temperature=0)
+    before = sample(model, prompts, mask, taken, params)
 
     def fail(_):
         assert any("forward" in vars(layer) for layer in model.modules())
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        sample(model, prompts, mask, taken, temperature=0, going_on=fail, **MANY_ENDS)
+        sample(model, prompts, mask, taken, params, keep_going=fail)
     assert not any("forward" in vars(layer) for layer in model.modules())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(-3)
-    after = sample(model, prompts, mask, taken, temperature=0, **MANY_ENDS)
-    agree(after, sample(model, prompts, mask, taken, temperature=0, reference=True, **MANY_ENDS))
+    after = sample(model, prompts, mask, taken, params)
+    agree(after, sample(model, prompts, mask, taken, replace(params, reference=True)))
     assert after.responses.shape != before.responses.shape or (
         not torch.equal(after.responses, before.responses)
     )
@@ -246,7 +256,7 @@ def test_packed_products_are_the_plain_ones(name):
     model = causal(name)
     tokens = torch.randint(2, VOCAB, (3, 7))
     plain = model(tokens).logits
-    with prepacked.prepacked(model):
+    with onednn_linear.prepacked(model):
         packed = model(tokens).logits
         one = model(tokens[:1, :1]).logits
     torch.testing.assert_close(packed, plain)
@@ -254,13 +264,15 @@ def test_packed_products_are_the_plain_ones(name):
 
 
 @torch.no_grad()
-@pytest.mark.skipif(not prepacked._gain(torch.bfloat16), reason="the processor has no bfloat16")
+@pytest.mark.skipif(
+    not onednn_linear._threshold(torch.bfloat16), reason="the processor has no bfloat16"
+)
 def test_packed_products_follow_autocast():
     model = causal("llama")
     tokens = torch.randint(2, VOCAB, (3, 7))
     with torch.autocast("cpu", torch.bfloat16):
         plain = model(tokens).logits
-        with prepacked.prepacked(model):
+        with onednn_linear.prepacked(model):
             packed = model(tokens).logits
     assert packed.dtype is plain.dtype is torch.bfloat16
     torch.testing.assert_close(packed, plain, atol=2e-2, rtol=2e-2)
@@ -271,19 +283,19 @@ def test_sharded_weights_are_never_packed_and_prompts_are_read_together():
     assert not decoding.in_lock_step(model)
     model.lm_head.weight.data = torch.empty(0)
     assert decoding.in_lock_step(model)
-    names = [layer.weight for layer, *_ in prepacked._layers(model)]
+    names = [layer.weight for layer, *_ in onednn_linear._layers(model)]
     assert all(weight.numel() for weight in names)
 
 
 def test_a_cache_moves_rows_and_shows_only_what_is_read():
-    cache = rollout_cache.RolloutCache(num_rows=4, num_columns=9)
+    cache = kv_cache.KVCache(num_rows=4, num_columns=9)
     states = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 2, 3, 5)
-    cache.open(slice(0, 4), 1)
+    cache.begin_prefill(slice(0, 4), 1)
     cache.update(states, -states, 0)
     running = torch.tensor([False, True, False, True])
     places = cache.keep(running)
     assert places.tolist() == [3, 1]
-    cache.show(slice(0, 2), 2)
+    cache.set_view(slice(0, 2), 2)
     for _ in range(5):
         keys, values = cache.update(states[places, :, :1] + 10, states[places, :, :1], 0)
     assert keys.shape == (2, 2, 7, 5) and cache.get_seq_length() == 7
@@ -294,13 +306,13 @@ def test_a_cache_moves_rows_and_shows_only_what_is_read():
 def test_each_device_and_model_takes_its_way():
     """Graphs are for CUDA and for those who ask; nothing on a CPU comes near them."""
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    way, llama = sampling._way, causal("llama")
-    assert way(llama, cpu, reference=False, graphs=True) is decoding.FastDecoder
-    assert way(llama, cuda, reference=False, graphs=False) is decoding.FastDecoder
-    assert way(llama, cuda, reference=False, graphs=True) is graphed.GraphedDecoder
-    assert way(llama, cuda, reference=True, graphs=True) is decoding.PlainDecoder
+    way, llama = sampling.decoder_class, causal("llama")
+    assert way(llama, cpu, reference=False, cuda_graphs=True) is decoding.FastDecoder
+    assert way(llama, cuda, reference=False, cuda_graphs=False) is decoding.FastDecoder
+    assert way(llama, cuda, reference=False, cuda_graphs=True) is cuda_graphs.CUDAGraphDecoder
+    assert way(llama, cuda, reference=True, cuda_graphs=True) is decoding.PlainDecoder
     sliding = network("sliding")
-    assert way(sliding, cuda, reference=False, graphs=True) is decoding.FastDecoder
+    assert way(sliding, cuda, reference=False, cuda_graphs=True) is decoding.FastDecoder
 
 
 @pytest.mark.parametrize("width", [7, 64, 130])
@@ -310,8 +322,8 @@ def test_two_levels_draw_what_one_level_draws(width):
     logits[:, ::3] = float("-inf")
     drawn = uniforms(4000, 1, 1)[:, 0]
     drawn[:2] = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
-    tokens, logprobs, entropies = draw_scored(logits, drawn, temperature=0.8)
-    assert torch.equal(tokens, draw(logits, drawn, temperature=0.8))
+    tokens, logprobs, entropies = sample_and_score(logits, drawn, temperature=0.8)
+    assert torch.equal(tokens, sample_token(logits, drawn, temperature=0.8))
     expected = (logits / 0.8).log_softmax(-1).gather(1, tokens[:, None]).squeeze(1)
     torch.testing.assert_close(logprobs, expected, atol=1e-5, rtol=1e-5)
     expected = entropy(logits[:, None], temperature=0.8).squeeze(1)

@@ -1,8 +1,8 @@
-"""What a model can do, found by trying it: a fast way is used only where it agrees with the forward pass.
+"""What a model can do, found by trial: a fast path is used only where it agrees with the forward pass.
 
-The families of packing.py are proved by tests. Any other model is tried once, on a few short texts: does it
-read forwards only, does padding at the right leave its texts alone, which decoder gives the logits of whole
-forward passes, do texts that share a row stay apart.
+The families listed in unpadding/attention.py are proved by tests. Any other model is tried once, on a few
+short texts: whether it is causal, whether padding at the right changes its texts, which decoder gives the
+logits of complete forward passes, whether texts that share a row are kept apart.
 """
 
 from collections.abc import Iterator
@@ -14,22 +14,23 @@ from torch import Tensor, nn
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.masking import real_first
-from rlhf_cli.models import packing
-from rlhf_cli.models.decoding import (
+from rlhf_cli.models.generation.decoding import (
     Decoder,
     FastDecoder,
     PlainDecoder,
-    WholeDecoder,
-    keeps_columns,
+    UncachedDecoder,
+    has_key_value_cache,
 )
-from rlhf_cli.models.loading import accepts, is_noisy
-from rlhf_cli.models.missing import first_line
+from rlhf_cli.models.load import accepts, is_noisy
+from rlhf_cli.models.load_errors import first_line
+from rlhf_cli.models.unpadding.attention import ATTENTION, compute_dtype, is_proved, reads_unpadded
 
 LENGTHS = (5, 13, 9)  # tokens of the prompts that decoders are tried on
 STEPS, COPIES = 5, 2
-TAKEN = (5, 1, 1, 2, 5, 1)  # tokens of both texts of each prompt: those of the longest end early
-# largest mean difference of two ways to the same logits, as a share of the logits' standard deviation
-SAME = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.1}
+# Tokens of both texts of each prompt; those of the longest prompt end early.
+NUM_TAKEN = (5, 1, 1, 2, 5, 1)
+# Largest mean difference of two computations of the same logits, in standard deviations of the logits.
+CLOSE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.1}
 
 _decoders: WeakKeyDictionary[nn.Module, type[Decoder]] = WeakKeyDictionary()
 
@@ -37,36 +38,36 @@ _decoders: WeakKeyDictionary[nn.Module, type[Decoder]] = WeakKeyDictionary()
 def decoder_for(model: nn.Module) -> type[Decoder]:
     """Return the fastest decoder that is right for the model; UserError where none can be.
 
-    The model is tried the first time, in evaluation mode and in the precision that is set around the call.
+    The model is tried on the first call, in evaluation mode and in the precision set around the call.
     """
     if model not in _decoders:
-        known = packing.known(model.config)
-        _decoders[model] = FastDecoder if known else _tried(model)
+        known = is_proved(model.config)
+        _decoders[model] = FastDecoder if known else _first_agreeing(model)
     return _decoders[model]
 
 
-def _tried(model: nn.Module) -> type[Decoder]:
-    """From fast to slow, the first that gives the logits of whole forward passes; these are the last."""
+def _first_agreeing(model: nn.Module) -> type[Decoder]:
+    """Return the first decoder, from fast to slow, that agrees with complete forward passes."""
     require_causal(model)
-    expected = decoded(model, WholeDecoder)
+    expected = decoder_logits(model, UncachedDecoder)
     for kind in (FastDecoder, PlainDecoder) if _may_be_fast(model) else (PlainDecoder,):
         if _agrees(model, kind, expected):
             return kind
-    return WholeDecoder
+    return UncachedDecoder
 
 
 def _may_be_fast(model: nn.Module) -> bool:
-    """Whether the cache written in place is worth a trial; not all configurations can say."""
+    """Return whether FastDecoder is worth a trial; some configurations cannot be asked for their cache."""
     try:
-        return keeps_columns(model)
+        return has_key_value_cache(model)
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
 
 
 def _agrees(model: nn.Module, kind: type[Decoder], expected: Tensor) -> bool:
-    """Whether the decoder gives the logits of whole forward passes; one that raises does not."""
+    """Return whether the decoder gives the logits of complete forward passes; False if it raises."""
     try:
-        return same(decoded(model, kind), expected)
+        return close(decoder_logits(model, kind), expected)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # noqa: BLE001 - a cache that is not the model's own can fail in any way
@@ -74,15 +75,15 @@ def _agrees(model: nn.Module, kind: type[Decoder], expected: Tensor) -> bool:
 
 
 @torch.no_grad()
-def decoded(model: nn.Module, kind: type[Decoder]) -> Tensor:
+def decoder_logits(model: nn.Module, kind: type[Decoder]) -> Tensor:
     """Return the logits that a decoder gives along fixed texts of which some end early, 0 after the end.
 
     -> (STEPS, rows, V) float32
     """
     prompts, mask = _prompts(model)
     num = len(prompts) * COPIES
-    told = _tokens(model, num * STEPS, start=1000).view(num, STEPS).to(prompts.device)
-    last = torch.tensor(TAKEN, device=prompts.device)
+    tokens = _tokens(model, num * STEPS, start=1000).view(num, STEPS).to(prompts.device)
+    last = torch.tensor(NUM_TAKEN, device=prompts.device)
     decoder = kind(model, prompts, mask, copies=COPIES, max_new_tokens=STEPS)
     found = []
     for step in range(STEPS):
@@ -93,12 +94,12 @@ def decoded(model: nn.Module, kind: type[Decoder]) -> Tensor:
         found.append(blank)
         if step + 1 < STEPS:
             decoder.keep(last[decoder.rows] > step + 1)
-            decoder.feed(told[decoder.rows, step])
+            decoder.feed(tokens[decoder.rows, step])
     return torch.stack(found)
 
 
 def _prompts(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Left-padded prompts of several lengths. -> tokens, mask (3, P)"""
+    """Return left-padded prompts of several lengths. -> tokens, mask (3, P)"""
     width = max(LENGTHS)
     tokens = _tokens(model, len(LENGTHS) * width).view(len(LENGTHS), width)
     mask = torch.arange(width) >= width - torch.tensor(LENGTHS)[:, None]
@@ -107,20 +108,20 @@ def _prompts(model: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _tokens(model: nn.Module, num: int, start: int = 0) -> Tensor:
-    """Fixed token ids that look random; 0, often padding, is not among them."""
+    """Return fixed pseudo-random token ids; 0, often padding, is not among them."""
     size = model.config.get_text_config().vocab_size
     return (torch.arange(start + 1, start + num + 1) * 7919 % 104729) % (size - 1) + 1
 
 
-def same(found: Tensor, expected: Tensor) -> bool:
-    """Whether two ways to the same logits, in float32, agree up to the rounding of what computed them."""
+def close(found: Tensor, expected: Tensor) -> bool:
+    """Return whether logits, in float32, agree up to the rounding of the dtype that computed them."""
     spread = expected.std() + 1e-12
-    return bool((found - expected).abs().mean() / spread <= SAME[packing.computed_in(expected)])
+    return bool((found - expected).abs().mean() / spread <= CLOSE[compute_dtype(expected)])
 
 
 @torch.no_grad()
 def require_causal(model: nn.Module) -> None:
-    """Refuse a model whose logits are random, or depend on later tokens or the padding behind a text."""
+    """Raise UserError if logits are random, or depend on later tokens or the padding behind a text."""
     prompts, mask = _prompts(model)
     order, aligned = real_first(mask)
     rows = prompts.gather(1, order)
@@ -138,22 +139,22 @@ def require_causal(model: nn.Module) -> None:
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         why = f"its forward pass fails on plain texts ({first_line(error)})"
         raise _refused(model, why) from error
-    if not same(again, whole[shortest]):
+    if not close(again, whole[shortest]):
         raise _refused(model, "it predicts something else each time it reads a text")
-    if not is_noisy(model.config) and not same(learned[aligned], batch[aligned]):
+    if not is_noisy(model.config) and not close(learned[aligned], batch[aligned]):
         raise _refused(model, "in training it predicts something else, though every dropout is 0")
-    if not same(whole[longest][:, :width], start):
+    if not close(whole[longest][:, :width], start):
         raise _refused(
             model, "what it predicts depends on later tokens: it is no causal language model"
         )
     beside = [row[None, :length] for row, length in zip(batch, LENGTHS, strict=True)]
-    if not same(torch.cat(beside, dim=1), torch.cat(whole, dim=1)):
+    if not close(torch.cat(beside, dim=1), torch.cat(whole, dim=1)):
         raise _refused(model, "what it predicts depends on the padding behind a text")
 
 
 @contextmanager
 def training(model: nn.Module) -> Iterator[None]:
-    """In training mode for a while."""
+    """Put the model in training mode inside the block."""
     before = model.training
     model.train()
     try:
@@ -169,14 +170,14 @@ def _refused(model: nn.Module, why: str) -> UserError:
 
 
 def logits_of(model: nn.Module, tokens: Tensor, mask: Tensor | None = None, **settings) -> Tensor:
-    """Return the logits of a whole forward pass, float32. tokens, mask (B, T) -> (B, T, V)"""
+    """Return the logits of a complete forward pass, float32. tokens, mask (B, T) -> (B, T, V)"""
     return model(input_ids=tokens, attention_mask=mask, use_cache=False, **settings).logits.float()
 
 
 @torch.no_grad()
-def texts_stay_apart(model: nn.Module) -> bool:
-    """Whether two texts in one row, told apart by their positions alone, do not see each other."""
-    if packing.enabled(model):
+def separates_packed_texts(model: nn.Module) -> bool:
+    """Return whether two texts in one row, separated by their positions, do not see each other."""
+    if reads_unpadded(model):
         return True
     if not accepts(model, "position_ids"):
         return False
@@ -185,20 +186,22 @@ def texts_stay_apart(model: nn.Module) -> bool:
     positions = torch.cat([torch.arange(5), torch.arange(9)])[None].to(prompts.device)
     expected = logits_of(model, second[None])[0]
     rows = [torch.cat([text, second])[None] for text in (first, other)]
-    return all(same(logits_of(model, row, position_ids=positions)[0, 5:], expected) for row in rows)
+    return all(
+        close(logits_of(model, row, position_ids=positions)[0, 5:], expected) for row in rows
+    )
 
 
-def described(model: nn.Module, *, samples: bool = True) -> str:
-    """Return one line: attention, how rows are read, how it is sampled. The model is tried for it.
+def describe(model: nn.Module, *, samples: bool = True) -> str:
+    """Return one line: attention, how rows are read, how it is sampled; tries the model for it.
 
     samples: the model is a language model that will be sampled from.
     """
-    attention = {packing.NAME: "sdpa"}.get(found := model.config._attn_implementation, found)
-    rows = "without padding" if packing.enabled(model) else "with their padding"
+    attention = {ATTENTION: "sdpa"}.get(found := model.config._attn_implementation, found)
+    rows = "without padding" if reads_unpadded(model) else "with their padding"
     ways = {
         FastDecoder: ", sampled with a cache written in place",
         PlainDecoder: ", sampled with the cache of transformers",
-        WholeDecoder: ", sampled by whole forward passes, which is slow: no cache agrees with them",
+        UncachedDecoder: ", sampled by complete forward passes, which is slow: no cache agrees with them",
     }
     way = ways[decoder_for(model)] if samples else ""
     return f"{type(model).__name__}: attention {attention}, rows read {rows}{way}"

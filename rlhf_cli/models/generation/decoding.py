@@ -1,8 +1,8 @@
-"""The logits of the next token of each running row, token by token, in three ways.
+"""Logits of the next token of each running row, token by token, in three ways.
 
 FastDecoder writes a cache of its own in place, PlainDecoder uses the cache that transformers makes for the
-model, WholeDecoder reads every text again for every token, which is slow and right for any causal model.
-Which one a model gets is decided in abilities.py.
+model, UncachedDecoder reads every text again for every token, which is slow and right for any causal model.
+models/capabilities.py chooses among them.
 """
 
 from typing import Protocol
@@ -14,34 +14,34 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rlhf_cli.core.masking import real_first
-from rlhf_cli.models.loading import accepts
-from rlhf_cli.models.rollout_cache import RolloutCache
+from rlhf_cli.models.generation.kv_cache import KVCache
+from rlhf_cli.models.load import accepts
 
-COMPACT_AT = 0.75  # the plain way: finished rows leave once this share or less is still running
-PREFILL = {"cpu": 2048}  # tokens of prompts read at a time
-PREFILL_ELSEWHERE = 32768
+COMPACT_SHARE = 0.75  # PlainDecoder drops finished rows once at most this share is running
+PREFILL_TOKENS = {"cpu": 2048}  # tokens of prompts per forward pass, by device
+DEFAULT_PREFILL_TOKENS = 32768
 
 
 class Decoder(Protocol):
-    """rows (n,): the caller's number of each row in the batch. logits (n, V) of their next tokens."""
+    """rows (n,): the caller's index of each row in the batch. logits (n, V): of their next tokens."""
 
     rows: Tensor
     logits: Tensor
 
     def keep(self, running: Tensor) -> Tensor:
-        """Rows that are not running may leave. running (n,) bool -> the old place of each row left"""
+        """Drop rows that are not running, or keep them. running (n,) bool -> old indices of those left"""
 
     def feed(self, tokens: Tensor) -> None:
-        """Append one token a row. tokens (n,)"""
+        """Append one token per row. tokens (n,)"""
 
 
 def in_lock_step(model: nn.Module) -> bool:
-    """Whether processes must call the model equally often: it gathers sharded weights as it goes."""
+    """Return whether processes must call the model equally often, because it gathers sharded weights."""
     return any(parameter.numel() == 0 for parameter in model.parameters())
 
 
-def keeps_columns(model: nn.Module) -> bool:
-    """Whether all the model remembers of a text are keys and values, one column a token."""
+def has_key_value_cache(model: nn.Module) -> bool:
+    """Return whether the model's only state are keys and values, one column per token."""
     if cache_argument(model) != "past_key_values":
         return False
     layers = DynamicCache(config=model.config).layers
@@ -51,7 +51,7 @@ def keeps_columns(model: nn.Module) -> bool:
 def forward(
     model: nn.Module, tokens: Tensor, mask: Tensor | None, positions: Tensor, cache
 ) -> Tensor:
-    """Logits of the last column. tokens, positions (B, n) . mask (B, seen + n) -> (B, V)"""
+    """Return the logits of the last column. tokens, positions (B, n), mask (B, seen + n) -> (B, V)"""
     inputs = {"input_ids": tokens, "attention_mask": mask, cache_argument(model): cache}
     if accepts(model, "position_ids"):
         inputs["position_ids"] = positions
@@ -66,7 +66,7 @@ def cache_argument(model: nn.Module) -> str:
 
 
 class PlainDecoder:
-    """The cache that transformers makes for the model; every prompt is read at once."""
+    """Decode with the cache that transformers makes for the model; all prompts are read at once."""
 
     def __init__(
         self,
@@ -86,10 +86,10 @@ class PlainDecoder:
         self.logits = forward(model, prompts, self.mask, positions, self.cache)
 
     def feed(self, tokens: Tensor) -> None:
-        """Append one token a row. tokens (n,)"""
+        """Append one token per row. tokens (n,)"""
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
         positions = self.positions[:, None]
-        # a model without attention has folded the prompt's padding into its state: no mask is left to give
+        # A model without attention holds the prompt in a state, in which nothing is left to mask.
         mask = None if cache_argument(self.model) == "cache_params" else self.mask
         self.logits = forward(self.model, tokens[:, None], mask, positions, self.cache)
         self.positions = self.positions + 1
@@ -97,19 +97,19 @@ class PlainDecoder:
     def keep(self, running: Tensor) -> Tensor:
         """Drop the rows that are not running, once that is worth a copy of the others."""
         index = running.nonzero().squeeze(1)
-        if not 0 < len(index) <= COMPACT_AT * len(running):
+        if not 0 < len(index) <= COMPACT_SHARE * len(running):
             return torch.arange(len(running), device=running.device)
-        self.cache.reorder_cache(index)  # the one way to choose rows that recurrent states have too
+        # The only method to choose rows that recurrent states have too.
+        self.cache.reorder_cache(index)
         self.rows, self.mask = self.rows[index], self.mask[index]
         self.positions = self.positions[index]
         return index
 
 
-class WholeDecoder:
-    """No cache: every text is read whole for every token, with its padding at the right.
+class UncachedDecoder:
+    """Decode without a cache: every text is read completely for every token, padded at the right.
 
-    What a causal model makes of a token depends on nothing that follows it, so this needs no more of the
-    model than its forward pass.
+    In a causal model no output depends on later tokens, so this needs nothing but its forward pass.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class WholeDecoder:
         self.logits = self._read()
 
     def _read(self) -> Tensor:
+        """Return the logits at the last token of each text."""
         width = int(self.lengths.max())
         columns = torch.arange(width, device=self.tokens.device)
         mask = (columns < self.lengths[:, None]).long()
@@ -139,13 +140,13 @@ class WholeDecoder:
         return logits[torch.arange(len(logits), device=logits.device), self.lengths - 1]
 
     def feed(self, tokens: Tensor) -> None:
-        """Append one token a row. tokens (n,)"""
+        """Append one token per row. tokens (n,)"""
         self.tokens = self.tokens.scatter(1, self.lengths[:, None], tokens[:, None])
         self.lengths = self.lengths + 1
         self.logits = self._read()
 
     def keep(self, running: Tensor) -> Tensor:
-        """Rows that are not running leave, unless none would be left."""
+        """Drop the rows that are not running, unless none would be left."""
         index = running.nonzero().squeeze(1)
         if not len(index):
             return torch.arange(len(running), device=running.device)
@@ -155,9 +156,9 @@ class WholeDecoder:
 
 
 class FastDecoder:
-    """A cache written in place; prompts read longest first, once for all their copies.
+    """Decode with a cache written in place; prompts are read longest first, once for all their copies.
 
-    Padding that no running row needs is not read, and a batch without padding needs no mask.
+    Columns that are padding in every running row are not read, and a batch without padding has no mask.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class FastDecoder:
     ):
         num, self.width = prompts.shape
         self.model = model
-        self.cache = RolloutCache(num_rows=num * copies, num_columns=self.width + max_new_tokens)
+        self.cache = KVCache(num_rows=num * copies, num_columns=self.width + max_new_tokens)
         lengths, order = prompt_mask.sum(1).sort(descending=True, stable=True)
         within = torch.arange(copies, device=order.device)
         self.rows = (order[:, None] * copies + within).flatten()
@@ -182,9 +183,10 @@ class FastDecoder:
         self._trim()
 
     def _read(self, prompts: Tensor, mask: Tensor, lengths: list[int], copies: int) -> Tensor:
-        """The prompts' columns of the cache and the logits after them."""
-        logits, size = [], PREFILL.get(prompts.device.type, PREFILL_ELSEWHERE)
+        """Fill the prompts' columns of the cache and return the logits after them."""
+        logits, size = [], PREFILL_TOKENS.get(prompts.device.type, DEFAULT_PREFILL_TOKENS)
         if in_lock_step(self.model):
+            # One part on every process: all must call the model equally often.
             size = prompts.numel()
         start = 0
         while start < len(prompts):
@@ -192,15 +194,16 @@ class FastDecoder:
             part = slice(start, start + max(1, size // width))
             stop = min(part.stop, len(prompts))
             tokens, real = prompts[part, -width:], mask[part, -width:]
-            self.cache.open(slice(start * copies, stop * copies), self.width - width)
-            whole = None if lengths[stop - 1] == width else real
+            self.cache.begin_prefill(slice(start * copies, stop * copies), self.width - width)
+            # Sorted by length: where the shortest has the width of the longest there is no padding.
+            padding = None if lengths[stop - 1] == width else real
             positions = real.cumsum(1) - real
-            logits.append(forward(self.model, tokens, whole, positions, self.cache))
+            logits.append(forward(self.model, tokens, padding, positions, self.cache))
             start = stop
         return torch.cat(logits)
 
     def feed(self, tokens: Tensor) -> None:
-        """Append one token a row. tokens (n,)"""
+        """Append one token per row. tokens (n,)"""
         self.fed += 1
         mask = None
         if self.padded:
@@ -211,7 +214,7 @@ class FastDecoder:
         self.positions = self.positions + 1
 
     def keep(self, running: Tensor) -> Tensor:
-        """Rows from the end take the places of those that stopped, which costs little."""
+        """Drop the rows that are not running: rows from the end are copied over them, which is cheap."""
         if not running.any() or running.all():
             return torch.arange(len(running), device=running.device)
         places = self.cache.keep(running)
@@ -220,8 +223,8 @@ class FastDecoder:
         return places
 
     def _trim(self) -> None:
-        """Show the running rows, from the first column on that is real in one of them."""
+        """Restrict the cache to the running rows, from the first column on that is real in any of them."""
         self.starts = self.width + self.fed - self.positions
         self.first, last = (int(x) for x in self.starts.aminmax())
         self.padded = self.first != last
-        self.cache.show(slice(0, len(self.rows)), self.first)
+        self.cache.set_view(slice(0, len(self.rows)), self.first)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models.abilities import require_causal
+from rlhf_cli.models.capabilities import require_causal
 from tests.models.tiny import causal
 
 

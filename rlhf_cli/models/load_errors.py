@@ -1,4 +1,4 @@
-"""Why a model or a tokenizer could not be loaded, in words of its folder rather than a library's."""
+"""Reasons why a model or a tokenizer could not be loaded, in terms of its folder or hub id."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ UNKNOWN = ("is not a local folder and is not a valid model identifier", "404 Cli
 
 
 def why(where: str, error: BaseException, *, tokenizer: bool = False) -> str:
-    """One line: what is wrong with the folder or hub id `where`, and what to do."""
+    """Return one line: what is wrong with the folder or hub id `where`, and what to do."""
     place = Path(where).expanduser()
     if place.is_file():
-        return f"{where} is a file: give the folder it lies in"
+        return f"{where} is a file: give its folder"
     if place.is_dir():
         return _of_folder(place, error, tokenizer=tokenizer)
     if where.startswith((".", "/", "~")) or where.count("/") > 1:
@@ -38,7 +38,7 @@ def _of_folder(place: Path, error: BaseException, *, tokenizer: bool) -> str:
 
 
 def _damaged(place: Path) -> Path | None:
-    """The first weights file whose header does not fit its length."""
+    """Return the first weights file whose header does not fit its length."""
     for path in sorted(place.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt"):
@@ -63,12 +63,12 @@ def _of_hub(where: str, error: BaseException) -> str:
 
 
 def _own_code(where: str, error: BaseException) -> str | None:
-    """A model that brings Python code is refused unless the user trusts it."""
+    """Return how to load a model that needs Python code of its own, if that is the error."""
     if "trust_remote_code" not in str(error):
         return None
     return f"{where} needs Python code of its own: model.trust_remote_code=true runs it, if you trust it"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind."""
+    """Return the first line of the error's text, or its class if there is none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

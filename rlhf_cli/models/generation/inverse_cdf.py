@@ -1,17 +1,20 @@
-"""Drawing one token a row from a softmax with random numbers that are handed in."""
+"""Sampling one token per row from a softmax by inverting its distribution function.
+
+The random numbers are arguments, one per row.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 BLOCK = 64  # tokens of the vocabulary whose sum is one step of the coarse distribution function
-LEAST = -1e4  # log-weights below this are 0 all the same, and 0 times this is 0
+LEAST = -1e4  # finite stand-in for -inf: its exp is 0, and 0 times it is 0, not nan
 
 
-def draw(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
-    """One token a row from softmax(logits / temperature) by inverting its distribution function.
+def sample_token(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
+    """Return one token per row, drawn from softmax(logits / temperature).
 
-    Temperature 0 takes the likeliest token. logits (B, V) . uniform (B,) in [0, 1) -> (B,)
+    Temperature 0 takes the likeliest token. logits (B, V), uniform (B,) in [0, 1) -> (B,)
     """
     if temperature == 0:
         return logits.argmax(-1)
@@ -21,14 +24,14 @@ def draw(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
     return chosen.squeeze(1).clamp_(max=logits.shape[-1] - 1)
 
 
-def draw_scored(
+def sample_and_score(
     logits: Tensor, uniform: Tensor, *, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`draw` with the token's log-prob and the entropy of what it was drawn from.
+    """Return one token per row as `sample_token` does, its log-prob and the entropy of its distribution.
 
-    In two levels: first the token's block, then its place there; only one block a row is summed in double
-    precision. At temperature 0 the choice is certain: both are 0. logits (B, V) . uniform (B,) ->
-    tokens (B,), logprobs (B,) and entropies (B,) in float32, nats
+    Inverts in two levels, first the token's block and then its position there, so that only one block per
+    row is summed in double precision. At temperature 0 log-probs and entropies are 0.
+    logits (B, V), uniform (B,) -> tokens (B,), logprobs (B,) and entropies (B,) in float32, nats
     """
     if temperature == 0:
         certain = logits.new_zeros(len(logits), dtype=torch.float32)
@@ -49,13 +52,13 @@ def draw_scored(
 
 
 def _invert(cumulative: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Where this share of the whole is passed, and the share of that step which lies below it.
+    """Return the step in which `cumulative` passes this share of its total, and the share within that step.
 
-    A step without weight is never chosen: the level stays under the last sum. cumulative (B, n) .
-    share (B, 1) -> index (B, 1), share within (B, 1)
+    cumulative (B, n), share (B, 1) -> index (B, 1), share within (B, 1)
     """
-    whole = cumulative[:, -1:]
-    level = torch.minimum(share * whole, whole * (1 - torch.finfo(whole.dtype).eps))
+    total = cumulative[:, -1:]
+    # Strictly below the total, so that a last step without weight is never chosen.
+    level = torch.minimum(share * total, total * (1 - torch.finfo(total.dtype).eps))
     index = torch.searchsorted(cumulative, level, right=True).clamp_(max=cumulative.shape[-1] - 1)
     below = cumulative.gather(1, (index - 1).clamp_(min=0)).masked_fill(index == 0, 0)
     return index, (level - below) / (cumulative.gather(1, index) - below)

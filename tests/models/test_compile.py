@@ -8,10 +8,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models.compiling import blocks, compile_blocks
-from rlhf_cli.models.packing import enable
-from rlhf_cli.models.sampling import sample
-from rlhf_cli.models.scoring import token_scores
+from rlhf_cli.models.compile import blocks, compile_blocks
+from rlhf_cli.models.forward import token_scores
+from rlhf_cli.models.generation.sampling import SamplingParams, sample
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.engine import Network
 from tests.models.tiny import causal, ragged, scalar
 from tests.stages.tabular import CPU
@@ -27,7 +27,7 @@ def gradients(model, rows) -> list[torch.Tensor]:
 def compare(name: str, backend: str) -> None:
     torch._dynamo.reset()
     counters.clear()
-    plain = enable(scalar(name, seed=1)).train()
+    plain = enable_unpadding(scalar(name, seed=1)).train()
     compiled = compile_blocks(deepcopy(plain), CPU.torch, backend=backend)
     assert len(blocks(compiled)) == 2
     assert list(compiled.state_dict()) == list(plain.state_dict())
@@ -57,19 +57,19 @@ def test_machine_code_of_blocks_too(name):
 def test_a_model_generates_uncompiled():
     torch._dynamo.reset()
     counters.clear()
-    plain = enable(causal("llama", seed=1))
+    plain = enable_unpadding(causal("llama", seed=1))
     network = Network(compile_blocks(deepcopy(plain), CPU.torch, backend="aot_eager"), device=CPU)
     prompts, drawn = ragged(3, 5, side="left"), torch.rand(3, 6, dtype=torch.float64)
-    settings = {"end_ids": [1], "pad_id": 0, "temperature": 1.0}
+    params = SamplingParams(max_new_tokens=6, temperature=1.0, end_ids=[1], pad_id=0)
     with network.generating() as model:
-        found = sample(model, *prompts, drawn, **settings)
-    assert torch.equal(found.responses, sample(plain, *prompts, drawn, **settings).responses)
+        found = sample(model, *prompts, drawn, params)
+    assert torch.equal(found.responses, sample(plain, *prompts, drawn, params).responses)
     assert not counters["stats"]
 
 
 def test_what_cannot_be_compiled_is_refused(monkeypatch):
-    with pytest.raises(UserError, match="read in packed rows; opt is not"):
-        compile_blocks(enable(causal("opt")), CPU.torch)
+    with pytest.raises(UserError, match="read without padding; opt is not"):
+        compile_blocks(enable_unpadding(causal("opt")), CPU.torch)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
-        compile_blocks(enable(causal("llama")), CPU.torch)
+        compile_blocks(enable_unpadding(causal("llama")), CPU.torch)

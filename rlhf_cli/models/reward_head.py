@@ -1,4 +1,4 @@
-"""The scalar head: its class, how it starts, and how its mean is set without a bias term."""
+"""The scalar head: its class, its initialisation, and how its mean is set without a bias term."""
 
 import math
 from copy import deepcopy
@@ -20,16 +20,16 @@ from rlhf_cli.config.errors import UserError
 HEAD = "score.weight"
 
 
-def fresh_head(shape: torch.Size, *, seed: int) -> Tensor:
-    """A head (1, D) drawn from N(0, 1/(d+1)): a new reward model's scores have unit scale (ST)."""
+def draw_head(shape: torch.Size, *, seed: int) -> Tensor:
+    """Return a head (1, D) drawn from N(0, 1/(d+1)): a new reward model's scores have unit scale (ST)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator) / math.sqrt(shape[1] + 1)
 
 
 class ScalarHead(nn.Linear):
-    """A model's own head, computing in float32 whatever dtype its weights are kept in.
+    """A linear head that computes in float32, for weights of any dtype. hidden (..., D) -> (..., 1)
 
-    hidden (..., D) -> (..., 1). It is called as a module, so that sharded weights are gathered for it.
+    It is called as a module, so that sharded weights are gathered for it.
     """
 
     def __init__(self, head: nn.Linear):
@@ -103,7 +103,7 @@ class _BodyWithHead:
 
 
 def _has_head(kind: type[PreTrainedModel], config: PretrainedConfig) -> bool:
-    """Whether the class can be built, on the meta device, and has one linear head called `score`."""
+    """Return whether the class can be built, on the meta device, with one linear head called `score`."""
     config = deepcopy(config)
     config.num_labels = 1
     try:
@@ -115,8 +115,8 @@ def _has_head(kind: type[PreTrainedModel], config: PretrainedConfig) -> bool:
     return True
 
 
-def has_class(config: PretrainedConfig) -> bool:
-    """Whether plain transformers loads an exported reward model by itself."""
+def transformers_has_class(config: PretrainedConfig) -> bool:
+    """Return whether plain transformers can load an exported reward model."""
     return scalar_class(config) in (
         AutoModelForSequenceClassification,
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None),
@@ -124,7 +124,7 @@ def has_class(config: PretrainedConfig) -> bool:
 
 
 def check_head(model: nn.Module) -> None:
-    """A scalar model must be a body with one linear head called `score`."""
+    """Raise UserError unless the model has one linear head called `score` with one output."""
     head = getattr(model, "score", None)
     if not isinstance(head, nn.Linear) or head.out_features != 1:
         raise UserError(
@@ -133,10 +133,10 @@ def check_head(model: nn.Module) -> None:
         )
 
 
-def shifted(
+def shift_head_mean(
     weight: Tensor, anchors: Tensor, differences: Tensor, *, ridge: float = 1e-4
 ) -> tuple[Tensor, float]:
-    """The head at which `anchors` score mean 0 while comparisons keep their margins.
+    """Return the head at which `anchors` score mean 0 while comparisons keep their margins.
 
     Transformers' scalar heads have no bias, so a constant cannot be subtracted from what plain
     AutoModelForSequenceClassification computes. The head w becomes w + e with the smallest change

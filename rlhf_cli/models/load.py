@@ -1,4 +1,4 @@
-"""Networks from folders and hubs (exporting.py has the way back). safetensors only."""
+"""Loading of models and tokenizers from folders and hubs, from safetensors only."""
 
 import inspect
 import warnings
@@ -24,24 +24,25 @@ from transformers import (
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Model
-from rlhf_cli.models import packing
-from rlhf_cli.models.missing import why
-from rlhf_cli.models.reward import ScalarHead, scalar_class
+from rlhf_cli.models.load_errors import why
+from rlhf_cli.models.reward_head import ScalarHead, scalar_class
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-DROPOUTS = ("dropout", "pdrop")  # parts of their names, all over the architectures
-OTHER_NOISE = ("layerdrop", "jitter")  # what else is random in training; never asked for here
+# Parts of the names under which configurations hold dropout rates, and other randomness in training.
+DROPOUTS = ("dropout", "pdrop")
+OTHER_NOISE = ("layerdrop", "jitter")
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
-WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel and of compiled models
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes of data-parallel and of compiled models
 
 
 def model_path(path: str) -> str:
-    """The folder or hub id behind a configured path; "tiny" is the model inside this package."""
+    """Return the folder or hub id of a configured path; "tiny" is the model inside this package."""
     return str(ASSETS / "tiny") if path == "tiny" else str(Path(path).expanduser())
 
 
 def load_tokenizer(model: Model, path: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer at `path`, by default the configured model's own."""
+    """Return the tokenizer at `path`, by default the configured model's own."""
     where = model_path(path or model.tokenizer or model.path)
     try:
         return AutoTokenizer.from_pretrained(
@@ -54,7 +55,7 @@ def load_tokenizer(model: Model, path: str | None = None) -> PreTrainedTokenizer
 
 
 def stop_ids(model: Model, path: str | None = None) -> tuple[int, ...]:
-    """The tokens at which the model's own generation config stops; () where it has none."""
+    """Return the tokens at which the model's own generation config stops; () without one."""
     where = model_path(path or model.path)
     try:
         found = GenerationConfig.from_pretrained(
@@ -67,10 +68,10 @@ def stop_ids(model: Model, path: str | None = None) -> tuple[int, ...]:
     return tuple(found) if isinstance(found, list) else (found,)
 
 
-def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, packed=True):
+def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, unpadded=True):
     """Return a causal language model with its dropouts set, on the CPU, in float32.
 
-    packed: it is read without padding, where its architecture allows that. UserError if its files lack
+    unpadded: it is read without padding, where its architecture allows that. UserError if its files lack
     weights.
     """
     config = _config(model, path)
@@ -81,7 +82,7 @@ def load_causal_lm(model: Model, path: str | None = None, *, dropout=0.0, packed
             f"{model_path(path or model.path)} is a {config.model_type}: transformers takes a part "
             "out of it, and could not load again what is exported of that; choose another model"
         )
-    return packing.enable(network) if packed else network
+    return enable_unpadding(network) if unpadded else network
 
 
 def load_scalar_model(
@@ -90,13 +91,13 @@ def load_scalar_model(
     *,
     new_head: bool,
     dropout=0.0,
-    packed=True,
+    unpadded=True,
     loading: Callable[[], AbstractContextManager] = nullcontext,
 ):
     """Return a model with one scalar per position: a trained reward model, or a new head on a trained body.
 
     new_head: the folder is a language model's and its head is drawn afterwards; else it must have one.
-    loading: opened around the reading of the weights, not around the choice of the class.
+    loading: a context around the reading of the weights, not around the choice of the class.
     """
     config = _config(model, path)
     if not new_head and config.num_labels != 1:
@@ -109,8 +110,8 @@ def load_scalar_model(
     missing = ("score.",) if new_head else ()
     with loading():
         network = _load(kind, model, path, config, dropout=dropout, may_lack=missing)
-    if packed:
-        packing.enable(network)
+    if unpadded:
+        enable_unpadding(network)
     if isinstance(getattr(network, "score", None), nn.Linear):
         network.score = ScalarHead(network.score)
     return network
@@ -223,7 +224,7 @@ def _revision(model: Model, where: str) -> str | None:
 
 def _set_dropout(config: PretrainedConfig, rate: float) -> None:
     """Give every dropout `rate`, and other noise 0: scoring twice must give the same number."""
-    noise = list(rates(config))
+    noise = list(noise_rates(config))
     present = [where for where in noise if any(part in where[1] for part in DROPOUTS)]
     if rate > 0 and not present:
         raise UserError(
@@ -239,27 +240,27 @@ def _set_dropout(config: PretrainedConfig, rate: float) -> None:
 
 
 def is_noisy(config: PretrainedConfig) -> bool:
-    """Whether training mode computes something random: a dropout, or another rate, is not 0."""
-    return any(getattr(part, name) for part, name in rates(config))
+    """Return whether training mode is random: a dropout, or another rate, is not 0."""
+    return any(getattr(part, name) for part, name in noise_rates(config))
 
 
-def rates(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:
-    """Yield where the configuration, or one nested in it, says how random training is."""
+def noise_rates(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:
+    """Yield (configuration, name) of every rate of randomness, in nested configurations too."""
     for name, value in vars(config).items():
         if isinstance(value, PretrainedConfig):
-            yield from rates(value)
+            yield from noise_rates(value)
         elif config.model_type == "phimoe" and name == "router_jitter_noise":
-            continue  # a threshold there, in evaluation too
+            continue  # it is a threshold there, used in evaluation too
         elif type(value) in (int, float) and any(x in name for x in DROPOUTS + OTHER_NOISE):
             yield config, name
 
 
-def fit_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Grow the embedding for special tokens that the tokenizer has gained; return by how many rows.
 
     UserError when ordinary tokens have no row: then the tokenizer belongs to another model. Never shrinks.
     """
-    rows = model.get_input_embeddings().num_embeddings  # a shard's shape says nothing
+    rows = model.get_input_embeddings().num_embeddings  # not the weight's shape: it may be a shard
     if len(tokenizer) <= rows:
         return 0
     special = tokenizer.added_tokens_decoder
@@ -274,10 +275,10 @@ def fit_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> in
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """The model in evaluation mode; networks that are only asked compute without gradients anyway.
+    """Put the model in evaluation mode; inference-only networks compute without gradients anyway.
 
-    Its parameters keep `requires_grad`, because torch chooses among matrix kernels by it: a reference has
-    to give the bits that its policy gives.
+    Its parameters keep `requires_grad`, because torch chooses matrix kernels by it: a reference has to give
+    the same bits as its policy.
     """
     return model.eval()
 
@@ -288,5 +289,5 @@ def _parameters(forward: Callable) -> frozenset[str]:
 
 
 def accepts(model: nn.Module, name: str) -> bool:
-    """Whether the model's forward names this argument (OPT, for one, has no position_ids)."""
+    """Return whether the model's forward names this argument (OPT, for one, has no position_ids)."""
     return name in _parameters(getattr(model.forward, "__func__", model.forward))

@@ -1,6 +1,6 @@
-"""Is packed attention right? Log-probs and gradients of one network read packed and read padded.
+"""Is unpadded attention right? Log-probs and gradients of one network, read with and without padding.
 
-The yardstick is the padded float32 reading. In bfloat16 the packed ways may be as far from it as the
+The yardstick is the padded float32 reading. In bfloat16 the unpadded ways may be as far from it as the
 padded way is, and no farther.
 """
 
@@ -10,18 +10,18 @@ from torch import nn
 
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
-from rlhf_cli.models import packing
-from rlhf_cli.models.scoring import text_logprobs
+from rlhf_cli.models.forward import text_logprobs
+from rlhf_cli.models.unpadding import attention
 
 SLACK = 1.5  # times the padded way's own error
 
 
 def reading(model: nn.Module, batch: SFTBatch, dtype: torch.dtype, *, way: str):
     """(log-probs of real tokens, gradients of their mean), each flat and in float32."""
-    model.config._attn_implementation = "sdpa" if way == "padded" else packing.NAME
-    has_kernel = packing._has_kernel
-    if way == "packed, text by text":
-        packing._has_kernel = lambda *_: False
+    model.config._attn_implementation = "sdpa" if way == "padded" else attention.ATTENTION
+    has_kernel = attention._has_varlen_kernel
+    if way == "unpadded, text by text":
+        attention._has_varlen_kernel = lambda *_: False
     try:
         model.zero_grad()
         place = batch.tokens.device.type
@@ -30,7 +30,7 @@ def reading(model: nn.Module, batch: SFTBatch, dtype: torch.dtype, *, way: str):
         asked = logprobs[batch.loss_mask[:, 1:]].float()
         asked.mean().backward()
     finally:
-        packing._has_kernel = has_kernel
+        attention._has_varlen_kernel = has_kernel
     gradient = torch.cat([p.grad.float().flatten() for p in model.parameters()])
     return asked.detach(), gradient
 
@@ -47,7 +47,7 @@ def gap(found, expected) -> dict[str, float]:
 def uses_kernel(place: torch.device) -> bool:
     """Whether bfloat16 attention here is one call for all texts."""
     query = torch.zeros(1, 4, 64, device=place, dtype=torch.bfloat16)
-    return packing._has_kernel(query, 0.0)
+    return attention._has_varlen_kernel(query, 0.0)
 
 
 def parity(found: Found, place: torch.device, rehearse: bool) -> None:
@@ -60,12 +60,12 @@ def parity(found: Found, place: torch.device, rehearse: bool) -> None:
     ).to(place)
     model = llama(shape, place=place).train()
     right = reading(model, batch, torch.float32, way="padded")
-    found["float32, packed"] = exact = gap(
-        reading(model, batch, torch.float32, way="packed"), right
+    found["float32, unpadded"] = exact = gap(
+        reading(model, batch, torch.float32, way="unpadded"), right
     )
     errors = {
         way: gap(reading(model, batch, torch.bfloat16, way=way), right)
-        for way in ("padded", "packed, text by text", "packed")
+        for way in ("padded", "unpadded, text by text", "unpadded")
     }
     for way, error in errors.items():
         found[f"bfloat16, {way}"] = error
