@@ -17,11 +17,11 @@ from rlhf_cli.artifacts.store import FREE, write_text, writing
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line, ready_streams
+from rlhf_cli.launch.exit_report import BROKEN, INTERRUPTED, failure_file, traceback_file
+from rlhf_cli.launch.memory import needs_less, ran_out
+from rlhf_cli.launch.worker_group import heeded
+from rlhf_cli.launch.workers import Stopped, die_with_parent, interrupt_once
 from rlhf_cli.runtime import watchdog
-from rlhf_cli.runtime.crew import heeded
-from rlhf_cli.runtime.launch import Stopped, die_with_parent, interrupt_once
-from rlhf_cli.runtime.memory import needs_less, ran_out
-from rlhf_cli.runtime.verdict import BROKEN, INTERRUPTED, failure_file, traceback_file
 from rlhf_cli.telemetry import timing
 from rlhf_cli.telemetry.console import OutputClosed
 from rlhf_cli.telemetry.doing import doing

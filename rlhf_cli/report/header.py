@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.schema import Config, Runtime, Source
-from rlhf_cli.runtime.launch import num_processes
-from rlhf_cli.runtime.nodes import lead
+from rlhf_cli.launch.nodes import lead
+from rlhf_cli.launch.workers import num_processes
 from rlhf_cli.telemetry.console import console, name_of
 
 GPUS = Path("/proc/driver/nvidia/gpus")

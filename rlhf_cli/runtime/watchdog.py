@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from rlhf_cli.runtime.verdict import HUNG, hang_file
+from rlhf_cli.launch.exit_report import HUNG, hang_file
 
 WAIT = 3.0  # seconds that the other processes have to tell where they are
 BUSY = 0.05  # of the time on a processor: the process computes, it does not wait

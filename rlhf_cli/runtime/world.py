@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rlhf_cli.core.sharing import WHOLE, Share
-from rlhf_cli.runtime.crew import STORE_SOCKET
+from rlhf_cli.launch.worker_group import STORE_SOCKET
 
 
 @dataclass(slots=True, frozen=True)

@@ -22,9 +22,9 @@ from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema import Config
+from rlhf_cli.launch.nodes import assembled, lead
+from rlhf_cli.launch.workers import Outcome, run_worker
 from rlhf_cli.report.header import print_header
-from rlhf_cli.runtime.launch import Outcome, run_worker
-from rlhf_cli.runtime.nodes import assembled, lead
 from rlhf_cli.runtime.trackers import require_installed
 from rlhf_cli.stages import STAGES, StageSpec
 from rlhf_cli.stages.messages import (

@@ -21,8 +21,8 @@ from rlhf_cli.artifacts.store import NotWritten
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.core.finite import not_finite
+from rlhf_cli.launch.workers import Stopped, heed
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.runtime.launch import Stopped, heed
 from rlhf_cli.runtime.watchdog import alive, during, unwatched
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.setting import Setting

@@ -34,8 +34,8 @@ from rlhf_cli.models.loading import (
 )
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.opening import held, loading, open_engine, open_network
-from rlhf_cli.runtime.speed import matmul_rate
+from rlhf_cli.runtime.factory import held, loading, open_engine, open_network
+from rlhf_cli.runtime.peak_flops import matmul_rate
 from rlhf_cli.runtime.watchdog import during
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES

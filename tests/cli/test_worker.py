@@ -12,8 +12,8 @@ import pytest
 
 from rlhf_cli import worker
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.launch.workers import Stopped
 from rlhf_cli.runtime import watchdog
-from rlhf_cli.runtime.launch import Stopped
 from rlhf_cli.telemetry import timing
 from rlhf_cli.telemetry.console import OutputClosed
 from tests.config.test_compose import composed
@@ -124,7 +124,7 @@ def test_signals_that_come_while_it_leaves_end_it_no_more():
     code = f"""
 import atexit, os, signal
 from rlhf_cli import worker
-from rlhf_cli.runtime.launch import heed
+from rlhf_cli.launch.workers import heed
 heed()
 class Late:
     def __del__(self, kill=os.kill, pid=os.getpid()):

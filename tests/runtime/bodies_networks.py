@@ -14,7 +14,7 @@ from rlhf_cli.models.sampling import sample
 from rlhf_cli.models.scoring import sequence_logits, sequence_scores, token_scores
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.opening import loading, open_network
+from rlhf_cli.runtime.factory import loading, open_network
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import causal, ragged, scalar
 from tests.runtime.small import (

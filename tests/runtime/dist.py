@@ -19,8 +19,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlhf_cli.runtime.channel import listen_at
-from rlhf_cli.runtime.crew import STORE_SOCKET
+from rlhf_cli.launch.channel import listen_at
+from rlhf_cli.launch.worker_group import STORE_SOCKET
 
 LINES = 40  # shown of a process that failed
 FORKS = get_context("forkserver")

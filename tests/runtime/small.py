@@ -20,7 +20,7 @@ from rlhf_cli.models.packing import enable
 from rlhf_cli.models.scoring import text_logprobs
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.runtime.opening import open_engine
+from rlhf_cli.runtime.factory import open_engine
 from rlhf_cli.runtime.world import World, open_world
 from tests.models.tiny import SPECIAL, VOCAB, ragged
 

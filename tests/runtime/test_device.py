@@ -15,13 +15,14 @@ import torch
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Gather
 from rlhf_cli.core.sharing import Share
-from rlhf_cli.runtime import crew, zero, zero_loading, zero_rollout
-from rlhf_cli.runtime.crew import Crew, Place
+from rlhf_cli.launch import worker_group as crew
+from rlhf_cli.launch.exit_report import INTERRUPTED
+from rlhf_cli.launch.worker_group import Crew, Place
+from rlhf_cli.launch.workers import run_worker
+from rlhf_cli.runtime import zero, zero_loading, zero_rollout
 from rlhf_cli.runtime.device import Device, pick_device
 from rlhf_cli.runtime.engine import Engine, Network, Replicated, Resting
-from rlhf_cli.runtime.launch import run_worker
-from rlhf_cli.runtime.opening import loading, open_engine, open_network
-from rlhf_cli.runtime.verdict import INTERRUPTED
+from rlhf_cli.runtime.factory import loading, open_engine, open_network
 from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_rollout import Rollout
 from tests.models.tiny import causal

@@ -10,7 +10,7 @@ from rlhf_cli.config.schema import Optim
 from rlhf_cli.core.sharing import Share
 from rlhf_cli.runtime import engine as engine_module
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.runtime.opening import open_engine
+from rlhf_cli.runtime.factory import open_engine
 from rlhf_cli.runtime.world import World
 from tests.stages.tabular import CPU, runtime
 

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
+from rlhf_cli.launch.exit_report import HUNG, Ending, hang_reason, judge
 from rlhf_cli.runtime import watchdog
-from rlhf_cli.runtime.verdict import HUNG, Ending, hang_reason, judge
-from tests.runtime.starting import Started, two
+from tests.launch.starting import Started, two
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.sharing import Share
-from rlhf_cli.runtime.opening import held
+from rlhf_cli.runtime.factory import held
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.setting import open_setting
 from tests.stages.little import changed, little

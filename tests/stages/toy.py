@@ -19,9 +19,9 @@ from rlhf_cli import worker
 from rlhf_cli.artifacts.store import FREE, writing
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.schema import Config, Save, Stage
+from rlhf_cli.launch.exit_report import Outcome
 from rlhf_cli.models.exporting import export
 from rlhf_cli.runtime import watchdog
-from rlhf_cli.runtime.verdict import Outcome
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import pipeline, plan
 from rlhf_cli.stages.saving import Saver

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cli.config.schema import Runtime
-from rlhf_cli.runtime.channel import LOOPBACK
-from rlhf_cli.runtime.memory import oom_kills
-from rlhf_cli.runtime.verdict import INTERRUPTED, Ending, left_behind
+from rlhf_cli.launch.channel import LOOPBACK
+from rlhf_cli.launch.exit_report import INTERRUPTED, Ending, left_behind
+from rlhf_cli.launch.memory import oom_kills
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 PARENT = "RLHF_PARENT"  # the environment variable that tells a worker who started it

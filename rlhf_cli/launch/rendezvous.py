@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rlhf_cli import __version__
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.runtime.channel import Channel, Unproven, leave_secret, listen_at, read_secret
-from rlhf_cli.runtime.crew import Crew, Place
-from rlhf_cli.runtime.verdict import Ending
+from rlhf_cli.launch.channel import Channel, Unproven, leave_secret, listen_at, read_secret
+from rlhf_cli.launch.exit_report import Ending
+from rlhf_cli.launch.worker_group import Crew, Place
 
 BEAT, SILENCE = 2.0, 60.0
 ANSWER = 5.0  # seconds that node 0 has to prove that it is node 0

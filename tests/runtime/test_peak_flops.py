@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from rlhf_cli.runtime.speed import matmul_rate
+from rlhf_cli.runtime.peak_flops import matmul_rate
 
 CPU = torch.device("cpu")
 

@@ -12,13 +12,13 @@ import pytest
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Gather, Graphs, Runtime
-from rlhf_cli.runtime import launch
-from rlhf_cli.runtime.channel import LOOPBACK, listen_at
-from rlhf_cli.runtime.launch import count_gpus, num_processes
-from rlhf_cli.runtime.nodes import first_host, found
-from rlhf_cli.runtime.verdict import Ending, judge
-from tests.runtime.starting import Started, alive, two, two_nodes, wait_until
-from tests.runtime.test_channel import can_connect, outer_address
+from rlhf_cli.launch import workers as launch
+from rlhf_cli.launch.channel import LOOPBACK, listen_at
+from rlhf_cli.launch.exit_report import Ending, judge
+from rlhf_cli.launch.nodes import first_host, found
+from rlhf_cli.launch.workers import count_gpus, num_processes
+from tests.launch.starting import Started, alive, two, two_nodes, wait_until
+from tests.launch.test_channel import can_connect, outer_address
 
 
 def runtime(device: str = "auto", num_processes: int | None = None) -> Runtime:

@@ -18,10 +18,10 @@ from pathlib import Path
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import printable
 from rlhf_cli.config.schema import Runtime
-from rlhf_cli.runtime.channel import LOOPBACK, listen_at
-from rlhf_cli.runtime.crew import DEEPSPEED, PARENT, POLL, Crew, Place, forwarded, heeded
-from rlhf_cli.runtime.fleet import Lead
-from rlhf_cli.runtime.verdict import Outcome, judge
+from rlhf_cli.launch.channel import LOOPBACK, listen_at
+from rlhf_cli.launch.exit_report import Outcome, judge
+from rlhf_cli.launch.rendezvous import Lead
+from rlhf_cli.launch.worker_group import DEEPSPEED, PARENT, POLL, Crew, Place, forwarded, heeded
 
 PR_SET_PDEATHSIG = 1
 AGAIN = 2.0  # seconds: a terminal's Ctrl-C arrives twice, from the terminal and from the parent

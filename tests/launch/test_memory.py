@@ -5,8 +5,8 @@ import signal
 import pytest
 import torch
 
-from rlhf_cli.runtime.memory import needs_less, oom_kills, ran_out
-from rlhf_cli.runtime.verdict import judge, left_behind
+from rlhf_cli.launch.exit_report import judge, left_behind
+from rlhf_cli.launch.memory import needs_less, oom_kills, ran_out
 
 UNIFIED = "0::/job/step"
 EARLIER = "4:cpu,memory:/job\n3:pids:/job\n0::/"
@@ -70,7 +70,7 @@ def test_the_keys_to_lower_are_those_of_the_stage(stage, keys):
 
 
 def test_a_crew_counts_from_its_start(monkeypatch, tmp_path):
-    from rlhf_cli.runtime import crew
+    from rlhf_cli.launch import worker_group as crew
 
     counts = iter([3, 3, 4])
     monkeypatch.setattr(crew, "oom_kills", lambda: next(counts))

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.runtime.channel import (
+from rlhf_cli.launch.channel import (
     LOOPBACK,
     Channel,
     Unproven,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from rlhf_cli.runtime.memory import needs_less
+from rlhf_cli.launch.memory import needs_less
 
 INTERRUPTED, HUNG = 130, 75  # exit codes of a worker: asked to stop, ended by its watchdog
 TAIL = 15

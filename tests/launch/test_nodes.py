@@ -13,10 +13,11 @@ import pytest
 
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.runtime import fleet, nodes
-from rlhf_cli.runtime.channel import LOOPBACK, leave_secret, listen_at
-from rlhf_cli.runtime.fleet import Lead, Meeting, join
-from rlhf_cli.runtime.nodes import refusal
+from rlhf_cli.launch import nodes
+from rlhf_cli.launch import rendezvous as fleet
+from rlhf_cli.launch.channel import LOOPBACK, leave_secret, listen_at
+from rlhf_cli.launch.nodes import refusal
+from rlhf_cli.launch.rendezvous import Lead, Meeting, join
 from tests.config.test_compose import composed
 
 

@@ -24,9 +24,9 @@ from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import flatten
 from rlhf_cli.config.schema import Config, Runtime
-from rlhf_cli.runtime.crew import POLL, Crew, Place, forwarded
-from rlhf_cli.runtime.fleet import Lead, Link, Meeting, join
-from rlhf_cli.runtime.launch import PR_SET_PDEATHSIG, num_processes
+from rlhf_cli.launch.rendezvous import Lead, Link, Meeting, join
+from rlhf_cli.launch.worker_group import POLL, Crew, Place, forwarded
+from rlhf_cli.launch.workers import PR_SET_PDEATHSIG, num_processes
 
 SEEN = 60.0  # seconds until files that the driver wrote must be visible here
 ONE_EACH = "every node needs one `rlhf run`, which starts the workers itself:"

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.runtime.launch import Stopped, heed
+from rlhf_cli.launch.workers import Stopped, heed
 from rlhf_cli.runtime.watchdog import alive
 
 RANK = int(os.environ.get("RANK", "0"))
