@@ -11,10 +11,25 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli.artifacts import store
-from rlhf_cli.artifacts.checkpoints import POINTER, RESUME, foresee
+from rlhf_cli.artifacts.checkpoints import foresee
 from rlhf_cli.artifacts.fingerprint import Fingerprint
-from rlhf_cli.artifacts.manifest import (
+from rlhf_cli.artifacts.layout import (
+    ATTEMPT,
+    BESIDE,
+    FAILURES,
+    GONE,
+    JOB,
     MANIFEST,
+    OFFENDING,
+    POINTER,
+    RANKS,
+    RESULT,
+    RESUME,
+    TRACEBACKS,
+    parked_folder,
+    work_folder,
+)
+from rlhf_cli.artifacts.manifest import (
     Mendable,
     Refusal,
     StageManifest,
@@ -22,22 +37,19 @@ from rlhf_cli.artifacts.manifest import (
     reading,
 )
 from rlhf_cli.artifacts.store import (
-    BESIDE,
     FREE,
     remove,
     verified,
-    work_folder,
     write_text,
     writing,
 )
 
-ATTEMPT, RESULT, JOB = "attempt.json", "result.json", "job.json"
 STALE = (
-    RESULT, JOB, MANIFEST, "ranks", "failure*.json", "traceback*.txt", "offending.json",
-    ".*.tmp", ".*.gone",
+    RESULT, JOB, MANIFEST, RANKS, FAILURES, TRACEBACKS, OFFENDING,
+    f".*{BESIDE}", f".*{GONE}",
 )  # fmt: skip
 # What serves the attempt only, and is no part of the finished stage.
-LEFT_OUT = frozenset({ATTEMPT, RESULT, JOB, RESUME, POINTER, "ranks"})
+LEFT_OUT = frozenset({ATTEMPT, RESULT, JOB, RESUME, POINTER, RANKS})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,7 +86,7 @@ class Attempt:
 
 def look(run: Path, stage: str, made_of: Fingerprint, policy: str) -> Attempt:
     """What `begin` will go on with; refuses a broken checkpoint before anything starts."""
-    work, aside = work_folder(run, stage), aside_folder(run, stage)
+    work, aside = work_folder(run, stage), parked_folder(run, stage)
     if policy == "never":
         return Attempt(found=True, given_up="resume=never") if work.is_dir() else Attempt()
     if work.is_dir() and (whole := _whole(work, made_of)):
@@ -102,14 +114,9 @@ def _another(work: Path, earlier: Fingerprint | None, made_of: Fingerprint, asid
     return Attempt(found=True, given_up=changes, aside=aside if saved else None)
 
 
-def aside_folder(run: Path, stage: str) -> Path:
-    """Where an attempt that was given up waits."""
-    return run / f".{stage}.given-up"
-
-
 def forget(run: Path, stage: str) -> None:
     """The stage is finished: what was set aside is not needed any more."""
-    aside = aside_folder(run, stage)
+    aside = parked_folder(run, stage)
     with writing(aside, FREE):
         for folder in (aside, aside.with_name(f"{aside.name}{BESIDE}")):
             remove(folder)

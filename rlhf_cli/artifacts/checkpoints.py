@@ -17,8 +17,8 @@ from pathlib import Path
 from stat import S_IMODE
 from typing import Any
 
+from rlhf_cli.artifacts.layout import BESIDE, MANIFEST, POINTER, RESUME
 from rlhf_cli.artifacts.manifest import (
-    MANIFEST,
     FileRecord,
     Mendable,
     Refusal,
@@ -26,7 +26,6 @@ from rlhf_cli.artifacts.manifest import (
     load_json,
 )
 from rlhf_cli.artifacts.store import (
-    BESIDE,
     NotWritten,
     damage,
     remove,
@@ -36,7 +35,7 @@ from rlhf_cli.artifacts.store import (
     writing,
 )
 
-RESUME, POINTER, STATE = "resume", "latest.json", "state.json"
+STATE = "state.json"
 NAME = re.compile(r"step-(\d{8,})")
 REPLACED = re.compile(r"\.(step-\d{8,})\.old")
 AGAIN = "free space there, then run the same command again: it goes on from the last checkpoint"

@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from stat import S_ISREG
 
+from rlhf_cli.artifacts.layout import LOCK
 from rlhf_cli.artifacts.manifest import Refusal
 from rlhf_cli.artifacts.store import FREE, writing
 
-LOCK = ".lock"
 LOOKS, PAUSE = 3, 0.05  # `holder` takes the lock too, for an instant
 
 

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.artifacts.layout import MANIFEST, MODEL
+from rlhf_cli.config.errors import ExitCode, UserError
 
-MANIFEST = "manifest.json"
 FINISHED = "finished"
-MODEL = "model/"  # the folder of a stage that other stages read
 
 
 class Refusal(UserError):
@@ -26,7 +25,7 @@ class Refusal(UserError):
 class Mendable(Refusal):
     """What is there cannot be used as it is and yet is not lost: it must not be made again."""
 
-    code = 1
+    code = ExitCode.FAILURE
 
 
 @contextmanager
@@ -85,7 +84,9 @@ class StageManifest:
 
     def seal(self) -> "StageManifest":
         """Set digest and checksum; to be called last."""
-        read = {name: file.sha256 for name, file in self.files.items() if name.startswith(MODEL)}
+        read = {
+            name: file.sha256 for name, file in self.files.items() if name.startswith(f"{MODEL}/")
+        }
         self.digest = canonical_hash({"stage": self.stage, "files": read})
         self.checksum = self.computed_checksum()
         return self

@@ -10,10 +10,10 @@ A crash at any moment leaves the older version in its place or the new one; `rec
 from pathlib import Path
 
 from rlhf_cli.artifacts.fingerprint import Fingerprint
-from rlhf_cli.artifacts.manifest import MANIFEST, Mendable, Refusal, StageManifest, read_manifest
+from rlhf_cli.artifacts.layout import MANIFEST, is_leftover
+from rlhf_cli.artifacts.manifest import Mendable, Refusal, StageManifest, read_manifest
 from rlhf_cli.artifacts.store import (
     FREE,
-    is_rest,
     remove,
     sealed,
     sync_tree,
@@ -49,7 +49,7 @@ def place(work: Path, final: Path, *, left_out: frozenset[str] = NOTHING, keep: 
     """Move a whole `work` to its place."""
     with writing(final, FREE):
         for path in list(work.iterdir()):
-            if path.name in left_out or is_rest(path.name):
+            if path.name in left_out or is_leftover(path.name):
                 remove(path)
         sync_tree(work)
     put(work, final, keep=keep)

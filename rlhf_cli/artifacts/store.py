@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import BESIDE, GONE, MANIFEST, MODEL, is_leftover, work_folder
 from rlhf_cli.artifacts.manifest import (
-    MANIFEST,
     FileRecord,
     Mendable,
     Refusal,
@@ -16,18 +16,17 @@ from rlhf_cli.artifacts.manifest import (
     read_manifest,
     reading,
 )
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.errors import ExitCode, UserError
 
 CHUNK = 1 << 20
-MODELS = "*model/**/*"  # what transformers may read of a stage
-GONE, BESIDE = ".gone", ".tmp"  # ends of names that count for nothing: on the way out, or in
+MODEL_FILES = "*model/**/*"  # what transformers may read of a stage
 FREE = "free space there or make it writable, then run the same command again"
 
 
 class NotWritten(UserError):
     """The disk is full, read-only or gone: the run failed, and what was there before still is."""
 
-    code = 1
+    code = ExitCode.FAILURE
 
 
 @contextmanager
@@ -38,11 +37,6 @@ def writing(what: Path, remedy: str, *also: type[Exception]) -> Iterator[None]:
     except (OSError, *also) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise NotWritten(f"{what} cannot be written ({reason}); {remedy}") from error
-
-
-def work_folder(run: Path, stage: str) -> Path:
-    """Where a stage writes until it is whole."""
-    return run / f".{stage}.work"
 
 
 def begin(run: Path, stage: str) -> Path:
@@ -89,7 +83,7 @@ def verified(folder: Path) -> StageManifest:
 def _added(folder: Path, manifest: StageManifest) -> Iterator[Path]:
     """Yield files in model folders that the manifest does not name; hidden ones are read by nobody."""
     with reading(folder):
-        for path in sorted(folder.glob(MODELS)):
+        for path in sorted(folder.glob(MODEL_FILES)):
             name = path.relative_to(folder)
             is_hidden = any(part.startswith(".") for part in name.parts)
             known = is_hidden or name.as_posix() in manifest.files
@@ -112,7 +106,7 @@ def damage(path: Path, record: FileRecord, *, hashed: bool = True) -> str | None
 
 def model_folder(folder: Path) -> Path:
     """The model inside a stage folder; a Hugging Face folder or hub id is returned as it is."""
-    return folder / "model" if (folder / MANIFEST).is_file() else folder
+    return folder / MODEL if (folder / MANIFEST).is_file() else folder
 
 
 def sealed(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, FileRecord]:
@@ -127,12 +121,8 @@ def sealed(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, Fi
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and path != folder / MANIFEST and not is_rest(name.parts[0]):
+        if path.is_file() and path != folder / MANIFEST and not is_leftover(name.parts[0]):
             yield name.as_posix(), path
-
-
-def is_rest(name: str) -> bool:
-    return name.startswith(".") and name.endswith((GONE, BESIDE))
 
 
 def file_hash(path: Path, *, sync: bool = False) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rlhf_cli.config.compose import conf_dir, resolve
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.explain import explain
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.schema import Config, ConfigError, is_folder_name
@@ -56,9 +56,13 @@ def compose_each(words: list[str], job: Callable[[Config], None]) -> None:
 
 def _go_on_or_stop(error: Exception) -> None:
     """A failed job of a sweep is told and the next one starts; Ctrl-C ends them all."""
-    if getattr(error, "code", None) == 130 or not _sweeping():
+    if _is_interruption(error) or not _sweeping():
         raise _EndOfSweep from error
     print(f"rlhf: {one_line(str(error))}", file=sys.stderr)
+
+
+def _is_interruption(error: Exception) -> bool:
+    return isinstance(error, UserError) and error.code == ExitCode.INTERRUPTED
 
 
 def _hydra(words: list[str], task: Callable) -> None:

@@ -1,7 +1,7 @@
-"""Lines between two nodes that share a run folder, and the sockets they travel through.
+"""Authenticated lines between two nodes that share a run folder, and the sockets that carry them.
 
-Each end proves with every line that it knows the run's secret: a file in the shared folder that only
-this user can read. Nothing is encrypted; nothing that travels is worth hiding.
+Each end proves with every line that it has the run's secret: a file in the shared folder that only
+this user can read. Nothing is encrypted, because nothing that is sent is confidential.
 """
 
 import hmac
@@ -15,62 +15,68 @@ from collections.abc import Iterable
 from errno import EADDRINUSE
 from pathlib import Path
 
+from rlhf_cli.config.environment import ADDRESS, PORT
 from rlhf_cli.config.errors import UserError
 
 LOOPBACK = "127.0.0.1"
-LONGEST = 2**22  # bytes of a line
-NONCE = 32  # hexadecimal digits
+MAX_LINE = 2**22  # bytes
+NONCE_DIGITS = 32  # hexadecimal
+MAC_DIGITS = 64
 
 
-class Unproven(ValueError):
-    """A line that was not written by somebody who knows the secret, in its turn."""
+class AuthenticationError(ValueError):
+    """A line without a valid code: written without the secret, or repeated, or out of order."""
 
 
 class Channel:
-    """One end of a connection; `leads` tells the two ends apart.
+    """One end of a connection; `is_coordinator` distinguishes the two ends.
 
-    Both begin with a fresh nonce. The key is made of the secret and both nonces, and every line is
-    sealed with the key, its direction and its number: nothing can be repeated, reordered or sent back.
+    Both ends send a fresh nonce first. The key is derived from the secret and both nonces, and every line
+    carries a message authentication code of its text, direction and number: no line can be repeated,
+    reordered or sent back.
     """
 
-    def __init__(self, connection: socket.socket, secret: bytes, *, leads: bool):
-        self.connection, self.leads = connection, leads
+    def __init__(self, connection: socket.socket, secret: bytes, *, is_coordinator: bool):
+        self.connection, self.is_coordinator = connection, is_coordinator
         self.stream = connection.makefile("rb")
-        self.written = self.read = 0
-        mine = secrets.token_hex(NONCE // 2).encode()
-        connection.sendall(mine + b"\n")
-        theirs = self._line(NONCE + 1)
-        if len(theirs) != NONCE:
-            raise Unproven("no nonce")
-        self.key = hmac.digest(secret, mine + theirs if leads else theirs + mine, "sha256")
+        self.num_sent = self.num_received = 0
+        ours = secrets.token_hex(NONCE_DIGITS // 2).encode()
+        connection.sendall(ours + b"\n")
+        theirs = self._read_line(NONCE_DIGITS + 1)
+        if len(theirs) != NONCE_DIGITS:
+            raise AuthenticationError("no nonce")
+        self.key = hmac.digest(secret, ours + theirs if is_coordinator else theirs + ours, "sha256")
 
     def send(self, message: dict) -> None:
+        """Send one message as a line of JSON with its authentication code."""
         text = json.dumps(message).encode()
-        self.connection.sendall(self._seal(text, self.leads, self.written) + text + b"\n")
-        self.written += 1
+        code = self._code(text, self.is_coordinator, self.num_sent)
+        self.connection.sendall(code + text + b"\n")
+        self.num_sent += 1
 
     def receive(self) -> dict:
-        """The next message; ConnectionError at the end, Unproven for a line that is not the other end's."""
-        line = self._line(LONGEST)
-        seal, text = line[:64], line[64:]
-        if not hmac.compare_digest(seal, self._seal(text, not self.leads, self.read)):
-            raise Unproven("a line without a right seal")
-        self.read += 1
+        """Return the next message; ConnectionError at the end, AuthenticationError for a wrong code."""
+        line = self._read_line(MAX_LINE)
+        code, text = line[:MAC_DIGITS], line[MAC_DIGITS:]
+        expected = self._code(text, not self.is_coordinator, self.num_received)
+        if not hmac.compare_digest(code, expected):
+            raise AuthenticationError("a line with a wrong authentication code")
+        self.num_received += 1
         return json.loads(text)
 
-    def _seal(self, text: bytes, from_lead: bool, number: int) -> bytes:
-        place = f"{'lead' if from_lead else 'node'} {number} ".encode()
-        return hmac.digest(self.key, place + text, "sha256").hex().encode()
+    def _code(self, text: bytes, from_coordinator: bool, number: int) -> bytes:
+        prefix = f"{'coordinator' if from_coordinator else 'node'} {number} ".encode()
+        return hmac.digest(self.key, prefix + text, "sha256").hex().encode()
 
-    def _line(self, most: int) -> bytes:
-        line = self.stream.readline(most)
+    def _read_line(self, size: int) -> bytes:
+        line = self.stream.readline(size)
         if not line.endswith(b"\n"):
-            raise ConnectionError("the other end is gone")
+            raise ConnectionError("the other end has closed the connection")
         return line[:-1]
 
 
-def leave_secret(path: Path) -> bytes:
-    """Write a new secret that this user alone can read, in place of one that a killed run left."""
+def write_secret(path: Path) -> bytes:
+    """Write a new secret that only this user can read, in place of one that a killed run left."""
     secret = secrets.token_hex(32).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     number, beside = tempfile.mkstemp(prefix=f"{path.name}-", dir=path.parent)  # mode 0600
@@ -81,7 +87,7 @@ def leave_secret(path: Path) -> bytes:
 
 
 def read_secret(path: Path) -> bytes | None:
-    """The secret that node 0 has left; None before it has. UserError when others could have."""
+    """Return the secret that node 0 has written, None before; UserError if others could have written it."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -89,21 +95,21 @@ def read_secret(path: Path) -> bytes | None:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}): remove it") from error
     with os.fdopen(number, "rb") as stream, tempfile.TemporaryFile(dir=path.parent) as own:
-        found, mine = os.fstat(number), os.fstat(own.fileno())
-        # a file server may know this user under another number: compare with a file of our own
-        if found.st_uid != mine.st_uid or stat.S_IMODE(found.st_mode) & 0o077:
+        found, ours = os.fstat(number), os.fstat(own.fileno())
+        # a file server may map this user to another number: compare with a file of our own
+        if found.st_uid != ours.st_uid or stat.S_IMODE(found.st_mode) & 0o077:
             raise UserError(
                 f"{path} is not this user's alone: remove it, and start all nodes again"
             )
         return stream.read()
 
 
-def listen_at(address: str, ports: Iterable[int] = (0,)) -> socket.socket:
-    """A listening socket on the interface of `address` alone, at the first free one of `ports`."""
+def listen(address: str, ports: Iterable[int] = (0,)) -> socket.socket:
+    """Return a listening socket on the interface of `address` only, at the first free one of `ports`."""
     try:
         family, _, _, _, place = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise UserError(f"node 0's address {address} is not known here: {error}") from error
+        raise UserError(f"node 0's address {address} cannot be resolved: {error}") from error
     for port in ports:
         try:
             return socket.create_server((place[0], port), family=family)
@@ -111,6 +117,6 @@ def listen_at(address: str, ports: Iterable[int] = (0,)) -> socket.socket:
             if error.errno != EADDRINUSE:
                 raise UserError(
                     f"node 0 cannot listen at {address}, port {port} ({os.strerror(error.errno or 0)}): "
-                    "RLHF_ADDRESS and RLHF_PORT, set on all nodes, name others"
+                    f"set {ADDRESS} and {PORT} to others, on all nodes"
                 ) from error
-    raise UserError(f"no free port among {', '.join(map(str, ports))}: set RLHF_PORT on all nodes")
+    raise UserError(f"no free port among {', '.join(map(str, ports))}: set {PORT} on all nodes")

@@ -1,167 +1,143 @@
-"""Several machines for one run: which one this is, and what those do that do not drive.
+"""Several nodes for one run: which one this is, and what a node other than node 0 does.
 
-An engine (torchrun, the DeepSpeed launcher, srun, or anything that sets RANK and WORLD_SIZE) starts the
-same command once on every node. Node 0 drives: it plans, locks, prints and publishes. The others
-start their workers when it says so. Stages meet on disk, so all nodes see the same run folder.
+A launcher (torchrun, DeepSpeed's, srun, or any that sets RANK and WORLD_SIZE) starts the same command
+once on every node. Node 0 plans, locks, prints and publishes; the others start their workers when it
+commands them to. Stages exchange files, so all nodes see the same run folder.
 """
 
-import ctypes
 import hashlib
 import json
-import os
 import queue
 import random
 import re
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import CONFIG
 from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.environment import ADDRESS, PORT
+from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.keys import flatten
 from rlhf_cli.config.schema import Config, Runtime
-from rlhf_cli.launch.rendezvous import Lead, Link, Meeting, join
-from rlhf_cli.launch.worker_group import POLL, Crew, Place, forwarded
-from rlhf_cli.launch.workers import PR_SET_PDEATHSIG, num_processes
+from rlhf_cli.launch.coordinator import Coordinator
+from rlhf_cli.launch.local_world import local_world_size
+from rlhf_cli.launch.rendezvous import Connection, Rendezvous, join
+from rlhf_cli.launch.signals import forward_signals, set_parent_death_signal
+from rlhf_cli.launch.worker_group import POLL, LocalRanks, WorkerGroup
 
-SEEN = 60.0  # seconds until files that the driver wrote must be visible here
-ONE_EACH = "every node needs one `rlhf run`, which starts the workers itself:"
+VISIBLE_TIMEOUT = 60.0  # seconds until files that node 0 has written must be visible here
+ONE_PER_NODE = "every node needs one `rlhf run`, which starts the workers itself:"
+PORTS = range(20000, 32000)  # below those that systems assign, so they are mostly free
 
-_lead: Lead | None = None
 
-
-class EndedElsewhere(UserError):
-    """The run failed; node 0 says why. `code` is the exit code of the command."""
+class RunFailedElsewhere(UserError):
+    """The run failed; node 0 prints the reason. `code` is the exit code of the command."""
 
     def __init__(self, message: str, *, code: int):
         super().__init__(message)
         self.code = code
 
 
-def lead() -> Lead | None:
-    """The other nodes, on the one that drives them; None on a machine alone."""
-    return _lead
-
-
 @contextmanager
-def assembled(cfg: Config) -> Iterator[bool]:
-    """Whether this machine drives the run: always when alone. Otherwise it has followed, to the end."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save": nothing to do while no stage runs
-    meeting = found(os.environ, cfg.name, Path(cfg.runs_dir))
-    if meeting is None:
-        yield True
-    elif meeting.rank:
-        _die_with_engine()
-        _follow(meeting, cfg)
-        yield False
-    else:
-        _die_with_engine()
-        with _leading(meeting, cfg.runtime):
-            yield True
-
-
-@contextmanager
-def _leading(meeting: Meeting, runtime: Runtime) -> Iterator[None]:
-    global _lead
-    _lead, code = Lead(meeting, runtime.timeout), 1
+def coordinate(rendezvous: Rendezvous | None, runtime: Runtime) -> Iterator[Coordinator | None]:
+    """Yield the coordinator of the other nodes, None on a single node; send them the end of the run."""
+    if rendezvous is None:
+        yield None
+        return
+    set_parent_death_signal(signal.SIGTERM)  # what the launcher started ends with it
+    coordinator, code = Coordinator(rendezvous, runtime.timeout), ExitCode.FAILURE
     try:
-        yield
-        code = 0
+        yield coordinator
+        code = ExitCode.OK
     except UserError as error:
-        code = getattr(error, "code", code)
+        code = error.code
         raise
     finally:
-        _lead.close(code=code)
-        _lead = None
+        coordinator.close(code=code)
 
 
-def _die_with_engine() -> None:
-    """What the engine started ends with it, even when it is killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _follow(meeting: Meeting, cfg: Config) -> None:
-    """Do what node 0 orders until it ends or is gone."""
+def follow(rendezvous: Rendezvous, cfg: Config) -> None:
+    """Carry out node 0's commands until it ends or is lost."""
+    set_parent_death_signal(signal.SIGTERM)  # what the launcher started ends with it
     inbox: queue.SimpleQueue = queue.SimpleQueue()
-    link = join(meeting, num_processes(cfg.runtime), inbox, cfg.runtime.timeout)
+    connection = join(rendezvous, local_world_size(cfg.runtime), inbox, cfg.runtime.timeout)
     try:
-        while (order := inbox.get()[1]) and order["do"] != "end":
-            if order["do"] == "start":
-                _work(order, meeting, cfg, link, inbox)
+        while (command := inbox.get()[1]) and command["do"] != "end":
+            if command["do"] == "start":
+                _run_stage(command, rendezvous, cfg, connection)
     finally:
-        link.close()
-    if order is None:
-        raise EndedElsewhere(f"node {meeting.rank}: node 0 is gone", code=1)
-    if order["code"]:
-        told = f"node {meeting.rank}: the run did not finish; node 0 says why"
-        raise EndedElsewhere(told, code=order["code"])
+        connection.close()
+    if command is None:
+        message = f"node {rendezvous.rank}: the connection to node 0 was lost"
+        raise RunFailedElsewhere(message, code=ExitCode.FAILURE)
+    if command["code"]:
+        message = f"node {rendezvous.rank}: the run did not finish; node 0 prints the reason"
+        raise RunFailedElsewhere(message, code=command["code"])
 
 
-def _work(order: dict, meeting: Meeting, cfg: Config, link: Link, inbox: queue.SimpleQueue) -> None:
-    """Run this node's workers for one stage and report what became of them."""
-    job = Path(order["job"])
-    if why := refusal(job, order["texts"], cfg):
-        link.send(said="refused", why=why)
+def _run_stage(command: dict, rendezvous: Rendezvous, cfg: Config, connection: Connection) -> None:
+    """Run this node's workers for one stage and report how they ended."""
+    job = Path(command["job"])
+    if reason := start_refusal(job, command["texts"], cfg):
+        connection.send(event="refused", reason=reason)
         return
-    here = order["here"]
-    place = Place(
-        first=meeting.rank * here, here=here, world=order["world"],
-        address=meeting.address, port=order["port"],
+    size = command["local_world_size"]
+    ranks = LocalRanks(
+        first_rank=rendezvous.rank * size, local_world_size=size, world_size=command["world_size"],
+        master_addr=rendezvous.address, master_port=command["port"],
     )  # fmt: skip
-    crew = Crew(job, place, cfg.runtime)
-    told = False
-    with forwarded(crew, lambda number: None):
-        while crew.live():
-            crew.step()
-            _obey(inbox, crew)
-            if crew.failing and not told:
-                link.send(said="failing")
-                told = True
+    group, reported = WorkerGroup(job, ranks, cfg.runtime), False
+    with forward_signals(group):
+        while group.running():
+            group.poll()
+            _process_commands(connection.inbox, group)
+            if group.has_failed and not reported:
+                connection.send(event="failing")
+                reported = True
             time.sleep(POLL)
-    link.send(said="ended", endings=[asdict(ending) for ending in crew.endings()])
+    connection.send(event="ended", exits=[asdict(found) for found in group.exits()])
 
 
-def _obey(inbox: queue.SimpleQueue, crew: Crew) -> None:
-    """Orders that come while the workers work; without node 0 they end."""
+def _process_commands(inbox: queue.SimpleQueue, group: WorkerGroup) -> None:
+    """Carry out commands that arrive while the workers run; without node 0 they are terminated."""
     while not inbox.empty():
-        _, order = inbox.get()
-        if order is None:
-            inbox.put((0, None))  # _follow ends with it
-            crew.hurry()
+        _, command = inbox.get()
+        if command is None:
+            inbox.put((0, None))  # `follow` ends at it
+            group.terminate_soon()
             return
-        if order["do"] == "signal":
-            crew.signal(order["number"])
-        elif order["do"] == "stop":
-            crew.hurry()
+        if command["do"] == "signal":
+            group.signal(command["number"])
+        elif command["do"] == "stop":
+            group.terminate_soon()
 
 
-def refusal(job: Path, texts: dict[str, str], cfg: Config) -> str | None:
-    """Why this node does not start node 0's job: it lies elsewhere, or is not what was asked for here."""
+def start_refusal(job: Path, texts: dict[str, str], cfg: Config) -> str | None:
+    """Return why this node does not start node 0's job; None if it is what this node's command asks for."""
     folder = Path(cfg.runs_dir) / cfg.name
     if not job.resolve().is_relative_to(folder.resolve()):
         return f"{job} is not inside {folder}"
-    if key := _differing(json.loads(texts["config.json"]), freeze(cfg)):
+    if key := _different_key(json.loads(texts[CONFIG]), freeze(cfg)):
         return f"{key} differs from node 0's: start the same command on every node"
-    if not _visible(job.parent, texts):
+    if not _wait_until_visible(job.parent, texts):
         return f"{job} is not visible here: all nodes share a file system"
     return None
 
 
-def _differing(theirs: dict, ours: dict) -> str | None:
-    """A key whose values differ; the date is node 0's, which may have begun on another day."""
+def _different_key(theirs: dict, ours: dict) -> str | None:
+    """Return a key whose values differ; the date is node 0's, which may have begun on another day."""
     one, two = flatten(theirs), flatten(ours)
     keys = [key for key in one | two if key != "data.date" and one.get(key) != two.get(key)]
     return keys[0] if keys else None
 
 
-def _visible(folder: Path, texts: dict[str, str]) -> bool:
-    """Wait until the files that the driver wrote are seen here as it wrote them."""
-    until = time.monotonic() + SEEN
+def _wait_until_visible(folder: Path, texts: dict[str, str]) -> bool:
+    """Wait until the files that node 0 has written can be read here with the same contents."""
+    until = time.monotonic() + VISIBLE_TIMEOUT
     while time.monotonic() < until:
         try:
             if all((folder / name).read_text() == text for name, text in texts.items()):
@@ -172,60 +148,61 @@ def _visible(folder: Path, texts: dict[str, str]) -> bool:
     return False
 
 
-def found(env: Mapping[str, str], name: str, runs_dir: Path) -> Meeting | None:
-    """This machine among those that an engine has started, None when it is alone."""
+def find_rendezvous(env: Mapping[str, str], name: str, runs_dir: Path) -> Rendezvous | None:
+    """Return this node among those a launcher has started, None on a single node.
+
+    name: of the run, so that two runs of one job do not meet each other.
+    """
     local = int(env.get("LOCAL_WORLD_SIZE") or env.get("LOCAL_SIZE") or 1)
     if local > 1:
         raise UserError(
-            f"{ONE_EACH} use --nproc-per-node 1 (DeepSpeed: slots=1) and runtime.num_processes={local}"
+            f"{ONE_PER_NODE} use --nproc-per-node 1 (DeepSpeed: slots=1) and runtime.num_processes={local}"
         )
     if int(env.get("WORLD_SIZE") or 1) > 1:
-        return _by_rank(env, name, runs_dir)
+        return _from_torchrun(env, name, runs_dir)
     if int(env.get("SLURM_STEP_NUM_NODES") or 1) > 1:
-        return _by_slurm(env, name, runs_dir)
+        return _from_slurm(env, name, runs_dir)
     return None
 
 
-def _by_rank(env: Mapping[str, str], name: str, runs_dir: Path) -> Meeting:
+def _from_torchrun(env: Mapping[str, str], name: str, runs_dir: Path) -> Rendezvous:
     missing = [key for key in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not env.get(key)]
     if missing:
         raise UserError(
             f"WORLD_SIZE={env['WORLD_SIZE']} asks for several nodes, but {missing[0]} is not set: "
             "start with torchrun, or unset WORLD_SIZE"
         )
-    word = f"{env['MASTER_PORT']} {env.get('TORCHELASTIC_RUN_ID')}"
+    token = f"{env['MASTER_PORT']} {env.get('TORCHELASTIC_RUN_ID')} {name}"
     rank, count = int(env["RANK"]), int(env["WORLD_SIZE"])
-    return _meeting(env, rank, count, env["MASTER_ADDR"], f"{word} {name}", runs_dir)
+    return _rendezvous(env, rank, count, env["MASTER_ADDR"], token, runs_dir)
 
 
-def _by_slurm(env: Mapping[str, str], name: str, runs_dir: Path) -> Meeting:
-    """Inside srun: the first node of the step drives."""
+def _from_slurm(env: Mapping[str, str], name: str, runs_dir: Path) -> Rendezvous:
+    """Return the rendezvous inside srun: node 0 is the first node of the step."""
     count, tasks = int(env["SLURM_STEP_NUM_NODES"]), int(env.get("SLURM_STEP_NUM_TASKS") or 0)
     if tasks > count:
         raise UserError(
-            f"{ONE_EACH} srun has {tasks} tasks on {count} nodes, use --ntasks-per-node=1"
+            f"{ONE_PER_NODE} srun has {tasks} tasks on {count} nodes, use --ntasks-per-node=1"
         )
-    word = f"{env.get('SLURM_JOB_ID')} {env.get('SLURM_STEP_ID')}"
+    token = f"{env.get('SLURM_JOB_ID')} {env.get('SLURM_STEP_ID')} {name}"
     first = first_host(env["SLURM_STEP_NODELIST"])
-    return _meeting(env, int(env["SLURM_NODEID"]), count, first, f"{word} {name}", runs_dir)
+    return _rendezvous(env, int(env["SLURM_NODEID"]), count, first, token, runs_dir)
 
 
-def _meeting(
-    env: Mapping[str, str], rank: int, count: int, address: str, word: str, runs_dir: Path
-) -> Meeting:
-    """All nodes derive the same ports: below those that systems hand out, so they are mostly free."""
-    name = hashlib.sha256(f"{address} {word}".encode()).hexdigest()
-    ports = random.Random(name).sample(range(20000, 32000), 5)
-    if env.get("RLHF_PORT"):
-        ports = [int(env["RLHF_PORT"])]
-    return Meeting(
-        rank=rank, count=count, address=env.get("RLHF_ADDRESS") or address, ports=tuple(ports),
-        secret=runs_dir / f".nodes-{name[:16]}",
+def _rendezvous(
+    env: Mapping[str, str], rank: int, count: int, address: str, token: str, runs_dir: Path
+) -> Rendezvous:
+    """Return the rendezvous of a token; all nodes derive the same ports from it."""
+    digest = hashlib.sha256(f"{address} {token}".encode()).hexdigest()
+    ports = [int(env[PORT])] if env.get(PORT) else random.Random(digest).sample(PORTS, 5)
+    return Rendezvous(
+        rank=rank, count=count, address=env.get(ADDRESS) or address, ports=tuple(ports),
+        secret=runs_dir / f".nodes-{digest[:16]}",
     )  # fmt: skip
 
 
 def first_host(hosts: str) -> str:
-    """The first name of SLURM's compressed list: "gpu[03-07,12],login" -> "gpu03"."""
+    """Return the first name of SLURM's compressed list: "gpu[03-07,12],login" -> "gpu03"."""
     first = re.match(r"[^,\[]*(\[[^]]*\][^,\[]*)*", hosts)
     name = first.group() if first else hosts
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", name)

@@ -1,6 +1,6 @@
-"""The worker processes of one machine: started together, signalled together, ended together.
+"""The worker processes of one node: started together, signalled together, ended together.
 
-What became of each of them is told as `Ending`s, plain values that another machine can read too.
+How each of them ended is reported as a WorkerExit, a plain value that can be sent to another node.
 """
 
 import os
@@ -9,153 +9,153 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import WorkFolder
+from rlhf_cli.config.environment import PARENT, STORE_SOCKET
+from rlhf_cli.config.errors import ExitCode
 from rlhf_cli.config.schema import Runtime
 from rlhf_cli.launch.channel import LOOPBACK
-from rlhf_cli.launch.exit_report import INTERRUPTED, Ending, left_behind
+from rlhf_cli.launch.exit_report import WorkerExit, read_exit
+from rlhf_cli.launch.local_world import is_deepspeed
 from rlhf_cli.launch.memory import oom_kills
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
-PARENT = "RLHF_PARENT"  # the environment variable that tells a worker who started it
-STORE_SOCKET = "RLHF_STORE_SOCKET"  # tells rank 0 at which open socket it serves the others
-GRACE = 1.0  # seconds that the others have to fail by themselves, so that the first cause is seen
-LAST = 3.0  # seconds between SIGTERM and SIGKILL
-POLL = 0.05
-# What an engine tells its own children; ours are numbered anew.
-FOREIGN = (
+GRACE = 1.0  # seconds in which the other ranks may fail too, so that the first cause is seen
+TERM_TIMEOUT = 3.0  # seconds between SIGTERM and SIGKILL
+POLL = 0.05  # seconds between two looks at the workers
+# Set by a launcher for its own children; the workers get ranks of their own.
+LAUNCHER_VARIABLES = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR",
     "MASTER_PORT", "GROUP_RANK", "GROUP_WORLD_SIZE", "CROSS_RANK", "CROSS_SIZE",
 )  # fmt: skip
-DEEPSPEED = "CROSS_SIZE"  # set by its launcher, which also hides all GPUs but one from a process
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
-class Place:
-    """The workers of this machine are ranks first .. first+here-1 of `world`; all meet at address:port.
+class LocalRanks:
+    """The ranks first_rank .. first_rank + local_world_size - 1 of `world_size`, on this node.
 
-    store: the socket that listens there, on the machine of rank 0. It is open from the start, so that
-    nobody else can take the port, and on one address only.
+    store: the socket that listens at master_addr:master_port, on the node of rank 0. It is opened
+    before the workers start, so that no other process can take the port, and on one address only.
     """
 
-    first: int = 0
-    here: int = 1
-    world: int = 1
-    address: str = LOOPBACK
-    port: int = 0
+    first_rank: int = 0
+    local_world_size: int = 1
+    world_size: int = 1
+    master_addr: str = LOOPBACK
+    master_port: int = 0
     store: socket.socket | None = None
 
-    def environment(self, index: int) -> dict[str, str]:
-        """What worker `index` of this machine is told; nothing when it is alone in the world."""
-        if self.world == 1:
+    def environment(self, local_rank: int) -> dict[str, str]:
+        """Return torch.distributed's variables for one worker; none when it is the only one."""
+        if self.world_size == 1:
             return {}
-        serves = self.store and self.first + index == 0
+        rank = self.first_rank + local_rank
         return {
-            **({STORE_SOCKET: str(self.store.fileno())} if serves else {}),
-            "RANK": str(self.first + index),
-            "WORLD_SIZE": str(self.world),
-            "LOCAL_RANK": str(index),
-            "LOCAL_WORLD_SIZE": str(self.here),
-            "MASTER_ADDR": self.address,
-            "MASTER_PORT": str(self.port),
+            **({STORE_SOCKET: str(self.store.fileno())} if self.store and rank == 0 else {}),
+            "RANK": str(rank),
+            "WORLD_SIZE": str(self.world_size),
+            "LOCAL_RANK": str(local_rank),
+            "LOCAL_WORLD_SIZE": str(self.local_world_size),
+            "MASTER_ADDR": self.master_addr,
+            "MASTER_PORT": str(self.master_port),
         }
 
 
-class Crew:
-    """The workers of one job on this machine."""
+class WorkerGroup:
+    """The workers of one job on this node. terminated: the ranks that the parent has ended."""
 
-    def __init__(self, job: Path, place: Place, runtime: Runtime):
-        self.folder, self.patience = job.parent, runtime.timeout
-        self.codes: dict[int, int] = {}  # in the order in which they ended
-        self.told: set[int] = set()  # those that we ended
+    def __init__(self, job: Path, ranks: LocalRanks, runtime: Runtime):
+        self.work, self.save_timeout = WorkFolder(job.parent), runtime.timeout
+        self.exit_codes: dict[int, int] = {}  # in the order in which they ended
+        self.terminated: set[int] = set()
         self.oom_kills = oom_kills()
-        self.end_at = self.kill_at = float("inf")
+        self.terminate_at = self.kill_at = float("inf")
         self.workers: dict[int, subprocess.Popen] = {}
-        signal.signal(
-            signal.SIGUSR1, signal.SIG_IGN
-        )  # inherited: it must not kill a starting worker
+        # inherited by the workers: SIGUSR1 must not kill one that has no handler yet
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         try:
-            for index in range(place.here):
-                self.workers[place.first + index] = _start(job, place, index, runtime)
+            for local_rank in range(ranks.local_world_size):
+                self.workers[ranks.first_rank + local_rank] = _start(
+                    job, ranks, local_rank, runtime
+                )
         except BaseException:
             self.kill()
             raise
         finally:
-            if place.store:
-                place.store.close()  # rank 0 has it now, and it ends with rank 0
+            if ranks.store:
+                ranks.store.close()  # rank 0 has a copy, which ends with it
 
-    def step(self) -> None:
-        """Notice who has ended; when one has failed, end the others, politely and then not."""
+    def poll(self) -> None:
+        """Collect exit codes; after a failure terminate the others, first by SIGTERM, then by SIGKILL."""
         now = time.monotonic()
-        for rank in self.live():
+        for rank in self.running():
             code = self.workers[rank].poll()
             if code is not None:
-                self.codes[rank] = code
-                if rank not in self.told:
-                    self.expect_the_others(code)
-        if now >= self.end_at and not self.told:
-            self.told, self.kill_at = set(self.live()), now + LAST
+                self.exit_codes[rank] = code
+                if rank not in self.terminated:
+                    self.schedule_termination(code)
+        if now >= self.terminate_at and not self.terminated:
+            self.terminated, self.kill_at = set(self.running()), now + TERM_TIMEOUT
             self.signal(signal.SIGTERM)
         if now >= self.kill_at:
             self.kill()
 
-    def expect_the_others(self, code: int) -> None:
-        """A failure leaves them a moment; one that stopped in order leaves them time to save."""
+    def schedule_termination(self, code: int) -> None:
+        """Give the others GRACE seconds after a failure, and the time to save after an interruption."""
         if code:
-            wait = self.patience if code == INTERRUPTED else GRACE
-            self.end_at = min(self.end_at, time.monotonic() + wait)
+            wait = self.save_timeout if code == ExitCode.INTERRUPTED else GRACE
+            self.terminate_at = min(self.terminate_at, time.monotonic() + wait)
 
-    def hurry(self) -> None:
-        """Something failed elsewhere: end all of them, from the next step on."""
-        self.end_at = min(self.end_at, time.monotonic())
+    def terminate_soon(self) -> None:
+        """Terminate all workers from the next poll on: something failed on another node."""
+        self.terminate_at = min(self.terminate_at, time.monotonic())
 
     @property
-    def failing(self) -> bool:
-        """One of them has failed by itself."""
+    def has_failed(self) -> bool:
+        """Return whether a worker has failed that the parent did not terminate."""
         return any(
-            code not in (0, INTERRUPTED) and rank not in self.told
-            for rank, code in self.codes.items()
+            code not in (ExitCode.OK, ExitCode.INTERRUPTED) and rank not in self.terminated
+            for rank, code in self.exit_codes.items()
         )
 
-    def live(self) -> list[int]:
-        return [rank for rank in self.workers if rank not in self.codes]
+    def running(self) -> list[int]:
+        """Return the ranks that have not ended."""
+        return [rank for rank in self.workers if rank not in self.exit_codes]
 
     def signal(self, number: int) -> None:
-        for rank in self.live():
+        for rank in self.running():
             self.workers[rank].send_signal(number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
 
-    def endings(self) -> list[Ending]:
-        """What became of each, first ended first."""
-        ran_out = (oom_kills() or 0) > (self.oom_kills or 0)
+    def exits(self) -> list[WorkerExit]:
+        """Return how each worker ended, in the order in which they ended."""
+        out_of_memory = (oom_kills() or 0) > (self.oom_kills or 0)
         return [
-            left_behind(self.folder, rank, code, told=rank in self.told, out_of_memory=ran_out)
-            for rank, code in self.codes.items()
-        ]
+            read_exit(
+                self.work, rank, code,
+                terminated=rank in self.terminated, out_of_memory=out_of_memory,
+            )
+            for rank, code in self.exit_codes.items()
+        ]  # fmt: skip
 
 
 def worker_command(job: Path) -> list[str]:
-    """-P keeps files of the current folder from shadowing modules."""
+    """Return the command of a worker; -P keeps files of the current folder from shadowing modules."""
     return [sys.executable, "-P", "-m", "rlhf_cli.worker", str(job)]
 
 
-def log_of(folder: Path, rank: int) -> Path:
-    """Where a rank other than 0 writes its screen."""
-    return folder / "ranks" / f"rank-{rank}.log"
-
-
-def _start(job: Path, place: Place, index: int, runtime: Runtime) -> subprocess.Popen:
-    rank = place.first + index
-    environment = _environment(place, index, runtime)
+def _start(job: Path, ranks: LocalRanks, local_rank: int, runtime: Runtime) -> subprocess.Popen:
+    """Start one worker; rank 0 writes to the terminal, every other rank to its log."""
+    rank = ranks.first_rank + local_rank
+    environment = _environment(ranks, local_rank, runtime)
     if rank == 0:
-        passed = [place.store.fileno()] if place.store else []
+        passed = [ranks.store.fileno()] if ranks.store else []
         return subprocess.Popen(worker_command(job), env=environment, pass_fds=passed)
-    path = log_of(job.parent, rank)
+    path = WorkFolder(job.parent).log(rank)
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as log:
         return subprocess.Popen(
@@ -165,8 +165,8 @@ def _start(job: Path, place: Place, index: int, runtime: Runtime) -> subprocess.
         )  # fmt: skip
 
 
-def _environment(place: Place, index: int, runtime: Runtime) -> dict[str, str]:
-    """The child finds this very package, installed or not, and its own place among the others.
+def _environment(ranks: LocalRanks, local_rank: int, runtime: Runtime) -> dict[str, str]:
+    """Return the environment of a worker: this package on its path, installed or not, and its rank.
 
     Idle OpenMP threads sleep instead of spinning: with another busy process on the machine, spinning
     made a two-thread stage up to twenty times slower (docs/decisions.md).
@@ -174,26 +174,26 @@ def _environment(place: Place, index: int, runtime: Runtime) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in FOREIGN and not name.startswith("TORCHELASTIC_")
+        if name not in LAUNCHER_VARIABLES and not name.startswith("TORCHELASTIC_")
     }
-    if DEEPSPEED in os.environ:
+    if is_deepspeed(os.environ):
         kept.pop("CUDA_VISIBLE_DEVICES", None)
     paths = [p for p in kept.get("PYTHONPATH", "").split(os.pathsep) if p]
     if "site-packages" not in PACKAGE_PARENT.parts:
         paths.append(str(PACKAGE_PARENT))
     if paths:
         kept["PYTHONPATH"] = os.pathsep.join(paths)
-    mine = place.environment(index) | {PARENT: str(os.getpid())}
-    return {"OMP_WAIT_POLICY": "passive", **_shared_machine(place, runtime), **kept, **mine}
+    own = ranks.environment(local_rank) | {PARENT: str(os.getpid())}
+    return {"OMP_WAIT_POLICY": "passive", **_shared_defaults(ranks, runtime), **kept, **own}
 
 
-def _shared_machine(place: Place, runtime: Runtime) -> dict[str, str]:
-    """Defaults of several processes: a fair share of the cores, and one machine talks over its loopback."""
-    if place.world == 1:
+def _shared_defaults(ranks: LocalRanks, runtime: Runtime) -> dict[str, str]:
+    """Return defaults for several workers: an equal share of the cores, and the loopback on one node."""
+    if ranks.world_size == 1:
         return {}
-    threads = runtime.num_threads or max(1, _cores() // place.here)
+    threads = runtime.num_threads or max(1, _cores() // ranks.local_world_size)
     found = {"OMP_NUM_THREADS": str(threads)}
-    if place.here == place.world:  # or gloo wants the host's name to resolve
+    if ranks.local_world_size == ranks.world_size:  # or gloo wants the host's name to resolve
         found["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     return found
 
@@ -202,36 +202,3 @@ def _cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@contextmanager
-def forwarded(crew: Crew, tell: Callable[[int], None]) -> Iterator[list[int]]:
-    """Hand SIGINT, SIGTERM and SIGHUP to the workers, the second one kills; SIGUSR1 is only handed on.
-
-    tell: hands a signal to other machines. Yields the list of those received that end a run.
-    """
-    received: list[int] = []
-
-    def stop(number, frame):
-        received.append(number)
-        again = len(received) > 1
-        crew.kill() if again else crew.signal(number)
-        tell(signal.SIGKILL if again else number)
-
-    def save(number, frame):
-        crew.signal(number)
-        tell(number)
-
-    before = {number: signal.signal(number, stop) for number in heeded()}
-    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, save)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def heeded() -> list[signal.Signals]:
-    """The signals that end us, less those that the caller switched off (nohup, background)."""
-    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    return [number for number in ends if signal.getsignal(number) is not signal.SIG_IGN]

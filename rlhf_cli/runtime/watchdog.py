@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from rlhf_cli.launch.exit_report import HUNG, hang_file
+from rlhf_cli.artifacts.layout import WorkFolder
+from rlhf_cli.config.errors import ExitCode
 
 WAIT = 3.0  # seconds that the other processes have to tell where they are
 BUSY = 0.05  # of the time on a processor: the process computes, it does not wait
@@ -110,14 +111,14 @@ class _Watcher:
         if hangs:
             time.sleep(WAIT)
             if _sign is self.seen:
-                os._exit(HUNG)
+                os._exit(ExitCode.HUNG)
 
     def _another_hangs(self) -> bool:
-        return any(self.folder.glob("ranks/rank-*.json"))
+        return WorkFolder(self.folder).has_hang()
 
     def _tell(self) -> None:
         self.told = True
-        path = hang_file(self.folder, self.rank)
+        path = WorkFolder(self.folder).hang(self.rank)
         path.parent.mkdir(exist_ok=True)
         beside = path.with_suffix(".tmp")
         beside.write_text(json.dumps(self.standing()))

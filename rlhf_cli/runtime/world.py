@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlhf_cli.config.environment import STORE_SOCKET
 from rlhf_cli.core.sharing import WHOLE, Share
-from rlhf_cli.launch.worker_group import STORE_SOCKET
 
 
 @dataclass(slots=True, frozen=True)

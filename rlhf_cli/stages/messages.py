@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import METRICS
 from rlhf_cli.artifacts.manifest import Refusal, StageManifest
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
@@ -15,7 +16,6 @@ from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.plan import Judgement, Planner, State
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
-from rlhf_cli.telemetry.recorder import METRICS
 
 
 def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:

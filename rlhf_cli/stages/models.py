@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
+from rlhf_cli.artifacts.layout import MANIFEST
+from rlhf_cli.artifacts.manifest import Refusal, StageManifest
 from rlhf_cli.artifacts.store import open_stage
 from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.schema import Model

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlhf_cli.artifacts.layout import MODEL
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema import RM, Config
 from rlhf_cli.core.batches import PreferenceBatch
@@ -72,7 +73,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             sample = scored_sample(setting, engine, data.held_out)
         tell(recorder, cfg, found, shift)
         recorder.samples("a held-out comparison, scored", sample)
-        setting.export(engine, out / "model")
+        setting.export(engine, out / MODEL)
     if setting.world.is_main:
         write_text(out / "report.json", json.dumps(found, indent=2))
     return headline(found) | {"rm/shift": shift}

@@ -21,7 +21,7 @@ from rlhf_cli.artifacts.store import NotWritten
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.core.finite import not_finite
-from rlhf_cli.launch.workers import Stopped, heed
+from rlhf_cli.launch.signals import Stopped, install_stop_handlers
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.watchdog import alive, during, unwatched
 from rlhf_cli.runtime.world import World
@@ -63,7 +63,7 @@ class Saver:
         self.cfg, self.work, self.engines, self.world = cfg, work, engines, world
         self.clock = clock
         self.recorder_state: Callable[[], State] = dict
-        self.signals = heed()
+        self.signals = install_stop_handlers()
         self.saved_at = time.monotonic()
         if world.is_main:
             require_space(work, engines, keep=cfg.keep)

@@ -9,9 +9,10 @@ import pytest
 
 from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import LEFT_OUT, Attempt, look
+from rlhf_cli.artifacts.layout import work_folder
 from rlhf_cli.artifacts.manifest import Mendable, Refusal
 from rlhf_cli.artifacts.publication import place, publish, recover
-from rlhf_cli.artifacts.store import open_stage, sealed, work_folder
+from rlhf_cli.artifacts.store import open_stage, sealed
 from tests.artifacts.instants import full, killed
 from tests.artifacts.test_checkpoints import save, truncate
 from tests.artifacts.test_identity import fingerprint

@@ -6,9 +6,10 @@ import os
 import pytest
 
 from rlhf_cli.artifacts import store
+from rlhf_cli.artifacts.layout import work_folder
 from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, read_manifest
 from rlhf_cli.artifacts.publication import publish, recover
-from rlhf_cli.artifacts.store import begin, model_folder, open_stage, work_folder, write_text
+from rlhf_cli.artifacts.store import begin, model_folder, open_stage, write_text
 
 
 def manifest(stage: str = "sft") -> StageManifest:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.launch.workers import Stopped, heed
+from rlhf_cli.launch.signals import Stopped, install_stop_handlers
 from rlhf_cli.runtime.watchdog import alive
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -50,7 +50,7 @@ def sleep(out: Path, timeout: float) -> None:
 
 def deaf(out: Path, timeout: float) -> None:
     """Asked to stop, it does not."""
-    heed()
+    install_stop_handlers()
     sleep(out, timeout)
 
 
@@ -78,7 +78,7 @@ def bad(out: Path, timeout: float) -> None:
 
 
 def stop(out: Path, timeout: float) -> None:
-    asked = heed()
+    asked = install_stop_handlers()
     ready(out)
     while not asked.stop:
         alive("step 3")

@@ -12,13 +12,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.schema import Gather
 from rlhf_cli.core.sharing import Share
-from rlhf_cli.launch import worker_group as crew
-from rlhf_cli.launch.exit_report import INTERRUPTED
-from rlhf_cli.launch.worker_group import Crew, Place
-from rlhf_cli.launch.workers import run_worker
+from rlhf_cli.launch import worker_group
+from rlhf_cli.launch.worker_group import LocalRanks, WorkerGroup
+from rlhf_cli.launch.workers import run_workers
 from rlhf_cli.runtime import zero, zero_loading, zero_rollout
 from rlhf_cli.runtime.device import Device, pick_device
 from rlhf_cli.runtime.engine import Engine, Network, Replicated, Resting
@@ -81,14 +80,14 @@ def test_num_threads_is_that_of_torch(asked):
     assert torch.get_num_threads() == asked  # nobody chose: left alone
 
 
-def told_to_worker(place: Place, **keys) -> dict[str, str]:
-    return crew._environment(place, 1, runtime(**keys))
+def told_to_worker(place: LocalRanks, **keys) -> dict[str, str]:
+    return worker_group._environment(place, 1, runtime(**keys))
 
 
 def test_several_processes_share_the_cores_unless_told_otherwise(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(crew, "_cores", lambda: 12)
-    two = Place(here=2, world=2)
+    monkeypatch.setattr(worker_group, "_cores", lambda: 12)
+    two = LocalRanks(local_world_size=2, world_size=2)
     assert told_to_worker(two)["OMP_NUM_THREADS"] == "6"
     assert told_to_worker(two, num_threads=5)["OMP_NUM_THREADS"] == "5"
 
@@ -96,7 +95,11 @@ def test_several_processes_share_the_cores_unless_told_otherwise(monkeypatch):
 def test_a_worker_knows_its_rank_among_all_machines_and_nothing_of_foreign_engines(monkeypatch):
     for name in ("GROUP_RANK", "TORCHELASTIC_RUN_ID", "MASTER_PORT"):
         monkeypatch.setenv(name, "foreign")
-    told = told_to_worker(Place(first=4, here=2, world=6, address="10.0.0.1", port=99))
+    told = told_to_worker(
+        LocalRanks(
+            first_rank=4, local_world_size=2, world_size=6, master_addr="10.0.0.1", master_port=99
+        )
+    )
     wanted = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     assert told | wanted | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "99"} == told
     assert not {"GROUP_RANK", "TORCHELASTIC_RUN_ID"} & told.keys()
@@ -109,8 +112,10 @@ TELL = "import os, pathlib; pathlib.Path('told-' + os.environ.get('RANK', 'none'
 def test_num_processes_are_started(asked, told, tmp_path, monkeypatch):
     """Processes of three lines stand in for workers, which take seconds to start."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(crew, "worker_command", lambda job: [sys.executable, "-S", "-c", TELL])
-    outcome = run_worker(tmp_path / "job.json", runtime(num_processes=asked))
+    monkeypatch.setattr(
+        worker_group, "worker_command", lambda job: [sys.executable, "-S", "-c", TELL]
+    )
+    outcome = run_workers(tmp_path / "job.json", runtime(num_processes=asked))
     assert outcome.code == 0
     assert {path.name for path in tmp_path.iterdir()} == {f"told-{rank}" for rank in told}
 
@@ -119,22 +124,24 @@ def test_what_an_earlier_attempt_left_explains_nothing(tmp_path, monkeypatch):
     for name in ("failure.json", "failure-1.json", "traceback.txt"):
         (tmp_path / name).write_text('{"reason": "old", "expected": true, "broken": false}')
     fail = [sys.executable, "-S", "-c", "raise SystemExit(1)"]
-    monkeypatch.setattr(crew, "worker_command", lambda job: fail)
-    outcome = run_worker(tmp_path / "job.json", runtime())
+    monkeypatch.setattr(worker_group, "worker_command", lambda job: fail)
+    outcome = run_workers(tmp_path / "job.json", runtime())
     assert (outcome.code, outcome.reason) == (1, "its process ended with code 1")
 
 
 def test_processes_that_were_asked_to_stop_have_the_timeout_to_save(monkeypatch):
     """The others are ended when it is over, and sooner where one has failed."""
-    monkeypatch.setattr(crew.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(worker_group.time, "monotonic", lambda: 1000.0)
     for timeout, code, end in (
-        (7.0, INTERRUPTED, 1007.0),
-        (90.0, INTERRUPTED, 1090.0),
+        (7.0, ExitCode.INTERRUPTED, 1007.0),
+        (90.0, ExitCode.INTERRUPTED, 1090.0),
         (90.0, 1, 1001.0),
     ):
-        workers = Crew(Path("job.json"), Place(here=0), runtime(timeout=timeout))
-        workers.expect_the_others(code)
-        assert workers.end_at == end
+        workers = WorkerGroup(
+            Path("job.json"), LocalRanks(local_world_size=0), runtime(timeout=timeout)
+        )
+        workers.schedule_termination(code)
+        assert workers.terminate_at == end
 
 
 def rollout_of(gather: Gather) -> Rollout:

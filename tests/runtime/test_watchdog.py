@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from rlhf_cli.launch.exit_report import HUNG, Ending, hang_reason, judge
+from rlhf_cli.config.errors import ExitCode
+from rlhf_cli.launch.exit_report import WorkerExit, hang_reason, run_result
 from rlhf_cli.runtime import watchdog
 from tests.launch.starting import Started, two
 
@@ -145,7 +146,9 @@ def test_who_waits_where_deepspeed_partitions_waits_in_a_collective(calls, colle
     assert standing_in(*calls) == collective
 
 
-def at(rank: int, collective: str | None, where: str, *, since: float = 600, code=HUNG) -> Ending:
+def at(
+    rank: int, collective: str | None, where: str, *, since: float = 600, code=ExitCode.HUNG
+) -> WorkerExit:
     hang = {
         "rank": rank,
         "doing": "step 12",
@@ -153,9 +156,9 @@ def at(rank: int, collective: str | None, where: str, *, since: float = 600, cod
         "where": where,
         "since": since,
     }
-    return Ending(
-        rank=rank, code=code, told=False, failure=None, hang=hang if where else None,
-        traceback="", tail=[],
+    return WorkerExit(
+        rank=rank, code=code, terminated=False, failure=None, hang=hang if where else None,
+        traceback="", log_tail=[],
     )  # fmt: skip
 
 
@@ -181,7 +184,7 @@ def test_those_that_the_others_wait_for_come_first():
 def test_a_hang_beats_the_connections_that_it_breaks():
     late = at(1, None, "", code=1)
     late.failure = {"reason": "gloo", "expected": False, "broken": True, "saved": False}
-    found = judge([late, at(0, "all_reduce", "a.py:1 f")], interrupted=False, timeout=5)
+    found = run_result([late, at(0, "all_reduce", "a.py:1 f")], interrupted=False, timeout=5)
     assert found.reason.startswith("no progress for 5 s: rank 1 does not answer; rank 0 waits")
 
 

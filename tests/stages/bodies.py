@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rlhf_cli.launch.workers import Stopped
+from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
 from tests.stages.test_resume import work

@@ -135,7 +135,7 @@ def test_a_refused_run_starts_no_worker_and_leaves_no_folder(
     tmp_path, monkeypatch, capsys, words, expected
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rlhf_cli.stages.pipeline.run_worker", None)
+    monkeypatch.setattr("rlhf_cli.stages.pipeline.run_workers", None)
     (tmp_path / "d.jsonl").write_text("\n".join(SHOWN))
     assert main(["run", *words]) == 2
     assert expected in capsys.readouterr().err

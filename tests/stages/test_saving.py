@@ -12,7 +12,7 @@ import torch
 from rlhf_cli.artifacts.store import NotWritten
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
-from rlhf_cli.launch.workers import Stopped
+from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import saving
 from rlhf_cli.stages.saving import Saver, open_saver
