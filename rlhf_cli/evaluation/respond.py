@@ -14,7 +14,7 @@ from rlhf_cli.data.templates import Renderer
 from rlhf_cli.models.sampling import Samples, require_agreement, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs, sequence_scores
 from rlhf_cli.runtime.engine import Network
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World
 
 # (model, tokens (B, T), mask (B, T)) -> one value or vector a row
@@ -78,7 +78,7 @@ def respond_each(
     with network.generating() as model:
         groups = by_length(prompts, max(1, asking.batch // len(seeds)))
         for index, counts in world.share.even(groups):
-            alive("answering prompts")
+            heartbeat("answering prompts")
             some = [prompts[i] for i in index]
             batch, samples = _answers(network, model, some, drawn[index], renderer, asking)
             first = first or batch
@@ -91,8 +91,8 @@ def respond_each(
         gap = sampler_gap(network, first, asking.temperature)
         require_agreement(gap, network.device.dtype)
     network.model.train(was_training)
-    responses, lengths = world.sum(responses), world.sum(lengths).tolist()
-    ended = world.sum(finished).tolist()
+    responses, lengths = world.all_reduce(responses), world.all_reduce(lengths).tolist()
+    ended = world.all_reduce(finished).tolist()
     return [
         [
             _answer(prompt, responses[i, n, : lengths[i][n]].tolist(), bool(ended[i][n]), renderer)
@@ -128,7 +128,7 @@ def _answers(
         end_ids=renderer.end_ids,
         pad_id=renderer.pad_id,
         temperature=asking.temperature,
-        going_on=network.going_on,
+        going_on=network.keep_going,
         copies=copies,
         reference=asking.reference,
         graphs=asking.graphs,
@@ -165,7 +165,7 @@ def over_sequences(
         return torch.empty(0)
     found: Tensor | None = None
     for index, counts in world.share.even(by_length(sequences, batch)):
-        alive("reading sequences")
+        heartbeat("reading sequences")
         tokens, mask = pad_right([sequences[i] for i in index], pad_id)
         place = network.device.torch
         part = network(look, tokens.to(place), mask.to(place)).float().cpu()
@@ -174,7 +174,7 @@ def over_sequences(
         if counts:
             found[index] = part
     assert found is not None
-    return world.sum(found)
+    return world.all_reduce(found)
 
 
 def reward_scores(
@@ -203,14 +203,14 @@ def kl_to_reference(
     gaps = torch.zeros(len(answers))
     groups = by_length([answer.prompt_ids for answer in answers], batch)
     for index, counts in world.share.even(groups):
-        alive("comparing with the reference")
+        heartbeat("comparing with the reference")
         part = _as_rollout([answers[i] for i in index], pad_id).to(policy.device.torch)
         reading = Reading(part)
         ours, _ = policy(response_logprobs, reading, temperature=1.0)
         theirs, _ = reference(response_logprobs, reading, temperature=1.0)
         if counts:
             gaps[index] = zero_pads(ours - theirs, part.response_mask).sum(1).float().cpu()
-    return world.sum(gaps)
+    return world.all_reduce(gaps)
 
 
 def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:

@@ -24,7 +24,7 @@ from rlhf_cli.models.reward import HEAD, check_head, shifted
 from rlhf_cli.models.scoring import last_hidden, sequence_scores
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages import work
 from rlhf_cli.stages.judging import renew_head
 from rlhf_cli.stages.rm_report import FORWARD, judge, scored_sample, sequences, tell
@@ -144,10 +144,10 @@ def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[st
     """One optimizer step; every prompt of the whole step weighs the same."""
     engine.train()
     world = engine.world
-    prompts = world.totals({"n": sum(batch.num_prompts for batch in microbatches)})["n"]
+    prompts = world.sum_scalars({"n": sum(batch.num_prompts for batch in microbatches)})["n"]
     loss, hits, pairs = 0.0, 0.0, 0
     for number, batch in enumerate(microbatches, start=1):
-        alive("learning from comparisons")
+        heartbeat("learning from comparisons")
         moved = batch.to(engine.device.torch)
         scores = engine(sequence_scores, moved.tokens, moved.mask)
         part = pair_loss(scores, moved, cfg, prompts)
@@ -155,7 +155,7 @@ def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[st
         loss += float(part.detach())
         right, seen = strict_hits(scores.detach(), moved)
         hits, pairs = hits + right, pairs + seen
-    whole = world.totals({"loss": loss, "hits": hits, "pairs": pairs})
+    whole = world.sum_scalars({"loss": loss, "hits": hits, "pairs": pairs})
     require_finite_loss(whole["loss"], "rm")
     norm = engine.step(factor)
     return {

@@ -34,9 +34,9 @@ from rlhf_cli.models.loading import (
 )
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.factory import held, loading, open_engine, open_network
-from rlhf_cli.runtime.peak_flops import matmul_rate
-from rlhf_cli.runtime.watchdog import during
+from rlhf_cli.runtime.factory import local_parameters, model_loading, open_engine, open_network
+from rlhf_cli.runtime.peak_flops import measured_peak_flops
+from rlhf_cli.runtime.watchdog import with_heartbeat
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.preparing import prepared
@@ -109,7 +109,7 @@ class Setting:
         """A language model that knows every token of the renderer, in float32; its engine casts it."""
         where = None if path is None else str(path)
         shown = self.doing(f"loading {where or self.cfg.model.path}")
-        with shown, loading(self.cfg.runtime, self.world):
+        with shown, model_loading(self.cfg.runtime, self.world):
             model = load_causal_lm(self.cfg.model, where, dropout=dropout, packed=self._packed)
             grown = fit_tokens(model, self.renderer.tokenizer)
         if grown:
@@ -126,7 +126,7 @@ class Setting:
                 new_head=new_head,
                 dropout=dropout,
                 packed=self._packed,
-                loading=partial(loading, self.cfg.runtime, self.world),
+                loading=partial(model_loading, self.cfg.runtime, self.world),
             )
         set_pad(model.config, self.renderer.pad_id)
         return self._fitted(model, str(path))
@@ -136,7 +136,7 @@ class Setting:
 
         A model with broken weights is refused here, before a loss of NaN blames the learning rate.
         """
-        if found := not_finite(held(model, self.world)):
+        if found := not_finite(local_parameters(model, self.world)):
             raise UserError(
                 f"the model {where} is broken: its weight {found[0]} holds {found[1]}; download or copy "
                 "it again, or name another one"
@@ -175,7 +175,7 @@ class Setting:
         with self.clock.part("save"), writing(folder, FREE, SafetensorError):
             export(
                 engine.model,
-                during(engine.weights(), "writing the model"),
+                with_heartbeat(engine.weights(), "writing the model"),
                 self.renderer.tokenizer,
                 folder,
                 end_ids=self.renderer.end_ids,
@@ -233,7 +233,7 @@ def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
         also_stop=stop_ids(cfg.model, path),
     )
     device = pick_device(cfg.runtime)
-    clock = Clock(peak=lambda: world.size * matmul_rate(device.torch, device.dtype))
+    clock = Clock(peak=lambda: world.size * measured_peak_flops(device.torch, device.dtype))
     world = open_world(
         device.torch,
         timeout=2 * cfg.runtime.timeout,  # the watchdog speaks before torch gives up

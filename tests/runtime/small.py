@@ -129,7 +129,7 @@ def learn(engine: Engine, step: int, world: World) -> tuple[float, float]:
         total += float(loss.detach())
         engine.backward(loss, last=number == len(batches))
     norm = engine.step(1.0 / (1 + step))
-    return world.totals({"loss": total})["loss"], norm
+    return world.sum_scalars({"loss": total})["loss"], norm
 
 
 def everything(engine: Engine, world: World) -> dict[str, Tensor]:

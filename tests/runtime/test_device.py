@@ -18,12 +18,14 @@ from rlhf_cli.core.sharing import Share
 from rlhf_cli.launch import worker_group
 from rlhf_cli.launch.worker_group import LocalRanks, WorkerGroup
 from rlhf_cli.launch.workers import run_workers
-from rlhf_cli.runtime import zero, zero_loading, zero_rollout
+from rlhf_cli.runtime import zero, zero_generation, zero_loading
+from rlhf_cli.runtime.data_parallel import Replicated
 from rlhf_cli.runtime.device import Device, pick_device
-from rlhf_cli.runtime.engine import Engine, Network, Replicated, Resting
-from rlhf_cli.runtime.factory import loading, open_engine, open_network
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.factory import model_loading, open_engine, open_network
+from rlhf_cli.runtime.offload import OffloadedNetwork
 from rlhf_cli.runtime.world import World
-from rlhf_cli.runtime.zero_rollout import Rollout
+from rlhf_cli.runtime.zero_generation import ZeroGeneration
 from tests.models.tiny import causal
 from tests.stages.tabular import CPU, optim, runtime
 
@@ -144,29 +146,29 @@ def test_processes_that_were_asked_to_stop_have_the_timeout_to_save(monkeypatch)
         assert workers.terminate_at == end
 
 
-def rollout_of(gather: Gather) -> Rollout:
+def rollout_of(gather: Gather) -> ZeroGeneration:
     """Of a model whose whole copy has one GiB."""
     model = torch.nn.Module()
     model.weight = torch.nn.Parameter(torch.empty(0))
     model.weight.ds_numel = 2**28
-    return Rollout(None, model, CPU, World(), gather)
+    return ZeroGeneration(None, model, CPU, World(), gather)
 
 
 @pytest.mark.parametrize(
-    ("gather", "gib", "in_step"),
+    ("gather", "gib", "layer_by_layer"),
     [("auto", 1, True), ("auto", 2, False), ("always", 1, False), ("never", 9, True)],
 )
-def test_gather_decides_how_sharded_weights_generate(gather, gib, in_step, monkeypatch):
+def test_gather_decides_how_sharded_weights_generate(gather, gib, layer_by_layer, monkeypatch):
     """By itself: whole, where one and a half copies fit."""
-    monkeypatch.setattr(zero_rollout, "_free_memory", lambda device: gib * 2**30)
+    monkeypatch.setattr(zero_generation, "_free_memory", lambda device: gib * 2**30)
     rollout = rollout_of(Gather[gather])
-    assert rollout.in_step is in_step
-    assert ("layer by layer" if in_step else "from one gathered copy") in rollout.said()
+    assert rollout.layer_by_layer is layer_by_layer
+    assert ("layer by layer" if layer_by_layer else "from one gathered copy") in rollout.note()
 
 
 @pytest.mark.parametrize(
     ("offload", "device", "kind"),
-    [(True, META, Resting), (False, META, Network), (True, CPU, Network)],
+    [(True, META, OffloadedNetwork), (False, META, Network), (True, CPU, Network)],
 )
 def test_offload_lets_frozen_models_rest_where_there_is_another_memory(offload, device, kind):
     given = runtime(offload=offload)
@@ -219,7 +221,7 @@ def test_deepspeed_trains_where_its_dictionary_is_given(stage, deepspeed):
 
 
 def test_deepspeed_gets_its_dictionary_with_what_other_keys_say(deepspeed):
-    found = zero_loading.settings(
+    found = zero_loading.deepspeed_config(
         runtime(**sharded(2)), World(Share(0, 4)), torch.bfloat16, grad_clip=0.5
     )
     assert found["zero_optimization"] == {"stage": 2, "overlap_comm": True}
@@ -244,5 +246,5 @@ def test_models_are_sharded_as_they_are_read_at_stage_three_only(monkeypatch):
     read = []
     monkeypatch.setattr(zero_loading, "sharded_loading", lambda *given: nullcontext(read.append(1)))
     for stage in (1, 2, 3):
-        with loading(runtime(**sharded(stage)), World()):
+        with model_loading(runtime(**sharded(stage)), World()):
             assert len(read) == (stage == 3)

@@ -10,7 +10,7 @@ from rlhf_cli.config.schema import PPO
 from rlhf_cli.core.batches import Rollout
 from rlhf_cli.core.losses import policy_loss, value_loss
 from rlhf_cli.models.scoring import Reading, response_logprobs, response_values
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages import work
 from rlhf_cli.stages.ppo.guards import check_first_ratio, over, require_finite
 from rlhf_cli.stages.ppo.microbatches import microbatches
@@ -84,7 +84,7 @@ def minibatch(
     totals: dict[str, Tensor] = {}
     parts = microbatches(players, rollout, index, cfg.batch)
     for number, rows in enumerate(parts, start=1):
-        alive("learning from a rollout")
+        heartbeat("learning from a rollout")
         piece = rollout.select(rows).trim()
         columns = slice(0, piece.responses.shape[1])
         terms = clipped_step(
@@ -98,7 +98,7 @@ def minibatch(
             closes=pretrain is None,
         )
         totals = {name: totals.get(name, 0) + term for name, term in terms.items()}
-    metrics = players.world.totals({name: float(value) for name, value in totals.items()})
+    metrics = players.world.sum_scalars({name: float(value) for name, value in totals.items()})
     if pretrain is not None:
         metrics["loss/ptx"] = pretrain()
     total = sum(value for name, value in metrics.items() if name.startswith("loss/"))

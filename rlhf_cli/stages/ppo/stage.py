@@ -102,13 +102,13 @@ def cast(
         value=setting.engine(value, cfg.value_optim),
         ref_policy=setting.network(setting.causal_lm(sft)),
         score=reward.score,
-        rest=reward.network.rest,
+        rest=reward.network.offload,
         device=setting.device,
         clock=setting.clock,
     )
     if not from_rm:
         renew_head(players.value, seed=setting.cfg.seed)
-    plan = players.policy.plan()
+    plan = players.policy.generation_note()
     return players, reward.notes() + ([f"the policy {plan}"] if plan else [])
 
 
