@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rlhf_cli.artifacts.layout import WorkFolder
-from rlhf_cli.artifacts.store import FREE, write_text, writing
+from rlhf_cli.artifacts.store import FREE, write_errors, write_text
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.environment import TRACEBACK
 from rlhf_cli.config.errors import ExitCode, UserError
@@ -105,7 +105,7 @@ def _work(job: dict, folder: Path) -> None:
     metrics = module.run(cfg, inputs, folder)
     if _rank() == 0:
         result = WorkFolder(folder).result
-        with writing(result, FREE):
+        with write_errors(result, FREE):
             write_text(result, json.dumps({k: float(v) for k, v in metrics.items()}))
     if "rlhf_cli.runtime.world" in sys.modules:  # a stage without torch has no group
         from rlhf_cli.runtime.world import close_world

@@ -1,4 +1,4 @@
-"""What a finished stage says about itself: a folder with a valid manifest is finished."""
+"""The manifest of a finished stage: a folder with a valid manifest is finished."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from rlhf_cli.config.errors import ExitCode, UserError
 FINISHED = "finished"
 
 
-class Refusal(UserError):
+class ArtifactError(UserError):
     """An artifact that may not be used: what was found, and what to do about it."""
 
     def __init__(self, found: str, remedy: str = ""):
@@ -22,24 +22,24 @@ class Refusal(UserError):
         self.found, self.remedy = found, remedy
 
 
-class Mendable(Refusal):
-    """What is there cannot be used as it is and yet is not lost: it must not be made again."""
+class RepairableError(ArtifactError):
+    """An artifact that the user can repair: it must not be trained again."""
 
     code = ExitCode.FAILURE
 
 
 @contextmanager
-def reading(what: Path) -> Iterator[None]:
-    """Tell the system's refusal to read `what` in one line; what cannot be read is not damaged."""
+def read_errors(what: Path) -> Iterator[None]:
+    """Raise errors of reading `what` as a RepairableError: a file that cannot be read is not damaged."""
     try:
         yield
     except OSError as error:
         found = f"{error.filename or what} cannot be read ({error.strerror or error})"
-        raise Mendable(found, "make it readable, then run the same command again") from error
+        raise RepairableError(found, "make it readable, then run the same command again") from error
 
 
 def load_json(path: Path) -> Any:
-    """Return what a file holds; ValueError where that is no JSON, however deep it is nested."""
+    """Return the JSON of a file; ValueError where it is invalid or nested too deep."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -102,26 +102,28 @@ class StageManifest:
 
 
 def canonical_hash(value: Any) -> str:
-    """sha256 of JSON with sorted keys: the same values, the same hash, whatever their order."""
+    """Return the sha256 of JSON with sorted keys, which does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> StageManifest:
-    """The manifest of a finished stage, refused when missing, unreadable, unfinished or edited."""
+    """Return a finished stage's manifest; ArtifactError if missing, unreadable, unfinished or edited."""
     path = folder / MANIFEST
-    with reading(path):
+    with read_errors(path):
         if not folder.is_dir():
-            raise Refusal(f"{folder} does not exist")
+            raise ArtifactError(f"{folder} does not exist")
         if not path.is_file():
-            raise Refusal(
+            raise ArtifactError(
                 f"{folder} has no {MANIFEST}: it was not finished by rlhf", "run its stage again"
             )
         manifest = _parse(path)
     if manifest.status != FINISHED:
-        raise Refusal(f"{folder} is not finished (status {manifest.status})", "run its stage again")
+        raise ArtifactError(
+            f"{folder} is not finished (status {manifest.status})", "run its stage again"
+        )
     if manifest.checksum != manifest.computed_checksum():
-        raise Refusal(f"{path} was edited after it was written", "run its stage again")
+        raise ArtifactError(f"{path} was edited after it was written", "run its stage again")
     return manifest
 
 
@@ -136,4 +138,4 @@ def _parse(path: Path) -> StageManifest:
         return StageManifest(**content, files=files)
     except (ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
-        raise Refusal(f"{path} cannot be read ({reason})", "run its stage again") from error
+        raise ArtifactError(f"{path} cannot be read ({reason})", "run its stage again") from error

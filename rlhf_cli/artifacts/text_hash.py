@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from rlhf_cli.artifacts.manifest import canonical_hash
-from rlhf_cli.artifacts.store import FREE, file_hash, write_text, writing
+from rlhf_cli.artifacts.store import FREE, file_hash, write_errors, write_text
 
 DATE = ".date"
 VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
@@ -48,5 +48,5 @@ def run_date(run: Path) -> str:
 def keep_date(run: Path, day: str | None) -> None:
     """Write down the day on which the run was begun, once."""
     if day is not None and not (run / DATE).is_file():
-        with writing(run / DATE, FREE):
+        with write_errors(run / DATE, FREE):
             write_text(run / DATE, f"{day}\n")

@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli import __version__
-from rlhf_cli.artifacts.attempts import LEFT_OUT, begin, forget
+from rlhf_cli.artifacts.attempts import UNPUBLISHED, remove_parked, start
 from rlhf_cli.artifacts.layout import LOCK, METRICS, MODEL, WorkFolder, work_folder
 from rlhf_cli.artifacts.lock import locked
-from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, reading
+from rlhf_cli.artifacts.manifest import FINISHED, ArtifactError, StageManifest, read_errors
 from rlhf_cli.artifacts.publication import place, publish, put
-from rlhf_cli.artifacts.store import FREE, write_text, writing
+from rlhf_cli.artifacts.store import FREE, write_errors, write_text
 from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import ExitCode, UserError
@@ -101,7 +101,7 @@ def _require_outside_of_runs(planner: Planner) -> None:
     for folder in planner.folder.absolute().parents:
         if (folder / LOCK).is_file() and any((folder / name).is_dir() for name in STAGES):
             found = f"runs_dir={planner.cfg.runs_dir} lies inside the run {folder}"
-            raise Refusal(found, "choose another runs_dir=...")
+            raise ArtifactError(found, "choose another runs_dir=...")
 
 
 def _planned(planner: Planner) -> list[Judgement]:
@@ -161,15 +161,15 @@ def _run_stage(
     spec, began = step.spec, datetime.now()
     step.attempt = planner.attempt(spec)  # its parents have been made by now
     line(f"{spec.name}: {spec.title} ({first_of(step.reason)})", style="bold")
-    manifest = step.attempt.whole
+    manifest = step.attempt.unpublished
     if manifest is not None:
         work = work_folder(planner.folder, spec.name)
-        place(work, step.folder, left_out=LEFT_OUT, keep=planner.cfg.save.keep_replaced)
+        place(work, step.folder, left_out=UNPUBLISHED, keep=planner.cfg.save.keep_replaced)
     else:
         say_left_out(planner, step)
         say_other_text(planner, step)
         manifest = _made(planner, step, command, coordinator)
-    forget(planner.folder, spec.name)
+    remove_parked(planner.folder, spec.name)
     step.state, step.digest, step.manifest = State.fresh, manifest.digest, manifest
     say_done(step, (datetime.now() - began).total_seconds())
 
@@ -180,7 +180,7 @@ def _made(
     """The stage's workers do their work; the parent publishes it."""
     spec = step.spec
     made_of = planner.fingerprint(spec)
-    work, started = begin(planner.folder, spec.name, made_of, step.attempt)
+    work, started = start(planner.folder, spec.name, made_of, step.attempt)
     inputs = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     job = {"stage": spec.name, "module": spec.module, "inputs": inputs, "dry_run": False}
     outcome = _work(planner.cfg, work, job, coordinator)
@@ -188,7 +188,7 @@ def _made(
         raise _failure(spec.name, work, outcome, command)
     manifest = _manifest(planner, step, started)
     keep = planner.cfg.save.keep_replaced
-    manifest = publish(work, step.folder, manifest, left_out=LEFT_OUT, keep=keep)
+    manifest = publish(work, step.folder, manifest, left_out=UNPUBLISHED, keep=keep)
     if outcome.interrupted:  # too late to stop this stage, in time for the next one
         raise _stopped(f"after {spec.name}", command)
     return manifest
@@ -196,7 +196,7 @@ def _made(
 
 def _work(cfg: Config, work: Path, job: dict, coordinator: Coordinator | None = None) -> RunResult:
     files = WorkFolder(work)
-    with writing(work, FREE):
+    with write_errors(work, FREE):
         write_text(files.config, json.dumps(freeze(cfg), indent=2, sort_keys=True) + "\n")
         write_text(files.job, json.dumps(job, indent=2) + "\n")
     if job["dry_run"]:
@@ -208,7 +208,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     """What the work folder says about itself, with the fingerprint it was made of."""
     spec, work = step.spec, work_folder(planner.folder, step.spec.name)
     made_of = planner.fingerprint(spec)
-    with reading(work):
+    with read_errors(work):
         metrics = json.loads(WorkFolder(work).result.read_text())
         last = _last_step(work / METRICS)
     origins = {role: str(p.folder) for role, p in planner.parents(spec).items()}

@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rlhf_cli.artifacts.store import FREE, writing
+from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config.schema import Config
 from rlhf_cli.data import prepare
 from rlhf_cli.data.prepare import Prepared
@@ -26,7 +26,7 @@ def prepared(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> P
     key = world.broadcast(prepare.key_of(spec, renderer, cfg.data) if world.is_main else "")
     found = prepare.kept(cache, key, spec)
     if found is None and world.is_main:
-        with writing(cache, FREE):
+        with write_errors(cache, FREE):
             work = prepare.beside(cache, key)
             try:
                 _make(spec, renderer, cfg, work)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlhf_cli.artifacts import checkpoints
-from rlhf_cli.artifacts.store import NotWritten
+from rlhf_cli.artifacts.store import WriteError
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.core.finite import not_finite
@@ -94,7 +94,7 @@ class Saver:
 
     def _save(self, step: int, state: State, tensors: Tensors) -> None:
         heartbeat(f"saving step {step}")
-        place = str(checkpoints.begin(self.work, step)) if self.world.is_main else None
+        place = str(checkpoints.create(self.work, step)) if self.world.is_main else None
         place = Path(self.world.broadcast(place))
         part = f"{self.world.rank + 1:05}-of-{self.world.size:05}.safetensors"
         for name, engine in self.engines.items():
@@ -161,7 +161,7 @@ def open_saver(setting: Setting, out: Path, engines: dict[str, Engine]) -> Saver
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """A safetensors file that is on the disk when this returns."""
-    with checkpoints.filling(path, SafetensorError):
+    with checkpoints.writing_file(path, SafetensorError):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -174,7 +174,7 @@ def require_space(work: Path, engines: dict[str, Engine], *, keep: int) -> None:
     free = shutil.disk_usage(work).free + there  # what an earlier attempt holds is replaced
     needed = model + (keep + 1) * checkpoint
     if free < model:
-        raise NotWritten(
+        raise WriteError(
             f"{work.parent} has room for {gigabytes(free)}, and what this stage exports alone takes "
             f"{gigabytes(model)}: free space there, or choose another runs_dir=..."
         )

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel
 
-from rlhf_cli.artifacts.store import FREE, model_folder, writing
+from rlhf_cli.artifacts.store import FREE, model_folder, write_errors
 from rlhf_cli.config.compose import freeze as freeze_config
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config, Data, Optim, Schedule
@@ -172,7 +172,7 @@ class Setting:
 
     def export(self, engine: Engine, folder: Path) -> None:
         """Write a model with the tokenizer, template and end tokens it was made with."""
-        with self.clock.part("save"), writing(folder, FREE, SafetensorError):
+        with self.clock.part("save"), write_errors(folder, FREE, SafetensorError):
             export(
                 engine.model,
                 with_heartbeat(engine.weights(), "writing the model"),

@@ -8,9 +8,9 @@ import pytest
 
 from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.fingerprint import Fingerprint
-from rlhf_cli.artifacts.manifest import Mendable, Refusal, read_manifest
+from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError, read_manifest
 from rlhf_cli.artifacts.publication import made_before, publish, put, recover, replaced
-from rlhf_cli.artifacts.store import begin, open_stage
+from rlhf_cli.artifacts.store import create_work_folder, open_stage
 from tests.artifacts.instants import full, killed
 from tests.artifacts.test_identity import fingerprint
 from tests.artifacts.test_store import manifest
@@ -22,7 +22,7 @@ def of(lr: float) -> Fingerprint:
 
 def made(run: Path, lr: float, keep: int = 1) -> Path:
     """A stage of this learning rate in its place."""
-    work, record, made_of = begin(run, "sft"), manifest(), of(lr)
+    work, record, made_of = create_work_folder(run, "sft"), manifest(), of(lr)
     (work / "model").mkdir()
     (work / "model" / "x").write_text(str(lr))
     record.config, record.data = made_of.config, made_of.data
@@ -89,7 +89,7 @@ def test_a_damaged_version_is_not_put_back_and_an_unreadable_one_stops(tmp_path,
     final = made(tmp_path, 0.2)
     (older,) = replaced(final)
     monkeypatch.setattr(store, "file_hash", refused)
-    with pytest.raises(Mendable, match="cannot be read"):
+    with pytest.raises(RepairableError, match="cannot be read"):
         made_before(final, of(0.1))
     monkeypatch.undo()
     (older / "model" / "x").write_text("0.9")
@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
     final = made(tmp_path, 0.1)
     monkeypatch.setattr(store, "file_hash", refused)
     told = r"sft: .*model/x cannot be read \(Input/output error\); make it readable, then run"
-    with pytest.raises(Mendable, match=told):
+    with pytest.raises(RepairableError, match=told):
         open_stage(final, "sft")
     monkeypatch.undo()
     assert rate(final) == 0.1
@@ -113,7 +113,9 @@ def test_what_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
 def test_a_manifest_that_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
     final = made(tmp_path, 0.1)
     monkeypatch.setattr(Path, "read_text", refused)
-    with pytest.raises(Mendable, match=r"manifest\.json cannot be read \(Input/output error\)"):
+    with pytest.raises(
+        RepairableError, match=r"manifest\.json cannot be read \(Input/output error\)"
+    ):
         read_manifest(final)
 
 
@@ -129,7 +131,7 @@ def test_a_file_added_to_a_model_is_refused_by_name(tmp_path, name):
     added = final / "model" / name
     added.parent.mkdir(exist_ok=True)
     added.symlink_to(tmp_path) if name == "link" else added.write_text("x")
-    with pytest.raises(Mendable, match=f"{name} was added after the stage was finished"):
+    with pytest.raises(RepairableError, match=f"{name} was added after the stage was finished"):
         open_stage(final, "sft")
     added.unlink()
     assert rate(final) == 0.1
@@ -138,14 +140,14 @@ def test_a_file_added_to_a_model_is_refused_by_name(tmp_path, name):
 def test_a_manifest_nested_without_end_is_damaged_in_one_line(tmp_path):
     final = made(tmp_path, 0.1)
     (final / "manifest.json").write_text("[" * 100_000)
-    with pytest.raises(Refusal, match=r"manifest\.json cannot be read \(nested too deep\)"):
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read \(nested too deep\)"):
         read_manifest(final)
 
 
 def test_children_know_a_parent_by_its_model_and_not_by_the_hour(tmp_path):
     digests = []
     for lr, hour in ((0.1, "10:00"), (0.1, "11:00"), (0.2, "11:00")):
-        work, record = begin(tmp_path, "sft"), manifest()
+        work, record = create_work_folder(tmp_path, "sft"), manifest()
         (work / "model").mkdir()
         (work / "model" / "x").write_text(str(lr))
         (work / "metrics.jsonl").write_text(hour)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlhf_cli.artifacts.store import NotWritten
+from rlhf_cli.artifacts.store import WriteError
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.launch.signals import Stopped
@@ -143,7 +143,7 @@ def test_a_disk_without_room_is_told_with_figures_before_the_stage(
     model, checkpoint = saving.bytes_of(model_of((0.5, 0.5)))
     assert 10 < model < 6_000 < 10 * checkpoint
     if free < model:
-        with pytest.raises(NotWritten, match=told):
+        with pytest.raises(WriteError, match=told):
             opened(tmp_path, keep=keep)
     else:
         opened(tmp_path, keep=keep)

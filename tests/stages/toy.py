@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from rlhf_cli import stages as table
 from rlhf_cli import worker
-from rlhf_cli.artifacts.store import FREE, writing
+from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.schema import Config, Save, Stage
 from rlhf_cli.launch.exit_report import RunResult
@@ -63,7 +63,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             policy.step(1.0)
             recorder.log({"toy/loss": float(loss.detach())}, step)
             saver.after_step(step, dict)
-        with writing(out / "model", FREE):
+        with write_errors(out / "model", FREE):
             export(
                 policy.model, policy.weights(), Tokenizer(), out / "model", end_ids=[1], pad_id=0
             )
