@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli.artifacts import store
-from rlhf_cli.artifacts.checkpoints import RESTART_REMEDY, resumable_step
+from rlhf_cli.artifacts.checkpoints import resumable_step
 from rlhf_cli.artifacts.fingerprint import Fingerprint
 from rlhf_cli.artifacts.layout import (
     ATTEMPT,
@@ -36,6 +36,7 @@ from rlhf_cli.artifacts.manifest import (
     load_json,
     read_errors,
 )
+from rlhf_cli.artifacts.resume_point import RESTART_REMEDY
 from rlhf_cli.artifacts.store import (
     FREE,
     remove,

@@ -19,16 +19,12 @@ from typing import Any
 
 from rlhf_cli.artifacts.layout import BESIDE, MANIFEST, POINTER, RESUME
 from rlhf_cli.artifacts.manifest import (
-    ArtifactError,
-    FileRecord,
-    RepairableError,
     canonical_hash,
-    load_json,
 )
+from rlhf_cli.artifacts.resume_point import checkpoint_folder, committed, pointed, select, step_of
 from rlhf_cli.artifacts.store import (
     WriteError,
     file_records,
-    mismatch,
     remove,
     sync_tree,
     write_errors,
@@ -36,12 +32,10 @@ from rlhf_cli.artifacts.store import (
 )
 
 STATE = "state.json"
-NAME = re.compile(r"step-(\d{8,})")
 REPLACED = re.compile(r"\.(step-\d{8,})\.old")
 RESUME_REMEDY = (
     "free space there, then run the same command again: it resumes from the last checkpoint"
 )
-RESTART_REMEDY = "resume=never starts the stage from scratch"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,7 +76,7 @@ def commit(work: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 
     A crash at any moment leaves the former checkpoint or this one; a full disk leaves the former.
     """
-    partial, folder = _partial_folder(work, step), _folder(work, step)
+    partial, folder = _partial_folder(work, step), checkpoint_folder(work, step)
     with write_errors(partial, RESUME_REMEDY):
         try:
             _seal(partial, step, state)
@@ -108,12 +102,12 @@ def latest(work: Path, policy: str) -> Checkpoint | None:
         return None
     with write_errors(work / RESUME, RESUME_REMEDY):
         _undo_interrupted_move(work)
-        folder = _selected(work, policy, hashed=True)
+        folder = select(work, policy, hashed=True)
         _remove_newer(work, folder)
     if folder is None:
         return None
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return Checkpoint(folder=folder, step=_step(folder), state=state)
+    return Checkpoint(folder=folder, step=step_of(folder), state=state)
 
 
 def resumable_step(work: Path, policy: str) -> int | None:
@@ -122,8 +116,8 @@ def resumable_step(work: Path, policy: str) -> int | None:
         return None
     with write_errors(work / RESUME, RESUME_REMEDY):
         _undo_interrupted_move(work)
-    folder = _selected(work, policy, hashed=policy == "whole")
-    return None if folder is None else _step(folder)
+    folder = select(work, policy, hashed=policy == "whole")
+    return None if folder is None else step_of(folder)
 
 
 def remove_all(work: Path) -> None:
@@ -133,24 +127,8 @@ def remove_all(work: Path) -> None:
         remove(work / RESUME)
 
 
-def _folder(work: Path, step: int) -> Path:
-    return work / RESUME / f"step-{step:08}"
-
-
 def _partial_folder(work: Path, step: int) -> Path:
     return work / RESUME / f".step-{step:08}{BESIDE}"
-
-
-def _step(folder: Path) -> int:
-    found = NAME.fullmatch(folder.name)
-    assert found is not None
-    return int(found[1])
-
-
-def _committed(work: Path) -> list[Path]:
-    """Return the folders that have their final name, newest first; they may be damaged."""
-    folders = [path for path in (work / RESUME).glob("step-*") if NAME.fullmatch(path.name)]
-    return sorted(folders, key=_step, reverse=True)
 
 
 def _seal(partial: Path, step: int, state: dict[str, Any]) -> None:
@@ -183,7 +161,7 @@ def _point(work: Path, step: int) -> None:
 
 def _prune(work: Path, step: int, keep: int) -> None:
     """Remove all but the `keep` newest up to `step`."""
-    kept = [folder for folder in _committed(work) if _step(folder) <= step][:keep]
+    kept = [folder for folder in committed(work) if step_of(folder) <= step][:keep]
     _keep(work, kept)
 
 
@@ -207,69 +185,6 @@ def _remove_newer(work: Path, folder: Path | None) -> None:
     if folder is None:
         _keep(work, [])
         return
-    if _pointed(work) != folder:
-        _point(work, _step(folder))
-    _keep(work, [old for old in _committed(work) if _step(old) <= _step(folder)])
-
-
-def _selected(work: Path, policy: str, *, hashed: bool) -> Path | None:
-    """Return the folder that `policy` selects; ArtifactError names the damage and the remaining ones."""
-    folders, has_pointer = _committed(work), (work / POINTER).exists()
-    if not folders and not has_pointer:
-        return None
-    if policy == "whole" or not has_pointer:  # no pointer: killed before it was first written
-        return _newest_valid(work, folders, hashed=hashed)
-    folder = _pointed(work)
-    if folder is None:
-        raise ArtifactError(f"{work / POINTER} cannot be read", _remedy(folders))
-    if problem := _problem(folder, hashed=hashed):
-        raise ArtifactError(problem, _remedy([other for other in folders if other != folder]))
-    return folder
-
-
-def _newest_valid(work: Path, folders: list[Path], *, hashed: bool) -> Path:
-    problems = []
-    for folder in folders:
-        problem = _problem(folder, hashed=hashed)
-        if problem is None:
-            return folder
-        problems.append(problem)
-    found = problems[0] if problems else f"{work / RESUME} has no checkpoint"
-    raise ArtifactError(found, f"no checkpoint is intact: {RESTART_REMEDY}")
-
-
-def _remedy(others: list[Path]) -> str:
-    intact = next((folder for folder in others if _problem(folder, hashed=True) is None), None)
-    if intact is None:
-        return f"no checkpoint is intact: {RESTART_REMEDY}"
-    return f"the last intact one is of step {_step(intact)}: resume=whole resumes from it, {RESTART_REMEDY}"
-
-
-def _pointed(work: Path) -> Path | None:
-    """Return the folder that latest.json names; None when it cannot be read."""
-    try:
-        return _folder(work, int(load_json(work / POINTER)["step"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _problem(folder: Path, *, hashed: bool) -> str | None:
-    """Return what is wrong with a checkpoint, if anything; without `hashed` check names and sizes only."""
-    path = folder / MANIFEST
-    if not folder.is_dir():
-        return f"{folder} is missing"
-    try:
-        content = load_json(path)
-        files = {name: FileRecord(**record) for name, record in content["files"].items()}
-        digest = content.pop("digest")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{path} cannot be read ({str(error).splitlines()[0]})"
-    if digest != canonical_hash(content) or content["step"] != _step(folder):
-        return f"{path} was edited after it was written"
-    try:
-        for name, record in files.items():
-            if found := mismatch(folder / name, record, hashed=hashed):
-                return f"{folder / name} {found}"
-    except RepairableError as unreadable:
-        return unreadable.found
-    return None
+    if pointed(work) != folder:
+        _point(work, step_of(folder))
+    _keep(work, [old for old in committed(work) if step_of(old) <= step_of(folder)])
