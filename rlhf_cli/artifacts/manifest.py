@@ -54,12 +54,12 @@ class FileRecord:
 
 @dataclass(slots=True, kw_only=True)
 class StageManifest:
-    """What a stage was made of, when, and what came of it.
+    """The inputs, times and results of a finished stage.
 
-    config, data, parents: what the stage was made of (fingerprint.py) . date: what a chat template that
-    prints today's date says in this stage. digest: the hash of the model that other stages read, by which
-    they name their parent; a stage that is made again and comes out the same keeps its children.
-    checksum: the hash of everything else here.
+    config, data, parents: its fingerprint (fingerprint.py). date: what a chat template that prints
+    today's date prints in this stage. digest: the hash of the model that other stages read, which
+    identifies their parent; a stage trained again with the same result keeps its children. checksum:
+    the hash of everything else here.
     """
 
     stage: str

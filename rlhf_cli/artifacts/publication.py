@@ -36,27 +36,29 @@ def publish(
 ) -> StageManifest:
     """Make `work` the stage folder `final` atomically; keep the `keep` newest older versions.
 
-    Files are hashed and fsynced first. Once `work` has its manifest, `place` alone can complete the
-    publication. left_out: names in `work` that only the attempt needed.
+    Files are hashed and flushed first. Once `work` has its manifest, only `rename_to_final` is left to do.
+    left_out: names in `work` that only the attempt needed.
     """
     with write_errors(final, FREE):
         manifest.files = file_records(work, left_out)
         write_text(work / MANIFEST, manifest.seal().to_json())
-    place(work, final, left_out=left_out, keep=keep)
+    rename_to_final(work, final, left_out=left_out, keep=keep)
     return manifest
 
 
-def place(work: Path, final: Path, *, left_out: frozenset[str] = NOTHING, keep: int = 0) -> None:
+def rename_to_final(
+    work: Path, final: Path, *, left_out: frozenset[str] = NOTHING, keep: int = 0
+) -> None:
     """Move a complete `work` to its final name."""
     with write_errors(final, FREE):
         for path in list(work.iterdir()):
             if path.name in left_out or is_leftover(path.name):
                 remove(path)
         sync_tree(work)
-    put(work, final, keep=keep)
+    replace_stage(work, final, keep=keep)
 
 
-def put(folder: Path, final: Path, *, keep: int) -> None:
+def replace_stage(folder: Path, final: Path, *, keep: int) -> None:
     """Move a stage to its final name, and keep the version it replaces."""
     recover(final, keep=keep)
     with write_errors(final, FREE):
@@ -73,17 +75,17 @@ def recover(final: Path, *, keep: int) -> None:
     if not old.exists():
         return
     with write_errors(final, FREE):
-        _set_aside(old, final, keep) if final.exists() else old.rename(final)
+        _keep_version(old, final, keep) if final.exists() else old.rename(final)
 
 
-def replaced(final: Path) -> list[Path]:
+def older_versions(final: Path) -> list[Path]:
     """Return the older versions of a stage, newest first."""
-    return sorted(_aside_folder(final).glob("[0-9]*"), reverse=True)
+    return sorted(_versions_folder(final).glob("[0-9]*"), reverse=True)
 
 
-def made_before(final: Path, made_of: Fingerprint) -> tuple[Path, StageManifest] | None:
+def find_version(final: Path, made_of: Fingerprint) -> tuple[Path, StageManifest] | None:
     """Return the older version with exactly this fingerprint, where an intact one exists."""
-    for folder in replaced(final):
+    for folder in older_versions(final):
         try:
             if made_of.equals(read_manifest(folder)):
                 return folder, verified(folder)
@@ -98,13 +100,13 @@ def _old_folder(final: Path) -> Path:
     return final.parent / f".{final.name}.old"
 
 
-def _aside_folder(final: Path) -> Path:
+def _versions_folder(final: Path) -> Path:
     return final.parent / f".{final.name}.replaced"
 
 
-def _set_aside(old: Path, final: Path, keep: int) -> None:
+def _keep_version(old: Path, final: Path, keep: int) -> None:
     """Give `old` the next number, and remove all but the `keep` newest."""
-    aside, newest = _aside_folder(final), next(iter(replaced(final)), None)
+    aside, newest = _versions_folder(final), next(iter(older_versions(final)), None)
     if keep == 0:
         remove(aside)
         remove(old)
@@ -112,7 +114,7 @@ def _set_aside(old: Path, final: Path, keep: int) -> None:
     aside.mkdir(exist_ok=True)
     old.rename(aside / f"{int(newest.name) + 1 if newest else 1:08}")
     sync_tree(final.parent, deep=False)
-    kept = replaced(final)[:keep]
+    kept = older_versions(final)[:keep]
     for path in list(aside.iterdir()):
         if path not in kept:
             remove(path)

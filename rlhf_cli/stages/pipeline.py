@@ -17,7 +17,7 @@ from rlhf_cli.artifacts.attempts import UNPUBLISHED, remove_parked, start
 from rlhf_cli.artifacts.layout import LOCK, METRICS, MODEL, WorkFolder, work_folder
 from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.artifacts.manifest import FINISHED, ArtifactError, StageManifest, read_errors
-from rlhf_cli.artifacts.publication import place, publish, put
+from rlhf_cli.artifacts.publication import publish, rename_to_final, replace_stage
 from rlhf_cli.artifacts.store import FREE, write_errors, write_text
 from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
@@ -150,7 +150,7 @@ def _existing(planner: Planner, step: Judgement) -> list[Judgement]:
 def _keep(planner: Planner, step: Judgement) -> None:
     """Leave a finished stage as it is, or put back what another configuration has replaced."""
     if step.aside:
-        put(step.aside, step.folder, keep=planner.cfg.save.keep_replaced)
+        replace_stage(step.aside, step.folder, keep=planner.cfg.save.keep_replaced)
     say_kept(step)
 
 
@@ -164,7 +164,9 @@ def _run_stage(
     manifest = step.attempt.unpublished
     if manifest is not None:
         work = work_folder(planner.folder, spec.name)
-        place(work, step.folder, left_out=UNPUBLISHED, keep=planner.cfg.save.keep_replaced)
+        rename_to_final(
+            work, step.folder, left_out=UNPUBLISHED, keep=planner.cfg.save.keep_replaced
+        )
     else:
         say_left_out(planner, step)
         say_other_text(planner, step)

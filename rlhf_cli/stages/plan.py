@@ -12,7 +12,7 @@ from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import Attempt, find_attempt
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
 from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError, StageManifest, read_errors
-from rlhf_cli.artifacts.publication import made_before, recover
+from rlhf_cli.artifacts.publication import find_version, recover
 from rlhf_cli.artifacts.store import file_hash, verified
 from rlhf_cli.artifacts.text_hash import run_date
 from rlhf_cli.config.compose import freeze
@@ -129,7 +129,7 @@ class Planner:
             return False
         made_of = self.fingerprint(found.spec)
         if not (found.manifest and made_of.equals(found.manifest)):
-            before = made_before(found.folder, made_of)
+            before = find_version(found.folder, made_of)
             if before is None:
                 return False
             found.aside, found.manifest = before

@@ -11,7 +11,7 @@ from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import UNPUBLISHED, Attempt, find_attempt
 from rlhf_cli.artifacts.layout import work_folder
 from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError
-from rlhf_cli.artifacts.publication import place, publish, recover
+from rlhf_cli.artifacts.publication import publish, recover, rename_to_final
 from rlhf_cli.artifacts.store import file_records, open_stage
 from tests.artifacts.instants import full, killed
 from tests.artifacts.test_checkpoints import save, truncate
@@ -103,7 +103,7 @@ def test_what_was_given_up_comes_back_with_its_configuration(tmp_path):
     assert files(tmp_path) == {".sft.work"}
 
 
-def test_without_a_save_nothing_is_set_aside(tmp_path):
+def test_without_a_save_nothing_is_parked(tmp_path):
     interrupted(tmp_path, step=None)
     begun(tmp_path, made_of=fingerprint(parents={"sft": "e"}))
     assert files(tmp_path) == {".sft.work"}
@@ -173,7 +173,7 @@ def again(run: Path) -> str:
         return "published"
     attempt = find_attempt(run, "sft", MINE, "auto")
     if attempt.unpublished:
-        place(work_folder(run, "sft"), run / "sft", left_out=UNPUBLISHED)
+        rename_to_final(work_folder(run, "sft"), run / "sft", left_out=UNPUBLISHED)
         return "whole"
     assert attempt.step == 3
     _, work, _ = begun(run)

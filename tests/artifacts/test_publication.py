@@ -9,7 +9,13 @@ import pytest
 from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.fingerprint import Fingerprint
 from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError, read_manifest
-from rlhf_cli.artifacts.publication import made_before, publish, put, recover, replaced
+from rlhf_cli.artifacts.publication import (
+    find_version,
+    older_versions,
+    publish,
+    recover,
+    replace_stage,
+)
 from rlhf_cli.artifacts.store import create_work_folder, open_stage
 from tests.artifacts.instants import full, killed
 from tests.artifacts.test_identity import fingerprint
@@ -43,7 +49,7 @@ def test_so_many_older_versions_are_kept_newest_first(tmp_path, keep, left):
     for lr in (0.1, 0.2, 0.3, 0.4):
         final = made(tmp_path, lr, keep)
     assert rate(final) == 0.4
-    assert [rate(folder) for folder in replaced(final)] == left
+    assert [rate(folder) for folder in older_versions(final)] == left
     aside = [".sft.replaced"] if keep else []
     assert sorted(path.name for path in tmp_path.iterdir()) == [*aside, "sft"]
 
@@ -51,13 +57,13 @@ def test_so_many_older_versions_are_kept_newest_first(tmp_path, keep, left):
 def test_an_older_version_is_found_by_what_it_was_made_of_and_changes_places(tmp_path):
     made(tmp_path, 0.1)
     final = made(tmp_path, 0.2)
-    assert made_before(final, of(0.3)) is None
+    assert find_version(final, of(0.3)) is None
     for lr in (0.1, 0.2, 0.1):
-        folder, found = made_before(final, of(lr))
+        folder, found = find_version(final, of(lr))
         assert found.digest == read_manifest(folder).digest
-        put(folder, final, keep=1)
+        replace_stage(folder, final, keep=1)
         assert rate(final) == lr
-        assert len(replaced(final)) == 1
+        assert len(older_versions(final)) == 1
 
 
 @pytest.mark.parametrize("trouble", [killed, full])
@@ -72,28 +78,28 @@ def test_at_every_instant_of_an_exchange_both_versions_are_there(tmp_path, troub
         return run
 
     def exchange(run: Path) -> None:
-        put(made_before(run / "sft", of(0.1))[0], run / "sft", keep=1)
+        replace_stage(find_version(run / "sft", of(0.1))[0], run / "sft", keep=1)
 
     for run in trouble(start, exchange):
         recover(run / "sft", keep=1)
-        there = {rate(run / "sft"), *(rate(folder) for folder in replaced(run / "sft"))}
+        there = {rate(run / "sft"), *(rate(folder) for folder in older_versions(run / "sft"))}
         assert there == {0.1, 0.2}
         if rate(run / "sft") == 0.2:
             exchange(run)
         assert rate(run / "sft") == 0.1
-        assert [rate(folder) for folder in replaced(run / "sft")] == [0.2]
+        assert [rate(folder) for folder in older_versions(run / "sft")] == [0.2]
 
 
 def test_a_damaged_version_is_not_put_back_and_an_unreadable_one_stops(tmp_path, monkeypatch):
     made(tmp_path, 0.1)
     final = made(tmp_path, 0.2)
-    (older,) = replaced(final)
+    (older,) = older_versions(final)
     monkeypatch.setattr(store, "file_hash", refused)
     with pytest.raises(RepairableError, match="cannot be read"):
-        made_before(final, of(0.1))
+        find_version(final, of(0.1))
     monkeypatch.undo()
     (older / "model" / "x").write_text("0.9")
-    assert made_before(final, of(0.1)) is None
+    assert find_version(final, of(0.1)) is None
 
 
 def refused(path, **options):
