@@ -56,6 +56,11 @@ def create(work: Path, step: int) -> Path:
     return partial
 
 
+def abandon(work: Path, step: int) -> None:
+    """Remove what was written since `create`: none of it is to be saved."""
+    shutil.rmtree(_partial_folder(work, step), ignore_errors=True)
+
+
 @contextmanager
 def writing_file(path: Path, *also: type[Exception]) -> Iterator[None]:
     """Guard the writing of one file between `create` and `commit`, by any process.

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from rlhf_cli.artifacts.layout import WorkFolder
 from rlhf_cli.config.errors import ExitCode
+from rlhf_cli.config.printable import one_line
 
 REPORT_TIME = 3.0  # seconds in which the other processes report where they are
 BUSY = 0.05  # share of the time on a processor above which a process computes
@@ -99,7 +100,7 @@ class _Watcher:
             self.reported = True
             at = self.position()
             found = f"no progress for {self.timeout:g} s, at {at['where']}, {at['doing']}"
-            print(f"rlhf: {found}", file=sys.stderr)  # noqa: T201
+            print(f"rlhf: {one_line(found)}", file=sys.stderr)  # noqa: T201
 
     def _computes(self, elapsed: float) -> bool:
         """Return whether this process has computed since the last check, spinning in a collective apart."""
