@@ -207,7 +207,9 @@ def deepspeed(monkeypatch):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["deepspeed.runtime.config"].DeepSpeedConfig = dict
     for module in (zero, zero_loading):
-        monkeypatch.setattr(module, "start", lambda world: SimpleNamespace(initialize=initialize))
+        monkeypatch.setattr(
+            module, "import_deepspeed", lambda world: SimpleNamespace(initialize=initialize)
+        )
 
 
 def sharded(stage: int, **more) -> dict:

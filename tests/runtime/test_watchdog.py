@@ -75,11 +75,11 @@ def test_one_process_says_once_that_it_is_silent_whatever_its_data_are_called(
     watcher, monkeypatch, capsys
 ):
     watcher.several, watcher.timeout = False, 5.0
-    watchdog.alive("reading \x1b[2J\n.jsonl")
+    watchdog.heartbeat("reading \x1b[2J\n.jsonl")
     for _ in range(4):
-        watcher.look(3.0)
+        watcher.check(3.0)
     said = capsys.readouterr().err
-    assert said.startswith("rlhf: no sign of life for 5 s, at ")
+    assert said.startswith("rlhf: no progress for 5 s, at ")
     assert said.endswith(", reading \\x1b[2J\\n.jsonl\n") and said.count("\n") == 1
 
 
