@@ -241,7 +241,7 @@ def test_frozen_models_are_sharded_at_stage_three_only(gather, deepspeed):
     assert type(frozen(1)) is type(frozen(2)) is Network
     network = frozen(3)
     assert network.zero.config["zero_optimization"] == sharded(3)["deepspeed"]["zero_optimization"]
-    assert network.rollout.gather is gather
+    assert network.generation.gather is gather
 
 
 def test_models_are_sharded_as_they_are_read_at_stage_three_only(monkeypatch):
