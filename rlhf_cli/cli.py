@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_cli import __version__
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.environment import TRACEBACK
+from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.printable import drop_output, one_line, ready_streams
 
 if TYPE_CHECKING:
     from rlhf_cli.config.schema import Config
-
-USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,19 +30,19 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _complain("stopped", INTERRUPTED)
+        return _complain("stopped", ExitCode.INTERRUPTED)
     except BrokenPipeError:
         drop_output()
         return 0
     except UserError as error:
-        return _complain(str(error), getattr(error, "code", USAGE))
+        return _complain(str(error), error.code)
     except Exception as error:  # noqa: BLE001 - a newcomer never meets a traceback unasked
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return _complain(f"unexpected {reason} (RLHF_TRACEBACK=1 shows where)", FAILURE)
+        return _complain(f"unexpected {reason} (RLHF_TRACEBACK=1 shows where)", ExitCode.FAILURE)
 
 
 def _complain(message: str, code: int) -> int:
-    if os.environ.get("RLHF_TRACEBACK") == "1":
+    if os.environ.get(TRACEBACK) == "1":
         traceback.print_exc()
     print(f"rlhf: {one_line(message)}", file=sys.stderr)
     return code
@@ -144,7 +143,7 @@ def _data(rest: list[str]) -> int | None:
         from rlhf_cli.report.help import print_data_help
 
         print_data_help()
-        return 0 if wants_help(rest) else USAGE
+        return 0 if wants_help(rest) else ExitCode.USAGE
     from rlhf_cli.config.command_line import compose_each
     from rlhf_cli.stages.check_request import read_words
     from rlhf_cli.stages.data_check import check_data

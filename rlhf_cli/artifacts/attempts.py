@@ -1,8 +1,8 @@
-"""An attempt at a stage that did not finish: whether the next run goes on with it, and from where.
+"""An attempt at a stage that did not finish: whether the next run resumes it, and from which step.
 
-It is the same attempt as long as the stage's fingerprint is the same: other processes, another sharding
-or another device go on with it; another learning rate starts anew. What had saved is set aside then,
-until a run of the stage is finished: setting the learning rate back goes on with it.
+An attempt is resumed if the stage's fingerprint is the same, also with another number of processes, another
+sharding or another device; with another learning rate the stage starts over. Checkpoints of the former
+attempt are parked then until the stage is finished: with the former learning rate it is resumed.
 """
 
 import json
@@ -11,163 +11,179 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli.artifacts import store
-from rlhf_cli.artifacts.checkpoints import POINTER, RESUME, foresee
+from rlhf_cli.artifacts.checkpoints import resumable_step
 from rlhf_cli.artifacts.fingerprint import Fingerprint
-from rlhf_cli.artifacts.manifest import (
+from rlhf_cli.artifacts.layout import (
+    ATTEMPT,
+    BESIDE,
+    FAILURES,
+    GONE,
+    JOB,
     MANIFEST,
-    Mendable,
-    Refusal,
+    OFFENDING,
+    POINTER,
+    RANKS,
+    RESULT,
+    RESUME,
+    TRACEBACKS,
+    parked_folder,
+    work_folder,
+)
+from rlhf_cli.artifacts.manifest import (
+    ArtifactError,
+    RepairableError,
     StageManifest,
     load_json,
-    reading,
+    read_errors,
 )
+from rlhf_cli.artifacts.resume_point import RESTART_REMEDY
 from rlhf_cli.artifacts.store import (
-    BESIDE,
     FREE,
     remove,
     verified,
-    work_folder,
+    write_errors,
     write_text,
-    writing,
 )
 
-ATTEMPT, RESULT, JOB = "attempt.json", "result.json", "job.json"
-STALE = (
-    RESULT, JOB, MANIFEST, "ranks", "failure*.json", "traceback*.txt", "offending.json",
-    ".*.tmp", ".*.gone",
+REPORTS = (
+    RESULT, JOB, MANIFEST, RANKS, FAILURES, TRACEBACKS, OFFENDING,
+    f".*{BESIDE}", f".*{GONE}",
 )  # fmt: skip
 # What serves the attempt only, and is no part of the finished stage.
-LEFT_OUT = frozenset({ATTEMPT, RESULT, JOB, RESUME, POINTER, "ranks"})
+UNPUBLISHED = frozenset({ATTEMPT, RESULT, JOB, RESUME, POINTER, RANKS})
 
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
     """What an earlier run left of a stage, if anything.
 
-    step: of the checkpoint it goes on from; None before its first save. given_up: why it is not gone on
-    with. aside: where it is kept then, or comes back from. whole: the manifest of one that has only to
-    be put in its place.
+    step: of the checkpoint to resume from; None before the first one. mismatch: why it is not resumed.
+    parked: the folder where it is kept then, or restored from. unpublished: the manifest of a finished
+    attempt that only has to be renamed.
     """
 
     found: bool = False
     step: int | None = None
-    given_up: str = ""
-    aside: Path | None = None
-    whole: StageManifest | None = None
+    mismatch: str = ""
+    parked: Path | None = None
+    unpublished: StageManifest | None = None
 
     @property
-    def goes_on(self) -> bool:
+    def resumable(self) -> bool:
         return self.step is not None
 
     @property
-    def words(self) -> str:
-        """For a person; empty when there is nothing to tell."""
-        if self.whole:
-            return "finished, but not put in its place"
-        if self.goes_on:
-            return f"interrupted at step {self.step}, goes on"
-        if self.given_up:
-            kept = f"; it is kept in {self.aside}" if self.aside else ""
-            return f"anew, an interrupted attempt is given up: {self.given_up}{kept}"
+    def description(self) -> str:
+        """Return one line for the user; empty when there was no attempt."""
+        if self.unpublished:
+            return "finished, only the final rename is left"
+        if self.resumable:
+            return f"resuming from step {self.step}"
+        if self.mismatch:
+            kept = (
+                f"; the interrupted attempt's checkpoints are in {self.parked}"
+                if self.parked
+                else ""
+            )
+            return f"starting over: {self.mismatch}{kept}"
         return "interrupted before its first save" if self.found else ""
 
 
-def look(run: Path, stage: str, made_of: Fingerprint, policy: str) -> Attempt:
-    """What `begin` will go on with; refuses a broken checkpoint before anything starts."""
-    work, aside = work_folder(run, stage), aside_folder(run, stage)
+def find_attempt(run: Path, stage: str, made_of: Fingerprint, policy: str) -> Attempt:
+    """Return what `start` will resume; refuse a broken checkpoint before anything starts."""
+    work, parked = work_folder(run, stage), parked_folder(run, stage)
     if policy == "never":
-        return Attempt(found=True, given_up="resume=never") if work.is_dir() else Attempt()
-    if work.is_dir() and (whole := _whole(work, made_of)):
-        return Attempt(found=True, whole=whole)
+        return Attempt(found=True, mismatch="resume=never") if work.is_dir() else Attempt()
+    if work.is_dir() and (unpublished := _unpublished(work, made_of)):
+        return Attempt(found=True, unpublished=unpublished)
     earlier = _read(work / ATTEMPT)
     if earlier and not made_of.changes(earlier):
-        return Attempt(found=True, step=foresee(work, policy))
-    given_up = _read(aside / ATTEMPT)
-    if given_up and not made_of.changes(given_up):
-        return Attempt(found=True, step=foresee(aside, policy), aside=aside)
+        return Attempt(found=True, step=resumable_step(work, policy))
+    former = _read(parked / ATTEMPT)
+    if former and not made_of.changes(former):
+        return Attempt(found=True, step=resumable_step(parked, policy), parked=parked)
     if not work.is_dir():
         return Attempt()
-    return _another(work, earlier, made_of, aside)
+    return _other_attempt(work, earlier, made_of, parked)
 
 
-def _another(work: Path, earlier: Fingerprint | None, made_of: Fingerprint, aside: Path) -> Attempt:
-    """An attempt at something else; one that nobody knows anything of must not be passed over."""
+def _other_attempt(
+    work: Path, earlier: Fingerprint | None, made_of: Fingerprint, parked: Path
+) -> Attempt:
+    """Return an attempt with another fingerprint; refuse one that has checkpoints but no fingerprint."""
     saved = any((work / RESUME).glob("step-*"))
     if earlier is None and saved:
-        found = f"{work / ATTEMPT} cannot be read: what its checkpoints are of is not known"
-        raise Refusal(found, "resume=never starts the stage anew")
+        found = (
+            f"{work / ATTEMPT} cannot be read: its checkpoints belong to an unknown configuration"
+        )
+        raise ArtifactError(found, RESTART_REMEDY)
     if earlier is None:
         return Attempt(found=True)
     changes = "; ".join(made_of.changes(earlier))
-    return Attempt(found=True, given_up=changes, aside=aside if saved else None)
+    return Attempt(found=True, mismatch=changes, parked=parked if saved else None)
 
 
-def aside_folder(run: Path, stage: str) -> Path:
-    """Where an attempt that was given up waits."""
-    return run / f".{stage}.given-up"
-
-
-def forget(run: Path, stage: str) -> None:
-    """The stage is finished: what was set aside is not needed any more."""
-    aside = aside_folder(run, stage)
-    with writing(aside, FREE):
-        for folder in (aside, aside.with_name(f"{aside.name}{BESIDE}")):
+def remove_parked(run: Path, stage: str) -> None:
+    """Remove the parked attempt of a finished stage."""
+    parked = parked_folder(run, stage)
+    with write_errors(parked, FREE):
+        for folder in (parked, parked.with_name(f"{parked.name}{BESIDE}")):
             remove(folder)
 
 
-def begin(run: Path, stage: str, made_of: Fingerprint, attempt: Attempt) -> tuple[Path, str]:
-    """The work folder, with what the attempt goes on with or empty, and when it was first begun."""
+def start(run: Path, stage: str, made_of: Fingerprint, attempt: Attempt) -> tuple[Path, str]:
+    """Return the work folder, with what the attempt resumes or empty, and when the attempt was started."""
     work = work_folder(run, stage)
-    if attempt.aside:
-        _exchange(work, attempt.aside, back=attempt.goes_on)
-    if attempt.goes_on:
-        _clear(work)
+    if attempt.parked:
+        _swap_parked(work, attempt.parked, back=attempt.resumable)
+    if attempt.resumable:
+        _remove_reports(work)
         return work, json.loads((work / ATTEMPT).read_text())["started"]
-    store.begin(run, stage)
+    store.create_work_folder(run, stage)
     started = datetime.now().isoformat(timespec="seconds", sep=" ")
     content = {"started": started, "made_of": asdict(made_of)}
-    with writing(work, FREE):
+    with write_errors(work, FREE):
         write_text(work / ATTEMPT, json.dumps(content, indent=2, sort_keys=True) + "\n")
     return work, started
 
 
-def _exchange(work: Path, aside: Path, *, back: bool) -> None:
-    """Set the attempt at work aside; with `back` the one there takes its place."""
-    third = aside.with_name(f"{aside.name}{BESIDE}")
-    with writing(work, FREE):
+def _swap_parked(work: Path, parked: Path, *, back: bool) -> None:
+    """Park the attempt in the work folder; with `back`, restore the parked one in its place."""
+    third = parked.with_name(f"{parked.name}{BESIDE}")
+    with write_errors(work, FREE):
         remove(third)
         if back:
-            aside.rename(third)
-        remove(aside)
+            parked.rename(third)
+        remove(parked)
         if work.exists():
-            work.rename(aside)
+            work.rename(parked)
         if back:
             third.rename(work)
 
 
-def _clear(work: Path) -> None:
-    """Nothing that the earlier attempt said of itself may be taken for the word of this one."""
-    with writing(work, FREE):
-        for pattern in STALE:
+def _remove_reports(work: Path) -> None:
+    """Delete the earlier attempt's reports, which must not be taken for this one's."""
+    with write_errors(work, FREE):
+        for pattern in REPORTS:
             for path in work.glob(pattern):
                 remove(path)
 
 
-def _whole(work: Path, made_of: Fingerprint) -> StageManifest | None:
-    """The manifest of a stage whose publication was cut before the last rename."""
+def _unpublished(work: Path, made_of: Fingerprint) -> StageManifest | None:
+    """Return the manifest of a stage whose publication was interrupted before the last rename."""
     try:
         manifest = verified(work)
-    except Mendable:
+    except RepairableError:
         raise
-    except Refusal:
+    except ArtifactError:
         return None
     return manifest if made_of.equals(manifest) else None
 
 
 def _read(path: Path) -> Fingerprint | None:
-    """Return what an attempt is made of; None where it is not there, or does not say it."""
+    """Return the fingerprint of an attempt; None where there is none, or it is not valid."""
     try:
-        with reading(path):
+        with read_errors(path):
             return Fingerprint(**load_json(path)["made_of"]) if path.is_file() else None
     except (ValueError, TypeError, KeyError):
         return None

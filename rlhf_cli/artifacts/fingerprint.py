@@ -1,4 +1,4 @@
-"""What a stage's result depends on: configuration, contents of files, parents, code version."""
+"""The fingerprint of a stage: configuration, contents of files, parents and code version."""
 
 import json
 from dataclasses import dataclass
@@ -15,9 +15,11 @@ READ_BY_PEOPLE = "*.md"
 
 @dataclass(slots=True, kw_only=True)
 class Fingerprint:
-    """config: the flat keys that the stage reads . data: key -> what it names there -> sha256 of the
-    content; the name decides nothing . parents: role -> digest . open: keys that the configuration
-    leaves to the machine: whatever an earlier run found will do.
+    """What the result of a stage depends on.
+
+    config: the flat keys that the stage reads. data: key -> name -> sha256 of the content; names do not
+    count. parents: role -> digest. open: keys that the configuration leaves to the machine; any value of
+    an earlier run is accepted.
     """
 
     config: dict[str, Any]
@@ -27,11 +29,11 @@ class Fingerprint:
     open: tuple[str, ...] = ()
 
     def equals(self, made: "StageManifest | Fingerprint") -> bool:
-        """True when the finished stage was made of exactly this."""
+        """Return whether the finished stage has exactly this fingerprint."""
         return not self.changes(made)
 
     def changes(self, made: "StageManifest | Fingerprint") -> list[str]:
-        """Why what was made, or begun, is not this, most telling reason first."""
+        """Return the differences of a finished or interrupted stage, the most important one first."""
         found = [
             f"{key} changed {_show(made.config.get(key))} -> {_show(self.config.get(key))}"
             for key in _differing(made.config, self.config)
@@ -55,7 +57,7 @@ def _differing(old: dict, new: dict) -> list[str]:
 
 
 def _content_changes(key: str, old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """One line where the contents differ in any way; the same contents under other names do not."""
+    """Return one line where contents differ, if any; other names of the same contents do not count."""
     if list(old.values()) == list(new.values()):
         return []
     if list(old) == list(new):
@@ -72,7 +74,7 @@ def _show(value: Any) -> str:
 
 
 def model_hash(path: str, revision: str | None) -> str:
-    """Identity of a model: contents of a local folder (big files by size and time), else hub id.
+    """Return the identity of a model: contents of a local folder (big files by size and time), or hub id.
 
     A file of an unknown name counts: it may be one that transformers reads. Texts for people do not.
     """

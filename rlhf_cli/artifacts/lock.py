@@ -1,4 +1,4 @@
-"""One run folder, one writer. The lock ends with the process that holds it, however it ends."""
+"""The lock of a run folder: one writer at a time. It ends with its process, however that ends."""
 
 import fcntl
 import json
@@ -12,54 +12,54 @@ from datetime import datetime
 from pathlib import Path
 from stat import S_ISREG
 
-from rlhf_cli.artifacts.manifest import Refusal
-from rlhf_cli.artifacts.store import FREE, writing
+from rlhf_cli.artifacts.layout import LOCK
+from rlhf_cli.artifacts.manifest import ArtifactError
+from rlhf_cli.artifacts.store import FREE, write_errors
 
-LOCK = ".lock"
-LOOKS, PAUSE = 3, 0.05  # `holder` takes the lock too, for an instant
+ATTEMPTS, PAUSE = 3, 0.05  # `holder` takes the lock too, for an instant
 
 
 @contextmanager
 def locked(run: Path, command: str) -> Iterator[None]:
-    """Hold the run folder, or refuse and say who holds it."""
-    with writing(run, "make it writable, or choose another runs_dir=..."):
+    """Hold the lock of the run folder, or refuse with the process that holds it."""
+    with write_errors(run, "make it writable, or choose another runs_dir=..."):
         run.mkdir(parents=True, exist_ok=True)
     handle = _open(run / LOCK)
     try:
-        with writing(run, FREE):
+        with write_errors(run, FREE):
             _acquire(handle, run)
-            _sign(handle, command)
+            _write_holder(handle, command)
         yield
     finally:
         os.close(handle)
 
 
 def _open(path: Path) -> int:
-    """Return a handle of the lock file, or refuse what is none: it will be written into."""
-    with writing(path, "make it writable, or choose another runs_dir=..."):
+    """Return a handle of the lock file; refuse a link or another file, because it will be overwritten."""
+    with write_errors(path, "make it writable, or choose another runs_dir=..."):
         if path.is_symlink():
-            raise Refusal(f"{path} is a link, and no lock file", "remove it")
+            raise ArtifactError(f"{path} is a link, and no lock file", "remove it")
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     found = os.fstat(handle)
     if not S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(handle)
-        raise Refusal(f"{path} is another file too, and no lock file", "remove it")
+        raise ArtifactError(f"{path} is another file too, and no lock file", "remove it")
     return handle
 
 
 def _acquire(handle: int, run: Path) -> None:
-    for look in range(1, LOOKS + 1):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError as error:
-            if look == LOOKS:
+            if attempt == ATTEMPTS:
                 found = f"{run} is in use by {_holder(handle)}"
-                raise Refusal(found, "wait for it, or choose another name=...") from error
+                raise ArtifactError(found, "wait for it, or choose another name=...") from error
             time.sleep(PAUSE)
 
 
-def _sign(handle: int, command: str) -> None:
+def _write_holder(handle: int, command: str) -> None:
     started = datetime.now().isoformat(timespec="seconds", sep=" ")
     who = {"pid": os.getpid(), "host": socket.gethostname(), "started": started, "command": command}
     os.ftruncate(handle, 0)
@@ -80,7 +80,7 @@ class Holder:
 
 
 def holder(run: Path) -> Holder | str | None:
-    """Return who holds the run folder: "another process" where it has not signed, None for nobody."""
+    """Return who holds the run folder: "another process" if it is unknown, None if nobody does."""
     try:
         handle = os.open(run / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

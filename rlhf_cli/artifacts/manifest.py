@@ -1,4 +1,4 @@
-"""What a finished stage says about itself: a folder with a valid manifest is finished."""
+"""The manifest of a finished stage: a folder with a valid manifest is finished."""
 
 import hashlib
 import json
@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.artifacts.layout import MANIFEST, MODEL
+from rlhf_cli.config.errors import ExitCode, UserError
 
-MANIFEST = "manifest.json"
 FINISHED = "finished"
-MODEL = "model/"  # the folder of a stage that other stages read
 
 
-class Refusal(UserError):
+class ArtifactError(UserError):
     """An artifact that may not be used: what was found, and what to do about it."""
 
     def __init__(self, found: str, remedy: str = ""):
@@ -23,24 +22,24 @@ class Refusal(UserError):
         self.found, self.remedy = found, remedy
 
 
-class Mendable(Refusal):
-    """What is there cannot be used as it is and yet is not lost: it must not be made again."""
+class RepairableError(ArtifactError):
+    """An artifact that the user can repair: it must not be trained again."""
 
-    code = 1
+    code = ExitCode.FAILURE
 
 
 @contextmanager
-def reading(what: Path) -> Iterator[None]:
-    """Tell the system's refusal to read `what` in one line; what cannot be read is not damaged."""
+def read_errors(what: Path) -> Iterator[None]:
+    """Raise errors of reading `what` as a RepairableError: a file that cannot be read is not damaged."""
     try:
         yield
     except OSError as error:
         found = f"{error.filename or what} cannot be read ({error.strerror or error})"
-        raise Mendable(found, "make it readable, then run the same command again") from error
+        raise RepairableError(found, "make it readable, then run the same command again") from error
 
 
 def load_json(path: Path) -> Any:
-    """Return what a file holds; ValueError where that is no JSON, however deep it is nested."""
+    """Return the JSON of a file; ValueError where it is invalid or nested too deep."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -55,12 +54,12 @@ class FileRecord:
 
 @dataclass(slots=True, kw_only=True)
 class StageManifest:
-    """What a stage was made of, when, and what came of it.
+    """The inputs, times and results of a finished stage.
 
-    config, data, parents: what the stage was made of (fingerprint.py) . date: what a chat template that
-    prints today's date says in this stage. digest: the hash of the model that other stages read, by which
-    they name their parent; a stage that is made again and comes out the same keeps its children.
-    checksum: the hash of everything else here.
+    config, data, parents: its fingerprint (fingerprint.py). date: what a chat template that prints
+    today's date prints in this stage. digest: the hash of the model that other stages read, which
+    identifies their parent; a stage trained again with the same result keeps its children. checksum:
+    the hash of everything else here.
     """
 
     stage: str
@@ -85,7 +84,9 @@ class StageManifest:
 
     def seal(self) -> "StageManifest":
         """Set digest and checksum; to be called last."""
-        read = {name: file.sha256 for name, file in self.files.items() if name.startswith(MODEL)}
+        read = {
+            name: file.sha256 for name, file in self.files.items() if name.startswith(f"{MODEL}/")
+        }
         self.digest = canonical_hash({"stage": self.stage, "files": read})
         self.checksum = self.computed_checksum()
         return self
@@ -101,26 +102,28 @@ class StageManifest:
 
 
 def canonical_hash(value: Any) -> str:
-    """sha256 of JSON with sorted keys: the same values, the same hash, whatever their order."""
+    """Return the sha256 of JSON with sorted keys, which does not depend on the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> StageManifest:
-    """The manifest of a finished stage, refused when missing, unreadable, unfinished or edited."""
+    """Return a finished stage's manifest; ArtifactError if missing, unreadable, unfinished or edited."""
     path = folder / MANIFEST
-    with reading(path):
+    with read_errors(path):
         if not folder.is_dir():
-            raise Refusal(f"{folder} does not exist")
+            raise ArtifactError(f"{folder} does not exist")
         if not path.is_file():
-            raise Refusal(
+            raise ArtifactError(
                 f"{folder} has no {MANIFEST}: it was not finished by rlhf", "run its stage again"
             )
         manifest = _parse(path)
     if manifest.status != FINISHED:
-        raise Refusal(f"{folder} is not finished (status {manifest.status})", "run its stage again")
+        raise ArtifactError(
+            f"{folder} is not finished (status {manifest.status})", "run its stage again"
+        )
     if manifest.checksum != manifest.computed_checksum():
-        raise Refusal(f"{path} was edited after it was written", "run its stage again")
+        raise ArtifactError(f"{path} was edited after it was written", "run its stage again")
     return manifest
 
 
@@ -135,4 +138,4 @@ def _parse(path: Path) -> StageManifest:
         return StageManifest(**content, files=files)
     except (ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
-        raise Refusal(f"{path} cannot be read ({reason})", "run its stage again") from error
+        raise ArtifactError(f"{path} cannot be read ({reason})", "run its stage again") from error

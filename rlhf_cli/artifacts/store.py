@@ -1,4 +1,4 @@
-"""Files and folders of stages: written whole, and verified when opened."""
+"""Files and folders of stages: written atomically, and verified when opened."""
 
 import hashlib
 import os
@@ -7,62 +7,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import BESIDE, GONE, MANIFEST, MODEL, is_leftover, work_folder
 from rlhf_cli.artifacts.manifest import (
-    MANIFEST,
+    ArtifactError,
     FileRecord,
-    Mendable,
-    Refusal,
+    RepairableError,
     StageManifest,
+    read_errors,
     read_manifest,
-    reading,
 )
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.errors import ExitCode, UserError
 
 CHUNK = 1 << 20
-MODELS = "*model/**/*"  # what transformers may read of a stage
-GONE, BESIDE = ".gone", ".tmp"  # ends of names that count for nothing: on the way out, or in
+MODEL_FILES = "*model/**/*"  # what transformers may read of a stage
 FREE = "free space there or make it writable, then run the same command again"
 
 
-class NotWritten(UserError):
-    """The disk is full, read-only or gone: the run failed, and what was there before still is."""
+class WriteError(UserError):
+    """The disk is full, read-only or lost: the run failed, and earlier results are unchanged."""
 
-    code = 1
+    code = ExitCode.FAILURE
 
 
 @contextmanager
-def writing(what: Path, remedy: str, *also: type[Exception]) -> Iterator[None]:
-    """Tell the system's refusal to write `what` in one line. also: what a library says instead."""
+def write_errors(what: Path, remedy: str, *also: type[Exception]) -> Iterator[None]:
+    """Raise errors of writing `what` as a WriteError. also: what a library raises instead of OSError."""
     try:
         yield
     except (OSError, *also) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise NotWritten(f"{what} cannot be written ({reason}); {remedy}") from error
+        raise WriteError(f"{what} cannot be written ({reason}); {remedy}") from error
 
 
-def work_folder(run: Path, stage: str) -> Path:
-    """Where a stage writes until it is whole."""
-    return run / f".{stage}.work"
-
-
-def begin(run: Path, stage: str) -> Path:
-    """An empty work folder for `stage`; what an earlier attempt left there is removed."""
+def create_work_folder(run: Path, stage: str) -> Path:
+    """Return an empty work folder for `stage`; what an earlier attempt left there is removed."""
     work = work_folder(run, stage)
-    with writing(work, FREE):
+    with write_errors(work, FREE):
         remove(work)
         work.mkdir(parents=True)
     return work
 
 
 def open_stage(folder: Path, role: str, *, stage: str | None = None) -> StageManifest:
-    """The manifest of a verified stage folder for `role`, or a Refusal with reason and remedy."""
+    """Return the manifest of a verified stage folder for `role`; ArtifactError with reason and remedy."""
     try:
         manifest = verified(folder)
-    except Refusal as refusal:
+    except ArtifactError as refusal:
         raise type(refusal)(f"{role}: {refusal.found}", refusal.remedy) from refusal
     expected = stage or role
     if manifest.stage != expected:
-        raise Refusal(
+        raise ArtifactError(
             f"{role}: {folder} holds the stage {manifest.stage}, not {expected}",
             f"to use its weights all the same, give its model folder {folder / 'model'}",
         )
@@ -70,26 +64,26 @@ def open_stage(folder: Path, role: str, *, stage: str | None = None) -> StageMan
 
 
 def verified(folder: Path) -> StageManifest:
-    """The manifest, once every file it names has been found with its size and hash.
+    """Return the manifest, after checking the size and hash of every file it names.
 
-    Mendable: what cannot be read, and a file among those of a model that the manifest does not name.
+    RepairableError: a file that cannot be read, or one in a model folder that the manifest does not name.
     """
     manifest = read_manifest(folder)
     for name, record in manifest.files.items():
-        if found := damage(folder / name, record):
-            raise Refusal(f"{folder / name} {found}", f"run the stage {manifest.stage} again")
-    for path in _added(folder, manifest):
+        if found := mismatch(folder / name, record):
+            raise ArtifactError(f"{folder / name} {found}", f"run the stage {manifest.stage} again")
+    for path in _unknown_files(folder, manifest):
         found = (
             f"{path} was added after the stage was finished, and can change how its model is read"
         )
-        raise Mendable(found, "remove it")
+        raise RepairableError(found, "remove it")
     return manifest
 
 
-def _added(folder: Path, manifest: StageManifest) -> Iterator[Path]:
-    """Yield files in model folders that the manifest does not name; hidden ones are read by nobody."""
-    with reading(folder):
-        for path in sorted(folder.glob(MODELS)):
+def _unknown_files(folder: Path, manifest: StageManifest) -> Iterator[Path]:
+    """Yield files in model folders that the manifest does not name; hidden ones are not read."""
+    with read_errors(folder):
+        for path in sorted(folder.glob(MODEL_FILES)):
             name = path.relative_to(folder)
             is_hidden = any(part.startswith(".") for part in name.parts)
             known = is_hidden or name.as_posix() in manifest.files
@@ -97,9 +91,9 @@ def _added(folder: Path, manifest: StageManifest) -> Iterator[Path]:
                 yield path
 
 
-def damage(path: Path, record: FileRecord, *, hashed: bool = True) -> str | None:
-    """How a file differs from its record, if it does; without `hashed` by its size alone."""
-    with reading(path):
+def mismatch(path: Path, record: FileRecord, *, hashed: bool = True) -> str | None:
+    """Return how a file differs from its record, if it does; without `hashed` by its size alone."""
+    with read_errors(path):
         if not path.is_file():
             return "is missing"
         size = path.stat().st_size
@@ -111,12 +105,12 @@ def damage(path: Path, record: FileRecord, *, hashed: bool = True) -> str | None
 
 
 def model_folder(folder: Path) -> Path:
-    """The model inside a stage folder; a Hugging Face folder or hub id is returned as it is."""
-    return folder / "model" if (folder / MANIFEST).is_file() else folder
+    """Return the model inside a stage folder; a Hugging Face folder or hub id is returned unchanged."""
+    return folder / MODEL if (folder / MANIFEST).is_file() else folder
 
 
-def sealed(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, FileRecord]:
-    """Size and hash of every file but the manifest; their bytes are on the disk when this returns."""
+def file_records(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, FileRecord]:
+    """Return size and hash of every file but the manifest, after flushing their bytes to the disk."""
     return {
         name: FileRecord(bytes=path.stat().st_size, sha256=file_hash(path, sync=True))
         for name, path in _files(folder)
@@ -127,16 +121,12 @@ def sealed(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, Fi
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and path != folder / MANIFEST and not is_rest(name.parts[0]):
+        if path.is_file() and path != folder / MANIFEST and not is_leftover(name.parts[0]):
             yield name.as_posix(), path
 
 
-def is_rest(name: str) -> bool:
-    return name.startswith(".") and name.endswith((GONE, BESIDE))
-
-
 def file_hash(path: Path, *, sync: bool = False) -> str:
-    """sha256 of a file; with `sync` its bytes are on the disk when this returns."""
+    """Return the sha256 of a file; with `sync` after flushing its bytes to the disk."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):
@@ -147,7 +137,7 @@ def file_hash(path: Path, *, sync: bool = False) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file whole: beside its place, fsynced, renamed."""
+    """Write a small file atomically: to a temporary name, flushed, then renamed."""
     beside = path.with_name(f".{path.name}{BESIDE}")
     with open(beside, "w", encoding="utf-8", opener=_no_link) as stream:
         stream.write(text)
@@ -157,12 +147,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _no_link(path: str, flags: int) -> int:
-    """Open what is really there: where others may write too, a link could lead to any file."""
+    """Open without following links: where others may write too, a link could lead to any file."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def remove(path: Path) -> None:
-    """Remove a folder or file, if it is there; a folder loses its name at once, whatever happens then."""
+    """Remove a folder or file, if it exists; a folder is renamed first, so it is never half removed."""
     gone = path if path.suffix == GONE else path.with_name(f".{path.name.strip('.')}{GONE}")
     if gone != path:
         shutil.rmtree(gone, ignore_errors=True)
@@ -174,7 +164,7 @@ def remove(path: Path) -> None:
 
 
 def sync_tree(folder: Path, *, deep: bool = True) -> None:
-    """Make the names inside `folder` durable, and those inside its folders."""
+    """Flush the names inside `folder` to the disk, and those inside its folders."""
     inside = folder.rglob("*") if deep else ()
     for each in [folder, *(path for path in inside if path.is_dir())]:
         handle = os.open(each, os.O_RDONLY)

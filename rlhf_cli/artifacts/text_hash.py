@@ -1,4 +1,4 @@
-"""Two models speak the same text when their tokenizer and chat template hash alike.
+"""Hashes of tokenizer and chat template: models with equal ones read the same text.
 
 Chat templates may print today's date: for all stages of a run it is the day on which the run was begun.
 """
@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from rlhf_cli.artifacts.manifest import canonical_hash
-from rlhf_cli.artifacts.store import FREE, file_hash, write_text, writing
+from rlhf_cli.artifacts.store import FREE, file_hash, write_errors, write_text
 
 DATE = ".date"
 VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
@@ -19,7 +19,7 @@ USAGE = (
 
 
 def tokenizer_hash(model: Path) -> str | None:
-    """Hash of what maps text to tokens; None when the folder has no tokenizer."""
+    """Return the hash of what maps text to tokens; None when the folder has no tokenizer."""
     fast = model / "tokenizer.json"
     if fast.is_file():
         content = json.loads(fast.read_text(encoding="utf-8"))
@@ -29,7 +29,7 @@ def tokenizer_hash(model: Path) -> str | None:
 
 
 def template_hash(model: Path) -> str | None:
-    """Hash of the chat template that travels with the model; None when there is none."""
+    """Return the hash of the chat template saved with the model; None when there is none."""
     if (model / "chat_template.jinja").is_file():
         return file_hash(model / "chat_template.jinja")
     settings = model / "tokenizer_config.json"
@@ -40,13 +40,13 @@ def template_hash(model: Path) -> str | None:
 
 
 def run_date(run: Path) -> str:
-    """The day on which the run was begun, YYYY-MM-DD; today for a run that is not there yet."""
+    """Return the day on which the run was started, YYYY-MM-DD; today for a new run."""
     kept = run / DATE
     return kept.read_text().strip() if kept.is_file() else date.today().isoformat()
 
 
 def keep_date(run: Path, day: str | None) -> None:
-    """Write down the day on which the run was begun, once."""
+    """Store the day on which the run was started, once."""
     if day is not None and not (run / DATE).is_file():
-        with writing(run / DATE, FREE):
+        with write_errors(run / DATE, FREE):
             write_text(run / DATE, f"{day}\n")

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.error_messages import explain
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.overrides import VALUED, experiment_files, spelled_out
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.schema import Config, ConfigError, is_folder_name
@@ -56,9 +56,13 @@ def compose_each(words: list[str], job: Callable[[Config], None]) -> None:
 
 def _continue_or_stop(error: Exception) -> None:
     """Print the error of a failed job, so that the next one starts; end the sweep after Ctrl-C."""
-    if getattr(error, "code", None) == 130 or not _sweeping():
+    if _is_interruption(error) or not _sweeping():
         raise _EndOfSweep from error
     print(f"rlhf: {one_line(str(error))}", file=sys.stderr)
+
+
+def _is_interruption(error: Exception) -> bool:
+    return isinstance(error, UserError) and error.code == ExitCode.INTERRUPTED
 
 
 def _hydra(words: list[str], task: Callable) -> None:

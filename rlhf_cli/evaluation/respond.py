@@ -19,7 +19,7 @@ from rlhf_cli.models.generation.sampling import (
     sample,
 )
 from rlhf_cli.runtime.engine import Network
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World
 
 # (model, tokens (B, T), mask (B, T)) -> one value or vector per row
@@ -63,7 +63,7 @@ def respond(
     with network.generating() as model:
         groups = group_by_length(prompts, max(1, batch // len(seeds)))
         for index, counts in world.share.padded_shard(groups):
-            alive("answering prompts")
+            heartbeat("answering prompts")
             some = [prompts[i] for i in index]
             rollout, samples = _answers(network, model, some, drawn[index], params)
             first = first or rollout
@@ -76,8 +76,8 @@ def respond(
         gap = sampler_logprob_gap(network, first, params.temperature)
         require_close_logprobs(gap, network.device.dtype)
     network.model.train(was_training)
-    responses, lengths = world.sum(responses), world.sum(lengths).tolist()
-    ended = world.sum(finished).tolist()
+    responses, lengths = world.all_reduce(responses), world.all_reduce(lengths).tolist()
+    ended = world.all_reduce(finished).tolist()
     return [
         [
             _answer(prompt, responses[i, n, : lengths[i][n]].tolist(), bool(ended[i][n]), renderer)
@@ -148,7 +148,7 @@ def forward_sequences(
         return torch.empty(0)
     found: Tensor | None = None
     for index, counts in world.share.padded_shard(group_by_length(sequences, batch)):
-        alive("reading sequences")
+        heartbeat("reading sequences")
         tokens, mask = pad_right([sequences[i] for i in index], pad_id)
         place = network.device.torch
         part = network(forward, tokens.to(place), mask.to(place)).float().cpu()
@@ -157,7 +157,7 @@ def forward_sequences(
         if counts:
             found[index] = part
     assert found is not None
-    return world.sum(found)
+    return world.all_reduce(found)
 
 
 def reward_scores(
@@ -186,14 +186,14 @@ def kl_to_reference(
     gaps = torch.zeros(len(answers))
     groups = group_by_length([answer.prompt_ids for answer in answers], batch)
     for index, counts in world.share.padded_shard(groups):
-        alive("comparing with the reference")
+        heartbeat("comparing with the reference")
         part = _as_rollout([answers[i] for i in index], pad_id).to(policy.device.torch)
         inputs = ModelInputs(part)
         ours, _ = policy(response_logprobs, inputs, temperature=1.0)
         theirs, _ = reference(response_logprobs, inputs, temperature=1.0)
         if counts:
             gaps[index] = zero_pads(ours - theirs, part.response_mask).sum(1).float().cpu()
-    return world.sum(gaps)
+    return world.all_reduce(gaps)
 
 
 def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlhf_cli.artifacts.layout import CONFIG
 from rlhf_cli.artifacts.manifest import StageManifest
 from rlhf_cli.config.keys import flatten
 from rlhf_cli.report.config_page import flow
@@ -110,7 +111,7 @@ def _sources_of(manifest: StageManifest, run: RunState) -> dict[str, str]:
 
 
 def _config(run: RunState, stage: str) -> dict[str, Any]:
-    path = run.folder / stage / "config.json"  # verified with its stage
+    path = run.folder / stage / CONFIG  # verified with its stage
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 

@@ -10,22 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.schema import Config, Runtime, Source
-from rlhf_cli.runtime.launch import num_processes
-from rlhf_cli.runtime.nodes import lead
+from rlhf_cli.launch.local_world import local_world_size
 from rlhf_cli.telemetry.console import console, name_of
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def print_header(cfg: Config, plan: list[tuple[str, str, str]]) -> None:
+def print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: int = 1) -> None:
     """plan: (stage, title, what will happen)."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
     grid.add_row("model", name_of(describe_model(cfg)))
     grid.add_row("data", name_of(describe_data(cfg)))
-    grid.add_row("device", name_of(describe_device(cfg.runtime)))
+    grid.add_row("device", name_of(describe_device(cfg.runtime, num_nodes)))
     grid.add_row("stages", _plan_grid(plan))
     title = name_of(f"rlhf run: {cfg.name}")
     console().print(Panel(grid, title=title, title_align="left"))
@@ -60,14 +59,13 @@ def _source(source: Source) -> str:
     return ":".join(part for part in parts if part)
 
 
-def describe_device(runtime: Runtime) -> str:
+def describe_device(runtime: Runtime, num_nodes: int = 1) -> str:
     """What `auto` will find, told without importing torch; the stage itself has the last word."""
     name = runtime.device if runtime.device != "auto" else _found()
     threads = f"{runtime.num_threads or f'up to {_cores()}'} threads"
     threads = f", {threads}" if name == "cpu" else ""
-    return (
-        f"{name}{threads}, {describe_precision(runtime.dtype, name)}{describe_processes(runtime)}"
-    )
+    precision = describe_precision(runtime.dtype, name)
+    return f"{name}{threads}, {precision}{describe_processes(runtime, num_nodes)}"
 
 
 def describe_precision(dtype: str, device: str) -> str:
@@ -88,12 +86,12 @@ def _bfloat16_unit() -> str:
     return next((name for flag, name in units.items() if flag in flags), "")
 
 
-def describe_processes(runtime: Runtime) -> str:
+def describe_processes(runtime: Runtime, num_nodes: int) -> str:
     """How many workers this machine starts, and what they divide among themselves."""
-    processes, nodes = num_processes(runtime), lead()
+    processes = local_world_size(runtime)
     stage = (runtime.deepspeed or {}).get("zero_optimization", {}).get("stage")
     words = [f"{processes} processes"] if processes > 1 else []
-    words += [f"on each of {nodes.meeting.count} nodes"] if nodes else []
+    words += [f"on each of {num_nodes} nodes"] if num_nodes > 1 else []
     return "".join(f", {word}" for word in [*words, *([f"ZeRO-{stage}"] if stage else [])])
 
 

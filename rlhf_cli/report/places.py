@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from rlhf_cli.artifacts.lock import LOCK, holder
-from rlhf_cli.artifacts.manifest import MANIFEST
-from rlhf_cli.artifacts.store import work_folder
+from rlhf_cli.artifacts.layout import CONFIG, LOCK, MANIFEST, METRICS, work_folder
+from rlhf_cli.artifacts.lock import holder
 from rlhf_cli.config.completion import run_names
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import did_you_mean, nearest
-from rlhf_cli.telemetry.recorder import METRICS
 
-SIGNS = (MANIFEST, "config.json", METRICS)  # one of them lies in every folder of a stage
+SIGNS = (MANIFEST, CONFIG, METRICS)  # one of them lies in every folder of a stage
 
 
 class Kind(Enum):

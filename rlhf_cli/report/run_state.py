@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.attempts import JOB
+from rlhf_cli.artifacts.layout import JOB, METRICS, work_folder
 from rlhf_cli.artifacts.lock import Holder, holder
-from rlhf_cli.artifacts.manifest import Refusal, StageManifest
-from rlhf_cli.artifacts.store import verified, work_folder
+from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
+from rlhf_cli.artifacts.store import verified
 from rlhf_cli.report.table import read_table
 from rlhf_cli.telemetry.progress import duration
-from rlhf_cli.telemetry.recorder import METRICS
 
 Headlines = Mapping[str, tuple[str, ...]]  # stage -> its most telling metrics, in pipeline order
 
@@ -84,7 +83,7 @@ def read_stages(run: Path, stages: tuple[str, ...]) -> tuple[dict[str, StageMani
         if (run / stage).exists():
             try:
                 found[stage] = verified(run / stage)
-            except Refusal as refusal:
+            except ArtifactError as refusal:
                 problems.append(str(refusal))
     return found, problems
 

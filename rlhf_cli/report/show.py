@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from rlhf_cli.artifacts.manifest import MANIFEST, StageManifest
+from rlhf_cli.artifacts.layout import MANIFEST
+from rlhf_cli.artifacts.manifest import StageManifest
 from rlhf_cli.artifacts.store import verified
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.places import Kind, Place, locate, runs_in

@@ -1,4 +1,4 @@
-"""Which device, which precision, which seeds."""
+"""The device, precision and seeds of this process."""
 
 import os
 import random
@@ -10,7 +10,9 @@ import torch
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Runtime
 
-WORTH_THREADS = 2_000_000  # parameters; with 1 million two threads took twice as long as one
+MIN_PARAMETERS_FOR_THREADS = (
+    2_000_000  # parameters; with 1 million two threads took twice as long as one
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,13 +23,13 @@ class Device:
     dtype: torch.dtype
 
     def autocast(self):
-        """Activations in `dtype`; nothing at all for float32."""
+        """Return a context in which activations are computed in `dtype`; no context for float32."""
         if self.dtype is torch.float32:
             return nullcontext()
         return torch.autocast(self.torch.type, dtype=self.dtype)
 
     def peak_memory(self) -> dict[str, float]:
-        """Peak memory in GiB: of the device, or of the process on a CPU."""
+        """Return the peak memory in GiB: of the device, or of the process on a CPU."""
         if self.torch.type == "cuda":
             return {"mem/peak_gib": torch.cuda.max_memory_allocated(self.torch) / 2**30}
         return {"mem/peak_gib": _peak_resident() / 2**30}
@@ -40,10 +42,12 @@ class Device:
 
 
 def pick_device(runtime: Runtime) -> Device:
-    """The configured device, or the best one found."""
+    """Return the configured device, or the best one found."""
     if runtime.num_threads is not None:
         torch.set_num_threads(runtime.num_threads)
-    device = _existing(_own(runtime.device if runtime.device != "auto" else _best_device()))
+    device = _usable_device(
+        _local_device(runtime.device if runtime.device != "auto" else _best_device())
+    )
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or deepspeed warns on stdout when imported
     if runtime.dtype == "auto":
@@ -54,8 +58,8 @@ def pick_device(runtime: Runtime) -> Device:
 
 
 def threads_for(num_parameters: int, most: int) -> int:
-    """One for a model so small that threads would wait for each other longer than they work."""
-    return 1 if num_parameters < WORTH_THREADS else most
+    """Return one thread for a small model, where waiting takes longer than computing; else `most`."""
+    return 1 if num_parameters < MIN_PARAMETERS_FOR_THREADS else most
 
 
 def _best_device() -> str:
@@ -64,8 +68,8 @@ def _best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _own(name: str) -> str:
-    """Of several processes on a machine, each has the GPU of its own number."""
+def _local_device(name: str) -> str:
+    """Return the GPU of this process's local rank, where several processes share a machine."""
     if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1 or not name.startswith("cuda"):
         return name
     if name != "cuda":
@@ -73,7 +77,7 @@ def _own(name: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}"
 
 
-def _existing(name: str) -> torch.device:
+def _usable_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -88,7 +92,7 @@ def _existing(name: str) -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Same seed, same run, on the same machine and library versions."""
+    """Seed Python and torch: runs repeat on the same machine with the same library versions."""
     random.seed(seed)
     torch.manual_seed(seed)
 

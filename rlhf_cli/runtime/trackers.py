@@ -10,7 +10,7 @@ from rlhf_cli.config.schema import Tracker
 
 
 def require_installed(names: list[Tracker]) -> None:
-    """Refuse a tracker that is not installed, before anything starts; imports none of them."""
+    """Refuse a tracker that is not installed, without importing it."""
     for name in names:
         if find_spec(name.value) is None:
             raise UserError(
@@ -27,20 +27,20 @@ def open_trackers(
     run_name: str,
     run_ids: dict[str, str] | None = None,
     step: int | None = None,
-) -> list["Opened"]:
-    """One started tracker a name; TensorBoard writes to <folder>/tensorboard.
+) -> list["StartedTracker"]:
+    """Return one started tracker per name; TensorBoard writes to <folder>/tensorboard.
 
-    run_ids: name -> run to go on with, after an interruption (`Opened.run_id` gave it); None: new runs.
-    step: where it goes on; what TensorBoard was told beyond it is hidden.
+    run_ids: name -> `StartedTracker.run_id` of the run to resume; None: new runs.
+    step: the last step before the interruption; TensorBoard hides what was logged after it.
     """
     require_installed(names)
-    place = {"folder": folder, "project": project, "run_name": run_name}
-    return [_open(name, run_ids, step, **place) for name in names]
+    where = {"folder": folder, "project": project, "run_name": run_name}
+    return [_open(name, run_ids, step, **where) for name in names]
 
 
 @dataclass(slots=True, kw_only=True)
-class Opened:
-    """One of accelerate's trackers. run_id: by what its service finds the run again."""
+class StartedTracker:
+    """One of accelerate's trackers. run_id: the id under which its service resumes the run."""
 
     name: str
     run_id: str | None
@@ -56,26 +56,28 @@ class Opened:
         self.tracker.finish()
 
 
-def _open(name: Tracker, run_ids, step, *, folder: Path, project: str, run_name: str) -> Opened:
+def _open(
+    name: Tracker, run_ids, step, *, folder: Path, project: str, run_name: str
+) -> StartedTracker:
     from accelerate import PartialState, tracking
 
-    PartialState()  # their loggers refuse to speak before it exists
-    known = (run_ids or {}).get(name.value)
+    PartialState()  # their loggers raise before it exists
+    run_id = (run_ids or {}).get(name.value)
     if name is Tracker.tensorboard:
-        beyond = {} if step is None else {"purge_step": step + 1}
-        tracker = tracking.TensorBoardTracker("tensorboard", logging_dir=str(folder), **beyond)
+        purge = {} if step is None else {"purge_step": step + 1}
+        tracker = tracking.TensorBoardTracker("tensorboard", logging_dir=str(folder), **purge)
     elif name is Tracker.wandb:
-        same = {"id": known, "resume": "allow"} if known else {}
-        tracker = tracking.WandBTracker(project, name=run_name, dir=str(folder), **same)
+        resume = {"id": run_id, "resume": "allow"} if run_id else {}
+        tracker = tracking.WandBTracker(project, name=run_name, dir=str(folder), **resume)
     else:
-        same = {"resume": "allow"} if known else {}
-        tracker = tracking.TrackioTracker(project, name=known or run_name, **same)
+        resume = {"resume": "allow"} if run_id else {}
+        tracker = tracking.TrackioTracker(project, name=run_id or run_name, **resume)
     tracker.start()
-    return Opened(name=name.value, run_id=_run_id(name, tracker), tracker=tracker)
+    return StartedTracker(name=name.value, run_id=_run_id(name, tracker), tracker=tracker)
 
 
 def _run_id(name: Tracker, tracker) -> str | None:
-    """wandb knows a run by its id, trackio by its name; TensorBoard goes on in its folder."""
+    """Return the id that resumes a run: wandb's id, trackio's name, none for TensorBoard's folder."""
     if name is Tracker.tensorboard:
         return None
     return str(tracker.run.id if name is Tracker.wandb else tracker.run.name)

@@ -1,8 +1,8 @@
-"""Who hangs, and where: a thread that looks at the main one when it gives no sign of life.
+"""The watchdog: a thread that reports the stack position of a process without heartbeats.
 
-`alive` is called at every microbatch and every generated token. Before the first call, while data and
-models are read, a process that computes is alive, too; one that waits for others is not.
-Several processes are ended when one of them hangs; one alone is only told of, once: it may be slow.
+`heartbeat` is called at every microbatch and every generated token. Before the first call, while data
+and models are read, using the processor counts too; waiting for other processes does not. Several
+processes are ended when one of them hangs; a single one is only warned about, once: it may be slow.
 """
 
 import json
@@ -16,54 +16,59 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from rlhf_cli.artifacts.layout import WorkFolder
+from rlhf_cli.config.errors import ExitCode
 from rlhf_cli.config.printable import one_line
-from rlhf_cli.runtime.verdict import HUNG, hang_file
 
-WAIT = 3.0  # seconds that the other processes have to tell where they are
-BUSY = 0.05  # of the time on a processor: the process computes, it does not wait
+REPORT_TIME = 3.0  # seconds in which the other processes report where they are
+BUSY = 0.05  # share of the time on a processor above which a process computes
 PACKAGE = __name__.partition(".")[0]
 COLLECTIVES = ("torch.distributed", "deepspeed.comm", f"{PACKAGE}.runtime.world")
-# DeepSpeed's sharding starts its collectives first and waits for them later, on lines of its own;
-# it also stands in the middle of the stack of much that is no collective.
+# DeepSpeed's sharding starts its collectives first and waits for them later, on lines of its own; it is
+# also in the middle of many stacks without a collective.
 SHARDING = "deepspeed.runtime.zero"
 BELOW_SHARDING = ("deepspeed.accelerator", "deepspeed.utils", "torch.cuda", "torch.utils")
-UNTOLD = ("wrapper", "wrapped_fn", "<lambda>", "wait")
-PLUMBING = (f"{PACKAGE}.runtime", f"{PACKAGE}.worker")  # whose callers say more than they do
+UNNAMED = ("wrapper", "wrapped_fn", "<lambda>", "wait")
+CALLEES = (f"{PACKAGE}.runtime", f"{PACKAGE}.worker")  # their callers are more informative
 
 T = TypeVar("T")
 
-_sign: tuple[str] | None = None
-_patient = False
+# One process, one watchdog: like a logger's, its state is the module's (docs/decisions.md).
+_beat: tuple[str] | None = None
+_paused = False
 
 
-def alive(what: str) -> None:
-    """A sign of life, and what is being done."""
-    global _sign
-    _sign = (what,)  # a new object each time: the watcher asks for nothing else
+def heartbeat(what: str) -> None:
+    """Report progress, and what is being done."""
+    global _beat
+    _beat = (what,)  # a new object each time: the watchdog compares identities
 
 
-def during(items: Iterable[T], what: str) -> Iterator[T]:
-    """The items, with a sign of life at each."""
+def with_heartbeat(items: Iterable[T], what: str) -> Iterator[T]:
+    """Yield the items, with a heartbeat at each."""
     for item in items:
-        alive(what)
+        heartbeat(what)
         yield item
 
 
 @contextmanager
-def unwatched(what: str) -> Iterator[None]:
-    """Silence is no hang here: the main process writes or hashes large files, the others wait for it."""
-    global _patient
-    alive(what)
-    _patient = True
+def paused(what: str) -> Iterator[None]:
+    """Pause the watchdog: rank 0 writes or hashes large files, and the others wait for it."""
+    global _paused
+    heartbeat(what)
+    _paused = True
     try:
         yield
     finally:
-        _patient = False
-        alive(what)
+        _paused = False
+        heartbeat(what)
 
 
 def watch(folder: Path, rank: int, timeout: float, *, several: bool) -> None:
-    """Start the thread that ends this process after `timeout` seconds without a sign, if it has others."""
+    """Start the thread that ends this process after `timeout` seconds without a heartbeat.
+
+    several: whether there are other processes; a single one is warned about instead.
+    """
     watcher = _Watcher(folder, rank, timeout, several)
     threading.Thread(target=watcher.run, name="watchdog", daemon=True).start()
 
@@ -74,58 +79,58 @@ class _Watcher:
         self.poll = min(1.0, timeout / 10)
         self.seen: tuple[str] | None = None
         self.idle = self.computed = 0.0
-        self.told = False
+        self.reported = False
 
     def run(self) -> None:
         while True:
             before = time.monotonic()
             time.sleep(self.poll)
-            # a process that was stopped itself (Ctrl-Z) and goes on has not been idle
-            self.look(min(time.monotonic() - before, 2 * self.poll))
+            # a process that was suspended (Ctrl-Z) and continued has not been idle
+            self.check(min(time.monotonic() - before, 2 * self.poll))
 
-    def look(self, elapsed: float) -> None:
-        starts_up = _sign is None and self._computes(elapsed)
-        if _sign is not self.seen or starts_up or _patient:
-            self.seen, self.idle = _sign, 0.0
+    def check(self, elapsed: float) -> None:
+        starts_up = _beat is None and self._computes(elapsed)
+        if _beat is not self.seen or starts_up or _paused:
+            self.seen, self.idle = _beat, 0.0
         else:
             self.idle += elapsed
         if self.several:
             self._among_others()
-        elif self.idle >= self.timeout and not self.told:
-            self.told = True
-            at = self.standing()
-            found = f"no sign of life for {self.timeout:g} s, at {at['where']}, {at['doing']}"
+        elif self.idle >= self.timeout and not self.reported:
+            self.reported = True
+            at = self.position()
+            found = f"no progress for {self.timeout:g} s, at {at['where']}, {at['doing']}"
             print(f"rlhf: {one_line(found)}", file=sys.stderr)  # noqa: T201
 
     def _computes(self, elapsed: float) -> bool:
-        """Whether this process has worked since the last look. To spin in a collective is no work."""
+        """Return whether this process has computed since the last check, spinning in a collective apart."""
         before, self.computed = self.computed, time.process_time()
         busy = self.computed - before > BUSY * elapsed
-        return busy and self.standing()["collective"] is None
+        return busy and self.position()["collective"] is None
 
     def _among_others(self) -> None:
-        """Tell where this process is when it hangs or another one says that it does."""
+        """Report the position when this process hangs or another one has reported; end one that hangs."""
         hangs = self.idle >= self.timeout
-        if not self.told and (hangs or self._another_hangs()):
-            self._tell()
+        if not self.reported and (hangs or self._another_hangs()):
+            self._report()
         if hangs:
-            time.sleep(WAIT)
-            if _sign is self.seen:
-                os._exit(HUNG)
+            time.sleep(REPORT_TIME)
+            if _beat is self.seen:
+                os._exit(ExitCode.HUNG)
 
     def _another_hangs(self) -> bool:
-        return any(self.folder.glob("ranks/rank-*.json"))
+        return WorkFolder(self.folder).has_hang()
 
-    def _tell(self) -> None:
-        self.told = True
-        path = hang_file(self.folder, self.rank)
+    def _report(self) -> None:
+        self.reported = True
+        path = WorkFolder(self.folder).hang(self.rank)
         path.parent.mkdir(exist_ok=True)
         beside = path.with_suffix(".tmp")
-        beside.write_text(json.dumps(self.standing()))
+        beside.write_text(json.dumps(self.position()))
         beside.replace(path)
 
-    def standing(self) -> dict:
-        """{rank, doing, collective | None, where, since}: what the threads of Python are at."""
+    def position(self) -> dict:
+        """Return {rank, doing, collective | None, where, since} from the stacks of all threads."""
         frames = sys._current_frames()
         main = _stack(frames.pop(threading.main_thread().ident or 0, None))
         frames.pop(threading.get_ident(), None)
@@ -141,7 +146,7 @@ class _Watcher:
 
 
 def _stack(frame: FrameType | None) -> list[FrameType]:
-    """Innermost first."""
+    """Return the frames of a stack, innermost first."""
     found = []
     while frame is not None:
         found.append(frame)
@@ -154,22 +159,22 @@ def _module(frame: FrameType) -> str:
 
 
 def _collective(stack: list[FrameType]) -> str | None:
-    """The innermost function of a collectives' library, or of the sharding that waits for one."""
+    """Return the innermost function of a library of collectives, or of the sharding that waits for one."""
     found = [f for f in stack if _module(f).startswith(COLLECTIVES)]
     innermost = next((f for f in stack if not _module(f).startswith(BELOW_SHARDING)), None)
     if not found and innermost and _module(innermost).startswith(SHARDING):
         found = [f for f in stack if _module(f).startswith(SHARDING)]
-    names = [f.f_code.co_name for f in found if f.f_code.co_name not in UNTOLD]
+    names = [f.f_code.co_name for f in found if f.f_code.co_name not in UNNAMED]
     return next((name for name in names if not name.startswith("_")), None)
 
 
 def _place(stack: list[FrameType]) -> str:
-    """The innermost line of this package, of a stage rather than of the machinery below it."""
+    """Return the innermost line of this package, of a stage rather than of runtime/."""
     ours = [f for f in stack if _module(f).startswith(f"{PACKAGE}.")]
-    told = [f for f in ours if not _module(f).startswith(PLUMBING)] or ours or stack
-    if not told:
+    shown = [f for f in ours if not _module(f).startswith(CALLEES)] or ours or stack
+    if not shown:
         return "an unknown place"
-    code = told[0].f_code
+    code = shown[0].f_code
     parts = Path(code.co_filename).parts
     inside = parts.index(PACKAGE) + 1 if PACKAGE in parts else -1
-    return f"{Path(*parts[inside:])}:{told[0].f_lineno} {code.co_name}"
+    return f"{Path(*parts[inside:])}:{shown[0].f_lineno} {code.co_name}"

@@ -1,7 +1,7 @@
-"""The processes that work on one stage together, and what they tell each other.
+"""The worker processes of a stage and their collectives.
 
-One process is a world too: its sums are what it has. Everything here is a collective: all processes
-call it, in the same order.
+A single process is a world of size 1. Everything here is collective: all processes call it, in the
+same order.
 """
 
 import os
@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rlhf_cli.config.environment import STORE_SOCKET
 from rlhf_cli.core.sharing import WHOLE, Share
-from rlhf_cli.runtime.crew import STORE_SOCKET
 
 
 @dataclass(slots=True, frozen=True)
 class World:
-    """One process alone; `Group` is many."""
+    """A single process; `Group` is several."""
 
     share: Share = WHOLE
 
@@ -37,68 +37,68 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The elementwise sum over the processes, on the device of `values`."""
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """Return the elementwise sum over the processes, on the device of `values`."""
         return values
 
-    def largest(self, number: int) -> int:
-        """The largest of the processes' numbers."""
+    def all_reduce_max(self, number: int) -> int:
+        """Return the largest of the processes' numbers."""
         return number
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds on one process at least."""
+        """Return whether the flag is set on at least one process."""
         return flag
 
-    def agreed(self, value: Any) -> Any:
-        """The main process's value (anything that pickles, small)."""
+    def broadcast(self, value: Any) -> Any:
+        """Return rank 0's value (small, and picklable)."""
         return value
 
     def barrier(self) -> None:
-        """Wait until all are here."""
+        """Wait for all processes."""
 
-    def totals(self, numbers: dict[str, float]) -> dict[str, float]:
-        """Each number summed over the processes, in double precision."""
-        summed = self.sum(torch.tensor(list(numbers.values()), dtype=torch.float64))
+    def sum_scalars(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Return each number summed over the processes, in double precision."""
+        summed = self.all_reduce(torch.tensor(list(numbers.values()), dtype=torch.float64))
         return dict(zip(numbers, summed.tolist(), strict=True))
 
 
 @dataclass(slots=True, frozen=True)
 class Group(World):
-    """torch.distributed's default group; tensors cross over on `device`.
+    """torch.distributed's default group; tensors are reduced on `device`.
 
-    waiting: is open while the processes agree on a number, for which each waits for the slowest. To
-    add up tensors is work of whoever asks for it.
+    waiting: a context open while scalars are exchanged, when each process waits for the slowest one.
+    Reducing tensors counts as work of its caller.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     waiting: Callable[[], AbstractContextManager] = nullcontext
 
-    def sum(self, values: Tensor) -> Tensor:
+    def all_reduce(self, values: Tensor) -> Tensor:
         moved = values.detach().to(self.device, copy=True).contiguous()
         dist.all_reduce(moved)
         return moved.to(values.device)
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         with self.waiting():
             held = torch.tensor([number], device=self.device)
             dist.all_reduce(held, op=dist.ReduceOp.MAX)
             return int(held)
 
     def any(self, flag: bool) -> bool:
-        return self.totals({"flag": float(flag)})["flag"] > 0
+        return self.sum_scalars({"flag": float(flag)})["flag"] > 0
 
-    def agreed(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         with self.waiting():
             held = [value]
             dist.broadcast_object_list(held, src=0, device=self.device)
             return held[0]
 
     def barrier(self) -> None:
-        self.totals({"here": 1.0})
+        self.sum_scalars({"barrier": 1.0})
 
-    def totals(self, numbers: dict[str, float]) -> dict[str, float]:
+    def sum_scalars(self, numbers: dict[str, float]) -> dict[str, float]:
         with self.waiting():
-            return World.totals(self, numbers)
+            return World.sum_scalars(self, numbers)
 
 
 def open_world(
@@ -110,37 +110,39 @@ def open_world(
 ) -> World:
     """Join the processes that were started together (RANK and WORLD_SIZE say so).
 
-    grouped: make a process group even for a process alone, because DeepSpeed needs one.
-    timeout: seconds after which a collective gives up; the watchdog speaks before that.
+    grouped: make a process group even for a single process, because DeepSpeed needs one.
+    timeout: seconds after which a collective fails; the watchdog reports earlier.
     waiting: see Group.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    patience = timedelta(seconds=timeout)
+    timeout_delta = timedelta(seconds=timeout)
     if size == 1 and not grouped:
         return World()
-    # groups that libraries open later take torch's own default: half an hour
-    dist.distributed_c10d.default_pg_timeout = patience
+    # libraries that open groups later take this default, which is half an hour in torch
+    dist.distributed_c10d.default_pg_timeout = timeout_delta
     backend = "nccl" if device.type == "cuda" else "gloo"
     if not dist.is_initialized():
-        store = dist.HashStore() if size == 1 else _meeting_point(rank, size, patience)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+        store = dist.HashStore() if size == 1 else _open_store(rank, size, timeout_delta)
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=size, timeout=timeout_delta
+        )
     return Group(share=Share(rank, size), device=device, waiting=waiting)
 
 
-def _meeting_point(rank: int, size: int, patience: timedelta) -> dist.Store:
-    """The store where the processes find each other: rank 0 serves it at the socket that it was given.
+def _open_store(rank: int, size: int, timeout_delta: timedelta) -> dist.Store:
+    """Return the store of the rendezvous, served by rank 0 at the socket that its parent has opened.
 
-    A TCPStore that opens its own socket listens on every interface, and it asks for no password.
+    A TCPStore that opens its own socket listens on every interface, and has no password.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     listening = int(os.environ[STORE_SOCKET]) if rank == 0 else None
     return dist.TCPStore(
-        address, port, size, is_master=rank == 0, timeout=patience,
+        address, port, size, is_master=rank == 0, timeout=timeout_delta,
         wait_for_workers=False, master_listen_fd=listening,
     )  # fmt: skip
 
 
 def close_world() -> None:
-    """Leave the group, if there is one."""
+    """Destroy the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

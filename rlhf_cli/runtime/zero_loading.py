@@ -1,4 +1,4 @@
-"""DeepSpeed's start: its dictionary, its silence, and models that are sharded while they are read."""
+"""DeepSpeed's configuration and import, and models that are sharded while they are read."""
 
 import copy
 import logging
@@ -20,14 +20,14 @@ from rlhf_cli.runtime.world import World
 STAGES = (1, 2, 3)
 
 
-def stage_of(runtime: Runtime) -> int:
-    """The ZeRO stage; refuses what this engine does not train with."""
+def required_stage(runtime: Runtime) -> int:
+    """Return the ZeRO stage; UserError for what this engine cannot train with."""
     zero = (runtime.deepspeed or {}).get("zero_optimization", {})
     where, stage = "runtime.deepspeed.zero_optimization", zero.get("stage")
     if stage not in STAGES:
         raise UserError(
             f"{where}.stage={stage} is none of 1, 2, 3: choose runtime=zero1, zero2 or zero3, "
-            "or runtime.deepspeed=null for whole copies"
+            "or runtime.deepspeed=null for complete copies"
         )
     if zero.get("round_robin_gradients"):
         raise UserError(f"{where}.round_robin_gradients is not supported: leave it out")
@@ -37,19 +37,19 @@ def stage_of(runtime: Runtime) -> int:
     return stage
 
 
-def settings(
+def deepspeed_config(
     runtime: Runtime, world: World, dtype: torch.dtype, *, grad_clip: float | None = None
 ) -> dict[str, Any]:
-    """The user's dictionary with what follows from other keys, as DeepSpeed accepts it.
+    """Return the user's dictionary with what follows from other keys, validated by DeepSpeed.
 
-    Batch sizes are a formality here: losses come divided by what they count. Gradients of bfloat16
-    weights add up in float32.
+    Batch sizes have no effect: losses are divided by their own counts. Gradients of bfloat16 weights are
+    summed in float32.
     """
-    start(world)
+    import_deepspeed(world)
     from deepspeed.runtime.config import DeepSpeedConfig
     from pydantic import ValidationError
 
-    whole = copy.deepcopy(runtime.deepspeed or {}) | {
+    config = copy.deepcopy(runtime.deepspeed or {}) | {
         "train_micro_batch_size_per_gpu": 1,
         "train_batch_size": world.size,
         "gradient_accumulation_steps": 1,
@@ -58,13 +58,13 @@ def settings(
         "zero_force_ds_cpu_optimizer": False,
     }
     if dtype is torch.bfloat16:
-        whole["bf16"] = {"enabled": True}
-        whole.setdefault("data_types", {"grad_accum_dtype": "fp32"})
+        config["bf16"] = {"enabled": True}
+        config.setdefault("data_types", {"grad_accum_dtype": "fp32"})
     try:
-        DeepSpeedConfig(whole)
+        DeepSpeedConfig(config)
     except ValidationError as error:
         raise UserError(_first_fault(error)) from error
-    return whole
+    return config
 
 
 def _first_fault(error: Any) -> str:
@@ -76,8 +76,8 @@ def _first_fault(error: Any) -> str:
     )
 
 
-def start(world: World) -> Any:
-    """The deepspeed module in our process group, silent, compiling nothing."""
+def import_deepspeed(world: World) -> Any:
+    """Return the deepspeed module, initialised in our process group, without its messages or kernels."""
     os.environ.setdefault("LOCAL_RANK", str(world.device.index or 0))
     if world.device.type != "cuda":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -100,14 +100,14 @@ def start(world: World) -> Any:
 
 @contextmanager
 def sharded_loading(runtime: Runtime, world: World) -> Iterator[None]:
-    """Around `from_pretrained`, `from_config` and growing embeddings: every process keeps its shards.
+    """Shard models inside `from_pretrained`, `from_config` and the resizing of embeddings.
 
-    Transformers builds one module after the other, and only the main process reads the weights, in float32.
+    Transformers builds one module after the other, and only rank 0 reads the weights, in float32.
     """
-    given = settings(runtime, world, torch.float32)
+    validated = deepspeed_config(runtime, world, torch.float32)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    config = HfDeepSpeedConfig(given)  # transformers sees it as long as it lives
+    config = HfDeepSpeedConfig(validated)  # transformers sees it as long as it lives
     try:
         yield
     finally:
@@ -116,22 +116,22 @@ def sharded_loading(runtime: Runtime, world: World) -> Iterator[None]:
 
 
 def cast_shards(model: nn.Module, dtype: torch.dtype) -> dict[nn.Parameter, tuple[Tensor, bool]]:
-    """Bring parameters to `dtype`; returns what they were where that was finer.
+    """Cast parameters to `dtype` and return the values of those that were more precise.
 
-    With each tensor whether it holds this process's elements of a sharded parameter only.
+    With each tensor: whether it holds only this process's elements of a sharded parameter.
     """
-    finer = {}
+    higher_precision = {}
     for parameter in model.parameters():
         held = parameter.ds_tensor if is_sharded(parameter) else parameter
         if held.dtype == dtype:
             continue
         if torch.finfo(held.dtype).bits > torch.finfo(dtype).bits:
-            finer[parameter] = (held.data, is_sharded(parameter))
+            higher_precision[parameter] = (held.data, is_sharded(parameter))
         held.data = held.data.to(dtype)
         parameter.data = parameter.data.to(dtype)
-    return finer
+    return higher_precision
 
 
 def is_sharded(parameter: nn.Parameter) -> bool:
-    """Whether zero.Init has dealt this parameter out."""
+    """Return whether zero.Init has sharded this parameter."""
     return "ds_tensor" in vars(parameter)

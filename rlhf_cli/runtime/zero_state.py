@@ -1,8 +1,8 @@
-"""What ZeRO keeps sharded of a trained model: float32 masters, AdamW's moments, their average.
+"""The sharded state of a model trained under ZeRO: float32 masters, optimizer moments, their average.
 
-DeepSpeed lays the masters of one process out in flat tensors, each a run of pieces of parameters;
-AdamW's state has the same layout. Here every parameter finds its piece again, so that states can be
-told and restored parameter by parameter, whatever the stage and the number of processes.
+DeepSpeed stores the masters of one process in flat tensors, each a sequence of parts of parameters; the
+optimizer's state has the same layout. Here the part of every parameter is located, so that states can be
+saved and restored per parameter, whatever the stage and the number of processes.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from rlhf_cli.core.estimates import ema_update_
-from rlhf_cli.runtime.engine import MOMENTS
+from rlhf_cli.runtime.optimizer import get_state, set_state, state_names
 from rlhf_cli.runtime.world import World
 
 
 @dataclass(slots=True, kw_only=True)
-class Place:
-    """Elements start .. start + length of the whole parameter lie at `offset` of flat tensor `flat`."""
+class ShardPlacement:
+    """Elements start .. start + length of a complete parameter are at `offset` of flat tensor `flat`."""
 
     flat: int
     offset: int
@@ -26,60 +26,61 @@ class Place:
     length: int
 
 
-class Shards:
-    """This process's pieces. `keys` are weight, exp_avg, exp_avg_sq and, where one is kept, average."""
+class ShardedState:
+    """This process's parts. A key is "weight", the name of a moment, or "average" where one is kept."""
 
-    def __init__(self, zero: Any, adam: torch.optim.Optimizer, stage: int, world: World):
-        self.zero, self.adam, self.stage, self.world = zero, adam, stage, world
+    def __init__(self, zero: Any, optimizer: torch.optim.Optimizer, stage: int, world: World):
+        self.zero, self.optimizer, self.stage, self.world = zero, optimizer, stage, world
         self.masters: list[Tensor] = (
             zero.fp32_partitioned_groups_flat
             if stage == 3
-            else [group["params"][0] for group in adam.param_groups]
+            else [group["params"][0] for group in optimizer.param_groups]
         )
         self.averages: list[Tensor] = []
 
-    def piece(self, parameter: nn.Parameter, key: str) -> tuple[Tensor, int]:
-        """This process's elements of a parameter, a view, and where they start in the whole one."""
-        place = self._place(parameter)
+    def local_part(self, parameter: nn.Parameter, key: str) -> tuple[Tensor, int]:
+        """Return a view of this process's elements of a parameter, and the index of the first one."""
+        place = self._placement(parameter)
         if place is None:
             return self.masters[0].detach()[:0], 0
         flat = self._flat(place.flat, key)
         return flat.detach().narrow(0, place.offset, place.length), place.start
 
-    def whole(self, parameter: nn.Parameter, key: str) -> Tensor:
-        """The whole tensor on every process, bit for bit: pieces are added to zeros as integers."""
-        held, start = self.piece(parameter, key)
+    def gather(self, parameter: nn.Parameter, key: str) -> Tensor:
+        """Return the complete tensor, bit for bit, on every process: parts are summed as integers."""
+        held, start = self.local_part(parameter, key)
         blank = torch.zeros(_numel(parameter), dtype=torch.float32, device=held.device)
         blank[start : start + len(held)] = held
-        return self.world.sum(blank.view(torch.int32)).view(torch.float32).view(_shape(parameter))
+        return (
+            self.world.all_reduce(blank.view(torch.int32))
+            .view(torch.float32)
+            .view(_shape(parameter))
+        )
 
-    def fill(self, parameter: nn.Parameter, key: str, whole: Tensor) -> None:
-        """Take this process's elements from a whole tensor."""
-        held, start = self.piece(parameter, key)
-        held.copy_(whole.reshape(-1)[start : start + len(held)])
+    def scatter(self, parameter: nn.Parameter, key: str, tensor: Tensor) -> None:
+        """Copy this process's elements from a complete tensor."""
+        held, start = self.local_part(parameter, key)
+        held.copy_(tensor.reshape(-1)[start : start + len(held)])
 
     @torch.no_grad()
-    def refine(self, finer: dict[nn.Parameter, tuple[Tensor, bool]]) -> None:
-        """Give the masters the digits that the working weights lost."""
-        for parameter, (value, dealt) in finer.items():
-            held, start = self.piece(parameter, "weight")
-            start = 0 if dealt else start
+    def restore_precision(self, higher_precision: dict[nn.Parameter, tuple[Tensor, bool]]) -> None:
+        """Set the masters to the values before the working weights were rounded."""
+        for parameter, (value, is_part) in higher_precision.items():
+            held, start = self.local_part(parameter, "weight")
+            start = 0 if is_part else start
             held.copy_(value.reshape(-1)[start : start + len(held)])
 
-    def begin_average(self) -> None:
+    def start_average(self) -> None:
         self.averages = [flat.detach().clone() for flat in self.masters]
 
-    def begin(self, steps: int) -> None:
-        """AdamW's state as it is after `steps` steps, its moments still blank; none before the first."""
+    def init_moments(self, steps: int) -> None:
+        """Set the optimizer's state after `steps` steps, with moments of zero; none before the first."""
         for flat in self.masters if steps else ():
-            fused = self.adam.defaults["fused"]
-            self.adam.state[flat] = {
-                "step": torch.tensor(float(steps), device=flat.device if fused else "cpu"),
-                **{moment: torch.zeros_like(flat) for moment in MOMENTS},
-            }
+            blank = {name: torch.zeros_like(flat) for name in state_names(steps)}
+            set_state(self.optimizer, flat, steps, blank)
 
-    def follow(self, decay: float | None) -> None:
-        """The average, where one is kept, moves towards the masters."""
+    def update_average(self, decay: float | None) -> None:
+        """Move the average, where one is kept, towards the masters."""
         if self.averages:
             ema_update_(self.averages, self.masters, decay)
 
@@ -87,8 +88,8 @@ class Shards:
         for flat, average in zip(self.masters, self.averages, strict=False):
             flat.detach().copy_(average)
 
-    def spread(self) -> None:
-        """Bring the working weights, which forwards read, to the masters. Collective."""
+    def sync_weights(self) -> None:
+        """Copy the masters to the working weights, which forward passes read. Collective."""
         if self.stage < 3:
             self.zero.update_lp_params()
             return
@@ -96,8 +97,8 @@ class Shards:
         for number in range(len(self.masters)):
             self.zero._reassign_or_swap_out_partitioned_parameters(number)
 
-    def forget_gradients(self) -> None:
-        """Throw away what backward passes have left since the last step."""
+    def discard_gradients(self) -> None:
+        """Discard the gradients since the last step."""
         from deepspeed.runtime.zero.stage_1_and_2 import (
             INITIAL_MICRO_STEP_ID,
             DeepSpeedZeroOptimizer,
@@ -115,38 +116,41 @@ class Shards:
     def _flat(self, number: int, key: str) -> Tensor:
         if key == "weight":
             return self.masters[number]
-        return self.averages[number] if key == "average" else self._moment(number, key)
+        if key == "average":
+            return self.averages[number]
+        return get_state(self.optimizer, self.masters[number], key)
 
-    def _moment(self, number: int, key: str) -> Tensor:
-        return self.adam.state[self.masters[number]][key]
+    def _placement(self, parameter: nn.Parameter) -> ShardPlacement | None:
+        """Return where the parameter's part is; None where this process has no element of it."""
+        return (
+            self._stage_3_placement(parameter)
+            if self.stage == 3
+            else self._stage_1_2_placement(parameter)
+        )
 
-    def _place(self, parameter: nn.Parameter) -> Place | None:
-        """None where no element of the parameter is kept by this process."""
-        return self._dealt(parameter) if self.stage == 3 else self._mapped(parameter)
-
-    def _mapped(self, parameter: nn.Parameter) -> Place | None:
-        """Stages 1 and 2: a group of parameters in a row, cut into equal parts."""
+    def _stage_1_2_placement(self, parameter: nn.Parameter) -> ShardPlacement | None:
+        """Return the part under stages 1 and 2: a sequence of parameters is cut into equal parts."""
         mapping = parameter._hp_mapping
         if mapping is None:
             return None
-        return Place(
+        return ShardPlacement(
             flat=mapping.param_group_index,
             offset=mapping.hp_fragment_address.start,
             start=mapping.lp_fragment_address.start,
             length=mapping.hp_fragment_address.numel,
         )
 
-    def _dealt(self, parameter: nn.Parameter) -> Place:
-        """Stage 3: every parameter cut into equal parts, the last ones padded or empty."""
+    def _stage_3_placement(self, parameter: nn.Parameter) -> ShardPlacement:
+        """Return the part under stage 3: a parameter is cut into equal parts, the last padded or empty."""
         flat, offset, numel = self.zero.grad_position[self.zero.get_param_id(parameter)]
         start = min(numel * parameter.ds_zero_partition_rank, parameter.ds_numel)
         length = min(numel, parameter.ds_numel - start)
-        return Place(flat=flat, offset=offset, start=start, length=length)
+        return ShardPlacement(flat=flat, offset=offset, start=start, length=length)
 
 
 def keys(steps: int, *, average: bool) -> tuple[str, ...]:
-    """What there is to tell of a parameter: moments exist once a step was taken."""
-    return ("weight", *(MOMENTS if steps else ()), *(("average",) if average else ()))
+    """Return the keys of a parameter's state: moments exist once a step was taken."""
+    return ("weight", *state_names(steps), *(("average",) if average else ()))
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhf_cli.artifacts.manifest import Refusal, StageManifest
+from rlhf_cli.artifacts.layout import METRICS
+from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.compare import compare
@@ -15,7 +16,6 @@ from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.plan import Judgement, Planner, State
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
-from rlhf_cli.telemetry.recorder import METRICS
 
 
 def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
@@ -23,7 +23,7 @@ def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
     for step in steps:
         try:
             planner.require_parents(step.spec)
-        except Refusal as refusal:
+        except ArtifactError as refusal:
             yield f"a run would refuse this: {refusal}"
     runs = [step for step in steps if step.state is State.run]
     for step in runs:

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.manifest import MANIFEST, Refusal, StageManifest
+from rlhf_cli.artifacts.layout import MANIFEST
+from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
 from rlhf_cli.artifacts.store import open_stage
 from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.schema import Model
@@ -37,7 +38,7 @@ def external(key: str, place: str, stage: str, model: Model) -> StageManifest | 
     if (folder / MANIFEST).is_file():
         return open_stage(folder, key, stage=stage)
     if not (folder / "config.json").is_file() and not may_be_hub_id(place):
-        raise Refusal(
+        raise ArtifactError(
             f"{key}={place} is no finished stage (no {MANIFEST}) and no model (no config.json)",
             f"give a stage folder such as runs/<name>/{stage}, a model folder, or a hub id (org/name)",
         )
@@ -53,18 +54,18 @@ def require_model(
     said = f"{key}={place}"
     if not folder.exists():
         if "/" in place and not may_be_hub_id(place):
-            raise Refusal(f"{said}: there is no such folder", REMEDY)
+            raise ArtifactError(f"{said}: there is no such folder", REMEDY)
         return
     if not (folder / "config.json").is_file():
         found = "a file" if folder.is_file() else "a folder without config.json"
-        raise Refusal(f"{said} is {found}, and no model", REMEDY)
+        raise ArtifactError(f"{said} is {found}, and no model", REMEDY)
     config = read_json(folder / "config.json", said)
     require_kind(said, config, scores=scores)
     if has_tokenizer and not any((folder / name).is_file() for name in TOKENIZERS):
         own = "set model.tokenizer=<a folder or hub id>" if key == "model.path" else "add them"
-        raise Refusal(f"{said} has no tokenizer files", own)
+        raise ArtifactError(f"{said} has no tokenizer files", own)
     if needs_code(config) and not model.trust_remote_code:
-        raise Refusal(
+        raise ArtifactError(
             f"{said} needs Python code of its own ({config['auto_map']})"[:200],
             "read it, then set model.trust_remote_code=true, or choose another model",
         )
@@ -78,13 +79,13 @@ def require_kind(said: str, config: dict[str, Any], *, scores: bool) -> None:
         return
     head = named.endswith(("ForSequenceClassification", "RewardModel"))
     if head and not scores:
-        raise Refusal(
+        raise ArtifactError(
             f"{said} is a {named}, which has no language-model head", "give a causal language model"
         )
     outputs = len(config.get("id2label", "01")) if head else 0  # transformers leaves out two
     if scores and outputs != 1:
         found = f"with {outputs} outputs" if head else "and no reward model"
-        raise Refusal(
+        raise ArtifactError(
             f"{said} is a {named} {found}",
             "give a reward model: AutoModelForSequenceClassification with one output",
         )
@@ -107,9 +108,11 @@ def require_weights(said: str, folder: Path) -> None:
         names = [WHOLE]
     for name in names:
         if not (folder / name).is_file():
-            raise Refusal(f"{said} has no {name}", REMEDY)
+            raise ArtifactError(f"{said} has no {name}", REMEDY)
         if problem := damage(folder / name):
-            raise Refusal(f"{said}: {name} is damaged: {problem}", "copy or download it again")
+            raise ArtifactError(
+                f"{said}: {name} is damaged: {problem}", "copy or download it again"
+            )
 
 
 def damage(path: Path) -> str | None:
@@ -133,9 +136,11 @@ def read_json(path: Path, said: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise Refusal(
+        raise ArtifactError(
             f"{said}: {path.name} is not valid JSON", "copy or download it again"
         ) from error
     if not isinstance(found, dict):
-        raise Refusal(f"{said}: {path.name} holds no JSON object", "copy or download it again")
+        raise ArtifactError(
+            f"{said}: {path.name} holds no JSON object", "copy or download it again"
+        )
     return found

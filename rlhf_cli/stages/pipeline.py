@@ -4,6 +4,7 @@ Everything a run writes lies under <runs_dir>/<name>/. torch is not imported her
 """
 
 import json
+import os
 import shlex
 import subprocess
 import tempfile
@@ -12,19 +13,22 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli import __version__
-from rlhf_cli.artifacts.attempts import LEFT_OUT, RESULT, begin, forget
+from rlhf_cli.artifacts.attempts import UNPUBLISHED, remove_parked, start
+from rlhf_cli.artifacts.layout import LOCK, METRICS, MODEL, WorkFolder, work_folder
 from rlhf_cli.artifacts.lock import locked
-from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, reading
-from rlhf_cli.artifacts.publication import place, publish, put
-from rlhf_cli.artifacts.store import FREE, work_folder, write_text, writing
+from rlhf_cli.artifacts.manifest import FINISHED, ArtifactError, StageManifest, read_errors
+from rlhf_cli.artifacts.publication import publish, rename_to_final, replace_stage
+from rlhf_cli.artifacts.store import FREE, write_errors, write_text
 from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema import Config
+from rlhf_cli.launch.coordinator import Coordinator
+from rlhf_cli.launch.exit_report import RunResult
+from rlhf_cli.launch.nodes import coordinate, find_rendezvous, follow
+from rlhf_cli.launch.workers import run_workers
 from rlhf_cli.report.header import print_header
-from rlhf_cli.runtime.launch import Outcome, run_worker
-from rlhf_cli.runtime.nodes import assembled, lead
 from rlhf_cli.runtime.trackers import require_installed
 from rlhf_cli.stages import STAGES, StageSpec
 from rlhf_cli.stages.messages import (
@@ -41,8 +45,6 @@ from rlhf_cli.stages.plan import Judgement, Planner, State
 from rlhf_cli.stages.requirements import require
 from rlhf_cli.telemetry.console import OutputClosed, line
 
-INTERRUPTED = 130
-
 
 class StageFailed(UserError):
     """A worker that did not finish; `code` is the exit code of the command."""
@@ -57,16 +59,18 @@ def run(cfg: Config, *, command: list[str]) -> Path | None:
 
     Return the folder of the run; None for a dry run, and for a node that follows another.
     """
-    with assembled(cfg) as drives:  # of several nodes one drives, the others have followed it
-        if not drives:
-            return None
+    rendezvous = find_rendezvous(os.environ, cfg.name, Path(cfg.runs_dir))
+    if rendezvous and rendezvous.rank:
+        follow(rendezvous, cfg)
+        return None
+    with coordinate(rendezvous, cfg.runtime) as coordinator:
         try:
-            return _drive(cfg, command)
+            return _drive(cfg, command, coordinator)
         except OutputClosed as closed:
             raise _stopped("because its output was closed", command) from closed
 
 
-def _drive(cfg: Config, command: list[str]) -> Path | None:
+def _drive(cfg: Config, command: list[str], coordinator: Coordinator | None) -> Path | None:
     planner = Planner(cfg=cfg)
     require_installed(cfg.tracking.trackers)
     _require_outside_of_runs(planner)
@@ -81,12 +85,13 @@ def _drive(cfg: Config, command: list[str]) -> Path | None:
         steps = _planned(planner)
         if not is_new:
             require(planner.cfg, _to_run(steps))
-        print_header(cfg, plan_rows(planner, steps))
+        num_nodes = coordinator.num_nodes if coordinator else 1
+        print_header(cfg, plan_rows(planner, steps), num_nodes=num_nodes)
         for step in steps:
             if step.state is State.fresh or planner.settle(step):
                 _keep(planner, step)
             else:
-                _run_stage(planner, step, command)
+                _run_stage(planner, step, command, coordinator)
         close_run(planner)
     return planner.folder
 
@@ -94,9 +99,9 @@ def _drive(cfg: Config, command: list[str]) -> Path | None:
 def _require_outside_of_runs(planner: Planner) -> None:
     """A run inside another one would go with the stage that it lies in."""
     for folder in planner.folder.absolute().parents:
-        if (folder / ".lock").is_file() and any((folder / name).is_dir() for name in STAGES):
+        if (folder / LOCK).is_file() and any((folder / name).is_dir() for name in STAGES):
             found = f"runs_dir={planner.cfg.runs_dir} lies inside the run {folder}"
-            raise Refusal(found, "choose another runs_dir=...")
+            raise ArtifactError(found, "choose another runs_dir=...")
 
 
 def _planned(planner: Planner) -> list[Judgement]:
@@ -145,62 +150,69 @@ def _existing(planner: Planner, step: Judgement) -> list[Judgement]:
 def _keep(planner: Planner, step: Judgement) -> None:
     """Leave a finished stage as it is, or put back what another configuration has replaced."""
     if step.aside:
-        put(step.aside, step.folder, keep=planner.cfg.save.keep_replaced)
+        replace_stage(step.aside, step.folder, keep=planner.cfg.save.keep_replaced)
     say_kept(step)
 
 
-def _run_stage(planner: Planner, step: Judgement, command: list[str]) -> None:
+def _run_stage(
+    planner: Planner, step: Judgement, command: list[str], coordinator: Coordinator | None
+) -> None:
     """Run one stage in its work folder, or go on with it, and put it in its place when whole."""
     spec, began = step.spec, datetime.now()
     step.attempt = planner.attempt(spec)  # its parents have been made by now
     line(f"{spec.name}: {spec.title} ({first_of(step.reason)})", style="bold")
-    manifest = step.attempt.whole
+    manifest = step.attempt.unpublished
     if manifest is not None:
         work = work_folder(planner.folder, spec.name)
-        place(work, step.folder, left_out=LEFT_OUT, keep=planner.cfg.save.keep_replaced)
+        rename_to_final(
+            work, step.folder, left_out=UNPUBLISHED, keep=planner.cfg.save.keep_replaced
+        )
     else:
         say_left_out(planner, step)
         say_other_text(planner, step)
-        manifest = _made(planner, step, command)
-    forget(planner.folder, spec.name)
+        manifest = _made(planner, step, command, coordinator)
+    remove_parked(planner.folder, spec.name)
     step.state, step.digest, step.manifest = State.fresh, manifest.digest, manifest
     say_done(step, (datetime.now() - began).total_seconds())
 
 
-def _made(planner: Planner, step: Judgement, command: list[str]) -> StageManifest:
+def _made(
+    planner: Planner, step: Judgement, command: list[str], coordinator: Coordinator | None
+) -> StageManifest:
     """The stage's workers do their work; the parent publishes it."""
     spec = step.spec
     made_of = planner.fingerprint(spec)
-    work, started = begin(planner.folder, spec.name, made_of, step.attempt)
+    work, started = start(planner.folder, spec.name, made_of, step.attempt)
     inputs = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     job = {"stage": spec.name, "module": spec.module, "inputs": inputs, "dry_run": False}
-    outcome = _work(planner.cfg, work, job)
+    outcome = _work(planner.cfg, work, job, coordinator)
     if outcome.code:
         raise _failure(spec.name, work, outcome, command)
     manifest = _manifest(planner, step, started)
     keep = planner.cfg.save.keep_replaced
-    manifest = publish(work, step.folder, manifest, left_out=LEFT_OUT, keep=keep)
+    manifest = publish(work, step.folder, manifest, left_out=UNPUBLISHED, keep=keep)
     if outcome.interrupted:  # too late to stop this stage, in time for the next one
         raise _stopped(f"after {spec.name}", command)
     return manifest
 
 
-def _work(cfg: Config, work: Path, job: dict) -> Outcome:
-    with writing(work, FREE):
-        write_text(work / "config.json", json.dumps(freeze(cfg), indent=2, sort_keys=True) + "\n")
-        write_text(work / "job.json", json.dumps(job, indent=2) + "\n")
+def _work(cfg: Config, work: Path, job: dict, coordinator: Coordinator | None = None) -> RunResult:
+    files = WorkFolder(work)
+    with write_errors(work, FREE):
+        write_text(files.config, json.dumps(freeze(cfg), indent=2, sort_keys=True) + "\n")
+        write_text(files.job, json.dumps(job, indent=2) + "\n")
     if job["dry_run"]:
-        return run_worker(work / "job.json", replace(cfg.runtime, num_processes=1))
-    return run_worker(work / "job.json", cfg.runtime, lead=lead())
+        return run_workers(files.job, replace(cfg.runtime, num_processes=1))
+    return run_workers(files.job, cfg.runtime, coordinator=coordinator)
 
 
 def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     """What the work folder says about itself, with the fingerprint it was made of."""
     spec, work = step.spec, work_folder(planner.folder, step.spec.name)
     made_of = planner.fingerprint(spec)
-    with reading(work):
-        metrics = json.loads((work / RESULT).read_text())
-        last = _last_step(work / "metrics.jsonl")
+    with read_errors(work):
+        metrics = json.loads(WorkFolder(work).result.read_text())
+        last = _last_step(work / METRICS)
     origins = {role: str(p.folder) for role, p in planner.parents(spec).items()}
     models = {role: path for role, (path, _) in spec.models(planner.cfg).items()}
     return StageManifest(
@@ -212,8 +224,8 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         data=made_of.data,
         parents=made_of.parents,
         origins=origins | models,
-        tokenizer_hash=tokenizer_hash(work / "model"),
-        template_hash=template_hash(work / "model"),
+        tokenizer_hash=tokenizer_hash(work / MODEL),
+        template_hash=template_hash(work / MODEL),
         date=planner.cfg.data.date,
         seed=planner.cfg.seed,
         step=last,
@@ -240,25 +252,29 @@ def _commit() -> str | None:
     return found.stdout.strip() or None if found.returncode == 0 else None
 
 
-def _failure(stage: str, work: Path, outcome: Outcome, command: list[str]) -> StageFailed:
-    if outcome.interrupted or outcome.code == INTERRUPTED:
+def _failure(stage: str, work: Path, outcome: RunResult, command: list[str]) -> StageFailed:
+    if _was_interrupted(outcome):
         saved = f", {outcome.saved} ({work})" if outcome.saved else ""
         return _stopped(f"during {stage}{saved}", command)
     reason, has_traceback = _reason(work, outcome)
     where = f" (traceback: {outcome.traceback})" if has_traceback else ""
-    return StageFailed(f"{stage} failed: {reason}{where}", code=1)
+    return StageFailed(f"{stage} failed: {reason}{where}", code=ExitCode.FAILURE)
 
 
 def _stopped(when: str, command: list[str]) -> StageFailed:
     again = shlex.join(word for word in command if not word.startswith("resume="))
     message = f"stopped {when}; finished stages are kept. Go on with: {again}"
-    return StageFailed(message, code=INTERRUPTED)
+    return StageFailed(message, code=ExitCode.INTERRUPTED)
 
 
-def _reason(work: Path, outcome: Outcome) -> tuple[str, bool]:
+def _reason(work: Path, outcome: RunResult) -> tuple[str, bool]:
     """Why the workers ended, and whether a traceback is worth a look."""
     return outcome.reason or f"ended with code {outcome.code}", outcome.traceback is not None
 
 
-def _code(outcome: Outcome) -> int:
-    return INTERRUPTED if outcome.interrupted or outcome.code == INTERRUPTED else 1
+def _code(outcome: RunResult) -> int:
+    return ExitCode.INTERRUPTED if _was_interrupted(outcome) else ExitCode.FAILURE
+
+
+def _was_interrupted(outcome: RunResult) -> bool:
+    return outcome.interrupted or outcome.code == ExitCode.INTERRUPTED

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cli import __version__
-from rlhf_cli.artifacts.attempts import Attempt, look
+from rlhf_cli.artifacts.attempts import Attempt, find_attempt
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
-from rlhf_cli.artifacts.manifest import Mendable, Refusal, StageManifest, reading
-from rlhf_cli.artifacts.publication import made_before, recover
+from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError, StageManifest, read_errors
+from rlhf_cli.artifacts.publication import find_version, recover
 from rlhf_cli.artifacts.store import file_hash, verified
 from rlhf_cli.artifacts.text_hash import run_date
 from rlhf_cli.config.compose import freeze
@@ -63,7 +63,7 @@ class Judgement:
     @property
     def reason(self) -> str:
         """Why it runs, and what it goes on from."""
-        return self.attempt.words or self.why
+        return self.attempt.description or self.why
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,11 +89,11 @@ class Planner:
         if not names:
             first = self.cfg.stage[0].name
             found = f"nothing to do: parents.{first}={given[first]} replaces the selected {first}"
-            raise Refusal(found, f"choose other stages, or leave out parents.{first}")
+            raise ArtifactError(found, f"choose other stages, or leave out parents.{first}")
         return [STAGES[name] for name in names]
 
     def plan(self) -> list[Judgement]:
-        """The chosen stages in order, or a Refusal when one of them lacks a parent."""
+        """The chosen stages in order, or an ArtifactError when one of them lacks a parent."""
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
             self.require_parents(step.spec)
@@ -104,8 +104,10 @@ class Planner:
 
     def attempt(self, spec: StageSpec) -> Attempt:
         """What an interrupted run left of the stage, as its parents are now."""
-        with reading(self.folder):
-            return look(self.folder, spec.name, self.fingerprint(spec), self.cfg.resume.name)
+        with read_errors(self.folder):
+            return find_attempt(
+                self.folder, spec.name, self.fingerprint(spec), self.cfg.resume.name
+            )
 
     def judge(self, name: str) -> Judgement:
         if name not in self.judged:
@@ -127,7 +129,7 @@ class Planner:
             return False
         made_of = self.fingerprint(found.spec)
         if not (found.manifest and made_of.equals(found.manifest)):
-            before = made_before(found.folder, made_of)
+            before = find_version(found.folder, made_of)
             if before is None:
                 return False
             found.aside, found.manifest = before
@@ -141,16 +143,16 @@ class Planner:
 
     def _on_disk(self, spec: StageSpec) -> Judgement:
         folder = self.folder / spec.name
-        with reading(folder):
+        with read_errors(folder):
             if not self.cfg.dry_run:  # it holds no lock
                 recover(folder, keep=self.cfg.save.keep_replaced)
             if not folder.exists():
                 return Judgement(spec=spec, state=State.missing, folder=folder, why="new")
         try:
             manifest = verified(folder)
-        except Mendable:
+        except RepairableError:
             raise
-        except Refusal as refusal:
+        except ArtifactError as refusal:
             return Judgement(spec=spec, state=State.missing, folder=folder, why=refusal.found)
         changes = self._changes(spec, manifest)
         return Judgement(
@@ -209,11 +211,11 @@ class Planner:
         found = [self.judge(stage) for stage in spec.parents.values()]
         lacking = [p for p in found if p.state not in USABLE]
         if spec.required and lacking:
-            raise Refusal(*_lacking(spec, lacking))
+            raise ArtifactError(*_lacking(spec, lacking))
         for parent in () if spec.required else lacking:
             self._refuse_unsound(spec, parent)
         if len(lacking) == len(found) > 0:
-            raise Refusal(
+            raise ArtifactError(
                 f"{spec.name} has nothing to look at: {self.folder} holds no finished stage",
                 "run them first with stage=all",
             )
@@ -225,7 +227,7 @@ class Planner:
         """
         if parent.why == "new" or self._made_again(parent):
             return
-        raise Refusal(
+        raise ArtifactError(
             f"{child.name} would leave out {parent.spec.name}: {_lack(parent)}",
             f"make it with stage=[{parent.spec.name},{child.name}], or move it away",
         )

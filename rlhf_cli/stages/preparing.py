@@ -4,13 +4,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from rlhf_cli.artifacts.store import FREE, writing
+from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config.schema import Config
 from rlhf_cli.data import prepare
 from rlhf_cli.data.prepare import Prepared
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.spec import LoadSpec
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World
 from rlhf_cli.telemetry.progress import Counting
 
@@ -23,10 +23,10 @@ def prepared(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> P
     if cfg.dry_run or not spec.pinned:
         return _once(spec, renderer, cfg, world)
     cache = Path(cfg.runs_dir) / CACHE
-    key = world.agreed(prepare.key_of(spec, renderer, cfg.data) if world.is_main else "")
+    key = world.broadcast(prepare.key_of(spec, renderer, cfg.data) if world.is_main else "")
     found = prepare.kept(cache, key, spec)
     if found is None and world.is_main:
-        with writing(cache, FREE):
+        with write_errors(cache, FREE):
             work = prepare.beside(cache, key)
             try:
                 _make(spec, renderer, cfg, work)
@@ -35,7 +35,7 @@ def prepared(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> P
                 prepare.remove(work)
         found = prepare.opened(cache / key, spec)
     while found is None:
-        alive("waiting for the data")
+        heartbeat("waiting for the data")
         time.sleep(POLL)
         found = prepare.opened(cache / key, spec)
     return found
@@ -55,5 +55,5 @@ def _make(
 ) -> None:
     with Counting(f"reading data.{spec.role}", silent=silent) as counting:
         for num in prepare.prepare(spec, renderer, cfg.data, folder):
-            alive("reading data")
+            heartbeat("reading data")
             counting.reached(num)

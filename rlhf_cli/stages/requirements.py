@@ -12,7 +12,7 @@ from rlhf_cli.config.schema import Config, Runtime, SelectBy
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES, WORLD
 from rlhf_cli.data.template_texts import template_file
-from rlhf_cli.runtime.launch import count_gpus
+from rlhf_cli.launch.local_world import count_gpus
 from rlhf_cli.stages import StageSpec
 from rlhf_cli.stages.models import external, require_model
 from rlhf_cli.telemetry.console import console

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlhf_cli.artifacts.layout import MODEL
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema import RM, Config
 from rlhf_cli.core.batches import PreferenceBatch
@@ -23,7 +24,7 @@ from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
 from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages import work
 from rlhf_cli.stages.judging import renew_head
 from rlhf_cli.stages.rm_report import FORWARD, judge, scored_sample, sequences, tell
@@ -72,7 +73,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             sample = scored_sample(setting, engine, data.held_out)
         tell(recorder, cfg, found, shift)
         recorder.samples("a held-out comparison, scored", sample)
-        setting.export(engine, out / "model")
+        setting.export(engine, out / MODEL)
     if setting.world.is_main:
         write_text(out / "report.json", json.dumps(found, indent=2))
     return headline(found) | {"rm/shift": shift}
@@ -143,10 +144,10 @@ def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[st
     """One optimizer step; every prompt of the whole step weighs the same."""
     engine.train()
     world = engine.world
-    prompts = world.totals({"n": sum(batch.num_prompts for batch in microbatches)})["n"]
+    prompts = world.sum_scalars({"n": sum(batch.num_prompts for batch in microbatches)})["n"]
     loss, hits, pairs = 0.0, 0.0, 0
     for number, batch in enumerate(microbatches, start=1):
-        alive("learning from comparisons")
+        heartbeat("learning from comparisons")
         moved = batch.to(engine.device.torch)
         scores = engine(sequence_scores, moved.tokens, moved.mask)
         part = pair_loss(scores, moved, cfg, prompts)
@@ -154,7 +155,7 @@ def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[st
         loss += float(part.detach())
         right, seen = strict_hits(scores.detach(), moved)
         hits, pairs = hits + right, pairs + seen
-    whole = world.totals({"loss": loss, "hits": hits, "pairs": pairs})
+    whole = world.sum_scalars({"loss": loss, "hits": hits, "pairs": pairs})
     require_finite_loss(whole["loss"], "rm")
     norm = engine.step(factor)
     return {

@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rlhf_cli.artifacts import checkpoints
-from rlhf_cli.artifacts.store import NotWritten
+from rlhf_cli.artifacts.store import WriteError
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.core.finite import not_finite
+from rlhf_cli.launch.signals import Stopped, install_stop_handlers
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.runtime.launch import Stopped, heed
-from rlhf_cli.runtime.watchdog import alive, during, unwatched
+from rlhf_cli.runtime.watchdog import heartbeat, paused, with_heartbeat
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.setting import Setting
 from rlhf_cli.telemetry.console import line
@@ -63,7 +63,7 @@ class Saver:
         self.cfg, self.work, self.engines, self.world = cfg, work, engines, world
         self.clock = clock
         self.recorder_state: Callable[[], State] = dict
-        self.signals = heed()
+        self.signals = install_stop_handlers()
         self.saved_at = time.monotonic()
         if world.is_main:
             require_space(work, engines, keep=cfg.keep)
@@ -73,7 +73,7 @@ class Saver:
         self, step: int, state: Callable[[], State], tensors: Callable[[], Tensors] = nothing
     ) -> None:
         """Save when it is time or was asked for; a process that was told to stop ends here, saved."""
-        alive(f"step {step}")
+        heartbeat(f"step {step}")
         stop, save = self._wanted(step)
         if not (stop or save):
             return
@@ -87,23 +87,25 @@ class Saver:
         every, minutes = self.cfg.every_steps, self.cfg.every_minutes
         late = minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
         due = (every is not None and step % every == 0) or (late and self.world.is_main)
-        asked = self.world.totals({"stop": self.signals.stop, "save": self.signals.save or due})
+        asked = self.world.sum_scalars(
+            {"stop": self.signals.stop, "save": self.signals.save or due}
+        )
         return asked["stop"] > 0, asked["save"] > 0
 
     def _save(self, step: int, state: State, tensors: Tensors) -> None:
-        alive(f"saving step {step}")
-        place = str(checkpoints.begin(self.work, step)) if self.world.is_main else None
-        place = Path(self.world.agreed(place))
+        heartbeat(f"saving step {step}")
+        place = str(checkpoints.create(self.work, step)) if self.world.is_main else None
+        place = Path(self.world.broadcast(place))
         part = f"{self.world.rank + 1:05}-of-{self.world.size:05}.safetensors"
         for name, engine in self.engines.items():
-            held = dict(during(engine.state(), f"saving {name}"))
+            held = dict(with_heartbeat(engine.state(), f"saving {name}"))
             self._require_finite(step, f"of the {name} ", held)
-            with unwatched(f"writing {name}"):
+            with paused(f"writing {name}"):
                 write_tensors(place / f"{name}-{part}", held)
         self._require_finite(step, "", tensors)
         if self.world.is_main:
             write_tensors(place / "stage.safetensors", tensors)
-        with unwatched("closing a checkpoint"):
+        with paused("closing a checkpoint"):
             self.world.barrier()
             if self.world.is_main:
                 steps = {name: engine.steps for name, engine in self.engines.items()}
@@ -131,7 +133,7 @@ class Saver:
         if self.world.is_main:
             latest = checkpoints.latest(self.work, policy.name)
             found = None if latest is None else (str(latest.folder), latest.step, latest.state)
-        found = self.world.agreed(found)
+        found = self.world.broadcast(found)
         if found is None:
             return None
         folder, step, state = Path(found[0]), found[1], found[2]
@@ -161,7 +163,7 @@ def open_saver(setting: Setting, out: Path, engines: dict[str, Engine]) -> Saver
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
     """A safetensors file that is on the disk when this returns."""
-    with checkpoints.filling(path, SafetensorError):
+    with checkpoints.writing_file(path, SafetensorError):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -174,7 +176,7 @@ def require_space(work: Path, engines: dict[str, Engine], *, keep: int) -> None:
     free = shutil.disk_usage(work).free + there  # what an earlier attempt holds is replaced
     needed = model + (keep + 1) * checkpoint
     if free < model:
-        raise NotWritten(
+        raise WriteError(
             f"{work.parent} has room for {gigabytes(free)}, and what this stage exports alone takes "
             f"{gigabytes(model)}: free space there, or choose another runs_dir=..."
         )

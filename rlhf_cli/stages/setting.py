@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel
 
-from rlhf_cli.artifacts.store import FREE, model_folder, writing
+from rlhf_cli.artifacts.store import FREE, model_folder, write_errors
 from rlhf_cli.config.compose import freeze as freeze_config
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config, Data, Graphs, Optim, Schedule
@@ -35,9 +35,9 @@ from rlhf_cli.models.load import (
 )
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.opening import held, loading, open_engine, open_network
-from rlhf_cli.runtime.speed import matmul_rate
-from rlhf_cli.runtime.watchdog import during
+from rlhf_cli.runtime.factory import local_parameters, model_loading, open_engine, open_network
+from rlhf_cli.runtime.peak_flops import measured_peak_flops
+from rlhf_cli.runtime.watchdog import with_heartbeat
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.preparing import prepared
@@ -148,7 +148,7 @@ class Setting:
 
         A model with broken weights is refused here, before a loss of NaN blames the learning rate.
         """
-        if found := not_finite(held(model, self.world)):
+        if found := not_finite(local_parameters(model, self.world)):
             raise UserError(
                 f"the model {where} is broken: its weight {found[0]} holds {found[1]}; download or copy "
                 "it again, or name another one"
@@ -184,10 +184,10 @@ class Setting:
 
     def export(self, engine: Engine, folder: Path) -> None:
         """Write a model with the tokenizer, template and end tokens it was made with."""
-        with self.clock.part("save"), writing(folder, FREE, SafetensorError):
+        with self.clock.part("save"), write_errors(folder, FREE, SafetensorError):
             export(
                 engine.model,
-                during(engine.weights(), "writing the model"),
+                with_heartbeat(engine.weights(), "writing the model"),
                 self.renderer.tokenizer,
                 folder,
                 end_ids=self.renderer.end_ids,
@@ -245,7 +245,7 @@ def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
         also_stop=stop_ids(cfg.model, path),
     )
     device = pick_device(cfg.runtime)
-    clock = Clock(peak=lambda: world.size * matmul_rate(device.torch, device.dtype))
+    clock = Clock(peak=lambda: world.size * measured_peak_flops(device.torch, device.dtype))
     world = open_world(
         device.torch,
         timeout=2 * cfg.runtime.timeout,  # the watchdog speaks before torch gives up

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import MODEL
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batching, Config, SelectBy, Stage
@@ -62,7 +63,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         tell_kept(course.kept, cfg, recorder)
         course.shown.tell(recorder)
         if cfg.sft.select_by is SelectBy.last:
-            setting.export(engine, out / "model")
+            setting.export(engine, out / MODEL)
     return course.kept.metrics
 
 
@@ -222,7 +223,7 @@ def close_epoch(course: Course, step: int, metrics: dict[str, float]) -> dict[st
     if course.kept is None or value > course.kept.value:
         course.kept = Kept(metrics=metrics | found, value=value)
         if select_by is not SelectBy.last:
-            course.setting.export(course.engine, course.out / "model")
+            course.setting.export(course.engine, course.out / MODEL)
         if select_by is not SelectBy.last or step == course.total:
             course.shown.ask_after(course.engine)
     return found

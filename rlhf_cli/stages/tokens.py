@@ -9,7 +9,7 @@ from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.losses import lm_loss
 from rlhf_cli.models.forward import text_logprobs
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import heartbeat
 
 
 def count_targets(batches: list[SFTBatch]) -> int:
@@ -33,23 +33,23 @@ class StepLoss:
 
 def token_loss(engine: Engine, batches: list[SFTBatch], *, scale: float = 1.0) -> StepLoss:
     """Add the gradient of scale * mean loss to the engine, as the last thing before its step."""
-    num_tokens = engine.world.totals({"tokens": count_targets(batches)})["tokens"]
+    num_tokens = engine.world.sum_scalars({"tokens": count_targets(batches)})["tokens"]
     loss = 0.0
     for number, batch in enumerate(batches, start=1):
-        alive("learning from texts")
+        heartbeat("learning from texts")
         part = engine(batch_loss, batch.to(engine.device.torch), num_tokens)
         engine.backward(scale * part, last=number == len(batches))
         loss += float(part.detach())
-    return StepLoss(engine.world.totals({"loss": loss})["loss"], num_tokens)
+    return StepLoss(engine.world.sum_scalars({"loss": loss})["loss"], num_tokens)
 
 
 @torch.no_grad()
 def mean_loss(engine: Engine, batches: list[SFTBatch]) -> float:
     """Mean negative log-likelihood per supervised token; nothing is learned."""
     engine.eval()
-    num_tokens = engine.world.totals({"tokens": count_targets(batches)})["tokens"]
+    num_tokens = engine.world.sum_scalars({"tokens": count_targets(batches)})["tokens"]
     loss = 0.0
     for batch in batches:
-        alive("reading held-out texts")
+        heartbeat("reading held-out texts")
         loss += float(engine(batch_loss, batch.to(engine.device.torch), num_tokens))
-    return engine.world.totals({"loss": loss})["loss"]
+    return engine.world.sum_scalars({"loss": loss})["loss"]

@@ -37,4 +37,4 @@ def of_minibatch(policy: Engine, value: Engine, rollout: Rollout) -> Work:
 
 def _of_all(engine: Engine, contexts: Tensor, asked: int) -> Work:
     flops = training_flops(engine.model, contexts, asked)
-    return engine.world.totals({"tokens": len(contexts), "flops": flops})
+    return engine.world.sum_scalars({"tokens": len(contexts), "flops": flops})

@@ -16,13 +16,12 @@ from typing import Any, Protocol
 from rich.panel import Panel
 from rich.table import Table
 
+from rlhf_cli.artifacts.layout import METRICS, SAMPLES
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import flatten
 from rlhf_cli.telemetry.console import console, foreign, line, name_of
 from rlhf_cli.telemetry.progress import LiveBar, Nothing, PlainLines, short
 from rlhf_cli.telemetry.timing import Clock
-
-METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 class Tracker(Protocol):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from rlhf_cli.artifacts import attempts, checkpoints
-from rlhf_cli.artifacts.attempts import LEFT_OUT, Attempt, look
-from rlhf_cli.artifacts.manifest import Mendable, Refusal
-from rlhf_cli.artifacts.publication import place, publish, recover
-from rlhf_cli.artifacts.store import open_stage, sealed, work_folder
+from rlhf_cli.artifacts.attempts import UNPUBLISHED, Attempt, find_attempt
+from rlhf_cli.artifacts.layout import work_folder
+from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError
+from rlhf_cli.artifacts.publication import publish, recover, rename_to_final
+from rlhf_cli.artifacts.store import file_records, open_stage
 from tests.artifacts.instants import full, killed
 from tests.artifacts.test_checkpoints import save, truncate
 from tests.artifacts.test_identity import fingerprint
@@ -21,8 +22,8 @@ MINE = fingerprint()
 
 
 def begun(run: Path, *, made_of=MINE, policy="auto") -> tuple[Attempt, Path, str]:
-    attempt = look(run, "sft", made_of, policy)
-    return attempt, *attempts.begin(run, "sft", made_of, attempt)
+    attempt = find_attempt(run, "sft", made_of, policy)
+    return attempt, *attempts.start(run, "sft", made_of, attempt)
 
 
 def interrupted(run: Path, step: int | None = 3) -> Path:
@@ -46,7 +47,7 @@ def files(folder: Path) -> set[str]:
 def test_the_first_attempt_has_nothing_to_tell(tmp_path):
     attempt, work, started = begun(tmp_path)
     assert attempt == Attempt()
-    assert attempt.words == ""
+    assert attempt.description == ""
     assert files(work) == {"attempt.json"}
     assert json.loads((work / "attempt.json").read_text())["started"] == started
 
@@ -56,7 +57,7 @@ def test_the_same_attempt_goes_on_with_what_it_made(tmp_path):
     stored = tmp_path / ".sft.work" / "attempt.json"
     stored.write_text(stored.read_text().replace('"started": "2', '"started": "1'))
     attempt, work, started = begun(tmp_path)
-    assert attempt.words == "interrupted at step 120, goes on"
+    assert attempt.description == "resuming from step 120"
     assert started.startswith("1")
     made = {"metrics.jsonl", "samples.jsonl", "model", "resume", "latest.json", "config.json"}
     assert files(work) == {*made, "attempt.json"}
@@ -65,7 +66,7 @@ def test_the_same_attempt_goes_on_with_what_it_made(tmp_path):
 def test_before_its_first_save_it_starts_anew(tmp_path):
     interrupted(tmp_path, step=None)
     attempt, work, _ = begun(tmp_path)
-    assert attempt.words == "interrupted before its first save"
+    assert attempt.description == "interrupted before its first save"
     assert files(work) == {"attempt.json"}
 
 
@@ -82,9 +83,9 @@ def test_before_its_first_save_it_starts_anew(tmp_path):
 def test_another_attempt_starts_anew_and_says_why(tmp_path, changed, policy, told):
     interrupted(tmp_path)
     attempt, work, _ = begun(tmp_path, made_of=fingerprint(**changed), policy=policy)
-    assert attempt.words.startswith(f"anew, an interrupted attempt is given up: {told}")
+    assert attempt.description.startswith(f"starting over: {told}")
     assert files(work) == {"attempt.json"}
-    assert look(tmp_path, "sft", fingerprint(**changed), "auto").given_up == ""
+    assert find_attempt(tmp_path, "sft", fingerprint(**changed), "auto").mismatch == ""
 
 
 def test_what_was_given_up_comes_back_with_its_configuration(tmp_path):
@@ -92,17 +93,17 @@ def test_what_was_given_up_comes_back_with_its_configuration(tmp_path):
     other = fingerprint(config={"sft.lr": 0.5, "seed": 1})
     save(interrupted(tmp_path, step=3), 4)
     attempt, work, _ = begun(tmp_path, made_of=other)
-    assert str(tmp_path / ".sft.given-up") in attempt.words
+    assert str(tmp_path / ".sft.given-up") in attempt.description
     save(work, 9)
     for made_of, step in ((MINE, 4), (other, 9), (MINE, 4)):
         attempt, work, _ = begun(tmp_path, made_of=made_of)
-        assert attempt.words == f"interrupted at step {step}, goes on"
+        assert attempt.description == f"resuming from step {step}"
         assert checkpoints.latest(work, "auto").step == step
-    attempts.forget(tmp_path, "sft")
+    attempts.remove_parked(tmp_path, "sft")
     assert files(tmp_path) == {".sft.work"}
 
 
-def test_without_a_save_nothing_is_set_aside(tmp_path):
+def test_without_a_save_nothing_is_parked(tmp_path):
     interrupted(tmp_path, step=None)
     begun(tmp_path, made_of=fingerprint(parents={"sft": "e"}))
     assert files(tmp_path) == {".sft.work"}
@@ -111,7 +112,7 @@ def test_without_a_save_nothing_is_set_aside(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"made_of": {"config": 1}}', "[1]"])
 def test_checkpoints_of_an_unreadable_attempt_are_not_passed_over(tmp_path, text):
     (interrupted(tmp_path) / "attempt.json").write_text(text)
-    with pytest.raises(Refusal, match=r"attempt\.json cannot be read.*resume=never"):
+    with pytest.raises(ArtifactError, match=r"attempt\.json cannot be read.*resume=never"):
         begun(tmp_path)
     _, work, _ = begun(tmp_path, policy="never")
     assert files(work) == {"attempt.json"}
@@ -129,7 +130,9 @@ def test_an_attempt_that_cannot_be_read_for_a_moment_is_neither_passed_over_nor_
         raise OSError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_text", refused)
-    with pytest.raises(Mendable, match=r"attempt\.json cannot be read \(Permission denied\)"):
+    with pytest.raises(
+        RepairableError, match=r"attempt\.json cannot be read \(Permission denied\)"
+    ):
         begun(tmp_path)
     assert files(tmp_path) == before
 
@@ -138,7 +141,7 @@ def test_an_attempt_that_cannot_be_read_for_a_moment_is_neither_passed_over_nor_
 def test_an_unreadable_attempt_that_saved_nothing_starts_anew(tmp_path, text):
     (interrupted(tmp_path, step=None) / "attempt.json").write_text(text)
     attempt, work, _ = begun(tmp_path)
-    assert not attempt.goes_on
+    assert not attempt.resumable
     assert files(work) == {"attempt.json"}
 
 
@@ -146,9 +149,9 @@ def test_a_broken_checkpoint_is_refused_before_anything_starts(tmp_path):
     work = interrupted(tmp_path)
     truncate(next((work / "resume/step-00000003").glob("model*")))
     for policy in ("auto", "whole"):
-        with pytest.raises(Refusal, match="resume=never starts the stage anew"):
-            look(tmp_path, "sft", MINE, policy)
-    assert look(tmp_path, "sft", MINE, "never").given_up
+        with pytest.raises(ArtifactError, match="resume=never starts the stage from scratch"):
+            find_attempt(tmp_path, "sft", MINE, policy)
+    assert find_attempt(tmp_path, "sft", MINE, "never").mismatch
 
 
 def sealed_with(made_of):
@@ -160,7 +163,7 @@ def sealed_with(made_of):
 
 def finish(work: Path) -> None:
     """What the driver does once the worker is done."""
-    publish(work, work.parent / "sft", sealed_with(MINE), left_out=LEFT_OUT)
+    publish(work, work.parent / "sft", sealed_with(MINE), left_out=UNPUBLISHED)
 
 
 def again(run: Path) -> str:
@@ -168,9 +171,9 @@ def again(run: Path) -> str:
     recover(run / "sft", keep=0)
     if not work_folder(run, "sft").exists():
         return "published"
-    attempt = look(run, "sft", MINE, "auto")
-    if attempt.whole:
-        place(work_folder(run, "sft"), run / "sft", left_out=LEFT_OUT)
+    attempt = find_attempt(run, "sft", MINE, "auto")
+    if attempt.unpublished:
+        rename_to_final(work_folder(run, "sft"), run / "sft", left_out=UNPUBLISHED)
         return "whole"
     assert attempt.step == 3
     _, work, _ = begun(run)
@@ -183,7 +186,7 @@ PUBLISHED = {"metrics.jsonl", "samples.jsonl", "config.json", "manifest.json", "
 
 def test_what_serves_the_attempt_only_is_not_published(tmp_path):
     work = interrupted(tmp_path)
-    attempts.begin(tmp_path, "sft", MINE, look(tmp_path, "sft", MINE, "auto"))
+    attempts.start(tmp_path, "sft", MINE, find_attempt(tmp_path, "sft", MINE, "auto"))
     finish(work)
     assert files(tmp_path / "sft") == PUBLISHED
     assert set(open_stage(tmp_path / "sft", "sft").files) == {
@@ -200,10 +203,10 @@ def test_at_every_instant_of_a_publication_nothing_is_lost(tmp_path, trouble, wi
         run = tmp_path / str(next(numbers))
         run.mkdir()
         if with_old:
-            work = attempts.begin(run, "sft", fingerprint(version="old"), Attempt())[0]
+            work = attempts.start(run, "sft", fingerprint(version="old"), Attempt())[0]
             publish(work, run / "sft", sealed_with(fingerprint(version="old")))
         interrupted(run)
-        attempts.begin(run, "sft", MINE, look(run, "sft", MINE, "auto"))
+        attempts.start(run, "sft", MINE, find_attempt(run, "sft", MINE, "auto"))
         return run
 
     ways = set()
@@ -222,7 +225,7 @@ def test_at_every_instant_of_a_publication_nothing_is_lost(tmp_path, trouble, wi
 def seal_whole(work: Path) -> None:
     """Leave the stage as it is before the last rename of its publication."""
     record = sealed_with(MINE)
-    record.files = sealed(work, LEFT_OUT)
+    record.files = file_records(work, UNPUBLISHED)
     (work / "manifest.json").write_text(record.seal().to_json())
 
 
@@ -230,18 +233,21 @@ def test_what_is_whole_but_of_something_else_is_not_put_in_its_place(tmp_path):
     work = interrupted(tmp_path)
     other = fingerprint(config={"sft.lr": 0.5, "seed": 1})
     seal_whole(work)
-    assert look(tmp_path, "sft", MINE, "auto").whole
-    attempt = look(tmp_path, "sft", other, "auto")
-    assert attempt.whole is None
-    assert attempt.given_up == "sft.lr changed 1.0 -> 0.5"
+    assert find_attempt(tmp_path, "sft", MINE, "auto").unpublished
+    attempt = find_attempt(tmp_path, "sft", other, "auto")
+    assert attempt.unpublished is None
+    assert attempt.mismatch == "sft.lr changed 1.0 -> 0.5"
 
 
 def test_what_is_whole_but_was_damaged_since_goes_on_instead(tmp_path):
     work = interrupted(tmp_path)
-    attempts.begin(tmp_path, "sft", MINE, look(tmp_path, "sft", MINE, "auto"))
+    attempts.start(tmp_path, "sft", MINE, find_attempt(tmp_path, "sft", MINE, "auto"))
     seal_whole(work)
-    assert look(tmp_path, "sft", MINE, "auto").whole
+    assert find_attempt(tmp_path, "sft", MINE, "auto").unpublished
     (work / "manifest.json").write_text("{")
-    assert look(tmp_path, "sft", MINE, "auto").step == 3
-    checkpoints.drop(work)
-    assert look(tmp_path, "sft", MINE, "auto").words == "interrupted before its first save"
+    assert find_attempt(tmp_path, "sft", MINE, "auto").step == 3
+    checkpoints.remove_all(work)
+    assert (
+        find_attempt(tmp_path, "sft", MINE, "auto").description
+        == "interrupted before its first save"
+    )

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from rlhf_cli.artifacts import checkpoints
-from rlhf_cli.artifacts.manifest import Refusal
-from rlhf_cli.artifacts.store import NotWritten
+from rlhf_cli.artifacts.manifest import ArtifactError
+from rlhf_cli.artifacts.store import WriteError
 from tests.artifacts.instants import _in_child, full, killed
 
 
 def save(work: Path, step: int, keep: int = 2, content: bytes | None = None) -> Path:
-    folder = checkpoints.begin(work, step)
+    folder = checkpoints.create(work, step)
     path = folder / "model-00001-of-00001.safetensors"
-    with checkpoints.filling(path):
+    with checkpoints.writing_file(path):
         path.write_bytes(content or b"%d" % step * 50)
     return checkpoints.commit(work, step, {"step": step, "best": [0.5, step]}, keep)
 
@@ -43,7 +43,7 @@ def test_what_was_saved_comes_back(tmp_path):
 
 def test_all_files_are_as_readable_as_open_makes_them(tmp_path):
     """A library that writes private files does not decide who may go on."""
-    folder = checkpoints.begin(tmp_path, 1)
+    folder = checkpoints.create(tmp_path, 1)
     (folder / "model.safetensors").touch(mode=0o600)
     before = os.umask(0o027)
     try:
@@ -55,7 +55,7 @@ def test_all_files_are_as_readable_as_open_makes_them(tmp_path):
 
 def test_every_float_comes_back_to_the_last_bit(tmp_path):
     state = {"a": 0.1 + 0.2, "b": math.inf, "c": -math.inf, "d": math.nan, "e": 5e-324}
-    checkpoints.begin(tmp_path, 1)
+    checkpoints.create(tmp_path, 1)
     checkpoints.commit(tmp_path, 1, state, 1)
     found = checkpoints.latest(tmp_path, "auto").state
     assert math.isnan(found.pop("d"))
@@ -73,9 +73,9 @@ def test_the_newest_are_kept(tmp_path):
 
 def test_unfinished_leftovers_are_no_checkpoints(tmp_path):
     save(tmp_path, 2)
-    half = checkpoints.begin(tmp_path, 4)
+    half = checkpoints.create(tmp_path, 4)
     (half / "part").write_text("x")
-    assert checkpoints.foresee(tmp_path, "auto") == 2
+    assert checkpoints.resumable_step(tmp_path, "auto") == 2
     assert checkpoints.latest(tmp_path, "auto").step == 2
     assert names(tmp_path) == ["step-00000002"]
 
@@ -139,16 +139,16 @@ def test_a_broken_checkpoint_is_refused_with_the_ways_out(tmp_path, damage):
     save(tmp_path, 2)
     folder = save(tmp_path, 4)
     damage(folder / "model-00001-of-00001.safetensors")
-    looks = [checkpoints.latest] + [checkpoints.foresee] * (damage is not flip)
+    looks = [checkpoints.latest] + [checkpoints.resumable_step] * (damage is not flip)
     for look in looks:
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(ArtifactError) as refusal:
             look(tmp_path, "auto")
         assert DAMAGES[damage] in str(refusal.value)
-        assert "the last whole one is of step 2: resume=last_valid goes on from there" in str(
+        assert "the last intact one is of step 2: resume=last_valid resumes from it" in str(
             refusal.value
         )
         assert "\n" not in str(refusal.value)
-    assert checkpoints.foresee(tmp_path, "last_valid") == 2
+    assert checkpoints.resumable_step(tmp_path, "last_valid") == 2
     assert checkpoints.latest(tmp_path, "last_valid").step == 2
     assert checkpoints.latest(tmp_path, "auto").step == 2  # the choice holds from now on
     assert names(tmp_path) == ["step-00000002"]
@@ -159,11 +159,11 @@ def test_none_is_whole(tmp_path):
     for folder in folders:
         truncate(folder / "state.json")
     for policy, look in itertools.product(
-        ("auto", "last_valid"), (checkpoints.latest, checkpoints.foresee)
+        ("auto", "last_valid"), (checkpoints.latest, checkpoints.resumable_step)
     ):
-        with pytest.raises(Refusal, match="no checkpoint is whole: resume=never starts"):
+        with pytest.raises(ArtifactError, match="no checkpoint is intact: resume=never starts"):
             look(tmp_path, policy)
-    assert checkpoints.foresee(tmp_path, "never") is None
+    assert checkpoints.resumable_step(tmp_path, "never") is None
     assert checkpoints.latest(tmp_path, "never") is None
     assert list(tmp_path.iterdir()) == []
 
@@ -173,7 +173,7 @@ def test_an_unreadable_pointer_is_refused(tmp_path, text):
     save(tmp_path, 2)
     (tmp_path / "latest.json").write_text(text, encoding="latin-1")
     with pytest.raises(
-        Refusal, match=r"latest.json cannot be read; .* of step 2: resume=last_valid"
+        ArtifactError, match=r"latest.json cannot be read; .* of step 2: resume=last_valid"
     ):
         checkpoints.latest(tmp_path, "auto")
     assert checkpoints.latest(tmp_path, "last_valid").step == 2
@@ -183,7 +183,7 @@ def test_a_pointer_without_checkpoints_is_refused(tmp_path):
     save(tmp_path, 2)
     checkpoints.remove(tmp_path / "resume")
     for policy in ("auto", "last_valid"):
-        with pytest.raises(Refusal, match="resume=never"):
+        with pytest.raises(ArtifactError, match="resume=never"):
             checkpoints.latest(tmp_path, policy)
 
 
@@ -197,8 +197,8 @@ def test_the_same_step_can_be_saved_again(tmp_path):
 
 def test_dropping_leaves_nothing(tmp_path):
     save(tmp_path, 2)
-    checkpoints.drop(tmp_path)
-    checkpoints.drop(tmp_path)
+    checkpoints.remove_all(tmp_path)
+    checkpoints.remove_all(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -228,7 +228,7 @@ def test_at_every_instant_of_a_save_the_former_or_the_new_one_is_there(begun, st
     before = max(steps, default=None)
     seen = set()
     for work in trouble(begun(*steps, keep=keep), lambda work: save(work, 3, keep)):
-        foreseen = checkpoints.foresee(work, "auto")
+        foreseen = checkpoints.resumable_step(work, "auto")
         found = checkpoints.latest(work, "auto")
         step = None if found is None else found.step
         assert foreseen == step
@@ -253,10 +253,10 @@ def test_at_every_instant_of_a_fall_back_a_whole_one_is_there(begun, trouble):
 
 
 def test_at_every_instant_of_a_drop_they_are_whole_or_gone(begun):
-    for work in killed(begun(1, 2), checkpoints.drop):
+    for work in killed(begun(1, 2), checkpoints.remove_all):
         found = checkpoints.latest(work, "auto")
         assert found is None or found.step == 2
-        checkpoints.drop(work)
+        checkpoints.remove_all(work)
         assert list(work.iterdir()) == []
 
 
@@ -266,10 +266,10 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_file(tmp_path, capfd):
     def work():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-        checkpoints.begin(tmp_path, 2)
+        checkpoints.create(tmp_path, 2)
         checkpoints.commit(tmp_path, 2, {"long": "x" * 5000}, 2)
 
-    assert _in_child(work) == NotWritten.code
+    assert _in_child(work) == WriteError.code
     told = capfd.readouterr().err
     assert "cannot be written (File too large); free space there" in told
     assert names(tmp_path) == ["step-00000001"]  # half a checkpoint takes no room
@@ -282,9 +282,9 @@ class LibraryError(Exception):
 
 @pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), LibraryError("full")])
 def test_half_a_file_of_tensors_goes_at_once(tmp_path, trouble):
-    path = checkpoints.begin(tmp_path, 1) / "policy.safetensors"
-    with pytest.raises(NotWritten, match=r"policy\.safetensors cannot be written \(.*; free space"):
-        with checkpoints.filling(path, LibraryError):
+    path = checkpoints.create(tmp_path, 1) / "policy.safetensors"
+    with pytest.raises(WriteError, match=r"policy\.safetensors cannot be written \(.*; free space"):
+        with checkpoints.writing_file(path, LibraryError):
             path.write_bytes(b"half")
             raise trouble
     assert not path.exists()

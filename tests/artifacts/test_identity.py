@@ -11,7 +11,7 @@ import pytest
 from rlhf_cli.artifacts import text_hash
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
 from rlhf_cli.artifacts.lock import locked
-from rlhf_cli.artifacts.manifest import Refusal, canonical_hash
+from rlhf_cli.artifacts.manifest import ArtifactError, canonical_hash
 from rlhf_cli.artifacts.text_hash import keep_date, run_date, template_hash, tokenizer_hash
 from tests.artifacts.test_store import manifest
 
@@ -34,7 +34,7 @@ def test_a_lock_that_is_another_file_is_refused_and_that_file_stays(tmp_path, li
     victim.write_text("precious")
     (tmp_path / "run").mkdir()
     link(victim, tmp_path / "run" / ".lock")
-    with pytest.raises(Refusal, match=r"\.lock is .*no lock file; remove it"):
+    with pytest.raises(ArtifactError, match=r"\.lock is .*no lock file; remove it"):
         with locked(tmp_path / "run", "rlhf run"):
             pass
     assert victim.read_text() == "precious"
@@ -136,7 +136,7 @@ def test_the_lock_names_its_holder_and_ends_with_it(tmp_path):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(Refusal, match=f"in use by process {holder.pid} on .*rlhf run"):
+    with pytest.raises(ArtifactError, match=f"in use by process {holder.pid} on .*rlhf run"):
         locked(tmp_path, "another").__enter__()
     holder.kill()
     holder.communicate()

@@ -8,9 +8,15 @@ import pytest
 
 from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.fingerprint import Fingerprint
-from rlhf_cli.artifacts.manifest import Mendable, Refusal, read_manifest
-from rlhf_cli.artifacts.publication import made_before, publish, put, recover, replaced
-from rlhf_cli.artifacts.store import begin, open_stage
+from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError, read_manifest
+from rlhf_cli.artifacts.publication import (
+    find_version,
+    older_versions,
+    publish,
+    recover,
+    replace_stage,
+)
+from rlhf_cli.artifacts.store import create_work_folder, open_stage
 from tests.artifacts.instants import full, killed
 from tests.artifacts.test_identity import fingerprint
 from tests.artifacts.test_store import manifest
@@ -22,7 +28,7 @@ def of(lr: float) -> Fingerprint:
 
 def made(run: Path, lr: float, keep: int = 1) -> Path:
     """A stage of this learning rate in its place."""
-    work, record, made_of = begin(run, "sft"), manifest(), of(lr)
+    work, record, made_of = create_work_folder(run, "sft"), manifest(), of(lr)
     (work / "model").mkdir()
     (work / "model" / "x").write_text(str(lr))
     record.config, record.data = made_of.config, made_of.data
@@ -43,7 +49,7 @@ def test_so_many_older_versions_are_kept_newest_first(tmp_path, keep, left):
     for lr in (0.1, 0.2, 0.3, 0.4):
         final = made(tmp_path, lr, keep)
     assert rate(final) == 0.4
-    assert [rate(folder) for folder in replaced(final)] == left
+    assert [rate(folder) for folder in older_versions(final)] == left
     aside = [".sft.replaced"] if keep else []
     assert sorted(path.name for path in tmp_path.iterdir()) == [*aside, "sft"]
 
@@ -51,13 +57,13 @@ def test_so_many_older_versions_are_kept_newest_first(tmp_path, keep, left):
 def test_an_older_version_is_found_by_what_it_was_made_of_and_changes_places(tmp_path):
     made(tmp_path, 0.1)
     final = made(tmp_path, 0.2)
-    assert made_before(final, of(0.3)) is None
+    assert find_version(final, of(0.3)) is None
     for lr in (0.1, 0.2, 0.1):
-        folder, found = made_before(final, of(lr))
+        folder, found = find_version(final, of(lr))
         assert found.digest == read_manifest(folder).digest
-        put(folder, final, keep=1)
+        replace_stage(folder, final, keep=1)
         assert rate(final) == lr
-        assert len(replaced(final)) == 1
+        assert len(older_versions(final)) == 1
 
 
 @pytest.mark.parametrize("trouble", [killed, full])
@@ -72,28 +78,28 @@ def test_at_every_instant_of_an_exchange_both_versions_are_there(tmp_path, troub
         return run
 
     def exchange(run: Path) -> None:
-        put(made_before(run / "sft", of(0.1))[0], run / "sft", keep=1)
+        replace_stage(find_version(run / "sft", of(0.1))[0], run / "sft", keep=1)
 
     for run in trouble(start, exchange):
         recover(run / "sft", keep=1)
-        there = {rate(run / "sft"), *(rate(folder) for folder in replaced(run / "sft"))}
+        there = {rate(run / "sft"), *(rate(folder) for folder in older_versions(run / "sft"))}
         assert there == {0.1, 0.2}
         if rate(run / "sft") == 0.2:
             exchange(run)
         assert rate(run / "sft") == 0.1
-        assert [rate(folder) for folder in replaced(run / "sft")] == [0.2]
+        assert [rate(folder) for folder in older_versions(run / "sft")] == [0.2]
 
 
 def test_a_damaged_version_is_not_put_back_and_an_unreadable_one_stops(tmp_path, monkeypatch):
     made(tmp_path, 0.1)
     final = made(tmp_path, 0.2)
-    (older,) = replaced(final)
+    (older,) = older_versions(final)
     monkeypatch.setattr(store, "file_hash", refused)
-    with pytest.raises(Mendable, match="cannot be read"):
-        made_before(final, of(0.1))
+    with pytest.raises(RepairableError, match="cannot be read"):
+        find_version(final, of(0.1))
     monkeypatch.undo()
     (older / "model" / "x").write_text("0.9")
-    assert made_before(final, of(0.1)) is None
+    assert find_version(final, of(0.1)) is None
 
 
 def refused(path, **options):
@@ -104,7 +110,7 @@ def test_what_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
     final = made(tmp_path, 0.1)
     monkeypatch.setattr(store, "file_hash", refused)
     told = r"sft: .*model/x cannot be read \(Input/output error\); make it readable, then run"
-    with pytest.raises(Mendable, match=told):
+    with pytest.raises(RepairableError, match=told):
         open_stage(final, "sft")
     monkeypatch.undo()
     assert rate(final) == 0.1
@@ -113,7 +119,9 @@ def test_what_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
 def test_a_manifest_that_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
     final = made(tmp_path, 0.1)
     monkeypatch.setattr(Path, "read_text", refused)
-    with pytest.raises(Mendable, match=r"manifest\.json cannot be read \(Input/output error\)"):
+    with pytest.raises(
+        RepairableError, match=r"manifest\.json cannot be read \(Input/output error\)"
+    ):
         read_manifest(final)
 
 
@@ -129,7 +137,7 @@ def test_a_file_added_to_a_model_is_refused_by_name(tmp_path, name):
     added = final / "model" / name
     added.parent.mkdir(exist_ok=True)
     added.symlink_to(tmp_path) if name == "link" else added.write_text("x")
-    with pytest.raises(Mendable, match=f"{name} was added after the stage was finished"):
+    with pytest.raises(RepairableError, match=f"{name} was added after the stage was finished"):
         open_stage(final, "sft")
     added.unlink()
     assert rate(final) == 0.1
@@ -138,14 +146,14 @@ def test_a_file_added_to_a_model_is_refused_by_name(tmp_path, name):
 def test_a_manifest_nested_without_end_is_damaged_in_one_line(tmp_path):
     final = made(tmp_path, 0.1)
     (final / "manifest.json").write_text("[" * 100_000)
-    with pytest.raises(Refusal, match=r"manifest\.json cannot be read \(nested too deep\)"):
+    with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read \(nested too deep\)"):
         read_manifest(final)
 
 
 def test_children_know_a_parent_by_its_model_and_not_by_the_hour(tmp_path):
     digests = []
     for lr, hour in ((0.1, "10:00"), (0.1, "11:00"), (0.2, "11:00")):
-        work, record = begin(tmp_path, "sft"), manifest()
+        work, record = create_work_folder(tmp_path, "sft"), manifest()
         (work / "model").mkdir()
         (work / "model" / "x").write_text(str(lr))
         (work / "metrics.jsonl").write_text(hour)

@@ -6,9 +6,10 @@ import os
 import pytest
 
 from rlhf_cli.artifacts import store
-from rlhf_cli.artifacts.manifest import FINISHED, Refusal, StageManifest, read_manifest
+from rlhf_cli.artifacts.layout import work_folder
+from rlhf_cli.artifacts.manifest import FINISHED, ArtifactError, StageManifest, read_manifest
 from rlhf_cli.artifacts.publication import publish, recover
-from rlhf_cli.artifacts.store import begin, model_folder, open_stage, work_folder, write_text
+from rlhf_cli.artifacts.store import create_work_folder, model_folder, open_stage, write_text
 
 
 def manifest(stage: str = "sft") -> StageManifest:
@@ -21,7 +22,7 @@ def manifest(stage: str = "sft") -> StageManifest:
 
 def made(run, content: str = "weights"):
     """A published stage folder with one file in model/."""
-    work = begin(run, "sft")
+    work = create_work_folder(run, "sft")
     (work / "model").mkdir()
     (work / "model" / "model.safetensors").write_text(content)
     publish(work, run / "sft", manifest())
@@ -117,7 +118,7 @@ def damage_working(folder):
 def test_damage_is_refused_with_reason_and_remedy(tmp_path, damage, found):
     folder = made(tmp_path)
     damage(folder)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(ArtifactError) as refusal:
         open_stage(folder, "sft")
     assert found in str(refusal.value)
     assert refusal.value.remedy
@@ -134,18 +135,18 @@ def test_a_small_file_is_not_written_through_a_link(tmp_path):
 
 
 def test_the_wrong_stage_is_refused(tmp_path):
-    with pytest.raises(Refusal, match="holds the stage sft, not rm"):
+    with pytest.raises(ArtifactError, match="holds the stage sft, not rm"):
         open_stage(made(tmp_path), "rm")
 
 
 def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(Refusal, match="does not exist"):
+    with pytest.raises(ArtifactError, match="does not exist"):
         open_stage(tmp_path / "none", "sft")
 
 
 def test_a_failed_attempt_does_not_touch_the_finished_stage(tmp_path):
     folder = made(tmp_path)
-    work = begin(tmp_path, "sft")
+    work = create_work_folder(tmp_path, "sft")
     (work / "half").write_text("x")
     open_stage(folder, "sft")
-    assert not (begin(tmp_path, "sft") / "half").exists()
+    assert not (create_work_folder(tmp_path, "sft") / "half").exists()

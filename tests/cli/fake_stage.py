@@ -37,7 +37,7 @@ def train(out: Path, how: str, policy: str) -> None:
         rows.append({"step": step, "x": step / 2, "began": first})
         (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if how.startswith("save"):
-            checkpoints.begin(out, step)
+            checkpoints.create(out, step)
             checkpoints.commit(out, step, {"rows": rows}, 2)
         if how.endswith(f"@{step}"):
             act(how.partition("-")[2].partition("@")[0])

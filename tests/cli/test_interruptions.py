@@ -26,7 +26,7 @@ def test_a_killed_stage_goes_on_from_its_last_save(rlhf):
     work = interrupted(rlhf)
     started = json.loads((work / "attempt.json").read_text())["started"]
     output = done(rlhf, "stage=sft", "runtime.num_threads=1")
-    assert output.count("interrupted at step 3, goes on") == 2  # in the plan, and where it runs
+    assert output.count("resuming from step 3") == 2  # in the plan, and where it runs
     assert began(rlhf) == [1, 1, 1, 4, 4, 4, 4]
     assert manifest(rlhf, "sft")["started"] == started
     assert not work.exists()
@@ -46,9 +46,9 @@ def test_killed_again_and_again(rlhf):
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("sft.epochs=3", "an interrupted attempt is given up: sft.epochs changed 2 -> 3"),
-        ("tiny_world.demonstrations=1400", "is given up: tiny_world.demonstrations changed"),
-        ("resume=never", "anew, an interrupted attempt is given up: resume=never"),
+        ("sft.epochs=3", "starting over: sft.epochs changed 2 -> 3"),
+        ("tiny_world.demonstrations=1400", "starting over: tiny_world.demonstrations changed"),
+        ("resume=never", "starting over: resume=never"),
     ],
 )
 def test_another_stage_or_wish_starts_anew(rlhf, word, told):
@@ -67,7 +67,7 @@ def test_an_interrupted_attempt_waits_while_another_is_made(rlhf, after_a_run):
     """It belongs to sft.epochs=3; the finished stage of sft.epochs=2 is fresh all the while."""
     interrupted(rlhf, "save-killed@3", "sft.epochs=3")
     assert ran(done(rlhf)) == []
-    assert "interrupted at step 3, goes on" in done(rlhf, "stage=sft", "sft.epochs=3")
+    assert "resuming from step 3" in done(rlhf, "stage=sft", "sft.epochs=3")
 
 
 def test_a_broken_checkpoint_is_refused_and_whole_goes_round_it(rlhf):
@@ -76,10 +76,10 @@ def test_a_broken_checkpoint_is_refused_and_whole_goes_round_it(rlhf):
     message = refused(rlhf, "stage=sft")
     assert "step-00000003/state.json is truncated" in message
     assert (
-        "of step 2: resume=last_valid goes on from there, resume=never starts the stage anew"
+        "of step 2: resume=last_valid resumes from it, resume=never starts the stage from scratch"
         in message
     )
-    assert "interrupted at step 2, goes on" in done(rlhf, "stage=sft", "resume=last_valid")
+    assert "resuming from step 2" in done(rlhf, "stage=sft", "resume=last_valid")
     assert began(rlhf) == [1, 1, 3, 3, 3, 3, 3]
 
 
@@ -98,7 +98,7 @@ def test_no_whole_checkpoint_leaves_one_way_out(rlhf):
         state.unlink()
     for policy in ("auto", "last_valid"):
         message = refused(rlhf, "stage=sft", f"resume={policy}")
-        assert "no checkpoint is whole: resume=never starts the stage anew" in message
+        assert "no checkpoint is intact: resume=never starts the stage from scratch" in message
     done(rlhf, "stage=sft", "resume=never")
     assert began(rlhf) == [1] * 7
 
@@ -108,7 +108,7 @@ def test_killed_before_the_last_rename_it_has_only_to_be_put_in_its_place(rlhf, 
     run = rlhf.folder / "runs/default"
     (run / "sft").rename(run / ".sft.work")
     output = done(rlhf, "stage=sft")
-    assert "finished, but not put in its place" in output
+    assert "finished, only the final rename is left" in output
     assert began(rlhf) == [1] * 7
     assert ran(done(rlhf, "stage=sft")) == []
 

@@ -12,8 +12,8 @@ import pytest
 
 from rlhf_cli import worker
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.runtime import watchdog
-from rlhf_cli.runtime.launch import Stopped
 from rlhf_cli.telemetry import timing
 from rlhf_cli.telemetry.console import OutputClosed
 from tests.config.test_compose import composed
@@ -124,15 +124,15 @@ def test_signals_that_come_while_it_leaves_end_it_no_more():
     code = f"""
 import atexit, os, signal
 from rlhf_cli import worker
-from rlhf_cli.runtime.launch import heed
-heed()
+from rlhf_cli.launch.signals import install_stop_handlers
+install_stop_handlers()
 class Late:
     def __del__(self, kill=os.kill, pid=os.getpid()):
         for number in (10, 15, 2, 1):
             kill(pid, number)
 worker.late = Late()  # goes with the module, after the handlers
 {late}
-worker._leave(0)
+worker._exit(0)
 """
     environment = {k: v for k, v in os.environ.items() if k != "RANK"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False)

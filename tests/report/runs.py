@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
-from rlhf_cli.artifacts.store import sealed
+from rlhf_cli.artifacts.store import file_records
 
 HEADLINES = {"sft": ("sft/loss",), "rm": ("rm/accuracy",), "ppo": (), "evaluate": ()}
 STAGES = tuple(HEADLINES)
@@ -36,6 +36,6 @@ def finish(
         "started": "2026-01-01 10:00:00", "finished": "2026-01-01 10:01:05",
         "metrics": metrics or {"sft/loss": 0.5},
     }  # fmt: skip
-    manifest = StageManifest(**(fields | more), files=sealed(folder))
+    manifest = StageManifest(**(fields | more), files=file_records(folder))
     (folder / "manifest.json").write_text(manifest.seal().to_json())
     return run

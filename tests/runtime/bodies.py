@@ -12,7 +12,7 @@ from rlhf_cli.config.schema import Runtime
 from rlhf_cli.models.forward import sequence_logits
 from rlhf_cli.runtime.engine import Engine, NotFinite
 from rlhf_cli.runtime.world import World
-from rlhf_cli.runtime.zero_loading import settings
+from rlhf_cli.runtime.zero_loading import deepspeed_config
 from tests.runtime.small import (
     ALONE,
     SAVED,
@@ -66,7 +66,7 @@ def check_alone(*kinds: list) -> None:
     with pytest.raises(
         UserError, match=r"refuses stage3_nonsense in runtime\.deepspeed .*not permitted"
     ):
-        settings(given, world_of(given), torch.float32)
+        deepspeed_config(given, world_of(given), torch.float32)
 
 
 def check_not_finite(engine: Engine, world: World) -> None:

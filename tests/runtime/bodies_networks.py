@@ -14,7 +14,7 @@ from rlhf_cli.models.reward_head import HEAD, draw_head
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.opening import loading, open_network
+from rlhf_cli.runtime.factory import model_loading, open_network
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import causal, ragged, scalar
 from tests.runtime.small import (
@@ -50,7 +50,7 @@ def check_same_responses(network: Network, world: World, model, seed: int) -> No
     width = int(mask.sum(1).max())
     widths = torch.zeros(world.size)
     widths[world.rank] = width
-    assert world.size == 1 or len(world.sum(widths).unique()) > 1
+    assert world.size == 1 or len(world.all_reduce(widths).unique()) > 1
     assert torch.equal(found.mask, mask[:, :width])
     assert torch.equal(
         found.responses * found.mask, (world.share.of(whole.responses) * mask)[:, :width]
@@ -92,10 +92,10 @@ def check_generating(*kinds: list) -> None:
 
 
 def check_plan(engine: Engine, gather: str) -> None:
-    plan = engine.plan()
+    plan = engine.generation_note()
     assert ("in step" in plan) == (gather == "never") and "iB of weights" in plan
     assert (f"gather={gather}" in plan) == (gather != "auto") and "\n" not in plan
-    assert engine.going_on(True) and not engine.going_on(False)
+    assert engine.keep_going(True) and not engine.keep_going(False)
 
 
 def model_conf(folder: Path, *, checkpointing: bool) -> Model:
@@ -118,7 +118,7 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
         packed = world is not ALONE  # what is compared with reads padded rows
         conf = model_conf(folder / name, checkpointing=checkpointing and not frozen)
         if kind is load_scalar_model:
-            sharded = partial(loading, given, world)
+            sharded = partial(model_loading, given, world)
             head = {"new_head": name == "causal", "loading": sharded}
             model = kind(conf, str(folder / name), unpadded=packed, **head)
         else:
@@ -165,9 +165,9 @@ def iteration(cast: list[Network], world: World, number: int) -> tuple[list[floa
             spread = (error.square() * real).sum() / 20
             value.backward(spread, last=last)
             total += float(loss.detach()) + float(spread.detach())
-        numbers += [world.totals({"loss": total})["loss"], policy.step(1.0), value.step(0.5)]
+        numbers += [world.sum_scalars({"loss": total})["loss"], policy.step(1.0), value.step(0.5)]
     told = [float(x.double().mean()) / world.size for x in (*seen, scores, values * mask)]
-    return [*numbers, *world.totals(dict(enumerate(told))).values()], scores
+    return [*numbers, *world.sum_scalars(dict(enumerate(told))).values()], scores
 
 
 def check_players(folder: str, *kinds: list) -> None:

@@ -19,8 +19,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rlhf_cli.runtime.channel import listen_at
-from rlhf_cli.runtime.crew import STORE_SOCKET
+from rlhf_cli.config.environment import STORE_SOCKET
+from rlhf_cli.launch.channel import listen
 
 LINES = 40  # shown of a process that failed
 FORKS = get_context("forkserver")
@@ -50,7 +50,7 @@ def run_processes(num: int, body: str, *args, timeout: float = 120) -> None:
 
 def _start(num: int, body: str, args: tuple, logs: list[Path]) -> list[BaseProcess]:
     text = json.dumps(args)
-    with listen_at("127.0.0.1") as store:
+    with listen("127.0.0.1") as store:
         port, children = store.getsockname()[1], []
         for rank in range(num):
             place = (rank, num, port, store if rank == 0 else None)

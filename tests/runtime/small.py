@@ -20,7 +20,7 @@ from rlhf_cli.models.forward import text_logprobs
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.runtime.opening import open_engine
+from rlhf_cli.runtime.factory import open_engine
 from rlhf_cli.runtime.world import World, open_world
 from tests.models.tiny import SPECIAL, VOCAB, ragged
 
@@ -129,7 +129,7 @@ def learn(engine: Engine, step: int, world: World) -> tuple[float, float]:
         total += float(loss.detach())
         engine.backward(loss, last=number == len(batches))
     norm = engine.step(1.0 / (1 + step))
-    return world.totals({"loss": total})["loss"], norm
+    return world.sum_scalars({"loss": total})["loss"], norm
 
 
 def everything(engine: Engine, world: World) -> dict[str, Tensor]:

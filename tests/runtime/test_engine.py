@@ -13,7 +13,8 @@ from rlhf_cli.models.generation.sampling import SamplingParams, sample
 from rlhf_cli.models.load import freeze
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.device import pick_device, threads_for
-from rlhf_cli.runtime.engine import Engine, Network, NotFinite, Resting
+from rlhf_cli.runtime.engine import Engine, Network, NotFinite
+from rlhf_cli.runtime.offload import OffloadedNetwork
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, ragged, scalar
 from tests.runtime import small
@@ -26,12 +27,12 @@ def test_a_resting_network_answers_as_ever_and_leaves_nothing_behind():
     model, rows = freeze(scalar("llama", seed=1)), ragged(5, 6, side="right")
     wanted = sequence_scores(model, *rows)
     home = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
-    network = Resting(model, device=CPU)
+    network = OffloadedNetwork(model, device=CPU)
     for _ in range(2):
         assert torch.equal(network(sequence_scores, *rows), wanted)
         away = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
         assert not set(away) & set(home)
-        network.rest()
+        network.offload()
         assert [x.data_ptr() for x in (*model.parameters(), *model.buffers())] == home
     with network.generating() as awake:
         assert next(awake.parameters()).data_ptr() not in home

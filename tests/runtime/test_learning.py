@@ -8,9 +8,9 @@ from torch import nn
 
 from rlhf_cli.config.schema import Optim
 from rlhf_cli.core.sharing import Share
-from rlhf_cli.runtime import engine as engine_module
+from rlhf_cli.runtime import data_parallel
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.runtime.opening import open_engine
+from rlhf_cli.runtime.factory import open_engine
 from rlhf_cli.runtime.world import World
 from tests.stages.tabular import CPU, runtime
 
@@ -141,13 +141,13 @@ def test_of_several_processes_each_writes_its_share_of_the_state():
 class Alike(World):
     """A world of two in which the other process has what this one has."""
 
-    def sum(self, values):
+    def all_reduce(self, values):
         return 2 * values
 
 
 def test_gradients_are_summed_over_the_processes(monkeypatch):
     """In buckets smaller than a parameter, too."""
-    monkeypatch.setattr(engine_module, "BUCKET", 4)
+    monkeypatch.setattr(data_parallel, "BUCKET", 4)
     engine, alone = new(world=Alike(Share(0, 2)), grad_clip=None), new(grad_clip=None)
     for name, slope in slopes(1).items():
         alone.backward((alone.model.get_parameter(name) * 2 * slope).sum(), last=True)

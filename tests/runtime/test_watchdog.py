@@ -9,14 +9,15 @@ import time
 
 import pytest
 
+from rlhf_cli.config.errors import ExitCode
+from rlhf_cli.launch.exit_report import WorkerExit, hang_reason, run_result
 from rlhf_cli.runtime import watchdog
-from rlhf_cli.runtime.verdict import HUNG, Ending, hang_reason, judge
-from tests.runtime.starting import Started, two
+from tests.launch.starting import Started, two
 
 
 @pytest.fixture
 def watcher(tmp_path, monkeypatch):
-    monkeypatch.setattr(watchdog, "_sign", None)
+    monkeypatch.setattr(watchdog, "_beat", None)
     return watchdog._Watcher(tmp_path, 1, 10.0, several=True)
 
 
@@ -26,7 +27,7 @@ def test_who_computes_while_it_starts_is_alive_and_who_waits_is_not(watcher, mon
     monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
     idle = []
     for _ in range(5):
-        watcher.look(2.0)
+        watcher.check(2.0)
         idle.append(watcher.idle)
     assert idle == [2.0, 0.0, 0.0, 2.0, 4.0]
 
@@ -34,39 +35,39 @@ def test_who_computes_while_it_starts_is_alive_and_who_waits_is_not(watcher, mon
 def test_who_spins_in_a_collective_does_not_compute(watcher, monkeypatch):
     watcher.timeout, used = 100.0, itertools.count(10)
     monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
-    monkeypatch.setattr(watcher, "standing", lambda: {"collective": "open_world"})
+    monkeypatch.setattr(watcher, "position", lambda: {"collective": "open_world"})
     for _ in range(3):
-        watcher.look(1.0)
+        watcher.check(1.0)
     assert watcher.idle == 3.0
 
 
 def test_work_after_the_first_sign_is_none_without_another(watcher, monkeypatch):
     used = itertools.count(10)
     monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
-    watchdog.alive("step 1")
-    watcher.look(1.0)
-    watcher.look(6.0)
+    watchdog.heartbeat("step 1")
+    watcher.check(1.0)
+    watcher.check(6.0)
     assert watcher.idle == 6.0
 
 
 def test_every_sign_starts_anew_even_with_the_same_words(watcher):
-    watchdog.alive("step 1")
-    watcher.look(1.0)
-    watcher.look(6.0)
+    watchdog.heartbeat("step 1")
+    watcher.check(1.0)
+    watcher.check(6.0)
     assert watcher.idle == 6.0
-    watchdog.alive("step 1")
-    watcher.look(6.0)
+    watchdog.heartbeat("step 1")
+    watcher.check(6.0)
     assert watcher.idle == 0
 
 
 def test_silence_is_no_hang_where_the_main_process_writes_or_hashes(watcher):
     watcher.timeout = 100.0
-    with watchdog.unwatched("hashing"):
+    with watchdog.paused("hashing"):
         for _ in range(5):
-            watcher.look(8.0)
+            watcher.check(8.0)
         assert watcher.idle == 0
-    watcher.look(1.0)
-    watcher.look(6.0)
+    watcher.check(1.0)
+    watcher.check(6.0)
     assert (watcher.idle, watcher.seen) == (6.0, ("hashing",))
 
 
@@ -74,18 +75,18 @@ def test_one_process_says_once_that_it_is_silent_whatever_its_data_are_called(
     watcher, monkeypatch, capsys
 ):
     watcher.several, watcher.timeout = False, 5.0
-    watchdog.alive("reading \x1b[2J\n.jsonl")
+    watchdog.heartbeat("reading \x1b[2J\n.jsonl")
     for _ in range(4):
-        watcher.look(3.0)
+        watcher.check(3.0)
     said = capsys.readouterr().err
-    assert said.startswith("rlhf: no sign of life for 5 s, at ")
+    assert said.startswith("rlhf: no progress for 5 s, at ")
     assert said.endswith(", reading \\x1b[2J\\n.jsonl\n") and said.count("\n") == 1
 
 
 def test_every_item_of_a_long_list_is_a_sign(watcher):
-    for number, item in enumerate(watchdog.during("abc", "writing"), start=1):
-        watcher.look(1.0)
-        watcher.look(6.0)
+    for number, item in enumerate(watchdog.with_heartbeat("abc", "writing"), start=1):
+        watcher.check(1.0)
+        watcher.check(6.0)
         assert (item, watcher.idle) == ("xabc"[number], 6.0)
         assert watcher.seen == ("writing",)
 
@@ -93,8 +94,8 @@ def test_every_item_of_a_long_list_is_a_sign(watcher):
 def test_who_is_at_work_tells_it_when_another_hangs(watcher, tmp_path):
     (tmp_path / "ranks").mkdir()
     (tmp_path / "ranks" / "rank-0.json").write_text("{}")
-    watchdog.alive("step 4")
-    watcher.look(1.0)
+    watchdog.heartbeat("step 4")
+    watcher.check(1.0)
     assert '"doing": "step 4"' in (tmp_path / "ranks" / "rank-1.json").read_text()
 
 
@@ -105,7 +106,7 @@ def test_the_place_is_a_line_of_the_stage(watcher):
         "def learn(look): found.update(look())\nlearn(look)", "/x/rlhf_cli/stages/sft.py", "exec"
     )
     looking = threading.Event()
-    thread = threading.Thread(target=lambda: (looking.wait(), found.update(watcher.standing())))
+    thread = threading.Thread(target=lambda: (looking.wait(), found.update(watcher.position())))
     thread.start()
     exec(code, names | {"look": lambda: looking.set() or thread.join() or {}})
     assert found["where"] == "stages/sft.py:1 learn"
@@ -122,7 +123,7 @@ def test_the_collective_is_the_innermost_of_the_librarys_functions():
     assert watchdog._collective(watchdog._stack(None)) is None
 
 
-def standing_in(*calls: tuple[str, str]) -> str | None:
+def collective_in(*calls: tuple[str, str]) -> str | None:
     """The collective of a stack of (module, function), outermost first."""
     frame = sys._getframe
     for module, name in reversed(calls):
@@ -147,17 +148,19 @@ PARTITION = "deepspeed.runtime.zero.partition_parameters"
         ([(PARTITION, "gather"), ("deepspeed.comm.comm", "all_gather")], "all_gather"),
         ([(PARTITION, "wrapper"), ("transformers.models", "read")], None),
         ([(PARTITION, "partition_after"), ("rlhf_cli.models.load", "fill")], None),
-        ([("rlhf_cli.runtime.world", "open_world"), ("rlhf_cli.runtime.world", "_meeting_point")],
+        ([("rlhf_cli.runtime.world", "open_world"), ("rlhf_cli.runtime.world", "_open_store")],
          "open_world"),
-        ([("rlhf_cli.runtime.world", "largest")], "largest"),
+        ([("rlhf_cli.runtime.world", "all_reduce_max")], "all_reduce_max"),
     ],
 )  # fmt: skip
 def test_who_waits_where_deepspeed_partitions_waits_in_a_collective(calls, collective):
     """ZeRO-3 starts a collective in one place and waits for it in another."""
-    assert standing_in(*calls) == collective
+    assert collective_in(*calls) == collective
 
 
-def at(rank: int, collective: str | None, where: str, *, since: float = 600, code=HUNG) -> Ending:
+def at(
+    rank: int, collective: str | None, where: str, *, since: float = 600, code=ExitCode.HUNG
+) -> WorkerExit:
     hang = {
         "rank": rank,
         "doing": "step 12",
@@ -165,9 +168,9 @@ def at(rank: int, collective: str | None, where: str, *, since: float = 600, cod
         "where": where,
         "since": since,
     }
-    return Ending(
-        rank=rank, code=code, told=False, failure=None, hang=hang if where else None,
-        traceback="", tail=[],
+    return WorkerExit(
+        rank=rank, code=code, terminated=False, failure=None, hang=hang if where else None,
+        traceback="", log_tail=[],
     )  # fmt: skip
 
 
@@ -193,7 +196,7 @@ def test_those_that_the_others_wait_for_come_first():
 def test_a_hang_beats_the_connections_that_it_breaks():
     late = at(1, None, "", code=1)
     late.failure = {"reason": "gloo", "expected": False, "broken": True, "saved": False}
-    found = judge([late, at(0, "all_reduce", "a.py:1 f")], interrupted=False, timeout=5)
+    found = run_result([late, at(0, "all_reduce", "a.py:1 f")], interrupted=False, timeout=5)
     assert found.reason.startswith("no progress for 5 s: rank 1 does not answer; rank 0 waits")
 
 
@@ -202,7 +205,7 @@ def test_one_process_is_warned_of_once_and_goes_on(tmp_path):
     code, errors, _ = started.finish()
     assert code == 0
     assert errors.count("\n") == 1
-    assert errors.startswith("rlhf: no sign of life for 1 s, at ")
+    assert errors.startswith("rlhf: no progress for 1 s, at ")
     assert "slow" in errors
 
 

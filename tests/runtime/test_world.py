@@ -35,11 +35,11 @@ def opened(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "given", "answer"),
     [
-        ("largest", (3,), 3),
+        ("all_reduce_max", (3,), 3),
         ("any", (True,), True),
         ("any", (False,), False),
-        ("agreed", ("my own",), "the main one's"),
-        ("totals", ({"a": 1.5},), {"a": 3.0}),
+        ("broadcast", ("my own",), "the main one's"),
+        ("sum_scalars", ({"a": 1.5},), {"a": 3.0}),
         ("barrier", (), None),
     ],
 )
@@ -52,7 +52,7 @@ def test_a_number_is_waited_for(opened, name, given, answer):
 def test_to_add_up_tensors_is_work(opened):
     found, group = opened
     mine = torch.ones(2)
-    assert group.sum(mine).tolist() == [2, 2]
+    assert group.all_reduce(mine).tolist() == [2, 2]
     assert mine.tolist() == [1, 1]  # a new tensor
     assert found == []
 
@@ -60,6 +60,6 @@ def test_to_add_up_tensors_is_work(opened):
 def test_a_process_alone_is_a_world_too():
     alone = World()
     assert (alone.rank, alone.size, alone.is_main) == (0, 1, True)
-    assert alone.sum(torch.ones(2)).tolist() == [1, 1]
-    assert (alone.largest(3), alone.any(True), alone.agreed("x")) == (3, True, "x")
-    assert alone.totals({"a": 0.1, "b": 2}) == {"a": 0.1, "b": 2.0}
+    assert alone.all_reduce(torch.ones(2)).tolist() == [1, 1]
+    assert (alone.all_reduce_max(3), alone.any(True), alone.broadcast("x")) == (3, True, "x")
+    assert alone.sum_scalars({"a": 0.1, "b": 2}) == {"a": 0.1, "b": 2.0}

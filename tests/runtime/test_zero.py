@@ -5,11 +5,11 @@ import torch
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Gather
-from rlhf_cli.runtime import zero_rollout
+from rlhf_cli.runtime import zero_generation
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.world import World
-from rlhf_cli.runtime.zero_loading import stage_of
-from rlhf_cli.runtime.zero_rollout import Rollout
+from rlhf_cli.runtime.zero_generation import ZeroGeneration
+from rlhf_cli.runtime.zero_loading import required_stage
 from tests.runtime.dist import run_processes
 from tests.runtime.small import runtime
 
@@ -78,20 +78,20 @@ def test_what_is_not_supported_is_refused(zero, told):
     given = runtime("zero2")
     given.deepspeed["zero_optimization"] = zero
     with pytest.raises(UserError, match=told):
-        stage_of(given)
+        required_stage(given)
 
 
-@pytest.mark.parametrize(("free", "in_step"), [(1, True), (2, False)])
-def test_weights_are_gathered_where_they_fit(free, in_step, monkeypatch):
+@pytest.mark.parametrize(("free", "layer_by_layer"), [(1, True), (2, False)])
+def test_weights_are_gathered_where_they_fit(free, layer_by_layer, monkeypatch):
     """One and a half copies must fit."""
-    monkeypatch.setattr(zero_rollout, "_free_memory", lambda device: free * 2**30)
+    monkeypatch.setattr(zero_generation, "_free_memory", lambda device: free * 2**30)
     weight = torch.nn.Parameter(torch.empty(0))
     weight.ds_numel = 2**28
     model = torch.nn.Module()
     model.weight = weight
-    rollout = Rollout(None, model, pick_device(runtime(None)), World(), Gather.auto)
-    assert rollout.in_step is in_step
-    assert f"1.5 x 1.0 GiB of weights, {free}.0 GiB free" in rollout.said()
+    rollout = ZeroGeneration(None, model, pick_device(runtime(None)), World(), Gather.auto)
+    assert rollout.layer_by_layer is layer_by_layer
+    assert f"1.5 x 1.0 GiB of weights, {free}.0 GiB free" in rollout.note()
 
 
 def test_a_failing_process_is_shown():

@@ -42,7 +42,7 @@ KINDS = {"sft": ["sft"], "rm": ["rm"], "ppo": ["ppo"], "all": ["sft", "rm", "ppo
 WEIGHTS = (6, 6, 6, 2)  # how often each kind is tried
 VICTIMS = ("driver", "worker", "all")
 AIMS = ("moment", "save", "save", "publication")
-WENT_ON = re.compile(r"^(\w+): .*\(interrupted at step (\d+), goes on\)", re.M)
+WENT_ON = re.compile(r"^(\w+): .*\(resuming from step (\d+)\)", re.M)
 PATIENCE = 600.0
 Rows = list[dict]
 
@@ -241,7 +241,7 @@ def unclear(errors: str) -> list[str]:
 def how_it_went_on(told: str) -> str:
     if found := WENT_ON.findall(told):
         return f"from step {found[0][1]} of {found[0][0]}"
-    if "finished, but not put in its place" in told:
+    if "finished, only the final rename is left" in told:
         return "published"
     if "interrupted before its first save" in told:
         return "from the beginning"

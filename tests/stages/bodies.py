@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
-from rlhf_cli.runtime.launch import Stopped
+from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import Clock

@@ -16,7 +16,7 @@ RANKED = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": f"b {i}"} for i i
 def here(tmp_path, monkeypatch):
     """here(name, rows): a file of rows in the working folder, where no stage could start."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rlhf_cli.stages.pipeline.run_worker", None)
+    monkeypatch.setattr("rlhf_cli.stages.pipeline.run_workers", None)
 
     def file(name: str, rows: list) -> str:
         (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))

@@ -73,7 +73,7 @@ def disturbed(made: Path, history, kind, act, monkeypatch, numbers=None) -> int:
         expected = {".lock", ".date", "sft"}
         if history != "nothing":
             with monkeypatch.context() as only:  # nothing is trained again
-                only.setattr(toy.pipeline, "run_worker", None)
+                only.setattr(toy.pipeline, "run_workers", None)
                 toy_run(lr=OTHER, stages=STAGE)
             assert finished(folder) == other
             expected |= {".sft.replaced"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rlhf_cli.artifacts.manifest import Refusal
+from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.stages.models import damage, external, require_model, shipped
 from tests.config.test_compose import composed
 
@@ -36,7 +36,7 @@ def test_a_whole_folder_a_hub_id_and_the_shipped_model_pass(model, folder):
 
 @pytest.mark.parametrize("place", ["./nosuch", "/no/such", "~/no/such/folder", "a/b/c"])
 def test_a_folder_that_is_not_there_is_said_at_once(model, place):
-    with pytest.raises(Refusal, match=rf"model\.path={place}: there is no such folder"):
+    with pytest.raises(ArtifactError, match=rf"model\.path={place}: there is no such folder"):
         require_model("model.path", place, model)
 
 
@@ -44,30 +44,32 @@ def test_a_name_in_a_folder_that_is_here_is_no_hub_id(model, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert external("parents.rm", "runs/nosuch", "rm", model) is None
     (tmp_path / "runs").mkdir()
-    with pytest.raises(Refusal, match=r"parents\.rm=runs/nosuch is no finished stage"):
+    with pytest.raises(ArtifactError, match=r"parents\.rm=runs/nosuch is no finished stage"):
         external("parents.rm", "runs/nosuch", "rm", model)
-    with pytest.raises(Refusal, match=r"model\.path=runs/nosuch: there is no such folder"):
+    with pytest.raises(ArtifactError, match=r"model\.path=runs/nosuch: there is no such folder"):
         require_model("model.path", "runs/nosuch", model)
 
 
 def test_what_is_no_model_is_named(model, folder):
-    with pytest.raises(Refusal, match=r"config\.json is a file, and no model"):
+    with pytest.raises(ArtifactError, match=r"config\.json is a file, and no model"):
         require_model("model.path", str(folder / "config.json"), model)
-    with pytest.raises(Refusal, match=r"a folder without config\.json"):
+    with pytest.raises(ArtifactError, match=r"a folder without config\.json"):
         require_model("model.path", str(folder.parent), model)
     (folder / "config.json").write_text("{")
-    with pytest.raises(Refusal, match=r"config\.json is not valid JSON"):
+    with pytest.raises(ArtifactError, match=r"config\.json is not valid JSON"):
         require_model("model.path", str(folder), model)
 
 
 def test_weights_must_be_safetensors_and_all_there(model, folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(Refusal, match=r"has no model\.safetensors; give .* safetensors weights"):
+    with pytest.raises(
+        ArtifactError, match=r"has no model\.safetensors; give .* safetensors weights"
+    ):
         require_model("model.path", str(folder), model)
     index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     save_file({"a": torch.ones(3)}, folder / "one.safetensors")
-    with pytest.raises(Refusal, match=r"has no two\.safetensors"):
+    with pytest.raises(ArtifactError, match=r"has no two\.safetensors"):
         require_model("model.path", str(folder), model)
     save_file({"b": torch.ones(3)}, folder / "two.safetensors")
     require_model("model.path", str(folder), model)
@@ -77,7 +79,9 @@ def test_weights_must_be_safetensors_and_all_there(model, folder):
 def test_weights_that_are_cut_short_are_named(model, folder, size):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(Refusal, match=r"model\.safetensors is damaged: \d+ bytes .*copy or downl"):
+    with pytest.raises(
+        ArtifactError, match=r"model\.safetensors is damaged: \d+ bytes .*copy or downl"
+    ):
         require_model("model.path", str(folder), model)
 
 
@@ -93,7 +97,7 @@ def test_a_header_that_is_no_header_is_damage(tmp_path):
 def test_a_folder_without_tokenizer_names_the_key(model, folder):
     for path in folder.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(Refusal, match=r"has no tokenizer files; set model\.tokenizer="):
+    with pytest.raises(ArtifactError, match=r"has no tokenizer files; set model\.tokenizer="):
         require_model("model.path", str(folder), model)
     require_model("model.path", str(folder), model, has_tokenizer=False)
 
@@ -102,6 +106,6 @@ def test_code_in_the_folder_needs_trust_unless_transformers_knows_the_model(mode
     edit(folder, auto_map={"AutoConfig": "own.Config"})
     require_model("model.path", str(folder), model)
     edit(folder, model_type="own")
-    with pytest.raises(Refusal, match=r"own\.Config.*set model\.trust_remote_code=true"):
+    with pytest.raises(ArtifactError, match=r"own\.Config.*set model\.trust_remote_code=true"):
         require_model("model.path", str(folder), model)
     require_model("model.path", str(folder), replace(model, trust_remote_code=True))

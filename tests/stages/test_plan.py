@@ -9,7 +9,7 @@ import pytest
 
 from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import Attempt
-from rlhf_cli.artifacts.manifest import Refusal
+from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.schema import (
     KLController,
@@ -57,15 +57,15 @@ def test_the_stages_are_those_that_were_chosen_less_those_that_are_given(planner
     assert chosen(stage=[Stage.sft, Stage.ppo]) == ["sft", "ppo"]
     given = Parents(sft="some/model", rm=None)
     assert chosen(stage=everything, parents=given) == ["rm", "ppo", "evaluate"]
-    with pytest.raises(Refusal, match=r"parents\.sft=some/model replaces the selected sft"):
+    with pytest.raises(ArtifactError, match=r"parents\.sft=some/model replaces the selected sft"):
         chosen(stage=[Stage.sft], parents=given)
 
 
 @pytest.mark.parametrize(("resume", "step"), [("auto", 4), ("last_valid", 4), ("never", None)])
 def test_an_interrupted_stage_goes_on_unless_it_shall_begin_anew(planner, resume, step):
     mine = planner(stage=[Stage.sft])
-    work, _ = attempts.begin(mine.folder, "sft", mine.fingerprint(STAGES["sft"]), Attempt())
-    checkpoints.begin(work, 4)
+    work, _ = attempts.start(mine.folder, "sft", mine.fingerprint(STAGES["sft"]), Attempt())
+    checkpoints.create(work, 4)
     checkpoints.commit(work, 4, {}, 2)
     (found,) = planner(stage=[Stage.sft], resume=Resume[resume]).plan()
     assert found.attempt.step == step
@@ -234,14 +234,16 @@ def other_kl(default):
 
 def test_an_evaluation_leaves_no_stale_stage_out(finished, default):
     """Its table would take the place of one that has it."""
-    with pytest.raises(Refusal, match=r"would leave out ppo: .*ppo\.kl\.coef changed .* -> 0\.5"):
+    with pytest.raises(
+        ArtifactError, match=r"would leave out ppo: .*ppo\.kl\.coef changed .* -> 0\.5"
+    ):
         finished(stage=[Stage.evaluate], ppo=other_kl(default)).plan()
 
 
 def test_an_evaluation_leaves_no_damaged_stage_out(finished):
     (finished().folder / "ppo" / "config.json").write_text("{}")
     with pytest.raises(
-        Refusal, match=r"leave out ppo: .*ppo/config\.json is truncated.*stage=\[ppo,"
+        ArtifactError, match=r"leave out ppo: .*ppo/config\.json is truncated.*stage=\[ppo,"
     ):
         finished(stage=[Stage.evaluate]).plan()
 

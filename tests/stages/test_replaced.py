@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_cli.artifacts import store
-from rlhf_cli.artifacts.manifest import Mendable
+from rlhf_cli.artifacts.manifest import RepairableError
 from tests.stages import toy
 from tests.stages.toy import finished, toy_run
 
@@ -67,7 +67,9 @@ def test_a_stage_that_cannot_be_read_stops_the_run_and_stays(run, monkeypatch):
         return read(path, **options)
 
     monkeypatch.setattr(store, "file_hash", broken)
-    with pytest.raises(Mendable, match=r"sft/model/tokenizer\.json cannot be read \(Permission"):
+    with pytest.raises(
+        RepairableError, match=r"sft/model/tokenizer\.json cannot be read \(Permission"
+    ):
         toy_run()
     assert finished(run) == before
 
@@ -82,7 +84,7 @@ def test_a_folder_that_cannot_be_looked_into_stops_the_run(run, monkeypatch):
         return stat(path, **options)
 
     monkeypatch.setattr(os, "stat", broken)
-    with pytest.raises(Mendable, match=r"config\.json cannot be read \(Input/output error"):
+    with pytest.raises(RepairableError, match=r"config\.json cannot be read \(Input/output error"):
         toy_run()
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rlhf_cli.artifacts.manifest import Refusal
+from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import SelectBy, Source
@@ -85,9 +85,11 @@ def test_a_template_that_is_not_there_is_refused(own):
 def test_the_reward_model_that_selects_is_looked_at_first(own):
     cfg = own(demonstrations=SHOWN)
     sft = replace(cfg.sft, select_by=SelectBy.rm_score, reward_model="runs/nosuch/rm")
-    with pytest.raises(Refusal, match=r"sft\.reward_model=runs/nosuch/rm is no finished stage"):
+    with pytest.raises(
+        ArtifactError, match=r"sft\.reward_model=runs/nosuch/rm is no finished stage"
+    ):
         require(replace(cfg, sft=sft), specs("sft"))
-    with pytest.raises(Refusal, match=r"sft\.reward_model=.*and no reward model"):
+    with pytest.raises(ArtifactError, match=r"sft\.reward_model=.*and no reward model"):
         require(replace(cfg, sft=replace(sft, reward_model=shipped("tiny"))), specs("sft"))
 
 
@@ -135,7 +137,7 @@ def test_a_refused_run_starts_no_worker_and_leaves_no_folder(
     tmp_path, monkeypatch, capsys, words, expected
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rlhf_cli.stages.pipeline.run_worker", None)
+    monkeypatch.setattr("rlhf_cli.stages.pipeline.run_workers", None)
     (tmp_path / "d.jsonl").write_text("\n".join(SHOWN))
     assert main(["run", *words]) == 2
     assert expected in capsys.readouterr().err

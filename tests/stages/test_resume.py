@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from rlhf_cli.artifacts import checkpoints
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.runtime.launch import Stopped
+from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import PARTS
@@ -242,7 +242,7 @@ def test_a_preempted_command_goes_on_where_it_saved(undisturbed, tmp_path):
     again = start(tmp_path, *stage)
     said, told = again.communicate(timeout=120)
     assert again.returncode == 0, told
-    assert re.search(r"interrupted at step \d+, goes on", said)
+    assert re.search(r"resuming from step \d+", said)
     finished = tmp_path / "runs" / "default" / "sft"
     assert_same_result(finished, undisturbed / "sft")
     assert not (finished / "resume").exists()

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rlhf_cli.artifacts.store import NotWritten
+from rlhf_cli.artifacts.store import WriteError
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Resume, Save
-from rlhf_cli.runtime.launch import Stopped
+from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import saving
 from rlhf_cli.stages.saving import Saver, open_saver
@@ -150,7 +150,7 @@ def test_a_disk_without_room_is_told_with_figures_before_the_stage(
     model, checkpoint = saving.bytes_of(model_of((0.5, 0.5)))
     assert 10 < model < 6_000 < 10 * checkpoint
     if free < model:
-        with pytest.raises(NotWritten, match=told):
+        with pytest.raises(WriteError, match=told):
             opened(tmp_path, keep=keep)
     else:
         opened(tmp_path, keep=keep)

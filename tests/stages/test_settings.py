@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.sharing import Share
-from rlhf_cli.runtime.opening import held
+from rlhf_cli.runtime.factory import local_parameters
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.setting import open_setting
 from tests.stages.little import changed, little
@@ -90,7 +90,7 @@ def test_of_a_sharded_parameter_the_padding_does_not_count():
     model = torch.nn.Linear(7, 1, bias=False)
     model.weight.ds_numel = 7
     model.weight.ds_tensor = torch.tensor([1.0, float("nan"), float("nan")])
-    ((_, mine),) = held(model, World(Share(2, 3)))
+    ((_, mine),) = local_parameters(model, World(Share(2, 3)))
     assert mine.tolist() == [1.0]
-    ((_, mine),) = held(model, World(Share(0, 3)))
+    ((_, mine),) = local_parameters(model, World(Share(0, 3)))
     assert len(mine) == 3

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 from rlhf_cli import stages as table
 from rlhf_cli import worker
-from rlhf_cli.artifacts.store import FREE, writing
+from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config.compose import thaw
 from rlhf_cli.config.schema import Config, Save, Stage
+from rlhf_cli.launch.exit_report import RunResult
 from rlhf_cli.models.export import export
 from rlhf_cli.runtime import watchdog
-from rlhf_cli.runtime.verdict import Outcome
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import pipeline, plan
 from rlhf_cli.stages.saving import Saver
@@ -63,7 +63,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             policy.step(1.0)
             recorder.log({"toy/loss": float(loss.detach())}, step)
             saver.after_step(step, dict)
-        with writing(out / "model", FREE):
+        with write_errors(out / "model", FREE):
             export(
                 policy.model, policy.weights(), Tokenizer(), out / "model", end_ids=[1], pad_id=0
             )
@@ -76,23 +76,23 @@ def thaw_once(text: str) -> Config:
     return thaw(json.loads(text))
 
 
-def work_here(job: Path, runtime, *, lead=None) -> Outcome:
+def work_here(job: Path, runtime, *, coordinator=None) -> RunResult:
     """The worker of a stage, in this process."""
     code = worker.main(str(job))
     left = job.parent / "failure.json"
     reason = json.loads(left.read_text())["reason"] if code and left.exists() else None
-    return Outcome(code=code, interrupted=False, reason=reason)
+    return RunResult(code=code, interrupted=False, reason=reason)
 
 
 def patch(patched: pytest.MonkeyPatch) -> None:
     """From now on runs are toys; a process that only does this, and ends, needs no way back."""
     for module in (table, plan, pipeline):
         patched.setattr(module, "STAGES", TOYS)
-    patched.setattr(pipeline, "run_worker", work_here)
+    patched.setattr(pipeline, "run_workers", work_here)
     patched.setattr(pipeline, "_commit", lambda: None)
     patched.setattr(worker, "thaw", lambda content: thaw_once(json.dumps(content)))
     patched.setattr(watchdog, "watch", lambda *place, several: None)
-    patched.setattr(worker, "interrupt_once", lambda: None)
+    patched.setattr(worker, "raise_on_first_signal", lambda: None)
     # a killed process loses nothing that it has written
     patched.setattr(os, "fsync", lambda handle: None)
     patched.setattr(worker, "_quiet_libraries", lambda: None)

@@ -43,7 +43,7 @@ def stopped(*signals: int, at: int = 6, again: tuple[str, ...] = ()):
     return play
 
 
-GOES_ON = r"interrupted at step \d+, goes on"
+GOES_ON = r"resuming from step \d+"
 SIGNALS = [
     Row(tried="Ctrl-C in training, then the same command", play=stopped(signal.SIGINT),
         has=(r"saved at step \d+", r"first code: 130", GOES_ON, r"sft: done")),

@@ -16,7 +16,7 @@ from rlhf_cli.core.returns import missing_eos
 from rlhf_cli.models.forward import ModelInputs, response_logprobs, response_values
 from rlhf_cli.models.generation.sampling import SamplingParams, require_close_logprobs, sample
 from rlhf_cli.runtime.engine import Network
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.guards import require_finite
 from rlhf_cli.stages.ppo.microbatches import microbatches
@@ -35,7 +35,7 @@ def generate(
 
     Returns the entropies (B, R) too, of what each token was drawn from.
     """
-    alive("sampling a rollout")
+    heartbeat("sampling a rollout")
     world, policy = players.world, players.policy
     policy.eval()
     with policy.generating() as model:
@@ -48,7 +48,7 @@ def generate(
             keep_going=policy.going_on,
         )
     policy.train()
-    width = world.largest(samples.responses.shape[1])
+    width = world.all_reduce_max(samples.responses.shape[1])
     size = (len(batch.tokens), width)
     rollout = Rollout.unscored(
         batch.tokens,
@@ -68,7 +68,7 @@ def together(values: Tensor, size: tuple[int, ...], world: World, fill: int = 0)
     mine = world.share.of(whole)
     mine.fill_(fill)
     mine[(slice(None), *(slice(0, n) for n in values.shape[1:]))] = values.to(dtype)
-    return world.sum(whole).to(values.dtype)
+    return world.all_reduce(whole).to(values.dtype)
 
 
 def parts_of(players: Players, rollout: Rollout, cfg: PPO) -> list[Part]:
@@ -88,7 +88,7 @@ def gathered(
         alive("judging a rollout")
         found = say(inputs).float()
         whole[(index, *(slice(0, n) for n in found.shape[1:]))] = found
-    return world.sum(whole)
+    return world.all_reduce(whole)
 
 
 def logprobs_by(network: Network, temperature: float) -> Callable[[ModelInputs], Tensor]:
@@ -101,7 +101,7 @@ def judge(players: Players, rollout: Rollout, parts: list[Part], cfg: PPO) -> No
     world = players.world
     reference = logprobs_by(players.ref_policy, cfg.temperature)
     rollout.ref_logprobs = gathered(reference, parts, rollout.ref_logprobs, world)
-    players.ref_policy.rest()
+    players.ref_policy.offload()
     rollout.scores = gathered(players.score, parts, rollout.scores, world)
     players.rest()
     value = lambda inputs: players.value(response_values, inputs)  # noqa: E731

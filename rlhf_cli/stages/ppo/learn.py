@@ -84,7 +84,7 @@ def minibatch(
     totals: dict[str, Tensor] = {}
     parts = microbatches(players, rollout, index, cfg.batch)
     for number, rows in enumerate(parts, start=1):
-        alive("learning from a rollout")
+        heartbeat("learning from a rollout")
         piece = rollout.select(rows).trim()
         columns = slice(0, piece.responses.shape[1])
         terms = clipped_step(
@@ -98,7 +98,7 @@ def minibatch(
             closes=pretrain is None,
         )
         totals = {name: totals.get(name, 0) + term for name, term in terms.items()}
-    metrics = players.world.totals({name: float(value) for name, value in totals.items()})
+    metrics = players.world.sum_scalars({name: float(value) for name, value in totals.items()})
     if pretrain is not None:
         metrics["loss/ptx"] = pretrain()
     total = sum(value for name, value in metrics.items() if name.startswith("loss/"))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import MODEL, OFFENDING, VALUE_MODEL
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import PPO, Config, ValueInit
@@ -70,7 +71,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         players.policy.use_average()
         shown.ask_after(players.policy)
         shown.tell(recorder)
-        for engine, name in ((players.policy, "model"), (players.value, "value_model")):
+        for engine, name in ((players.policy, MODEL), (players.value, VALUE_MODEL)):
             setting.export(engine, out / name)
     return last
 
@@ -101,13 +102,13 @@ def cast(
         value=setting.engine(value, cfg.value_optim),
         ref_policy=setting.network(setting.causal_lm(sft)),
         score=reward.score,
-        rest=reward.network.rest,
+        rest=reward.network.offload,
         device=setting.device,
         clock=setting.clock,
     )
     if not from_rm:
         renew_head(players.value, seed=setting.cfg.seed)
-    plan = players.policy.plan()
+    plan = players.policy.generation_note()
     return players, reward.notes() + ([f"the policy {plan}"] if plan else [])
 
 
@@ -155,7 +156,7 @@ NOT_FINITE_REMEDY = "Lower ppo.optim.lr, raise ppo.kl.coef, or use runtime.dtype
 
 def save_offending(error: NotFinite, setting: Setting, out: Path) -> Path:
     """Write the samples behind a number that is not finite: texts, token ids, score."""
-    rollout, place = error.rollout, out / "offending.json"
+    rollout, place = error.rollout, out / OFFENDING
     rows = [
         {
             "prompt": setting.renderer.tokenizer.decode(rollout.prompts[i][rollout.prompt_mask[i]]),

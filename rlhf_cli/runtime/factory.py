@@ -1,4 +1,4 @@
-"""Which engine: plain, replicated or sharded, by the runtime's configuration."""
+"""Build networks and engines: plain, replicated or sharded, by the runtime's configuration."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import Tensor, nn
 
 from rlhf_cli.config.schema import Optim, Runtime
+from rlhf_cli.runtime.data_parallel import Replicated
 from rlhf_cli.runtime.device import Device
-from rlhf_cli.runtime.engine import Engine, Network, Replicated, Resting
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.offload import OffloadedNetwork
 from rlhf_cli.runtime.world import World
 
 
@@ -20,7 +22,7 @@ def open_engine(
     runtime: Runtime,
     ema_decay: float | None = None,
 ) -> Engine:
-    """A model that will be trained."""
+    """Return the engine that trains a model."""
     if runtime.deepspeed is not None:
         from rlhf_cli.runtime.zero import ZeroEngine
 
@@ -32,17 +34,17 @@ def open_engine(
 
 
 def open_network(model: nn.Module, *, device: Device, world: World, runtime: Runtime) -> Network:
-    """A frozen model, sharded where the trained ones are."""
+    """Return a frozen model, sharded where the trained ones are."""
     if zero_stage(runtime) == 3:
         from rlhf_cli.runtime.zero import ZeroNetwork
 
         return ZeroNetwork(model, device=device, world=world, runtime=runtime)
-    kind = Resting if runtime.offload and device.torch.type != "cpu" else Network
+    kind = OffloadedNetwork if runtime.offload and device.torch.type != "cpu" else Network
     return kind(model, device=device)
 
 
-def loading(runtime: Runtime, world: World) -> AbstractContextManager:
-    """Around `from_pretrained`: under ZeRO-3 a model is sharded as it is read."""
+def model_loading(runtime: Runtime, world: World) -> AbstractContextManager:
+    """Return the context of `from_pretrained`: under ZeRO-3 a model is sharded as it is read."""
     if zero_stage(runtime) == 3:
         from rlhf_cli.runtime.zero_loading import sharded_loading
 
@@ -50,8 +52,8 @@ def loading(runtime: Runtime, world: World) -> AbstractContextManager:
     return nullcontext()
 
 
-def held(model: nn.Module, world: World) -> Iterator[tuple[str, Tensor]]:
-    """Yield the parameters by name: of those that were sharded while they were read this process's part."""
+def local_parameters(model: nn.Module, world: World) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters by name; of a sharded one, this process's part."""
     for name, parameter in model.named_parameters():
         shard = vars(parameter).get("ds_tensor")
         if shard is None:
@@ -61,7 +63,7 @@ def held(model: nn.Module, world: World) -> Iterator[tuple[str, Tensor]]:
 
 
 def zero_stage(runtime: Runtime) -> int | None:
-    """The ZeRO stage of the DeepSpeed dictionary; None without one."""
+    """Return the ZeRO stage of the DeepSpeed dictionary; None without one."""
     if runtime.deepspeed is None:
         return None
     return int(runtime.deepspeed.get("zero_optimization", {}).get("stage", 0))

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.runtime.launch import Stopped, heed
-from rlhf_cli.runtime.watchdog import alive
+from rlhf_cli.launch.signals import Stopped, install_stop_handlers
+from rlhf_cli.runtime.watchdog import heartbeat
 
 RANK = int(os.environ.get("RANK", "0"))
 PLACED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS")
@@ -50,7 +50,7 @@ def sleep(out: Path, timeout: float) -> None:
 
 def deaf(out: Path, timeout: float) -> None:
     """Asked to stop, it does not."""
-    heed()
+    install_stop_handlers()
     sleep(out, timeout)
 
 
@@ -78,10 +78,10 @@ def bad(out: Path, timeout: float) -> None:
 
 
 def stop(out: Path, timeout: float) -> None:
-    asked = heed()
+    asked = install_stop_handlers()
     ready(out)
     while not asked.stop:
-        alive("step 3")
+        heartbeat("step 3")
         time.sleep(0.01)
         if asked.save:
             (out / f"saved-{RANK}").touch()
@@ -95,7 +95,7 @@ def sums(out: Path, timeout: float) -> None:
     step = 0
     while True:
         step += 1
-        alive(f"step {step}")
+        heartbeat(f"step {step}")
         world.barrier()
 
 
@@ -112,10 +112,10 @@ def early(out: Path, timeout: float) -> None:
 def nap(out: Path, timeout: float) -> None:
     """Rank 1 never comes back to the collective."""
     world = _open(timeout)
-    alive("step 1")
+    heartbeat("step 1")
     world.barrier()
     ready(out)
-    alive("step 2")
+    heartbeat("step 2")
     if RANK == 1:
         time.sleep(60)
     world.barrier()
@@ -125,13 +125,13 @@ def one_sum(out: Path, timeout: float) -> None:
     """Each rank adds 2^rank: the sum says who was there."""
     import torch
 
-    total = _open(timeout).sum(torch.tensor([2.0**RANK]))
+    total = _open(timeout).all_reduce(torch.tensor([2.0**RANK]))
     tell(out, timeout)
     (out / f"sum-{RANK}").write_text(str(int(total[0])))
 
 
 def slow(out: Path, timeout: float) -> None:
-    alive("step 1")
+    heartbeat("step 1")
     time.sleep(timeout * 2)
 
 

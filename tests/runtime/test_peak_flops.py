@@ -4,13 +4,13 @@ import time
 
 import torch
 
-from rlhf_cli.runtime.speed import matmul_rate
+from rlhf_cli.runtime.peak_flops import measured_peak_flops
 
 CPU = torch.device("cpu")
 
 
 def test_the_rate_is_one_that_a_product_reaches():
-    rate, x = matmul_rate(CPU, torch.float32), torch.ones(256, 256)
+    rate, x = measured_peak_flops(CPU, torch.float32), torch.ones(256, 256)
     seconds = []
     for _ in range(20):
         before = time.perf_counter()
@@ -21,9 +21,9 @@ def test_the_rate_is_one_that_a_product_reaches():
 
 
 def test_it_is_measured_once_and_draws_no_number_of_the_run():
-    matmul_rate.cache_clear()
+    measured_peak_flops.cache_clear()
     before = torch.get_rng_state()
-    first = matmul_rate(CPU, torch.float32)
+    first = measured_peak_flops(CPU, torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
-    assert matmul_rate(CPU, torch.float32) == first
-    assert matmul_rate.cache_info().misses == 1
+    assert measured_peak_flops(CPU, torch.float32) == first
+    assert measured_peak_flops.cache_info().misses == 1

@@ -5,8 +5,11 @@ import signal
 import pytest
 import torch
 
-from rlhf_cli.runtime.memory import needs_less, oom_kills, ran_out
-from rlhf_cli.runtime.verdict import judge, left_behind
+from rlhf_cli.artifacts.layout import WorkFolder
+from rlhf_cli.launch import worker_group
+from rlhf_cli.launch.exit_report import read_exit, run_result
+from rlhf_cli.launch.memory import is_out_of_memory, memory_remedy, oom_kills
+from rlhf_cli.launch.worker_group import LocalRanks, WorkerGroup
 
 UNIFIED = "0::/job/step"
 EARLIER = "4:cpu,memory:/job\n3:pids:/job\n0::/"
@@ -39,8 +42,8 @@ def test_kills_are_counted_by_the_group_or_by_the_kernel(groups, files, expected
     ],
 )
 def test_a_kill_is_called_want_of_memory_where_it_was(code, counted, told, tmp_path):
-    ending = left_behind(tmp_path, 0, code, told=False, out_of_memory=counted)
-    reason = judge([ending], interrupted=False, timeout=9.0).reason
+    found = read_exit(WorkFolder(tmp_path), 0, code, terminated=False, out_of_memory=counted)
+    reason = run_result([found], interrupted=False, timeout=9.0).reason
     assert reason.startswith(told)
     assert ("memory" in reason) is ("memory" in told)
 
@@ -48,12 +51,12 @@ def test_a_kill_is_called_want_of_memory_where_it_was(code, counted, told, tmp_p
 def test_the_allocators_of_torch_and_python_are_known_by_what_they_raise():
     with pytest.raises(RuntimeError) as refused:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert ran_out(refused.value)
-    assert ran_out(MemoryError())
-    assert ran_out(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"))
-    assert ran_out(RuntimeError("CUDA error: out of memory"))
-    assert not ran_out(RuntimeError("shapes differ"))
-    assert not ran_out(ValueError("out of memory"))
+    assert is_out_of_memory(refused.value)
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"))
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 @pytest.mark.parametrize(
@@ -66,17 +69,15 @@ def test_the_allocators_of_torch_and_python_are_known_by_what_they_raise():
     ],
 )
 def test_the_keys_to_lower_are_those_of_the_stage(stage, keys):
-    assert keys in needs_less(stage)
+    assert keys in memory_remedy(stage)
 
 
 def test_a_crew_counts_from_its_start(monkeypatch, tmp_path):
-    from rlhf_cli.runtime import crew
-
     counts = iter([3, 3, 4])
-    monkeypatch.setattr(crew, "oom_kills", lambda: next(counts))
-    here = crew.Crew(tmp_path / "job.json", crew.Place(here=0), runtime=_Patience())
-    here.codes = {0: -signal.SIGKILL}
-    assert [[one.out_of_memory for one in here.endings()] for _ in range(2)] == [[False], [True]]
+    monkeypatch.setattr(worker_group, "oom_kills", lambda: next(counts))
+    group = WorkerGroup(tmp_path / "job.json", LocalRanks(local_world_size=0), runtime=_Patience())
+    group.exit_codes = {0: -signal.SIGKILL}
+    assert [[one.out_of_memory for one in group.exits()] for _ in range(2)] == [[False], [True]]
 
 
 class _Patience:

@@ -1,4 +1,4 @@
-"""Whether memory ran out, and which keys need less of it. Nothing is said that nobody has counted."""
+"""Whether memory ran out, as the kernel counts it or an allocator reports it, and which keys lower it."""
 
 import re
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ REFUSED = re.compile(r"out of memory|(can't|cannot|unable to) allocate|not enoug
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """Return how many processes the kernel has ended because memory ran out; None where it does not say.
+    """Return how many processes the kernel has killed because memory ran out; None where not counted.
 
-    Counted in this process's control group, or on the whole machine where groups do not count.
+    Counted in this process's control group, or on the machine where groups do not count.
     """
     for path in _counters(root):
         try:
@@ -40,15 +40,15 @@ def _counters(root: Path) -> Iterator[Path]:
     yield root / "proc/vmstat"
 
 
-def ran_out(error: Exception) -> bool:
-    """Return whether an allocator refused: torch's own error, or the words of a plain one."""
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an allocator refused: torch's own error class, or the message of another error."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and bool(REFUSED.search(str(error)))
 
 
-def needs_less(stage: str | None) -> str:
-    """Return what to lower, with the keys of `stage` where it is known."""
+def memory_remedy(stage: str | None) -> str:
+    """Return which keys to lower, those of `stage` where it is given."""
     if stage == "evaluate":
         return "lower evaluation.batch"
     batch = f"{stage}.batch" if stage else "the stage's batch"

@@ -1,7 +1,7 @@
-"""Generating from weights that ZeRO-3 keeps sharded: gather them once, or step layer by layer.
+"""Generation from weights that ZeRO-3 keeps sharded: gather them once, or layer by layer for each token.
 
 Gathering every layer for every token costs ten times the time once models are not tiny; gathering all
-of them once costs the memory of a whole copy.
+of them once costs the memory of a complete copy.
 """
 
 import os
@@ -17,56 +17,59 @@ from rlhf_cli.config.schema import Gather
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.world import World
 
-ROOM = 1.5  # copies of the model that must fit: the key-value cache and activations need room too
+MODEL_COPIES = 1.5  # that must fit: the key-value cache and activations need memory too
 
 
-class Rollout:
-    """How one model generates, decided when first asked: by then all models of the stage are there."""
+class ZeroGeneration:
+    """How one model generates, decided at the first use: by then all models of the stage are loaded."""
 
     def __init__(self, zero: Any, model: nn.Module, device: Device, world: World, gather: Gather):
         self.zero, self.model, self.device = zero, model, device
         self.world, self.gather = world, gather
 
     @cached_property
-    def in_step(self) -> bool:
-        """Whether all processes take every token together. Collective."""
+    def layer_by_layer(self) -> bool:
+        """Return whether layers are gathered for every token, all processes in step. Collective."""
         if self.gather is not Gather.auto:
             return self.gather is Gather.never
-        return self.world.any(self.free < ROOM * self.size)
+        return self.world.any(self.free_bytes < MODEL_COPIES * self.model_bytes)
 
     @cached_property
-    def free(self) -> int:
-        """Bytes that this process may still take."""
+    def free_bytes(self) -> int:
+        """Return the bytes that this process may still allocate."""
         return _free_memory(self.device.torch)
 
     @property
-    def size(self) -> int:
-        """Bytes of a whole copy."""
+    def model_bytes(self) -> int:
+        """Return the bytes of a complete copy."""
         return sum(p.ds_numel * p.element_size() for p in self.model.parameters())
 
-    def said(self) -> str:
-        """The decision in one sentence. Collective."""
-        how = "layer by layer, all processes in step" if self.in_step else "from one gathered copy"
+    def note(self) -> str:
+        """Return the decision in one sentence. Collective."""
+        how = (
+            "layer by layer, all processes in step"
+            if self.layer_by_layer
+            else "from one gathered copy"
+        )
         if self.gather is not Gather.auto:
-            return (
-                f"generates {how} ({_gib(self.size)} of weights; runtime.gather={self.gather.name})"
-            )
+            size = _gib(self.model_bytes)
+            return f"generates {how} ({size} of weights; runtime.gather={self.gather.name})"
         return (
-            f"generates {how}: {ROOM:g} x {_gib(self.size)} of weights, "
-            f"{_gib(self.free)} free on the main process"
+            f"generates {how}: {MODEL_COPIES:g} x {_gib(self.model_bytes)} of weights, "
+            f"{_gib(self.free_bytes)} free on the main process"
         )
 
     @contextmanager
     def open(self) -> Iterator[nn.Module]:
-        """The model, to be called once a token."""
+        """Yield the model, to be called once per token."""
         self.zero.empty_partition_cache()  # or weights still in flight would not be gathered
-        way = self._traced() if self.in_step else self._gathered()
+        way = self._layer_by_layer() if self.layer_by_layer else self._gathered()
         with way, self.device.autocast():
             yield self.model
 
     @contextmanager
-    def _traced(self) -> Iterator[None]:
-        """Each forward starts DeepSpeed's order of layers anew, as a forward of its engine would."""
+    def _layer_by_layer(self) -> Iterator[None]:
+        """Restart DeepSpeed's order of layers at each forward, as a forward of its engine does."""
         restart = self._offload().get_param_coordinator().reset_step
         handle = self.model.register_forward_pre_hook(lambda *_: restart(), prepend=True)
         try:
@@ -76,10 +79,10 @@ class Rollout:
 
     @contextmanager
     def _gathered(self) -> Iterator[None]:
-        """All weights whole, DeepSpeed's hooks off; both undone whatever happens."""
+        """Gather all weights and remove DeepSpeed's hooks; both are undone whatever happens."""
         from deepspeed.runtime.zero import GatheredParameters
 
-        with GatheredParameters(list(self.model.parameters())), _without(self._hooks()):
+        with GatheredParameters(list(self.model.parameters())), _hooks_removed(self._hooks()):
             yield
 
     def _hooks(self) -> list:
@@ -87,14 +90,14 @@ class Rollout:
         return [offload.fwd_pre_hook, *offload.forward_hooks, *offload.backward_hooks]
 
     def _offload(self) -> Any:
-        """DeepSpeed's keeper of sharded parameters: the optimizer of a frozen model, else part of it."""
+        """Return DeepSpeed's owner of sharded parameters: a frozen model's optimizer, else a part of it."""
         optimizer = self.zero.optimizer
         return optimizer.parameter_offload if self.zero.basic_optimizer else optimizer
 
 
 @contextmanager
-def _without(handles: list) -> Iterator[None]:
-    """The hooks behind these handles do not fire meanwhile; their order is as before afterwards."""
+def _hooks_removed(handles: list) -> Iterator[None]:
+    """Remove the hooks of these handles for a while; their order is restored."""
     taken = [
         (hooks, handle.id, hooks.pop(handle.id))
         for handle in handles
@@ -108,7 +111,7 @@ def _without(handles: list) -> Iterator[None]:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Of the device, with what torch holds unused; on a CPU this process's share of the machine's."""
+    """Return the free bytes of the device, with torch's unused ones; on a CPU a share of the machine's."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused

@@ -10,77 +10,79 @@ import threading
 import pytest
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.runtime.channel import (
+from rlhf_cli.launch.channel import (
     LOOPBACK,
+    AuthenticationError,
     Channel,
-    Unproven,
-    leave_secret,
-    listen_at,
+    listen,
     read_secret,
+    write_secret,
 )
 
 
-def ends(secret: bytes = b"ours", other: bytes = b"ours"):
-    """(the lead's channel, a node's): both greet at the same time."""
+def connected(secret: bytes = b"ours", other: bytes = b"ours"):
+    """(the coordinator's channel, a node's): both greet at the same time."""
     one, two = socket.socketpair()
     found = {}
-    node = threading.Thread(target=lambda: found.update(node=Channel(two, other, leads=False)))
+    node = threading.Thread(
+        target=lambda: found.update(node=Channel(two, other, is_coordinator=False))
+    )
     node.start()
-    lead = Channel(one, secret, leads=True)
+    coordinator = Channel(one, secret, is_coordinator=True)
     node.join()
-    return lead, found["node"]
+    return coordinator, found["node"]
 
 
 def test_those_who_know_the_secret_hear_each_other_in_order():
-    lead, node = ends()
+    coordinator, node = connected()
     for number in range(3):
-        lead.send({"do": number})
+        coordinator.send({"do": number})
         node.send({"said": number})
     assert [node.receive() for _ in range(3)] == [{"do": n} for n in range(3)]
-    assert [lead.receive() for _ in range(3)] == [{"said": n} for n in range(3)]
+    assert [coordinator.receive() for _ in range(3)] == [{"said": n} for n in range(3)]
 
 
 def test_neither_end_believes_one_who_does_not_know_the_secret():
-    lead, node = ends(b"ours", b"theirs")
-    lead.send({"do": "start"})
+    coordinator, node = connected(b"ours", b"theirs")
+    coordinator.send({"do": "start"})
     node.send({"node": 1})
-    with pytest.raises(Unproven):
+    with pytest.raises(AuthenticationError):
         node.receive()
-    with pytest.raises(Unproven):
-        lead.receive()
+    with pytest.raises(AuthenticationError):
+        coordinator.receive()
 
 
 @pytest.mark.parametrize("what", ["changed", "repeated", "sent back"])
 def test_who_stands_between_two_nodes_can_say_nothing(what):
-    lead, node = ends()
-    lead.send({"do": "stop"})
+    coordinator, node = connected()
+    coordinator.send({"do": "stop"})
     line = node.stream.readline()
     if what == "changed":
-        lead.connection.sendall(line.replace(b"stop", b"kill"))
+        coordinator.connection.sendall(line.replace(b"stop", b"kill"))
     elif what == "repeated":
-        lead.connection.sendall(line + line)
+        coordinator.connection.sendall(line + line)
         assert node.receive() == {"do": "stop"}
     else:
         node.connection.sendall(line)
-    with pytest.raises(Unproven):
-        (lead if what == "sent back" else node).receive()
+    with pytest.raises(AuthenticationError):
+        (coordinator if what == "sent back" else node).receive()
 
 
 def test_what_was_said_once_proves_nothing_another_time():
-    lead, node = ends()
-    lead.send({"do": "start"})
+    coordinator, node = connected()
+    coordinator.send({"do": "start"})
     said = node.stream.readline()
-    lead, node = ends()
-    lead.connection.sendall(said)
-    with pytest.raises(Unproven):
+    coordinator, node = connected()
+    coordinator.connection.sendall(said)
+    with pytest.raises(AuthenticationError):
         node.receive()
 
 
 def test_a_long_or_unfinished_line_ends_the_connection():
-    lead, node = ends()
-    lead.connection.sendall(b"half a line")
-    lead.connection.close()
-    lead.stream.close()
+    coordinator, node = connected()
+    coordinator.connection.sendall(b"half a line")
+    coordinator.connection.close()
+    coordinator.stream.close()
     with pytest.raises(ConnectionError):
         node.receive()
 
@@ -88,10 +90,10 @@ def test_a_long_or_unfinished_line_ends_the_connection():
 def test_only_this_user_can_read_the_secret_and_each_run_has_another(tmp_path):
     path = tmp_path / "runs" / ".nodes-1"
     assert read_secret(tmp_path / "none") is None
-    first = leave_secret(path)
+    first = write_secret(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert read_secret(path) == first
-    second = leave_secret(path)
+    second = write_secret(path)
     assert (read_secret(path), len(second)) == (second, 64)
     assert first != second
     assert [p.name for p in path.parent.iterdir()] == [".nodes-1"]
@@ -115,7 +117,7 @@ def anothers(path):
 @pytest.mark.parametrize("spoil", [readable, linked, anothers])
 def test_a_secret_that_somebody_else_could_have_left_is_refused(tmp_path, spoil):
     path = tmp_path / ".nodes-1"
-    leave_secret(path)
+    write_secret(path)
     spoil(path)
     with pytest.raises(UserError, match=r"\.nodes-1 (is not this user's alone|cannot be read)"):
         read_secret(path)
@@ -143,18 +145,18 @@ def can_connect(address: str, port: int) -> bool:
 
 
 def test_nobody_outside_reaches_a_socket_on_the_loopback():
-    with listen_at(LOOPBACK) as server:
+    with listen(LOOPBACK) as server:
         port = server.getsockname()[1]
         assert can_connect(LOOPBACK, port)
         assert not can_connect(outer_address(), port)
 
 
 def test_a_port_that_was_lost_is_tried_at_the_next():
-    with listen_at(LOOPBACK) as taken, listen_at(LOOPBACK) as other:
+    with listen(LOOPBACK) as taken, listen(LOOPBACK) as other:
         ports = [s.getsockname()[1] for s in (taken, other)]
         with pytest.raises(UserError, match=f"no free port among {ports[0]}, {ports[1]}: set RLHF"):
-            listen_at(LOOPBACK, ports)
-        with listen_at(LOOPBACK, [ports[0], 0]) as mine:
+            listen(LOOPBACK, ports)
+        with listen(LOOPBACK, [ports[0], 0]) as mine:
             assert mine.getsockname()[1] not in ports
 
 
@@ -164,4 +166,4 @@ def test_an_address_of_another_machine_is_refused_in_one_line(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", elsewhere)
     with pytest.raises(UserError, match=r"cannot listen at node0, port 0 .*RLHF_ADDRESS"):
-        listen_at("node0")
+        listen("node0")
