@@ -82,13 +82,13 @@ def iteration(setting, given) -> Parts:
     """One PPO iteration, each part working on what the one before left."""
     from workloads import ending, players_of, rollouts
 
-    from rlhf_cli.stages.ppo.collect import judge, parts_of
-    from rlhf_cli.stages.ppo.learn import Learned, learn
+    from rlhf_cli.stages.ppo.rollout import judge, parts_of
+    from rlhf_cli.stages.ppo.update import Learned, learn
     from rlhf_cli.stages.ppo.loop import credit, orders
-    from rlhf_cli.stages.ppo.players import ignore
+    from rlhf_cli.stages.ppo.models import ignore
 
-    cfg, players = setting.cfg.ppo, players_of(setting, given)
-    rollout = rollouts(setting, players, given, ending(setting, given))
+    cfg, models = setting.cfg.ppo, players_of(setting, given)
+    rollout = rollouts(setting, models, given, ending(setting, given))
     left = {}
 
     def generate():
@@ -96,13 +96,13 @@ def iteration(setting, given) -> Parts:
         assert left["rollout"].response_mask.all()
 
     def score():
-        judge(players, left["rollout"], parts_of(players, left["rollout"], cfg), cfg)
+        judge(models, left["rollout"], parts_of(models, left["rollout"], cfg), cfg)
 
     def train():
-        advantages, returns = credit(left["rollout"], 0.05, cfg)
+        advantages, returns = advantages_of(left["rollout"], 0.05, cfg)
         order = orders(len(returns), cfg, 0, 0)
         learn(
-            players,
+            models,
             left["rollout"],
             advantages,
             returns,

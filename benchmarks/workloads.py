@@ -11,10 +11,10 @@ from rlhf_cli.data.collate import prompt_batch
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
 from rlhf_cli.stages import rm, sft
-from rlhf_cli.stages.ppo.collect import generate
-from rlhf_cli.stages.ppo.players import Ending
+from rlhf_cli.stages.ppo.rollout import generate
+from rlhf_cli.stages.ppo.models import Ending
 from rlhf_cli.stages.ppo.stage import cast
-from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.context import open_context
 
 HERE, SAID = Origin("benchmark", 0), (Message("user", "x"), Message("assistant", "y"))
 LEARNING_RATES = tuple(f"model.lr.{name}=1e-8" for name in ("sft", "rm", "policy", "value"))
@@ -56,7 +56,7 @@ def setting_of(material: Material, *words: str):
         *words,
     ]
     compose_each(given, found.append)
-    return open_setting(found[0])
+    return open_context(found[0])
 
 
 def demonstrations(rows: list[dict]) -> list[EncodedDemonstration]:
@@ -129,7 +129,7 @@ def ending(setting, material: Material) -> Ending:
     )
 
 
-def rollouts(setting, players, material: Material, end: Ending):
+def rollouts(setting, models, material: Material, end: Ending):
     """A function that samples rollout number n as the PPO stage does; nothing is judged.
 
     Some checkouts return the entropies too.
@@ -142,7 +142,7 @@ def rollouts(setting, players, material: Material, end: Ending):
     def rollout(number: int):
         drawn = uniforms(size, end.max_new_tokens, number)
         with torch.no_grad():
-            found = generate(players, batch, drawn, end, cfg)
+            found = generate(models, batch, drawn, end, cfg)
         return found[0] if isinstance(found, tuple) else found
 
     return rollout

@@ -59,10 +59,10 @@ class Recorder:
 
 def run_ppo(setting, material: Material) -> None:
     cfg = setting.cfg.ppo
-    players = players_of(setting, material)
+    models = players_of(setting, material)
     given = batches(setting, prompts(material.rows))
     gate.wait()
-    train(players, given, ending(setting, material), cfg, Recorder(cfg.batch.rollout), seed=0)
+    train(models, given, ending(setting, material), cfg, Recorder(cfg.batch.rollout), seed=0)
 
 
 def run_rollout(setting, material: Material) -> None:

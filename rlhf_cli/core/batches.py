@@ -69,10 +69,10 @@ class PromptBatch:
 
 @dataclass(slots=True, kw_only=True)
 class Rollout:
-    """What the policy wrote and what was thought of it when it was sampled.
+    """What the policy wrote, and what all models made of it when it was sampled.
 
     prompts, prompt_mask (B, P) left padded . responses, response_mask (B, R) right padded .
-    logprobs, ref_logprobs, values (B, R) . scores (B,) . finished (B,) bool
+    logprobs, ref_logprobs, values, advantages, returns (B, R) . scores (B,) . finished (B,) bool
     """
 
     prompts: Tensor
@@ -82,11 +82,13 @@ class Rollout:
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
+    advantages: Tensor
+    returns: Tensor
     scores: Tensor
     finished: Tensor
 
     @classmethod
-    def unjudged(
+    def unscored(
         cls,
         prompts: Tensor,
         prompt_mask: Tensor,
@@ -94,7 +96,7 @@ class Rollout:
         response_mask: Tensor,
         finished: Tensor,
     ) -> "Rollout":
-        """What was written, before anything is thought of it: log-probs, values, scores are 0."""
+        """Return what was written, before any model has read it: log-probs, values, scores are 0."""
         blank = torch.zeros(responses.shape, device=responses.device)
         return cls(
             prompts=prompts,
@@ -104,6 +106,8 @@ class Rollout:
             logprobs=blank,
             ref_logprobs=blank.clone(),
             values=blank.clone(),
+            advantages=blank.clone(),
+            returns=blank.clone(),
             scores=torch.zeros(len(responses), device=responses.device),
             finished=finished,
         )
@@ -120,7 +124,9 @@ class Rollout:
         start = int((~self.prompt_mask.any(dim=0)).long().cumprod(dim=0).sum())
         used = self.response_mask.any(dim=0)
         stop = used.shape[0] - int((~used.flip(0)).long().cumprod(dim=0).sum())
-        names = ("responses", "response_mask", "logprobs", "ref_logprobs", "values")
+        names = (
+            "responses", "response_mask", "logprobs", "ref_logprobs", "values", "advantages", "returns",
+        )  # fmt: skip
         return replace(
             self,
             prompts=self.prompts[:, start:],

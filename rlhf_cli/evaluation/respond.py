@@ -134,7 +134,7 @@ def _answers(
         graphs=asking.graphs,
     )
     rows = (x.repeat_interleave(copies, dim=0) for x in (tokens, mask))
-    batch = Rollout.unjudged(*rows, samples.responses, samples.mask, samples.finished)
+    batch = Rollout.unscored(*rows, samples.responses, samples.mask, samples.finished)
     batch.logprobs = samples.logprobs
     return batch, samples
 
@@ -217,4 +217,4 @@ def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:
     prompts, prompt_mask = pad_left([answer.prompt_ids for answer in answers], pad_id)
     responses, response_mask = pad_right([answer.ids for answer in answers], pad_id)
     finished = torch.tensor([answer.finished for answer in answers])
-    return Rollout.unjudged(prompts, prompt_mask, responses, response_mask, finished)
+    return Rollout.unscored(prompts, prompt_mask, responses, response_mask, finished)

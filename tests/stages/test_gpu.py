@@ -13,11 +13,9 @@ from rlhf_cli.models.scoring import response_scores
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo.collect import collect
-from rlhf_cli.stages.ppo.guards import check_first_ratio, check_start
-from rlhf_cli.stages.ppo.learn import minibatch
-from rlhf_cli.stages.ppo.loop import credit
-from rlhf_cli.stages.ppo.players import Ending, Players
+from rlhf_cli.stages.ppo.checks import check_first_ratio, check_start
+from rlhf_cli.stages.ppo.models import PPOModels
+from rlhf_cli.stages.ppo.update import minibatch
 from tests.models.tiny import causal, ragged, scalar
 from tests.stages.tabular import ppo, runtime
 
@@ -59,7 +57,7 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     device = pick_device(runtime(device="cuda", dtype=dtype))
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
     reward = freeze(scalar("llama", seed=9)).cuda()
-    players = Players(
+    models = PPOModels(
         policy=Engine(
             causal("llama", sharpness=3.0), optim=cfg.optim, device=device, world=World()
         ),
@@ -72,10 +70,10 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     )
     tokens, mask = ragged(16, 6, side="left")
     batch = PromptBatch(tokens=tokens, mask=mask, index=list(range(16))).to(device.torch)
-    ending = Ending(max_new_tokens=8, end_ids=[1, 2], pad_id=0)
-    rollout, *_ = collect(players, batch, uniforms(16, 8, 0), ending, cfg)
+    ending = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2], pad_id=0)
+    rollout, _ = collect(models, batch, uniforms(16, 8, 0), ending, cfg)
     check_start(rollout, device.dtype)
-    advantages, returns = credit(rollout, 0.1, cfg)
+    advantages, returns = advantages_of(rollout, 0.1, cfg)
     index = torch.arange(16, device=device.torch)
-    row = minibatch(players, rollout, advantages, returns, index, cfg, None)
+    row = minibatch(models, rollout, advantages, returns, index, cfg, None)
     check_first_ratio(abs(row["val/ratio"] - 1), device.dtype)

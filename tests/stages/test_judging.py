@@ -17,8 +17,8 @@ from rlhf_cli.data.encode import encode_prompt
 from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.models.scoring import Reading, sequence_scores
-from rlhf_cli.stages.judging import RewardModel, renew_head
-from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
 
 OTHER_TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}"
@@ -31,7 +31,7 @@ OTHER_TEMPLATE = (
 def setting():
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = resolve(compose("config", overrides=["experiment=smoke", "runtime.device=cpu"]))
-    return open_setting(cfg)
+    return open_context(cfg)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def folders(setting, tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         model = setting.scalar_model("tiny", new_head=True)
         engine = setting.engine(model, setting.cfg.rm.optim)
-        renew_head(engine, seed=3)
+        reset_head(engine, seed=3)
         setting.export(engine, folder)
         found[name] = folder
     (found["other"] / "chat_template.jinja").write_text(OTHER_TEMPLATE)
@@ -65,7 +65,7 @@ def rows(setting, prompts, replies, *, finished=True):
 
 def reading(batch, responses, mask):
     finished = torch.ones(len(responses)).bool()
-    return Reading(Rollout.unjudged(batch.tokens, batch.mask, responses, mask, finished))
+    return Reading(Rollout.unscored(batch.tokens, batch.mask, responses, mask, finished))
 
 
 REPLIES = ["Sure! woof.", "no.", "It is dog. Glad I could help!", "5", "red", "The answer is cold."]

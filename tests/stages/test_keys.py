@@ -18,9 +18,9 @@ from rlhf_cli.data.records import Message
 from rlhf_cli.models import packing, sampling
 from rlhf_cli.models.compiling import blocks
 from rlhf_cli.runtime.world import close_world
+from rlhf_cli.stages.context import open_context, open_recorder, trackers_of
 from rlhf_cli.stages.ppo import stage as ppo_stage
-from rlhf_cli.stages.setting import open_recorder, open_setting, trackers_of
-from rlhf_cli.stages.showing import ask
+from rlhf_cli.stages.samples import ask
 from tests.config.test_compose import composed
 
 ASKED = (Message("user", "what is hot"),)
@@ -39,9 +39,9 @@ def opened(default, monkeypatch):
 
     def opened(section: str = "", **keys):
         if not section:
-            return open_setting(replace(default, **keys))
+            return open_context(replace(default, **keys))
         changed = replace(getattr(default, section), **keys)
-        return open_setting(replace(default, **{section: changed}))
+        return open_context(replace(default, **{section: changed}))
 
     yield opened
     torch.set_num_threads(threads)
@@ -140,7 +140,7 @@ def test_how_responses_are_sampled(reference, graphs, opened, ways, monkeypatch)
 
     begun = []
     monkeypatch.setattr(
-        ppo_stage, "train", lambda players, prompts, ending, *rest, **more: begun.append(ending)
+        ppo_stage, "train", lambda models, prompts, ending, *rest, **more: begun.append(ending)
     )
     monkeypatch.setattr(ppo_stage, "batches", lambda *rest, **more: iter(()))
     course = SimpleNamespace(iteration=0)

@@ -14,8 +14,8 @@ from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import rm, rm_report
+from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.rm_report import judge, scored_sample
-from rlhf_cli.stages.setting import open_setting
 from tests.models.tiny import scalar
 from tests.stages.little import changed, little, work
 from tests.stages.tabular import engine, network, optim
@@ -185,7 +185,7 @@ def num(example) -> int:
 
 @pytest.fixture(scope="module")
 def setting():
-    return open_setting(little())
+    return open_context(little())
 
 
 def test_a_new_reward_model_has_the_body_of_its_parent_and_the_head_of_its_seed(setting, tmp_path):

@@ -13,13 +13,13 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.sharing import Share
 from rlhf_cli.runtime.opening import held
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.context import open_context
 from tests.stages.little import changed, little
 
 
 @pytest.fixture(scope="module")
 def setting():
-    return open_setting(little())
+    return open_context(little())
 
 
 def test_a_model_without_room_is_refused(setting):

@@ -12,10 +12,10 @@ from rlhf_cli.evaluation.respond import Asking, respond
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages import sft
-from rlhf_cli.stages.judging import RewardModel, renew_head
-from rlhf_cli.stages.setting import Setting, open_setting
-from rlhf_cli.stages.showing import ask, prompts_of
-from rlhf_cli.stages.tokens import mean_loss
+from rlhf_cli.stages.context import StageContext, open_context
+from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
+from rlhf_cli.stages.samples import ask, prompts_of
+from rlhf_cli.stages.training import mean_loss
 from tests.stages.little import WATCHED, changed, little, seeing, work
 
 
@@ -25,8 +25,8 @@ def metrics(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def setting() -> Setting:
-    return open_setting(little())
+def setting() -> StageContext:
+    return open_context(little())
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +75,10 @@ def test_dropout_is_on_while_learning_and_off_while_judging(monkeypatch, tmp_pat
     assert abs(found["sft/loss"] - plain[0]["sft/loss"]) > 1e-3
 
 
-def random_reward_model(setting: Setting, folder: Path) -> Path:
+def random_reward_model(setting: StageContext, folder: Path) -> Path:
     """Write a reward model with a random head; returns its folder."""
     engine = setting.engine(setting.scalar_model("tiny", new_head=True), setting.cfg.rm.optim)
-    renew_head(engine, seed=5)
+    reset_head(engine, seed=5)
     setting.export(engine, folder / "model")
     return folder / "model"
 
@@ -128,7 +128,7 @@ def test_the_score_of_an_epoch_is_that_of_the_answers_to_prompts_to_select_by(
     values = {"sft.reward_model": str(judged), "sft.select_by": SelectBy.rm_score}
     values |= {"data.select_fraction": 0.3, "evaluation.prompts": 2, "samples": 4}
     said = work("sft", tmp_path, values)
-    data = open_setting(changed(little(), values)).encoded("demonstrations")
+    data = open_context(changed(little(), values)).encoded("demonstrations")
     prompts = prompts_of(setting, data.select)
     assert len(prompts) > 2
     network = setting.network(setting.causal_lm(tmp_path / "sft" / "model"))
@@ -153,14 +153,14 @@ def test_answers_are_drawn_at_temperature_one_from_the_seed(setting):
 
 def test_the_seed_changes_order_and_heads(setting):
     """Another seed: other first demonstrations, and another fresh head."""
-    other = open_setting(changed(little(), {"seed": 2}))
+    other = open_context(changed(little(), {"seed": 2}))
     train = setting.encoded("demonstrations").train
     first = [sft.steps_of(one, train, epoch=0)[0][0].tokens for one in (setting, other)]
     assert first[0].shape != first[1].shape or not torch.equal(*first)
     heads = []
     for one in (setting, other):
         engine: Engine = one.engine(one.scalar_model("tiny", new_head=True), one.cfg.rm.optim)
-        renew_head(engine, seed=one.cfg.seed)
+        reset_head(engine, seed=one.cfg.seed)
         heads.append(engine.get("score.weight"))
     assert not torch.equal(*heads)
 

@@ -13,7 +13,7 @@ from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.stages import rm, sft, tokens
-from rlhf_cli.stages.setting import require_finite_loss
+from rlhf_cli.stages.context import require_finite_loss
 from tests.models.tiny import VOCAB, causal, scalar
 from tests.stages.tabular import engine as new_engine
 from tests.stages.tabular import optim

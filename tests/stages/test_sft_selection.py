@@ -19,7 +19,7 @@ from rlhf_cli.data.split import opening
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages import sft
-from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.context import open_context
 from rlhf_cli.telemetry.progress import short
 from tests.stages.test_resume import config, rows, work
 
@@ -55,7 +55,7 @@ def loss_of(model, examples) -> float:
 def test_the_loss_that_selects_is_that_of_the_selection_side(tmp_path):
     keys = (*QUICK, "sft.select_by=eval_loss")
     metrics = work("sft", tmp_path, tmp_path, *keys)
-    data = open_setting(config(*keys)).encoded("demonstrations")
+    data = open_context(config(*keys)).encoded("demonstrations")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "sft" / "model")
     losses = {name: loss_of(model, getattr(data, name)) for name in ("train", "select", "held_out")}
     assert metrics["sft/eval_loss"] == pytest.approx(losses["select"], abs=1e-4)

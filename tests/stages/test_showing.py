@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from rlhf_cli.data.records import Demonstration, Message, Origin
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.stages import showing
-from rlhf_cli.stages.setting import open_setting
-from rlhf_cli.stages.showing import EYEFUL, BeforeAfter, prompts_of, said, told
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.samples import MAX_SHOWN_CHARS, BeforeAfter, prompts_of, said, told
 from tests.stages.little import little
 
 WHERE = Origin("made in a test", 0)
@@ -24,14 +24,14 @@ def test_an_answer_that_was_cut_is_marked():
 def test_the_end_of_a_long_conversation_is_shown():
     """The answer is to what was said last."""
     assert said((Message("user", "short"),)) == "short"
-    text = "a" * EYEFUL + "b" * EYEFUL
-    assert said((Message("user", text),)) == "... " + "b" * EYEFUL
+    text = "a" * MAX_SHOWN_CHARS + "b" * MAX_SHOWN_CHARS
+    assert said((Message("user", text),)) == "... " + "b" * MAX_SHOWN_CHARS
     turns = (Message("user", "x"), Message("assistant", "y"), Message("user", "z"))
     assert said(turns) == "user: x\nassistant: y\nuser: z"
 
 
 def test_the_prompt_of_a_demonstration_is_what_came_before_its_answer():
-    setting = open_setting(little())
+    setting = open_context(little())
     turns = ["What is 2 plus 3?", "5", "And the dog?", "woof"]
     roles = ["user", "assistant"] * 2
     messages = tuple(Message(role, text) for role, text in zip(roles, turns, strict=True))

@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlhf_cli.config.schema import ScheduleKind
 from rlhf_cli.evaluation import respond as responding
 from rlhf_cli.stages import rm, sft
-from rlhf_cli.stages.evaluate import exam_prompts
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.evaluate import eval_prompts
 from rlhf_cli.stages.ppo import loop
-from rlhf_cli.stages.setting import open_setting
-from rlhf_cli.stages.showing import ask
+from rlhf_cli.stages.samples import ask
 from tests.stages.little import WATCHED, Step, changed, little, seeing, work
 
 SFT = {"lr": 2e-3, "betas": [0.6, 0.7], "eps": 2e-3, "weight_decay": 0.3, "grad_clip": 0.5}
@@ -178,7 +178,7 @@ def test_batches_of_texts_keep_size_rows_and_tokens(after_sft):
     tokens = [int(one.mask.sum()) for step in after_sft.sft for one in step]
     assert max(rows) == 2
     assert max(tokens) <= 60
-    roomy = open_setting(changed(little(), STRANGE | {"sft.batch.max_tokens": 200}))
+    roomy = open_context(changed(little(), STRANGE | {"sft.batch.max_tokens": 200}))
     steps = sft.steps_of(roomy, roomy.encoded("demonstrations").train, epoch=0)
     assert max(len(one.tokens) for step in steps for one in step) == 2
 
@@ -246,7 +246,7 @@ def metrics(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def setting(after_sft):
-    return open_setting(changed(little(), STRANGE), after_sft.folder / "sft" / "model")
+    return open_context(changed(little(), STRANGE), after_sft.folder / "sft" / "model")
 
 
 @torch.no_grad()
@@ -306,7 +306,7 @@ def test_answers_are_to_held_out_prompts_only(seen, setting):
     """The evaluation asks what nothing was trained on, as many as were asked for, each once."""
     prompts = setting.encoded("prompts")
     held_out = {tuple(one.ids) for one in prompts.held_out}
-    asked = [tuple(one.ids) for one in exam_prompts(setting)]
+    asked = [tuple(one.ids) for one in eval_prompts(setting)]
     assert asked != [tuple(one.ids) for one in prompts.held_out[:5]]
     assert len(set(asked)) == 5
     assert set(asked) <= held_out
@@ -380,7 +380,7 @@ def test_every_candidate_is_asked_with_its_own_weights(seen, setting):
     for model, folder in folders.items():
         path = folder and folder / "model"
         network = setting.network(setting.causal_lm(path))
-        again = ask(setting, network, exam_prompts(setting), setting.cfg.seed)
+        again = ask(setting, network, eval_prompts(setting), setting.cfg.seed)
         said[model] = [one.text for one in again]
         assert [one["response"] for one in answers_of(seen, model)] == said[model]
     assert said["base"] != said["SFT"] != said["PPO"]
