@@ -26,11 +26,13 @@ class Runner:
         self.peak_mib: float | None = None
         self.log = HERE / "results" / "logs" / f"{contender.script}-{name.replace(' ', '_')}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        python, packages = sys.executable, checkout
+        python, packages, self.home = sys.executable, checkout, HERE
         if contender.peers:
             python, packages = peers.python_of(contender.peers), peers.carried(contender.peers)
+        elif checkout is not None:  # its own workloads, which know its names
+            self.home = checkout / "benchmarks"
         self.process = subprocess.Popen(
-            [str(python), str(HERE / "contenders" / f"{contender.script}.py")],
+            [str(python), str(self.home / "contenders" / f"{contender.script}.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log.open("w"),
@@ -44,7 +46,7 @@ class Runner:
         job = {
             "task": task.does,
             "device": device,
-            "benchmarks": str(HERE),
+            "benchmarks": str(self.home),
             "model": str(folder / task.policy),
             "reward": str(folder / "reward"),
             "data": str(folder / "data.json"),

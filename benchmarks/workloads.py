@@ -1,6 +1,6 @@
 """This project's work as its stages do it, on the benchmark's material."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,11 +10,11 @@ from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.data.collate import prompt_batch
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
+from rlhf_cli.models.sampling import SamplingParams
 from rlhf_cli.stages import rm, sft
-from rlhf_cli.stages.ppo.rollout import generate
-from rlhf_cli.stages.ppo.models import Ending
-from rlhf_cli.stages.ppo.stage import cast
 from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.ppo.models import build_models
+from rlhf_cli.stages.ppo.rollout import sample_responses
 
 HERE, SAID = Origin("benchmark", 0), (Message("user", "x"), Message("assistant", "y"))
 LEARNING_RATES = tuple(f"model.lr.{name}=1e-8" for name in ("sft", "rm", "policy", "value"))
@@ -115,34 +115,25 @@ def rm_epochs(setting, material: Material):
 
 
 def players_of(setting, material: Material):
-    return cast(setting, material.model, material.reward, prompts(material.rows))[0]
+    return build_models(setting, material.model, material.reward, prompts(material.rows))[0]
 
 
-def ending(setting, material: Material) -> Ending:
-    """As the PPO stage makes it; checkouts from before runtime.graphs have none."""
-    renderer, graphs = setting.renderer, getattr(setting.cfg.runtime, "graphs", None)
-    return Ending(
-        max_new_tokens=material.new_tokens,
-        end_ids=renderer.end_ids,
-        pad_id=renderer.pad_id,
-        **({} if graphs is None else {"graphs": graphs.name == "auto"}),
-    )
+def sampling_params(setting, material: Material) -> SamplingParams:
+    """Return those of the PPO stage, with the material's number of tokens."""
+    params = setting.sampling_params(temperature=setting.cfg.ppo.temperature)
+    return replace(params, max_new_tokens=material.new_tokens)
 
 
-def rollouts(setting, models, material: Material, end: Ending):
-    """A function that samples rollout number n as the PPO stage does; nothing is judged.
-
-    Some checkouts return the entropies too.
-    """
-    cfg = setting.cfg.ppo
-    size, place = cfg.batch.rollout, setting.device.torch
+def rollouts(setting, models, material: Material):
+    """A function that samples rollout number n as the PPO stage does; nothing is judged."""
+    params = sampling_params(setting, material)
+    size, place = setting.cfg.ppo.batch.rollout, setting.device.torch
     index = [number % len(material.rows) for number in range(size)]
-    batch = prompt_batch(prompts(material.rows), index, end.pad_id).to(place)
+    batch = prompt_batch(prompts(material.rows), index, params.pad_id).to(place)
 
     def rollout(number: int):
-        drawn = uniforms(size, end.max_new_tokens, number)
+        drawn = uniforms(size, params.max_new_tokens, number)
         with torch.no_grad():
-            found = generate(models, batch, drawn, end, cfg)
-        return found[0] if isinstance(found, tuple) else found
+            return sample_responses(models, batch, drawn, params)[0]
 
     return rollout

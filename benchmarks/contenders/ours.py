@@ -8,11 +8,11 @@ gate = Gate()
 
 from workloads import (  # noqa: E402
     Material,
-    ending,
     players_of,
     prompts,
     rm_epochs,
     rollouts,
+    sampling_params,
     setting_of,
     sft_epochs,
 )
@@ -62,12 +62,14 @@ def run_ppo(setting, material: Material) -> None:
     models = players_of(setting, material)
     given = batches(setting, prompts(material.rows))
     gate.wait()
-    train(models, given, ending(setting, material), cfg, Recorder(cfg.batch.rollout), seed=0)
+    train(
+        models, given, sampling_params(setting, material), cfg, Recorder(cfg.batch.rollout), seed=0
+    )
 
 
 def run_rollout(setting, material: Material) -> None:
     """The PPO stage's own sampling, nothing judged."""
-    rollout = rollouts(setting, players_of(setting, material), material, ending(setting, material))
+    rollout = rollouts(setting, players_of(setting, material), material)
     number = 0
     while True:
         gate.wait()

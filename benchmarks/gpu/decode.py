@@ -9,7 +9,7 @@ from torch import nn
 
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models import decoding, graphed, packing, sampling
-from rlhf_cli.models.sampling import Samples, sample
+from rlhf_cli.models.sampling import Samples, SamplingParams, sample
 
 WAYS = {
     "plain": decoding.PlainDecoder,
@@ -33,8 +33,11 @@ class Recordings:
         return run
 
 
-def by(way: str, recordings: Recordings, model: nn.Module, *inputs, **settings) -> Samples:
+def by(
+    way: str, recordings: Recordings, model: nn.Module, tokens, mask, drawn, *, copies=1, **settings
+) -> Samples:
     """`sample` through one decoder."""
+    params = SamplingParams(max_new_tokens=drawn.shape[1], pad_id=0, **settings)
 
     def decoder(*given, **more):
         extra = {"record": recordings} if way == "recorded" else {}
@@ -42,7 +45,7 @@ def by(way: str, recordings: Recordings, model: nn.Module, *inputs, **settings) 
 
     own, sampling._way = sampling._way, lambda *_, **__: decoder
     try:
-        return sample(model, *inputs, pad_id=0, **settings)
+        return sample(model, tokens, mask, drawn, params, copies=copies)
     finally:
         sampling._way = own
 

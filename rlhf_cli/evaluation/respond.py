@@ -11,7 +11,7 @@ from rlhf_cli.core.masking import masked_mean, zero_pads
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.data.templates import Renderer
-from rlhf_cli.models.sampling import Samples, require_agreement, sample
+from rlhf_cli.models.sampling import Samples, SamplingParams, require_agreement, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs, sequence_scores
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import alive
@@ -31,64 +31,44 @@ class Answer:
     finished: bool
 
 
-@dataclass(slots=True, kw_only=True)
-class Asking:
-    """How answers are drawn; temperature 1 is the policy itself.
-
-    reference: the plain way. graphs: record the steps on a CUDA device.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    batch: int
-    seed: int
-    reference: bool = False
-    graphs: bool = False
-
-
 def respond(
-    network: Network, prompts: list[list[int]], renderer: Renderer, asking: Asking, world: World
-) -> list[Answer]:
-    """One answer a prompt, in the prompts' order."""
-    return respond_each(network, prompts, renderer, asking, world, seeds=[asking.seed])[0]
-
-
-def respond_each(
     network: Network,
     prompts: list[list[int]],
     renderer: Renderer,
-    asking: Asking,
+    params: SamplingParams,
     world: World,
     *,
+    batch: int,
     seeds: list[int],
 ) -> list[list[Answer]]:
-    """For each seed the answers that `respond` draws with it; a prompt is read once for all of them.
+    """Return one answer per prompt for each seed, in the prompts' order.
 
-    Prompts of like length share a batch. The processes divide the batches among themselves and all
-    know every answer afterwards. Each compares the sampler of its first batch with a forward pass.
+    A prompt is read once for all seeds; prompts of similar length share a batch of at most `batch` answers.
+    The processes divide the batches, and all of them get every answer. Each compares the sampler of its
+    first batch with a forward pass.
     """
     if not prompts:
         return [[] for _ in seeds]
-    size = (len(prompts), asking.max_new_tokens)
+    size = (len(prompts), params.max_new_tokens)
     drawn = torch.stack([uniforms(*size, seed, "answers") for seed in seeds], dim=1)
     responses = torch.zeros(drawn.shape, dtype=torch.long)
     lengths, finished = torch.zeros(drawn.shape[:2], dtype=torch.long), torch.zeros(drawn.shape[:2])
     was_training, first = network.model.training, None
     network.model.eval()
     with network.generating() as model:
-        groups = by_length(prompts, max(1, asking.batch // len(seeds)))
+        groups = by_length(prompts, max(1, batch // len(seeds)))
         for index, counts in world.share.even(groups):
             alive("answering prompts")
             some = [prompts[i] for i in index]
-            batch, samples = _answers(network, model, some, drawn[index], renderer, asking)
-            first = first or batch
+            rollout, samples = _answers(network, model, some, drawn[index], params)
+            first = first or rollout
             if counts:
                 found = samples.responses.cpu().unflatten(0, drawn[index].shape[:2])
                 responses[index, :, : found.shape[2]] = found
                 lengths[index] = samples.mask.sum(1).cpu().view(len(index), -1)
                 finished[index] = samples.finished.float().cpu().view(len(index), -1)
-    if asking.temperature > 0:
-        gap = sampler_gap(network, first, asking.temperature)
+    if params.temperature > 0:
+        gap = sampler_gap(network, first, params.temperature)
         require_agreement(gap, network.device.dtype)
     network.model.train(was_training)
     responses, lengths = world.sum(responses), world.sum(lengths).tolist()
@@ -114,24 +94,19 @@ def _answers(
     model: nn.Module,
     prompts: list[list[int]],
     drawn: Tensor,
-    renderer: Renderer,
-    asking: Asking,
+    params: SamplingParams,
 ) -> tuple[Rollout, Samples]:
     """As many answers a prompt as `drawn` (prompts, n, R) has numbers for, also as rows to be scored."""
     place, copies = network.device.torch, drawn.shape[1]
-    tokens, mask = (x.to(place) for x in pad_left(prompts, renderer.pad_id))
+    tokens, mask = (x.to(place) for x in pad_left(prompts, params.pad_id))
     samples = sample(
         model,
         tokens,
         mask,
         drawn.flatten(0, 1),
-        end_ids=renderer.end_ids,
-        pad_id=renderer.pad_id,
-        temperature=asking.temperature,
-        going_on=network.going_on,
+        params,
         copies=copies,
-        reference=asking.reference,
-        graphs=asking.graphs,
+        keep_going=network.going_on,
     )
     rows = (x.repeat_interleave(copies, dim=0) for x in (tokens, mask))
     batch = Rollout.unscored(*rows, samples.responses, samples.mask, samples.finished)

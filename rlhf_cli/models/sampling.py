@@ -27,6 +27,21 @@ LOOK_EVERY = {
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SamplingParams:
+    """How responses are sampled. temperature: 0 takes the likeliest token. end_ids: a response ends there.
+
+    reference: take the plain path, to compare with. cuda_graphs: on a CUDA device, record the steps.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    end_ids: list[int]
+    pad_id: int
+    reference: bool = False
+    cuda_graphs: bool = False
+
+
 @dataclass(slots=True, kw_only=True)
 class Samples:
     """responses (B, R) right-padded, mask (B, R), finished (B,): ended by an end token.
@@ -60,51 +75,45 @@ def _on_device(uniforms: Tensor, device: torch.device) -> Tensor:
     return uniforms.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
-def _alone(running: bool) -> bool:
-    return running
-
-
 @torch.no_grad()
 def sample(
     model: nn.Module,
     prompts: Tensor,
     prompt_mask: Tensor,
     uniforms: Tensor,
+    params: SamplingParams,
     *,
-    end_ids: list[int],
-    pad_id: int,
-    temperature: float,
-    going_on: Callable[[bool], bool] = _alone,
     copies: int = 1,
-    reference: bool = False,
-    graphs: bool = False,
+    keep_going: Callable[[bool], bool] = bool,
 ) -> Samples:
-    """Continue left-padded prompts until an end token or as many tokens as `uniforms` has columns.
+    """Continue left-padded prompts until an end token or `params.max_new_tokens` tokens.
 
-    A finished row leaves the batch, so a long response does not hold up the short ones.
-    going_on(running): processes that must step together go on while one does, and ask every token.
-    copies: responses a prompt; the rows of one prompt follow each other, and it is read once for all.
-    reference: take the plain path, to compare with. graphs: on a CUDA device, record the steps.
-    prompts, prompt_mask (B / copies, P) . uniforms (B, R)
+    A finished row leaves the batch, so a long response does not delay the short ones.
+    copies: responses per prompt; the rows of one prompt are consecutive, and it is read once for all.
+    keep_going(running): whether to take another token. Processes that must call the model equally often
+    answer True while any of them is running, and each asks after every token.
+    prompts, prompt_mask (B / copies, P), uniforms (B, max_new_tokens)
     """
     in_step = in_lock_step(model)
-    draws = _draw_plainly if reference else draw_scored
-    plainly = reference or in_step or len(uniforms) == 1
+    draws = _draw_plainly if params.reference else draw_scored
+    plainly = params.reference or in_step or len(uniforms) == 1
     packing = nullcontext() if plainly else prepacked(model)
     every = 1 if in_step else LOOK_EVERY.get(prompts.device.type, 1)
-    said = _Said(_on_device(uniforms, prompts.device), end_ids=end_ids, pad_id=pad_id)
+    said = _Said(_on_device(uniforms, prompts.device), params)
     with packing:
-        way = _way(model, prompts.device, reference=reference, graphs=graphs and not in_step)
-        decoder = way(model, prompts, prompt_mask, copies=copies, max_new_tokens=uniforms.shape[1])
-        for column in range(uniforms.shape[1]):
+        recordable = params.cuda_graphs and not in_step
+        way = _way(model, prompts.device, reference=params.reference, cuda_graphs=recordable)
+        num_columns = params.max_new_tokens
+        decoder = way(model, prompts, prompt_mask, copies=copies, max_new_tokens=num_columns)
+        for column in range(num_columns):
             rows = decoder.rows
             uniform = said.uniforms[rows, column]
-            tokens, *told = draws(decoder.logits, uniform, temperature=temperature)
+            tokens, *told = draws(decoder.logits, uniform, temperature=params.temperature)
             running = said.write(rows, column, tokens, *told)
-            if column + 1 == uniforms.shape[1]:
+            if column + 1 == num_columns:
                 break
             if (column + 1) % every == 0:
-                if not going_on(bool(running.any())):
+                if not keep_going(bool(running.any())):
                     break
                 tokens = tokens[decoder.keep(running)]
             decoder.feed(tokens)
@@ -112,7 +121,7 @@ def sample(
 
 
 def _way(
-    model: nn.Module, device: torch.device, *, reference: bool, graphs: bool
+    model: nn.Module, device: torch.device, *, reference: bool, cuda_graphs: bool
 ) -> Callable[..., Decoder]:
     """The fastest decoder that is right for the model, or the plain one to compare it with."""
     found = decoder_for(model)
@@ -120,7 +129,8 @@ def _way(
         return found
     if reference:
         return PlainDecoder
-    return GraphedDecoder if graphs and device.type == "cuda" and can_record(model) else FastDecoder
+    recorded = cuda_graphs and device.type == "cuda" and can_record(model)
+    return GraphedDecoder if recorded else FastDecoder
 
 
 def _draw_plainly(
@@ -138,10 +148,10 @@ def _draw_plainly(
 class _Said:
     """What has been drawn so far, in the caller's order of rows."""
 
-    def __init__(self, uniforms: Tensor, *, end_ids: list[int], pad_id: int):
+    def __init__(self, uniforms: Tensor, params: SamplingParams):
         self.uniforms, size, place = uniforms, uniforms.shape, uniforms.device
-        self.pad_id, self.ends = pad_id, torch.tensor(end_ids, device=place)
-        self.responses = torch.full(size, pad_id, device=place)
+        self.pad_id, self.ends = params.pad_id, torch.tensor(params.end_ids, device=place)
+        self.responses = torch.full(size, self.pad_id, device=place)
         self.logprobs, self.entropies = torch.zeros(2, *size, device=place)
         self.lengths = torch.zeros(size[0], dtype=torch.long, device=place)
         self.finished = torch.zeros(size[0], dtype=torch.bool, device=place)

@@ -279,7 +279,7 @@ class Judge:
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
-    """Return what a dry run shows: counts, steps, and one demonstration with its supervised tokens coloured."""
+    """Return what a dry run shows: counts, steps, one demonstration with its supervised tokens."""
     context = open_context(cfg)
     data = context.encoded("demonstrations")
     steps = steps_of(context, data.train, epoch=0, padded=cfg.runtime.reference_path)

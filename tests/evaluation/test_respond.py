@@ -1,5 +1,6 @@
 """Sampled KL and scores of answers, against sums that can be enumerated."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,25 +9,27 @@ import torch
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.evaluation.respond import (
     Answer,
-    Asking,
     kl_to_reference,
     respond,
-    respond_each,
     reward_scores,
 )
 from rlhf_cli.models import decoding
+from rlhf_cli.models.sampling import SamplingParams
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import VOCAB, causal, scalar
 from tests.stages.tabular import network
 
-RENDERER = SimpleNamespace(
-    pad_id=0, end_ids=[1], decode_response=lambda ids: " ".join(map(str, ids))
-)
+RENDERER = SimpleNamespace(decode_response=lambda ids: " ".join(map(str, ids)))
 
 
-def asking(**changes):
-    return Asking(**{"max_new_tokens": 6, "temperature": 1.0, "batch": 4, "seed": 0} | changes)
+PARAMS = SamplingParams(max_new_tokens=6, temperature=1.0, end_ids=[1], pad_id=0)
+
+
+def answers_of(network, prompts, *, batch=4, seed=0, **changes):
+    """One answer per prompt."""
+    params, seeds = replace(PARAMS, **changes), [seed]
+    return respond(network, prompts, RENDERER, params, World(), batch=batch, seeds=seeds)[0]
 
 
 @torch.no_grad()
@@ -35,7 +38,7 @@ def test_sampled_kl_is_the_enumerated_kl():
     models = [causal("llama", seed, sharpness=4.0) for seed in (0, 1)]
     policy, reference = (network(model) for model in models)
     prompts = [[5, 9]] * 4000
-    found = respond(policy, prompts, RENDERER, asking(max_new_tokens=1, batch=1000), World())
+    found = answers_of(policy, prompts, max_new_tokens=1, batch=1000)
     gaps = kl_to_reference(policy, reference, found, pad_id=0, batch=1000, world=World())
     p = models[0](torch.tensor([[5, 9]])).logits[0, -1].log_softmax(0)
     q = models[1](torch.tensor([[5, 9]])).logits[0, -1].log_softmax(0)
@@ -47,9 +50,9 @@ def test_sampled_kl_is_the_enumerated_kl():
 def test_answers_come_in_the_order_of_the_prompts():
     model = network(causal("llama", sharpness=4.0))
     prompts = [[3, 4, 5, 6, 7], [8], [9, 10, 11], [12, 13]]
-    together = respond(model, prompts, RENDERER, asking(temperature=0, batch=3), World())
+    together = answers_of(model, prompts, temperature=0, batch=3)
     for prompt, answer in zip(prompts, together, strict=True):
-        alone = respond(model, [prompt], RENDERER, asking(temperature=0), World())[0]
+        alone = answers_of(model, [prompt], temperature=0)[0]
         assert answer.prompt_ids == prompt
         assert answer.ids == alone.ids
 
@@ -64,23 +67,23 @@ def test_answers_of_a_sampler_that_is_off_are_refused(monkeypatch):
     monkeypatch.setattr(decoding, "forward", shifted)
     model = network(causal("llama", sharpness=4.0))
     with pytest.raises(UserError, match="what is sampled is not what is scored"):
-        respond(model, [[3, 4, 5], [6]], RENDERER, asking(), World())
+        answers_of(model, [[3, 4, 5], [6]])
 
 
 def test_the_same_seed_gives_the_same_answers_and_another_one_others():
     model, prompts = network(causal("llama")), [[3, 4]] * 8
-    first = respond(model, prompts, RENDERER, asking(), World())
-    assert first == respond(model, prompts, RENDERER, asking(), World())
-    assert first != respond(model, prompts, RENDERER, asking(seed=1), World())
+    first = answers_of(model, prompts)
+    assert first == answers_of(model, prompts)
+    assert first != answers_of(model, prompts, seed=1)
 
 
 def test_several_seeds_at_once_give_the_answers_of_each_alone():
     """Best-of-n reads a prompt once for n answers; what is drawn stays a function of the seed."""
     model = network(causal("llama", sharpness=4.0))
     prompts = [[3, 4, 5, 6, 7], [8], [9, 10, 11], [12, 13]]
-    together = respond_each(model, prompts, RENDERER, asking(batch=6), World(), seeds=[4, 9, 2])
+    together = respond(model, prompts, RENDERER, PARAMS, World(), batch=6, seeds=[4, 9, 2])
     for seed, found in zip([4, 9, 2], together, strict=True):
-        assert found == respond(model, prompts, RENDERER, asking(seed=seed), World())
+        assert found == answers_of(model, prompts, seed=seed)
     assert together[0] != together[1]
 
 
@@ -95,9 +98,7 @@ def test_scores_do_not_depend_on_the_batch():
 
 
 def test_an_answer_knows_whether_it_ended():
-    answers = respond(
-        network(causal("llama", sharpness=2.0)), [[3]] * 200, RENDERER, asking(batch=200), World()
-    )
+    answers = answers_of(network(causal("llama", sharpness=2.0)), [[3]] * 200, batch=200)
     assert {answer.finished for answer in answers} == {True, False}
     assert all(answer.finished == (answer.ids[-1] == 1) for answer in answers)
     assert isinstance(answers[0], Answer)
@@ -110,6 +111,6 @@ def test_answers_are_given_without_dropout():
         layer.self_attn.attention_dropout = 0.9
     asked = network(loud)
     loud.train()
-    expected = respond(network(quiet), [[3, 4]] * 8, RENDERER, asking(), World())
-    assert respond(asked, [[3, 4]] * 8, RENDERER, asking(), World()) == expected
+    expected = answers_of(network(quiet), [[3, 4]] * 8)
+    assert answers_of(asked, [[3, 4]] * 8) == expected
     assert loud.training

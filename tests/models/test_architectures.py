@@ -24,7 +24,7 @@ from rlhf_cli.models.loading import (
     load_scalar_model,
 )
 from rlhf_cli.models.reward import HEAD, fresh_head, has_class, scalar_class
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import SamplingParams, sample
 from rlhf_cli.models.scoring import (
     Reading,
     response_logprobs,
@@ -130,9 +130,9 @@ def rollout(model):
         tokens,
         mask,
         uniforms(len(tokens) * COPIES, ROOM, 0),
-        end_ids=list(range(1, 8)),
-        pad_id=0,
-        temperature=TEMPERATURE,
+        SamplingParams(
+            max_new_tokens=ROOM, temperature=TEMPERATURE, end_ids=list(range(1, 8)), pad_id=0
+        ),
         copies=COPIES,
     )
     batch = SimpleNamespace(

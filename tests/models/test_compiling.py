@@ -10,7 +10,7 @@ from torch._dynamo.utils import counters
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.models.compiling import blocks, compile_blocks
 from rlhf_cli.models.packing import enable
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import SamplingParams, sample
 from rlhf_cli.models.scoring import token_scores
 from rlhf_cli.runtime.engine import Network
 from tests.models.tiny import causal, ragged, scalar
@@ -60,10 +60,10 @@ def test_a_model_generates_uncompiled():
     plain = enable(causal("llama", seed=1))
     network = Network(compile_blocks(deepcopy(plain), CPU.torch, backend="aot_eager"), device=CPU)
     prompts, drawn = ragged(3, 5, side="left"), torch.rand(3, 6, dtype=torch.float64)
-    settings = {"end_ids": [1], "pad_id": 0, "temperature": 1.0}
+    params = SamplingParams(max_new_tokens=6, temperature=1.0, end_ids=[1], pad_id=0)
     with network.generating() as model:
-        found = sample(model, *prompts, drawn, **settings)
-    assert torch.equal(found.responses, sample(plain, *prompts, drawn, **settings).responses)
+        found = sample(model, *prompts, drawn, params)
+    assert torch.equal(found.responses, sample(plain, *prompts, drawn, params).responses)
     assert not counters["stats"]
 
 

@@ -1,5 +1,6 @@
 """The fast rollout says what the plain one says: cache, packed weights, order, copies, log-probs."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from rlhf_cli.core.logprobs import entropy
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models import decoding, graphed, packing, prepacked, rollout_cache, sampling
 from rlhf_cli.models.drawing import draw, draw_scored
-from rlhf_cli.models.sampling import Samples, sample
+from rlhf_cli.models.sampling import Samples, SamplingParams, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs
 from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, ragged
 
@@ -29,7 +30,7 @@ MORE = {
     "sliding": MistralConfig(num_key_value_heads=2, sliding_window=5, **SHAPE),
 }
 NAMES = [*CONFIGS, *MORE]
-MANY_ENDS = {"end_ids": list(range(1, 12)), "pad_id": 0}
+PARAMS = SamplingParams(max_new_tokens=20, temperature=1.3, end_ids=list(range(1, 12)), pad_id=0)
 
 
 def network(name: str):
@@ -67,13 +68,13 @@ def test_greedy_decoding_is_that_of_transformers(name, padded):
     if not padded:
         prompts, mask = prompts.clamp(min=2), torch.ones_like(mask)
     drawn = uniforms(8, 12, 0)
-    ours = sample(model, prompts, mask, drawn, temperature=0, **MANY_ENDS)
+    ours = sample(model, prompts, mask, drawn, replace(PARAMS, max_new_tokens=12, temperature=0))
     theirs = model.generate(
         input_ids=prompts,
         attention_mask=mask.long(),
         do_sample=False,
         max_new_tokens=12,
-        eos_token_id=MANY_ENDS["end_ids"],
+        eos_token_id=PARAMS.end_ids,
         pad_token_id=0,
     )[:, prompts.shape[1] :]
     assert torch.equal(ours.responses, theirs)
@@ -85,9 +86,9 @@ def test_the_same_numbers_draw_the_same_tokens_as_the_plain_loop(name):
     model = network(name)
     prompts, mask = ragged(24, 9, side="left", seed=3)
     drawn = uniforms(24, 20, 5)
-    plain = sample(model, prompts, mask, drawn, temperature=1.3, reference=True, **MANY_ENDS)
+    plain = sample(model, prompts, mask, drawn, replace(PARAMS, reference=True))
     assert len(plain.mask.sum(1).unique()) > 3
-    agree(sample(model, prompts, mask, drawn, temperature=1.3, **MANY_ENDS), plain)
+    agree(sample(model, prompts, mask, drawn, PARAMS), plain)
 
 
 def through_graphs(monkeypatch, record) -> list:
@@ -118,10 +119,10 @@ def test_a_step_that_can_be_recorded_is_the_plain_step(monkeypatch, name, packed
         return
     made = through_graphs(monkeypatch, lambda step: step)
     prompts, mask = ragged(11, 9, side="left", seed=3)
-    drawn, settings = uniforms(22, 20, 5), MANY_ENDS | {"temperature": 1.3, "copies": 2}
-    found = sample(model, prompts, mask, drawn, **settings)
+    drawn = uniforms(22, 20, 5)
+    found = sample(model, prompts, mask, drawn, PARAMS, copies=2)
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True), copies=2))
     sizes, columns = (sorted(set(part)) for part in zip(*made[0].steps, strict=True))
     assert sizes[-1] == 32 and len(sizes) > 2 and len(columns) > 2
 
@@ -146,10 +147,10 @@ def test_a_step_reads_only_fixed_places(monkeypatch):
 
     made = through_graphs(monkeypatch, record)
     prompts, mask = ragged(11, 9, side="left", seed=3)
-    drawn, settings = uniforms(11, 20, 5), MANY_ENDS | {"temperature": 1.3}
-    found = sample(model, prompts, mask, drawn, **settings)
+    drawn = uniforms(11, 20, 5)
+    found = sample(model, prompts, mask, drawn, PARAMS)
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True)))
 
 
 def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
@@ -171,12 +172,11 @@ def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
     through_graphs(monkeypatch, graphed.recorded)
     model, drawn = causal("llama", sharpness=4.0), uniforms(11, 20, 5)
     prompts, mask = ragged(11, 9, side="left", seed=3)
-    settings = MANY_ENDS | {"temperature": 1.3}
     with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted") as told:
-        found = sample(model, prompts, mask, drawn, **settings)
+        found = sample(model, prompts, mask, drawn, PARAMS)
     assert len(told) == 1 and len(graphed._refused) == 1
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, reference=True, **settings))
+    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True)))
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
@@ -193,11 +193,13 @@ def test_positions_that_stretch_with_the_text_are_not_recorded(kind):
 def test_a_prompt_read_once_answers_like_one_read_for_every_copy(name):
     model = network(name)
     prompts, mask = ragged(7, 9, side="left", seed=4)
-    drawn, settings = uniforms(21, 12, 6), MANY_ENDS | {"temperature": 1.0}
-    shared = sample(model, prompts, mask, drawn, copies=3, **settings)
+    drawn = uniforms(21, 12, 6)
+    params = replace(PARAMS, max_new_tokens=12, temperature=1.0)
+    plain = replace(params, reference=True)
+    shared = sample(model, prompts, mask, drawn, params, copies=3)
     thrice = (x.repeat_interleave(3, dim=0) for x in (prompts, mask))
-    agree(shared, sample(model, *thrice, drawn, reference=True, **settings))
-    agree(shared, sample(model, prompts, mask, drawn, copies=3, reference=True, **settings))
+    agree(shared, sample(model, *thrice, drawn, plain))
+    agree(shared, sample(model, prompts, mask, drawn, plain, copies=3))
 
 
 @torch.no_grad()
@@ -207,7 +209,8 @@ def test_logprobs_are_those_of_scoring(name, reference):
     model = network(name)
     prompts, mask = ragged(12, 9, side="left", seed=2)
     drawn = uniforms(12, 12, 6)
-    found = sample(model, prompts, mask, drawn, temperature=0.7, reference=reference, **MANY_ENDS)
+    params = replace(PARAMS, max_new_tokens=12, temperature=0.7, reference=reference)
+    found = sample(model, prompts, mask, drawn, params)
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
     )
@@ -221,20 +224,21 @@ def test_the_model_is_left_as_it_was():
     """Also when sampling stops with an error; and weights that changed are packed anew."""
     model, taken = causal("llama"), uniforms(4, 5, 0)
     prompts, mask = ragged(4, 6, side="left")
-    before = sample(model, prompts, mask, taken, temperature=0, **MANY_ENDS)
+    params = replace(PARAMS, max_new_tokens=5, temperature=0)
+    before = sample(model, prompts, mask, taken, params)
 
     def fail(_):
         assert any("forward" in vars(layer) for layer in model.modules())
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        sample(model, prompts, mask, taken, temperature=0, going_on=fail, **MANY_ENDS)
+        sample(model, prompts, mask, taken, params, keep_going=fail)
     assert not any("forward" in vars(layer) for layer in model.modules())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(-3)
-    after = sample(model, prompts, mask, taken, temperature=0, **MANY_ENDS)
-    agree(after, sample(model, prompts, mask, taken, temperature=0, reference=True, **MANY_ENDS))
+    after = sample(model, prompts, mask, taken, params)
+    agree(after, sample(model, prompts, mask, taken, replace(params, reference=True)))
     assert after.responses.shape != before.responses.shape or (
         not torch.equal(after.responses, before.responses)
     )
@@ -295,12 +299,12 @@ def test_each_device_and_model_takes_its_way():
     """Graphs are for CUDA and for those who ask; nothing on a CPU comes near them."""
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     way, llama = sampling._way, causal("llama")
-    assert way(llama, cpu, reference=False, graphs=True) is decoding.FastDecoder
-    assert way(llama, cuda, reference=False, graphs=False) is decoding.FastDecoder
-    assert way(llama, cuda, reference=False, graphs=True) is graphed.GraphedDecoder
-    assert way(llama, cuda, reference=True, graphs=True) is decoding.PlainDecoder
+    assert way(llama, cpu, reference=False, cuda_graphs=True) is decoding.FastDecoder
+    assert way(llama, cuda, reference=False, cuda_graphs=False) is decoding.FastDecoder
+    assert way(llama, cuda, reference=False, cuda_graphs=True) is graphed.GraphedDecoder
+    assert way(llama, cuda, reference=True, cuda_graphs=True) is decoding.PlainDecoder
     sliding = network("sliding")
-    assert way(sliding, cuda, reference=False, graphs=True) is decoding.FastDecoder
+    assert way(sliding, cuda, reference=False, cuda_graphs=True) is decoding.FastDecoder
 
 
 @pytest.mark.parametrize("width", [7, 64, 130])

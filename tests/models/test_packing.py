@@ -20,7 +20,7 @@ from rlhf_cli.core.masking import position_ids
 from rlhf_cli.models import packing
 from rlhf_cli.models.packed_rows import pack
 from rlhf_cli.models.packing import enable, enabled
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import SamplingParams, sample
 from rlhf_cli.models.scoring import (
     Reading,
     last_hidden,
@@ -312,9 +312,10 @@ def test_no_logits_of_all_tokens_exist():
 def test_sampling_is_as_before():
     prompts, mask = ragged(5, 6, side="left", seed=1)
     uniforms = torch.rand(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    params = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1], pad_id=0)
     for name in ("llama", "gpt2", "gemma"):
         plain, packs = (
-            sample(model, prompts, mask, uniforms, end_ids=[1], pad_id=0, temperature=1.0)
+            sample(model, prompts, mask, uniforms, params)
             for model in pair(AutoModelForCausalLM, name)
         )
         assert torch.equal(plain.responses, packs.responses), name

@@ -1,5 +1,6 @@
 """What is sampled is what is scored: nothing but temperature shapes the distribution."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.drawing import draw, draw_scored
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import SamplingParams, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs
 from tests.models.tiny import CONFIGS, VOCAB, causal, ragged
 
-SETTINGS = {"end_ids": [1], "pad_id": 0}
+PARAMS = SamplingParams(max_new_tokens=9, temperature=0, end_ids=[1], pad_id=0)
+MANY_ENDS = list(range(1, 12))
 ANY = uniforms(64, 9, 0)  # what a row draws, column by column
 
 
@@ -19,7 +21,7 @@ ANY = uniforms(64, 9, 0)  # what a row draws, column by column
 def test_greedy_decoding_is_that_of_transformers(name):
     model = causal(name, sharpness=4.0)
     prompts, mask = ragged(8, 6, side="left")
-    ours = sample(model, prompts, mask, ANY[: len(prompts)], temperature=0, **SETTINGS)
+    ours = sample(model, prompts, mask, ANY[: len(prompts)], PARAMS)
     theirs = model.generate(
         input_ids=prompts,
         attention_mask=mask.long(),
@@ -37,10 +39,8 @@ def test_rows_that_finish_early_do_not_disturb_the_others(name):
     """Many end tokens, so rows leave the batch one by one; each row alone gives the same text."""
     model = causal(name, sharpness=4.0)
     prompts, mask = ragged(16, 6, side="left", seed=3)
-    ends = list(range(1, 12))
-    together = sample(
-        model, prompts, mask, ANY[: len(prompts)], temperature=0, **SETTINGS | {"end_ids": ends}
-    )
+    params = replace(PARAMS, end_ids=MANY_ENDS)
+    together = sample(model, prompts, mask, ANY[: len(prompts)], params)
     assert len(set(together.mask.sum(1).tolist())) > 1
     for row in range(len(prompts)):
         kept = mask[row]
@@ -49,8 +49,7 @@ def test_rows_that_finish_early_do_not_disturb_the_others(name):
             prompts[row : row + 1, kept],
             mask[row : row + 1, kept],
             ANY[:1],
-            temperature=0,
-            **SETTINGS | {"end_ids": ends},
+            params,
         )
         assert (
             together.responses[row][together.mask[row]].tolist()
@@ -64,10 +63,10 @@ def test_a_row_draws_the_same_whatever_is_beside_it():
     """Sampling is divided among processes by rows: alone, halved or whole, each gives its response."""
     model = causal("llama", sharpness=4.0)
     prompts, mask = ragged(16, 6, side="left", seed=3)
-    ends = {"end_ids": list(range(1, 12)), "pad_id": 0, "temperature": 1.0}
-    whole = sample(model, prompts, mask, ANY[:16], **ends)
+    params = replace(PARAMS, temperature=1.0, end_ids=MANY_ENDS)
+    whole = sample(model, prompts, mask, ANY[:16], params)
     for rank in range(2):
-        part = sample(model, prompts[rank::2], mask[rank::2], ANY[rank:16:2], **ends)
+        part = sample(model, prompts[rank::2], mask[rank::2], ANY[rank:16:2], params)
         width = part.responses.shape[1]
         assert torch.equal(part.responses, whole.responses[rank::2, :width])
         assert torch.equal(part.mask, whole.mask[rank::2, :width])
@@ -75,16 +74,16 @@ def test_a_row_draws_the_same_whatever_is_beside_it():
 
 @torch.no_grad()
 def test_a_process_that_is_done_goes_on_while_another_is_not():
-    """going_on is asked once a token, and what is generated meanwhile is not kept."""
+    """keep_going is asked once a token, and what is generated meanwhile is not kept."""
     model, asked = causal("llama"), []
     prompts, mask = ragged(4, 6, side="left")
 
-    def going_on(running):
+    def keep_going(running):
         asked.append(running)
         return True
 
-    ends = {"end_ids": list(range(VOCAB)), "pad_id": 0, "temperature": 1.0}
-    found = sample(model, prompts, mask, ANY[:4], going_on=going_on, **ends)
+    params = replace(PARAMS, temperature=1.0, end_ids=list(range(VOCAB)))
+    found = sample(model, prompts, mask, ANY[:4], params, keep_going=keep_going)
     assert asked == [False] * 8  # and after the ninth token nobody has to be asked
     assert found.mask.shape == (4, 1)
     assert found.finished.all()
@@ -94,14 +93,7 @@ def test_an_end_token_is_kept_and_nothing_follows_it():
     model = causal("llama")
     prompts, mask = ragged(64, 4, side="left")
     ends = list(range(1, 10))
-    found = sample(
-        model,
-        prompts,
-        mask,
-        ANY,
-        temperature=1.0,
-        **SETTINGS | {"end_ids": ends},
-    )
+    found = sample(model, prompts, mask, ANY, replace(PARAMS, temperature=1.0, end_ids=ends))
     for row in range(64):
         text = found.responses[row][found.mask[row]]
         is_end = torch.isin(text, torch.tensor(ends))
@@ -144,15 +136,8 @@ def test_mean_logprob_of_samples_is_minus_the_entropy():
     model = causal("llama", sharpness=6.0)
     prompts, mask = ragged(1, 4, side="left")
     prompts, mask = prompts.repeat(6000, 1), mask.repeat(6000, 1)
-    found = sample(
-        model,
-        prompts,
-        mask,
-        uniforms(6000, 1, 5),
-        end_ids=[1],
-        pad_id=0,
-        temperature=0.7,
-    )
+    params = replace(PARAMS, max_new_tokens=1, temperature=0.7)
+    found = sample(model, prompts, mask, uniforms(6000, 1, 5), params)
     part = SimpleNamespace(
         prompts=prompts, prompt_mask=mask, responses=found.responses, response_mask=found.mask
     )

@@ -10,7 +10,7 @@ from rlhf_cli.config.schema import LearningRates, Model, Runtime
 from rlhf_cli.models.loading import freeze, load_causal_lm, load_scalar_model
 from rlhf_cli.models.packing import enable
 from rlhf_cli.models.reward import HEAD, fresh_head
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import SamplingParams, sample
 from rlhf_cli.models.scoring import sequence_logits, sequence_scores, token_scores
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
@@ -29,7 +29,7 @@ from tests.runtime.small import (
     world_of,
 )
 
-ENDS = [1, 2, 3, 4, 5, 6]
+PARAMS = SamplingParams(max_new_tokens=9, temperature=1.0, end_ids=[1, 2, 3, 4, 5, 6], pad_id=0)
 
 
 def respond(network: Network, world: World, seed: int):
@@ -37,9 +37,7 @@ def respond(network: Network, world: World, seed: int):
     uniforms = torch.rand(6, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     mine = (world.share.of(x) for x in (prompts, mask, uniforms))
     with network.generating() as model:
-        return sample(
-            model, *mine, end_ids=ENDS, pad_id=0, temperature=1.0, going_on=network.going_on
-        )
+        return sample(model, *mine, PARAMS, keep_going=network.going_on)
 
 
 def check_same_responses(network: Network, world: World, model, seed: int) -> None:

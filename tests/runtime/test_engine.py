@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.loading import freeze
 from rlhf_cli.models.packing import enable
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import SamplingParams, sample
 from rlhf_cli.models.scoring import Reading, response_logprobs, sequence_scores
 from rlhf_cli.runtime.device import pick_device, threads_for
 from rlhf_cli.runtime.engine import Engine, Network, NotFinite, Resting
@@ -76,13 +76,12 @@ def test_a_policy_and_its_reference_are_one_function(name, dtype):
     policy, reference = pair_of(name, dtype)
     prompts, mask = ragged(6, 5, side="left")
     drawn = uniforms(6, 9, 1)
+    params = SamplingParams(max_new_tokens=9, temperature=1.0, end_ids=[1], pad_id=0)
     found = []
     policy.eval()
     for network in (policy, reference):
         with network.generating() as model:
-            found.append(
-                sample(model, prompts, mask, drawn, end_ids=[1], pad_id=0, temperature=1.0)
-            )
+            found.append(sample(model, prompts, mask, drawn, params))
     assert torch.equal(found[0].responses, found[1].responses)
     assert torch.equal(found[0].logprobs, found[1].logprobs)
     batch = SimpleNamespace(

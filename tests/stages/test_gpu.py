@@ -8,14 +8,16 @@ from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models import graphed
 from rlhf_cli.models.loading import freeze
-from rlhf_cli.models.sampling import sample
+from rlhf_cli.models.sampling import SamplingParams, sample
 from rlhf_cli.models.scoring import response_scores
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.checks import check_first_ratio, check_start
+from rlhf_cli.stages.ppo.loop import compute_advantages
 from rlhf_cli.stages.ppo.models import PPOModels
-from rlhf_cli.stages.ppo.update import minibatch
+from rlhf_cli.stages.ppo.rollout import collect_rollout
+from rlhf_cli.stages.ppo.update import accumulate_gradients
 from tests.models.tiny import causal, ragged, scalar
 from tests.stages.tabular import ppo, runtime
 
@@ -61,7 +63,9 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
         policy=Engine(
             causal("llama", sharpness=3.0), optim=cfg.optim, device=device, world=World()
         ),
-        value=Engine(scalar("llama", seed=5), optim=cfg.value_optim, device=device, world=World()),
+        value_model=Engine(
+            scalar("llama", seed=5), optim=cfg.value_optim, device=device, world=World()
+        ),
         ref_policy=Network(
             freeze(causal("llama", sharpness=3.0)).to(dtype=device.dtype), device=device
         ),
@@ -70,10 +74,8 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     )
     tokens, mask = ragged(16, 6, side="left")
     batch = PromptBatch(tokens=tokens, mask=mask, index=list(range(16))).to(device.torch)
-    ending = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2], pad_id=0)
-    rollout, _ = collect(models, batch, uniforms(16, 8, 0), ending, cfg)
+    params = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2], pad_id=0)
+    rollout, _ = collect_rollout(models, batch, uniforms(16, 8, 0), params, cfg, kl_coef=0.1)
     check_start(rollout, device.dtype)
-    advantages, returns = advantages_of(rollout, 0.1, cfg)
-    index = torch.arange(16, device=device.torch)
-    row = minibatch(models, rollout, advantages, returns, index, cfg, None)
+    row = accumulate_gradients(models, compute_advantages(rollout, 0.1, cfg), cfg)
     check_first_ratio(abs(row["val/ratio"] - 1), device.dtype)

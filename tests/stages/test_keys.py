@@ -18,9 +18,10 @@ from rlhf_cli.data.records import Message
 from rlhf_cli.models import packing, sampling
 from rlhf_cli.models.compiling import blocks
 from rlhf_cli.runtime.world import close_world
-from rlhf_cli.stages.context import open_context, open_recorder, trackers_of
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.stage_run import open_recorder, trackers_of
 from rlhf_cli.stages.ppo import stage as ppo_stage
-from rlhf_cli.stages.samples import ask
+from rlhf_cli.stages.samples import sample_answers
 from tests.config.test_compose import composed
 
 ASKED = (Message("user", "what is hot"),)
@@ -120,9 +121,9 @@ def ways(monkeypatch):
     """(reference, graphs) of every time that responses were sampled."""
     found, way = [], sampling._way
 
-    def told(model, device, *, reference, graphs):
-        found.append((reference, graphs))
-        return way(model, device, reference=reference, graphs=graphs)
+    def told(model, device, *, reference, cuda_graphs):
+        found.append((reference, cuda_graphs))
+        return way(model, device, reference=reference, cuda_graphs=cuda_graphs)
 
     monkeypatch.setattr(sampling, "_way", told)
     return found
@@ -135,20 +136,22 @@ def test_how_responses_are_sampled(reference, graphs, opened, ways, monkeypatch)
     setting = opened("runtime", reference_path=reference, graphs=graphs)
     setting.cfg.data = replace(setting.cfg.data, max_response_tokens=3)
     prompt = SimpleNamespace(ids=setting.renderer.prompt_ids(ASKED))
-    ask(setting, setting.network(setting.causal_lm()), [prompt], seed=1)
+    sample_answers(setting, setting.network(setting.causal_lm()), [prompt], seed=1)
     assert ways == [(reference, graphs is Graphs.auto)]
 
+    setting.cfg.ppo = replace(setting.cfg.ppo, temperature=0.8)
     begun = []
     monkeypatch.setattr(
-        ppo_stage, "train", lambda models, prompts, ending, *rest, **more: begun.append(ending)
+        ppo_stage, "train", lambda models, prompts, params, *rest, **more: begun.append(params)
     )
     monkeypatch.setattr(ppo_stage, "batches", lambda *rest, **more: iter(()))
-    course = SimpleNamespace(iteration=0)
-    ppo_stage.learn_or_save(setting, None, [], None, None, course, None, None)
-    (ending,) = begun
-    assert (ending.reference, ending.graphs) == (reference, graphs is Graphs.auto)
-    assert ending.max_new_tokens == setting.cfg.data.max_response_tokens
-    assert (ending.end_ids, ending.pad_id) == (setting.renderer.end_ids, setting.renderer.pad_id)
+    models, stage_run = SimpleNamespace(policy=None), SimpleNamespace(recorder=None, saver=None)
+    ppo_stage.train_or_save(setting, models, [], SimpleNamespace(iteration=0), stage_run, None)
+    (params,) = begun
+    assert (params.reference, params.cuda_graphs) == (reference, graphs is Graphs.auto)
+    assert params.temperature == 0.8
+    assert params.max_new_tokens == setting.cfg.data.max_response_tokens
+    assert (params.end_ids, params.pad_id) == (setting.renderer.end_ids, setting.renderer.pad_id)
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])

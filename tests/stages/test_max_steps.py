@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_cli.stages import rm, sft
-from rlhf_cli.stages.context import lr_factor
+from rlhf_cli.stages.training import lr_factor
 from rlhf_cli.stages.ppo import stage as ppo
 from rlhf_cli.stages.ppo.loop import num_iterations
 from tests.stages.little import changed, little, work

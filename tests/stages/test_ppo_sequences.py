@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from rlhf_cli.config.schema import KL, KLController, PPOBatch
+from rlhf_cli.models.sampling import SamplingParams
 from rlhf_cli.stages.ppo.loop import train
 from rlhf_cli.stages.ppo.models import PPOModels
 from tests.stages.tabular import (
@@ -143,7 +144,9 @@ def learned(num_tokens: int, length: int, end: int | None, scores: Law, **change
         score=score,
         device=CPU,
     )
-    ending = SamplingParams(max_new_tokens=length, temperature=1.0, end_ids=[] if end is None else [end], pad_id=0)
+    ending = SamplingParams(
+        max_new_tokens=length, temperature=1.0, end_ids=[] if end is None else [end], pad_id=0
+    )
     train(models, prompts(ROWS), ending, cfg, Silent(), seed=3)
     return law_of(models.policy.model, list(scores))
 

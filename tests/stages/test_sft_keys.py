@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from rlhf_cli.config.schema import Batching, LossOn, ScheduleKind, SelectBy
-from rlhf_cli.evaluation.respond import Asking, respond
+from rlhf_cli.evaluation.respond import respond
+from rlhf_cli.models.sampling import SamplingParams
 from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages import sft
 from rlhf_cli.stages.context import StageContext, open_context
 from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
-from rlhf_cli.stages.samples import ask, prompts_of
+from rlhf_cli.stages.samples import prompts_of, sample_answers
 from rlhf_cli.stages.training import mean_loss
 from tests.stages.little import WATCHED, changed, little, seeing, work
 
@@ -132,7 +133,7 @@ def test_the_score_of_an_epoch_is_that_of_the_answers_to_prompts_to_select_by(
     prompts = prompts_of(setting, data.select)
     assert len(prompts) > 2
     network = setting.network(setting.causal_lm(tmp_path / "sft" / "model"))
-    answers = ask(setting, network, prompts[:2], setting.cfg.seed)
+    answers = sample_answers(setting, network, prompts[:2], setting.cfg.seed)
     reward = RewardModel.load(setting, judged, prompts).network.model
     rows = [torch.tensor([one.prompt_ids + one.ids]) for one in answers]
     with torch.no_grad():
@@ -144,11 +145,16 @@ def test_answers_are_drawn_at_temperature_one_from_the_seed(setting):
     """Twin: `respond` told so by hand."""
     network = setting.network(setting.causal_lm())
     prompts = setting.encoded("prompts").held_out[:6]
-    asking = Asking(max_new_tokens=12, temperature=1.0, batch=64, seed=7)
+    params = SamplingParams(
+        max_new_tokens=12,
+        temperature=1.0,
+        end_ids=setting.renderer.end_ids,
+        pad_id=setting.renderer.pad_id,
+    )
     ids = [one.ids for one in prompts]
-    by_hand = respond(network, ids, setting.renderer, asking, setting.world)
-    assert ask(setting, network, prompts, 7) == by_hand
-    assert ask(setting, network, prompts, 8) != by_hand
+    by_hand = respond(network, ids, setting.renderer, params, setting.world, batch=64, seeds=[7])
+    assert sample_answers(setting, network, prompts, 7) == by_hand[0]
+    assert sample_answers(setting, network, prompts, 8) != by_hand[0]
 
 
 def test_the_seed_changes_order_and_heads(setting):

@@ -72,7 +72,7 @@ def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
 
     def listening(setting, network, prompts, seed):
         asked.append([opening(prompt.record) for prompt in prompts])
-        return ask(setting, network, prompts, seed)
+        return sample_answers(setting, network, prompts, seed)
 
     monkeypatch.setattr(sft, "ask", listening)
     keys = (*QUICK, "sft.select_by=rm_score", f"sft.reward_model={reward_model}")

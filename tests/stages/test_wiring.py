@@ -21,7 +21,7 @@ from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.evaluate import eval_prompts
 from rlhf_cli.stages.ppo import loop
-from rlhf_cli.stages.samples import ask
+from rlhf_cli.stages.samples import sample_answers
 from tests.stages.little import WATCHED, Step, changed, little, seeing, work
 
 SFT = {"lr": 2e-3, "betas": [0.6, 0.7], "eps": 2e-3, "weight_decay": 0.3, "grad_clip": 0.5}
@@ -380,7 +380,7 @@ def test_every_candidate_is_asked_with_its_own_weights(seen, setting):
     for model, folder in folders.items():
         path = folder and folder / "model"
         network = setting.network(setting.causal_lm(path))
-        again = ask(setting, network, eval_prompts(setting), setting.cfg.seed)
+        again = sample_answers(setting, network, eval_prompts(setting), setting.cfg.seed)
         said[model] = [one.text for one in again]
         assert [one["response"] for one in answers_of(seen, model)] == said[model]
     assert said["base"] != said["SFT"] != said["PPO"]

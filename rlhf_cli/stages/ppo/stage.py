@@ -19,10 +19,10 @@ from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.ppo.checks import NotFinite
 from rlhf_cli.stages.ppo.loop import TrainState, num_episodes, num_iterations, train
-from rlhf_cli.stages.ppo.models import build_models
+from rlhf_cli.stages.ppo.models import PPOModels, build_models
 from rlhf_cli.stages.ppo.ptx import PretrainingLoss
 from rlhf_cli.stages.samples import BeforeAfter, example
-from rlhf_cli.stages.stage_run import open_run
+from rlhf_cli.stages.stage_run import StageRun, open_run
 from rlhf_cli.telemetry.recorder import Recorder
 
 
@@ -52,27 +52,40 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
                 recorder.note(note)
             context.tell(recorder, models.policy)
             samples.sample("before", models.policy)
-        try:
-            metrics = train(
-                models,
-                batches(context, data.train, start=state.iteration),
-                context.sampling_params(temperature=cfg.ppo.temperature),
-                cfg.ppo,
-                recorder,
-                seed=cfg.seed,
-                state=state,
-                ptx=pretraining_loss(context, models.policy, recorder),
-                saver=stage_run.saver,
-            )
-        except NotFinite as error:
-            place = save_offending(error, context, out)
-            raise UserError(f"{error}; the samples are in {place}. {NOT_FINITE_REMEDY}") from error
+        metrics = train_or_save(context, models, data.train, state, stage_run, out)
         models.policy.use_average()
         samples.sample("after", models.policy)
         samples.show(recorder)
         context.export(models.policy, out / "model")
         context.export(models.value_model, out / "value_model")
     return metrics
+
+
+def train_or_save(
+    context: StageContext,
+    models: PPOModels,
+    prompts: list[EncodedPrompt],
+    state: TrainState,
+    stage_run: StageRun,
+    out: Path,
+) -> dict[str, float]:
+    """Run the loop; where a number is not finite, save the offending samples before stopping."""
+    cfg = context.cfg
+    try:
+        return train(
+            models,
+            batches(context, prompts, start=state.iteration),
+            context.sampling_params(temperature=cfg.ppo.temperature),
+            cfg.ppo,
+            stage_run.recorder,
+            seed=cfg.seed,
+            state=state,
+            ptx=pretraining_loss(context, models.policy, stage_run.recorder),
+            saver=stage_run.saver,
+        )
+    except NotFinite as error:
+        place = save_offending(error, context, out)
+        raise UserError(f"{error}; the samples are in {place}. {NOT_FINITE_REMEDY}") from error
 
 
 def require_whole_shares(context: StageContext) -> None:
