@@ -25,7 +25,7 @@ from rlhf_cli.runtime.verdict import INTERRUPTED
 from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_rollout import Rollout
 from tests.models.tiny import causal
-from tests.stages.tabular import CPU, optim, runtime
+from tests.stages.ppo.tabular import CPU, optim, runtime
 
 META = Device(torch=torch.device("meta"), dtype=torch.float32)
 

@@ -110,7 +110,7 @@ def seen_step(step: Callable, seen: Seen) -> Callable:
 
 @contextmanager
 def seeing() -> Iterator[Seen]:
-    """MetricAlerts every optimizer step meanwhile."""
+    """Watch every optimizer step meanwhile."""
     seen = Seen()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "step", seen_step(Engine.step, seen))

@@ -19,7 +19,7 @@ from rlhf_cli.stages.ppo.models import PPOModels
 from rlhf_cli.stages.ppo.rollout import collect_rollout
 from rlhf_cli.stages.ppo.update import accumulate_gradients
 from tests.models.tiny import causal, ragged, scalar
-from tests.stages.tabular import ppo, runtime
+from tests.stages.ppo.tabular import ppo, runtime
 
 pytestmark = [
     pytest.mark.gpu,

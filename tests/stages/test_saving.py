@@ -18,7 +18,7 @@ from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import saving
 from rlhf_cli.stages.saving import Resumed, Saver, load_checkpoint, require_space
 from rlhf_cli.telemetry.timing import Clock
-from tests.stages.tabular import engine, optim, policy_network
+from tests.stages.ppo.tabular import engine, optim, policy_network
 
 
 @pytest.fixture(autouse=True)

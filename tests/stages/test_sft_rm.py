@@ -15,8 +15,8 @@ from rlhf_cli.models.scoring import sequence_scores
 from rlhf_cli.stages import rm, sft, training
 from rlhf_cli.stages.training import require_finite_loss
 from tests.models.tiny import VOCAB, causal, scalar
-from tests.stages.tabular import engine as new_engine
-from tests.stages.tabular import optim
+from tests.stages.ppo.tabular import engine as new_engine
+from tests.stages.ppo.tabular import optim
 
 WHERE = Origin("made in a test", 0)
 

@@ -68,13 +68,13 @@ def test_the_loss_that_selects_is_that_of_the_selection_side(tmp_path):
 def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
     tmp_path, monkeypatch, reward_model, capsys
 ):
-    asked, ask = [], sft.ask
+    asked, sample_answers = [], sft.sample_answers
 
-    def listening(setting, network, prompts, seed):
+    def listening(context, network, prompts, seed):
         asked.append([opening(prompt.record) for prompt in prompts])
-        return sample_answers(setting, network, prompts, seed)
+        return sample_answers(context, network, prompts, seed)
 
-    monkeypatch.setattr(sft, "ask", listening)
+    monkeypatch.setattr(sft, "sample_answers", listening)
     keys = (*QUICK, "sft.select_by=rm_score", f"sft.reward_model={reward_model}")
     metrics = work("sft", tmp_path, tmp_path, *keys)
     loaded = load(config(*keys), "demonstrations")
@@ -103,4 +103,4 @@ def test_packing_is_refused_where_texts_of_a_row_see_each_other():
     model = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=40, hidden_size=16, n_head=2))
     network = Network(model.eval(), device=pick_device(cfg.runtime))
     with pytest.raises(UserError, match=r"BloomForCausalLM .* use sft\.batching=grouped"):
-        sft.foresee(SimpleNamespace(cfg=cfg), network, None)
+        sft.check_model(SimpleNamespace(cfg=cfg), network, None)

@@ -1,4 +1,4 @@
-"""Measures of the code's structure, as docs/architecture.md shows them: `python -m tests.support.structure`.
+"""Measures of the code's structure, as docs/architecture.md shows them: `make structure`.
 
 Static ones come from the syntax trees of rlhf_cli, those of one PPO iteration from a profile of it:
 8 prompts, 8 tokens, one minibatch, one process.
@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def profiled(work: Callable[[], object]) -> tuple[int, int]:
         work()
     finally:
         sys.setprofile(None)
-    changes = sum(before != after for before, after in zip(places, places[1:], strict=False))
+    changes = sum(before != after for before, after in pairwise(places))
     return len(set(places)), changes
 
 

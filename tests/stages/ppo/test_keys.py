@@ -34,8 +34,8 @@ from rlhf_cli.stages.ppo.update import accumulate_gradients, ppo_microbatch_step
 from rlhf_cli.stages.training import work_on_minibatch
 from tests.models.tiny import VOCAB, causal
 from tests.stages.little import changed, little
-from tests.stages.tabular import OFF, Silent, advantages_of, engine, optim, ppo
-from tests.stages.test_ppo_parts import PARAMS, batch, cast, drawn
+from tests.stages.ppo.tabular import OFF, Silent, advantages_of, engine, optim, ppo
+from tests.stages.ppo.test_loop import PARAMS, batch, cast, drawn
 from tests.stages.test_sft_rm import demonstrations
 
 SIXTEEN = PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)
@@ -347,12 +347,12 @@ def texts(count: int) -> list[EncodedDemonstration]:
 
 
 def told_of(count: int, *, coef: float = 0.5, ratio: int = 2, minibatch: int = 2):
-    """A setting of the stage whose pretraining data are `count` small texts."""
+    """A context of the stage whose pretraining data are `count` small texts."""
     cfg = changed(
         little(),
         {"ppo.ptx": PTX(coef=coef, ratio=ratio), "ppo.batch.minibatch": minibatch},
     )
-    setting = open_context(cfg)
+    context = open_context(cfg)
     data = SimpleNamespace(train=texts(count), held_out=[], tell=lambda recorder: None)
     roles = []
 
@@ -361,23 +361,23 @@ def told_of(count: int, *, coef: float = 0.5, ratio: int = 2, minibatch: int = 2
         return data
 
     return SimpleNamespace(
-        cfg=cfg, encoded=encoded, renderer=SimpleNamespace(pad_id=0), world=setting.world,
-        clock=setting.clock, roles=roles,
+        cfg=cfg, encoded=encoded, renderer=SimpleNamespace(pad_id=0), world=context.world,
+        clock=context.clock, roles=roles,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("coef", "ratio", "minibatch"), [(0.5, 2, 2), (3.0, 2, 2), (1.0, 3, 1)])
 def test_the_gradient_of_pretraining_is_that_of_its_texts(coef, ratio, minibatch):
     """Twin: coef times the mean loss of every token but the first of each text of this step."""
-    setting = told_of(12, coef=coef, ratio=ratio, minibatch=minibatch)
+    context = told_of(12, coef=coef, ratio=ratio, minibatch=minibatch)
     policy = engine(causal("llama", sharpness=3.0), optim(0.1))
-    ptx = pretraining_loss(setting, policy, Silent())
-    assert setting.roles == ["pretraining"]
+    ptx = pretraining_loss(context, policy, Silent())
+    assert context.roles == ["pretraining"]
     said = ptx.add_gradient(policy)
     twin = engine(causal("llama", sharpness=3.0), optim(0.1))
     (step, *_) = sft_batches(
         texts(12), batch=replace(little().sft.batch, size=ratio * minibatch),
-        batching=Batching.grouped, loss_on=LossOn.all, seed=setting.cfg.seed, epoch=0,
+        batching=Batching.grouped, loss_on=LossOn.all, seed=context.cfg.seed, epoch=0,
         max_tokens=32, pad_id=0,
     )  # fmt: skip
     losses = [

@@ -18,7 +18,7 @@ from rlhf_cli.config.schema import KL, KLController, PPOBatch
 from rlhf_cli.models.sampling import SamplingParams
 from rlhf_cli.stages.ppo.loop import train
 from rlhf_cli.stages.ppo.models import PPOModels
-from tests.stages.tabular import (
+from tests.stages.ppo.tabular import (
     CPU,
     PROMPT,
     Silent,

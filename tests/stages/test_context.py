@@ -22,7 +22,7 @@ DATED = (
 
 @pytest.fixture
 def dated(tmp_path):
-    """A setting whose template prints the date, on a day long ago."""
+    """A context whose template prints the date, on a day long ago."""
     path = tmp_path / "dated.jinja"
     path.write_text(DATED)
     words = ["experiment=smoke", "runtime.device=cpu", f"data.template={path}"]

@@ -11,7 +11,7 @@ from rlhf_cli.data.encode import EncodedDemonstration
 from rlhf_cli.stages.ppo.loop import train
 from rlhf_cli.stages.ppo.stage import pretraining_loss
 from tests.stages.little import little
-from tests.stages.tabular import (
+from tests.stages.ppo.tabular import (
     PARAMS,
     PROMPT,
     Silent,
@@ -85,13 +85,13 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
         EncodedDemonstration(ids=[PROMPT, arm], loss_mask=[False, True], record=None)
         for arm in range(4)
     ]
-    setting = SimpleNamespace(
+    context = SimpleNamespace(
         cfg=replace(little(), ppo=cfg),
         encoded=lambda role: SimpleNamespace(train=texts, tell=lambda recorder: None),
         renderer=SimpleNamespace(pad_id=0),
         world=cast.world,
         clock=cast.clock,
     )
-    ptx = pretraining_loss(setting, cast.policy, Silent())
+    ptx = pretraining_loss(context, cast.policy, Silent())
     train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3, ptx=ptx)
     assert torch.allclose(arm_probs(cast.policy.model), torch.tensor(known), atol=1e-2)
