@@ -126,6 +126,9 @@ def finished(folder: Path) -> dict[str, object]:
 
 
 def _rows(path: Path) -> list[dict]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    """The lines of the steps, without times: every start has a line of its own."""
     timed = ("time", "speed/")
-    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
+    rows = (json.loads(line) for line in path.read_text().splitlines())
+    return [
+        {k: v for k, v in row.items() if not k.startswith(timed)} for row in rows if "step" in row
+    ]
