@@ -82,13 +82,12 @@ def iteration(setting, given) -> Parts:
     """One PPO iteration, each part working on what the one before left."""
     from workloads import players_of, rollouts
 
-    from rlhf_cli.stages.ppo.collect import judge, parts_of
-    from rlhf_cli.stages.ppo.learn import Learned, learn
-    from rlhf_cli.stages.ppo.loop import credit, orders
-    from rlhf_cli.stages.ppo.players import ignore
+    from rlhf_cli.stages.ppo.loop import compute_advantages, minibatches_of
+    from rlhf_cli.stages.ppo.rollout import readings_of, score_rollout
+    from rlhf_cli.stages.ppo.update import updates
 
-    cfg, players = setting.cfg.ppo, players_of(setting, given)
-    rollout = rollouts(setting, players, given)
+    cfg, models = setting.cfg.ppo, players_of(setting, given)
+    rollout = rollouts(setting, models, given)
     left = {}
 
     def generate():
@@ -96,23 +95,13 @@ def iteration(setting, given) -> Parts:
         assert left["rollout"].response_mask.all()
 
     def score():
-        judge(players, left["rollout"], parts_of(players, left["rollout"], cfg), cfg)
+        parts = readings_of(models, left["rollout"], cfg.batch)
+        left["rollout"] = score_rollout(models, left["rollout"], parts, cfg)
 
     def train():
-        advantages, returns = credit(left["rollout"], 0.05, cfg)
-        order = orders(len(returns), cfg, 0, 0)
-        learn(
-            players,
-            left["rollout"],
-            advantages,
-            returns,
-            cfg,
-            orders=order,
-            lr_factor=1.0,
-            learned=Learned(),
-            pretrain=None,
-            after_step=ignore,
-        )
+        scored = compute_advantages(left["rollout"], 0.05, cfg)
+        minibatches = minibatches_of(len(scored.scores), cfg, 0, 0)
+        list(updates(models, scored, minibatches, cfg, done=0, lr_factor=1.0))
 
     return {"generate": generate, "score": score, "learn": train}
 

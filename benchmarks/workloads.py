@@ -12,9 +12,9 @@ from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, Encode
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages import rm, sft
-from rlhf_cli.stages.ppo.collect import generate
-from rlhf_cli.stages.ppo.stage import cast
-from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.ppo.models import build_models
+from rlhf_cli.stages.ppo.rollout import sample_responses
 
 HERE, SAID = Origin("benchmark", 0), (Message("user", "x"), Message("assistant", "y"))
 LEARNING_RATES = tuple(f"model.lr.{name}=1e-8" for name in ("sft", "rm", "policy", "value"))
@@ -56,7 +56,7 @@ def setting_of(material: Material, *words: str):
         *words,
     ]
     compose_each(given, found.append)
-    return open_setting(found[0])
+    return open_context(found[0])
 
 
 def demonstrations(rows: list[dict]) -> list[EncodedDemonstration]:
@@ -115,7 +115,7 @@ def rm_epochs(setting, material: Material):
 
 
 def players_of(setting, material: Material):
-    return cast(setting, material.model, material.reward, prompts(material.rows))[0]
+    return build_models(setting, material.model, material.reward, prompts(material.rows))[0]
 
 
 def sampling_params(setting, material: Material) -> SamplingParams:
@@ -124,7 +124,7 @@ def sampling_params(setting, material: Material) -> SamplingParams:
     return replace(params, max_new_tokens=material.new_tokens)
 
 
-def rollouts(setting, players, material: Material):
+def rollouts(setting, models, material: Material):
     """A function that samples rollout number n as the PPO stage does; nothing is judged."""
     params = sampling_params(setting, material)
     size, place = setting.cfg.ppo.batch.rollout, setting.device.torch
@@ -134,6 +134,6 @@ def rollouts(setting, players, material: Material):
     def rollout(number: int):
         drawn = uniforms(size, params.max_new_tokens, number)
         with torch.no_grad():
-            return generate(players, batch, drawn, params)[0]
+            return sample_responses(models, batch, drawn, params)[0]
 
     return rollout

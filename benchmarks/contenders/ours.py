@@ -59,11 +59,11 @@ class Recorder:
 
 def run_ppo(setting, material: Material) -> None:
     cfg = setting.cfg.ppo
-    players = players_of(setting, material)
+    models = players_of(setting, material)
     given = batches(setting, prompts(material.rows))
     gate.wait()
     train(
-        players, given, sampling_params(setting, material), cfg, Recorder(cfg.batch.rollout), seed=0
+        models, given, sampling_params(setting, material), cfg, Recorder(cfg.batch.rollout), seed=0
     )
 
 

@@ -70,10 +70,10 @@ class PromptBatch:
 
 @dataclass(slots=True, kw_only=True)
 class Rollout:
-    """Sampled responses, with log-probs, values and scores from when they were sampled.
+    """What the policy wrote, and what all models made of it when it was sampled.
 
-    prompts, prompt_mask (B, P), left-padded. responses, response_mask (B, R), right-padded.
-    logprobs, ref_logprobs, values (B, R). scores (B,). finished (B,) bool.
+    prompts, prompt_mask (B, P) left padded . responses, response_mask (B, R) right padded .
+    logprobs, ref_logprobs, values, advantages, returns (B, R) . scores (B,) . finished (B,) bool
     """
 
     prompts: Tensor
@@ -83,6 +83,8 @@ class Rollout:
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
+    advantages: Tensor
+    returns: Tensor
     scores: Tensor
     finished: Tensor
 
@@ -95,7 +97,7 @@ class Rollout:
         response_mask: Tensor,
         finished: Tensor,
     ) -> "Rollout":
-        """Return a rollout that is not scored yet: log-probs, values and scores are 0."""
+        """Return what was written, before any model has read it: log-probs, values, scores are 0."""
         blank = torch.zeros(responses.shape, device=responses.device)
         return cls(
             prompts=prompts,
@@ -105,6 +107,8 @@ class Rollout:
             logprobs=blank,
             ref_logprobs=blank.clone(),
             values=blank.clone(),
+            advantages=blank.clone(),
+            returns=blank.clone(),
             scores=torch.zeros(len(responses), device=responses.device),
             finished=finished,
         )
@@ -121,7 +125,9 @@ class Rollout:
         start = int((~self.prompt_mask.any(dim=0)).long().cumprod(dim=0).sum())
         used = self.response_mask.any(dim=0)
         stop = used.shape[0] - int((~used.flip(0)).long().cumprod(dim=0).sum())
-        names = ("responses", "response_mask", "logprobs", "ref_logprobs", "values")
+        names = (
+            "responses", "response_mask", "logprobs", "ref_logprobs", "values", "advantages", "returns",
+        )  # fmt: skip
         return replace(
             self,
             prompts=self.prompts[:, start:],

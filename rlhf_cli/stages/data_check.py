@@ -20,14 +20,14 @@ from rlhf_cli.telemetry.console import line
 def check_data(cfg: Config, request: CheckRequest) -> None:
     """Print the report of every role; an error when a run with the same words would refuse."""
     require_hub(cfg, ROLES)
-    from rlhf_cli.stages.setting import open_setting  # torch: only when rows are to be tokenised
+    from rlhf_cli.stages.context import open_context  # torch: only when rows are to be tokenised
 
     specs = _specs(cfg, request)
     num_examples = None if request.every_row else EXAMPLES
     if not request.as_json:
         for path, (role, why) in request.roles.items():
             line(f"{path}: {role} ({why})")
-    reports = check_all(cfg, open_setting(cfg).renderer, num_examples=num_examples)
+    reports = check_all(cfg, open_context(cfg).renderer, num_examples=num_examples)
     refused = _refused(cfg, specs, reports)
     if request.as_json:
         _write_json(specs, reports, refused)

@@ -1,4 +1,4 @@
-"""What was gained: base, SFT, PPO and best-of-n answer the same held-out prompts."""
+"""Evaluate base, SFT, PPO and best-of-n: their answers to the same held-out prompts."""
 
 import json
 from dataclasses import dataclass
@@ -16,57 +16,65 @@ from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.report.table import write_table
 from rlhf_cli.runtime.engine import Network
-from rlhf_cli.stages.judging import RewardModel
-from rlhf_cli.stages.setting import Setting, open_recorder, open_setting, parent_model
-from rlhf_cli.stages.showing import ask, ask_each, example, said, told, written
+from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.reward_scorer import RewardModel
+from rlhf_cli.stages.samples import (
+    conversation_text,
+    example,
+    last_turn,
+    response_text,
+    sample_answers,
+    sample_each,
+)
+from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.telemetry.recorder import Recorder
 
 INTERVALS = "mean [95 % interval over prompts]; one response a prompt, sampled at temperature 1"
 KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n"
-GOLD_NOTE = (
-    "gold: the world's own utility, hidden from all models; score: the reward model's, its proxy"
-)
+GOLD_NOTE = "gold: true utility of the toy task, never shown to a model; score: reward-model output"
 
 
 @dataclass(slots=True, kw_only=True)
-class Examiner:
+class Evaluator:
     """The same prompts, reward model and reference for every candidate."""
 
-    setting: Setting
+    context: StageContext
     prompts: list[EncodedPrompt]
     reward: RewardModel | None
     reference: Network | None
 
-    def examine(self, network: Network) -> EvalResult:
+    def evaluate(self, network: Network) -> EvalResult:
         """One sampled answer a prompt."""
-        return self.judge(ask(self.setting, network, self.prompts, self.setting.cfg.seed), network)
+        return self.judge(
+            sample_answers(self.context, network, self.prompts, self.context.cfg.seed), network
+        )
 
     def judge(self, answers: list[Answer], network: Network | None) -> EvalResult:
         """What is known of these answers; the gap to the reference needs the model they came from."""
         records = [prompt.record for prompt in self.prompts]
-        log_ratios = None
+        gaps = None
         if self.reference is not None and network is not None:
-            with self.setting.clock.part("score"):
-                log_ratios = kl_to_reference(
+            with self.context.clock.part("score"):
+                gaps = kl_to_reference(
                     network,
                     self.reference,
                     answers,
-                    pad_id=self.setting.renderer.pad_id,
-                    batch=self.setting.cfg.evaluation.batch,
-                    world=self.setting.world,
+                    pad_id=self.context.renderer.pad_id,
+                    batch=self.context.cfg.evaluation.batch,
+                    world=self.context.world,
                 )
         return EvalResult(
             prompts=records,
             answers=answers,
             scores=None if self.reward is None else self.reward.score_answers(answers),
-            log_ratios=log_ratios,
+            gaps=gaps,
             verdicts=gold_verdicts(records, answers),
         )
 
     def best_of_n(self, network: Network, n: int) -> EvalResult:
         """The best of n answers by the reward model: what its score can buy without training."""
-        seeds = [self.setting.cfg.seed + 1000 + i for i in range(n)]
-        tries = ask_each(self.setting, network, self.prompts, seeds)
+        seeds = [self.context.cfg.seed + 1000 + i for i in range(n)]
+        tries = sample_each(self.context, network, self.prompts, seeds)
         scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
         chosen, best, bound = best_of(tries, scores)
         found = self.judge(chosen, None)
@@ -87,18 +95,18 @@ def gold_verdicts(records, answers: list[Answer]) -> list[Verdict] | None:
 def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     """Write table.json and answers.jsonl; the numbers of the table are the metrics."""
     known = {role: parent_model(inputs, role) for role in inputs}
-    setting = open_setting(cfg, known.get("sft") or known.get("ppo") or known["rm"])
-    prompts = exam_prompts(setting)
+    context = open_context(cfg, known.get("sft") or known.get("ppo") or known["rm"])
+    prompts = eval_prompts(context)
     with open_recorder(
-        setting, out, stage="evaluate", total_steps=num_candidates(cfg, known)
+        context, out, stage="evaluate", total_steps=num_candidates(cfg, known)
     ) as recorder:
-        results = examine_all(setting, prompts, known, recorder)
-    baseline = results.get("SFT")
-    rows = {name: measure(found, baseline) for name, found in results.items()}
-    if setting.world.is_main:
-        title = f"What was gained, on {len(prompts)} held-out prompts"
+        performances = evaluate_all(context, prompts, known, recorder)
+    baseline = performances.get("SFT")
+    rows = {name: measure(found, baseline) for name, found in performances.items()}
+    if context.world.is_main:
+        title = f"Evaluation on {len(prompts)} held-out prompts"
         write_table(out, rows, title=title, notes=notes_on(rows))
-        write_answers(setting, results, out / "answers.jsonl")
+        write_answers(context, performances, out / "answers.jsonl")
     return flat(rows)
 
 
@@ -108,11 +116,11 @@ def notes_on(rows: dict[str, Row]) -> list[str]:
     return [INTERVALS, KL_NOTE, *([GOLD_NOTE] if has_gold else [])]
 
 
-def exam_prompts(setting: Setting) -> list[EncodedPrompt]:
+def eval_prompts(context: StageContext) -> list[EncodedPrompt]:
     """evaluation.prompts of the held-out prompts, drawn by the seed."""
-    held_out = setting.encoded("prompts").held_out
-    count = min(setting.cfg.evaluation.prompts, len(held_out))
-    return Random(setting.cfg.seed).sample(held_out, count)
+    held_out = context.encoded("prompts").held_out
+    count = min(context.cfg.evaluation.prompts, len(held_out))
+    return Random(context.cfg.seed).sample(held_out, count)
 
 
 def num_candidates(cfg: Config, known: dict[str, Path]) -> int:
@@ -123,62 +131,64 @@ def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
     return cfg.evaluation.best_of_n > 1 and "sft" in known and "rm" in known
 
 
-def examine_all(
-    setting: Setting, prompts: list[EncodedPrompt], known: dict[str, Path], recorder: Recorder
+def evaluate_all(
+    context: StageContext, prompts: list[EncodedPrompt], known: dict[str, Path], recorder: Recorder
 ) -> dict[str, EvalResult]:
     """Base, SFT, best-of-n and PPO, those that there are."""
-    cfg = setting.cfg
-    examiner = Examiner(
-        setting=setting,
+    cfg = context.cfg
+    evaluator = Evaluator(
+        context=context,
         prompts=prompts,
-        reward=RewardModel.load(setting, known["rm"], prompts) if "rm" in known else None,
-        reference=frozen(setting, known["sft"]) if "sft" in known else None,
+        reward=RewardModel.load(context, known["rm"], prompts) if "rm" in known else None,
+        reference=frozen(context, known["sft"]) if "sft" in known else None,
     )
-    found = {"base": examiner.examine(frozen(setting, None))}
+    found = {"base": evaluator.evaluate(frozen(context, None))}
     recorder.log({"eval/candidates": 1.0}, 1)
     if "sft" in known:
-        found["SFT"] = examiner.examine(examiner.reference)
+        found["SFT"] = evaluator.evaluate(evaluator.reference)
         recorder.log({"eval/candidates": 2.0}, 2)
     if wants_best_of_n(cfg, known):
         n = cfg.evaluation.best_of_n
-        found[f"SFT, best of {n}"] = examiner.best_of_n(examiner.reference, n)
+        found[f"SFT, best of {n}"] = evaluator.best_of_n(evaluator.reference, n)
         recorder.log({"eval/candidates": 3.0}, 3)
     if "ppo" in known:
-        found["PPO"] = examiner.examine(frozen(setting, known["ppo"]))
+        found["PPO"] = evaluator.evaluate(frozen(context, known["ppo"]))
         recorder.log({"eval/candidates": 4.0}, len(found))
-    recorder.samples("the same prompts, answered by each", sample_rows(setting, prompts, found))
+    recorder.samples("the same prompts, answered by each", sample_rows(context, prompts, found))
     return found
 
 
-def frozen(setting: Setting, path: Path | None) -> Network:
-    return setting.network(setting.causal_lm(path))
+def frozen(context: StageContext, path: Path | None) -> Network:
+    return context.network(context.causal_lm(path))
 
 
 def sample_rows(
-    setting: Setting, prompts: list[EncodedPrompt], found: dict[str, EvalResult]
+    context: StageContext, prompts: list[EncodedPrompt], found: dict[str, EvalResult]
 ) -> list[dict[str, str]]:
     """A few prompts with every candidate's answer."""
     return [
-        {"prompt": said(prompts[i].record.messages)}
-        | {name: told(result.answers[i]) for name, result in found.items()}
-        for i in range(min(setting.cfg.samples, len(prompts)))
+        {"prompt": last_turn(prompts[i].record.messages)}
+        | {name: response_text(performance.answers[i]) for name, performance in found.items()}
+        for i in range(min(context.cfg.samples, len(prompts)))
     ]
 
 
-def write_answers(setting: Setting, found: dict[str, EvalResult], place: Path) -> None:
+def write_answers(context: StageContext, found: dict[str, EvalResult], place: Path) -> None:
     """Every answer of every candidate, for a person or another judge to read."""
     lines = []
-    for name, result in found.items():
-        for i, (prompt, answer) in enumerate(zip(result.prompts, result.answers, strict=True)):
+    for name, performance in found.items():
+        for i, (prompt, answer) in enumerate(
+            zip(performance.prompts, performance.answers, strict=True)
+        ):
             entry = {
                 "model": name,
-                "prompt": written(prompt.messages),
+                "prompt": conversation_text(prompt.messages),
                 "response": answer.text,
                 "finished": answer.finished,
-                "score": None if result.scores is None else float(result.scores[i]),
+                "score": None if performance.scores is None else float(performance.scores[i]),
             }
-            if result.verdicts is not None:
-                entry["gold"] = result.verdicts[i].utility
+            if performance.verdicts is not None:
+                entry["gold"] = performance.verdicts[i].utility
             lines.append(json.dumps(entry, ensure_ascii=False))
     write_text(place, "\n".join(lines) + "\n")
 
@@ -195,12 +205,12 @@ def flat(rows: dict[str, Row]) -> dict[str, float]:
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """What a dry run shows: how many prompts, and one of them."""
-    setting = open_setting(cfg)
-    prompts = exam_prompts(setting)
+    context = open_context(cfg)
+    prompts = eval_prompts(context)
     return Preview(
         facts={
             "held-out prompts": str(len(prompts)),
             "answers": f"{len(prompts)} a candidate, best of {cfg.evaluation.best_of_n}",
         },
-        example=example(setting.renderer, prompts[0].ids, [False] * len(prompts[0].ids)),
+        example=example(context.renderer, prompts[0].ids, [False] * len(prompts[0].ids)),
     )

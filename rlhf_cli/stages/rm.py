@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlhf_cli.artifacts.layout import MODEL
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema import RM, Config
 from rlhf_cli.core.batches import PreferenceBatch
@@ -19,25 +18,19 @@ from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.evaluation.comparisons import headline
 from rlhf_cli.evaluation.respond import forward_sequences
-from rlhf_cli.models.forward import last_hidden, sequence_scores
-from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
 from rlhf_cli.models.unpadding.attention import reads_unpadded
+from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
+from rlhf_cli.models.forward import last_hidden, sequence_scores
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.watchdog import heartbeat
-from rlhf_cli.stages import work
-from rlhf_cli.stages.judging import renew_head
+from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.reward_scorer import reset_head
 from rlhf_cli.stages.rm_report import FORWARD, judge, scored_sample, sequences, tell
-from rlhf_cli.stages.saving import Saver, open_saver
-from rlhf_cli.stages.setting import (
-    Setting,
-    lr_factor,
-    open_recorder,
-    open_setting,
-    parent_model,
-    require_finite_loss,
-)
-from rlhf_cli.stages.showing import example
+from rlhf_cli.stages.samples import example
+from rlhf_cli.stages.saving import Saver
+from rlhf_cli.stages.stage_run import open_run
+from rlhf_cli.stages.training import lr_factor, require_finite_loss, work_on_comparisons
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[PreferenceBatch]
@@ -45,36 +38,31 @@ NUM_ANCHORS = 512  # demonstrations and comparisons that the shift of the scores
 
 
 def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
-    """Train on the comparisons, shift the scores, judge on held-out comparisons, write model/."""
+    """Train on the comparisons, shift the scores, evaluate on held-out comparisons, write model/."""
     sft = parent_model(inputs, "sft")
-    setting = open_setting(cfg, sft)
-    setting.require_whole_shares({"rm.batch.size": cfg.rm.batch.size})
-    data = setting.encoded("comparisons")
-    anchors = anchor_texts(setting, data.train)
-    engine = new_reward_model(setting, sft)
-    saver = open_saver(setting, out, {"model": engine})
-    resumed = saver.resumed
-    with open_recorder(
-        setting,
-        out,
-        stage="rm",
-        total_steps=total_steps(cfg, len(data.train)),
-        resumed=resumed and resumed.recorder,
-    ) as recorder:
-        saver.recorder_state = recorder.state
-        if not resumed:
+    context = open_context(cfg, sft)
+    context.require_whole_shares({"rm.batch.size": cfg.rm.batch.size})
+    data = context.encoded("comparisons")
+    anchors = anchor_texts(context, data.train)
+    engine = new_reward_model(context, sft)
+    steps = total_steps(cfg, len(data.train))
+    with open_run(
+        context, out, stage="rm", engines={"model": engine}, total_steps=steps
+    ) as stage_run:
+        recorder = stage_run.recorder
+        if not stage_run.resumed:
             data.tell(recorder)
-            setting.tell(recorder, engine, samples=False)
-        fit(setting, engine, data.train, recorder, saver, done=resumed.step if resumed else 0)
+            context.tell(recorder, engine, samples=False)
+        fit(context, engine, data.train, recorder, stage_run.saver)
         engine.eval()
-        with setting.clock.part("score"):
-            shift = centre(setting, engine, data.train, anchors)
-            found = judge(setting, engine, data.held_out)
-            sample = scored_sample(setting, engine, data.held_out)
+        with context.clock.part("score"):
+            shift = centre(context, engine, data.train, anchors)
+            found = judge(context, engine, data.held_out)
+            sample = scored_sample(context, engine, data.held_out)
         tell(recorder, cfg, found, shift)
         recorder.samples("a held-out comparison, scored", sample)
-        setting.export(engine, out / MODEL)
-    if setting.world.is_main:
+        context.export(engine, out / "model")
+    if context.world.is_main:
         write_text(out / "report.json", json.dumps(found, indent=2))
     return headline(found) | {"rm/shift": shift}
 
@@ -85,18 +73,18 @@ def total_steps(cfg: Config, num_comparisons: int) -> int:
     return num_steps(num_comparisons, rm.batch.size, epochs=rm.epochs, max_steps=rm.max_steps)
 
 
-def new_reward_model(setting: Setting, sft: Path) -> Engine:
+def new_reward_model(context: StageContext, sft: Path) -> Engine:
     """The SFT model with a fresh scalar head."""
-    cfg = setting.cfg
-    model = setting.scalar_model(sft, new_head=True, dropout=cfg.rm.dropout)
+    cfg = context.cfg
+    model = context.scalar_model(sft, new_head=True, dropout=cfg.rm.dropout)
     check_head(model)
-    engine = setting.engine(model, cfg.rm.optim)
-    renew_head(engine, seed=cfg.seed)
+    engine = context.engine(model, cfg.rm.optim)
+    reset_head(engine, seed=cfg.seed)
     return engine
 
 
 def steps_of(
-    setting: Setting, train: Sequence[EncodedComparison], epoch: int, *, padded: bool = False
+    context: StageContext, train: Sequence[EncodedComparison], epoch: int, *, padded: bool = False
 ) -> Sequence[Step]:
     """One epoch: a list of optimizer steps, each a list of this process's microbatches.
 
@@ -104,40 +92,38 @@ def steps_of(
     """
     return preference_batches(
         train,
-        batch=setting.cfg.rm.batch,
-        pad_id=setting.renderer.pad_id,
-        seed=setting.cfg.seed,
+        batch=context.cfg.rm.batch,
+        pad_id=context.renderer.pad_id,
+        seed=context.cfg.seed,
         epoch=epoch,
-        share=setting.world.share,
+        share=context.world.share,
         padded=padded,
     )
 
 
 def fit(
-    setting: Setting,
+    context: StageContext,
     engine: Engine,
     train: Sequence[EncodedComparison],
     recorder: Recorder,
     saver: Saver,
-    *,
-    done: int,
 ) -> None:
-    """Every step after the first `done`: all pairs of its prompts, each completion forwarded once."""
-    cfg, padded = setting.cfg.rm, not reads_unpadded(engine.model)
-    total = total_steps(setting.cfg, len(train))
+    """Take every step that is left: all pairs of its prompts, each response forwarded once."""
+    cfg, padded = context.cfg.rm, not reads_unpadded(engine.model)
+    total = total_steps(context.cfg, len(train))
     for step, microbatches in steps_after(
-        done,
+        engine.steps,
         per_epoch=num_batches(len(train), cfg.batch.size),
         total=total,
-        steps_of=lambda epoch: steps_of(setting, train, epoch, padded=padded),
+        steps_of=lambda epoch: steps_of(context, train, epoch, padded=padded),
     ):
-        setting.seed_dropout("rm", step)
+        context.seed_dropout("rm", step)
         factor = lr_factor(cfg.schedule, step - 1, total)
-        with setting.clock.part("learn"):
+        with context.clock.part("learn"):
             metrics = learn(engine, microbatches, cfg, factor)
-        setting.clock.count(**work.of_comparisons(engine, microbatches))
+        context.clock.count(**work_on_comparisons(engine, microbatches))
         recorder.log(metrics, step)
-        saver.after_step(step, dict)
+        saver.after_step(step)
 
 
 def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[str, float]:
@@ -189,10 +175,10 @@ def strict_hits(scores: Tensor, batch: PreferenceBatch) -> tuple[float, int]:
     return (pair_accuracy(scores, pairs) * len(pairs) if len(pairs) else 0.0), len(pairs)
 
 
-def anchor_texts(setting: Setting, train: Sequence[EncodedComparison]) -> list[list[int]]:
+def anchor_texts(context: StageContext, train: Sequence[EncodedComparison]) -> list[list[int]]:
     """What shall score 0 on average: the demonstrations, or without any the preferred responses."""
-    if setting.cfg.data.demonstrations:
-        return [one.ids for one in setting.encoded("demonstrations").train[:NUM_ANCHORS]]
+    if context.cfg.data.demonstrations:
+        return [one.ids for one in context.encoded("demonstrations").train[:NUM_ANCHORS]]
     return list(islice(preferred(train), NUM_ANCHORS))
 
 
@@ -204,39 +190,40 @@ def preferred(comparisons: Iterable[EncodedComparison]) -> Iterator[list[int]]:
 
 
 def centre(
-    setting: Setting, engine: Engine, train: Sequence[EncodedComparison], anchors: list[list[int]]
+    context: StageContext,
+    engine: Engine,
+    train: Sequence[EncodedComparison],
+    anchors: list[list[int]],
 ) -> float:
     """Shift the scores so that the anchors' mean is 0 (IG 3.5); returns what was taken away."""
     few = train[:NUM_ANCHORS]
-    states, differences, start = hidden(setting, engine, sequences(few)), [], 0
+    states, differences, start = hidden(context, engine, sequences(few)), [], 0
     for one in few:
         differences += [states[start + win] - states[start + lose] for win, lose in one.better]
         start += len(one.response_ids)
     weight = engine.get(HEAD)
-    moved, shift = shift_head_mean(
-        weight, hidden(setting, engine, anchors), torch.stack(differences)
-    )
+    moved, shift = shift_head_mean(weight, hidden(context, engine, anchors), torch.stack(differences))
     engine.put(HEAD, moved)
     return shift
 
 
-def hidden(setting: Setting, network: Network, rows: list[list[int]]) -> Tensor:
+def hidden(context: StageContext, network: Network, rows: list[list[int]]) -> Tensor:
     """Last hidden state of every row of token ids, (n, D) on the CPU."""
     return forward_sequences(
         last_hidden,
         network,
         rows,
-        pad_id=setting.renderer.pad_id,
+        pad_id=context.renderer.pad_id,
         batch=FORWARD,
-        world=setting.world,
+        world=context.world,
     )
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """What a dry run shows: counts, steps, and one comparison with its first response coloured."""
-    setting = open_setting(cfg)
-    data = setting.encoded("comparisons")
-    steps = steps_of(setting, data.train, epoch=0)
+    context = open_context(cfg)
+    data = context.encoded("comparisons")
+    steps = steps_of(context, data.train, epoch=0)
     one = data.train[0]
     mask = [False] * len(one.prompt_ids) + [True] * len(one.response_ids[0])
     strict, ties = sum(len(c.better) for c in data.train), sum(len(c.ties) for c in data.train)
@@ -247,7 +234,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
             "pairs": f"{strict} strict, {ties} ties",
             "optimizer steps": f"{len(steps)} an epoch, {total_steps(cfg, len(data.train))} in all",
         },
-        example=example(setting.renderer, one.sequences()[0], mask),
+        example=example(context.renderer, one.sequences()[0], mask),
         notes=data.report.plain().splitlines(),
     )
 

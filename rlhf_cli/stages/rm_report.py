@@ -7,29 +7,29 @@ from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.evaluation.comparisons import ScoredRanking, report
 from rlhf_cli.evaluation.respond import reward_scores
 from rlhf_cli.runtime.engine import Network
-from rlhf_cli.stages.setting import Setting
-from rlhf_cli.stages.showing import said
+from rlhf_cli.stages.context import StageContext
+from rlhf_cli.stages.samples import last_turn
 from rlhf_cli.telemetry.recorder import Recorder
 
 FORWARD = 64  # sequences per forward pass when only scores are wanted
 
 
-def judge(setting: Setting, network: Network, held_out: list[EncodedComparison]) -> dict:
+def judge(context: StageContext, network: Network, held_out: list[EncodedComparison]) -> dict:
     """The report on held-out comparisons."""
-    cfg = setting.cfg.rm
-    return report(judged(setting, network, held_out), ties=cfg.ties.name, tie_param=cfg.tie_param)
+    cfg = context.cfg.rm
+    return report(judged(context, network, held_out), ties=cfg.ties.name, tie_param=cfg.tie_param)
 
 
 def judged(
-    setting: Setting, network: Network, comparisons: list[EncodedComparison]
+    context: StageContext, network: Network, comparisons: list[EncodedComparison]
 ) -> list[ScoredRanking]:
     """Every comparison with the model's scores of its responses."""
     scores = reward_scores(
         network,
         sequences(comparisons),
-        pad_id=setting.renderer.pad_id,
+        pad_id=context.renderer.pad_id,
         batch=FORWARD,
-        world=setting.world,
+        world=context.world,
     )
     pieces = scores.split([len(one.response_ids) for one in comparisons])
     return [
@@ -58,29 +58,29 @@ def tell(recorder: Recorder, cfg: Config, found: dict, shift: float) -> None:
     if not found["num_pairs"]:
         recorder.warn("no held-out pairs to judge the reward model on: raise data.eval_fraction")
         return
-    said = f"held-out accuracy {said_interval(found['accuracy'])} on {found['num_pairs']} pairs"
+    text = f"held-out accuracy {interval_text(found['accuracy'])} on {found['num_pairs']} pairs"
     if found["accuracy_ceiling"]:
-        said += f"; the annotators' noise allows {found['accuracy_ceiling'][0]:.1%}"
-    recorder.note(said)
+        text += f"; the annotators' noise allows {found['accuracy_ceiling'][0]:.1%}"
+    recorder.note(text)
     recorder.note(
         f"preferring the longer response would give {found['length_baseline'][0]:.1%}; "
         f"score and length correlate {found['score_length_correlation']:+.2f}; ECE {found['ece']:.3f}"
     )
 
 
-def said_interval(interval: tuple[float, float, float]) -> str:
+def interval_text(interval: tuple[float, float, float]) -> str:
     mean, low, high = interval
     return f"{mean:.1%} ({low:.1%} to {high:.1%})"
 
 
 def scored_sample(
-    setting: Setting, network: Network, held_out: list[EncodedComparison]
+    context: StageContext, network: Network, held_out: list[EncodedComparison]
 ) -> list[dict[str, str]]:
     """The responses of a few held-out comparisons, best score first, with their scores."""
-    few = held_out[: min(1, setting.cfg.samples)]
+    few = held_out[: min(1, context.cfg.samples)]
     rows = []
-    for one, found in zip(few, judged(setting, network, few), strict=True):
-        row = {"prompt": said(one.record.prompt)}
+    for one, found in zip(few, judged(context, network, few), strict=True):
+        row = {"prompt": last_turn(one.record.prompt)}
         for rank, place in enumerate(found.scores.argsort(descending=True).tolist(), start=1):
             row[f"{rank}: {float(found.scores[place]):+.2f}"] = one.record.responses[place]
         rows.append(row)

@@ -1,16 +1,16 @@
-"""Checkpoints of a stage at work: when one is due, what is in it, and how training goes on from it.
+"""Checkpoints of a stage: when one is due, what it holds, and how training resumes from it.
 
-A checkpoint holds whole tensors by their names, each written by one of the processes, so that it
-does not know how many there were nor how the weights were sharded.
+A checkpoint holds complete tensors by their names, each written by one of the processes, so that it
+depends neither on their number nor on how the weights were sharded.
 """
 
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -19,80 +19,77 @@ from torch import Tensor
 from rlhf_cli.artifacts import checkpoints
 from rlhf_cli.artifacts.store import WriteError
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.core.finite import not_finite
-from rlhf_cli.launch.signals import Stopped, install_stop_handlers
 from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.launch.signals import Stopped, install_stop_handlers
 from rlhf_cli.runtime.watchdog import heartbeat, paused, with_heartbeat
-from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.setting import Setting
+from rlhf_cli.stages.context import StageContext
+from rlhf_cli.stages.samples import BeforeAfter
 from rlhf_cli.telemetry.console import line
-from rlhf_cli.telemetry.timing import Clock
+from rlhf_cli.telemetry.recorder import Recorder
 
 State = dict[str, Any]
 Tensors = dict[str, Tensor]
 
 
-def nothing() -> Tensors:
-    return {}
+class TrainState(Protocol):
+    """Where a stage stands in its training, besides its engines: numbers and lists, and tensors."""
+
+    def state_dict(self) -> State: ...
+    def tensors(self) -> Tensors: ...
 
 
 @dataclass(slots=True)
 class Resumed:
-    """Where an interrupted stage stands. state: the stage's own. tensors: its own, besides the engines'."""
+    """What a checkpoint holds besides the engines: the stage's own state and tensors, and others' state."""
 
     step: int
     state: State
-    recorder: State
     tensors: Tensors
+    recorder: State
+    samples: State
 
 
 class Saver:
-    """saver.resumed, then saver.after_step(...) after every optimizer step."""
+    """Saves a stage at work: `after_step` follows every optimizer step.
+
+    samples: those shown before and after the training, where the stage has them.
+    """
 
     def __init__(
         self,
-        cfg: Save,
+        context: StageContext,
         work: Path,
         *,
         engines: dict[str, Engine],
-        world: World,
-        resume: Resume,
-        clock: Clock,
+        recorder: Recorder,
+        samples: BeforeAfter | None = None,
     ):
-        self.cfg, self.work, self.engines, self.world = cfg, work, engines, world
-        self.clock = clock
-        self.recorder_state: Callable[[], State] = dict
+        self.cfg, self.world, self.clock = context.cfg.save, context.world, context.clock
+        self.work, self.engines, self.recorder, self.samples = work, engines, recorder, samples
         self.signals = install_stop_handlers()
         self.saved_at = time.monotonic()
-        if world.is_main:
-            require_space(work, engines, keep=cfg.keep)
-        self.resumed = self._resume(resume)
 
-    def after_step(
-        self, step: int, state: Callable[[], State], tensors: Callable[[], Tensors] = nothing
-    ) -> None:
-        """Save when it is time or was asked for; a process that was told to stop ends here, saved."""
+    def after_step(self, step: int, state: TrainState | None = None) -> None:
+        """Save when it is due or was asked for; raise Stopped, saved, where the process is to stop."""
         heartbeat(f"step {step}")
         stop, save = self._wanted(step)
         if not (stop or save):
             return
         with self.clock.part("save"):
-            self._save(step, state(), tensors())
+            self._save(step, state)
         if stop:
             raise Stopped(f"saved at step {step}")
 
     def _wanted(self, step: int) -> tuple[bool, bool]:
-        """Whether to stop and whether to save; all processes come to the same answer."""
+        """Return whether to stop and whether to save, the same on all processes."""
         every, minutes = self.cfg.every_steps, self.cfg.every_minutes
         late = minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
         due = (every is not None and step % every == 0) or (late and self.world.is_main)
-        asked = self.world.sum_scalars(
-            {"stop": self.signals.stop, "save": self.signals.save or due}
-        )
+        asked = self.world.sum_scalars({"stop": self.signals.stop, "save": self.signals.save or due})
         return asked["stop"] > 0, asked["save"] > 0
 
-    def _save(self, step: int, state: State, tensors: Tensors) -> None:
+    def _save(self, step: int, state: TrainState | None) -> None:
         heartbeat(f"saving step {step}")
         place = str(checkpoints.create(self.work, step)) if self.world.is_main else None
         place = Path(self.world.broadcast(place))
@@ -102,67 +99,61 @@ class Saver:
             self._require_finite(step, f"of the {name} ", held)
             with paused(f"writing {name}"):
                 write_tensors(place / f"{name}-{part}", held)
+        tensors = state.tensors() if state else {}
         self._require_finite(step, "", tensors)
         if self.world.is_main:
             write_tensors(place / "stage.safetensors", tensors)
         with paused("closing a checkpoint"):
             self.world.barrier()
             if self.world.is_main:
-                steps = {name: engine.steps for name, engine in self.engines.items()}
-                content = {"stage": state, "recorder": self.recorder_state(), "steps": steps}
+                content = {
+                    "stage": state.state_dict() if state else {},
+                    "recorder": self.recorder.state(),
+                    "samples": self.samples.texts if self.samples else {},
+                    "steps": {name: engine.steps for name, engine in self.engines.items()},
+                }
                 checkpoints.commit(self.work, step, content, self.cfg.keep)
             self.world.barrier()
         self.saved_at, self.signals.save = time.monotonic(), False
 
     def _require_finite(self, step: int, whose: str, tensors: Tensors) -> None:
-        """Stop all processes where one of them holds what no training can go on from."""
+        """Stop all processes where one of them holds a value that training cannot continue from."""
         found = not_finite(tensors.items())
         if self.world.any(found is not None):
-            if self.world.is_main:
-                checkpoints.abandon(self.work, step)
-            name, held = found or ("a tensor", "NaN or an infinite number, in another process")
+            name, held = found or ("that another process holds", "NaN or an infinite number")
             raise UserError(
-                f"step {step} is not saved: {name} {whose}holds {held}, and no training goes on from "
-                "that; lower optim.lr of this stage, set its optim.grad_clip, or use "
+                f"step {step} is not saved: {name} {whose}holds {held}, and training cannot "
+                "continue from that; lower optim.lr of this stage, set its optim.grad_clip, or use "
                 "runtime.dtype=float32"
             )
 
-    def _resume(self, policy: Resume) -> Resumed | None:
-        """Load the engines from the checkpoint that the main process has verified."""
-        found = None
-        if self.world.is_main:
-            latest = checkpoints.latest(self.work, policy.name)
-            found = None if latest is None else (str(latest.folder), latest.step, latest.state)
-        found = self.world.broadcast(found)
-        if found is None:
-            return None
-        folder, step, state = Path(found[0]), found[1], found[2]
-        for name, engine in self.engines.items():
-            engine.load_state(TensorFiles(folder.glob(f"{name}-*")).find, state["steps"][name])
-        own = TensorFiles([folder / "stage.safetensors"])
-        return Resumed(
-            step=step,
-            state=state["stage"],
-            recorder=state["recorder"],
-            tensors={name: own.find(name) for name in own.places},
-        )
 
-
-def open_saver(setting: Setting, out: Path, engines: dict[str, Engine]) -> Saver:
-    """The stage's saver; its engines are already where they were saved, if they were."""
-    cfg = setting.cfg
-    return Saver(
-        cfg.save,
-        out,
-        engines=engines,
-        world=setting.world,
-        resume=cfg.resume,
-        clock=setting.clock,
+def load_checkpoint(
+    context: StageContext, work: Path, engines: dict[str, Engine]
+) -> Resumed | None:
+    """Load the engines from the latest checkpoint that the main process has verified, if there is one."""
+    world, found = context.world, None
+    if world.is_main:
+        latest = checkpoints.latest(work, context.cfg.resume.name)
+        found = None if latest is None else (str(latest.folder), latest.step, latest.state)
+    found = world.broadcast(found)
+    if found is None:
+        return None
+    folder, step, state = Path(found[0]), found[1], found[2]
+    for name, engine in engines.items():
+        engine.load_state(TensorFiles(folder.glob(f"{name}-*")).find, state["steps"][name])
+    own = TensorFiles([folder / "stage.safetensors"])
+    return Resumed(
+        step=step,
+        state=state["stage"],
+        tensors={name: own.find(name) for name in own.places},
+        recorder=state["recorder"],
+        samples=state["samples"],
     )
 
 
 def write_tensors(path: Path, tensors: Tensors) -> None:
-    """A safetensors file that is on the disk when this returns."""
+    """Write a safetensors file; it is on the disk when this returns."""
     with checkpoints.writing_file(path, SafetensorError):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
         with path.open("rb") as stream:

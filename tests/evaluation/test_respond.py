@@ -18,7 +18,7 @@ from rlhf_cli.models.generation import decoding
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import VOCAB, causal, scalar
-from tests.stages.tabular import network
+from tests.stages.ppo.tabular import network
 
 RENDERER = SimpleNamespace(decode_response=lambda ids: " ".join(map(str, ids)))
 

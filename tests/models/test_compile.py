@@ -14,7 +14,7 @@ from rlhf_cli.models.generation.sampling import SamplingParams, sample
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.engine import Network
 from tests.models.tiny import causal, ragged, scalar
-from tests.stages.tabular import CPU
+from tests.stages.ppo.tabular import CPU
 
 
 def gradients(model, rows) -> list[torch.Tensor]:

@@ -27,7 +27,7 @@ from rlhf_cli.runtime.offload import OffloadedNetwork
 from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_generation import ZeroGeneration
 from tests.models.tiny import causal
-from tests.stages.tabular import CPU, optim, runtime
+from tests.stages.ppo.tabular import CPU, optim, runtime
 
 META = Device(torch=torch.device("meta"), dtype=torch.float32)
 

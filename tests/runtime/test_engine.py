@@ -18,7 +18,7 @@ from rlhf_cli.runtime.offload import OffloadedNetwork
 from rlhf_cli.runtime.world import World
 from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, ragged, scalar
 from tests.runtime import small
-from tests.stages.tabular import CPU
+from tests.stages.ppo.tabular import CPU
 
 
 @torch.no_grad()

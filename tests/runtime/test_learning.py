@@ -12,7 +12,7 @@ from rlhf_cli.runtime import data_parallel
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.factory import open_engine
 from rlhf_cli.runtime.world import World
-from tests.stages.tabular import CPU, runtime
+from tests.stages.ppo.tabular import CPU, runtime
 
 ALONE = World()
 

@@ -182,13 +182,13 @@ def test_those_that_the_others_wait_for_come_first():
             at(1, None, "data/collate.py:40 pack"),
             at(2, None, ""),
             at(3, "all_reduce", learn),
-            at(4, None, "stages/ppo/collect.py:9 sample", since=2),
+            at(4, None, "stages/ppo/rollout.py:9 sample", since=2),
         ],
         600,
     )
     assert told == (
         "no progress for 600 s: rank 1 is in no collective (data/collate.py:40 pack, step 12); "
-        "rank 2 does not answer; rank 4 is at work (stages/ppo/collect.py:9 sample, step 12); "
+        "rank 2 does not answer; rank 4 is at work (stages/ppo/rollout.py:9 sample, step 12); "
         "ranks 0, 3 wait in all_reduce (stages/sft.py:110 learn, step 12)"
     )
 

@@ -13,13 +13,13 @@ from rlhf_cli.models.load import freeze
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo.collect import collect
-from rlhf_cli.stages.ppo.guards import check_first_ratio, check_start
-from rlhf_cli.stages.ppo.learn import minibatch
-from rlhf_cli.stages.ppo.loop import credit
-from rlhf_cli.stages.ppo.players import Players
+from rlhf_cli.stages.ppo.checks import check_first_ratio, check_start
+from rlhf_cli.stages.ppo.loop import compute_advantages
+from rlhf_cli.stages.ppo.models import PPOModels
+from rlhf_cli.stages.ppo.rollout import collect_rollout
+from rlhf_cli.stages.ppo.update import accumulate_gradients
 from tests.models.tiny import causal, ragged, scalar
-from tests.stages.tabular import ppo, runtime
+from tests.stages.ppo.tabular import ppo, runtime
 
 pytestmark = [
     pytest.mark.gpu,
@@ -31,12 +31,10 @@ pytestmark = [
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox", "opt"])
 def test_greedy_decoding_is_that_of_the_cpu(name, graphs):
     tokens, mask = ragged(11, 6, side="left")
-    params = SamplingParams(
-        max_new_tokens=40, temperature=0, end_ids=[*range(1, 5)], pad_id=0, cuda_graphs=graphs
-    )
+    settings = {"end_ids": [*range(1, 5)], "pad_id": 0, "temperature": 0, "graphs": graphs}
     drawn, model = uniforms(11, 40, 0), causal(name, sharpness=4.0)
-    on_cpu = sample(model, tokens, mask, drawn, params)
-    on_gpu = sample(model.cuda(), tokens.cuda(), mask.cuda(), drawn, params)
+    on_cpu = sample(model, tokens, mask, drawn, **settings)
+    on_gpu = sample(model.cuda(), tokens.cuda(), mask.cuda(), drawn, **settings)
     assert torch.equal(on_cpu.responses, on_gpu.responses.cpu())
 
 
@@ -51,10 +49,8 @@ def test_steps_are_recorded(monkeypatch):
 
     monkeypatch.setitem(cuda_graphs.CUDAGraphDecoder.__init__.__kwdefaults__, "capture", record)
     tokens, mask = (x.cuda() for x in ragged(11, 6, side="left"))
-    params = SamplingParams(
-        max_new_tokens=40, temperature=1.0, end_ids=[1, 2, 3], pad_id=0, cuda_graphs=True
-    )
-    sample(causal("llama").cuda(), tokens, mask, uniforms(11, 40, 0), params)
+    settings = {"end_ids": [1, 2, 3], "pad_id": 0, "temperature": 1.0, "graphs": True}
+    sample(causal("llama").cuda(), tokens, mask, uniforms(11, 40, 0), **settings)
     assert recorded
 
 
@@ -63,11 +59,13 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     device = pick_device(runtime(device="cuda", dtype=dtype))
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
     reward = freeze(scalar("llama", seed=9)).cuda()
-    players = Players(
+    models = PPOModels(
         policy=Engine(
             causal("llama", sharpness=3.0), optim=cfg.optim, device=device, world=World()
         ),
-        value=Engine(scalar("llama", seed=5), optim=cfg.value_optim, device=device, world=World()),
+        value_model=Engine(
+            scalar("llama", seed=5), optim=cfg.value_optim, device=device, world=World()
+        ),
         ref_policy=Network(
             freeze(causal("llama", sharpness=3.0)).to(dtype=device.dtype), device=device
         ),
@@ -77,9 +75,7 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     tokens, mask = ragged(16, 6, side="left")
     batch = PromptBatch(tokens=tokens, mask=mask, index=list(range(16))).to(device.torch)
     params = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2], pad_id=0)
-    rollout, *_ = collect(players, batch, uniforms(16, 8, 0), params, cfg)
+    rollout, _ = collect_rollout(models, batch, uniforms(16, 8, 0), params, cfg, kl_coef=0.1)
     check_start(rollout, device.dtype)
-    advantages, returns = credit(rollout, 0.1, cfg)
-    index = torch.arange(16, device=device.torch)
-    row = minibatch(players, rollout, advantages, returns, index, cfg, None)
+    row = accumulate_gradients(models, compute_advantages(rollout, 0.1, cfg), cfg)
     check_first_ratio(abs(row["val/ratio"] - 1), device.dtype)

@@ -19,9 +19,10 @@ from rlhf_cli.models.compile import blocks
 from rlhf_cli.models.generation import sampling
 from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.runtime.world import close_world
+from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo import stage as ppo_stage
-from rlhf_cli.stages.setting import open_recorder, open_setting, trackers_of
-from rlhf_cli.stages.showing import ask
+from rlhf_cli.stages.samples import sample_answers
+from rlhf_cli.stages.stage_run import open_recorder, trackers_of
 from tests.config.test_compose import composed
 
 ASKED = (Message("user", "what is hot"),)
@@ -34,15 +35,15 @@ def default():
 
 @pytest.fixture
 def opened(default, monkeypatch):
-    """opened("data", system="..") opens a stage's setting with these keys of a section changed."""
+    """opened("data", system="..") opens a stage's context with these keys of a section changed."""
     threads, seeds = torch.get_num_threads(), (random.getstate(), torch.get_rng_state())
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
 
     def opened(section: str = "", **keys):
         if not section:
-            return open_setting(replace(default, **keys))
+            return open_context(replace(default, **keys))
         changed = replace(getattr(default, section), **keys)
-        return open_setting(replace(default, **{section: changed}))
+        return open_context(replace(default, **{section: changed}))
 
     yield opened
     torch.set_num_threads(threads)
@@ -66,9 +67,9 @@ def test_template_and_system_decide_how_a_question_is_written(opened):
 
 def test_seed_decides_what_is_drawn(opened):
     def drawn(seed):
-        setting = opened(seed=seed)
+        context = opened(seed=seed)
         found = [random.random(), float(torch.rand(()))]
-        setting.seed_dropout("sft", 3)
+        context.seed_dropout("sft", 3)
         return [*found, float(torch.rand(()))]
 
     one, same, other = drawn(1), drawn(1), drawn(2)
@@ -95,9 +96,9 @@ def test_compile_compiles_the_blocks_of_what_is_trained(opened, monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", lambda block, **how: told.append(block))
     monkeypatch.setenv("CXX", sys.executable)
     for asked in (True, False):
-        setting = opened("runtime", compile=asked)
-        setting.network(setting.causal_lm())
-        trained = setting.engine(setting.causal_lm(), setting.cfg.sft.optim).model
+        context = opened("runtime", compile=asked)
+        context.network(context.causal_lm())
+        trained = context.engine(context.causal_lm(), context.cfg.sft.optim).model
         assert told == (blocks(trained) if asked else [])
         told.clear()
 
@@ -133,31 +134,31 @@ def ways(monkeypatch):
 @pytest.mark.parametrize("graphs", [Graphs.auto, Graphs.never])
 def test_how_responses_are_sampled(reference, graphs, opened, ways, monkeypatch):
     """By evaluation and the samples that are shown; by PPO, of which no more is run than its start."""
-    setting = opened("runtime", reference_implementation=reference, cuda_graphs=graphs)
-    setting.cfg.data = replace(setting.cfg.data, max_response_tokens=3)
-    prompt = SimpleNamespace(ids=setting.renderer.prompt_ids(ASKED))
-    ask(setting, setting.network(setting.causal_lm()), [prompt], seed=1)
+    context = opened("runtime", reference_implementation=reference, cuda_graphs=graphs)
+    context.cfg.data = replace(context.cfg.data, max_response_tokens=3)
+    prompt = SimpleNamespace(ids=context.renderer.prompt_ids(ASKED))
+    sample_answers(context, context.network(context.causal_lm()), [prompt], seed=1)
     assert ways == [(reference, graphs is Graphs.auto)]
 
-    setting.cfg.ppo = replace(setting.cfg.ppo, temperature=0.8)
+    context.cfg.ppo = replace(context.cfg.ppo, temperature=0.8)
     begun = []
     monkeypatch.setattr(
-        ppo_stage, "train", lambda players, prompts, params, *rest, **more: begun.append(params)
+        ppo_stage, "train", lambda models, prompts, params, *rest, **more: begun.append(params)
     )
     monkeypatch.setattr(ppo_stage, "batches", lambda *rest, **more: iter(()))
-    course = SimpleNamespace(iteration=0)
-    ppo_stage.learn_or_save(setting, None, [], None, None, course, None, None)
+    models, stage_run = SimpleNamespace(policy=None), SimpleNamespace(recorder=None, saver=None)
+    ppo_stage.train_or_save(context, models, [], SimpleNamespace(iteration=0), stage_run, None)
     (params,) = begun
     assert (params.reference, params.cuda_graphs) == (reference, graphs is Graphs.auto)
     assert params.temperature == 0.8
-    assert params.max_new_tokens == setting.cfg.data.max_response_tokens
-    assert (params.end_ids, params.pad_id) == (setting.renderer.end_ids, setting.renderer.pad_id)
+    assert params.max_new_tokens == context.cfg.data.max_response_tokens
+    assert (params.end_ids, params.pad_id) == (context.renderer.end_ids, context.renderer.pad_id)
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
 def test_tracking_every_thins_the_lines(every, steps, opened, tmp_path):
-    setting = opened("tracking", every=every)
-    with open_recorder(setting, tmp_path, stage="sft", total_steps=5) as recorder:
+    context = opened("tracking", every=every)
+    with open_recorder(context, tmp_path, stage="sft", total_steps=5) as recorder:
         for step in range(1, 6):
             recorder.log({"sft/loss": 1.0}, step)
     found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -181,9 +182,9 @@ def wandb(monkeypatch):
 
 
 def test_trackers_get_every_line_under_the_runs_name_and_project(opened, wandb, default, tmp_path):
-    setting = opened("tracking", trackers=[Tracker.wandb], project="mine")
-    setting.cfg.name = "own"
-    with open_recorder(setting, tmp_path, stage="rm", total_steps=1) as recorder:
+    context = opened("tracking", trackers=[Tracker.wandb], project="mine")
+    context.cfg.name = "own"
+    with open_recorder(context, tmp_path, stage="rm", total_steps=1) as recorder:
         recorder.log({"rm/loss": 1.5}, 1)
     (run,) = (settings for kind, settings in wandb if kind == "run")
     assert (run["project"], run["name"]) == ("mine", "own-rm")
@@ -195,12 +196,12 @@ def test_trackers_get_every_line_under_the_runs_name_and_project(opened, wandb, 
 
 def test_a_model_folder_says_all_tokens_that_end_a_response(opened, tmp_path):
     """The end of the template's turns and EOS, where they are two."""
-    setting = opened("data", template="chatml")
-    engine = setting.engine(setting.causal_lm(), setting.cfg.sft.optim)
-    setting.export(engine, tmp_path / "model")
+    context = opened("data", template="chatml")
+    engine = context.engine(context.causal_lm(), context.cfg.sft.optim)
+    context.export(engine, tmp_path / "model")
     said = json.loads((tmp_path / "model" / "generation_config.json").read_text())
     assert len(said["eos_token_id"]) == 2
-    assert said["eos_token_id"] == setting.renderer.end_ids
-    assert said["pad_token_id"] == setting.renderer.pad_id
+    assert said["eos_token_id"] == context.renderer.end_ids
+    assert said["pad_token_id"] == context.renderer.pad_id
     config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["vocab_size"] >= len(setting.renderer.tokenizer)
+    assert config["vocab_size"] >= len(context.renderer.tokenizer)

@@ -8,7 +8,7 @@ import pytest
 from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.ppo import stage as ppo
 from rlhf_cli.stages.ppo.loop import num_iterations
-from rlhf_cli.stages.setting import lr_factor
+from rlhf_cli.stages.training import lr_factor
 from tests.stages.little import changed, little, work
 
 

@@ -160,9 +160,9 @@ def test_an_epoch_is_collated_when_it_is_reached(stage, undisturbed, tmp_path, m
     module, made = import_module(STAGES[stage].module), []
     collate = module.steps_of
 
-    def steps_of(setting, examples, epoch, **options):
+    def steps_of(context, examples, epoch, **options):
         made.append(epoch)
-        return collate(setting, examples, epoch, **options)
+        return collate(context, examples, epoch, **options)
 
     monkeypatch.setattr(module, "steps_of", steps_of)
     keys = (f"{stage}.epochs=3", "sft.select_by=last")

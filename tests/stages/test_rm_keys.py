@@ -14,11 +14,11 @@ from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import rm, rm_report
+from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.rm_report import judge, scored_sample
-from rlhf_cli.stages.setting import open_setting
 from tests.models.tiny import scalar
 from tests.stages.little import changed, little, work
-from tests.stages.tabular import engine, network, optim
+from tests.stages.ppo.tabular import engine, network, optim
 from tests.stages.test_sft_rm import comparisons, config
 from tests.stages.test_wiring import metrics
 
@@ -139,28 +139,28 @@ def test_learning_switches_dropout_on():
 
 
 def judging(**changes):
-    """As much of a stage's setting as judging comparisons needs."""
+    """As much of a stage's context as judging comparisons needs."""
     cfg = SimpleNamespace(rm=config(**changes), samples=changes.pop("samples", 2))
     return SimpleNamespace(cfg=cfg, renderer=SimpleNamespace(pad_id=0), world=World())
 
 
 @pytest.mark.parametrize("nu", [0.7, 2.0])
 def test_the_report_judges_by_the_stages_own_model_of_ties(nu):
-    setting = judging(ties=Ties.davidson, tie_param=nu)
-    found = judge(setting, network(reward_model()), EXAMPLES)
+    context = judging(ties=Ties.davidson, tie_param=nu)
+    found = judge(context, network(reward_model()), EXAMPLES)
     said = []
     for example in EXAMPLES:
         scores = scores_of(reward_model(), example).tolist()
-        said += [math.exp(-tie_cost(scores[i], scores[j], setting.cfg.rm)) for i, j in example.ties]
+        said += [math.exp(-tie_cost(scores[i], scores[j], context.cfg.rm)) for i, j in example.ties]
     assert found["tie_probability"] == pytest.approx(sum(said) / len(said), abs=1e-5)
     assert judge(judging(), network(reward_model()), EXAMPLES)["tie_probability"] is None
 
 
 def test_no_comparison_is_shown_where_none_was_asked_for():
     assert len(scored_sample(judging(), network(reward_model()), EXAMPLES)) == 1
-    setting = judging()
-    setting.cfg.samples = 0
-    assert scored_sample(setting, network(reward_model()), EXAMPLES) == []
+    context = judging()
+    context.cfg.samples = 0
+    assert scored_sample(context, network(reward_model()), EXAMPLES) == []
 
 
 def test_responses_of_equal_scores_are_all_shown(monkeypatch):
@@ -174,9 +174,9 @@ def test_responses_of_equal_scores_are_all_shown(monkeypatch):
 
 def test_without_demonstrations_the_preferred_responses_are_the_anchors():
     """Those that won and never lost."""
-    setting = SimpleNamespace(cfg=SimpleNamespace(data=SimpleNamespace(demonstrations=[])))
+    context = SimpleNamespace(cfg=SimpleNamespace(data=SimpleNamespace(demonstrations=[])))
     few = [replace(one, better=((1, 0), (1, 2)), ties=()) for one in EXAMPLES if num(one) > 2]
-    assert rm.anchor_texts(setting, few) == [one.sequences()[1] for one in few]
+    assert rm.anchor_texts(context, few) == [one.sequences()[1] for one in few]
 
 
 def num(example) -> int:
@@ -184,16 +184,16 @@ def num(example) -> int:
 
 
 @pytest.fixture(scope="module")
-def setting():
-    return open_setting(little())
+def context():
+    return open_context(little())
 
 
-def test_a_new_reward_model_has_the_body_of_its_parent_and_the_head_of_its_seed(setting, tmp_path):
-    parent = setting.engine(setting.causal_lm(), setting.cfg.sft.optim)
-    setting.export(parent, tmp_path / "sft")
+def test_a_new_reward_model_has_the_body_of_its_parent_and_the_head_of_its_seed(context, tmp_path):
+    parent = context.engine(context.causal_lm(), context.cfg.sft.optim)
+    context.export(parent, tmp_path / "sft")
     made = [
         rm.new_reward_model(
-            replace(setting, cfg=changed(setting.cfg, {"seed": seed})), tmp_path / "sft"
+            replace(context, cfg=changed(context.cfg, {"seed": seed})), tmp_path / "sft"
         )
         for seed in (1, 1, 2)
     ]
@@ -205,9 +205,9 @@ def test_a_new_reward_model_has_the_body_of_its_parent_and_the_head_of_its_seed(
     assert float(made[0].get(head).std()) == pytest.approx((size + 1) ** -0.5, rel=0.3)
 
 
-def test_dropout_is_on_while_learning(setting, tmp_path):
-    parent = setting.engine(setting.causal_lm(), setting.cfg.sft.optim)
-    setting.export(parent, tmp_path / "sft" / "model")
+def test_dropout_is_on_while_learning(context, tmp_path):
+    parent = context.engine(context.causal_lm(), context.cfg.sft.optim)
+    context.export(parent, tmp_path / "sft" / "model")
     losses = []
     for dropout in (0.0, 0.5):
         folder = tmp_path / str(dropout)

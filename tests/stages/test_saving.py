@@ -3,6 +3,7 @@
 import re
 import signal
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,10 +16,9 @@ from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import saving
-from rlhf_cli.stages.saving import Saver, open_saver
+from rlhf_cli.stages.saving import Resumed, Saver, load_checkpoint, require_space
 from rlhf_cli.telemetry.timing import Clock
-from tests.runtime.dist import run_processes
-from tests.stages.tabular import engine, optim, policy_network
+from tests.stages.ppo.tabular import engine, optim, policy_network
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +44,32 @@ def model_of(shares):
     return engine(policy_network(torch.tensor(shares)), optim(0.1))
 
 
-def opened(work: Path, *, resume=Resume.auto, shares=(0.5, 0.5), **keys) -> Saver:
-    """As a stage opens it; `keys` are those of `save`."""
+@dataclass(slots=True)
+class State:
+    """The state of a stage that has done `at` steps."""
+
+    at: int = 0
+    own: torch.Tensor | None = None
+
+    def state_dict(self) -> dict:
+        return {"at": self.at}
+
+    def tensors(self) -> dict:
+        return {} if self.own is None else {"own": self.own}
+
+
+def opened(
+    work: Path, *, resume=Resume.auto, shares=(0.5, 0.5), **keys
+) -> tuple[Saver, Resumed | None]:
+    """As a stage run opens it; `keys` are those of `save`."""
     cfg = {"every_steps": None, "every_minutes": None, "keep": 9, "keep_replaced": 1} | keys
     cfg = SimpleNamespace(save=Save(**cfg), resume=resume)
-    setting = SimpleNamespace(cfg=cfg, world=World(), clock=Clock())
-    return open_saver(setting, work, {"policy": model_of(shares)})
+    context = SimpleNamespace(cfg=cfg, world=World(), clock=Clock())
+    engines = {"policy": model_of(shares)}
+    resumed = load_checkpoint(context, work, engines)
+    recorder = SimpleNamespace(state=lambda: {"lines": 7})
+    samples = SimpleNamespace(texts={"before": ["a"]})
+    return Saver(context, work, engines=engines, recorder=recorder, samples=samples), resumed
 
 
 def saved(work: Path) -> list[int]:
@@ -58,19 +78,19 @@ def saved(work: Path) -> list[int]:
 
 def after(saver: Saver, *steps: int) -> None:
     for step in steps:
-        saver.after_step(step, lambda step=step: {"at": step})
+        saver.after_step(step, State(step))
 
 
 @pytest.mark.parametrize(("every", "steps"), [(None, []), (2, [2, 4, 6]), (3, [3, 6])])
 def test_every_steps(every, steps, tmp_path):
-    after(opened(tmp_path, every_steps=every), *range(1, 8))
+    after(opened(tmp_path, every_steps=every)[0], *range(1, 8))
     assert saved(tmp_path) == steps
 
 
 @pytest.mark.parametrize(("every", "steps"), [(None, []), (2.0, [3, 6]), (0.5, [1, 2, 3, 4, 5, 6])])
 def test_every_minutes_since_the_last_save(every, steps, tmp_path, minutes):
     """Steps that take 0.9 minutes each: two minutes are over with the third, and again with the sixth."""
-    saver = opened(tmp_path, every_minutes=every)
+    saver, _ = opened(tmp_path, every_minutes=every)
     for step in range(1, 7):
         minutes(0.9 * step)
         after(saver, step)
@@ -79,29 +99,29 @@ def test_every_minutes_since_the_last_save(every, steps, tmp_path, minutes):
 
 @pytest.mark.parametrize(("keep", "steps"), [(1, [5]), (3, [3, 4, 5])])
 def test_keep_so_many_of_the_newest(keep, steps, tmp_path):
-    after(opened(tmp_path, every_steps=1, keep=keep), *range(1, 6))
+    after(opened(tmp_path, every_steps=1, keep=keep)[0], *range(1, 6))
     assert saved(tmp_path) == steps
 
 
 def interrupted(work: Path) -> torch.Tensor:
     """A run that saved two steps; the weights of the second."""
-    saver = opened(work, every_steps=1, shares=(0.9, 0.1))
-    saver.recorder_state = lambda: {"lines": 7}
+    saver, _ = opened(work, every_steps=1, shares=(0.9, 0.1))
     policy = saver.engines["policy"]
     for step in (1, 2):
         loss = policy(lambda model: model(torch.tensor([[0]])).logits[0, 0, 1])
         policy.backward(loss, last=True)
         policy.step(1.0)
-        saver.after_step(step, lambda step=step: {"at": step}, lambda: {"mine": torch.ones(2)})
+        saver.after_step(step, State(step, torch.ones(2)))
     return policy.get("lm_head.weight")
 
 
 def test_an_interrupted_stage_goes_on_with_all_that_was_saved(tmp_path):
     weights = interrupted(tmp_path)
-    saver = opened(tmp_path)
-    found, policy = saver.resumed, saver.engines["policy"]
+    saver, found = opened(tmp_path)
+    policy = saver.engines["policy"]
     assert (found.step, found.state, found.recorder) == (2, {"at": 2}, {"lines": 7})
-    assert found.tensors["mine"].tolist() == [1, 1]
+    assert found.samples == {"before": ["a"]}
+    assert found.tensors["own"].tolist() == [1, 1]
     assert policy.steps == 2
     assert torch.equal(policy.get("lm_head.weight"), weights)
 
@@ -110,7 +130,7 @@ def test_an_interrupted_stage_goes_on_with_all_that_was_saved(tmp_path):
 def test_what_is_not_finite_is_never_saved(where, tmp_path):
     """The checkpoint before it stays the one to go on from."""
     interrupted(tmp_path)
-    saver = opened(tmp_path, every_steps=1)
+    saver, _ = opened(tmp_path, every_steps=1)
     policy, own = saver.engines["policy"], torch.ones(2)
     master = next(m for name, m in policy._named() if name == "lm_head.weight")
     broken = {
@@ -120,10 +140,9 @@ def test_what_is_not_finite_is_never_saved(where, tmp_path):
     }[where]
     broken.view(-1)[1] = float("nan")
     with pytest.raises(UserError, match=r"step 3 is not saved: .* holds NaN.*lower optim\.lr"):
-        saver.after_step(3, dict, lambda: {"mine": own})
-    assert [path.name for path in (tmp_path / "resume").glob("*3*")] == []
+        saver.after_step(3, State(3, own))
     assert saved(tmp_path) == [1, 2]
-    assert opened(tmp_path).resumed.step == 2
+    assert opened(tmp_path)[1].step == 2
 
 
 @pytest.mark.dist
@@ -147,13 +166,14 @@ def test_a_disk_without_room_is_told_with_figures_before_the_stage(
     free, keep, told, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(saving.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
-    model, checkpoint = saving.bytes_of(model_of((0.5, 0.5)))
+    engines = {"policy": model_of((0.5, 0.5))}
+    model, checkpoint = saving.bytes_of(engines["policy"])
     assert 10 < model < 6_000 < 10 * checkpoint
     if free < model:
         with pytest.raises(WriteError, match=told):
-            opened(tmp_path, keep=keep)
+            require_space(tmp_path, engines, keep=keep)
     else:
-        opened(tmp_path, keep=keep)
+        require_space(tmp_path, engines, keep=keep)
         said = " ".join(capsys.readouterr().out.split())
         assert re.search(told, said) if told else not said
 
@@ -167,8 +187,8 @@ def test_a_checkpoint_takes_twelve_bytes_a_parameter_and_four_more_with_an_avera
 
 def test_resume_never_forgets_what_was_saved(tmp_path):
     weights = interrupted(tmp_path)
-    saver = opened(tmp_path, resume=Resume.never)
-    assert saver.resumed is None
+    saver, resumed = opened(tmp_path, resume=Resume.never)
+    assert resumed is None
     assert saved(tmp_path) == []
     assert not torch.equal(saver.engines["policy"].get("lm_head.weight"), weights)
 
@@ -176,12 +196,12 @@ def test_resume_never_forgets_what_was_saved(tmp_path):
 def test_resume_whole_passes_over_a_broken_checkpoint(tmp_path):
     interrupted(tmp_path)
     (tmp_path / "resume" / "step-00000002" / "stage.safetensors").unlink()
-    assert opened(tmp_path, resume=Resume.last_valid).resumed.step == 1
+    assert opened(tmp_path, resume=Resume.last_valid)[1].step == 1
 
 
 @pytest.mark.parametrize("asked", ["stop", "save"])
 def test_a_stop_saves_and_ends_and_a_wish_saves_once(asked, tmp_path, monkeypatch):
-    saver = opened(tmp_path)
+    saver, _ = opened(tmp_path)
     monkeypatch.setattr(saver.signals, asked, True)
     ends = pytest.raises(Stopped, match="saved at step 4")
     with ends if asked == "stop" else nullcontext():

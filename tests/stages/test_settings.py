@@ -13,38 +13,38 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.sharing import Share
 from rlhf_cli.runtime.factory import local_parameters
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.context import open_context
 from tests.stages.little import changed, little
 
 
 @pytest.fixture(scope="module")
-def setting():
-    return open_setting(little())
+def context():
+    return open_context(little())
 
 
-def test_a_model_without_room_is_refused(setting):
-    cfg = changed(setting.cfg, {"data.max_prompt_tokens": 100, "data.max_response_tokens": 29})
+def test_a_model_without_room_is_refused(context):
+    cfg = changed(context.cfg, {"data.max_prompt_tokens": 100, "data.max_response_tokens": 29})
     with pytest.raises(UserError, match="129 tokens, but the model has 128 positions"):
-        replace(setting, cfg=cfg).causal_lm()
+        replace(context, cfg=cfg).causal_lm()
     fits = changed(cfg, {"data.max_response_tokens": 28})
-    assert replace(setting, cfg=fits).causal_lm() is not None
+    assert replace(context, cfg=fits).causal_lm() is not None
 
 
-def test_batches_that_cannot_be_divided_are_refused(setting):
-    four = replace(setting, world=World(Share(0, 4)))
+def test_batches_that_cannot_be_divided_are_refused(context):
+    four = replace(context, world=World(Share(0, 4)))
     four.require_whole_shares({"sft.batch.size": 8})
     with pytest.raises(UserError, match=r"sft\.batch\.size=6 cannot be divided among 4 .* 4 or 8"):
         four.require_whole_shares({"sft.batch.size": 6})
 
 
-def test_a_scalar_model_knows_the_pad_token_of_the_renderer(setting):
-    other = replace(setting, renderer=SimpleNamespace(pad_id=7))
+def test_a_scalar_model_knows_the_pad_token_of_the_renderer(context):
+    other = replace(context, renderer=SimpleNamespace(pad_id=7))
     assert other.scalar_model("tiny", new_head=True).config.pad_token_id == 7
 
 
-def test_dropout_of_a_step_is_a_function_of_its_place(setting):
+def test_dropout_of_a_step_is_a_function_of_its_place(context):
     def drawn(*place):
-        setting.seed_dropout(*place)
+        context.seed_dropout(*place)
         return float(torch.rand(()))
 
     assert drawn("sft", 1) == drawn("sft", 1)
@@ -52,11 +52,11 @@ def test_dropout_of_a_step_is_a_function_of_its_place(setting):
 
 
 @pytest.fixture
-def broken(setting, tmp_path):
+def broken(context, tmp_path):
     """broken(engine) -> a model folder of it, one of whose weights is then NaN."""
 
     def made(engine) -> Path:
-        setting.export(engine, tmp_path / "broken")
+        context.export(engine, tmp_path / "broken")
         file = tmp_path / "broken" / "model.safetensors"
         tensors = load_file(file)
         name = sorted(tensors)[-1]
@@ -67,21 +67,21 @@ def broken(setting, tmp_path):
     return made
 
 
-def test_a_model_with_broken_weights_is_refused_by_name_when_it_is_loaded(setting, broken):
+def test_a_model_with_broken_weights_is_refused_by_name_when_it_is_loaded(context, broken):
     """Not after its first loss, with the advice to lower the learning rate."""
-    folder = broken(setting.engine(setting.causal_lm(), setting.cfg.sft.optim))
-    for load in (setting.causal_lm, partial(setting.scalar_model, new_head=True)):
+    folder = broken(context.engine(context.causal_lm(), context.cfg.sft.optim))
+    for load in (context.causal_lm, partial(context.scalar_model, new_head=True)):
         with pytest.raises(UserError, match=r"the model .*/broken is broken: its weight .* NaN"):
             load(folder)
 
 
-def test_an_average_that_is_not_finite_is_not_exported(setting, tmp_path):
-    engine = setting.engine(setting.causal_lm(), setting.cfg.ppo.optim, ema_decay=0.9)
+def test_an_average_that_is_not_finite_is_not_exported(context, tmp_path):
+    engine = context.engine(context.causal_lm(), context.cfg.ppo.optim, ema_decay=0.9)
     engine.average[3].view(-1)[0] = float("inf")
-    setting.export(engine, tmp_path / "weights")  # they are whole
+    context.export(engine, tmp_path / "weights")  # they are whole
     engine.use_average()
     with pytest.raises(UserError, match=r"not written: its weight .* holds an infinite number"):
-        setting.export(engine, tmp_path / "average")
+        context.export(engine, tmp_path / "average")
     assert not (tmp_path / "average").exists()
 
 

@@ -13,10 +13,10 @@ from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages import sft
-from rlhf_cli.stages.judging import RewardModel, renew_head
-from rlhf_cli.stages.setting import Setting, open_setting
-from rlhf_cli.stages.showing import ask, prompts_of
-from rlhf_cli.stages.tokens import mean_loss
+from rlhf_cli.stages.context import StageContext, open_context
+from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
+from rlhf_cli.stages.samples import prompts_of, sample_answers
+from rlhf_cli.stages.training import mean_loss
 from tests.stages.little import WATCHED, changed, little, seeing, work
 
 
@@ -26,8 +26,8 @@ def metrics(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def setting() -> Setting:
-    return open_setting(little())
+def context() -> StageContext:
+    return open_context(little())
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +76,17 @@ def test_dropout_is_on_while_learning_and_off_while_judging(monkeypatch, tmp_pat
     assert abs(found["sft/loss"] - plain[0]["sft/loss"]) > 1e-3
 
 
-def random_reward_model(setting: Setting, folder: Path) -> Path:
+def random_reward_model(context: StageContext, folder: Path) -> Path:
     """Write a reward model with a random head; returns its folder."""
-    engine = setting.engine(setting.scalar_model("tiny", new_head=True), setting.cfg.rm.optim)
-    renew_head(engine, seed=5)
-    setting.export(engine, folder / "model")
+    engine = context.engine(context.scalar_model("tiny", new_head=True), context.cfg.rm.optim)
+    reset_head(engine, seed=5)
+    context.export(engine, folder / "model")
     return folder / "model"
 
 
 @pytest.fixture(scope="module")
-def judged(setting, tmp_path_factory) -> Path:
-    return random_reward_model(setting, tmp_path_factory.mktemp("reward"))
+def judged(context, tmp_path_factory) -> Path:
+    return random_reward_model(context, tmp_path_factory.mktemp("reward"))
 
 
 # Enough to overfit: the held-out loss is least after the second epoch, the score best after the first.
@@ -123,57 +123,57 @@ def test_the_epoch_that_is_kept(select_by, judged, tmp_path):
 
 
 def test_the_score_of_an_epoch_is_that_of_the_answers_to_prompts_to_select_by(
-    setting, judged, tmp_path
+    context, judged, tmp_path
 ):
     """Twin: the exported model asked again, its answers scored one by one, as a mean."""
     values = {"sft.reward_model": str(judged), "sft.select_by": SelectBy.rm_score}
     values |= {"data.select_fraction": 0.3, "evaluation.prompts": 2, "samples": 4}
     said = work("sft", tmp_path, values)
-    data = open_setting(changed(little(), values)).encoded("demonstrations")
-    prompts = prompts_of(setting, data.select)
+    data = open_context(changed(little(), values)).encoded("demonstrations")
+    prompts = prompts_of(context, data.select)
     assert len(prompts) > 2
-    network = setting.network(setting.causal_lm(tmp_path / "sft" / "model"))
-    answers = ask(setting, network, prompts[:2], setting.cfg.seed)
-    reward = RewardModel.load(setting, judged, prompts).network.model
+    network = context.network(context.causal_lm(tmp_path / "sft" / "model"))
+    answers = sample_answers(context, network, prompts[:2], context.cfg.seed)
+    reward = RewardModel.load(context, judged, prompts).network.model
     rows = [torch.tensor([one.prompt_ids + one.ids]) for one in answers]
     with torch.no_grad():
         scores = [float(sequence_scores(reward, row, torch.ones_like(row).bool())) for row in rows]
     assert said["sft/rm_score"] == pytest.approx(sum(scores) / 2, abs=1e-4)
 
 
-def test_answers_are_drawn_at_temperature_one_from_the_seed(setting):
+def test_answers_are_drawn_at_temperature_one_from_the_seed(context):
     """Twin: `respond` told so by hand."""
-    network = setting.network(setting.causal_lm())
-    prompts = setting.encoded("prompts").held_out[:6]
+    network = context.network(context.causal_lm())
+    prompts = context.encoded("prompts").held_out[:6]
     params = SamplingParams(
         max_new_tokens=12,
         temperature=1.0,
-        end_ids=setting.renderer.end_ids,
-        pad_id=setting.renderer.pad_id,
+        end_ids=context.renderer.end_ids,
+        pad_id=context.renderer.pad_id,
     )
     ids = [one.ids for one in prompts]
-    by_hand = respond(network, ids, setting.renderer, params, setting.world, batch=64, seeds=[7])
-    assert ask(setting, network, prompts, 7) == by_hand[0]
-    assert ask(setting, network, prompts, 8) != by_hand[0]
+    by_hand = respond(network, ids, context.renderer, params, context.world, batch=64, seeds=[7])
+    assert sample_answers(context, network, prompts, 7) == by_hand[0]
+    assert sample_answers(context, network, prompts, 8) != by_hand[0]
 
 
-def test_the_seed_changes_order_and_heads(setting):
+def test_the_seed_changes_order_and_heads(context):
     """Another seed: other first demonstrations, and another fresh head."""
-    other = open_setting(changed(little(), {"seed": 2}))
-    train = setting.encoded("demonstrations").train
-    first = [sft.steps_of(one, train, epoch=0)[0][0].tokens for one in (setting, other)]
+    other = open_context(changed(little(), {"seed": 2}))
+    train = context.encoded("demonstrations").train
+    first = [sft.steps_of(one, train, epoch=0)[0][0].tokens for one in (context, other)]
     assert first[0].shape != first[1].shape or not torch.equal(*first)
     heads = []
-    for one in (setting, other):
+    for one in (context, other):
         engine: Engine = one.engine(one.scalar_model("tiny", new_head=True), one.cfg.rm.optim)
-        renew_head(engine, seed=one.cfg.seed)
+        reset_head(engine, seed=one.cfg.seed)
         heads.append(engine.get("score.weight"))
     assert not torch.equal(*heads)
 
 
-def test_the_held_out_loss_is_read_without_dropout(setting):
-    learner = setting.engine(setting.causal_lm(dropout=0.5), setting.cfg.sft.optim)
-    batches = sft.steps_of(setting, setting.encoded("demonstrations").train, epoch=0)[0]
+def test_the_held_out_loss_is_read_without_dropout(context):
+    learner = context.engine(context.causal_lm(dropout=0.5), context.cfg.sft.optim)
+    batches = sft.steps_of(context, context.encoded("demonstrations").train, epoch=0)[0]
     losses = []
     for _ in range(2):
         learner.train()

@@ -12,11 +12,11 @@ from rlhf_cli.data.collate import preference_batches, sft_batches
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin
 from rlhf_cli.models.forward import sequence_scores
-from rlhf_cli.stages import rm, sft, tokens
-from rlhf_cli.stages.setting import require_finite_loss
+from rlhf_cli.stages import rm, sft, training
+from rlhf_cli.stages.training import require_finite_loss
 from tests.models.tiny import VOCAB, causal, scalar
-from tests.stages.tabular import engine as new_engine
-from tests.stages.tabular import optim
+from tests.stages.ppo.tabular import engine as new_engine
+from tests.stages.ppo.tabular import optim
 
 WHERE = Origin("made in a test", 0)
 
@@ -55,7 +55,7 @@ def gradients_of_sft(
         padded=padded,
     )
     assert len(steps) == 1
-    loss = tokens.token_loss(engine, steps[0]).loss
+    loss = training.token_loss(engine, steps[0]).loss
     return loss, {n: p.grad for n, p in engine.model.named_parameters() if p.grad is not None}
 
 
@@ -131,7 +131,7 @@ def test_the_end_token_is_learned():
 
     before = end_probability()
     for _ in range(20):
-        tokens.token_loss(engine, step_of([example]))
+        training.token_loss(engine, step_of([example]))
         engine.step(1.0)
     assert before < 0.1
     assert end_probability() > 0.5
@@ -232,7 +232,7 @@ def test_eight_processes_learn_what_one_with_eight_microbatches_learns(count, ba
         engine = new_engine(causal("llama", sharpness=3.0), optim(0.1))
         step = sft_batches(examples, **settings, share=share)[0]
         for batch in step:
-            loss = tokens.batch_loss(engine.model, batch, num_tokens)
+            loss = training.batch_loss(engine.model, batch, num_tokens)
             engine.backward(loss, last=batch is step[-1])
         parts.append(gradients(engine))
         lengths.add(len(step) if share.size > 1 else 0)

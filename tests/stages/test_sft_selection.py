@@ -19,7 +19,7 @@ from rlhf_cli.data.split import opening
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages import sft
-from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.context import open_context
 from rlhf_cli.telemetry.progress import short
 from tests.stages.test_resume import config, rows, work
 
@@ -55,7 +55,7 @@ def loss_of(model, examples) -> float:
 def test_the_loss_that_selects_is_that_of_the_selection_side(tmp_path):
     keys = (*QUICK, "sft.select_by=eval_loss")
     metrics = work("sft", tmp_path, tmp_path, *keys)
-    data = open_setting(config(*keys)).encoded("demonstrations")
+    data = open_context(config(*keys)).encoded("demonstrations")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "sft" / "model")
     losses = {name: loss_of(model, getattr(data, name)) for name in ("train", "select", "held_out")}
     assert metrics["sft/eval_loss"] == pytest.approx(losses["select"], abs=1e-4)
@@ -68,13 +68,13 @@ def test_the_loss_that_selects_is_that_of_the_selection_side(tmp_path):
 def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
     tmp_path, monkeypatch, reward_model, capsys
 ):
-    asked, ask = [], sft.ask
+    asked, sample_answers = [], sft.sample_answers
 
-    def listening(setting, network, prompts, seed):
+    def listening(context, network, prompts, seed):
         asked.append([opening(prompt.record) for prompt in prompts])
-        return ask(setting, network, prompts, seed)
+        return sample_answers(context, network, prompts, seed)
 
-    monkeypatch.setattr(sft, "ask", listening)
+    monkeypatch.setattr(sft, "sample_answers", listening)
     keys = (*QUICK, "sft.select_by=rm_score", f"sft.reward_model={reward_model}")
     metrics = work("sft", tmp_path, tmp_path, *keys)
     loaded = load(config(*keys), "demonstrations")
@@ -103,4 +103,4 @@ def test_packing_is_refused_where_texts_of_a_row_see_each_other():
     model = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=40, hidden_size=16, n_head=2))
     network = Network(model.eval(), device=pick_device(cfg.runtime))
     with pytest.raises(UserError, match=r"BloomForCausalLM .* use sft\.batching=grouped"):
-        sft.foresee(SimpleNamespace(cfg=cfg), network, None)
+        sft.check_model(SimpleNamespace(cfg=cfg), network, None)

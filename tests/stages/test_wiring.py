@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from rlhf_cli.config.schema import ScheduleKind
 from rlhf_cli.evaluation import respond as responding
 from rlhf_cli.stages import rm, sft
-from rlhf_cli.stages.evaluate import exam_prompts
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.evaluate import eval_prompts
 from rlhf_cli.stages.ppo import loop
-from rlhf_cli.stages.setting import open_setting
-from rlhf_cli.stages.showing import ask
+from rlhf_cli.stages.samples import sample_answers
 from tests.stages.little import WATCHED, Step, changed, little, seeing, work
 
 SFT = {"lr": 2e-3, "betas": [0.6, 0.7], "eps": 2e-3, "weight_decay": 0.3, "grad_clip": 0.5}
@@ -86,7 +86,7 @@ def run(stage: str, begun) -> SimpleNamespace:
     with pytest.MonkeyPatch.context() as patch, seeing() as now:
         patch.setattr(sft, "learn", noting(sft.learn, begun.sft, 1))
         patch.setattr(rm, "learn", noting(rm.learn, begun.rm, 1))
-        patch.setattr(loop, "collect", noting(loop.collect, begun.rolled, 1))
+        patch.setattr(loop, "collect_rollout", noting(loop.collect_rollout, begun.rolled, 1))
         if stage == "evaluate":
             patch.setattr(responding, "sample", noting(responding.sample, begun.asked, 3))
         work(stage, begun.folder, STRANGE)
@@ -178,7 +178,7 @@ def test_batches_of_texts_keep_size_rows_and_tokens(after_sft):
     tokens = [int(one.mask.sum()) for step in after_sft.sft for one in step]
     assert max(rows) == 2
     assert max(tokens) <= 60
-    roomy = open_setting(changed(little(), STRANGE | {"sft.batch.max_tokens": 200}))
+    roomy = open_context(changed(little(), STRANGE | {"sft.batch.max_tokens": 200}))
     steps = sft.steps_of(roomy, roomy.encoded("demonstrations").train, epoch=0)
     assert max(len(one.tokens) for step in steps for one in step) == 2
 
@@ -245,15 +245,15 @@ def metrics(folder: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def setting(after_sft):
-    return open_setting(changed(little(), STRANGE), after_sft.folder / "sft" / "model")
+def context(after_sft):
+    return open_context(changed(little(), STRANGE), after_sft.folder / "sft" / "model")
 
 
 @torch.no_grad()
-def test_the_exported_policy_has_the_loss_that_was_measured(after_sft, setting):
+def test_the_exported_policy_has_the_loss_that_was_measured(after_sft, context):
     """In plain transformers, text after text to select by, the response's tokens and EOS alone."""
     model = AutoModelForCausalLM.from_pretrained(after_sft.folder / "sft" / "model")
-    select, total, count = setting.encoded("demonstrations").select, 0.0, 0
+    select, total, count = context.encoded("demonstrations").select, 0.0, 0
     assert len(select) > 1
     for one in select:
         logprobs = model(torch.tensor([one.ids])).logits[0, :-1].log_softmax(-1)
@@ -277,10 +277,10 @@ def scored(after_rm):
     return score
 
 
-def test_the_exported_reward_model_has_the_margin_that_was_measured(after_rm, setting, scored):
+def test_the_exported_reward_model_has_the_margin_that_was_measured(after_rm, context, scored):
     found = json.loads((after_rm.folder / "rm" / "report.json").read_text())
     gaps = []
-    for one in setting.encoded("comparisons").held_out:
+    for one in context.encoded("comparisons").held_out:
         scores = scored([one.prompt_ids + ids for ids in one.response_ids])
         gaps += [float(scores[win] - scores[lose]) for win, lose in one.better]
     assert len(gaps) == found["num_pairs"]
@@ -288,9 +288,9 @@ def test_the_exported_reward_model_has_the_margin_that_was_measured(after_rm, se
     assert sum(gap > 0 for gap in gaps) / len(gaps) == pytest.approx(found["accuracy"][0], abs=0.02)
 
 
-def test_the_demonstrations_score_nothing_on_average(after_rm, setting, scored):
+def test_the_demonstrations_score_nothing_on_average(after_rm, context, scored):
     """So that a constant for a missing EOS means something (IG 3.5)."""
-    scores = scored([one.ids for one in setting.encoded("demonstrations").train])
+    scores = scored([one.ids for one in context.encoded("demonstrations").train])
     assert float(scores.mean()) == pytest.approx(0, abs=1e-4)
     assert float(scores.std()) > 0.01
 
@@ -302,11 +302,11 @@ def test_ppo_runs_as_many_episodes_as_asked_for(after_ppo):
     assert all(row["loss/ptx"] > 0 for row in rows)
 
 
-def test_answers_are_to_held_out_prompts_only(seen, setting):
+def test_answers_are_to_held_out_prompts_only(seen, context):
     """The evaluation asks what nothing was trained on, as many as were asked for, each once."""
-    prompts = setting.encoded("prompts")
+    prompts = context.encoded("prompts")
     held_out = {tuple(one.ids) for one in prompts.held_out}
-    asked = [tuple(one.ids) for one in exam_prompts(setting)]
+    asked = [tuple(one.ids) for one in eval_prompts(context)]
     assert asked != [tuple(one.ids) for one in prompts.held_out[:5]]
     assert len(set(asked)) == 5
     assert set(asked) <= held_out
@@ -342,10 +342,10 @@ def test_as_many_samples_are_shown_as_asked_for(request, stage, after):
     assert len(lines(folder / stage / "samples.jsonl")) == 2
 
 
-def test_the_comparison_that_is_shown_has_its_scores_best_first(after_rm, setting, scored):
+def test_the_comparison_that_is_shown_has_its_scores_best_first(after_rm, context, scored):
     """Twin: the scores of the exported model; none is lost, though some look alike in two digits."""
     (row,) = lines(after_rm.folder / "rm" / "samples.jsonl")
-    one = setting.encoded("comparisons").held_out[0]
+    one = context.encoded("comparisons").held_out[0]
     scores = scored([one.prompt_ids + ids for ids in one.response_ids])
     order = scores.argsort(descending=True).tolist()
     shown = [(key, text) for key, text in row.items() if key not in ("title", "prompt")]
@@ -354,9 +354,9 @@ def test_the_comparison_that_is_shown_has_its_scores_best_first(after_rm, settin
     assert found == pytest.approx([float(scores[i]) for i in order], abs=0.006)
 
 
-def test_ppo_samples_responses_to_training_prompts_only(after_ppo, setting):
+def test_ppo_samples_responses_to_training_prompts_only(after_ppo, context):
     """Each of them once before any comes again, in an order of the seed's."""
-    train = [tuple(one.ids) for one in setting.encoded("prompts").train]
+    train = [tuple(one.ids) for one in context.encoded("prompts").train]
     asked = [
         tuple(row[mask].tolist())
         for one in after_ppo.rolled
@@ -373,14 +373,14 @@ def answers_of(seen, model: str) -> list[dict]:
     return [one for one in answers if one["model"] == model]
 
 
-def test_every_candidate_is_asked_with_its_own_weights(seen, setting):
+def test_every_candidate_is_asked_with_its_own_weights(seen, context):
     """Twin: each model folder asked again, with the same numbers."""
     folders = {"base": None, "SFT": seen.folder / "sft", "PPO": seen.folder / "ppo"}
     said = {}
     for model, folder in folders.items():
         path = folder and folder / "model"
-        network = setting.network(setting.causal_lm(path))
-        again = ask(setting, network, exam_prompts(setting), setting.cfg.seed)
+        network = context.network(context.causal_lm(path))
+        again = sample_answers(context, network, eval_prompts(context), context.cfg.seed)
         said[model] = [one.text for one in again]
         assert [one["response"] for one in answers_of(seen, model)] == said[model]
     assert said["base"] != said["SFT"] != said["PPO"]

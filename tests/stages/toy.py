@@ -8,7 +8,7 @@ import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 import torch
@@ -24,11 +24,10 @@ from rlhf_cli.models.export import export
 from rlhf_cli.runtime import watchdog
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import pipeline, plan
-from rlhf_cli.stages.saving import Saver
-from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.stages.stage_run import open_run
 from rlhf_cli.telemetry.timing import Clock
 from tests.config.test_compose import composed
-from tests.stages.tabular import engine, optim, policy_network
+from tests.stages.ppo.tabular import engine, optim, policy_network
 
 STEPS = 2
 TOYS = MappingProxyType(
@@ -50,19 +49,14 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         parent = load_file(inputs["sft"] / "model" / "model.safetensors")
         policy.put("lm_head.weight", parent["lm_head.weight"])
     engines = {"policy": policy}
-    saver = Saver(cfg.save, out, engines=engines, world=World(), resume=cfg.resume, clock=Clock())
-    resumed, loss = saver.resumed, 0.0
-    with Recorder(
-        out, stage="sft", total_steps=STEPS, headline=(), trackers=[], run_config={}, every=1,
-        resumed=resumed and resumed.recorder,
-    ) as recorder:  # fmt: skip
-        saver.recorder_state = recorder.state
-        for step in range(resumed.step + 1 if resumed else 1, STEPS + 1):
+    context, loss = SimpleNamespace(cfg=cfg, world=World(), clock=Clock()), 0.0
+    with open_run(context, out, stage="sft", engines=engines, total_steps=STEPS) as stage_run:
+        for step in range(policy.steps + 1, STEPS + 1):
             loss = policy(lambda model: -model(torch.tensor([[0]])).logits[0, 0].log_softmax(0)[0])
             policy.backward(loss, last=True)
             policy.step(1.0)
-            recorder.log({"toy/loss": float(loss.detach())}, step)
-            saver.after_step(step, dict)
+            stage_run.recorder.log({"toy/loss": float(loss.detach())}, step)
+            stage_run.saver.after_step(step)
         with write_errors(out / "model", FREE):
             export(
                 policy.model, policy.weights(), Tokenizer(), out / "model", end_ids=[1], pad_id=0
@@ -132,5 +126,9 @@ def finished(folder: Path) -> dict[str, object]:
 
 
 def _rows(path: Path) -> list[dict]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
+    """The lines of the steps, without times: every start has a line of its own."""
+    timed = ("time", "speed/")
+    rows = (json.loads(line) for line in path.read_text().splitlines())
+    return [
+        {k: v for k, v in row.items() if not k.startswith(timed)} for row in rows if "step" in row
+    ]

@@ -1,25 +1,132 @@
-"""PPO as its algorithm box reads: collect, shape, estimate, learn, adapt the price of KL."""
+"""PPO as its algorithm box reads: collect, shape rewards, estimate advantages, update, adapt the KL
+coefficient.
+"""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from torch import Tensor
 
 from rlhf_cli.config.schema import KL, PPO, KLController, OldLogprobs
 from rlhf_cli.core.batches import PromptBatch, Rollout
-from rlhf_cli.core.kl import AdaptiveKL, FixedKL, k1, k2, k3
-from rlhf_cli.core.masking import masked_mean, masked_sum, masked_var, whiten
+from rlhf_cli.core.kl import AdaptiveKL, FixedKL
+from rlhf_cli.core.masking import masked_var, whiten
 from rlhf_cli.core.randomness import permutation, uniforms
 from rlhf_cli.core.returns import gae, shaped_rewards
 from rlhf_cli.data.order import num_batches
 from rlhf_cli.models.generation.sampling import SamplingParams
-from rlhf_cli.stages.ppo.collect import GAP, collect, looks
-from rlhf_cli.stages.ppo.guards import Watch, check_start, over
-from rlhf_cli.stages.ppo.learn import Learned, Pretrain, learn
-from rlhf_cli.stages.ppo.players import Players, ignore
-from rlhf_cli.stages.setting import lr_factor
+from rlhf_cli.stages.ppo.checks import MetricAlerts, check_start, over
+from rlhf_cli.stages.ppo.models import PPOModels
+from rlhf_cli.stages.ppo.ptx import PretrainingLoss
+from rlhf_cli.stages.ppo.rollout import MAX_GAP, collect_rollout, should_recompute
+from rlhf_cli.stages.ppo.update import updates
+from rlhf_cli.stages.saving import Saver
+from rlhf_cli.stages.training import lr_factor
 from rlhf_cli.telemetry.recorder import Recorder
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainState:
+    """Where PPO stands: inside `iteration`, after as many minibatches as `rows` has metrics of.
+
+    rollout and objective: of this iteration, once it was collected. gap: between the log-probs of the
+    sampler and those of a forward pass when they were last compared, nats per token.
+    """
+
+    controller: FixedKL | AdaptiveKL
+    alerts: MetricAlerts
+    iteration: int = 0
+    gap: float | None = None
+    rollout: Rollout | None = None
+    objective: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, cfg: PPO) -> "TrainState":
+        controller = kl_controller(cfg.kl)
+        return cls(controller=controller, alerts=MetricAlerts(cfg.alerts, cfg.missing_eos))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the rollout, as numbers and lists."""
+        return {
+            "iteration": self.iteration,
+            "gap": self.gap,
+            "objective": self.objective,
+            "rows": self.rows,
+            "controller": self.controller.state_dict(),
+            "alerts": self.alerts.state_dict(),
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the rollout."""
+        assert self.rollout is not None
+        return {f.name: getattr(self.rollout, f.name).cpu() for f in fields(Rollout)}
+
+    def load_state_dict(self, state: dict[str, Any], tensors: dict[str, Tensor], device) -> None:
+        """Continue where `state` and `tensors` were taken."""
+        self.iteration, self.objective = state["iteration"], state["objective"]
+        self.gap, self.rows = state["gap"], state["rows"]
+        self.controller.load_state_dict(state["controller"])
+        self.alerts.load_state_dict(state["alerts"])
+        self.rollout = Rollout(**tensors).to(device)
+
+
+def train(
+    models: PPOModels,
+    prompts: Iterator[PromptBatch],
+    params: SamplingParams,
+    cfg: PPO,
+    recorder: Recorder,
+    *,
+    seed: int,
+    state: TrainState | None = None,
+    ptx: PretrainingLoss | None = None,
+    saver: Saver | None = None,
+) -> dict[str, float]:
+    """Run all iterations from where `state` stands; return the last metrics.
+
+    prompts begins with the batch of that iteration. Sampling and minibatch order are functions of
+    `seed` and the iteration.
+    """
+    state = state or TrainState.start(cfg)
+    metrics: dict[str, float] = {}
+    for iteration in range(state.iteration, num_iterations(cfg)):
+        batch, kl_coef = next(prompts).to(models.device.torch), state.controller.coef
+
+        if state.rollout is None:
+            recompute = should_recompute(cfg.old_logprobs, state.gap, iteration)
+            drawn = uniforms(len(batch.tokens), params.max_new_tokens, seed, "rollout", iteration)
+            state.rollout, state.objective = collect_rollout(
+                models, batch, drawn, params, cfg, kl_coef=kl_coef, recompute=recompute
+            )
+            state.gap = state.objective.get("policy/sampler_gap", state.gap)
+            if iteration == 0:
+                check_start(state.rollout, models.device.dtype)
+                recorder.note(logprob_source_note(cfg.old_logprobs, state.gap))
+
+        rollout = compute_advantages(state.rollout, kl_coef, cfg)
+        minibatches = minibatches_of(len(rollout.scores), cfg, seed, iteration)
+        factor = lr_factor(cfg.schedule, iteration, num_iterations(cfg))
+        done = len(state.rows)
+        for row in updates(models, rollout, minibatches, cfg, done=done, lr_factor=factor, ptx=ptx):
+            state.rows.append(row)
+            if saver is not None:
+                saver.after_step(models.policy.steps, state)
+
+        kl = state.objective["objective/kl"]
+        state.controller.update(kl, len(rollout.scores))
+        metrics = state.objective | mean_metrics(state.rows, len(minibatches))
+        metrics |= explained_variance(rollout)
+        metrics |= progress_metrics(models, cfg, iteration, factor)
+        recorder.log(metrics, iteration + 1)
+        for alert in state.alerts.new(metrics):
+            recorder.warn(alert)
+        if over(kl, cfg.kl_stop.run):
+            recorder.warn(f"stopped after iteration {iteration + 1}: KL above ppo.kl_stop.run")
+            break
+        state.iteration, state.rollout, state.rows = iteration + 1, None, []
+    return metrics
 
 
 def num_episodes(cfg: PPO) -> int:
@@ -39,154 +146,34 @@ def kl_controller(cfg: KL) -> FixedKL | AdaptiveKL:
     return FixedKL(cfg.coef)
 
 
-@dataclass(slots=True, kw_only=True)
-class Course:
-    """Where PPO stands: inside `iteration`, after the minibatches of which `learned` has a row.
-
-    rollout and objective: of this iteration, once they have been collected. gap: between the log-probs
-    of the sampler and those of a forward pass when they were last compared, nats per token.
-    """
-
-    controller: FixedKL | AdaptiveKL
-    watch: Watch
-    iteration: int = 0
-    gap: float | None = None
-    rollout: Rollout | None = None
-    objective: dict[str, float] = field(default_factory=dict)
-    learned: Learned = field(default_factory=Learned)
-
-    @classmethod
-    def start(cls, cfg: PPO) -> "Course":
-        return cls(controller=kl_controller(cfg.kl), watch=Watch(cfg.alerts, cfg.missing_eos))
-
-    def state(self) -> dict[str, Any]:
-        """All but the rollout, as numbers and lists."""
-        return {
-            "iteration": self.iteration,
-            "gap": self.gap,
-            "objective": self.objective,
-            "learned": asdict(self.learned),
-            "controller": self.controller.state_dict(),
-            "watch": self.watch.state_dict(),
-        }
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The rollout."""
-        assert self.rollout is not None
-        return {f.name: getattr(self.rollout, f.name).cpu() for f in fields(Rollout)}
-
-    def go_on(self, state: dict[str, Any], tensors: dict[str, Tensor], device) -> None:
-        """Stand where `state` and `tensors` were taken."""
-        self.iteration, self.objective = state["iteration"], state["objective"]
-        self.gap, self.learned = state["gap"], Learned(**state["learned"])
-        self.controller.load_state_dict(state["controller"])
-        self.watch.load_state_dict(state["watch"])
-        self.rollout = Rollout(**tensors).to(device)
+def logprob_source_note(mode: OldLogprobs, gap: float) -> str:
+    """Return where the old log-probs come from, and why."""
+    sampler = mode is OldLogprobs.sampler or (mode is OldLogprobs.auto and gap <= MAX_GAP)
+    source = "from the sampler" if sampler else "from a forward pass"
+    return f"old log-probs: {source} (mean difference of the two {gap:.1e} nats per token)"
 
 
-def train(
-    players: Players,
-    prompts: Iterator[PromptBatch],
-    params: SamplingParams,
-    cfg: PPO,
-    recorder: Recorder,
-    *,
-    seed: int,
-    course: Course | None = None,
-    pretrain: Pretrain | None = None,
-    after_step: Callable[[], None] = ignore,
-) -> dict[str, float]:
-    """Run all iterations from where `course` stands; returns the last metrics.
-
-    prompts begins with the batch of that iteration. Sampling and minibatch order are functions of
-    `seed` and the iteration.
-    """
-    course = course or Course.start(cfg)
-    metrics: dict[str, float] = {}
-    for iteration in range(course.iteration, num_iterations(cfg)):
-        batch = next(prompts).to(players.device.torch)
-        if course.rollout is None:
-            roll_out(players, batch, params, cfg, course, seed)
-            if iteration == 0:
-                recorder.note(said_gap(cfg.old_logprobs, course.gap))
-        rollout = course.rollout
-        with players.clock.part("learn"):
-            advantages, returns = credit(rollout, course.controller.coef, cfg)
-            learn(
-                players,
-                rollout,
-                advantages,
-                returns,
-                cfg,
-                orders=orders(len(rollout.scores), cfg, seed, iteration),
-                lr_factor=factor(iteration, cfg),
-                learned=course.learned,
-                pretrain=pretrain,
-                after_step=after_step,
-            )
-        objective = course.objective
-        course.controller.update(objective["objective/kl"], len(rollout.scores))
-        metrics = objective | course.learned.means() | explained(rollout, returns)
-        metrics |= progress(iteration, players, cfg)
-        recorder.log(metrics, iteration + 1)
-        for alert in course.watch.alarming(metrics):
-            recorder.warn(alert)
-        if over(objective["objective/kl"], cfg.kl_stop.run):
-            recorder.warn(f"stopped after iteration {iteration + 1}: KL above ppo.kl_stop.run")
-            break
-        course.iteration, course.rollout, course.learned = iteration + 1, None, Learned()
-    return metrics
-
-
-def roll_out(
-    players: Players,
-    batch: PromptBatch,
-    params: SamplingParams,
-    cfg: PPO,
-    course: Course,
-    seed: int,
-) -> None:
-    """Collect this iteration's rollout into `course`, and say what it shows."""
-    drawn = uniforms(len(batch.tokens), params.max_new_tokens, seed, "rollout", course.iteration)
-    look = looks(cfg.old_logprobs, course.gap, course.iteration)
-    course.rollout, entropies, gap = collect(players, batch, drawn, params, cfg, look=look)
-    course.objective = describe(course.rollout, entropies, course.controller.coef)
-    players.clock.count(generated=int(course.rollout.response_mask.sum()))
-    if gap is not None:
-        course.gap = course.objective["policy/sampler_gap"] = gap
-    if course.iteration == 0:
-        check_start(course.rollout, players.device.dtype)
-
-
-def said_gap(mode: OldLogprobs, gap: float | None) -> str:
-    """Where the old log-probs come from, and why."""
-    sampler = mode is OldLogprobs.sampler or (mode is OldLogprobs.auto and gap <= GAP)
-    source = "the sampler's own" if sampler else "recomputed by a forward pass"
-    return f"old log-probs: {source} (the two are {gap:.1e} nats per token apart)"
-
-
-def orders(num_rows: int, cfg: PPO, seed: int, iteration: int) -> list[Tensor]:
-    """An order of the rollout's rows for every inner epoch."""
-    return [
+def minibatches_of(num_rows: int, cfg: PPO, seed: int, iteration: int) -> list[Tensor]:
+    """Return the rows of every minibatch: each inner epoch has an order of its own."""
+    orders = (
         permutation(num_rows, seed, "minibatches", iteration, epoch)
         for epoch in range(cfg.inner_epochs)
-    ]
+    )
+    return [index for order in orders for index in order.split(cfg.batch.minibatch)]
 
 
-def progress(iteration: int, players: Players, cfg: PPO) -> dict[str, float]:
-    return {
-        "ppo/episodes": float(min((iteration + 1) * cfg.batch.rollout, cfg.total_episodes)),
-        "ppo/lr": players.policy.peak_lr * factor(iteration, cfg),
-    } | players.device.peak_memory()
+def mean_metrics(rows: list[dict[str, float]], num_minibatches: int) -> dict[str, float]:
+    """Return the means over the optimizer steps of an iteration, and whether it was stopped early."""
+    names = rows[0] if rows else []
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in names}
+    return means | {
+        "policy/steps": len(rows),
+        "policy/stopped_early": len(rows) < num_minibatches,
+    }
 
 
-def factor(iteration: int, cfg: PPO) -> float:
-    """The learning rate changes once an iteration (IG warms up over the first 10)."""
-    return lr_factor(cfg.schedule, iteration, num_iterations(cfg))
-
-
-def credit(rollout: Rollout, kl_coef: float, cfg: PPO) -> tuple[Tensor, Tensor]:
-    """Advantages and returns (B, R): returns come before the advantages are whitened."""
+def compute_advantages(rollout: Rollout, kl_coef: float, cfg: PPO) -> Rollout:
+    """Return the rollout with returns and advantages; only the advantages are whitened."""
     mask = rollout.response_mask
     rewards = shaped_rewards(
         rollout.scores, rollout.logprobs, rollout.ref_logprobs, mask, kl_coef=kl_coef
@@ -198,36 +185,21 @@ def credit(rollout: Rollout, kl_coef: float, cfg: PPO) -> tuple[Tensor, Tensor]:
     )
     if cfg.whiten_advantages:
         advantages = whiten(advantages, mask, shift_mean=True)
-    return advantages, returns
+    return replace(rollout, advantages=advantages, returns=returns)
 
 
-def describe(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict[str, float]:
-    """What the rollout shows: KL per response in its three estimates, score, reward, entropy, length."""
-    mask = rollout.response_mask
-    per_response = {
-        name: masked_sum(estimate(rollout.logprobs, rollout.ref_logprobs), mask) / len(mask)
-        for name, estimate in (("kl", k1), ("kl_k2", k2), ("kl_k3", k3))
-    }
-    kl, score = float(per_response["kl"]), float(rollout.scores.mean())
-    ended = rollout.scores[rollout.finished]
-    found = {f"objective/{name}": float(value) for name, value in per_response.items()}
-    if len(ended):
-        found["objective/scores_ended"] = float(ended.mean())
-    if len(ended) > 1:
-        found["objective/scores_ended_std"] = float(ended.std(unbiased=False))
-    return found | {
-        "objective/scores": score,
-        "objective/scores_std": float(rollout.scores.std(unbiased=False)),
-        "objective/rlhf_reward": score - kl_coef * kl,
-        "objective/entropy": float(masked_mean(entropies, mask)),
-        "objective/eos_rate": float(rollout.finished.float().mean()),
-        "objective/response_length": float(mask.sum(1).float().mean()),
-        "objective/kl_coef": kl_coef,
-    }
+def progress_metrics(
+    models: PPOModels, cfg: PPO, iteration: int, factor: float
+) -> dict[str, float]:
+    """Return episodes so far, the learning rate of the iteration, and peak memory."""
+    return {
+        "ppo/episodes": float(min((iteration + 1) * cfg.batch.rollout, cfg.total_episodes)),
+        "ppo/lr": models.policy.peak_lr * factor,
+    } | models.device.peak_memory()
 
 
-def explained(rollout: Rollout, returns: Tensor) -> dict[str, float]:
-    """Share of the returns' variance that the value model had foreseen."""
-    mask = rollout.response_mask
+def explained_variance(rollout: Rollout) -> dict[str, float]:
+    """Return the share of the returns' variance that the value model predicted."""
+    mask, returns = rollout.response_mask, rollout.returns
     left = masked_var(returns - rollout.values, mask) / (masked_var(returns, mask) + 1e-8)
     return {"val/explained_variance": 1 - float(left)}

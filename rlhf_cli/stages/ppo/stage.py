@@ -1,200 +1,159 @@
-"""Step 3, PPO: raise the reward model's score of the policy's responses, close to the SFT model.
+"""Step 3, PPO: raise the reward-model score of the policy's responses under a KL penalty to the SFT model.
 
-Reading order: here, then loop.py.
+ModelInputs order: here, then loop.py.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rlhf_cli.artifacts.layout import MODEL, OFFENDING, VALUE_MODEL
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import PPO, Config, ValueInit
+from rlhf_cli.config.schema import PPO, Config
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import prompt_batches
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.order import num_batches
-from rlhf_cli.models.reward_head import check_head
 from rlhf_cli.report.preview import Preview
-from rlhf_cli.stages.judging import RewardModel, renew_head
-from rlhf_cli.stages.ppo.guards import NotFinite
-from rlhf_cli.stages.ppo.loop import Course, num_episodes, num_iterations, train
-from rlhf_cli.stages.ppo.players import Players
-from rlhf_cli.stages.ppo.pretraining import pretraining
-from rlhf_cli.stages.saving import Saver, open_saver
-from rlhf_cli.stages.setting import (
-    Encoded,
-    Setting,
-    open_recorder,
-    open_setting,
-    parent_model,
-)
-from rlhf_cli.stages.showing import BeforeAfter, example
+from rlhf_cli.runtime.engine import Engine
+from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.ppo.checks import NotFinite
+from rlhf_cli.stages.ppo.loop import TrainState, num_episodes, num_iterations, train
+from rlhf_cli.stages.ppo.models import PPOModels, build_models
+from rlhf_cli.stages.ppo.ptx import PretrainingLoss
+from rlhf_cli.stages.samples import BeforeAfter, example
+from rlhf_cli.stages.stage_run import StageRun, open_run
 from rlhf_cli.telemetry.recorder import Recorder
 
 
 def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     """Train policy and value model; write model/ (the policy) and value_model/."""
     sft, rm = parent_model(inputs, "sft"), parent_model(inputs, "rm")
-    setting = open_setting(cfg, sft)
-    batch = cfg.ppo.batch
-    setting.require_whole_shares(  # the last rollout and its last minibatch are what is left
-        {
-            "ppo.batch.rollout": batch.rollout,
-            "ppo.batch.minibatch": batch.minibatch,
-            "ppo.total_episodes": cfg.ppo.total_episodes,
-        }
-    )
-    data = setting.encoded("prompts")
-    players, notes = cast(setting, sft, rm, data.train)
-    shown = BeforeAfter(setting=setting, prompts=data.held_out[: cfg.samples])
-    saver = open_saver(setting, out, {"policy": players.policy, "value": players.value})
-    resumed = saver.resumed
-    with open_recorder(
-        setting,
+    context = open_context(cfg, sft)
+    require_whole_shares(context)
+    data = context.encoded("prompts")
+    models, notes = build_models(context, sft, rm, data.train)
+    samples = BeforeAfter(context=context, prompts=data.held_out[: cfg.samples])
+    with open_run(
+        context,
         out,
         stage="ppo",
+        engines={"policy": models.policy, "value": models.value_model},
         total_steps=num_iterations(cfg.ppo),
-        resumed=resumed and resumed.recorder,
-    ) as recorder:
-        saver.recorder_state = recorder.state
-        course = Course.start(cfg.ppo)
+        samples=samples,
+    ) as stage_run:
+        recorder, resumed = stage_run.recorder, stage_run.resumed
+        state = TrainState.start(cfg.ppo)
         if resumed:
-            course.go_on(resumed.state["course"], resumed.tensors, setting.device.torch)
-            shown.texts = resumed.state["shown"]
+            state.load_state_dict(resumed.state, resumed.tensors, context.device.torch)
         else:
-            introduce(recorder, data, notes)
-            setting.tell(recorder, players.policy)
-            shown.ask_before(players.policy)
-        last = learn_or_save(setting, players, data.train, recorder, out, course, shown, saver)
-        players.policy.use_average()
-        shown.ask_after(players.policy)
-        shown.tell(recorder)
-        for engine, name in ((players.policy, MODEL), (players.value, VALUE_MODEL)):
-            setting.export(engine, out / name)
-    return last
+            data.tell(recorder)
+            for note in notes:
+                recorder.note(note)
+            context.tell(recorder, models.policy)
+            samples.sample("before", models.policy)
+        metrics = train_or_save(context, models, data.train, state, stage_run, out)
+        models.policy.use_average()
+        samples.sample("after", models.policy)
+        samples.show(recorder)
+        context.export(models.policy, out / "model")
+        context.export(models.value_model, out / "value_model")
+    return metrics
 
 
-def introduce(recorder: Recorder, data: Encoded, notes: list[str]) -> None:
-    """What a person should know before the first iteration."""
-    data.tell(recorder)
-    for note in notes:
-        recorder.note(note)
-
-
-def cast(
-    setting: Setting, sft: Path, rm: Path, prompts: list[EncodedPrompt]
-) -> tuple[Players, list[str]]:
-    """Policy and reference from the SFT model, value model from the reward model (or the SFT model)."""
-    cfg = setting.cfg.ppo
-    reward = RewardModel.load(setting, rm, prompts)
-    from_rm = cfg.value_init is ValueInit.rm
-    if from_rm and reward.renderer is not None:
-        raise UserError(
-            "ppo.value_init=rm needs a reward model with the policy's tokenizer and chat template; "
-            "this one has others: use ppo.value_init=sft"
-        )
-    value = setting.scalar_model(rm if from_rm else sft, new_head=not from_rm)
-    check_head(value)
-    players = Players(
-        policy=setting.engine(setting.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
-        value=setting.engine(value, cfg.value_optim),
-        ref_policy=setting.network(setting.causal_lm(sft)),
-        score=reward.score,
-        rest=reward.network.offload,
-        device=setting.device,
-        clock=setting.clock,
-    )
-    if not from_rm:
-        renew_head(players.value, seed=setting.cfg.seed)
-    plan = players.policy.generation_note()
-    return players, reward.notes() + ([f"the policy {plan}"] if plan else [])
-
-
-def learn_or_save(
-    setting: Setting,
-    players: Players,
+def train_or_save(
+    context: StageContext,
+    models: PPOModels,
     prompts: list[EncodedPrompt],
-    recorder: Recorder,
+    state: TrainState,
+    stage_run: StageRun,
     out: Path,
-    course: Course,
-    shown: BeforeAfter,
-    saver: Saver,
 ) -> dict[str, float]:
-    """Run the loop; when a number is not finite, save the offending samples before stopping."""
-    cfg = setting.cfg
-
-    def after_step() -> None:
-        saver.after_step(
-            players.policy.steps,
-            lambda: {"course": course.state(), "shown": shown.state()},
-            course.tensors,
-        )
-
+    """Run the loop; where a number is not finite, save the offending samples before stopping."""
+    cfg = context.cfg
     try:
         return train(
-            players,
-            batches(setting, prompts, start=course.iteration),
-            setting.sampling_params(temperature=cfg.ppo.temperature),
+            models,
+            batches(context, prompts, start=state.iteration),
+            context.sampling_params(temperature=cfg.ppo.temperature),
             cfg.ppo,
-            recorder,
+            stage_run.recorder,
             seed=cfg.seed,
-            course=course,
-            pretrain=pretraining(setting, players.policy, recorder)
-            if cfg.ppo.ptx.coef > 0
-            else None,
-            after_step=after_step,
+            state=state,
+            ptx=pretraining_loss(context, models.policy, stage_run.recorder),
+            saver=stage_run.saver,
         )
     except NotFinite as error:
-        place = save_offending(error, setting, out)
+        place = save_offending(error, context, out)
         raise UserError(f"{error}; the samples are in {place}. {NOT_FINITE_REMEDY}") from error
+
+
+def require_whole_shares(context: StageContext) -> None:
+    """Refuse sizes that the processes cannot divide; the last rollout and minibatch are what is left."""
+    ppo = context.cfg.ppo
+    context.require_whole_shares(
+        {
+            "ppo.batch.rollout": ppo.batch.rollout,
+            "ppo.batch.minibatch": ppo.batch.minibatch,
+            "ppo.total_episodes": ppo.total_episodes,
+        }
+    )
+
+
+def pretraining_loss(
+    context: StageContext, policy: Engine, recorder: Recorder
+) -> PretrainingLoss | None:
+    """Return the loss on pretraining texts that PPO-ptx adds, where ppo.ptx.coef is not 0."""
+    if context.cfg.ppo.ptx.coef == 0:
+        return None
+    data = context.encoded("pretraining")
+    data.tell(recorder)
+    return PretrainingLoss(context, data.train, policy=policy)
 
 
 NOT_FINITE_REMEDY = "Lower ppo.optim.lr, raise ppo.kl.coef, or use runtime.dtype=float32"
 
 
-def save_offending(error: NotFinite, setting: Setting, out: Path) -> Path:
+def save_offending(error: NotFinite, context: StageContext, out: Path) -> Path:
     """Write the samples behind a number that is not finite: texts, token ids, score."""
-    rollout, place = error.rollout, out / OFFENDING
+    rollout, place = error.rollout, out / "offending.json"
     rows = [
         {
-            "prompt": setting.renderer.tokenizer.decode(rollout.prompts[i][rollout.prompt_mask[i]]),
+            "prompt": context.renderer.tokenizer.decode(rollout.prompts[i][rollout.prompt_mask[i]]),
             "response_ids": rollout.responses[i][rollout.response_mask[i]].tolist(),
-            "response": setting.renderer.tokenizer.decode(
+            "response": context.renderer.tokenizer.decode(
                 rollout.responses[i][rollout.response_mask[i]]
             ),
             "score": str(float(rollout.scores[i])),
         }
         for i in error.rows
     ]
-    if setting.world.is_main:
+    if context.world.is_main:
         write_text(place, json.dumps({"reason": str(error), "samples": rows}, indent=2))
     return place
 
 
 def batches(
-    setting: Setting, prompts: list[EncodedPrompt], start: int = 0
+    context: StageContext, prompts: list[EncodedPrompt], start: int = 0
 ) -> Iterator[PromptBatch]:
-    """Rollout after rollout of prompts from iteration `start` on, every prompt once before any
-    comes again."""
+    """Yield the prompts of every rollout from iteration `start` on, each once before any comes again."""
     return prompt_batches(
         prompts,
-        size=setting.cfg.ppo.batch.rollout,
-        total=setting.cfg.ppo.total_episodes,
-        pad_id=setting.renderer.pad_id,
-        seed=setting.cfg.seed,
+        size=context.cfg.ppo.batch.rollout,
+        total=context.cfg.ppo.total_episodes,
+        pad_id=context.renderer.pad_id,
+        seed=context.cfg.seed,
         start=start,
     )
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """What a dry run shows: counts, iterations, steps, and one prompt as the policy sees it."""
-    setting = open_setting(cfg)
-    data = setting.encoded("prompts")
+    context = open_context(cfg)
+    data = context.encoded("prompts")
     episodes = num_episodes(cfg.ppo)
     iterations, left = num_iterations(cfg.ppo), episodes % cfg.ppo.batch.rollout
-    first = next(batches(setting, data.train))
+    first = next(batches(context, data.train))
     return Preview(
         facts={
             "prompts": f"{len(data.train)} to train on, {len(data.held_out)} held out",
@@ -204,7 +163,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
             "passes over the prompts": f"{episodes / max(len(data.train), 1):.1f}",
             "first batch": " x ".join(str(n) for n in first.tokens.shape),
         },
-        example=example(setting.renderer, data.train[0].ids, [False] * len(data.train[0].ids)),
+        example=example(context.renderer, data.train[0].ids, [False] * len(data.train[0].ids)),
         notes=data.report.plain().splitlines(),
     )
 

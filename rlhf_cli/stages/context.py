@@ -1,6 +1,5 @@
-"""What every stage opens first: device, seeds, the renderer, and its records as token ids."""
+"""What every stage opens first: device, processes, seeds, renderer; and with it its models and rows."""
 
-import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,12 +10,10 @@ from safetensors import SafetensorError
 from transformers import PretrainedConfig, PreTrainedModel
 
 from rlhf_cli.artifacts.store import FREE, model_folder, write_errors
-from rlhf_cli.config.compose import freeze as freeze_config
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Config, Data, Graphs, Optim, Schedule
+from rlhf_cli.config.schema import Config, Data, Graphs, Optim
 from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
-from rlhf_cli.core.schedules import learning_rate_factor
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.rows import Rows
 from rlhf_cli.data.spec import spec_of
@@ -24,7 +21,6 @@ from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.models.capabilities import describe
 from rlhf_cli.models.compile import compile_blocks
 from rlhf_cli.models.export import export, set_pad
-from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.models.load import (
     fit_embeddings,
     freeze,
@@ -33,13 +29,13 @@ from rlhf_cli.models.load import (
     load_tokenizer,
     stop_ids,
 )
+from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.factory import local_parameters, model_loading, open_engine, open_network
 from rlhf_cli.runtime.peak_flops import measured_peak_flops
 from rlhf_cli.runtime.watchdog import with_heartbeat
 from rlhf_cli.runtime.world import World, open_world
-from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.preparing import prepared
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.doing import doing
@@ -74,8 +70,8 @@ class Encoded:
 
 
 @dataclass(slots=True, kw_only=True)
-class Setting:
-    """One stage's surroundings. threads: of the CPU, at most. largest: parameters of a model so far."""
+class StageContext:
+    """What a stage works with. threads: of the CPU, at most. largest: parameters of a model so far."""
 
     cfg: Config
     device: Device
@@ -94,17 +90,6 @@ class Setting:
         for note in self.notes:
             recorder.note(note)
 
-    def sampling_params(self, *, temperature: float) -> SamplingParams:
-        """Return the parameters of every sampling of this stage but for its temperature."""
-        return SamplingParams(
-            max_new_tokens=self.cfg.data.max_response_tokens,
-            temperature=temperature,
-            end_ids=self.renderer.end_ids,
-            pad_id=self.renderer.pad_id,
-            reference=self.cfg.runtime.reference_implementation,
-            cuda_graphs=self.cfg.runtime.cuda_graphs is Graphs.auto,
-        )
-
     def doing(self, what: str) -> AbstractContextManager[None]:
         """Say what is done inside the block; the main process speaks for all."""
         return doing(what, silent=not self.world.is_main)
@@ -121,7 +106,7 @@ class Setting:
         """A language model that knows every token of the renderer, in float32; its engine casts it."""
         where = None if path is None else str(path)
         shown = self.doing(f"loading {where or self.cfg.model.path}")
-        with shown, loading(self.cfg.runtime, self.world):
+        with shown, model_loading(self.cfg.runtime, self.world):
             model = load_causal_lm(self.cfg.model, where, dropout=dropout, unpadded=self._unpadded)
             grown = fit_embeddings(model, self.renderer.tokenizer)
         if grown:
@@ -138,7 +123,7 @@ class Setting:
                 new_head=new_head,
                 dropout=dropout,
                 unpadded=self._unpadded,
-                loading=partial(loading, self.cfg.runtime, self.world),
+                loading=partial(model_loading, self.cfg.runtime, self.world),
             )
         set_pad(model.config, self.renderer.pad_id)
         return self._fitted(model, str(path))
@@ -160,6 +145,18 @@ class Setting:
         if self.cfg.runtime.num_threads is None:
             torch.set_num_threads(threads_for(self.largest, self.threads))
         return model
+
+    def sampling_params(self, *, temperature: float) -> SamplingParams:
+        """Return how this stage samples responses."""
+        cfg = self.cfg
+        return SamplingParams(
+            max_new_tokens=cfg.data.max_response_tokens,
+            temperature=temperature,
+            end_ids=self.renderer.end_ids,
+            pad_id=self.renderer.pad_id,
+            reference=cfg.runtime.reference_implementation,
+            cuda_graphs=cfg.runtime.cuda_graphs is Graphs.auto,
+        )
 
     def engine(
         self, model: PreTrainedModel, optim: Optim, *, ema_decay: float | None = None
@@ -233,7 +230,7 @@ def require_room(config: PretrainedConfig, data: Data, *, who: str = "the model"
         )
 
 
-def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
+def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContext:
     """Seeds everything; the tokenizer is the base model's, or travels with a parent stage."""
     seed_everything(cfg.seed)
     path = None if tokenizer_from is None else str(tokenizer_from)
@@ -252,67 +249,9 @@ def open_setting(cfg: Config, tokenizer_from: Path | None = None) -> Setting:
         grouped=cfg.runtime.deepspeed is not None,
         waiting=lambda: clock.part("idle"),
     )
-    return Setting(cfg=cfg, device=device, world=world, renderer=renderer, clock=clock)
+    return StageContext(cfg=cfg, device=device, world=world, renderer=renderer, clock=clock)
 
 
 def parent_model(inputs: dict[str, Path], role: str) -> Path:
     """The model folder of a parent."""
     return model_folder(inputs[role])
-
-
-def open_recorder(
-    setting: Setting, out: Path, *, stage: str, total_steps: int, resumed: dict | None = None
-) -> Recorder:
-    """The stage's recorder with the trackers that the configuration asks for; the main process's speaks.
-
-    resumed: what `Recorder.state` gave when the stage was saved.
-    """
-    cfg, silent = setting.cfg, not setting.world.is_main
-    return Recorder(
-        out,
-        stage=stage,
-        total_steps=total_steps,
-        headline=STAGES[stage].headline,
-        trackers=[] if silent else trackers_of(cfg, out, stage, resumed or {}),
-        run_config=freeze_config(cfg),
-        every=cfg.tracking.every,
-        clock=setting.clock,
-        silent=silent,
-        resumed=resumed,
-    )
-
-
-def trackers_of(cfg: Config, out: Path, stage: str, resumed: dict) -> list:
-    """Those that the configuration names; their libraries are imported only then."""
-    if not cfg.tracking.trackers:
-        return []
-    from rlhf_cli.runtime.trackers import open_trackers
-
-    return open_trackers(
-        cfg.tracking.trackers,
-        folder=out,
-        project=cfg.tracking.project,
-        run_name=f"{cfg.name}-{stage}",
-        run_ids=resumed.get("run_ids"),
-        step=resumed.get("step"),
-    )
-
-
-def require_finite_loss(loss: float, stage: str) -> None:
-    """A loss that is no number will not get better: stop before it reaches the weights."""
-    if not math.isfinite(loss):
-        raise UserError(
-            f"{stage}/loss is {loss}: lower {stage}.optim.lr, set {stage}.optim.grad_clip, "
-            "or use runtime.dtype=float32"
-        )
-
-
-def lr_factor(schedule: Schedule, step: int, num_steps: int) -> float:
-    """The share of the peak learning rate at `step` (from 0); warm-up is a share of num_steps."""
-    return learning_rate_factor(
-        step,
-        num_steps=num_steps,
-        kind=schedule.kind.name,
-        warmup_steps=round(schedule.warmup * num_steps),
-        final=schedule.final,
-    )

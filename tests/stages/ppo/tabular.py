@@ -33,7 +33,8 @@ from rlhf_cli.models.load import freeze
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo.players import Players
+from rlhf_cli.stages.ppo.loop import compute_advantages
+from rlhf_cli.stages.ppo.models import PPOModels
 
 OFF = Alerts(eos_rate=None, length=None, entropy=None, kl=None, score_std=None, score_rms=None)
 
@@ -150,13 +151,13 @@ def arm_probs(model) -> torch.Tensor:
         return model(torch.tensor([[PROMPT]])).logits[0, -1].softmax(-1)
 
 
-def players(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> Players:
+def models(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> PPOModels:
     """The bandit: response `arm` scores rewards[arm]."""
     torch.manual_seed(1)
     value = LlamaForSequenceClassification(_config(len(ref)))
-    return Players(
+    return PPOModels(
         policy=engine(policy_network(ref), cfg.optim),
-        value=engine(value, cfg.value_optim),
+        value_model=engine(value, cfg.value_optim),
         ref_policy=network(policy_network(ref)),
         score=lambda inputs: rewards[inputs.batch.responses[:, 0]],
         device=CPU,
@@ -175,3 +176,9 @@ PARAMS = SamplingParams(max_new_tokens=1, temperature=1.0, end_ids=[], pad_id=0)
 def optimum(ref: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
     """pi_ref * exp(r / beta) / Z"""
     return torch.softmax(ref.log() + rewards / beta, 0)
+
+
+def advantages_of(rollout, kl_coef: float, cfg: PPO) -> tuple[torch.Tensor, torch.Tensor]:
+    """Advantages and returns (B, R) of a rollout."""
+    found = compute_advantages(rollout, kl_coef, cfg)
+    return found.advantages, found.returns

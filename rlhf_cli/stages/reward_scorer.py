@@ -15,15 +15,15 @@ from rlhf_cli.data.records import DataError, LeftOut, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
 from rlhf_cli.models.export import set_pad
-from rlhf_cli.models.forward import ModelInputs, response_scores, sequence_scores
 from rlhf_cli.models.load import load_tokenizer
 from rlhf_cli.models.reward_head import HEAD, check_head, draw_head
+from rlhf_cli.models.forward import ModelInputs, response_scores, sequence_scores
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.stages.setting import Setting, require_room, room_of
+from rlhf_cli.stages.context import StageContext, require_room, room_of
 
 
-def renew_head(engine: Engine, *, seed: int) -> None:
-    """A fresh scalar head, wherever its weights lie."""
+def reset_head(engine: Engine, *, seed: int) -> None:
+    """Draw a new scalar head, wherever its weights are."""
     engine.put(HEAD, draw_head(engine.get(HEAD).shape, seed=seed))
 
 
@@ -45,10 +45,10 @@ class Translation:
 
     @classmethod
     def of(
-        cls, setting: Setting, theirs: Renderer, prompts: list[EncodedPrompt], room: int | None
+        cls, context: StageContext, theirs: Renderer, prompts: list[EncodedPrompt], room: int | None
     ) -> "Translation":
         """Fit what the policy saw of every prompt once more; all responses are read after the same."""
-        data, fitted, num_cut = setting.cfg.data, {}, 0
+        data, fitted, num_cut = context.cfg.data, {}, 0
         limit = None if room is None else room - data.max_response_tokens
         for prompt in prompts:
             messages = prompt.messages
@@ -59,7 +59,7 @@ class Translation:
             fitted[tuple(prompt.ids)] = theirs.prompt_ids(messages)
         added = theirs.tokenizer.convert_tokens_to_ids(list(theirs.added_tokens))
         return cls(
-            ours=setting.renderer,
+            ours=context.renderer,
             theirs=theirs,
             prompts=fitted,
             num_cut=num_cut,
@@ -92,17 +92,19 @@ class RewardModel:
     """translation is None when the policy's tokens are the reward model's own."""
 
     network: Network
-    setting: Setting
+    context: StageContext
     translation: Translation | None
 
     @classmethod
-    def load(cls, setting: Setting, folder: Path, prompts: list[EncodedPrompt]) -> "RewardModel":
+    def load(
+        cls, context: StageContext, folder: Path, prompts: list[EncodedPrompt]
+    ) -> "RewardModel":
         """From a model folder; whether its tokenizer and template are the policy's is found by their hash.
 
         prompts: those that will be scored, so that their text can be had again for another tokenizer.
         """
-        cfg = setting.cfg
-        model = setting.scalar_model(folder)
+        cfg = context.cfg
+        model = context.scalar_model(folder)
         check_head(model)
         tokenizer = load_tokenizer(cfg.model, str(folder))
         try:
@@ -111,18 +113,18 @@ class RewardModel:
                 template="auto",
                 system=cfg.data.system,
                 date=cfg.data.date,
-                also_stop=tuple(setting.renderer.end_ids),
+                also_stop=tuple(context.renderer.end_ids),
             )
         except DataError as error:
             remedy = "give its tokenizer another chat template"
             raise UserError(f"the reward model {folder}: {error}; here: {remedy}") from error
         translation = None
-        if own.hash != setting.renderer.hash:
-            translation = _translation(setting, own, prompts, model.config, folder)
+        if own.hash != context.renderer.hash:
+            translation = _translation(context, own, prompts, model.config, folder)
             set_pad(model.config, translation.pad_id)
         else:
             require_room(model.config, cfg.data, who="the reward model")
-        return cls(network=setting.network(model), setting=setting, translation=translation)
+        return cls(network=context.network(model), context=context, translation=translation)
 
     @property
     def renderer(self) -> Renderer | None:
@@ -158,28 +160,28 @@ class RewardModel:
         )
         rows = [self.translation.row(p, r) for p, r in zip(prompts, responses, strict=True)]
         tokens, mask = pad_right(rows, self.translation.pad_id)
-        place = self.setting.device.torch
+        place = self.context.device.torch
         return self.network(sequence_scores, tokens.to(place), mask.to(place))
 
     def score_answers(self, answers: list[Answer]) -> Tensor:
         """Scores (n,) of answers, on the CPU."""
         if self.translation is None:
-            rows, pad_id = [a.prompt_ids + a.ids for a in answers], self.setting.renderer.pad_id
+            rows, pad_id = [a.prompt_ids + a.ids for a in answers], self.context.renderer.pad_id
         else:
             rows = [self.translation.row(a.prompt_ids, a.ids) for a in answers]
             pad_id = self.translation.pad_id
-        with self.setting.clock.part("score"):
+        with self.context.clock.part("score"):
             return reward_scores(
                 self.network,
                 rows,
                 pad_id=pad_id,
-                batch=self.setting.cfg.evaluation.batch,
-                world=self.setting.world,
+                batch=self.context.cfg.evaluation.batch,
+                world=self.context.world,
             )
 
 
 def _translation(
-    setting: Setting,
+    context: StageContext,
     own: Renderer,
     prompts: list[EncodedPrompt],
     config: PretrainedConfig,
@@ -188,10 +190,10 @@ def _translation(
     """Refuses a reward model whose context holds no prompt beside the longest response."""
     room = room_of(config)
     try:
-        return Translation.of(setting, own, prompts, room)
+        return Translation.of(context, own, prompts, room)
     except LeftOut as error:
         raise UserError(
             f"the reward model {folder} has {room} positions, which do not hold a prompt beside "
-            f"data.max_response_tokens={setting.cfg.data.max_response_tokens} tokens: lower it, or "
+            f"data.max_response_tokens={context.cfg.data.max_response_tokens} tokens: lower it, or "
             "take a reward model with a longer context"
         ) from error

@@ -8,8 +8,8 @@ from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.sharing import Share
 from rlhf_cli.runtime.world import World
+from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo import stage
-from rlhf_cli.stages.setting import open_setting
 from tests.stages.test_resume import config
 
 TINY = PACKAGE / "assets" / "tiny"
@@ -32,9 +32,9 @@ def test_a_dry_run_counts_the_last_smaller_rollout(episodes, iterations, steps):
 
 def test_a_last_rollout_that_the_processes_cannot_share_is_refused(monkeypatch, tmp_path):
     def two_processes(*inputs):
-        return replace(open_setting(*inputs), world=World(Share(0, 2)))
+        return replace(open_context(*inputs), world=World(Share(0, 2)))
 
-    monkeypatch.setattr(stage, "open_setting", two_processes)
+    monkeypatch.setattr(stage, "open_context", two_processes)
     inputs = {"sft": TINY, "rm": TINY}
     with pytest.raises(UserError) as caught:
         stage.run(config("ppo.total_episodes=45"), inputs, tmp_path)

@@ -10,8 +10,8 @@ from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.data.records import Message, Origin
 from rlhf_cli.data.report import Report
-from rlhf_cli.stages.judging import RewardModel, renew_head
-from rlhf_cli.stages.setting import Encoded, open_setting
+from rlhf_cli.stages.context import Encoded, open_context
+from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
 
 DATED = (
     "{{ strftime_now('%d %b %Y') }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
@@ -22,12 +22,12 @@ DATED = (
 
 @pytest.fixture
 def dated(tmp_path):
-    """A setting whose template prints the date, on a day long ago."""
+    """A context whose template prints the date, on a day long ago."""
     path = tmp_path / "dated.jinja"
     path.write_text(DATED)
     words = ["experiment=smoke", "runtime.device=cpu", f"data.template={path}"]
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return open_setting(resolve(compose("config", overrides=[*words, "data.date=2001-02-03"])))
+        return open_context(resolve(compose("config", overrides=[*words, "data.date=2001-02-03"])))
 
 
 def test_templates_print_the_date_of_the_run(dated, tmp_path):
@@ -36,7 +36,7 @@ def test_templates_print_the_date_of_the_run(dated, tmp_path):
     prompt = dated.renderer.tokenizer.decode(dated.renderer.prompt_ids(asked))
     assert prompt.strip() == "03 Feb 2001<user>Why?<assistant>"
     engine = dated.engine(dated.scalar_model("tiny", new_head=True), dated.cfg.rm.optim)
-    renew_head(engine, seed=3)
+    reset_head(engine, seed=3)
     folder = tmp_path / "rm"
     dated.export(engine, folder)
     assert RewardModel.load(dated, folder, []).renderer is None

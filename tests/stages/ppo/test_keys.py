@@ -23,20 +23,19 @@ from rlhf_cli.config.schema import (
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration
 from rlhf_cli.models.forward import ModelInputs, response_values, text_logprobs
-from rlhf_cli.stages import work
-from rlhf_cli.stages.ppo.collect import collect
-from rlhf_cli.stages.ppo.guards import NotFinite
-from rlhf_cli.stages.ppo.learn import Learned, clipped_step, learn, minibatch
-from rlhf_cli.stages.ppo.loop import credit, kl_controller, orders, train
-from rlhf_cli.stages.ppo.microbatches import microbatches
-from rlhf_cli.stages.ppo.players import ignore
-from rlhf_cli.stages.ppo.pretraining import TextSteps, pretraining
-from rlhf_cli.stages.ppo.stage import cast as cast_of_stage
-from rlhf_cli.stages.setting import open_setting
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.ppo.checks import NotFinite
+from rlhf_cli.stages.ppo.loop import kl_controller, minibatches_of, train
+from rlhf_cli.stages.ppo.models import build_models
+from rlhf_cli.stages.ppo.ptx import PretrainingLoss
+from rlhf_cli.stages.ppo.rollout import collect_rollout, microbatches
+from rlhf_cli.stages.ppo.stage import pretraining_loss
+from rlhf_cli.stages.ppo.update import accumulate_gradients, ppo_microbatch_step, updates
+from rlhf_cli.stages.training import work_on_minibatch
 from tests.models.tiny import VOCAB, causal
 from tests.stages.little import changed, little
-from tests.stages.tabular import OFF, Silent, engine, optim, ppo
-from tests.stages.test_ppo_parts import PARAMS, batch, cast, drawn
+from tests.stages.ppo.tabular import OFF, Silent, advantages_of, engine, optim, ppo
+from tests.stages.ppo.test_loop import PARAMS, batch, cast, drawn
 from tests.stages.test_sft_rm import demonstrations
 
 SIXTEEN = PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)
@@ -47,17 +46,17 @@ def short(**changes):
 
 
 def trained(cfg, **options) -> tuple[Silent, object]:
-    """Two iterations or as many as `cfg` says: what was recorded, and the players."""
-    recorder, players = Silent(), options.pop("players", None) or cast(cfg=cfg)
-    train(players, iter([batch(16)] * 9), PARAMS, cfg, recorder, seed=0, **options)
-    return recorder, players
+    """Two iterations or as many as `cfg` says: what was recorded, and the models."""
+    recorder, models = Silent(), options.pop("models", None) or cast(cfg=cfg)
+    train(models, iter([batch(16)] * 9), PARAMS, cfg, recorder, seed=0, **options)
+    return recorder, models
 
 
 @pytest.fixture(scope="module")
 def rollout():
     """A rollout in which every score, value and log-ratio matters."""
     cfg = short()
-    found, *_ = collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
+    found, _ = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
     noise = torch.Generator().manual_seed(4)
     shape = found.logprobs.shape
     found.ref_logprobs = found.logprobs + 0.3 * torch.randn(shape, generator=noise)
@@ -86,7 +85,7 @@ def walked(rollout, kl_coef: float, gamma: float, gae_lambda: float) -> tuple[Te
 def test_discount_and_lambda_are_those_of_the_configuration(rollout, gamma, gae_lambda):
     cfg = short(gamma=gamma, gae_lambda=gae_lambda)
     for found, expected in zip(
-        credit(rollout, 0.4, cfg), walked(rollout, 0.4, gamma, gae_lambda), strict=True
+        advantages_of(rollout, 0.4, cfg), walked(rollout, 0.4, gamma, gae_lambda), strict=True
     ):
         assert torch.allclose(found, expected, atol=1e-5)
 
@@ -97,8 +96,8 @@ def moments(x: Tensor, mask: Tensor) -> tuple[float, float]:
 
 
 def test_whitened_advantages_have_mean_zero_and_returns_stay(rollout):
-    plain, returns = credit(rollout, 0.4, short())
-    found, same = credit(rollout, 0.4, short(whiten_advantages=True))
+    plain, returns = advantages_of(rollout, 0.4, short())
+    found, same = advantages_of(rollout, 0.4, short(whiten_advantages=True))
     assert moments(found, rollout.response_mask) == pytest.approx((0.0, 1.0), abs=1e-5)
     assert moments(plain, rollout.response_mask) != pytest.approx((0.0, 1.0), abs=0.1)
     assert torch.equal(returns, same)
@@ -108,8 +107,8 @@ def test_whitened_rewards_have_deviation_one_and_keep_their_mean(rollout):
     """Seen where lambda, gamma and values are such that the advantage is the reward."""
     bare = replace(rollout, values=torch.zeros_like(rollout.values))
     mask = rollout.response_mask
-    plain, _ = credit(bare, 0.4, short(gae_lambda=0.0))
-    found, _ = credit(bare, 0.4, short(gae_lambda=0.0, whiten_rewards=True))
+    plain, _ = advantages_of(bare, 0.4, short(gae_lambda=0.0))
+    found, _ = advantages_of(bare, 0.4, short(gae_lambda=0.0, whiten_rewards=True))
     mean, deviation = moments(plain, mask)
     assert abs(mean) > 0.01 and abs(deviation - 1) > 0.1
     assert moments(found, mask) == pytest.approx((mean, 1.0), abs=1e-5)
@@ -119,8 +118,8 @@ def test_whitened_rewards_have_deviation_one_and_keep_their_mean(rollout):
 def test_what_a_response_without_an_end_earns(mode):
     plain = short(missing_eos=MissingEOS(mode=MissingEOSMode.none, value=3.0))
     cfg = short(missing_eos=MissingEOS(mode=mode, value=3.0))
-    before, *_ = collect(cast(), batch(), drawn(), PARAMS, plain)
-    after, *_ = collect(cast(), batch(), drawn(), PARAMS, cfg)
+    before, _ = collect_rollout(cast(), batch(), drawn(), PARAMS, plain, kl_coef=0.1)
+    after, _ = collect_rollout(cast(), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
     ended = before.finished
     assert 0 < ended.sum() < 16
     assert torch.equal(after.scores[ended], before.scores[ended])
@@ -135,28 +134,29 @@ def test_what_a_response_without_an_end_earns(mode):
 def test_the_temperature_shapes_what_is_drawn():
     """Cold: the same response however the numbers fall; hot: nearly any token."""
     cold, hot = short(temperature=1e-3), short(temperature=100.0)
-    params = replace(PARAMS, temperature=cold.temperature)
-    same, entropies, _ = collect(cast(cfg=cold), batch(), drawn(), params, cold)
-    again, *_ = collect(cast(cfg=cold), batch(), 1 - drawn(), params, cold)
+    params = replace(PARAMS, temperature=1e-3)
+    same, found = collect_rollout(cast(cfg=cold), batch(), drawn(), params, cold, kl_coef=0.1)
+    again, _ = collect_rollout(cast(cfg=cold), batch(), 1 - drawn(), params, cold, kl_coef=0.1)
     assert torch.equal(same.responses, again.responses)
-    assert float(entropies[same.response_mask].mean()) < 0.05
-    params = replace(PARAMS, temperature=hot.temperature)
-    other, entropies, _ = collect(cast(cfg=hot), batch(), drawn(), params, hot)
-    mean = entropies[other.response_mask].mean()
-    assert float(mean) == pytest.approx(math.log(VOCAB), abs=0.01)
+    assert found["objective/entropy"] < 0.05
+    params = replace(PARAMS, temperature=100.0)
+    other, found = collect_rollout(cast(cfg=hot), batch(), drawn(), params, hot, kl_coef=0.1)
+    assert found["objective/entropy"] == pytest.approx(math.log(VOCAB), abs=0.01)
     # the reference is asked at the same temperature: KL 0
     assert torch.allclose(other.logprobs, other.ref_logprobs, atol=1e-5)
 
 
 def step_of(rollout, cfg, ratio: float = 0.0, value: float = 0.0):
     """One minibatch learned from, with log-ratios and value changes of this size; its metrics."""
-    players = cast(cfg=cfg)
+    models = cast(cfg=cfg)
     mine = replace(
         rollout, logprobs=rollout.logprobs - ratio * rollout.response_mask, values=rollout.values
     )
-    advantages, returns = credit(rollout, 0.4, cfg)
-    row = minibatch(players, mine, advantages, returns + value, torch.arange(16), cfg, None)
-    return row, players
+    advantages, returns = advantages_of(rollout, 0.4, cfg)
+    row = accumulate_gradients(
+        models, replace(mine, advantages=advantages, returns=returns + value), cfg
+    )
+    return row, models
 
 
 def test_the_ratio_is_clipped_at_its_own_epsilon(rollout):
@@ -166,7 +166,7 @@ def test_the_ratio_is_clipped_at_its_own_epsilon(rollout):
         eps: step_of(rollout, short(clip_eps=eps, value_clip_eps=9.0), ratio=shift)[0]
         for eps in (0.1, 0.3)
     }
-    advantages, _ = credit(rollout, 0.4, short())
+    advantages, _ = advantages_of(rollout, 0.4, short())
     rewarded = (advantages[rollout.response_mask] > 0).float().mean()
     assert found[0.1]["policy/clipfrac_avg"] == pytest.approx(float(rewarded), abs=1e-4)
     assert found[0.3]["policy/clipfrac_avg"] == 0
@@ -191,7 +191,9 @@ def gradients(network) -> Tensor:
 def test_the_value_loss_weighs_its_coefficient(rollout):
     _, one = step_of(rollout, short(vf_coef=0.25))
     _, four = step_of(rollout, short(vf_coef=1.0))
-    assert torch.allclose(4 * gradients(one.value), gradients(four.value), rtol=1e-4, atol=1e-7)
+    assert torch.allclose(
+        4 * gradients(one.value_model), gradients(four.value_model), rtol=1e-4, atol=1e-7
+    )
     assert torch.allclose(gradients(one.policy), gradients(four.policy))
 
 
@@ -203,15 +205,15 @@ def test_episodes_minibatches_and_inner_epochs_count_the_steps():
         ({"batch": eight}, 2, 2),
         ({"inner_epochs": 3}, 2, 3),
     ):
-        recorder, players = trained(short(**changes))
+        recorder, models = trained(short(**changes))
         assert [row["policy/steps"] for row in recorder.rows] == [steps] * iterations
-        assert players.policy.steps == players.value.steps == iterations * steps
+        assert models.policy.steps == models.value_model.steps == iterations * steps
 
 
 def test_inner_epochs_take_the_rows_in_other_orders():
-    first, second = orders(16, short(inner_epochs=2), seed=0, iteration=0)
-    (later,) = orders(16, short(), seed=0, iteration=1)
-    (other,) = orders(16, short(), seed=1, iteration=0)
+    first, second = minibatches_of(16, short(inner_epochs=2), seed=0, iteration=0)
+    (later,) = minibatches_of(16, short(), seed=0, iteration=1)
+    (other,) = minibatches_of(16, short(), seed=1, iteration=0)
     assert all(sorted(one.tolist()) == list(range(16)) for one in (first, second, later))
     assert len({tuple(one.tolist()) for one in (first, second, later, other)}) == 4
 
@@ -219,13 +221,13 @@ def test_inner_epochs_take_the_rows_in_other_orders():
 @pytest.mark.parametrize(("rows", "tokens", "sizes"), [(16, None, [16]), (5, None, [5, 5, 5, 1])])
 def test_a_forward_pass_holds_as_many_rows_as_asked_for(rollout, rows, tokens, sizes):
     limits = replace(SIXTEEN, microbatch=rows, max_tokens=tokens)
-    found = microbatches(cast(), rollout, torch.arange(16), limits)
+    found = microbatches(cast(), rollout, limits)
     assert [len(piece) for piece in found] == sizes
 
 
 def test_a_forward_pass_holds_as_many_tokens_as_asked_for(rollout):
     limits = replace(SIXTEEN, max_tokens=40)
-    found = microbatches(cast(), rollout, torch.arange(16), limits)
+    found = microbatches(cast(), rollout, limits)
     assert sorted(torch.cat(found).tolist()) == list(range(16))
     masks = torch.cat([rollout.prompt_mask, rollout.response_mask], dim=1)
     assert 1 < len(found) < 16
@@ -250,7 +252,7 @@ def test_the_price_of_kl_adapts_to_its_target_over_its_horizon():
 
 
 def test_the_price_of_kl_is_paid(rollout):
-    dear, cheap = (credit(rollout, coef, short())[1][:, 0] for coef in (1.0, 0.0))
+    dear, cheap = (advantages_of(rollout, coef, short())[1][:, 0] for coef in (1.0, 0.0))
     kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.response_mask).sum(1)
     assert torch.allclose(cheap - dear, kl, atol=1e-4)
     recorder, _ = trained(short(kl=replace(ADAPTIVE, coef=0.0), optim=optim(0.05)))
@@ -260,48 +262,44 @@ def test_the_price_of_kl_is_paid(rollout):
 
 def test_a_policy_that_is_not_its_reference_stops_before_it_learns():
     cfg = short()
-    players = cast(cfg=cfg, policy_seed=1)
+    models = cast(cfg=cfg, policy_seed=1)
     with pytest.raises(UserError, match="must start at KL 0"):
-        trained(cfg, players=players)
-    assert players.policy.steps == 0
+        trained(cfg, models=models)
+    assert models.policy.steps == 0
 
 
 def test_a_rollout_with_other_logprobs_stops_before_the_first_step(rollout):
     """They are 0.2 nats off: training reads the rollout differently than it was scored."""
     cfg = short()
-    players = cast(cfg=cfg)
+    models = cast(cfg=cfg)
     off = replace(rollout, logprobs=rollout.logprobs - 0.2)
     with pytest.raises(UserError, match=r"ratio is off 1 by 0\.22"):
-        learn(
-            players, off, *credit(off, 0.1, cfg), cfg, orders=[torch.arange(16)], lr_factor=1.0,
-            learned=Learned(), pretrain=None, after_step=ignore,
-        )  # fmt: skip
-    assert players.policy.steps == 0
+        list(updates(models, off, [torch.arange(16)], cfg, done=0, lr_factor=1.0))
+    assert models.policy.steps == 0
 
 
 def test_the_first_ratio_may_be_off_by_the_tolerance_of_its_dtype_only(rollout):
     cfg = short()
-    players = cast(cfg=cfg)
+    models = cast(cfg=cfg)
     for off, refused in ((5e-4, False), (2e-3, True)):
         mine = replace(rollout, logprobs=rollout.logprobs - off)
-        settings = {"orders": [torch.arange(16)], "lr_factor": 0.0, "learned": Learned()}
-        settings |= {"pretrain": None, "after_step": ignore}
+        steps = updates(models, mine, [torch.arange(16)], cfg, done=0, lr_factor=0.0)
         if refused:
             with pytest.raises(UserError, match="ratio is off 1"):
-                learn(players, mine, *credit(mine, 0.1, cfg), cfg, **settings)
+                next(steps)
         else:
-            learn(players, mine, *credit(mine, 0.1, cfg), cfg, **settings)
+            next(steps)
 
 
 @pytest.mark.parametrize(
     ("alert", "limit", "quiet", "said"),
     [
-        ("eos_rate", 1.0, 0.0, "end by themselves"),
+        ("eos_rate", 1.0, 0.0, "of the responses contain EOS"),
         ("entropy", 99.0, 0.0, "entropy fell"),
         ("kl", -1.0, 99.0, "KL to the SFT model reached"),
         ("length", 1.0, 99.0, "times as long"),
-        ("score_std", 99.0, 0.0, "a constant reward teaches nothing"),
-        ("score_rms", 0.01, 99.0, "ppo.kl.coef weighs nothing beside them"),
+        ("score_std", 99.0, 0.0, "nothing can be learned from a constant reward"),
+        ("score_rms", 0.01, 99.0, "the KL penalty is negligible"),
     ],
 )
 def test_an_alert_of_the_configuration_is_given(alert, limit, quiet, said):
@@ -314,7 +312,7 @@ def test_an_alert_of_the_configuration_is_given(alert, limit, quiet, said):
 
 @pytest.fixture(scope="module")
 def stage_setting():
-    return open_setting(changed(little(), {"ppo.ptx.ratio": 2, "ppo.batch.minibatch": 2}))
+    return open_context(changed(little(), {"ppo.ptx.ratio": 2, "ppo.batch.minibatch": 2}))
 
 
 def test_the_value_model_comes_from_where_it_was_asked_for(stage_setting, tmp_path):
@@ -330,10 +328,10 @@ def test_the_value_model_comes_from_where_it_was_asked_for(stage_setting, tmp_pa
     found, name = {}, "model.embed_tokens.weight"
     for init, seed in ((ValueInit.rm, 1), (ValueInit.sft, 1), (ValueInit.sft, 2)):
         cfg = changed(stage_setting.cfg, {"ppo.value_init": init, "seed": seed})
-        players, _ = cast_of_stage(
+        models, _ = build_models(
             replace(stage_setting, cfg=cfg), tmp_path / "sft", tmp_path / "rm", []
         )
-        found[init, seed] = players.value
+        found[init, seed] = models.value_model
     from_rm, from_sft, again = found.values()
     assert torch.equal(from_rm.get(name), reward.get(name))
     assert torch.equal(from_rm.get("score.weight"), reward.get("score.weight"))
@@ -349,12 +347,12 @@ def texts(count: int) -> list[EncodedDemonstration]:
 
 
 def told_of(count: int, *, coef: float = 0.5, ratio: int = 2, minibatch: int = 2):
-    """A setting of the stage whose pretraining data are `count` small texts."""
+    """A context of the stage whose pretraining data are `count` small texts."""
     cfg = changed(
         little(),
         {"ppo.ptx": PTX(coef=coef, ratio=ratio), "ppo.batch.minibatch": minibatch},
     )
-    setting = open_setting(cfg)
+    context = open_context(cfg)
     data = SimpleNamespace(train=texts(count), held_out=[], tell=lambda recorder: None)
     roles = []
 
@@ -363,23 +361,23 @@ def told_of(count: int, *, coef: float = 0.5, ratio: int = 2, minibatch: int = 2
         return data
 
     return SimpleNamespace(
-        cfg=cfg, encoded=encoded, renderer=SimpleNamespace(pad_id=0), world=setting.world,
-        clock=setting.clock, roles=roles,
+        cfg=cfg, encoded=encoded, renderer=SimpleNamespace(pad_id=0), world=context.world,
+        clock=context.clock, roles=roles,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("coef", "ratio", "minibatch"), [(0.5, 2, 2), (3.0, 2, 2), (1.0, 3, 1)])
 def test_the_gradient_of_pretraining_is_that_of_its_texts(coef, ratio, minibatch):
     """Twin: coef times the mean loss of every token but the first of each text of this step."""
-    setting = told_of(12, coef=coef, ratio=ratio, minibatch=minibatch)
+    context = told_of(12, coef=coef, ratio=ratio, minibatch=minibatch)
     policy = engine(causal("llama", sharpness=3.0), optim(0.1))
-    pretrain = pretraining(setting, policy, Silent())
-    assert setting.roles == ["pretraining"]
-    said = pretrain()
+    ptx = pretraining_loss(context, policy, Silent())
+    assert context.roles == ["pretraining"]
+    said = ptx.add_gradient(policy)
     twin = engine(causal("llama", sharpness=3.0), optim(0.1))
     (step, *_) = sft_batches(
         texts(12), batch=replace(little().sft.batch, size=ratio * minibatch),
-        batching=Batching.grouped, loss_on=LossOn.all, seed=setting.cfg.seed, epoch=0,
+        batching=Batching.grouped, loss_on=LossOn.all, seed=context.cfg.seed, epoch=0,
         max_tokens=32, pad_id=0,
     )  # fmt: skip
     losses = [
@@ -391,17 +389,18 @@ def test_the_gradient_of_pretraining_is_that_of_its_texts(coef, ratio, minibatch
     assert torch.allclose(gradients(policy), gradients(twin), rtol=1e-4, atol=1e-6)
 
 
-def seen_by(steps: TextSteps, place: int) -> list[tuple[int, ...]]:
+def seen_by(steps: PretrainingLoss, place: int) -> list[tuple[int, ...]]:
     return [
         tuple(row[mask].tolist())
-        for one in steps.at(place)
+        for one in steps.texts_of(place)
         for row, mask in zip(one.tokens, one.mask, strict=True)
     ]
 
 
 def test_pretraining_texts_go_round_the_data():
     """Ratio times minibatch at a step, each once before any again, in another order the next time."""
-    steps = TextSteps(told_of(10), texts(10), padded=False)
+    policy = engine(causal("llama"), optim(1e-9))
+    steps = PretrainingLoss(told_of(10), texts(10), policy=policy)
     everything = sorted(tuple(one.ids) for one in texts(10))
     rounds = [[seen_by(steps, place) for place in range(3 * k, 3 * k + 3)] for k in range(2)]
     for one in rounds:
@@ -409,27 +408,27 @@ def test_pretraining_texts_go_round_the_data():
         assert sorted(text for step in one for text in step) == everything
     assert rounds[0] != rounds[1]
     assert seen_by(steps, 0) == rounds[0][0]
-    assert len(seen_by(TextSteps(told_of(3), texts(3), padded=False), 5)) == 3
+    assert len(seen_by(PretrainingLoss(told_of(3), texts(3), policy=policy), 5)) == 3
 
 
 def test_pretraining_follows_the_policys_steps():
     """A resumed policy reads the texts of its own step."""
-    setting = told_of(12)
+    context = told_of(12)
     policy = engine(causal("llama"), optim(1e-9))
-    pretrain = pretraining(setting, policy, Silent())
-    first = pretrain()
+    ptx = pretraining_loss(context, policy, Silent())
+    first = ptx.add_gradient(policy)
     policy.steps = 1
-    assert pretrain() != pytest.approx(first, abs=1e-6)
+    assert ptx.add_gradient(policy) != pytest.approx(first, abs=1e-6)
     policy.steps = 0
-    assert pretrain() == pytest.approx(first, abs=1e-6)
+    assert ptx.add_gradient(policy) == pytest.approx(first, abs=1e-6)
 
 
 def test_the_pretraining_gradient_joins_the_policys_step():
     """With a policy that learns nothing else, PPO-ptx raises the likelihood of the texts."""
     cfg = short(total_episodes=16 * 4, optim=optim(0.01), inner_epochs=2)
-    players = cast(cfg=cfg, score=lambda inputs: torch.zeros(len(inputs.batch.responses)))
-    pretrain = pretraining(told_of(6, coef=20.0, ratio=3), players.policy, Silent())
-    recorder, _ = trained(cfg, players=players, pretrain=pretrain)
+    models = cast(cfg=cfg, score=lambda inputs: torch.zeros(len(inputs.batch.responses)))
+    ptx = pretraining_loss(told_of(6, coef=20.0, ratio=3), models.policy, Silent())
+    recorder, _ = trained(cfg, models=models, ptx=ptx)
     losses = [row["loss/ptx"] for row in recorder.rows]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -437,75 +436,72 @@ def test_the_pretraining_gradient_joins_the_policys_step():
 def test_only_the_last_microbatch_closes_the_step(rollout):
     """The policy's gradient is not closed before the pretraining text has been added to it."""
     cfg, told = short(), []
-    players = cast(cfg=cfg)
-    players.policy.backward = lambda loss, last: told.append(last)
-    for last, closes in ((False, True), (True, True), (True, False)):
-        advantages, returns = credit(rollout, 0.1, cfg)
-        clipped_step(
-            players, rollout, advantages, returns, rollout.response_mask.sum(), cfg, last=last,
-            closes=closes,
-        )  # fmt: skip
-    assert told == [False, True, False]
+    models = cast(cfg=cfg)
+    models.policy.backward = lambda loss, last: told.append(last)
+    num_tokens = rollout.response_mask.sum()
+    for last in (False, True):
+        ppo_microbatch_step(models, rollout, num_tokens, cfg, last=True, last_of_policy=last)
+    assert told == [False, True]
 
 
 def test_the_pretraining_text_closes_the_policys_step(rollout):
     """Of all that adds to the policy's gradient one is the last, as sharded engines must know."""
-    for pretrain in (None, lambda: 0.0):
+    for ptx in (None, SimpleNamespace(add_gradient=lambda policy: 0.0)):
         cfg, told = short(batch=replace(SIXTEEN, microbatch=8)), []
-        players = cast(cfg=cfg)
-        players.policy.backward = lambda loss, last, told=told: told.append(last)
-        minibatch(players, rollout, *credit(rollout, 0.1, cfg), torch.arange(16), cfg, pretrain)
-        assert told == [False, pretrain is None]
+        models = cast(cfg=cfg)
+        models.policy.backward = lambda loss, last, told=told: told.append(last)
+        accumulate_gradients(models, rollout, cfg, ptx)
+        assert told == [False, ptx is None]
 
 
 def test_a_loss_that_is_no_number_stops_before_the_step(rollout):
     cfg = short()
-    players = cast(cfg=cfg)
-    advantages, returns = credit(rollout, 0.1, cfg)
+    models = cast(cfg=cfg)
+    advantages, returns = advantages_of(rollout, 0.1, cfg)
     returns[3, 0] = float("inf")
     with pytest.raises(NotFinite, match="loss is not finite"):
-        learn(
-            players, rollout, advantages, returns, cfg, orders=[torch.arange(16)], lr_factor=1.0,
-            learned=Learned(), pretrain=None, after_step=ignore,
-        )  # fmt: skip
-    assert players.policy.steps == players.value.steps == 0
+        rows = [torch.arange(16)]
+        rollout = replace(rollout, advantages=advantages, returns=returns)
+        list(updates(models, rollout, rows, cfg, done=0, lr_factor=1.0))
+    assert models.policy.steps == models.value_model.steps == 0
 
 
 def test_every_iteration_draws_its_own_numbers():
     """The same prompts and, at a learning rate of nothing, the same policy: other responses."""
     seen = []
-    players = cast(cfg=short(optim=optim(1e-12)))
-    score = players.score
-    players.score = lambda inputs: seen.append(inputs.batch.responses) or score(inputs)
-    trained(short(optim=optim(1e-12)), players=players)
+    models = cast(cfg=short(optim=optim(1e-12)))
+    score = models.score
+    models.score = lambda inputs: seen.append(inputs.batch.responses) or score(inputs)
+    trained(short(optim=optim(1e-12)), models=models)
     assert len(seen) == 2
     assert seen[0].shape != seen[1].shape or not torch.equal(*seen)
 
 
 def test_sampling_switches_dropout_off_and_learning_on():
     cfg = short()
-    players = cast(cfg=cfg)
+    models = cast(cfg=cfg)
     modes = []
-    generating = players.policy.generating
+    generating = models.policy.generating
 
     def noted():
-        modes.append(players.policy.model.training)
+        modes.append(models.policy.model.training)
         return generating()
 
-    players.policy.generating = noted
-    collect(players, batch(), drawn(), PARAMS, cfg)
+    models.policy.generating = noted
+    collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
     assert modes == [False]
-    assert players.policy.model.training
+    assert models.policy.model.training
 
 
 def test_a_token_weighs_one_over_the_tokens_of_its_minibatch(rollout):
     """The losses of half the rows are means over that half's tokens."""
     cfg, half = short(vf_coef=1.0, value_clip_eps=None), torch.arange(8)
-    players = cast(cfg=cfg)
-    advantages, returns = credit(rollout, 0.1, cfg)
-    row = minibatch(players, rollout, advantages, returns, half, cfg, None)
+    models = cast(cfg=cfg)
+    advantages, returns = advantages_of(rollout, 0.1, cfg)
+    minibatch = replace(rollout, advantages=advantages, returns=returns).select(half)
+    row = accumulate_gradients(models, minibatch, cfg)
     mask = rollout.response_mask[half]
-    values = players.value(response_values, ModelInputs(rollout.select(half))).detach()
+    values = models.value_model(response_values, ModelInputs(rollout.select(half))).detach()
     columns = slice(0, values.shape[1])
     errors = (values - returns[half, columns]).square()[mask[:, columns]]
     assert row["loss/value_avg"] == pytest.approx(float(0.5 * errors.mean()), abs=1e-5)
@@ -513,13 +509,13 @@ def test_a_token_weighs_one_over_the_tokens_of_its_minibatch(rollout):
 
 
 def test_the_work_of_a_minibatch_is_that_of_both_models(rollout):
-    players = cast()
-    both = work.of_minibatch(players.policy, players.value, rollout)
-    twice = work.of_minibatch(players.policy, players.policy, rollout)
+    models = cast()
+    both = work_on_minibatch(models.policy, models.value_model, rollout)
+    twice = work_on_minibatch(models.policy, models.policy, rollout)
     real = rollout.prompt_mask.sum() + rollout.response_mask.sum()
     assert both["tokens"] == int(real)
     # per weight of a body and token 2 to multiply and add, forward, and twice that backward
-    body = sum(p.numel() for p in players.value.model.parameters() if p.ndim == 2)
-    body -= players.value.model.model.embed_tokens.weight.numel()
+    body = sum(p.numel() for p in models.value_model.model.parameters() if p.ndim == 2)
+    body -= models.value_model.model.model.embed_tokens.weight.numel()
     assert both["flops"] > 2 * 6 * 0.9 * body * int(real)
     assert both["flops"] < twice["flops"]

@@ -17,8 +17,8 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadMo
 from rlhf_cli.config.schema import KL, KLController, PPOBatch
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages.ppo.loop import train
-from rlhf_cli.stages.ppo.players import Players
-from tests.stages.tabular import (
+from rlhf_cli.stages.ppo.models import PPOModels
+from tests.stages.ppo.tabular import (
     CPU,
     PROMPT,
     Silent,
@@ -137,18 +137,18 @@ def learned(num_tokens: int, length: int, end: int | None, scores: Law, **change
         ]
         return torch.tensor([scores[row] for row in rows])
 
-    players = Players(
+    models = PPOModels(
         policy=engine(policy(num_tokens), cfg.optim),
-        value=engine(value, cfg.value_optim),
+        value_model=engine(value, cfg.value_optim),
         ref_policy=network(policy(num_tokens)),
         score=score,
         device=CPU,
     )
-    params = SamplingParams(
+    ending = SamplingParams(
         max_new_tokens=length, temperature=1.0, end_ids=[] if end is None else [end], pad_id=0
     )
-    train(players, prompts(ROWS), params, cfg, Silent(), seed=3)
-    return law_of(players.policy.model, list(scores))
+    train(models, prompts(ROWS), ending, cfg, Silent(), seed=3)
+    return law_of(models.policy.model, list(scores))
 
 
 def scored(every: list[tuple[int, ...]]) -> Law:

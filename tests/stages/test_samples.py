@@ -4,9 +4,15 @@ from types import SimpleNamespace
 
 from rlhf_cli.data.records import Demonstration, Message, Origin
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.stages import showing
-from rlhf_cli.stages.setting import open_setting
-from rlhf_cli.stages.showing import EYEFUL, BeforeAfter, prompts_of, said, told
+from rlhf_cli.stages import samples
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.samples import (
+    MAX_SHOWN_CHARS,
+    BeforeAfter,
+    last_turn,
+    prompts_of,
+    response_text,
+)
 from tests.stages.little import little
 
 WHERE = Origin("made in a test", 0)
@@ -17,41 +23,41 @@ def answer(text: str, *, finished: bool = True) -> Answer:
 
 
 def test_an_answer_that_was_cut_is_marked():
-    assert told(answer("woof")) == "woof"
-    assert told(answer("woo", finished=False)) == "woo [cut]"
+    assert response_text(answer("woof")) == "woof"
+    assert response_text(answer("woo", finished=False)) == "woo [cut]"
 
 
 def test_the_end_of_a_long_conversation_is_shown():
     """The answer is to what was said last."""
-    assert said((Message("user", "short"),)) == "short"
-    text = "a" * EYEFUL + "b" * EYEFUL
-    assert said((Message("user", text),)) == "... " + "b" * EYEFUL
+    assert last_turn((Message("user", "short"),)) == "short"
+    text = "a" * MAX_SHOWN_CHARS + "b" * MAX_SHOWN_CHARS
+    assert last_turn((Message("user", text),)) == "... " + "b" * MAX_SHOWN_CHARS
     turns = (Message("user", "x"), Message("assistant", "y"), Message("user", "z"))
-    assert said(turns) == "user: x\nassistant: y\nuser: z"
+    assert last_turn(turns) == "user: x\nassistant: y\nuser: z"
 
 
 def test_the_prompt_of_a_demonstration_is_what_came_before_its_answer():
-    setting = open_setting(little())
+    context = open_context(little())
     turns = ["What is 2 plus 3?", "5", "And the dog?", "woof"]
     roles = ["user", "assistant"] * 2
     messages = tuple(Message(role, text) for role, text in zip(roles, turns, strict=True))
     raw = Demonstration((Message("text", "once"),), WHERE)
     (prompt,) = prompts_of(
-        setting, [SimpleNamespace(record=one) for one in (Demonstration(messages, WHERE), raw)]
+        context, [SimpleNamespace(record=one) for one in (Demonstration(messages, WHERE), raw)]
     )
     assert prompt.record.messages == messages[:3]
-    text = setting.renderer.tokenizer.decode(prompt.ids)
+    text = context.renderer.tokenizer.decode(prompt.ids)
     assert "And the dog?" in text and "woof" not in text
 
 
 def test_before_comes_before_after(monkeypatch):
     answers = iter(["first", "second"])
-    monkeypatch.setattr(showing, "ask", lambda *asked: [answer(next(answers))])
-    setting = SimpleNamespace(cfg=SimpleNamespace(seed=1))
+    monkeypatch.setattr(samples, "sample_answers", lambda *asked: [answer(next(answers))])
+    context = SimpleNamespace(cfg=SimpleNamespace(seed=1))
     prompt = SimpleNamespace(record=SimpleNamespace(messages=(Message("user", "hi"),)))
-    shown, rows = BeforeAfter(setting=setting, prompts=[prompt]), []
-    shown.ask_before(None)
-    assert shown.state() == {"before": ["first"]}
-    shown.ask_after(None)
-    shown.tell(SimpleNamespace(samples=lambda title, told: rows.extend(told)))
+    shown, rows = BeforeAfter(context=context, prompts=[prompt]), []
+    shown.sample("before", None)
+    assert shown.texts == {"before": ["first"]}
+    shown.sample("after", None)
+    shown.show(SimpleNamespace(samples=lambda title, found: rows.extend(found)))
     assert rows == [{"prompt": "hi", "before": "first", "after": "second"}]

@@ -19,16 +19,20 @@ from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.models.load import freeze
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo import collect as collecting
-from rlhf_cli.stages.ppo.collect import collect, looks
-from rlhf_cli.stages.ppo.guards import NotFinite, Watch, check_start
-from rlhf_cli.stages.ppo.learn import Learned, learn, minibatch
-from rlhf_cli.stages.ppo.loop import credit, describe, orders, train
-from rlhf_cli.stages.ppo.microbatches import microbatches
-from rlhf_cli.stages.ppo.players import Players, ignore
+from rlhf_cli.stages.ppo import rollout as rollouts
+from rlhf_cli.stages.ppo.checks import MetricAlerts, NotFinite, check_start
+from rlhf_cli.stages.ppo.loop import minibatches_of, train
+from rlhf_cli.stages.ppo.models import PPOModels
+from rlhf_cli.stages.ppo.rollout import (
+    collect_rollout,
+    microbatches,
+    rollout_metrics,
+    should_recompute,
+)
 from rlhf_cli.stages.ppo.stage import save_offending
+from rlhf_cli.stages.ppo.update import accumulate_gradients, updates
 from tests.models.tiny import causal, ragged, scalar
-from tests.stages.tabular import CPU, OFF, Silent, engine, network, optim, ppo
+from tests.stages.ppo.tabular import CPU, OFF, Silent, advantages_of, engine, network, optim, ppo
 
 pad = torch.nn.functional.pad
 NOT_PAID = MissingEOS(mode=MissingEOSMode.none, value=0.0)
@@ -43,11 +47,11 @@ def cast(name="llama", score=None, cfg=None, policy_seed=0):
     def by_model(inputs):
         return response_scores(reward, inputs)
 
-    return Players(
+    return PPOModels(
         policy=engine(
             causal(name, seed=policy_seed, sharpness=3.0), cfg.optim, ema_decay=cfg.ema_decay
         ),
-        value=engine(scalar(name, seed=5, sharpness=2.0), cfg.value_optim),
+        value_model=engine(scalar(name, seed=5, sharpness=2.0), cfg.value_optim),
         ref_policy=network(causal(name, seed=0, sharpness=3.0)),
         score=score or by_model,
         device=CPU,
@@ -70,14 +74,14 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
         temperature=temperature,
         batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None),
     )
-    players = cast(cfg=cfg)
-    params = replace(PARAMS, temperature=temperature)
-    rollout, entropies, _ = collect(players, batch(), drawn(), params, cfg)
+    models = cast(cfg=cfg)
+    rollout, found = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
     check_start(rollout, torch.float32)
-    found = describe(rollout, entropies, 0.1)
     assert found["objective/kl"] == pytest.approx(0, abs=1e-4)
-    advantages, returns = credit(rollout, 0.1, cfg)
-    row = minibatch(players, rollout, advantages, returns, torch.arange(16), cfg, None)
+    advantages, returns = advantages_of(rollout, 0.1, cfg)
+    row = accumulate_gradients(
+        models, replace(rollout, advantages=advantages, returns=returns), cfg
+    )
     assert row["val/ratio"] == pytest.approx(1, abs=1e-5)
     assert row["policy/approxkl_avg"] == pytest.approx(0, abs=1e-8)
     assert row["policy/clipfrac_avg"] == 0
@@ -86,9 +90,11 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
 def test_the_samplers_logprobs_are_those_of_a_forward_pass():
     """So the start is as near to ratio 1 and KL 0 without the forward pass as with it."""
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
-    told, _, gap = collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, look=True)
-    kept, _, nothing = collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, look=False)
-    assert 0 < gap < 1e-6 and nothing is None
+    told, found = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    kept, other = collect_rollout(
+        cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, kl_coef=0.1, recompute=False
+    )
+    assert 0 < found["policy/sampler_gap"] < 1e-6 and "policy/sampler_gap" not in other
     assert torch.equal(told.responses, kept.responses)
     real = told.response_mask
     assert not torch.equal(told.logprobs[real], kept.logprobs[real])
@@ -98,13 +104,13 @@ def test_the_samplers_logprobs_are_those_of_a_forward_pass():
 
 def coarse(monkeypatch, off: float) -> None:
     """A sampler in low precision, imitated: its log-probs are `off` nats too small."""
-    sample = collecting.sample
+    sample = rollouts.sample
 
     def sampler(*inputs, **settings):
         samples = sample(*inputs, **settings)
         return replace(samples, logprobs=samples.logprobs - off * samples.mask)
 
-    monkeypatch.setattr(collecting, "sample", sampler)
+    monkeypatch.setattr(rollouts, "sample", sampler)
 
 
 @pytest.mark.parametrize("mode", list(OldLogprobs))
@@ -112,9 +118,9 @@ def test_a_sampler_that_rounds_is_believed_where_that_is_asked_for(mode, monkeyp
     """bfloat16 may be as far off; then a forward pass tells the old log-probs."""
     coarse(monkeypatch, 0.02)
     cfg = ppo(old_logprobs=mode)
-    players = replace(cast(cfg=cfg), device=replace(CPU, dtype=torch.bfloat16))
-    rollout, _, gap = collect(players, batch(), drawn(), PARAMS, cfg)
-    assert gap == pytest.approx(0.02, abs=1e-5)
+    models = replace(cast(cfg=cfg), device=replace(CPU, dtype=torch.bfloat16))
+    rollout, found = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    assert found["policy/sampler_gap"] == pytest.approx(0.02, abs=1e-5)
     off = (rollout.logprobs - rollout.ref_logprobs)[rollout.response_mask].abs().max()
     assert (off > 0.01) == (mode is OldLogprobs.sampler)
 
@@ -124,27 +130,31 @@ def test_a_sampler_that_reads_other_positions_is_refused(mode, monkeypatch):
     """A forward pass would make ratio 1 true by construction, so the sampler itself is judged."""
     forward = decoding.forward
 
-    def shifted(model, tokens, mask, positions, cache):
+    def shift_head_mean(model, tokens, mask, positions, cache):
         return forward(model, tokens, mask, positions + 7 * (tokens.shape[1] == 1), cache)
 
     monkeypatch.setattr(decoding, "forward", shifted)
     cfg = ppo(old_logprobs=mode)
     with pytest.raises(UserError, match=r"sampler's log-probs are .* off those of a forward pass"):
-        collect(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
+        collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
 
 
 def test_when_a_forward_pass_tells_the_old_logprobs_too():
-    near, far = collecting.GAP / 2, collecting.GAP * 2
-    auto = [looks(OldLogprobs.auto, near, i) for i in range(33)]
+    near, far = rollouts.MAX_GAP / 2, rollouts.MAX_GAP * 2
+    auto = [should_recompute(OldLogprobs.auto, near, i) for i in range(33)]
     assert [i for i, yes in enumerate(auto) if yes] == [0, 16, 32]
-    assert looks(OldLogprobs.auto, far, 5) and looks(OldLogprobs.recompute, near, 5)
-    assert not looks(OldLogprobs.sampler, far, 5) and looks(OldLogprobs.sampler, far, 16)
+    assert should_recompute(OldLogprobs.auto, far, 5) and should_recompute(
+        OldLogprobs.recompute, near, 5
+    )
+    assert not should_recompute(OldLogprobs.sampler, far, 5) and should_recompute(
+        OldLogprobs.sampler, far, 16
+    )
 
 
 def test_a_policy_that_is_not_its_reference_is_refused():
     cfg = ppo()
-    players = cast(policy_seed=1)
-    rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
+    models = cast(policy_seed=1)
+    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
     with pytest.raises(UserError, match="must start at KL 0"):
         check_start(rollout, torch.float32)
 
@@ -155,13 +165,13 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
     gradients = []
     for size in (1, 16, 5):
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=None))
-        players = cast(name, cfg=cfg)
-        rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
+        models = cast(name, cfg=cfg)
+        rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
         # the same rollout for all: sampling draws do not depend on the microbatch
-        advantages, returns = credit(rollout, 0.1, cfg)
+        advantages, returns = advantages_of(rollout, 0.1, cfg)
         rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
-        minibatch(players, rollout, advantages, returns, torch.arange(16), cfg, None)
-        networks = (players.policy.model, players.value.model)
+        accumulate_gradients(models, replace(rollout, advantages=advantages, returns=returns), cfg)
+        networks = (models.policy.model, models.value_model.model)
         gradients.append(
             [p.grad for net in networks for p in net.parameters() if p.grad is not None]
         )
@@ -175,25 +185,27 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
 def test_gradients_do_not_depend_on_the_budget_of_tokens(packed):
     """Nor on the number of processes that keep it: their pieces add up to the whole minibatch."""
     cfg, rows = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)), []
-    players, everything = cast(cfg=cfg), torch.arange(16)
-    for one in (players.policy, players.value, players.ref_policy) if packed else ():
+    models, everything = cast(cfg=cfg), torch.arange(16)
+    for one in (models.policy, models.value_model, models.ref_policy) if packed else ():
         enable_unpadding(one.model)
-    rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
-    advantages, returns = credit(rollout, 0.1, cfg)
+    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    advantages, returns = advantages_of(rollout, 0.1, cfg)
     rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
 
     def gradients(size, budget, processes):
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=budget))
-        counts, engines = set(), (players.policy, players.value)
+        counts, engines = set(), (models.policy, models.value_model)
         for rank in range(processes):
-            players.policy.world = World(Share(rank, processes))
-            pieces = microbatches(players, rollout, everything, cfg.batch)
+            models.policy.world = World(Share(rank, processes))
+            pieces = microbatches(models, rollout, cfg.batch)
             counts.add(len(pieces))
             rows.extend(row for piece in pieces for row in piece.tolist())
             for piece in (rollout.select(piece).trim() for piece in pieces if budget):
                 mask = torch.cat([piece.prompt_mask, piece.response_mask], 1)
                 assert (int(mask.sum()) if packed else mask.numel()) <= budget
-            minibatch(players, rollout, advantages, returns, everything, cfg, None)
+            accumulate_gradients(
+                models, replace(rollout, advantages=advantages, returns=returns), cfg
+            )
         assert len(counts) == 1
         found = [p.grad for one in engines for p in one.model.parameters() if p.grad is not None]
         for one in engines:
@@ -215,15 +227,27 @@ def test_more_padding_changes_no_metric_and_no_gradient():
             batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
             whiten_rewards=True,
         )
-        players = cast(cfg=cfg)
-        rollout, entropies, _ = collect(players, batch(), drawn(), PARAMS, cfg)
+        models = cast(cfg=cfg)
+        rollout, entropies = rollouts.sample_responses(models, batch(), drawn(), PARAMS)
+        parts = rollouts.readings_of(models, rollout, cfg.batch)
+        rollout = rollouts.score_rollout(models, rollout, parts, cfg)
         for field in ("prompts", "prompt_mask"):
             setattr(rollout, field, pad(getattr(rollout, field), (extra, 0)))
-        for field in ("responses", "response_mask", "logprobs", "ref_logprobs", "values"):
+        for field in (
+            "responses",
+            "response_mask",
+            "logprobs",
+            "ref_logprobs",
+            "values",
+            "advantages",
+            "returns",
+        ):
             setattr(rollout, field, pad(getattr(rollout, field), (0, extra)))
-        advantages, returns = credit(rollout, 0.1, cfg)
-        row = minibatch(players, rollout, advantages, returns, torch.arange(16), cfg, None)
-        results.append((describe(rollout, pad(entropies, (0, extra)), 0.1) | row, players))
+        advantages, returns = advantages_of(rollout, 0.1, cfg)
+        row = accumulate_gradients(
+            models, replace(rollout, advantages=advantages, returns=returns), cfg
+        )
+        results.append((rollout_metrics(rollout, pad(entropies, (0, extra)), 0.1) | row, models))
     (a, first), (b, second) = results
     assert a == pytest.approx(b, abs=1e-6)
     for p, q in zip(first.policy.model.parameters(), second.policy.model.parameters(), strict=True):
@@ -232,10 +256,10 @@ def test_more_padding_changes_no_metric_and_no_gradient():
 
 def test_the_score_is_paid_once_and_the_kl_everywhere():
     cfg = ppo(gae_lambda=1.0)
-    players = cast(cfg=cfg)
-    rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
+    models = cast(cfg=cfg)
+    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
     rollout.ref_logprobs = rollout.logprobs - 0.1 * rollout.response_mask
-    advantages, returns = credit(rollout, 0.5, cfg)
+    advantages, returns = advantages_of(rollout, 0.5, cfg)
     lengths = rollout.response_mask.sum(1)
     # with gamma = lambda = 1 the first return is the whole reward: score - beta * sum of k1
     assert torch.allclose(returns[:, 0], rollout.scores - 0.5 * 0.1 * lengths, atol=1e-5)
@@ -251,7 +275,7 @@ def test_the_score_is_paid_once_and_the_kl_everywhere():
 
 def test_missing_eos_is_paid_where_nothing_ended():
     cfg = ppo(missing_eos=MissingEOS(mode=MissingEOSMode.replace, value=-7.0))
-    rollout, *_ = collect(cast(), batch(64), drawn(64), PARAMS, cfg)
+    rollout, _ = collect_rollout(cast(), batch(64), drawn(64), PARAMS, cfg, kl_coef=0.1)
     assert 0 < rollout.finished.float().mean() < 1
     assert (rollout.scores[~rollout.finished] == -7.0).all()
     assert (rollout.scores[rollout.finished] != -7.0).all()
@@ -265,7 +289,7 @@ def test_a_score_that_is_no_number_stops_with_the_sample():
 
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None))
     with pytest.raises(NotFinite, match="score of the reward model") as caught:
-        collect(cast(score=poisoned), batch(), drawn(), PARAMS, cfg)
+        collect_rollout(cast(score=poisoned), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
     assert caught.value.rows == [2]
     assert caught.value.rollout.responses.shape[0] == 16
 
@@ -277,18 +301,16 @@ def test_kl_stop_ends_the_updates_of_an_iteration():
         optim=optim(0.05),
         kl_stop=KLStop(iteration=0.02, run=None),
     )
-    players = cast(cfg=cfg)
-    rollout, *_ = collect(players, batch(), drawn(), PARAMS, cfg)
-    advantages, returns = credit(rollout, 0.1, cfg)
-    learned = Learned()
-    learn(
-        players, rollout, advantages, returns, cfg, learned=learned,
-        orders=orders(16, cfg, seed=0, iteration=0), lr_factor=1.0, pretrain=None, after_step=ignore,
-    )  # fmt: skip
-    assert learned.stopped_early
-    assert 0 < len(learned.rows) < 32
-    assert all(row["policy/approxkl_avg"] <= 0.02 for row in learned.rows)
-    assert all(p.grad is None for p in players.policy.model.parameters())
+    models = cast(cfg=cfg)
+    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    advantages, returns = advantages_of(rollout, 0.1, cfg)
+    minibatches = minibatches_of(16, cfg, seed=0, iteration=0)
+    rollout = replace(rollout, advantages=advantages, returns=returns)
+    rows = list(updates(models, rollout, minibatches, cfg, done=0, lr_factor=1.0))
+    assert len(minibatches) == 32
+    assert 0 < len(rows) < 32
+    assert all(row["policy/approxkl_avg"] <= 0.02 for row in rows)
+    assert all(p.grad is None for p in models.policy.model.parameters())
 
 
 def test_kl_stop_ends_the_run():
@@ -328,9 +350,9 @@ def test_the_average_trails_the_policy():
         inner_epochs=1,
         ema_decay=0.5,
     )
-    players, seen = cast(cfg=cfg), []
-    weight = players.policy.model.lm_head.weight
-    original_step = players.policy.step
+    models, seen = cast(cfg=cfg), []
+    weight = models.policy.model.lm_head.weight
+    original_step = models.policy.step
 
     def step(factor):
         norm = original_step(factor)
@@ -338,9 +360,9 @@ def test_the_average_trails_the_policy():
         return norm
 
     start = weight.detach().clone()
-    players.policy.step = step
-    train(players, iter([batch()] * 3), PARAMS, cfg, Silent(), seed=0)
-    players.policy.use_average()
+    models.policy.step = step
+    train(models, iter([batch()] * 3), PARAMS, cfg, Silent(), seed=0)
+    models.policy.use_average()
     expected = start
     for value in seen:
         expected = 0.5 * expected + 0.5 * value
@@ -349,20 +371,20 @@ def test_the_average_trails_the_policy():
 
 
 def test_alarms_ring_once_until_they_have_passed():
-    watch = Watch(replace(OFF, eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0), REPLACED)
+    alerts = MetricAlerts(replace(OFF, eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0), REPLACED)
     calm = {
         "objective/eos_rate": 1.0,
         "objective/entropy": 1.0,
         "objective/kl": 1.0,
         "objective/response_length": 5.0,
     }
-    assert watch.alarming(calm) == []
-    rung = watch.alarming(calm | {"objective/kl": 11.0, "objective/response_length": 11.0})
+    assert alerts.new(calm) == []
+    rung = alerts.new(calm | {"objective/kl": 11.0, "objective/response_length": 11.0})
     assert len(rung) == 2
-    assert watch.alarming(calm | {"objective/kl": 12.0}) == []
-    assert watch.alarming(calm) == []
-    assert len(watch.alarming(calm | {"objective/kl": 12.0})) == 1
-    assert len(watch.alarming(calm | {"objective/eos_rate": 0.2, "objective/entropy": 0.01})) == 2
+    assert alerts.new(calm | {"objective/kl": 12.0}) == []
+    assert alerts.new(calm) == []
+    assert len(alerts.new(calm | {"objective/kl": 12.0})) == 1
+    assert len(alerts.new(calm | {"objective/eos_rate": 0.2, "objective/entropy": 0.01})) == 2
 
 
 @pytest.mark.parametrize(
@@ -379,28 +401,28 @@ def test_scores_that_teach_nothing_or_drown_the_rest_are_said(mean, spread, said
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     seen |= {"objective/scores_ended": mean}
     seen |= {} if spread is None else {"objective/scores_ended_std": spread}
-    watch = Watch(replace(OFF, score_std=1e-4, score_rms=1000.0), NOT_PAID)
-    rung = watch.alarming(seen)
+    alerts = MetricAlerts(replace(OFF, score_std=1e-4, score_rms=1000.0), NOT_PAID)
+    rung = alerts.new(seen)
     assert [said in text for text in rung] == ([] if said is None else [True])
-    assert watch.alarming(seen) == []
-    assert Watch(OFF, NOT_PAID).alarming(seen) == []
+    assert alerts.new(seen) == []
+    assert MetricAlerts(OFF, NOT_PAID).new(seen) == []
 
 
 def test_that_not_ending_pays_more_than_ending_is_said():
     """With the numbers, whatever alerts are off; not where it does not, nor where nothing is replaced."""
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     low, high = ({"objective/scores_ended": score} for score in (-3.2, -0.9))
-    watch = Watch(OFF, REPLACED)
-    assert watch.alarming(seen | high) == []
-    (said,) = watch.alarming(seen | low)
-    assert "ppo.missing_eos.value=-1.00, responses that ended score -3.20" in said
+    alerts = MetricAlerts(OFF, REPLACED)
+    assert alerts.new(seen | high) == []
+    (said,) = alerts.new(seen | low)
+    assert "ppo.missing_eos.value=-1.00, those with EOS score -3.20" in said
     assert "set ppo.missing_eos.value below -3.20" in said
-    assert watch.alarming(seen | low) == []
-    assert watch.alarming(seen) == []  # nothing ended, so nothing is known
-    assert len(watch.alarming(seen | low)) == 1
+    assert alerts.new(seen | low) == []
+    assert alerts.new(seen) == []  # nothing ended, so nothing is known
+    assert len(alerts.new(seen | low)) == 1
     subtracted = MissingEOS(mode=MissingEOSMode.subtract, value=1.0)
     for other in (NOT_PAID, subtracted):
-        assert Watch(OFF, other).alarming(seen | low) == []
+        assert MetricAlerts(OFF, other).new(seen | low) == []
 
 
 def test_the_scores_of_responses_that_ended_reach_the_warning():
@@ -411,23 +433,23 @@ def test_the_scores_of_responses_that_ended_reach_the_warning():
         missing_eos=REPLACED,
     )
     recorder = Silent()
-    players = cast(score=lambda inputs: torch.linspace(-6, -4, len(inputs.tokens)), cfg=cfg)
-    train(players, iter([batch()]), PARAMS, cfg, recorder, seed=0)
+    models = cast(score=lambda inputs: torch.linspace(-6, -4, len(inputs.tokens)), cfg=cfg)
+    train(models, iter([batch()]), PARAMS, cfg, recorder, seed=0)
     (row,) = recorder.rows
     assert -6 < row["objective/scores_ended"] < -4
     assert row["objective/scores_ended"] < row["objective/scores"]
-    assert any("ending is punished" in warning for warning in recorder.warnings)
+    assert any("EOS is punished" in warning for warning in recorder.warnings)
 
 
 def test_the_offending_samples_are_saved(tmp_path):
     """What a person needs to see why: prompt, response and score, and which number it was."""
-    players = cast(score=lambda inputs: torch.full((len(inputs.tokens),), float("inf")))
+    models = cast(score=lambda inputs: torch.full((len(inputs.tokens),), float("inf")))
     cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4, max_tokens=None))
     with pytest.raises(NotFinite) as caught:
-        collect(players, batch(4), drawn(4), PARAMS, cfg)
+        collect_rollout(models, batch(4), drawn(4), PARAMS, cfg, kl_coef=0.1)
     tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
-    setting = SimpleNamespace(renderer=SimpleNamespace(tokenizer=tokenizer), world=World())
-    saved = json.loads(save_offending(caught.value, setting, tmp_path).read_text())
+    context = SimpleNamespace(renderer=SimpleNamespace(tokenizer=tokenizer), world=World())
+    saved = json.loads(save_offending(caught.value, context, tmp_path).read_text())
     assert "score" in saved["reason"]
     assert len(saved["samples"]) == 4
     assert all(sample["score"] == "inf" for sample in saved["samples"])

@@ -9,15 +9,15 @@ import torch
 from rlhf_cli.config.schema import KL, PTX, KLController
 from rlhf_cli.data.encode import EncodedDemonstration
 from rlhf_cli.stages.ppo.loop import train
-from rlhf_cli.stages.ppo.pretraining import pretraining
+from rlhf_cli.stages.ppo.stage import pretraining_loss
 from tests.stages.little import little
-from tests.stages.tabular import (
+from tests.stages.ppo.tabular import (
     PARAMS,
     PROMPT,
     Silent,
     arm_probs,
+    models,
     optimum,
-    players,
     ppo,
     prompts,
 )
@@ -40,7 +40,7 @@ def kl(coef):
 def test_ppo_converges_to_the_kl_regularised_optimum(beta):
     probs, divergence, objective = KNOWN[beta]
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(beta))
-    cast, recorder = players(REF, REWARDS, cfg), Silent()
+    cast, recorder = models(REF, REWARDS, cfg), Silent()
     train(cast, prompts(256), PARAMS, cfg, recorder, seed=3)
     found = arm_probs(cast.policy.model)
     assert torch.allclose(found, torch.tensor(probs), atol=5e-3)
@@ -55,14 +55,14 @@ def test_ppo_converges_to_the_kl_regularised_optimum(beta):
 def test_two_arms():
     ref, rewards = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5))
-    cast = players(ref, rewards, cfg)
+    cast = models(ref, rewards, cfg)
     train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3)
     assert float(arm_probs(cast.policy.model)[0]) == pytest.approx(0.880797, abs=5e-3)
 
 
 def test_a_shift_of_the_reward_changes_nothing():
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5), whiten_advantages=True)
-    cast = players(REF, REWARDS + 3.0, cfg)
+    cast = models(REF, REWARDS + 3.0, cfg)
     train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3)
     assert torch.allclose(arm_probs(cast.policy.model), optimum(REF, REWARDS, 0.5), atol=1e-2)
 
@@ -80,18 +80,18 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
     The stage's own pretraining: a text of every arm after the prompt, all of them in every step.
     """
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5), ptx=PTX(coef=coef, ratio=1))
-    cast = players(REF, REWARDS, cfg)
+    cast = models(REF, REWARDS, cfg)
     texts = [
         EncodedDemonstration(ids=[PROMPT, arm], loss_mask=[False, True], record=None)
         for arm in range(4)
     ]
-    setting = SimpleNamespace(
+    context = SimpleNamespace(
         cfg=replace(little(), ppo=cfg),
         encoded=lambda role: SimpleNamespace(train=texts, tell=lambda recorder: None),
         renderer=SimpleNamespace(pad_id=0),
         world=cast.world,
         clock=cast.clock,
     )
-    pretrain = pretraining(setting, cast.policy, Silent())
-    train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3, pretrain=pretrain)
+    ptx = pretraining_loss(context, cast.policy, Silent())
+    train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3, ptx=ptx)
     assert torch.allclose(arm_probs(cast.policy.model), torch.tensor(known), atol=1e-2)

@@ -1,0 +1,76 @@
+"""The four models of PPO: the policy and value model that are trained, the reference and reward model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import ValueInit
+from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.models.reward_head import check_head
+from rlhf_cli.models.forward import ModelInputs
+from rlhf_cli.runtime.device import Device
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.world import World
+from rlhf_cli.stages.context import StageContext
+from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
+from rlhf_cli.telemetry.timing import Clock
+
+# prompts with their responses -> scores (B,)
+Score = Callable[[ModelInputs], Tensor]
+
+
+@dataclass(slots=True, kw_only=True)
+class PPOModels:
+    """score: of the frozen reward model, or any function of prompts and responses.
+
+    reward_model: the network behind `score`, which is offloaded when it has scored a rollout; None
+    where there is no network. clock: of the stage.
+    """
+
+    policy: Engine
+    value_model: Engine
+    ref_policy: Network
+    score: Score
+    device: Device
+    reward_model: Network | None = None
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def world(self) -> World:
+        return self.policy.world
+
+
+def build_models(
+    context: StageContext, sft: Path, rm: Path, prompts: list[EncodedPrompt]
+) -> tuple[PPOModels, list[str]]:
+    """Return the models and what a person should know of them.
+
+    Policy and reference are the SFT model; the value model is the reward model, or the SFT model with
+    a new head (ppo.value_init).
+    """
+    cfg = context.cfg.ppo
+    reward = RewardModel.load(context, rm, prompts)
+    from_rm = cfg.value_init is ValueInit.rm
+    if from_rm and reward.renderer is not None:
+        raise UserError(
+            "ppo.value_init=rm needs a reward model with the policy's tokenizer and chat template; "
+            "this one has others: use ppo.value_init=sft"
+        )
+    value_model = context.scalar_model(rm if from_rm else sft, new_head=not from_rm)
+    check_head(value_model)
+    models = PPOModels(
+        policy=context.engine(context.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
+        value_model=context.engine(value_model, cfg.value_optim),
+        ref_policy=context.network(context.causal_lm(sft)),
+        score=reward.score,
+        reward_model=reward.network,
+        device=context.device,
+        clock=context.clock,
+    )
+    if not from_rm:
+        reset_head(models.value_model, seed=context.cfg.seed)
+    plan = models.policy.generation_note()
+    return models, reward.notes() + ([f"the policy {plan}"] if plan else [])

@@ -1,0 +1,212 @@
+"""Collect a rollout: sample one response per prompt, then read the samples with every model.
+
+The processes divide the rows among themselves; afterwards each holds the complete rollout, which is
+small beside the models, so that all that follows is the same on each.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rlhf_cli.config.schema import PPO, OldLogprobs, PPOBatch
+from rlhf_cli.core.batches import PromptBatch, Rollout
+from rlhf_cli.core.kl import k1, k2, k3
+from rlhf_cli.core.masking import masked_mean, masked_sum
+from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide
+from rlhf_cli.core.returns import missing_eos
+from rlhf_cli.models.unpadding.attention import reads_unpadded
+from rlhf_cli.models.generation.sampling import SamplingParams, require_close_logprobs, sample
+from rlhf_cli.models.forward import ModelInputs, response_logprobs, response_values
+from rlhf_cli.runtime.engine import Network
+from rlhf_cli.runtime.watchdog import heartbeat
+from rlhf_cli.runtime.world import World
+from rlhf_cli.stages.ppo.checks import require_finite
+from rlhf_cli.stages.ppo.models import PPOModels
+
+# The rows of a microbatch of the rollout, and the microbatch as all models read it.
+Part = tuple[Tensor, ModelInputs]
+RECOMPUTE_EVERY = 16  # iterations between two comparisons of the sampler with a forward pass
+MAX_GAP = 1e-3  # nats per token: the sampler's log-probs are used up to this mean distance
+
+
+def collect_rollout(
+    models: PPOModels,
+    batch: PromptBatch,
+    uniforms: Tensor,
+    params: SamplingParams,
+    cfg: PPO,
+    *,
+    kl_coef: float,
+    recompute: bool = True,
+) -> tuple[Rollout, dict[str, float]]:
+    """Return a scored rollout and its metrics; raises NotFinite where a score or log-prob is not.
+
+    uniforms (B, max_new_tokens). recompute: a forward pass computes the old log-probs too, and the
+    metrics say how far the sampler's are from them.
+    """
+    gap = None
+    with models.clock.part("generate"):
+        rollout, entropies = sample_responses(models, batch, uniforms, params)
+    with models.clock.part("score"):
+        parts = readings_of(models, rollout, cfg.batch)
+        if recompute:
+            logprobs, gap = recompute_logprobs(models, rollout, parts, cfg)
+            if cfg.old_logprobs is not OldLogprobs.sampler:
+                rollout = replace(rollout, logprobs=logprobs)
+        rollout = score_rollout(models, rollout, parts, cfg)
+    models.clock.count(generated=int(rollout.response_mask.sum()))
+    metrics = rollout_metrics(rollout, entropies, kl_coef)
+    return rollout, metrics if gap is None else metrics | {"policy/sampler_gap": gap}
+
+
+def sample_responses(
+    models: PPOModels, batch: PromptBatch, uniforms: Tensor, params: SamplingParams
+) -> tuple[Rollout, Tensor]:
+    """Return one response per prompt with the sampler's log-probs, not yet scored, and the entropies."""
+    heartbeat("sampling a rollout")
+    world, policy = models.world, models.policy
+    policy.eval()
+    with policy.generating() as model:
+        samples = sample(
+            model,
+            world.share.of(batch.tokens),
+            world.share.of(batch.mask),
+            world.share.of(uniforms),
+            params,
+            keep_going=policy.keep_going,
+        )
+    policy.train()
+    size = (len(batch.tokens), world.all_reduce_max(samples.responses.shape[1]))
+    rollout = Rollout.unscored(
+        batch.tokens,
+        batch.mask,
+        all_gather_rows(samples.responses, size, world, fill=params.pad_id),
+        all_gather_rows(samples.mask, size, world),
+        all_gather_rows(samples.finished, size[:1], world),
+    )
+    rollout = replace(rollout, logprobs=all_gather_rows(samples.logprobs, size, world))
+    return rollout, all_gather_rows(samples.entropies, size, world)
+
+
+def score_rollout(models: PPOModels, rollout: Rollout, parts: list[Part], cfg: PPO) -> Rollout:
+    """Return the rollout with ref_logprobs, scores and values: one model after the other reads it all."""
+    world = models.world
+    reference = logprobs_by(models.ref_policy, cfg.temperature)
+    ref_logprobs = forward_all(reference, parts, rollout.ref_logprobs, world)
+    models.ref_policy.offload()
+    scores = forward_all(models.score, parts, rollout.scores, world)
+    if models.reward_model is not None:
+        models.reward_model.offload()
+    value = lambda inputs: models.value_model(response_values, inputs)  # noqa: E731
+    values = forward_all(value, parts, rollout.values, world)
+    rollout = replace(rollout, ref_logprobs=ref_logprobs, scores=scores, values=values)
+    require_finite(rollout.scores, "score of the reward model", rollout)
+    require_finite(rollout.logprobs.sum(1), "log-prob of the policy", rollout)
+    eos = cfg.missing_eos
+    paid = missing_eos(scores, rollout.finished, mode=eos.mode.name, value=eos.value)
+    return replace(rollout, scores=paid)
+
+
+def should_recompute(mode: OldLogprobs, gap: float | None, iteration: int) -> bool:
+    """Return whether a forward pass computes the log-probs of this iteration too.
+
+    gap: what the last such pass found, nats per token.
+    """
+    if mode is OldLogprobs.recompute or iteration % RECOMPUTE_EVERY == 0:
+        return True
+    return mode is OldLogprobs.auto and (gap is None or gap > MAX_GAP)
+
+
+def recompute_logprobs(
+    models: PPOModels, rollout: Rollout, parts: list[Part], cfg: PPO
+) -> tuple[Tensor, float]:
+    """Return the log-probs (B, R) of the forward pass that training makes, and the sampler's gap to them.
+
+    A sampler that is off by more than rounding is refused. gap: mean distance, nats per token.
+    """
+    policy = logprobs_by(models.policy, cfg.temperature)
+    logprobs = forward_all(policy, parts, rollout.logprobs, models.world)
+    gap = float(masked_mean((logprobs - rollout.logprobs).abs(), rollout.response_mask))
+    require_finite(logprobs.sum(1), "log-prob of the policy", rollout)
+    require_close_logprobs(gap, models.device.dtype)
+    return logprobs, gap
+
+
+def logprobs_by(network: Network, temperature: float) -> Callable[[ModelInputs], Tensor]:
+    """Return the function that computes the network's log-probs (B, R) of the responses."""
+    return lambda inputs: network(response_logprobs, inputs, temperature=temperature)[0]
+
+
+@torch.no_grad()
+def forward_all(
+    fn: Callable[[ModelInputs], Tensor], parts: list[Part], like: Tensor, world: World
+) -> Tensor:
+    """Apply `fn` to every row of the rollout and gather the results of all processes; 0 at padding."""
+    gathered = torch.zeros_like(like)
+    for index, inputs in parts:
+        heartbeat("scoring a rollout")
+        found = fn(inputs).float()
+        gathered[(index, *(slice(0, n) for n in found.shape[1:]))] = found
+    return world.all_reduce(gathered)
+
+
+def all_gather_rows(values: Tensor, size: tuple[int, ...], world: World, fill: int = 0) -> Tensor:
+    """Return every process's rows of a tensor in their places; missing columns are `fill`. -> size"""
+    dtype = values.dtype if values.is_floating_point() else torch.long
+    gathered = torch.zeros(size, dtype=dtype, device=values.device)
+    own = world.share.of(gathered)
+    own.fill_(fill)
+    own[(slice(None), *(slice(0, n) for n in values.shape[1:]))] = values.to(dtype)
+    return world.all_reduce(gathered).to(values.dtype)
+
+
+def readings_of(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[Part]:
+    """Return this process's rows in microbatches, each trimmed to its own longest response."""
+    pieces = microbatches(models, rollout, batch)
+    return [(rows, ModelInputs(rollout.select(rows).trim())) for rows in pieces]
+
+
+def microbatches(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[Tensor]:
+    """Return which rows this process reads, in pieces for one forward pass; every process has as many.
+
+    The number of rows is a multiple of the number of processes, so that no piece is empty.
+    """
+    share = models.world.share
+    rows = torch.arange(len(rollout.scores), device=rollout.scores.device)
+    if batch.max_tokens is None:
+        return list(share.of(rows).split(batch.microbatch))
+    masks = (rollout.prompt_mask, rollout.response_mask)
+    lengths = torch.stack([mask.sum(1) for mask in masks], dim=1).tolist()
+    loads = [BatchCost(1, sum(widths), tuple(widths)) for widths in lengths]
+    networks = (models.policy, models.value_model, models.ref_policy)
+    padded = not all(reads_unpadded(network.model) for network in networks)
+    limit = BatchLimit(rows=batch.microbatch, tokens=batch.max_tokens, padded=padded)
+    parts = divide(loads, limit, share.size)[share.rank]
+    return [torch.tensor(part, device=rows.device) for part in parts]
+
+
+def rollout_metrics(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict[str, float]:
+    """Return KL per response in three estimates, score, reward, entropy and length of the rollout."""
+    mask = rollout.response_mask
+    per_response = {
+        name: masked_sum(estimate(rollout.logprobs, rollout.ref_logprobs), mask) / len(mask)
+        for name, estimate in (("kl", k1), ("kl_k2", k2), ("kl_k3", k3))
+    }
+    kl, score = float(per_response["kl"]), float(rollout.scores.mean())
+    ended = rollout.scores[rollout.finished]
+    found = {f"objective/{name}": float(value) for name, value in per_response.items()}
+    if len(ended):
+        found["objective/scores_ended"] = float(ended.mean())
+    if len(ended) > 1:
+        found["objective/scores_ended_std"] = float(ended.std(unbiased=False))
+    return found | {
+        "objective/scores": score,
+        "objective/scores_std": float(rollout.scores.std(unbiased=False)),
+        "objective/rlhf_reward": score - kl_coef * kl,
+        "objective/entropy": float(masked_mean(entropies, mask)),
+        "objective/eos_rate": float(rollout.finished.float().mean()),
+        "objective/response_length": float(mask.sum(1).float().mean()),
+        "objective/kl_coef": kl_coef,
+    }

@@ -1,0 +1,123 @@
+"""Answers that a person reads: the same prompts before and after the training."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from rich.text import Text
+
+from rlhf_cli.data.encode import (
+    EncodedDemonstration,
+    EncodedPrompt,
+    encode_prompt,
+    last_answer,
+)
+from rlhf_cli.data.records import Message, Prompt
+from rlhf_cli.data.show import plain, rendered
+from rlhf_cli.data.templates import Renderer
+from rlhf_cli.evaluation.respond import Answer, respond
+from rlhf_cli.runtime.engine import Network
+from rlhf_cli.stages.context import StageContext
+from rlhf_cli.telemetry.console import console
+from rlhf_cli.telemetry.recorder import Recorder
+
+MAX_SHOWN_CHARS = 300  # characters of a prompt that are shown
+
+
+def prompts_of(
+    context: StageContext,
+    demonstrations: Iterable[EncodedDemonstration],
+    *,
+    most: int | None = None,
+) -> list[EncodedPrompt]:
+    """Return the prompts of the first `most` demonstrations that have one; raw texts have none.
+
+    A prompt is what comes before the last assistant turn.
+    """
+    found = (_prompt_of(context, one) for one in demonstrations)
+    return list(islice(filter(None, found), most))
+
+
+def _prompt_of(context: StageContext, one: EncodedDemonstration) -> EncodedPrompt | None:
+    messages = one.record.messages
+    last = last_answer(messages)
+    if not last:
+        return None
+    prompt = Prompt(messages[:last], one.record.origin, one.record.meta)
+    return encode_prompt(context.renderer, prompt, context.cfg.data)
+
+
+def sample_answers(
+    context: StageContext, network: Network, prompts: list[EncodedPrompt], seed: int
+) -> list[Answer]:
+    """Sample one answer per prompt."""
+    return sample_each(context, network, prompts, [seed])[0]
+
+
+def sample_each(
+    context: StageContext, network: Network, prompts: list[EncodedPrompt], seeds: list[int]
+) -> list[list[Answer]]:
+    """Sample one answer per prompt for each seed."""
+    cfg, ids = context.cfg, [prompt.ids for prompt in prompts]
+    params = context.sampling_params(temperature=1.0)
+    with context.clock.part("generate"):
+        found = respond(
+            network,
+            ids,
+            context.renderer,
+            params,
+            context.world,
+            batch=cfg.evaluation.batch,
+            seeds=seeds,
+        )
+    context.clock.count(generated=sum(len(one.ids) for answers in found for one in answers))
+    return found
+
+
+@dataclass(slots=True, kw_only=True)
+class BeforeAfter:
+    """A model's answers to a few prompts before and after the training. texts: those sampled so far."""
+
+    context: StageContext
+    prompts: list[EncodedPrompt]
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def sample(self, when: str, network: Network) -> None:
+        """Answer the prompts; when: "before" or "after" the training."""
+        answers = sample_answers(self.context, network, self.prompts, self.context.cfg.seed)
+        self.texts[when] = [response_text(answer) for answer in answers]
+
+    def show(self, recorder: Recorder) -> None:
+        """Show both answers to every prompt."""
+        rows = [
+            {"prompt": last_turn(prompt.record.messages), "before": before, "after": after}
+            for prompt, before, after in zip(
+                self.prompts, self.texts["before"], self.texts["after"], strict=True
+            )
+        ]
+        recorder.samples("before and after", rows)
+
+
+def response_text(answer: Answer) -> str:
+    """Return the text, with a mark where the response has no EOS."""
+    return answer.text if answer.finished else f"{answer.text} [cut]"
+
+
+def conversation_text(messages: tuple[Message, ...]) -> str:
+    """Return the conversation as text: one turn as it is, several with their roles."""
+    if len(messages) == 1:
+        return messages[0].content
+    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+def last_turn(messages: tuple[Message, ...]) -> str:
+    """Return the end of the conversation, which the response answers."""
+    text = conversation_text(messages)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"... {text[-MAX_SHOWN_CHARS:]}"
+
+
+def example(renderer: Renderer, ids: list[int], supervised: list[bool]) -> Text:
+    """Return a rendered example, its supervised tokens in colour, or between [[ and ]] without colours."""
+    if console().is_terminal:
+        return rendered(renderer, ids, supervised)
+    return Text(plain(renderer, ids, supervised))
