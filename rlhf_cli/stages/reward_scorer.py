@@ -15,9 +15,9 @@ from rlhf_cli.data.records import DataError, LeftOut, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
 from rlhf_cli.models.export import set_pad
+from rlhf_cli.models.forward import ModelInputs, response_scores, sequence_scores
 from rlhf_cli.models.load import load_tokenizer
 from rlhf_cli.models.reward_head import HEAD, check_head, draw_head
-from rlhf_cli.models.forward import ModelInputs, response_scores, sequence_scores
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.context import StageContext, require_room, room_of
 

@@ -18,9 +18,9 @@ from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.evaluation.comparisons import headline
 from rlhf_cli.evaluation.respond import forward_sequences
-from rlhf_cli.models.unpadding.attention import reads_unpadded
-from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
 from rlhf_cli.models.forward import last_hidden, sequence_scores
+from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
+from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.watchdog import heartbeat
@@ -202,7 +202,9 @@ def centre(
         differences += [states[start + win] - states[start + lose] for win, lose in one.better]
         start += len(one.response_ids)
     weight = engine.get(HEAD)
-    moved, shift = shift_head_mean(weight, hidden(context, engine, anchors), torch.stack(differences))
+    moved, shift = shift_head_mean(
+        weight, hidden(context, engine, anchors), torch.stack(differences)
+    )
     engine.put(HEAD, moved)
     return shift
 

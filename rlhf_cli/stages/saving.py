@@ -20,8 +20,8 @@ from rlhf_cli.artifacts import checkpoints
 from rlhf_cli.artifacts.store import WriteError
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.finite import not_finite
-from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.launch.signals import Stopped, install_stop_handlers
+from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.watchdog import heartbeat, paused, with_heartbeat
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.samples import BeforeAfter
@@ -86,7 +86,9 @@ class Saver:
         every, minutes = self.cfg.every_steps, self.cfg.every_minutes
         late = minutes is not None and time.monotonic() - self.saved_at > 60 * minutes
         due = (every is not None and step % every == 0) or (late and self.world.is_main)
-        asked = self.world.sum_scalars({"stop": self.signals.stop, "save": self.signals.save or due})
+        asked = self.world.sum_scalars(
+            {"stop": self.signals.stop, "save": self.signals.save or due}
+        )
         return asked["stop"] > 0, asked["save"] > 0
 
     def _save(self, step: int, state: TrainState | None) -> None:
@@ -120,7 +122,9 @@ class Saver:
         """Stop all processes where one of them holds a value that training cannot continue from."""
         found = not_finite(tensors.items())
         if self.world.any(found is not None):
-            name, held = found or ("that another process holds", "NaN or an infinite number")
+            if self.world.is_main:
+                checkpoints.abandon(self.work, step)
+            name, held = found or ("a tensor", "NaN or an infinite number, in another process")
             raise UserError(
                 f"step {step} is not saved: {name} {whose}holds {held}, and training cannot "
                 "continue from that; lower optim.lr of this stage, set its optim.grad_clip, or use "

@@ -122,7 +122,7 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
             head = {"new_head": name == "causal", "loading": sharded}
             model = kind(conf, str(folder / name), unpadded=packed, **head)
         else:
-            with loading(given, world):
+            with model_loading(given, world):
                 model = kind(conf, str(folder / name), unpadded=packed)
                 if grown:
                     model.resize_token_embeddings(grown, mean_resizing=True)

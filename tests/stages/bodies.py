@@ -1,11 +1,12 @@
 """What runs in the processes of test_sharding.py, test_topologies.py and test_saving.py."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Resume, Save
+from rlhf_cli.config.schema import Save
 from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
@@ -41,15 +42,15 @@ def broken_on_one_process(folder: str) -> None:
     world = world_of(given)
     engine = trained(given, world, odd())
     save = Save(every_steps=1, every_minutes=None, keep=9, keep_replaced=1)
-    saver = Saver(
-        save, work, engines={"policy": engine}, world=world, resume=Resume.auto, clock=Clock()
-    )
-    saver.after_step(1, dict)
+    context = SimpleNamespace(cfg=SimpleNamespace(save=save), world=world, clock=Clock())
+    recorder = SimpleNamespace(state=dict)
+    saver = Saver(context, work, engines={"policy": engine}, recorder=recorder)
+    saver.after_step(1)
     if world.rank == 1:
         for _, master in engine._named():
             master.data.fill_(float("nan"))
     with pytest.raises(UserError, match=r"step 2 is not saved: .* holds NaN") as refused:
-        saver.after_step(2, dict)
+        saver.after_step(2)
     assert "\n" not in str(refused.value)
     assert ("in another process" in str(refused.value)) == (world.rank == 0)
     world.barrier()
@@ -58,5 +59,5 @@ def broken_on_one_process(folder: str) -> None:
     if world.rank == 1:
         for _, master in engine._named():
             master.data.fill_(0.5)
-    saver.after_step(3, dict)
+    saver.after_step(3)
     assert len(list((work / "resume").iterdir())) == 2

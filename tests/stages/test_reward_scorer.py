@@ -198,7 +198,9 @@ def test_a_reward_model_without_a_pad_token_needs_no_new_row(context, asked, cha
     (folder / "tokenizer.json").write_text(tokens.replace("<|pad|>", "<|never|>"))
     other = replace(
         context,
-        cfg=replace(context.cfg, runtime=replace(context.cfg.runtime, reference_implementation=not packed)),
+        cfg=replace(
+            context.cfg, runtime=replace(context.cfg.runtime, reference_implementation=not packed)
+        ),
     )
     reward = RewardModel.load(other, folder, [asked])
     assert reward.renderer.added_tokens == ("<|pad|>",)

@@ -18,6 +18,7 @@ from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import saving
 from rlhf_cli.stages.saving import Resumed, Saver, load_checkpoint, require_space
 from rlhf_cli.telemetry.timing import Clock
+from tests.runtime.dist import run_processes
 from tests.stages.ppo.tabular import engine, optim, policy_network
 
 
@@ -141,6 +142,7 @@ def test_what_is_not_finite_is_never_saved(where, tmp_path):
     broken.view(-1)[1] = float("nan")
     with pytest.raises(UserError, match=r"step 3 is not saved: .* holds NaN.*lower optim\.lr"):
         saver.after_step(3, State(3, own))
+    assert [path.name for path in (tmp_path / "resume").glob("*3*")] == []
     assert saved(tmp_path) == [1, 2]
     assert opened(tmp_path)[1].step == 2
 

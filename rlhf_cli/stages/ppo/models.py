@@ -9,8 +9,8 @@ from torch import Tensor
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import ValueInit
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.models.reward_head import check_head
 from rlhf_cli.models.forward import ModelInputs
+from rlhf_cli.models.reward_head import check_head
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World

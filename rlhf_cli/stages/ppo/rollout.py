@@ -16,9 +16,9 @@ from rlhf_cli.core.kl import k1, k2, k3
 from rlhf_cli.core.masking import masked_mean, masked_sum
 from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide
 from rlhf_cli.core.returns import missing_eos
-from rlhf_cli.models.unpadding.attention import reads_unpadded
-from rlhf_cli.models.generation.sampling import SamplingParams, require_close_logprobs, sample
 from rlhf_cli.models.forward import ModelInputs, response_logprobs, response_values
+from rlhf_cli.models.generation.sampling import SamplingParams, require_close_logprobs, sample
+from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World

@@ -130,7 +130,7 @@ def test_a_sampler_that_reads_other_positions_is_refused(mode, monkeypatch):
     """A forward pass would make ratio 1 true by construction, so the sampler itself is judged."""
     forward = decoding.forward
 
-    def shift_head_mean(model, tokens, mask, positions, cache):
+    def shifted(model, tokens, mask, positions, cache):
         return forward(model, tokens, mask, positions + 7 * (tokens.shape[1] == 1), cache)
 
     monkeypatch.setattr(decoding, "forward", shifted)
