@@ -177,13 +177,3 @@ class Report:
 
 def _example(row: BadRow) -> str:
     return f"{row.origin}: {row.detail}" if row.detail else str(row.origin)
-
-
-@dataclass(slots=True, kw_only=True)
-class Loaded:
-    """The records of a role by their side, and the account of its rows."""
-
-    train: list
-    select: list
-    eval: list
-    report: Report

@@ -12,15 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import LongText
-from rlhf_cli.data.encode import (
-    GENEROUS,
-    _end_that_fits,
-    encode,
-    encode_all,
-    encode_loaded,
-    fit_prompt,
-)
-from rlhf_cli.data.load import load
+from rlhf_cli.data.encode import encode
+from rlhf_cli.data.fit import GENEROUS, _end_that_fits, fit_prompt
 from rlhf_cli.data.records import (
     Comparison,
     DataError,
@@ -33,6 +26,7 @@ from rlhf_cli.data.records import (
 )
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import build
+from tests.data.reading import encoded, load, of
 
 ORIGIN = Origin("a", 1)
 AROUND_PROMPT = len("Human: ") + len("\n\nAssistant:")
@@ -249,7 +243,7 @@ def test_rows_that_the_template_itself_shows_otherwise_are_counted_with_an_examp
     records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
     records += [ranked(THOUGHTFUL, "4", THOUGHTFUL + "!", prompt="2 + 2?")]
     report = Report(role="demonstrations", num_kept=3)
-    examples = encode_all(renderer, records, limits(), report)
+    examples, _, _ = encoded(renderer, of(records, report), limits())
     what = "the chat template does not show all of a response"
     assert report.notes == {what: 2}
     assert "'<think>\\nadd\\n</think>\\n\\n4' became '\\n\\n4'" in report.plain()
@@ -269,7 +263,7 @@ def test_a_thought_without_a_place_in_the_template_is_a_bad_row(make_tokenizer, 
     renderer = build(tokenizer, template="auto", system=None)
     report = Report(role="demonstrations", num_kept=2)
     records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
-    (example,) = encode_all(renderer, records, limits(), report)
+    (example,), _, _ = encoded(renderer, of(records, report), limits())
     assert text_of(renderer, example.ids) == "user:2 + 2?</s>assistant:<think></think>4</s>"
     assert report.bad == {
         "the chat template does not show the response after its generation prompt": 1
@@ -284,12 +278,12 @@ def test_a_prompt_keeps_the_messages_that_the_policy_sees(plain_renderer, limits
     assert example.record is record
 
 
-def test_encode_all_brings_the_report_up_to_date(plain_renderer, limits):
+def test_what_became_of_each_record_is_in_the_report(plain_renderer, limits):
     records = [shown(user("Why?"), bot("a")), shown(user("</s>"), bot("a"))]
     records += [shown(user("p" * 90), bot("r" * 90))]
     report = Report(role="demonstrations", num_kept=3)
-    examples = encode_all(plain_renderer, records, limits(), report)
-    assert [e.record for e in examples] == [records[0], records[2]]
+    examples, _, _ = encoded(plain_renderer, of(records, report), limits())
+    assert [e.record.messages for e in examples] == [records[i].messages for i in (0, 2)]
     assert report.num_kept == 2
     assert report.bad == {"a control token of the tokenizer in the text": 1}
     assert report.notes == {
@@ -298,14 +292,16 @@ def test_encode_all_brings_the_report_up_to_date(plain_renderer, limits):
     }
 
 
-def test_encode_loaded_refuses_when_tokenising_empties_a_side(config, write, plain_renderer):
+def test_a_side_that_tokenising_empties_is_refused(config, write, plain_renderer):
     rows = [{"prompt": f"question {i}", "response": "a"} for i in range(60)]
     cfg = config(demonstrations=[write("d.jsonl", rows)])
-    train, select, held = encode_loaded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
+    train, select, held = encoded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
     assert len(train + select + held) == 60
     short = replace(cfg.data, max_prompt_tokens=5)
+    loaded = load(cfg, "demonstrations")
+    assert encoded(plain_renderer, loaded, short) == ([], [], [])
     with pytest.raises(DataError, match="none to train on is left after tokenising"):
-        encode_loaded(plain_renderer, load(cfg, "demonstrations"), short)
+        loaded.report.enforce()
 
 
 def test_what_the_template_cannot_do_is_noted_once(make_tokenizer, limits):
@@ -315,7 +311,7 @@ def test_what_the_template_cannot_do_is_noted_once(make_tokenizer, limits):
     renderer = build(tokenizer, template="auto", system=None)
     report = Report(role="prompts", num_kept=2)
     tooled = (user("Why?"), bot("f()"), Message("tool", "42"))
-    encode_all(renderer, [Prompt(tooled, ORIGIN)] * 2, limits(), report)
+    encoded(renderer, of([Prompt(tooled, ORIGIN)] * 2, report), limits())
     assert report.notes == dict.fromkeys(renderer.notes, 1)
     assert len(renderer.notes) == 2
 
@@ -360,7 +356,7 @@ def test_what_is_far_too_long_is_cut_before_it_is_tokenised(config, plain_render
     found = encode(plain_renderer, record, data)
     room = GENEROUS * 50 * plain_renderer.longest
     assert max(seen) <= room < 50_000
-    monkeypatch.setattr("rlhf_cli.data.encode.GENEROUS", 10_000)
+    monkeypatch.setattr("rlhf_cli.data.fit.GENEROUS", 10_000)
     assert encode(plain_renderer, record, data).ids == found.ids
     assert max(seen) > 50_000
     drop = replace(data, long_prompts=LongText.drop)
