@@ -241,14 +241,17 @@ def test_rows_that_the_template_itself_shows_otherwise_are_counted_with_an_examp
     )
     renderer = build(tokenizer, template="auto", system=None)
     records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
-    records += [ranked(THOUGHTFUL, "4", THOUGHTFUL + "!", prompt="2 + 2?")]
-    report = Report(role="demonstrations", num_kept=3)
+    report = Report(role="demonstrations", num_kept=2)
     examples, _, _ = encoded(renderer, of(records, report), limits())
     what = "the chat template does not show all of a response"
-    assert report.notes == {what: 2}
+    assert report.notes == {what: 1}
     assert "'<think>\\nadd\\n</think>\\n\\n4' became '\\n\\n4'" in report.plain()
     assert report.first() == ""
     assert text_of(renderer, examples[1].ids) == "user:2 + 2?</s>assistant:\n\n4</s>"
+    report = Report(role="comparisons", num_kept=1)
+    pair = ranked(THOUGHTFUL, "4", THOUGHTFUL + "!", prompt="2 + 2?")
+    encoded(renderer, of([pair], report), limits())
+    assert report.notes == {what: 1}
 
 
 def test_a_thought_without_a_place_in_the_template_is_a_bad_row(make_tokenizer, limits):
