@@ -125,14 +125,14 @@ def encode_demonstration(
     if record.messages[0].role == "text":
         return _encode_text(renderer, record, data)
     last = last_answer(record.messages)
-    before, note = fit_prompt(renderer, record.messages[:last], data)
+    before, asked, note = fit_prompt(renderer, record.messages[:last], data)
     response, cut = fit_response(renderer, record.messages[last].content, data)
     said = record.messages[last]
     said = replace(said, content=said.content[: room_for(renderer, data.max_response_tokens)])
     messages = (*before, said)
     ids, loss_mask = renderer.conversation(messages)
     unseen = _turns_not_learned(renderer, messages, ids, loss_mask)
-    length = len(renderer.prompt_ids(before)) + len(response)
+    length = len(asked) + len(response)
     ids, loss_mask = ids[:length], loss_mask[:length]
     if not any(loss_mask):
         raise RowError("nothing left to supervise", "after truncation")
@@ -174,7 +174,7 @@ def _encode_text(renderer: Renderer, record: Demonstration, data: Data) -> Encod
 def encode_comparison(renderer: Renderer, record: Comparison, data: Data) -> EncodedComparison:
     """The same prompt for all K; pairs whose responses were cut to the same tokens are dropped."""
     _refuse_control_tokens(renderer, record)
-    messages, note = fit_prompt(renderer, record.prompt, data)
+    messages, asked, note = fit_prompt(renderer, record.prompt, data)
     fitted = [fit_response(renderer, text, data) for text in record.responses]
     responses = [ids for ids, _ in fitted]
     better = tuple((w, b) for w, b in record.better if responses[w] != responses[b])
@@ -183,7 +183,7 @@ def encode_comparison(renderer: Renderer, record: Comparison, data: Data) -> Enc
     lost = ("pair alike after truncation, dropped",) * (len(record.better) - len(better))
     notes = (note, *(cut for _, cut in fitted), *lost)
     return EncodedComparison(
-        prompt_ids=renderer.prompt_ids(messages),
+        prompt_ids=asked,
         response_ids=responses,
         better=better,
         ties=record.ties,
@@ -196,9 +196,9 @@ def encode_comparison(renderer: Renderer, record: Comparison, data: Data) -> Enc
 def encode_prompt(renderer: Renderer, record: Prompt, data: Data) -> EncodedPrompt:
     """Tokens up to where the assistant begins to speak."""
     _refuse_control_tokens(renderer, record)
-    messages, note = fit_prompt(renderer, record.messages, data)
+    messages, asked, note = fit_prompt(renderer, record.messages, data)
     return EncodedPrompt(
-        ids=renderer.prompt_ids(messages),
+        ids=asked,
         messages=messages,
         record=record,
         notes=(note,) if note else (),

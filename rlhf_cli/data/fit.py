@@ -42,20 +42,21 @@ def length_of(ids: list[int], text: str, room: int) -> str:
 
 def fit_prompt(
     renderer: Renderer, messages: tuple[Message, ...], data: Data
-) -> tuple[tuple[Message, ...], str | None]:
-    """(messages that fit data.max_prompt_tokens, what was cut), the oldest cut first."""
+) -> tuple[tuple[Message, ...], list[int], str | None]:
+    """(messages that fit data.max_prompt_tokens, their tokens, what was cut), the oldest cut first."""
     limit = data.max_prompt_tokens
     room, chars = room_for(renderer, limit), characters(messages)
-    length = len(renderer.prompt_ids(messages)) if messages and chars <= room else 0
-    if length <= limit and chars <= room:
-        return messages, None
+    ids = renderer.prompt_ids(messages) if chars <= room else []
+    if len(ids) <= limit and chars <= room:
+        return messages, ids, None
     if data.long_prompts is LongText.drop:
-        found = f"{length} tokens" if length else f"{chars} characters"
+        found = f"{len(ids)} tokens" if ids else f"{chars} characters"
         raise LeftOut("prompt too long", f"{found}, data.max_prompt_tokens={limit}")
     for shorter, note in _shorter(messages):
         if characters(shorter) <= room and len(renderer.prompt_ids(shorter)) <= limit:
-            return shorter, note
-    return _fit_last(renderer, messages, limit)
+            return shorter, renderer.prompt_ids(shorter), note
+    shorter, note = _fit_last(renderer, messages, limit)
+    return shorter, renderer.prompt_ids(shorter), note
 
 
 def _shorter(messages: tuple[Message, ...]) -> Iterator[tuple[tuple[Message, ...], str]]:

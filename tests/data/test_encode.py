@@ -106,16 +106,16 @@ def test_the_oldest_turns_go_first_and_the_system_text_stays(plain_renderer, lim
         bot("b"),
         user("third"),
     )
-    fitted, note = fit_prompt(plain_renderer, messages, limits(prompt=70))
+    fitted, _, note = fit_prompt(plain_renderer, messages, limits(prompt=70))
     assert [m.content for m in fitted] == ["S", "second", "b", "third"]
     assert note == "prompt cut at a message"
-    fitted, _ = fit_prompt(plain_renderer, messages, limits(prompt=50))
+    fitted, _, _ = fit_prompt(plain_renderer, messages, limits(prompt=50))
     assert [m.content for m in fitted] == ["S", "third"]
 
 
 def test_a_long_last_turn_loses_its_first_lines(plain_renderer, limits):
     lines = "\n".join(f"line number {i}" for i in range(20))
-    fitted, note = fit_prompt(plain_renderer, (user(lines),), limits(prompt=AROUND_PROMPT + 30))
+    fitted, _, note = fit_prompt(plain_renderer, (user(lines),), limits(prompt=AROUND_PROMPT + 30))
     assert fitted == (user("line number 18\nline number 19"),)
     assert note == "prompt cut at a line"
 
@@ -124,10 +124,10 @@ def test_a_long_line_loses_its_first_words_and_a_long_word_its_first_letters(
     plain_renderer, limits
 ):
     data = limits(prompt=AROUND_PROMPT + 12)
-    fitted, note = fit_prompt(plain_renderer, (user("one two three four five"),), data)
+    fitted, _, note = fit_prompt(plain_renderer, (user("one two three four five"),), data)
     assert fitted == (user("four five"),)
     assert note == "prompt cut within a line"
-    fitted, _ = fit_prompt(plain_renderer, (user("你" * 20),), data)
+    fitted, _, _ = fit_prompt(plain_renderer, (user("你" * 20),), data)
     assert fitted == (user("你" * 4),)  # three bytes each
 
 
@@ -148,8 +148,9 @@ def test_a_prompt_whose_frame_alone_is_too_long_is_left_out(plain_renderer, limi
 def test_a_fitted_prompt_is_the_end_of_the_prompt_and_fits(plain_renderer, limits, turns, limit):
     messages = tuple((user, bot)[i % 2](text.strip() or "x") for i, text in enumerate(turns))
     messages = messages if messages[-1].role == "user" else messages[:-1]
-    fitted, note = fit_prompt(plain_renderer, messages, limits(prompt=limit))
-    assert len(plain_renderer.prompt_ids(fitted)) <= limit
+    fitted, ids, note = fit_prompt(plain_renderer, messages, limits(prompt=limit))
+    assert len(ids) <= limit
+    assert ids == plain_renderer.prompt_ids(fitted)
     assert messages[-1].content.endswith(fitted[-1].content)
     assert fitted[-1].content
     assert fitted[:-1] == messages[len(messages) - len(fitted) : -1]
