@@ -85,7 +85,7 @@ sft: ## step 1: imitate the demonstrations     (ARGS="key=value ...")
 rm: ## step 2: learn which response people prefer
 	rlhf run stage=rm $(ARGS)
 
-ppo: ## step 3: raise the score, on a leash
+ppo: ## step 3: raise the score, close to the SFT model
 	rlhf run stage=ppo $(ARGS)
 
 run: ## all steps and the closing table

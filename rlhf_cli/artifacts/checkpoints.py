@@ -61,6 +61,11 @@ def begin(work: Path, step: int) -> Path:
     return beside
 
 
+def abandon(work: Path, step: int) -> None:
+    """Remove what was written since `begin`: nothing of it is to be saved."""
+    shutil.rmtree(_beside(work, step), ignore_errors=True)
+
+
 @contextmanager
 def filling(path: Path, *also: type[Exception]) -> Iterator[None]:
     """Around the writing of one file between `begin` and `commit`, by whatever process.

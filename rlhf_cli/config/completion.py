@@ -7,12 +7,13 @@ from typing import Any, get_args, get_type_hints
 
 from rlhf_cli.config.keys import GROUPS, schema_keys
 from rlhf_cli.config.schema import Config, Stage
-from rlhf_cli.config.words import FLAGS, YAML, presets
+from rlhf_cli.config.words import FLAGS, YAML, presets, values_of
 
 VERBS = ("run", "config", "show", "data")
 COMPOSING = ("run", "config", "data check")
 RUNS = Path("runs")
-OF_SHOW = ("--time",)
+OF_SHOW = ("--time", "--json", "--runs-dir", "--help")
+OF_CHECK = ("--all", "--json")
 PLACES = (
     "parents.sft", "parents.rm", "model.path", "model.tokenizer", "sft.reward_model", "runs_dir",
     "data.template",
@@ -34,23 +35,36 @@ def own_words(typed: str) -> list[str] | None:
     if before == ["data"]:
         return ["check"]
     if before[0] == "show":
-        return _beginning(OF_SHOW if open_word.startswith("-") else run_names(RUNS), open_word)
+        return _of_show(open_word, before)
     return _of_request(open_word, before)
 
 
-def _of_request(word: str, before: list[str]) -> list[str] | None:
-    """Of a command that composes: options, values of keys, files of experiments."""
-    if before[-1] in ("--config-dir", "-cd"):
-        return [place for place in _places(word) if place.endswith("/")]
+def _of_show(word: str, before: list[str]) -> list[str]:
+    """Options, names of runs, and folders where a folder is begun."""
     if word.startswith("-"):
-        return _beginning([flag for flag in FLAGS if flag.startswith("--")], word)
+        return _beginning(OF_SHOW, word)
+    if before[-1] == "--runs-dir":
+        return _folders(word)
+    given = list(values_of(before, ("--runs-dir", "runs_dir")))
+    names = _beginning(run_names(Path(given[-1]) if given else RUNS), word)
+    return names or _folders(word)
+
+
+def _of_request(word: str, before: list[str]) -> list[str] | None:
+    """Of a command that composes: options, values of keys, files of experiments or of data."""
+    checks = before[:2] == ["data", "check"]
+    if before[-1] in ("--config-dir", "-cd"):
+        return _folders(word)
+    if word.startswith("-"):
+        options = [flag for flag in FLAGS if flag.startswith("--")]
+        return _beginning([*OF_CHECK, *options] if checks else options, word)
     key, equals, value = word.partition("=")
     if equals:
         found = _values(key, value, before)
         return None if found is None else [f"{key}={one}" for one in found]
     if any(known.startswith(word) for known in schema_keys()):
         return None
-    return [place for place in _places(word) if place.endswith(("/", *YAML))] or None
+    return [place for place in _places(word) if checks or place.endswith(("/", *YAML))] or None
 
 
 def _values(key: str, value: str, before: list[str]) -> list[str] | None:
@@ -97,6 +111,10 @@ def _places(begun: str) -> list[str]:
         for path in folder.iterdir()
         if path.name.startswith(tail) and (hidden or not path.name.startswith("."))
     )
+
+
+def _folders(begun: str) -> list[str]:
+    return [place for place in _places(begun) if place.endswith("/")]
 
 
 def _beginning(words: Iterable[str], begun: str) -> list[str]:

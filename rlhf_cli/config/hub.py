@@ -8,15 +8,14 @@ import os
 import ssl
 import urllib.request
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as TooLate
 from pathlib import Path
+from threading import Thread
 from urllib.error import HTTPError, URLError
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config
 
-SECONDS = 3.0  # for the answer; the name of a host may take as long again
+SECONDS = 2.5  # for the answer; a look at the name of a host has no limit of its own
 ENDPOINT = "https://huggingface.co"
 FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".gz")
 LOCAL_MODELS = ("tiny",)  # inside this package
@@ -24,13 +23,12 @@ LOCAL_MODELS = ("tiny",)  # inside this package
 
 def reachable() -> bool:
     """Whether the hub, or the mirror that HF_ENDPOINT names, answers at all."""
-    pool = ThreadPoolExecutor(max_workers=1)  # names are looked up without a time limit
-    try:
-        return pool.submit(_answers, os.environ.get("HF_ENDPOINT") or ENDPOINT).result(2 * SECONDS)
-    except TooLate:
-        return False
-    finally:
-        pool.shutdown(wait=False)
+    answers: list[bool] = []
+    endpoint = os.environ.get("HF_ENDPOINT") or ENDPOINT
+    asking = Thread(target=lambda: answers.append(_answers(endpoint)), daemon=True)
+    asking.start()
+    asking.join(SECONDS)
+    return any(answers)
 
 
 def _answers(endpoint: str) -> bool:
@@ -106,11 +104,10 @@ def _is_id(name: str) -> bool:
 
 
 def _cached(kind: str, name: str) -> bool:
-    """Whether the hub's client, or `datasets`, has kept anything of it."""
+    """Whether the hub's client has kept a file of it, or `datasets` has prepared it."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     prepared = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
-    folders = [hub / f"{kind}--{name.replace('/', '--')}"]
-    if kind == "datasets":
-        folders.append(prepared / name.replace("/", "___"))
-    return any(folder.is_dir() for folder in folders)
+    files = hub.glob(f"{kind}--{name.replace('/', '--')}/snapshots/*/*")
+    in_hub = next(files, None) is not None
+    return in_hub or (kind == "datasets" and (prepared / name.replace("/", "___")).is_dir())

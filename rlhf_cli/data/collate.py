@@ -7,7 +7,6 @@ core/microbatches.py which of them this process reads together; the last microba
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -34,15 +33,7 @@ class Steps(Sequence[list]):
     def __len__(self) -> int:
         return len(self.parts)
 
-    @overload
-    def __getitem__(self, place: int) -> list: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> "Steps": ...
-
-    def __getitem__(self, place: int | slice) -> Any:
-        if isinstance(place, slice):
-            return replace(self, parts=self.parts[place])
+    def __getitem__(self, place: int) -> list:  # slices are not needed
         return self.collate(self.parts[place])
 
 

@@ -18,13 +18,13 @@ DOCUMENT = 8 * LIMIT  # characters of a document that is one object; parsed, abo
 def line_rows(file: IO[str], name: str) -> Iterator[Row]:
     """One object or one text a line."""
     return _as_rows(
-        (Origin(name, line, line), _parsed(text, line))
+        (Origin(name, line, line), _parsed(text))
         for line, text in lines(file, name)
         if isinstance(text, RowError) or text.strip(" \t\r\n")
     )
 
 
-def _parsed(text: str | RowError, line: int) -> Any:
+def _parsed(text: str | RowError) -> Any:
     text = decoded(text) if isinstance(text, str) else text
     if isinstance(text, RowError):
         return text
@@ -33,7 +33,7 @@ def _parsed(text: str | RowError, line: int) -> Any:
         if SPACE.match(text, end).end() < len(text):
             raise json.JSONDecodeError("Extra data", text, end)
     except json.JSONDecodeError as error:
-        return RowError("not valid JSON", f"line {line}, column {error.pos + 1}: {error.msg}")
+        return RowError("not valid JSON", f"column {error.pos + 1}: {error.msg}")
     except RecursionError:
         return RowError(DEEP)
     return value

@@ -61,6 +61,6 @@ def refuse_undecodable(text: str, name: str, line: int) -> None:
 
 def broken(name: str, line: int, column: int, message: str) -> str:
     return (
-        f"{name}:{line}: not valid JSON at line {line}, column {column} ({message}); "
+        f"{name}:{line}: not valid JSON at column {column} ({message}); "
         "mend the file, or write one object a line as .jsonl to lose only that row"
     )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from rlhf_cli.data.records import BadRow, DataError, LeftOut, Origin, RowError
@@ -16,6 +17,7 @@ NO_ROWS = {
 }
 COLOURS = {"bad": "red", "left out": "yellow", "note": "cyan", "problem": "red"}
 DEEP = 6  # columns before an example
+HINT = "; "  # parts what was found in a row from what to do about it
 Line = tuple[int, str, str]  # indent, text, style
 
 
@@ -129,13 +131,12 @@ class Report:
         )
 
     def details(self) -> Iterator[Line]:
-        """Yield what is below the headline: one finding a line, its examples below it, each whole."""
+        """Yield what is below the headline: one finding a line, its examples below it."""
         for source, count in self.rows.items():
             yield 2, f"{'read':<8}{count:>7} {source}", ""
         for kind, what, count in self.findings():
             yield 2, f"{kind:<8}{count:>7} {what}", COLOURS[kind]
-            for row in self.examples.get(what, []):
-                yield DEEP, _example(row), "dim"
+            yield from _examples(self.examples.get(what, []))
         for problem in self.problems:
             yield 2, f"problem: {problem}", COLOURS["problem"]
 
@@ -175,5 +176,19 @@ class Report:
         ]
 
 
-def _example(row: BadRow) -> str:
-    return f"{row.origin}: {row.detail}" if row.detail else str(row.origin)
+def _examples(rows: list[BadRow]) -> Iterator[Line]:
+    """Yield a line per row; what several of them say comes once, above them."""
+    said = Counter(end for row in rows for end in set(_ends(row.detail)))
+    shared = [next((e for e in _ends(row.detail) if said[e] > 1), "") for row in rows]
+    for common, group in groupby(zip(shared, rows, strict=True), key=lambda pair: pair[0]):
+        if common:
+            yield DEEP, common, ""
+        for _, row in group:
+            own = row.detail.removesuffix(common).removesuffix(HINT)
+            place = f"{row.origin}: {own}" if own else str(row.origin)
+            yield DEEP + 2 * bool(common), place, "dim"
+
+
+def _ends(detail: str) -> list[str]:
+    """All of a detail, and what to do about it where it says so."""
+    return [end for end in (detail, detail.partition(HINT)[2]) if end]

@@ -5,7 +5,6 @@ is found by rendering texts that tell when anything but joining is done with the
 """
 
 from jinja2.exceptions import TemplateError
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from rlhf_cli.data.records import Message
 from rlhf_cli.data.sandbox import limited
@@ -49,6 +48,9 @@ def fixed_texts(
 ) -> list[str] | None:
     """The texts before, between and after the contents of messages in these roles; None where the
     template looks into a content, leaves one out or writes one twice."""
+    # not at the head: the hub's client comes with it, and reads once whether it is offline
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
     marks = [f" \n'<{number}>\"é&</think>|{number} \n" for number in range(len(roles))]
     try:
         with limited(origin):

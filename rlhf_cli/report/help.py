@@ -8,7 +8,7 @@ from rich.text import Text
 from rlhf_cli import __version__
 from rlhf_cli.config.compose import conf_dir
 from rlhf_cli.config.keys import GROUPS
-from rlhf_cli.telemetry.console import console
+from rlhf_cli.telemetry.console import console, line
 
 VERBS = {
     "rlhf run [key=value ...]": "SFT, reward model, PPO; then a table of what was gained",
@@ -24,7 +24,7 @@ EXAMPLES = {
 }
 RUN_OPTIONS = {
     "key=value": "set a value: sft.optim.lr=1e-4, stage=[sft,rm], sft.optim.grad_clip=null",
-    "group=choice": "take a whole group of values from conf/ (below)",
+    "group=choice": "take a whole group of values from conf/ (above)",
     "my.yaml": "a file of your own settings (as experiment=my.yaml)",
     "+key=value  ~key": "add or remove an entry of a dictionary",
     "-m, --multirun": "a sweep: key=a,b,c runs once for each value, each as its own run",
@@ -52,7 +52,7 @@ def print_help() -> None:
     _section("to begin with", EXAMPLES)
     screen.print(
         Text(
-            "rlhf run --help lists the ways to set values.  "
+            "rlhf run --help lists the ways to set values.\n"
             'Completion: eval "$(rlhf -sc install=bash)"',
             style="dim",
         )
@@ -138,12 +138,21 @@ def print_data_help() -> None:
 
 
 def _section(title: str, rows: Mapping[str, str]) -> None:
+    """Two columns, or what it means below each where the left one takes most of the screen."""
+    screen = console()
+    if max(map(len, rows)) > screen.width // 2:
+        screen.print(Text(title, style="cyan"))
+        for left, right in rows.items():
+            line(f"  {left}", style="bold", whole=True)
+            line(f"      {right}")
+        screen.print()
+        return
     grid = Table.grid(padding=(0, 3), pad_edge=False)
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column()
     for left, right in rows.items():
         grid.add_row(Text(f"  {left}"), Text(right))
-    console().print(Text(title, style="cyan"), grid, "")
+    screen.print(Text(title, style="cyan"), grid, "")
 
 
 def choices(group: str) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from rlhf_cli.artifacts.lock import LOCK
+from rlhf_cli.artifacts.lock import LOCK, holder
 from rlhf_cli.artifacts.manifest import MANIFEST
 from rlhf_cli.artifacts.store import work_folder
 from rlhf_cli.config.completion import run_names
@@ -38,6 +38,9 @@ def locate(place: str, runs_dir: Path, stages: Sequence[str]) -> Place:
     for folder in folders:
         if found := _held(folder, stages):
             return found
+    for folder in folders:
+        if _true((folder / LOCK).is_file):
+            raise UserError(f"{folder} holds no stage of a run yet, finished or begun")
     if folders:
         raise UserError(f"{folders[-1]} holds no run: {known_runs(runs_dir, stages)}")
     meant = nearest(place, runs_in(runs_dir, stages))
@@ -57,9 +60,12 @@ def find_run(place: str, runs_dir: Path, stages: Sequence[str]) -> Path:
 
 
 def is_run(folder: Path, stages: Sequence[str]) -> bool:
-    """Whether something of a run lies in the folder: a stage, an attempt at one, or its lock."""
+    """Whether something of a run lies in the folder, a stage or an attempt at one, or one starts.
+
+    A lock that nobody holds is no run: a command that is refused before its first stage leaves it.
+    """
     places = [place for stage in stages for place in (folder / stage, work_folder(folder, stage))]
-    return any(_is_stage(place) for place in places) or _true((folder / LOCK).is_file)
+    return any(_is_stage(place) for place in places) or holder(folder) is not None
 
 
 def runs_in(folder: Path, stages: Sequence[str]) -> list[str]:

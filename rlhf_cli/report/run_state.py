@@ -30,7 +30,7 @@ class AtWork:
     def progress(self) -> str:
         """ "ppo, step 12 of 84 after 1:05" """
         if not self.stage:
-            return "between two stages"
+            return "before its next stage"
         if not self.step:
             return f"{self.stage}, before its first step"
         of = f" of {self.total_steps}" if self.total_steps else ""

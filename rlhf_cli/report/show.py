@@ -183,6 +183,7 @@ def lineage(manifests: dict[str, StageManifest]) -> Tree:
 
 
 def _branch(role: str, source: str, digest: str) -> Text:
-    return Text.assemble(
-        name_of(f"{role} {source}".rstrip()), ("  " + one_line(digest[:12]), "dim")
-    )
+    named = name_of(f"{role} {source}".rstrip())
+    if digest == source:  # a choice such as data.template=auto, and no content that has a hash
+        return named
+    return Text.assemble(named, ("  " + one_line(digest[:12]), "dim"))

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from rlhf_cli.config.completion import OF_SHOW
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import did_you_mean, nearest
 from rlhf_cli.report.compare import compare, differences
@@ -12,8 +13,6 @@ from rlhf_cli.report.places import find_run
 from rlhf_cli.report.run_state import Headlines, read_run
 from rlhf_cli.report.show import RUNS, as_json, print_json, show, show_runs
 from rlhf_cli.report.time_table import read_time, show_time
-
-OPTIONS = ("--time", "--json", "--runs-dir", "--help")
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -33,7 +32,7 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 
 def _meant(word: str) -> str:
-    meant = nearest(word.partition("=")[0], OPTIONS)
+    meant = nearest(word.partition("=")[0], OF_SHOW)
     return did_you_mean([meant]) if meant else ": rlhf show --help lists them"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from rlhf_cli.config.printable import one_line
 from rlhf_cli.runtime.verdict import HUNG, hang_file
 
 WAIT = 3.0  # seconds that the other processes have to tell where they are
@@ -94,7 +95,7 @@ class _Watcher:
             self.told = True
             at = self.standing()
             found = f"no sign of life for {self.timeout:g} s, at {at['where']}, {at['doing']}"
-            print(f"rlhf: {found}", file=sys.stderr)  # noqa: T201
+            print(f"rlhf: {one_line(found)}", file=sys.stderr)  # noqa: T201
 
     def _computes(self, elapsed: float) -> bool:
         """Whether this process has worked since the last look. To spin in a collective is no work."""

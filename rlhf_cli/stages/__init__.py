@@ -144,7 +144,7 @@ _ROWS = (
     ),
     StageSpec(
         name="ppo",
-        title="raise the score, on a leash",
+        title="raise the score, close to the SFT model",
         module="rlhf_cli.stages.ppo.stage",
         config=_ppo_config,
         data=_ppo_data,

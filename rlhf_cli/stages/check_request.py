@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass
 
-from rlhf_cli.config.command_line import VALUED
+from rlhf_cli.config.completion import OF_CHECK
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.words import YAML
+from rlhf_cli.config.words import VALUED, YAML
 from rlhf_cli.data.roles import role_of
 
-ALL, JSON = "--all", "--json"
+ALL, JSON = OF_CHECK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,7 +116,9 @@ class Saver:
         """Stop all processes where one of them holds what no training can go on from."""
         found = not_finite(tensors.items())
         if self.world.any(found is not None):
-            name, held = found or ("that another process holds", "NaN or an infinite number")
+            if self.world.is_main:
+                checkpoints.abandon(self.work, step)
+            name, held = found or ("a tensor", "NaN or an infinite number, in another process")
             raise UserError(
                 f"step {step} is not saved: {name} {whose}holds {held}, and no training goes on from "
                 "that; lower optim.lr of this stage, set its optim.grad_clip, or use "

@@ -23,69 +23,59 @@ def error_of(capsys, *words: str, code: int = 2) -> str:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["sft.optim.lrr=3"], "unknown key 'sft.optim.lrr': did you mean sft.optim.lr?"),
-        (["+sft.optim.lrr=3"], "unknown key 'sft.optim.lrr': did you mean sft.optim.lr?"),
-        (["sft.lr=3"], "unknown key 'sft.lr': did you mean sft.optim.lr?"),
-        (["modle=tiny"], "unknown key 'modle': did you mean model?"),
-        (["lr=3"], "did you mean model.lr or rm.optim.lr or sft.optim.lr?"),
-        (["sft.optim.lr=fast"], "sft.optim.lr=fast is not a number"),
-        (["sft.epochs=1.5"], "sft.epochs=1.5 is not a whole number"),
-        (["sft.epochs=null"], "sft.epochs may not be null"),
-        (["dry_run=perhaps"], "dry_run=perhaps is not true or false"),
-        (["sft.batching=pcked"], "is not one of grouped, packed: did you mean packed?"),
-        (["sft.optim.lr=-1"], "sft.optim.lr=-1.0 must be positive"),
-        (["ppo.value_optim.lr=-1"], "ppo.value_optim.lr=-1.0 must be positive"),
-        (["ppo.gamma=2"], "ppo.gamma=2.0 must lie in (0, 1]"),
-        (["stage=sftt"], "stage=sftt is not one of all, sft, rm, ppo, evaluate: did you mean sft?"),
-        (["stage=[]"], "stage is empty"),
-        (["model=tyny"], "did you mean model=tiny?"),
-        (["data=tiny_wrld"], "did you mean data=tiny_world? data is one of"),
+        (["run", "sft.optim.lrr=3"], "unknown key 'sft.optim.lrr': did you mean sft.optim.lr?"),
+        (["run", "+sft.optim.lrr=3"], "unknown key 'sft.optim.lrr': did you mean sft.optim.lr?"),
+        (["run", "sft.lr=3"], "unknown key 'sft.lr': did you mean sft.optim.lr?"),
+        (["run", "modle=tiny"], "unknown key 'modle': did you mean model?"),
+        (["run", "lr=3"], "did you mean model.lr or rm.optim.lr or sft.optim.lr?"),
+        (["run", "sft.optim.lr=fast"], "sft.optim.lr=fast is not a number"),
+        (["run", "sft.epochs=1.5"], "sft.epochs=1.5 is not a whole number"),
+        (["run", "sft.epochs=null"], "sft.epochs may not be null"),
+        (["run", "dry_run=perhaps"], "dry_run=perhaps is not true or false"),
+        (["run", "sft.batching=pcked"], "is not one of grouped, packed: did you mean packed?"),
+        (["run", "sft.optim.lr=-1"], "sft.optim.lr=-1.0 must be positive"),
+        (["run", "ppo.value_optim.lr=-1"], "ppo.value_optim.lr=-1.0 must be positive"),
+        (["run", "ppo.gamma=2"], "ppo.gamma=2.0 must lie in (0, 1]"),
         (
-            ["data.prompts=[{path: a, weigth: 3}]"],
+            ["run", "stage=sftt"],
+            "stage=sftt is not one of all, sft, rm, ppo, evaluate: did you mean sft?",
+        ),
+        (["run", "stage=[]"], "stage is empty"),
+        (["run", "model=tyny"], "did you mean model=tiny?"),
+        (["run", "data=tiny_wrld"], "did you mean data=tiny_world? data is one of"),
+        (
+            ["run", "data.prompts=[{path: a, weigth: 3}]"],
             "'weigth' of a data source: did you mean weight?",
         ),
-        (["seed=1,2"], "add -m to run once per value"),
-        (["sft.epochs", "3"], "expected key=value: did you mean sft.epochs=...?"),
-        (["~sft.epochs"], "sft.epochs has no value"),
-        (["--multi"], "unknown option --multi"),
-        (["--config-name", "none_such"], "no none_such.yaml"),
-        (["--config-dir", "none_such"], "--config-dir none_such: no such folder"),
-        (["name=../elsewhere"], "must be a plain folder name"),
-        (["model=generic"], "model.path has no value"),
-        (["ppo.total_episodes=lots"], "ppo.total_episodes=lots is not a whole number"),
-        (["experiment=smoke,nplus"], "is ambiguous: add -m to run once per value"),
-        (["name=~"], """quote it: 'name="~"'"""),
-        (["name=a/b"], "name='a/b' must be a plain folder name"),
-        (["data.prompts={path: a}"], "data.prompts={path: a}: it is a list: write [...] around it"),
-        (["data.prompts=[{path: a"], "a bracket is not closed; put quotes around all of"),
-        (["data=my.jsonl"], "a file is data.demonstrations=[{path: my.jsonl}]"),
-        (["experiment=try"], "is one of instructgpt, none, nplus, smoke; your own: --config-dir"),
-        (["sft.optim.lr=${ppo.nosuch}"], "sft.optim.lr: it refers to a key that is not there"),
-        (["--cfg=foo"], "argument --cfg/-c: invalid choice: 'foo'"),
-    ],
-)
-def test_a_mistake_is_one_line_with_the_nearest_valid_word(capsys, words, expected):
-    assert expected in error_of(capsys, "run", *words)
-
-
-def test_a_run_heeds_a_wish_to_save_from_its_first_moment():
-    """Before a stage is at work there is nothing to save; the signal must not end the run."""
-    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    try:
-        assert main(["run", "sft.optim.lr=nan"]) == 2
-        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-
-def test_unknown_verbs_are_explained(capsys):
-    assert "did you mean rlhf show?" in error_of(capsys, "shwo")
-    assert "did you mean rlhf run stage=sft?" in error_of(capsys, "stage=sft")
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
+        (["run", "seed=1,2"], "add -m to run once per value"),
+        (["run", "sft.epochs", "3"], "expected key=value: did you mean sft.epochs=...?"),
+        (["run", "~sft.epochs"], "sft.epochs has no value"),
+        (["run", "--multi"], "unknown option --multi"),
+        (["run", "--config-name", "none_such"], "no none_such.yaml"),
+        (["run", "--config-dir", "none_such"], "--config-dir none_such: no such folder"),
+        (["run", "name=../elsewhere"], "must be a plain folder name"),
+        (["run", "model=generic"], "model.path has no value"),
+        (["run", "ppo.total_episodes=lots"], "ppo.total_episodes=lots is not a whole number"),
+        (["run", "experiment=smoke,nplus"], "is ambiguous: add -m to run once per value"),
+        (["run", "name=~"], """quote it: 'name="~"'"""),
+        (["run", "name=a/b"], "name='a/b' must be a plain folder name"),
+        (
+            ["run", "data.prompts={path: a}"],
+            "data.prompts={path: a}: it is a list: write [...] around it",
+        ),
+        (["run", "data.prompts=[{path: a"], "a bracket is not closed; put quotes around all of"),
+        (["run", "data=my.jsonl"], "a file is data.demonstrations=[{path: my.jsonl}]"),
+        (
+            ["run", "experiment=try"],
+            "is one of instructgpt, none, nplus, smoke; your own: --config-dir",
+        ),
+        (
+            ["run", "sft.optim.lr=${ppo.nosuch}"],
+            "sft.optim.lr: it refers to a key that is not there",
+        ),
+        (["run", "--cfg=foo"], "argument --cfg/-c: invalid choice: 'foo'"),
+        (["shwo"], "did you mean rlhf show?"),
+        (["stage=sft"], "did you mean rlhf run stage=sft?"),
         (["sft"], "did you mean rlhf run stage=sft?"),
         (["evaluate"], "did you mean rlhf run stage=evaluate?"),
         (["train"], "did you mean rlhf run stage=all?"),
@@ -96,8 +86,18 @@ def test_unknown_verbs_are_explained(capsys):
         (["config", "nosuch"], "no section 'nosuch': the sections are name, runs_dir, stage"),
     ],
 )
-def test_what_a_person_may_try_first_leads_on(capsys, words, told):
-    assert told in error_of(capsys, *words)
+def test_a_mistake_is_one_line_with_the_nearest_valid_word(capsys, words, expected):
+    assert expected in error_of(capsys, *words)
+
+
+def test_a_run_heeds_a_wish_to_save_from_its_first_moment():
+    """Before a stage is at work there is nothing to save; the signal must not end the run."""
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        assert main(["run", "sft.optim.lr=nan"]) == 2
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("words", [["--version"], ["run", "--version"]])
@@ -121,9 +121,11 @@ def test_help_answers_at_once_without_torch_or_hydra():
 
 
 @pytest.mark.parametrize("verb", ["run", "config", "data", "show"])
-def test_every_verb_has_help(capsys, verb):
+def test_every_verb_has_help_that_is_whole_on_a_usual_screen(capsys, monkeypatch, verb):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([verb, "--help"]) == 0
-    assert verb in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert verb in shown and "…" not in shown
 
 
 def test_config_prints_values_with_their_meaning(capsys):

@@ -63,7 +63,7 @@ def test_a_change_reruns_its_stage_and_all_that_depend_on_it(after_a_run):
     output = done(rlhf, "rm.optim.lr=0.0001")
     assert ran(output) == ["rm", "ppo", "evaluate"]
     assert "rm.optim.lr changed 0.0005 -> 0.0001" in output
-    assert "raise the score, on a leash (parent rm changed)" in output
+    assert "raise the score, close to the SFT model (parent rm changed)" in output
 
 
 def test_changed_data_reruns_the_stages_that_read_it(after_a_run):
@@ -148,7 +148,9 @@ def test_a_hub_model_can_be_a_parent(rlhf, tmp_path_factory, monkeypatch):
     words = ("stage=[sft,rm]", "parents.sft=some-org/some-model")
     assert "parents.sft=some-org/some-model is no local folder, the hub" in refused(rlhf, *words)
     assert not (rlhf.folder / "runs").exists()
-    (cache / "models--some-org--some-model").mkdir()
+    (cache / "models--some-org--some-model" / "snapshots" / "main" / "config.json").mkdir(
+        parents=True
+    )
     output = done(rlhf, *words)
     assert ran(output) == ["rm"]
     assert manifest(rlhf, "rm")["parents"]["sft"] == "hub:some-org/some-model@main"

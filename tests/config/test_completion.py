@@ -11,6 +11,7 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "try.yaml").write_text("")
     (tmp_path / "my.yaml").write_text("")
+    (tmp_path / "items.csv").write_text("")
     monkeypatch.chdir(tmp_path)
 
 
@@ -37,6 +38,14 @@ def folder(tmp_path, monkeypatch):
         ("rlhf run --config-", ["--config-name", "--config-dir"]),
         ("rlhf show t", ["two"]),
         ("rlhf show one --t", ["--time"]),
+        ("rlhf show one --", ["--time", "--json", "--runs-dir", "--help"]),
+        ("rlhf show --runs-dir e", ["elsewhere/"]),
+        ("rlhf show --runs-dir elsewhere ", ["three"]),
+        ("rlhf show runs_dir=elsewhere t", ["three"]),
+        ("rlhf show elsewhere/t", ["elsewhere/three/"]),
+        ("rlhf data check --a", ["--all"]),
+        ("rlhf data check i", ["items.csv"]),
+        ("rlhf run --a", []),
         ("rlhf run sft.ep", None),
         ("rlhf run save.keep=", None),
         ("rlhf run nosuch.key=", None),

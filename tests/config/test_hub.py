@@ -1,6 +1,10 @@
 """Without a connection: what is missing is named at once, what the cache holds is used."""
 
 import os
+import subprocess
+import sys
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -48,7 +52,9 @@ def test_data_that_cannot_be_had_is_named_by_its_place():
     hub.require_hub(from_hub("org/set"), ("demonstrations",), unreachable)
 
 
-@pytest.mark.parametrize("folder", ["hub/datasets--org--set", "datasets/org___set"])
+@pytest.mark.parametrize(
+    "folder", ["hub/datasets--org--set/snapshots/main/data", "datasets/org___set"]
+)
 def test_what_is_cached_is_used_without_asking_again(nothing_cached, folder):
     (nothing_cached / folder).mkdir(parents=True)
     hub.require_hub(from_hub("org/set"), ROLES, unreachable)
@@ -56,7 +62,11 @@ def test_what_is_cached_is_used_without_asking_again(nothing_cached, folder):
 
 
 def test_a_cached_model_is_used(nothing_cached):
-    (nothing_cached / "hub" / "models--openai-community--gpt2").mkdir(parents=True)
+    kept = nothing_cached / "hub" / "models--openai-community--gpt2"
+    (kept / "blobs").mkdir(parents=True)
+    with pytest.raises(UserError, match="its cache does not hold it"):  # a broken download
+        hub.require_hub(composed("model=gpt2"), ROLES, unreachable)
+    (kept / "snapshots" / "main" / "config.json").mkdir(parents=True)
     hub.require_hub(composed("model=gpt2"), ROLES, unreachable)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
@@ -80,6 +90,25 @@ def test_nobody_is_asked_offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="the hub cannot be reached"):
         hub.require_hub(composed("model=gpt2"), ROLES, lambda: True)
+
+
+def test_a_name_that_nobody_looks_up_is_waited_for_a_little(monkeypatch):
+    """Without a connection a look at a name may take half a minute; the end of the process does not
+    wait for it either."""
+    monkeypatch.setattr(hub, "SECONDS", 0.05)
+    monkeypatch.setattr(hub, "_answers", lambda endpoint: time.sleep(1) or True)
+    before, started = threading.enumerate(), time.monotonic()
+    assert not hub.reachable()
+    assert time.monotonic() - started < 0.9
+    assert all(thread.daemon for thread in threading.enumerate() if thread not in before)
+
+
+def test_the_hubs_client_is_imported_after_the_hub_was_asked():
+    """It reads once, when it is imported, whether it is offline."""
+    code = "import sys, rlhf_cli.stages.data_check, rlhf_cli.stages.pipeline;"
+    code += "print(sorted({'huggingface_hub', 'transformers', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_an_address_where_nobody_listens_is_not_reachable(monkeypatch):

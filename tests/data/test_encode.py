@@ -26,7 +26,7 @@ from rlhf_cli.data.records import (
 )
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import build
-from tests.data.reading import encoded, load, of
+from tests.data.sided import encoded, load, of
 
 ORIGIN = Origin("a", 1)
 AROUND_PROMPT = len("Human: ") + len("\n\nAssistant:")

@@ -8,21 +8,8 @@ import pytest
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError, RowError
-from rlhf_cli.data.sources import rows, source_hash
-
-ROWS = [{"prompt": "a\nb", "response": 'say "c", d'}, {"prompt": "é 你", "response": "\tx"}]
-
-
-def read(path, **source):
-    return list(rows(Source(path=str(path), **source)))
-
-
-def values(path, **source):
-    return [row for _, row in read(path, **source)]
-
-
-def lines(path, **source):
-    return [origin.line for origin, _ in read(path, **source)]
+from rlhf_cli.data.sources import source_hash
+from tests.data.reading import ROWS, read, values
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError
-from rlhf_cli.data.sources import rows
 from rlhf_cli.data.spec import spec_of
+from tests.data.reading import read, values
 
 datasets = pytest.importorskip("datasets")
 ROWS = [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d"}]
@@ -19,13 +19,9 @@ def cache_in_tmp(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def values(**source):
-    return [row for _, row in rows(Source(**source))]
-
-
 def test_a_saved_data_set_is_read_as_it_is(tmp_path):
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
-    found = list(rows(Source(path=str(tmp_path / "saved"))))
+    found = read(tmp_path / "saved")
     assert [row for _, row in found] == ROWS
     assert str(found[1][0]).endswith("saved row 2")
 
@@ -98,7 +94,7 @@ def test_files_of_a_folder_are_read_by_line(tmp_path):
     folder = tmp_path / "repo"
     folder.mkdir()
     (folder / "train.jsonl").write_text(json.dumps(ROWS[0]) + "\noops\n")
-    found = list(rows(Source(path=str(folder))))
+    found = read(folder)
     assert [str(origin) for origin, _ in found] == [f"{folder}/train.jsonl:{n}" for n in (1, 2)]
     assert found[1][1].reason == "not valid JSON"
 

@@ -14,7 +14,7 @@ from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening
 from rlhf_cli.stages.data_check import check_all
 from tests.data.leaks import leak_check
-from tests.data.reading import load, place_of, survey
+from tests.data.sided import load, place_of, survey
 
 
 def shown(n, word="q"):

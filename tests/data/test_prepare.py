@@ -16,7 +16,7 @@ from rlhf_cli.data.records import DataError, RowError
 from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.split import opening
 from rlhf_cli.stages.reading import records_of
-from tests.data.reading import place_of, survey
+from tests.data.sided import place_of, survey
 
 
 @pytest.fixture

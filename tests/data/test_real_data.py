@@ -10,7 +10,7 @@ from rlhf_cli.config.schema import Batch, Source, Ties
 from rlhf_cli.data.collate import preference_batches
 from rlhf_cli.data.templates import build
 from tests.data.leaks import leak_check
-from tests.data.reading import encoded, load, survey
+from tests.data.sided import encoded, load, survey
 
 TSV = {"columns": {"prompt": "0", "response": "1"}, "unescape": True}
 

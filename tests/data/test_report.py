@@ -51,6 +51,26 @@ def test_lines_say_everything_each_example_whole():
     assert "  note          4 response cut" in text
 
 
+def test_what_several_rows_say_comes_once_above_their_places():
+    report = Report(role="comparisons", num_examples=None)
+    hint = "a file without a header needs columns by number"
+    details = [f"found 4; {hint}", f"found 5; {hint}", "found 1; delimiter", "", "same", "same"]
+    for line, detail in enumerate(details, start=1):
+        report.reject(Origin("a.csv", line, line), RowError("fields", detail))
+    assert [" " * indent + text for indent, text, _ in report.details()] == [
+        "  bad           6 fields",
+        f"      {hint}",
+        "        a.csv:1: found 4",
+        "        a.csv:2: found 5",
+        "      a.csv:3: found 1; delimiter",
+        "      a.csv:4",
+        "      same",
+        "        a.csv:5",
+        "        a.csv:6",
+    ]
+    assert report.as_json()["findings"][0]["rows"][1]["detail"] == f"found 5; {hint}"
+
+
 def test_the_json_says_the_same():
     found = json.loads(json.dumps(example().as_json()))
     assert (found["role"], found["rows"], found["kept"]) == (

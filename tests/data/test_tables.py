@@ -4,22 +4,7 @@ import pytest
 
 from rlhf_cli.config.schema import ConfigError, Source
 from rlhf_cli.data.records import DataError, RowError
-from rlhf_cli.data.sources import rows
-
-
-def read(path, **source):
-    return list(rows(Source(path=str(path), **source)))
-
-
-def values(path, **source):
-    return [row for _, row in read(path, **source)]
-
-
-def lines(path, **source):
-    return [origin.line for origin, _ in read(path, **source)]
-
-
-ROWS = [{"prompt": "a\nb", "response": 'say "c", d'}, {"prompt": "é 你", "response": "\tx"}]
+from tests.data.reading import ROWS, lines, read, values
 
 
 def test_csv_keeps_quoted_newlines_and_counts_lines_of_the_file(write):

@@ -4,18 +4,8 @@ import gzip
 
 import pytest
 
-from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError
-from rlhf_cli.data.sources import rows
-
-
-def read(path, **source):
-    return list(rows(Source(path=str(path), **source)))
-
-
-def values(path, **source):
-    return [row for _, row in read(path, **source)]
-
+from tests.data.reading import read
 
 LINES = "".join(f'{{"prompt": "question {i}"}}\n' for i in range(2000)).encode()
 PACKED = gzip.compress(LINES, mtime=0)

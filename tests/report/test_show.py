@@ -54,6 +54,13 @@ def test_a_run_a_stage_and_a_folder_of_runs_are_told_apart(here, capsys):
     assert page(capsys, "--runs-dir=runs") == page(capsys, "runs_dir=runs") == listed
 
 
+def test_what_has_a_name_and_no_hash_is_named_once(here, capsys):
+    data = {"data.template": {"auto": "auto"}, "demonstrations": {"a.jsonl": "0123456789abcdef"}}
+    finish(here / "runs/one", data=data)
+    shown = page(capsys, "one")
+    assert "data.template auto\n" in shown and "demonstrations a.jsonl  0123456789ab\n" in shown
+
+
 def test_runs_in_another_folder_are_found_by_name(here, capsys):
     finish(here / "else where/one")
     assert "run one in else where/one" in page(capsys, "one", "--runs-dir", "else where")
@@ -128,6 +135,15 @@ def test_a_running_stage_tells_how_far_it_is(here, capsys):
     assert listed == "one  sft  (running: rm, step 12 of 84 after 1:05)\n"
     assert (at_work["step"], at_work["holder"]["command"]) == (12, "rlhf run name=one")
     assert "running" not in page(capsys, "one")
+
+
+def test_a_lock_alone_is_a_run_while_it_is_held(here, capsys):
+    finish(here / "runs/one")
+    with locked(here / "runs/two", "rlhf run name=two"):
+        assert page(capsys) == "one  sft\ntwo  nothing finished  (running: before its next stage)\n"
+        assert "running: before its next stage" in page(capsys, "two")
+    assert page(capsys) == "one  sft\n"
+    assert "rlhf: runs/two holds no stage of a run yet" in refusal(capsys, "two")
 
 
 def test_looking_does_not_keep_a_run_from_starting(here):

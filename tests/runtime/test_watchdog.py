@@ -70,6 +70,18 @@ def test_silence_is_no_hang_where_the_main_process_writes_or_hashes(watcher):
     assert (watcher.idle, watcher.seen) == (6.0, ("hashing",))
 
 
+def test_one_process_says_once_that_it_is_silent_whatever_its_data_are_called(
+    watcher, monkeypatch, capsys
+):
+    watcher.several, watcher.timeout = False, 5.0
+    watchdog.alive("reading \x1b[2J\n.jsonl")
+    for _ in range(4):
+        watcher.look(3.0)
+    said = capsys.readouterr().err
+    assert said.startswith("rlhf: no sign of life for 5 s, at ")
+    assert said.endswith(", reading \\x1b[2J\\n.jsonl\n") and said.count("\n") == 1
+
+
 def test_every_item_of_a_long_list_is_a_sign(watcher):
     for number, item in enumerate(watchdog.during("abc", "writing"), start=1):
         watcher.look(1.0)

@@ -1,10 +1,16 @@
-"""What runs in the processes of test_sharding.py and test_topologies.py: stages, whole or interrupted."""
+"""What runs in the processes of test_sharding.py, test_topologies.py and test_saving.py."""
 
 from pathlib import Path
 
+import pytest
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Resume, Save
 from rlhf_cli.runtime.launch import Stopped
 from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
+from rlhf_cli.telemetry.timing import Clock
+from tests.runtime.small import odd, runtime, trained, world_of
 from tests.stages.test_resume import work
 
 
@@ -27,3 +33,30 @@ def every_stage(parents: str, folder: str, words: list[str]) -> None:
 def finished_work(stage: str, parents: str, folder: str, words: list[str]) -> None:
     """Work, or go on, to the end."""
     work(stage, Path(parents), Path(folder), *words)
+
+
+def broken_on_one_process(folder: str) -> None:
+    """What is not finite on process 1 alone is saved by no process, and each says so."""
+    given, work = runtime(None), Path(folder)
+    world = world_of(given)
+    engine = trained(given, world, odd())
+    save = Save(every_steps=1, every_minutes=None, keep=9, keep_replaced=1)
+    saver = Saver(
+        save, work, engines={"policy": engine}, world=world, resume=Resume.auto, clock=Clock()
+    )
+    saver.after_step(1, dict)
+    if world.rank == 1:
+        for _, master in engine._named():
+            master.data.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"step 2 is not saved: .* holds NaN") as refused:
+        saver.after_step(2, dict)
+    assert "\n" not in str(refused.value)
+    assert ("in another process" in str(refused.value)) == (world.rank == 0)
+    world.barrier()
+    assert [path.name for path in (work / "resume").iterdir()] == ["step-00000001"]
+    saver.world.barrier()
+    if world.rank == 1:
+        for _, master in engine._named():
+            master.data.fill_(0.5)
+    saver.after_step(3, dict)
+    assert len(list((work / "resume").iterdir())) == 2

@@ -17,6 +17,7 @@ from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import saving
 from rlhf_cli.stages.saving import Saver, open_saver
 from rlhf_cli.telemetry.timing import Clock
+from tests.runtime.dist import run_processes
 from tests.stages.tabular import engine, optim, policy_network
 
 
@@ -120,8 +121,14 @@ def test_what_is_not_finite_is_never_saved(where, tmp_path):
     broken.view(-1)[1] = float("nan")
     with pytest.raises(UserError, match=r"step 3 is not saved: .* holds NaN.*lower optim\.lr"):
         saver.after_step(3, dict, lambda: {"mine": own})
+    assert [path.name for path in (tmp_path / "resume").glob("*3*")] == []
     assert saved(tmp_path) == [1, 2]
     assert opened(tmp_path).resumed.step == 2
+
+
+@pytest.mark.dist
+def test_what_is_not_finite_on_one_process_is_saved_by_none(tmp_path):
+    run_processes(2, "tests.stages.bodies:broken_on_one_process", str(tmp_path), timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages import sft
 from rlhf_cli.stages.setting import open_setting
 from rlhf_cli.telemetry.progress import short
-from tests.data.reading import load
+from tests.data.sided import load
 from tests.stages.test_resume import config, rows, work
 
 TINY = PACKAGE / "assets" / "tiny"

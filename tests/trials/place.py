@@ -132,7 +132,14 @@ class Place:
         return Came(code=process.wait(timeout=PATIENCE), text=self._plain(text))
 
     def _plain(self, text: str) -> str:
-        return text.replace(str(self.folder), "(folder)").replace(str(CHECKOUT), "(checkout)")
+        """The text without this machine's own paths."""
+        for path, name in (
+            (self.folder, "folder"),
+            (CHECKOUT, "checkout"),
+            (self.shared.data, "data"),
+        ):
+            text = text.replace(str(path), f"({name})") if path else text
+        return text
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> bool:

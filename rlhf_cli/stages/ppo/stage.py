@@ -1,4 +1,4 @@
-"""Step 3, PPO: raise the reward model's score of the policy's responses, on a leash to the SFT model.
+"""Step 3, PPO: raise the reward model's score of the policy's responses, close to the SFT model.
 
 Reading order: here, then loop.py.
 """
