@@ -1,11 +1,13 @@
 """Rows per second of comparisons, ours beside `datasets.map`, one process each, A and B in turn.
 
-    python benchmarks/loading.py 10000 [--repeat 3]
+    python benchmarks/loading.py 10000 [--repeat 3] [--length 0.2] [--only ours]
 
-Made-up text of realistic length (about 1 kB per row), the tiny model's tokenizer and template. Both
-sides render and tokenise a prompt with two responses and write Arrow files; ours checks the rows,
-compares every response with the template's own text, and assigns sides as well. Peak memory is that
-of the child process less what it takes after its imports.
+Made-up text of realistic length (about 1 kB per row; --length: a share of it), the tiny model's
+tokenizer and template. Both sides render and tokenise a prompt with two responses and write Arrow
+files; ours checks the rows, compares every response with the template's own text, and assigns sides
+as well. Ours is what a stage does: the parent reads the records, its worker tokenises them; `again` is
+a second start of both, up to the first batch; `check` is `rlhf data check`. Memory is the most that a
+process has beyond what it has after its imports.
 """
 
 import argparse
@@ -21,13 +23,15 @@ from pathlib import Path
 LETTERS = [a + b for a in "bcdfghklmnprst" for b in "aeiou"]
 
 
-def write(path: Path, num: int) -> None:
+def write(path: Path, num: int, length: float) -> None:
     """Write `num` comparisons of words that are drawn from 20,000."""
     rng = random.Random(0)
     words = ["".join(rng.choices(LETTERS, k=rng.randint(1, 3))) for _ in range(20_000)]
 
     def text(mean: int) -> str:
-        return " ".join(rng.choices(words, k=max(3, int(rng.lognormvariate(0, 0.7) * mean))))
+        return " ".join(
+            rng.choices(words, k=max(3, int(rng.lognormvariate(0, 0.7) * mean * length)))
+        )
 
     with path.open("w") as file:
         for row in range(num):
@@ -35,19 +39,42 @@ def write(path: Path, num: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def ours(path: Path, folder: Path) -> None:
-    from rlhf_cli.data.prepare import prepare
+def parent(path: Path, folder: Path) -> None:
     from rlhf_cli.data.spec import spec_of
+    from rlhf_cli.stages.reading import cache_of, records_of
 
-    cfg, renderer = setting(path)
-    report(lambda: list(prepare(spec_of(cfg, "comparisons"), renderer, cfg.data, folder)))
+    cfg = config(path, folder)
+    spec = spec_of(cfg, "comparisons")
+
+    def work() -> None:
+        with cache_of(cfg, spec) as cache:
+            records_of(spec, cache, silent=True).report.enforce()
+
+    report(work)
+
+
+def worker(path: Path, folder: Path) -> None:
+    from rlhf_cli.data.spec import spec_of
+    from rlhf_cli.runtime.world import World
+    from rlhf_cli.stages.preparing import prepared
+
+    cfg = config(path, folder)
+    renderer, world = renderer_of(cfg), World()
+    report(lambda: prepared(spec_of(cfg, "comparisons"), renderer, cfg, world).train[:64])
+
+
+def check(path: Path, folder: Path) -> None:
+    from rlhf_cli.stages.data_check import check_all
+
+    cfg = config(path, folder)
+    renderer = renderer_of(cfg)
+    report(lambda: check_all(cfg, renderer))
 
 
 def theirs(path: Path, folder: Path) -> None:
     import datasets
 
-    _, renderer = setting(path)
-    tokenizer = renderer.tokenizer
+    tokenizer = renderer_of(config(path, folder)).tokenizer
 
     def encode(rows: dict) -> dict:
         found = {}
@@ -71,18 +98,22 @@ def theirs(path: Path, folder: Path) -> None:
     report(mapped)
 
 
-def setting(path: Path):
+def config(path: Path, folder: Path):
     from hydra import compose, initialize_config_dir
 
     from rlhf_cli.config.compose import conf_dir, resolve
+
+    words = ["data=generic", "data.max_prompt_tokens=512", "data.max_response_tokens=512"]
+    words += [f"runs_dir={folder}", f"data.comparisons=[{{path: {path}}}]"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolve(compose("config", words))
+
+
+def renderer_of(cfg):
     from rlhf_cli.data.templates import build
     from rlhf_cli.models.load import load_tokenizer
 
-    words = ["data=generic", "data.max_prompt_tokens=512", "data.max_response_tokens=512"]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = resolve(compose("config", [*words, f"data.comparisons=[{{path: {path}}}]"]))
-    renderer = build(load_tokenizer(cfg.model), template="auto", system=None, date="2026-01-01")
-    return cfg, renderer
+    return build(load_tokenizer(cfg.model), template="auto", system=None, date="2026-01-01")
 
 
 def report(work) -> None:
@@ -98,26 +129,56 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+CHILDREN = {"parent": parent, "worker": worker, "check": check, "theirs": theirs}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("num", type=int, help="comparisons")
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--child", choices=("ours", "theirs"), help=argparse.SUPPRESS)
-    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--length", type=float, default=1.0)
+    parser.add_argument("--only", choices=("ours", "theirs", "check"))
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        with tempfile.TemporaryDirectory() as folder:
-            {"ours": ours, "theirs": theirs}[asked.child](asked.file, Path(folder))
+        name, path, folder = asked.child
+        CHILDREN[name](Path(path), Path(folder))
         return
+    rounds = [asked.only] if asked.only else ["ours", "theirs"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "comparisons.jsonl"
-        write(path, asked.num)
-        for name in ("ours", "theirs") * asked.repeat:
-            words = [sys.executable, __file__, str(asked.num), "--child", name, "--file", str(path)]
-            done = subprocess.run(words, capture_output=True, text=True, check=True)
-            said = json.loads(done.stdout.splitlines()[-1])
-            rates = [f"{asked.num / said[kind]:,.0f} rows/s {kind}" for kind in ("wall", "cpu")]
-            print(f"{name:>6}  {'  '.join(rates)}  {said['bytes'] / asked.num:,.0f} bytes/row")
+        write(path, asked.num, asked.length)
+        print(f"{asked.num:,} comparisons of {path.stat().st_size / asked.num:,.0f} bytes")
+        for name in rounds * asked.repeat:
+            with tempfile.TemporaryDirectory() as kept:
+                measure(name, asked.num, path, Path(kept))
+
+
+def measure(name: str, num: int, path: Path, folder: Path) -> None:
+    if name != "ours":
+        tell(name, num, [child(name, path, folder)])
+        return
+    first, second = ([child(who, path, folder) for who in ("parent", "worker")] for _ in "12")
+    tell("ours", num, first)
+    for who, said in zip(("parent", "worker"), first, strict=True):
+        tell(f"  {who}", num, [said])
+    waited = " and ".join(f"{said['wall']:.2f} s" for said in second)
+    kept = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"   again  {waited}  kept: {kept / num:,.0f} bytes/row", flush=True)
+
+
+def child(name: str, path: Path, folder: Path) -> dict:
+    words = [sys.executable, __file__, "0", "--child", name, str(path), str(folder)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def tell(name: str, num: int, found: list[dict]) -> None:
+    rates = [
+        f"{num / sum(said[kind] for said in found):,.0f} rows/s {kind}" for kind in ("wall", "cpu")
+    ]
+    most = max(said["bytes"] for said in found)
+    print(f"{name:>8}  {'  '.join(rates)}  {most >> 20:,} MiB", flush=True)
 
 
 if __name__ == "__main__":

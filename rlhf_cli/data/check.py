@@ -106,6 +106,8 @@ def strict_cycle(better: tuple[tuple[int, int], ...], num: int) -> list[int]:
 
     Peels off whoever nobody beats; a circle is what cannot be peeled.
     """
+    if len(better) == 1 and better[0][0] != better[0][1]:
+        return []
     beats = {i: {loser for winner, loser in better if winner == i} for i in range(num)}
     left = set(beats)
     while left:

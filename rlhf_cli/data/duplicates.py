@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from rlhf_cli.data.near import near_pairs
+from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Record
-from rlhf_cli.data.report import Loaded
 from rlhf_cli.data.split import normalised, opening
 
 CONTRARY = "the same responses as in an earlier row, ranked the other way round"
@@ -23,42 +25,58 @@ class Twin:
     detail: str
 
 
-def twins(role: str, loaded: Loaded) -> Iterator[Twin]:
+def twins(role: str, records: Records) -> Iterator[Twin]:
     """Yield the records of a role that are like one before: all of it, or nearly."""
-    records = [*loaded.train, *loaded.select, *loaded.eval]
-    first: dict[bytes, Record] = {}
-    for record in records:
-        earlier = first.setdefault(_identity(record), record)
-        if earlier is not record:
-            yield _twin(role, record, earlier, "a copy")
-            if contrary(record, earlier):
-                yield Twin(
-                    role=role, origin=record.origin, what=CONTRARY, detail=str(earlier.origin)
-                )
-    single = list(first.values())
-    for index, earlier in near_pairs(len(single), lambda i: parts(single[i])):
-        yield _twin(role, single[index], single[earlier], "nearly a copy")
+    rows, record = np.concatenate(records.sides), records.table.record
+    identities = np.fromiter(map(_identity, records.each(rows)), np.uint64, len(rows))
+    _, first, which = np.unique(identities, return_index=True, return_inverse=True)
+    for index in np.flatnonzero(first[which] != np.arange(len(rows))):
+        later, earlier = record(int(rows[index])), record(int(rows[first[which[index]]]))
+        yield _twin(role, later, earlier, "a copy")
+        if contrary(later, earlier):
+            yield Twin(role=role, origin=later.origin, what=CONTRARY, detail=str(earlier.origin))
+    single = rows[np.sort(first)].tolist()
+    for index, other in near_pairs(len(single), lambda i: parts(record(single[i]))):
+        yield _twin(role, record(single[index]), record(single[other]), "nearly a copy")
 
 
-def twins_across(found: Mapping[str, Loaded]) -> Iterator[Twin]:
+def twins_across(found: Mapping[str, Records]) -> Iterator[Twin]:
     """Yield the questions that are nearly those of another side, whatever their roles."""
-    places: dict[str, tuple[int, str, Origin]] = {}  # question -> side, role, origin
-    for role, loaded in found.items():
-        for side, records in enumerate((loaded.train, loaded.select, loaded.eval)):
-            for record in records:
-                text = opening(record)
-                if side > places.get(text, (-1,))[0]:
-                    places[text] = (side, role, record.origin)
-    ordered = sorted(places.items(), key=lambda item: item[1][0])
+    roles, tables = list(found), [records.table for records in found.values()]
+    places = _questions(list(found.values()))
+
+    def record(index: int) -> Record:
+        _, role, row = places[index].tolist()
+        return tables[role].record(row)
+
     pairs = near_pairs(
-        len(ordered),
-        lambda i: (ordered[i][0],),
-        lambda i, j: ordered[i][1][0] != ordered[j][1][0],
+        len(places),
+        lambda i: (opening(record(i)),),
+        lambda i, j: places[i, 0] != places[j, 0],
     )
     for index, earlier in pairs:
-        (_, (side, role, origin)), (_, (other, place, like)) = ordered[index], ordered[earlier]
-        what = f"a question {SIDES[side]} that is nearly one {SIDES[other]}"
-        yield Twin(role=role, origin=origin, what=what, detail=f"{like} (data.{place})")
+        (side, role, _), (other, like, _) = places[index].tolist(), places[earlier].tolist()
+        yield Twin(
+            role=roles[role],
+            origin=record(index).origin,
+            what=f"a question {SIDES[side]} that is nearly one {SIDES[other]}",
+            detail=f"{record(earlier).origin} (data.{roles[like]})",
+        )
+
+
+def _questions(found: list[Records]) -> np.ndarray:
+    """(questions, 3): for each its side, the latest it is on, and there the first (role, row)."""
+    asked, places = [np.zeros(0, np.uint64)], [np.zeros((0, 3), np.int64)]
+    for role, records in enumerate(found):
+        numbers = records.table.whole("asked")
+        for side, rows in enumerate(records.sides):
+            asked.append(numbers[rows])
+            places.append(np.stack([np.full_like(rows, side), np.full_like(rows, role), rows], 1))
+    every = np.concatenate(places)
+    _, met, which = np.unique(np.concatenate(asked), return_index=True, return_inverse=True)
+    order = np.lexsort((np.arange(len(every)), -every[:, 0], which))
+    latest = every[order[np.r_[True, np.diff(which[order]) != 0][: len(order)]]]
+    return latest[np.lexsort((met, latest[:, 0]))]
 
 
 def parts(record: Record) -> tuple[str, str]:
@@ -87,9 +105,10 @@ def _ranked(record: Record) -> set[tuple[str, str]]:
     return {(said[winner], said[loser]) for winner, loser in record.better}
 
 
-def _identity(record: Record) -> bytes:
+def _identity(record: Record) -> int:
     said = "\0".join(map(normalised, parts(record)))
-    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big")
 
 
 def _twin(role: str, record: Record, earlier: Record, how: str) -> Twin:

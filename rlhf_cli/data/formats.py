@@ -1,7 +1,8 @@
 """The table of forms: which keys show a form, and what it gives for each role."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rlhf_cli.config.keys import nearest
@@ -26,7 +27,7 @@ class Form:
     comparison: Parse | None = None
     prompt: Parse | None = None
 
-    def fits(self, row: Fields) -> bool:
+    def fits(self, row: Container[str]) -> bool:
         return all(any(key in row for key in group) for group in self.keys)
 
 
@@ -192,11 +193,18 @@ def convert(
 
 def _parser(row: Fields, origin: Origin, source: Source, role: str) -> Parse:
     name = ALIASES.get(source.format, source.format)
-    for form in FORMS if name == "auto" else (BY_NAME[name],):
-        parse = getattr(form, PARSER[role])
-        if parse is not None and form.fits(row):
-            return parse
-    raise RowError("missing column", _unknown(row, origin, name, role))
+    parse = _fitting(tuple(row), name, role)
+    if parse is None:
+        raise RowError("missing column", _unknown(row, origin, name, role))
+    return parse
+
+
+@lru_cache
+def _fitting(keys: tuple[str, ...], name: str, role: str) -> Parse | None:
+    """What reads rows with these keys: the first form that they fit."""
+    forms = FORMS if name == "auto" else (BY_NAME[name],)
+    parsers = ((form, getattr(form, PARSER[role])) for form in forms)
+    return next((parse for form, parse in parsers if parse is not None and form.fits(keys)), None)
 
 
 def _unknown(row: Fields, origin: Origin, name: str, role: str) -> str:

@@ -1,108 +1,125 @@
-"""From the configuration to records: read, check, count, hold out. No tensors, no tokenizer."""
+"""From the configuration to records on disk: read, check, count, hold out. No tensors, no tokenizer.
+
+One pass over the sources, of which a row is held at a time; then the sides.
+"""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from rlhf_cli.config.schema import Config
-from rlhf_cli.data.encode import encode_sides
+import numpy as np
+
+from rlhf_cli.config.schema import Source
+from rlhf_cli.data.cache import Unusable, code, read_account, write_account
 from rlhf_cli.data.gather import gather
-from rlhf_cli.data.records import DataError, Prompt
-from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import EXAMPLES, Loaded, Report
+from rlhf_cli.data.record_files import Records, RecordTable, RecordWriter
+from rlhf_cli.data.records import Prompt
+from rlhf_cli.data.report import EXAMPLES, Report
 from rlhf_cli.data.sides import Pool, sides, text_sides
-from rlhf_cli.data.spec import ROLES, LoadSpec, label, spec_of
-from rlhf_cli.data.split import HeldOut, opening
+from rlhf_cli.data.spec import LoadSpec, label
+from rlhf_cli.data.split import HeldOut
+
+RECORDS = "records.arrow"
+STEP = 1024  # rows between two signs of life
 
 
-def load(cfg: Config, role: str) -> Loaded:
-    """The records of `role`, split; refuses when too many rows are bad or a side is empty."""
-    loaded = survey(cfg, role)
-    loaded.report.enforce()
-    return loaded
+def records_key(spec: LoadSpec) -> str:
+    """sha256 of all that decides the records and the account of them, this code included."""
+    labels = {role: list(found.items()) for role, found in spec.contents().items()}
+    known = [spec.role, spec.config(), labels, code()]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def survey(cfg: Config, role: str, *, num_examples: int | None = EXAMPLES) -> Loaded:
-    """As `load`, but what is wrong as a whole is only written into the report."""
-    return read(spec_of(cfg, role), num_examples=num_examples)
+def marked_alone(spec: LoadSpec) -> list[LoadSpec]:
+    """Each source marked eval as a role of its own: what it asks no role may train on."""
+    return [
+        replace(
+            spec,
+            role=role,
+            read_as=role,
+            sources=(replace(source, eval=False, weight=None),),
+            marked=(),
+            by_hash=False,
+            eval_fraction=0.0,
+            select_fraction=0.0,
+            drop_ties=False,
+        )
+        for role, source in spec.marked
+    ]
 
 
-def read(spec: LoadSpec, *, num_examples: int | None = EXAMPLES) -> Loaded:
-    """The records that the spec describes, by their sides."""
-    report = report_of(spec, num_examples)
-    seen: set[bytes] = set()
-    pools = []
-    for source in spec.sources:
-        records = gather(spec, source, spec.read_as, report, drop_ties=spec.drop_ties)
-        if spec.read_as != spec.role:
-            records = once_each(records, seen, report)
-        pools.append(Pool(source=source, records=list(records)))
-    train, select, held = part(spec, pools, report)
-    report.num_train, report.num_select, report.num_eval = len(train), len(select), len(held)
-    return Loaded(train=train, select=select, eval=held, report=report)
+class Reading:
+    """Records on their way from the sources to a folder: first all rows, then the sides."""
+
+    def __init__(self, spec: LoadSpec, folder: Path, *, num_examples: int | None = EXAMPLES):
+        self.spec, self.folder = spec, folder
+        self.spans: list[tuple[Source, slice]] = []
+        self.report = Report(
+            role=spec.role,
+            strict=spec.strict,
+            max_bad_fraction=spec.max_bad_fraction,
+            num_examples=num_examples,
+            rows=Counter({label(source): 0 for source in spec.sources}),
+        )
+
+    def rows(self) -> Iterator[int]:
+        """Write every good record; yield their number so far, now and then."""
+        seen: set[bytes] = set()
+        with RecordWriter(self.folder / RECORDS, seed=self.spec.seed) as writer:
+            for source in self.spec.sources:
+                start = writer.num
+                for record in self._records(source, seen):
+                    writer.write(record)
+                    if writer.num % STEP == 0:
+                        yield writer.num
+                self.spans.append((source, slice(start, writer.num)))
+            yield writer.num
+
+    def _records(self, source: Source, seen: set[bytes]) -> Iterable[Any]:
+        spec = self.spec
+        records = gather(spec, source, spec.read_as, self.report, drop_ties=spec.drop_ties)
+        return records if spec.read_as == spec.role else once_each(records, seen, self.report)
+
+    def settle(self, marked: list[np.ndarray]) -> None:
+        """Write the sides and the account. marked: what each source marked eval asks."""
+        spec, report = self.spec, self.report
+        table = RecordTable(self.folder / RECORDS, spec.role)
+        every, asked, apart = np.arange(table.num), table.whole("asked"), table.whole("apart")
+        pools = [
+            Pool(source=source, rows=every[span], asked=asked[span], apart=apart[span])
+            for source, span in self.spans
+        ]
+        out = HeldOut(
+            named=np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *marked])),
+            by_hash=spec.by_hash,
+            eval_fraction=spec.eval_fraction,
+        )
+        if spec.role == "pretraining":
+            found = text_sides(pools, out, seed=spec.seed, report=report)
+        else:
+            found = sides(
+                pools,
+                out,
+                select_fraction=spec.select_fraction,
+                seed=spec.seed,
+                report=report,
+            )
+        report.num_train, report.num_select, report.num_eval = map(len, found)
+        write_account(self.folder, found, report)
 
 
-def report_of(spec: LoadSpec, num_examples: int | None = EXAMPLES) -> Report:
-    """The account of a role of which nothing has been read yet."""
-    return Report(
-        role=spec.role,
-        strict=spec.strict,
-        max_bad_fraction=spec.max_bad_fraction,
-        num_examples=num_examples,
-        rows=Counter({label(source): 0 for source in spec.sources}),
-    )
-
-
-def part(spec: LoadSpec, pools: list[Pool], report: Report) -> tuple[list, list, list]:
-    """(train, select, held out) of the records of all sources."""
-    out = held_out_everywhere(spec)
-    if spec.role == "pretraining":
-        return text_sides(pools, out, report)
-    return sides(pools, out, select_fraction=spec.select_fraction, report=report)
-
-
-def held_out_everywhere(spec: LoadSpec) -> HeldOut:
-    """The questions that no role may train on: of every source marked eval, whatever its role."""
-    found: set[str] = set()
-    for role, source in spec.marked:
-        records = gather(spec, source, role, Report(role=role), drop_ties=False)
-        found.update(opening(record) for record in records)
-    return HeldOut(
-        named=frozenset(found),
-        by_hash=spec.by_hash,
-        eval_fraction=spec.eval_fraction,
-        seed=spec.seed,
-    )
-
-
-def check_all(
-    cfg: Config, renderer: Renderer | None = None, *, num_examples: int | None = EXAMPLES
-) -> list[Report]:
-    """A report on every role that has sources, whatever is wrong with it: `rlhf data check`.
-
-    With a renderer the records are tokenised as well, which finds what is too long.
-    """
-    from rlhf_cli.data.duplicates import twins, twins_across  # numpy: a run starts without it
-
-    specs = {role: spec_of(cfg, role) for role in ROLES}
-    found = {r: _surveyed(spec, num_examples) for r, spec in specs.items() if spec.sources}
-    own = {role: one for role, one in found.items() if specs[role].read_as == role}
-    repeated = [twin for role, loaded in own.items() for twin in twins(role, loaded)]
-    split = {role: loaded for role, loaded in found.items() if role != "pretraining"}
-    for twin in [*repeated, *twins_across(split)]:
-        found[twin.role].report.note(twin.origin, twin.what, twin.detail)
-    for loaded in found.values() if renderer else ():
-        encode_sides(renderer, loaded, cfg.data)
-    return [loaded.report for loaded in found.values()]
-
-
-def _surveyed(spec: LoadSpec, num_examples: int | None) -> Loaded:
+def opened(folder: Path, spec: LoadSpec) -> Records | None:
+    """What was read into this folder; None where there is nothing whole."""
     try:
-        return read(spec, num_examples=num_examples)
-    except DataError as error:
-        report = Report(role=spec.role, problems=[str(error)])
-        return Loaded(train=[], select=[], eval=[], report=report)
+        sides, report = read_account(folder, spec)
+        table = RecordTable(folder / RECORDS, spec.role)
+    except Unusable:
+        return None
+    return Records(table=table, **sides, report=report)
 
 
 def once_each(records: Iterable[Any], seen: set[bytes], report: Report) -> Iterator[Prompt]:

@@ -50,10 +50,12 @@ def similarity(first: str, second: str) -> float:
     return shared / (len(a) + len(b) - shared)
 
 
-def bands(texts: Iterable[str]) -> np.ndarray:
+def bands(num: int, texts: Iterable[str]) -> np.ndarray:
     """(number of texts, BANDS): texts that agree in a column are candidates."""
-    rows = [_bands(runs(text)) for text in texts]
-    return np.stack(rows) if rows else np.empty((0, BANDS), np.uint64)
+    found = np.empty((num, BANDS), np.uint64)
+    for index, text in enumerate(texts):
+        found[index] = _bands(runs(text))
+    return found
 
 
 def _bands(hashes: np.ndarray) -> np.ndarray:
@@ -61,18 +63,19 @@ def _bands(hashes: np.ndarray) -> np.ndarray:
     return (minima.reshape(BANDS, ROWS) * IN_BAND).sum(axis=1, dtype=np.uint64)
 
 
-def candidates(columns: np.ndarray) -> list[set[int]]:
-    """For each text the earlier ones that it may be near to: per column the first that agrees and the
-    last before it, so that there are never more than 2 * BANDS.
+def candidates(columns: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield (a text, an earlier one that it may be near to), in order: per column the first that agrees
+    and the last before it, so that there are never more than 2 * BANDS for a text.
     """
-    found: list[set[int]] = [set() for _ in range(len(columns))]
+    num, found = len(columns), [np.zeros(0, np.int64)]
     for column in columns.T:
         order = np.argsort(column, kind="stable")
-        starts = np.r_[True, column[order][1:] != column[order][:-1]]
-        first = order[np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))]
-        for place in np.flatnonzero(~starts):
-            found[order[place]] |= {int(first[place]), int(order[place - 1])}
-    return found
+        starts = np.r_[True, column[order][1:] != column[order][:-1]][:num]
+        first = order[np.maximum.accumulate(np.where(starts, np.arange(num), 0))]
+        later = np.flatnonzero(~starts)
+        found += [order[later] * num + first[later], order[later] * num + order[later - 1]]
+    for pair in np.unique(np.concatenate(found)):
+        yield divmod(int(pair), num)
 
 
 def near_pairs(
@@ -84,10 +87,12 @@ def near_pairs(
 
     parts: of a text, by its number; each of them is near . alike: whether a pair counts at all.
     """
-    columns = bands(" ".join(parts(index)) for index in range(num))
-    for index, earlier in enumerate(candidates(columns)):
-        for other in sorted(earlier):
-            pairs = zip(parts(index), parts(other), strict=True)
-            if alike(index, other) and all(similarity(a, b) >= THRESHOLD for a, b in pairs):
-                yield index, other
-                break
+    done = -1
+    for index, other in candidates(bands(num, (" ".join(parts(index)) for index in range(num)))):
+        if index != done and alike(index, other) and _near(parts(index), parts(other)):
+            yield index, other
+            done = index
+
+
+def _near(parts: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    return all(similarity(a, b) >= THRESHOLD for a, b in zip(parts, others, strict=True))

@@ -192,13 +192,3 @@ def _examples(rows: list[BadRow]) -> Iterator[Line]:
 def _ends(detail: str) -> list[str]:
     """All of a detail, and what to do about it where it says so."""
     return [end for end in (detail, detail.partition(HINT)[2]) if end]
-
-
-@dataclass(slots=True, kw_only=True)
-class Loaded:
-    """The records of a role by their side, and the account of its rows."""
-
-    train: list
-    select: list
-    eval: list
-    report: Report

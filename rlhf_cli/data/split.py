@@ -1,14 +1,17 @@
 """Training, selection and held-out sides. A side is a function of the opening question and the seed,
 so that the same question is held out from every list of every stage, whatever file it came from.
 
-    u = place(opening): [0, eval_fraction) held out | [.., + select_fraction) to select by | trained on
+    u = place(number): [0, eval_fraction) held out | [.., + select_fraction) to select by | trained on
 
-What a source marked eval asks is held out as well, in every role.
+A question is known by its number, a hash of 64 bits. What a source marked eval asks is held out as
+well, in every role.
 """
 
 import hashlib
 import unicodedata
 from dataclasses import dataclass
+
+import numpy as np
 
 from rlhf_cli.data.records import Record, context_of
 
@@ -30,37 +33,39 @@ def opening(record: Record) -> str:
 
 def normalised(text: str) -> str:
     """The text without what makes no difference: case, spaces, compatible forms of letters."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().split())
 
 
-def place(text: str, *, seed: int) -> float:
-    """Return the opening's number in [0, 1), its hash, from which its side follows."""
-    digest = hashlib.sha256(f"{seed}\0{text}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+def number(text: str, *, seed: int) -> int:
+    """Return the opening's number below 2**64, its hash."""
+    digest = hashlib.sha256(f"{seed}\0{text}".encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big")
 
 
-def held_out(text: str, *, eval_fraction: float, seed: int) -> bool:
-    """Whether an opening is held out: its number falls below the fraction."""
-    return place(text, seed=seed) < eval_fraction
+def place(numbers: np.ndarray) -> np.ndarray:
+    """Return where in [0, 1) openings lie, from which their sides follow."""
+    return (numbers >> np.uint64(11)) / 2.0**53
 
 
 def selection(
-    openings: set[str], *, eval_fraction: float, select_fraction: float, seed: int
-) -> tuple[set[str], str | None]:
+    asked: np.ndarray, *, eval_fraction: float, select_fraction: float
+) -> tuple[np.ndarray, str | None]:
     """Return which of these openings are selected by, and a note where the band does not say so.
 
     Where the band holds none of them or all, it is the one next above eval_fraction; a single
     opening is trained on.
     """
-    places = {text: place(text, seed=seed) for text in openings}
-    high = eval_fraction + select_fraction
-    band = {text for text, u in places.items() if eval_fraction <= u < high}
-    if 0 < len(band) < len(places) or not places:
+    openings = np.unique(asked)
+    places = place(openings)
+    band = openings[(eval_fraction <= places) & (places < eval_fraction + select_fraction)]
+    if 0 < len(band) < len(openings) or not len(openings):
         return band, None
-    if len(places) == 1:
-        return set(), SINGLE
-    nearest = min(places, key=lambda text: (places[text] < eval_fraction, places[text]))
-    return {nearest}, TOO_FEW
+    if len(openings) == 1:
+        return openings[:0], SINGLE
+    above = openings[places >= eval_fraction]
+    return (above if len(above) else openings)[:1], TOO_FEW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +76,12 @@ class HeldOut:
     source, so that eval_fraction of the openings is held out there and trained on nowhere
     """
 
-    named: frozenset[str]
+    named: np.ndarray
     by_hash: bool
     eval_fraction: float
-    seed: int
 
-    def reason(self, record: Record) -> str | None:
-        """Why a record is not trained on; None where it is. Its maker may have marked it, too."""
-        text = opening(record)
-        if text in self.named:
-            return NAMED
-        hashed = self.by_hash and held_out(text, eval_fraction=self.eval_fraction, seed=self.seed)
-        return HASHED if hashed or record.meta.get("held_out") else None
+    def reasons(self, asked: np.ndarray, apart: np.ndarray) -> dict[str, np.ndarray]:
+        """{why: which records are not trained on for that}. apart: what its maker has marked."""
+        named = np.isin(asked, self.named)
+        hashed = apart | (self.by_hash & (place(asked) < self.eval_fraction))
+        return {NAMED: named, HASHED: hashed & ~named}

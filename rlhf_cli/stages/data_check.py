@@ -3,18 +3,26 @@
 import json
 import shlex
 import sys
+import tempfile
+from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema import Config
-from rlhf_cli.data.load import check_all
+from rlhf_cli.data.cache import making
+from rlhf_cli.data.duplicates import twins, twins_across
+from rlhf_cli.data.prepare import prepare
+from rlhf_cli.data.record_files import Records
+from rlhf_cli.data.records import DataError
+from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.report import EXAMPLES, Report
-from rlhf_cli.data.spec import ROLES
+from rlhf_cli.data.spec import ROLES, spec_of
 from rlhf_cli.stages import STAGES, StageSpec
 from rlhf_cli.stages.check_request import CheckRequest
 from rlhf_cli.stages.plan import Planner
+from rlhf_cli.stages.reading import counted, records_of
 from rlhf_cli.stages.requirements import require_source, roles_of
-from rlhf_cli.telemetry.console import line
+from rlhf_cli.telemetry.console import console, line
 
 
 def check_data(cfg: Config, request: CheckRequest) -> None:
@@ -27,7 +35,9 @@ def check_data(cfg: Config, request: CheckRequest) -> None:
     if not request.as_json:
         for path, (role, why) in request.roles.items():
             line(f"{path}: {role} ({why})")
-    reports = check_all(cfg, open_context(cfg).renderer, num_examples=num_examples)
+    silent = request.as_json or not console().is_terminal
+    renderer = open_context(cfg).renderer
+    reports = check_all(cfg, renderer, num_examples=num_examples, silent=silent)
     refused = _refused(cfg, specs, reports)
     if request.as_json:
         _write_json(specs, reports, refused)
@@ -37,6 +47,39 @@ def check_data(cfg: Config, request: CheckRequest) -> None:
         raise UserError(refused)
     if not request.as_json:
         line(_taken(request, specs), style="green")
+
+
+def check_all(
+    cfg: Config,
+    renderer: Renderer,
+    *,
+    num_examples: int | None = EXAMPLES,
+    silent: bool = True,
+) -> list[Report]:
+    """A report on every role that has sources, whatever is wrong with it."""
+    specs = {role: spec_of(cfg, role) for role in ROLES}
+    reports: dict[str, Report] = {}
+    found: dict[str, Records] = {}
+    with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
+        cache = Path(folder)
+        for role in (role for role in ROLES if specs[role].sources):
+            try:
+                found[role] = records_of(
+                    specs[role], cache, num_examples=num_examples, silent=silent
+                )
+                reports[role] = found[role].report
+            except DataError as error:
+                reports[role] = Report(role=role, problems=[str(error)])
+        own = {role: one for role, one in found.items() if specs[role].read_as == role}
+        repeated = [twin for role, records in own.items() for twin in twins(role, records)]
+        split = {role: one for role, one in found.items() if role != "pretraining"}
+        for twin in [*repeated, *twins_across(split)]:
+            reports[twin.role].note(twin.origin, twin.what, twin.detail)
+        for role, records in found.items():
+            with making(cache, f"{role}-rows") as work:
+                rows = prepare(records, renderer, cfg.data, work)
+                counted(f"tokenising data.{role}", rows, silent=silent)
+    return list(reports.values())
 
 
 def _specs(cfg: Config, request: CheckRequest) -> list[StageSpec]:

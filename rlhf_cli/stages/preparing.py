@@ -1,59 +1,67 @@
 """A role's encoded rows: from the cache, or made by the main process while the others wait."""
 
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config.schema import Config
-from rlhf_cli.data import prepare
+from rlhf_cli.data import load, prepare
+from rlhf_cli.data.cache import making, used
 from rlhf_cli.data.prepare import Prepared
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.spec import LoadSpec
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World
-from rlhf_cli.telemetry.progress import Counting
+from rlhf_cli.stages.reading import cache_of, counted, keeps, records_of
 
-CACHE = ".cache"  # in runs_dir
 POLL = 0.2  # seconds between two looks for what the main process prepares
+Found = TypeVar("Found")
 
 
 def prepared(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> Prepared:
-    """The rows of a role; a dry run, and a data set that may change unseen, leave nothing behind."""
-    if cfg.dry_run or not spec.pinned:
-        return _once(spec, renderer, cfg, world)
-    cache = Path(cfg.runs_dir) / CACHE
-    key = world.broadcast(prepare.key_of(spec, renderer, cfg.data) if world.is_main else "")
-    found = prepare.kept(cache, key, spec)
-    if found is None and world.is_main:
-        with write_errors(cache, FREE):
-            work = prepare.beside(cache, key)
-            try:
-                _make(spec, renderer, cfg, work)
-                prepare.publish(work, cache, key, spec)
-            finally:
-                prepare.remove(work)
-        found = prepare.opened(cache / key, spec)
-    while found is None:
+    """The rows of a role. What is not kept every process makes for itself."""
+    with cache_of(cfg, spec) as cache:
+        keys = _keys(spec, renderer, cfg) if world.is_main or not keeps(cfg, spec) else ("", "")
+        if not keeps(cfg, spec):
+            return _made(spec, renderer, cfg, cache, keys, silent=not world.is_main)
+        keys = world.broadcast(keys)
+        if world.is_main:
+            return _made(spec, renderer, cfg, cache, keys)
+        records = _awaited(lambda: load.opened(cache / keys[0], spec))
+        return _awaited(lambda: prepare.opened(cache / keys[1], spec, records))
+
+
+def _keys(spec: LoadSpec, renderer: Renderer, cfg: Config) -> tuple[str, str]:
+    """Under which the records are kept, and the rows."""
+    key = load.records_key(spec)
+    return key, prepare.rows_key(key, renderer, cfg.data, spec.role)
+
+
+def _made(
+    spec: LoadSpec,
+    renderer: Renderer,
+    cfg: Config,
+    cache: Path,
+    keys: tuple[str, str],
+    *,
+    silent: bool = False,
+) -> Prepared:
+    records = records_of(spec, cache, key=keys[0], silent=silent)
+    found = prepare.opened(cache / keys[1], spec, records)
+    if found is None:
+        with write_errors(cache, FREE), making(cache, keys[1], keys[0]) as work:
+            rows = prepare.prepare(records, renderer, cfg.data, work)
+            counted(f"tokenising data.{spec.read_as}", rows, silent=silent)
+            found = prepare.opened(work, spec, records)
+            assert found is not None
+    used(cache / keys[1])
+    return found
+
+
+def _awaited(look: Callable[[], Found | None]) -> Found:
+    while (found := look()) is None:
         heartbeat("waiting for the data")
         time.sleep(POLL)
-        found = prepare.opened(cache / key, spec)
     return found
-
-
-def _once(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> Prepared:
-    """For this process alone: what is mapped stays readable when its folder is gone."""
-    with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
-        _make(spec, renderer, cfg, Path(folder), silent=not world.is_main)
-        found = prepare.opened(Path(folder), spec)
-    assert found is not None
-    return found
-
-
-def _make(
-    spec: LoadSpec, renderer: Renderer, cfg: Config, folder: Path, *, silent: bool = False
-) -> None:
-    with Counting(f"reading data.{spec.role}", silent=silent) as counting:
-        for num in prepare.prepare(spec, renderer, cfg.data, folder):
-            heartbeat("reading data")
-            counting.reached(num)

@@ -3,19 +3,17 @@
 torch is not imported here. What only a worker can know, such as lengths in tokens, it says itself.
 """
 
-from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config, Runtime, SelectBy
 from rlhf_cli.data.report import NO_ROWS
-from rlhf_cli.data.spec import ROLES, WORLD
+from rlhf_cli.data.spec import ROLES, WORLD, spec_of
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
 from rlhf_cli.stages import StageSpec
 from rlhf_cli.stages.models import external, require_model
-from rlhf_cli.telemetry.console import console
 
 DRIVER = Path("/dev/nvidiactl")
 
@@ -31,6 +29,8 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     if cfg.sft.select_by is SelectBy.rm_score and any(spec.name == "sft" for spec in specs):
         external("sft.reward_model", str(cfg.sft.reward_model), "rm", model)
     roles = roles_of(cfg, specs)
+    for role in roles:
+        require_source(cfg, role)
     for role in roles:
         if role != "prompts" or cfg.data.prompts or "comparisons" not in roles:
             require_rows(cfg, role)  # prompts of the comparisons are as good as those are
@@ -68,13 +68,12 @@ def require_source(cfg: Config, role: str) -> None:
 
 
 def require_rows(cfg: Config, role: str) -> None:
-    """Read a role as its stage will, and refuse as it would. The embedded world needs no reading."""
-    require_source(cfg, role)
+    """Read a role for its stage, and refuse as it would. The embedded world needs no reading."""
     sources = [source for other in ROLES for source in getattr(cfg.data, other)]
     if all(source.path.startswith(WORLD) for source in sources):
         return
-    from rlhf_cli.data.load import load
+    from rlhf_cli.stages.reading import cache_of, records_of
 
-    screen = console()
-    with screen.status(f"reading data.{role}") if screen.is_terminal else nullcontext():
-        load(cfg, role)
+    spec = spec_of(cfg, role)
+    with cache_of(cfg, spec) as cache:
+        records_of(spec, cache).report.enforce()

@@ -10,7 +10,8 @@ from transformers import PretrainedConfig
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import LongText
 from rlhf_cli.data.collate import pad_right
-from rlhf_cli.data.encode import EncodedPrompt, fit_prompt
+from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.data.fit import fit_prompt
 from rlhf_cli.data.records import DataError, LeftOut, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
@@ -54,7 +55,7 @@ class Translation:
             messages = prompt.messages
             if limit is not None:
                 wanted = replace(data, max_prompt_tokens=limit, long_prompts=LongText.truncate)
-                messages, cut = fit_prompt(theirs, messages, wanted)
+                messages, _, cut = fit_prompt(theirs, messages, wanted)
                 num_cut += cut is not None
             fitted[tuple(prompt.ids)] = theirs.prompt_ids(messages)
         added = theirs.tokenizer.convert_tokens_to_ids(list(theirs.added_tokens))

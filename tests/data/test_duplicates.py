@@ -4,7 +4,7 @@ from collections import Counter
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.duplicates import CONTRARY
-from rlhf_cli.data.load import check_all
+from rlhf_cli.stages.data_check import check_all
 
 LONG = " ".join(f"word{i}" for i in range(40))
 
@@ -13,20 +13,20 @@ def row(i, prompt="", **more):
     return {"prompt": f"{i} {i + 1} {i + 2} {i}{prompt}", "response": f"r {i} {i + 5}"} | more
 
 
-def notes(config, **data):
+def notes(config, renderer, **data):
     """{what: [(the row, the earlier row)]} of all roles."""
     return {
         what: [(str(row.origin).rpartition("/")[2], row.detail.rpartition("/")[2]) for row in rows]
-        for report in check_all(config(**data), num_examples=None)
+        for report in check_all(config(**data), renderer, num_examples=None)
         for what, rows in report.examples.items()
     }
 
 
-def test_copies_within_a_file_and_between_files_are_told_apart(config, write):
+def test_copies_within_a_file_and_between_files_are_told_apart(config, write, plain_renderer):
     rows = [row(i) for i in range(40)]
     rows.append(row(3) | {"response": "R  3\n8"})  # case and spaces make no difference
     first, second = write("a.jsonl", rows), write("b.jsonl", [row(7), row(100)])
-    found = notes(config, demonstrations=[first, second])
+    found = notes(config, plain_renderer, demonstrations=[first, second])
     (copy,) = found["a copy of an earlier row"]
     assert set(copy) == {"a.jsonl:41", "a.jsonl:4"}
     (copy,) = found["a copy of a row of another file"]
@@ -34,33 +34,35 @@ def test_copies_within_a_file_and_between_files_are_told_apart(config, write):
     assert len(found) == 2
 
 
-def test_the_same_file_twice_is_forty_copies(config, write):
+def test_the_same_file_twice_is_forty_copies(config, write, plain_renderer):
     path = write("a.jsonl", [row(i) for i in range(40)])
-    (report,) = check_all(config(demonstrations=[path, path]))
+    (report,) = check_all(config(demonstrations=[path, path]), plain_renderer)
     assert report.notes == {"a copy of an earlier row": 40}
 
 
-def test_near_copies_are_named_and_other_answers_to_a_long_prompt_are_none(config, write):
+def test_near_copies_are_named_and_other_answers_to_a_long_prompt_are_none(
+    config, write, plain_renderer
+):
     rows = [row(i) for i in range(30)]
     rows += [row(50, f" {LONG}", response=LONG), row(50, f" {LONG}", response=f"{LONG} indeed")]
     rows += [row(60, f" {LONG}", response="yes"), row(60, f" {LONG}", response="no")]
-    found = notes(config, demonstrations=[write("a.jsonl", rows)])
+    found = notes(config, plain_renderer, demonstrations=[write("a.jsonl", rows)])
     assert found == {"nearly a copy of an earlier row": [("a.jsonl:32", "a.jsonl:31")]}
 
 
-def test_comparisons_that_contradict_each_other_are_named(config, write):
+def test_comparisons_that_contradict_each_other_are_named(config, write, plain_renderer):
     def pair(i, chosen, rejected):
         return {"prompt": f"{i} {i} {i}", "chosen": chosen, "rejected": rejected}
 
     rows = [pair(i, f"good {i}", f"bad {i}") for i in range(30)]
     rows += [pair(4, "bad 4", "good 4"), pair(5, "good 5", "bad 5"), pair(6, "good 6", "other")]
-    found = notes(config, comparisons=[write("c.jsonl", rows)])
+    found = notes(config, plain_renderer, comparisons=[write("c.jsonl", rows)])
     assert Counter(map(len, found.values())) == {1: 1, 2: 1}
     assert set(found[CONTRARY][0]) == {"c.jsonl:31", "c.jsonl:5"}
     assert len(found["a copy of an earlier row"]) == 2
 
 
-def test_nearly_the_same_question_on_two_sides_is_named_across_roles(config, write):
+def test_nearly_the_same_question_on_two_sides_is_named_across_roles(config, write, plain_renderer):
     shown = [row(i, f" {LONG} {i}") for i in range(20)]
     asked = [{"prompt": f"{LONG} {LONG[::-1]} {i}"} for i in range(5)]
     near = {"prompt": shown[3]["prompt"] + " please"}
@@ -74,7 +76,7 @@ def test_nearly_the_same_question_on_two_sides_is_named_across_roles(config, wri
             Source(path=str(write("q.jsonl", [near, *asked])), eval=True),
         ],
     }
-    found = notes(config, **cfg, select_fraction=0.0001)
+    found = notes(config, plain_renderer, **cfg, select_fraction=0.0001)
     across = {what: rows for what, rows in found.items() if "held out" in what}
     assert [rows[0][0] for rows in across.values()] == ["q.jsonl:1"]
     assert next(iter(across.values()))[0][1] == "d.jsonl:4 (data.demonstrations)"

@@ -12,15 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import LongText
-from rlhf_cli.data.encode import (
-    GENEROUS,
-    _end_that_fits,
-    encode,
-    encode_all,
-    encode_loaded,
-    fit_prompt,
-)
-from rlhf_cli.data.load import load
+from rlhf_cli.data.encode import encode
+from rlhf_cli.data.fit import GENEROUS, _end_that_fits, fit_prompt
 from rlhf_cli.data.records import (
     Comparison,
     DataError,
@@ -33,6 +26,7 @@ from rlhf_cli.data.records import (
 )
 from rlhf_cli.data.report import Report
 from rlhf_cli.data.templates import build
+from tests.data.sided import encoded, load, of
 
 ORIGIN = Origin("a", 1)
 AROUND_PROMPT = len("Human: ") + len("\n\nAssistant:")
@@ -112,16 +106,16 @@ def test_the_oldest_turns_go_first_and_the_system_text_stays(plain_renderer, lim
         bot("b"),
         user("third"),
     )
-    fitted, note = fit_prompt(plain_renderer, messages, limits(prompt=70))
+    fitted, _, note = fit_prompt(plain_renderer, messages, limits(prompt=70))
     assert [m.content for m in fitted] == ["S", "second", "b", "third"]
     assert note == "prompt cut at a message"
-    fitted, _ = fit_prompt(plain_renderer, messages, limits(prompt=50))
+    fitted, _, _ = fit_prompt(plain_renderer, messages, limits(prompt=50))
     assert [m.content for m in fitted] == ["S", "third"]
 
 
 def test_a_long_last_turn_loses_its_first_lines(plain_renderer, limits):
     lines = "\n".join(f"line number {i}" for i in range(20))
-    fitted, note = fit_prompt(plain_renderer, (user(lines),), limits(prompt=AROUND_PROMPT + 30))
+    fitted, _, note = fit_prompt(plain_renderer, (user(lines),), limits(prompt=AROUND_PROMPT + 30))
     assert fitted == (user("line number 18\nline number 19"),)
     assert note == "prompt cut at a line"
 
@@ -130,10 +124,10 @@ def test_a_long_line_loses_its_first_words_and_a_long_word_its_first_letters(
     plain_renderer, limits
 ):
     data = limits(prompt=AROUND_PROMPT + 12)
-    fitted, note = fit_prompt(plain_renderer, (user("one two three four five"),), data)
+    fitted, _, note = fit_prompt(plain_renderer, (user("one two three four five"),), data)
     assert fitted == (user("four five"),)
     assert note == "prompt cut within a line"
-    fitted, _ = fit_prompt(plain_renderer, (user("你" * 20),), data)
+    fitted, _, _ = fit_prompt(plain_renderer, (user("你" * 20),), data)
     assert fitted == (user("你" * 4),)  # three bytes each
 
 
@@ -154,8 +148,9 @@ def test_a_prompt_whose_frame_alone_is_too_long_is_left_out(plain_renderer, limi
 def test_a_fitted_prompt_is_the_end_of_the_prompt_and_fits(plain_renderer, limits, turns, limit):
     messages = tuple((user, bot)[i % 2](text.strip() or "x") for i, text in enumerate(turns))
     messages = messages if messages[-1].role == "user" else messages[:-1]
-    fitted, note = fit_prompt(plain_renderer, messages, limits(prompt=limit))
-    assert len(plain_renderer.prompt_ids(fitted)) <= limit
+    fitted, ids, note = fit_prompt(plain_renderer, messages, limits(prompt=limit))
+    assert len(ids) <= limit
+    assert ids == plain_renderer.prompt_ids(fitted)
     assert messages[-1].content.endswith(fitted[-1].content)
     assert fitted[-1].content
     assert fitted[:-1] == messages[len(messages) - len(fitted) : -1]
@@ -247,14 +242,17 @@ def test_rows_that_the_template_itself_shows_otherwise_are_counted_with_an_examp
     )
     renderer = build(tokenizer, template="auto", system=None)
     records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
-    records += [ranked(THOUGHTFUL, "4", THOUGHTFUL + "!", prompt="2 + 2?")]
-    report = Report(role="demonstrations", num_kept=3)
-    examples = encode_all(renderer, records, limits(), report)
+    report = Report(role="demonstrations", num_kept=2)
+    examples, _, _ = encoded(renderer, of(records, report), limits())
     what = "the chat template does not show all of a response"
-    assert report.notes == {what: 2}
+    assert report.notes == {what: 1}
     assert "'<think>\\nadd\\n</think>\\n\\n4' became '\\n\\n4'" in report.plain()
     assert report.first() == ""
     assert text_of(renderer, examples[1].ids) == "user:2 + 2?</s>assistant:\n\n4</s>"
+    report = Report(role="comparisons", num_kept=1)
+    pair = ranked(THOUGHTFUL, "4", THOUGHTFUL + "!", prompt="2 + 2?")
+    encoded(renderer, of([pair], report), limits())
+    assert report.notes == {what: 1}
 
 
 def test_a_thought_without_a_place_in_the_template_is_a_bad_row(make_tokenizer, limits):
@@ -269,7 +267,7 @@ def test_a_thought_without_a_place_in_the_template_is_a_bad_row(make_tokenizer, 
     renderer = build(tokenizer, template="auto", system=None)
     report = Report(role="demonstrations", num_kept=2)
     records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
-    (example,) = encode_all(renderer, records, limits(), report)
+    (example,), _, _ = encoded(renderer, of(records, report), limits())
     assert text_of(renderer, example.ids) == "user:2 + 2?</s>assistant:<think></think>4</s>"
     assert report.bad == {
         "the chat template does not show the response after its generation prompt": 1
@@ -284,12 +282,12 @@ def test_a_prompt_keeps_the_messages_that_the_policy_sees(plain_renderer, limits
     assert example.record is record
 
 
-def test_encode_all_brings_the_report_up_to_date(plain_renderer, limits):
+def test_what_became_of_each_record_is_in_the_report(plain_renderer, limits):
     records = [shown(user("Why?"), bot("a")), shown(user("</s>"), bot("a"))]
     records += [shown(user("p" * 90), bot("r" * 90))]
     report = Report(role="demonstrations", num_kept=3)
-    examples = encode_all(plain_renderer, records, limits(), report)
-    assert [e.record for e in examples] == [records[0], records[2]]
+    examples, _, _ = encoded(plain_renderer, of(records, report), limits())
+    assert [e.record.messages for e in examples] == [records[i].messages for i in (0, 2)]
     assert report.num_kept == 2
     assert report.bad == {"a control token of the tokenizer in the text": 1}
     assert report.notes == {
@@ -298,14 +296,16 @@ def test_encode_all_brings_the_report_up_to_date(plain_renderer, limits):
     }
 
 
-def test_encode_loaded_refuses_when_tokenising_empties_a_side(config, write, plain_renderer):
+def test_a_side_that_tokenising_empties_is_refused(config, write, plain_renderer):
     rows = [{"prompt": f"question {i}", "response": "a"} for i in range(60)]
     cfg = config(demonstrations=[write("d.jsonl", rows)])
-    train, select, held = encode_loaded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
+    train, select, held = encoded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
     assert len(train + select + held) == 60
     short = replace(cfg.data, max_prompt_tokens=5)
+    loaded = load(cfg, "demonstrations")
+    assert encoded(plain_renderer, loaded, short) == ([], [], [])
     with pytest.raises(DataError, match="none to train on is left after tokenising"):
-        encode_loaded(plain_renderer, load(cfg, "demonstrations"), short)
+        loaded.report.enforce()
 
 
 def test_what_the_template_cannot_do_is_noted_once(make_tokenizer, limits):
@@ -315,7 +315,7 @@ def test_what_the_template_cannot_do_is_noted_once(make_tokenizer, limits):
     renderer = build(tokenizer, template="auto", system=None)
     report = Report(role="prompts", num_kept=2)
     tooled = (user("Why?"), bot("f()"), Message("tool", "42"))
-    encode_all(renderer, [Prompt(tooled, ORIGIN)] * 2, limits(), report)
+    encoded(renderer, of([Prompt(tooled, ORIGIN)] * 2, report), limits())
     assert report.notes == dict.fromkeys(renderer.notes, 1)
     assert len(renderer.notes) == 2
 
@@ -360,7 +360,7 @@ def test_what_is_far_too_long_is_cut_before_it_is_tokenised(config, plain_render
     found = encode(plain_renderer, record, data)
     room = GENEROUS * 50 * plain_renderer.longest
     assert max(seen) <= room < 50_000
-    monkeypatch.setattr("rlhf_cli.data.encode.GENEROUS", 10_000)
+    monkeypatch.setattr("rlhf_cli.data.fit.GENEROUS", 10_000)
     assert encode(plain_renderer, record, data).ids == found.ids
     assert max(seen) > 50_000
     drop = replace(data, long_prompts=LongText.drop)

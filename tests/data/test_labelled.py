@@ -5,8 +5,8 @@ import pytest
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.formats import convert
 from rlhf_cli.data.labelled import paired
-from rlhf_cli.data.load import survey
 from rlhf_cli.data.records import BadRow, Labelled, LeftOut, Message, Origin
+from tests.data.sided import survey
 
 ASK = (Message("user", "Why?"),)
 

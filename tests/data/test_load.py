@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.load import check_all, load, survey
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.spec import ROLES
-from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening, place
+from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening
+from rlhf_cli.stages.data_check import check_all
 from tests.data.leaks import leak_check
+from tests.data.sided import load, place_of, survey
 
 
 def shown(n, word="q"):
@@ -55,7 +56,7 @@ def test_what_is_selected_by_is_neither_trained_on_nor_reported_on(config, write
     train, select, held = ({opening(r) for r in side} for side in sides_of(loaded))
     assert train | select | held == {f"q {i}" for i in range(300)}
     assert len(train) + len(select) + len(held) == 300
-    assert select == {q for q in train | select | held if 0.2 <= place(q, seed=cfg.seed) < 0.35}
+    assert select == {q for q in train | select | held if 0.2 <= place_of(q, seed=cfg.seed) < 0.35}
     assert 25 < len(select) < 65
     assert select.isdisjoint(opening(r) for r in prompts.eval)
     assert prompts.select == [] and select <= {opening(r) for r in prompts.train}
@@ -78,7 +79,7 @@ def test_what_a_source_marked_eval_asks_is_not_selected_by_either(config, write)
     select = {opening(r) for r in loaded.select}
     assert select.isdisjoint(opening(r) for r in load(cfg, "prompts").eval)
     rest = {f"q {i}" for i in range(100, 200)}
-    assert select == {q for q in rest if 0.2 <= place(q, seed=cfg.seed) < 0.25} != set()
+    assert select == {q for q in rest if 0.2 <= place_of(q, seed=cfg.seed) < 0.25} != set()
 
 
 def test_beside_a_source_marked_eval_the_band_to_select_by_is_the_same(config, write):
@@ -88,8 +89,10 @@ def test_beside_a_source_marked_eval_the_band_to_select_by_is_the_same(config, w
     train, select, _ = (
         {opening(r) for r in side} for side in sides_of(load(cfg, "demonstrations"))
     )
-    assert select == {q for q in train | select if 0.2 <= place(q, seed=cfg.seed) < 0.25} != set()
-    assert any(place(q, seed=cfg.seed) < 0.2 for q in train)
+    assert (
+        select == {q for q in train | select if 0.2 <= place_of(q, seed=cfg.seed) < 0.25} != set()
+    )
+    assert any(place_of(q, seed=cfg.seed) < 0.2 for q in train)
 
 
 @pytest.mark.parametrize("num", [2, 3, 5])
@@ -101,7 +104,7 @@ def test_of_few_questions_one_is_selected_by_and_some_are_trained_on(config, wri
         assert loaded.train and loaded.select
         assert len(loaded.train) + len(loaded.select) == num
         assert load(cfg, "demonstrations").select == loaded.select
-        in_band = [r for r in loaded.select if 0.2 <= place(opening(r), seed=seed) < 0.25]
+        in_band = [r for r in loaded.select if 0.2 <= place_of(opening(r), seed=seed) < 0.25]
         assert (TOO_FEW in loaded.report.notes) == (not in_band)
 
 
@@ -211,7 +214,7 @@ def test_what_one_role_holds_out_by_its_hash_no_role_with_an_eval_source_trains_
     )
     loaded = load(cfg, "demonstrations")
     held = {opening(r) for r in load(cfg, "comparisons").eval}
-    assert held == {f"q {i}" for i in range(200) if place(f"q {i}", seed=cfg.seed) < 0.2}
+    assert held == {f"q {i}" for i in range(200) if place_of(f"q {i}", seed=cfg.seed) < 0.2}
     assert held.isdisjoint(opening(r) for r in loaded.train + loaded.select)
     assert loaded.report.left_out == {HASHED: len(held)}
     assert {opening(r) for r in loaded.eval} == {f"other {i}" for i in range(9)}
@@ -350,21 +353,21 @@ def test_a_world_role_in_the_wrong_place_is_refused(config):
         load(config(prompts=["tiny_world:nothing"]), "prompts")
 
 
-def test_check_all_reports_every_role_and_stops_at_none(config, write):
+def test_check_all_reports_every_role_and_stops_at_none(config, write, plain_renderer):
     cfg = config(
         demonstrations=["no/such/file.jsonl"],
         comparisons=[write("c.jsonl", [{"prompt": "x"}, *ranked(30)])],
         prompts=[write("p.jsonl", asked(30))],
         max_bad_fraction=0.0,
     )
-    reports = {report.role: report for report in check_all(cfg)}
+    reports = {report.role: report for report in check_all(cfg, plain_renderer)}
     assert list(reports) == ["demonstrations", "comparisons", "prompts"]
     assert "does not exist" in reports["demonstrations"].verdict()
     assert "1 of 31 rows are bad" in reports["comparisons"].verdict()
     assert reports["prompts"].verdict() is None
 
 
-def test_check_all_with_a_renderer_finds_what_is_too_long(config, write, plain_renderer):
+def test_check_all_finds_what_is_too_long(config, write, plain_renderer):
     rows = shown(30)
     rows[2]["prompt"] = "w" * 500
     cfg = config(demonstrations=[write("d.jsonl", rows)])

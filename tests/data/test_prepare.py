@@ -1,17 +1,22 @@
-"""Rows prepared on disk: the same as those encoded in memory, kept, found again, swept."""
+"""Records and encoded rows on disk: as they are in memory, in the order of the sides, found again."""
 
 import os
 from dataclasses import replace
+from random import Random
 
 import pytest
 
 from rlhf_cli.config.schema import LongText, Source
-from rlhf_cli.data import prepare
-from rlhf_cli.data.encode import encode_sides
-from rlhf_cli.data.load import survey
-from rlhf_cli.data.prepare import REPORT, ROWS, beside, kept, key_of, opened, publish, sweep
-from rlhf_cli.data.records import DataError
+from rlhf_cli.data import load, prepare
+from rlhf_cli.data.cache import REPORT, making, sweep
+from rlhf_cli.data.encode import encode
+from rlhf_cli.data.load import RECORDS, Reading, marked_alone, records_key
+from rlhf_cli.data.prepare import ROWS, rows_key
+from rlhf_cli.data.records import DataError, RowError
 from rlhf_cli.data.spec import spec_of
+from rlhf_cli.data.split import opening
+from rlhf_cli.stages.reading import records_of
+from tests.data.sided import place_of, survey
 
 
 @pytest.fixture
@@ -20,10 +25,10 @@ def made(tmp_path):
 
     def of(cfg, role, renderer):
         folder = tmp_path / f"made-{len(list(tmp_path.glob('made-*')))}"
-        folder.mkdir()
         spec = spec_of(cfg, role)
-        list(prepare.prepare(spec, renderer, cfg.data, folder))
-        return opened(folder, spec)
+        records = records_of(spec, folder, silent=True)
+        list(prepare.prepare(records, renderer, cfg.data, folder))
+        return prepare.opened(folder, spec, records)
 
     return of
 
@@ -63,26 +68,75 @@ def cfg(config, write):
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
 
 
+def one_by_one(renderer, records, data) -> list:
+    """What can be encoded of these records, each for itself."""
+    found = []
+    for record in records:
+        try:
+            found.append((record, encode(renderer, record, data)))
+        except RowError:
+            continue
+    return found
+
+
 @pytest.mark.parametrize("long", LongText)
 @pytest.mark.parametrize(
     ("role", "data"), [*((r, {}) for r in ROLES), ("prompts", {"prompts": []})]
 )
-def test_what_is_prepared_is_what_is_encoded_in_memory(cfg, made, plain_renderer, role, data, long):
-    """The same rows in the same order, the same account of those that are not there."""
+def test_what_is_prepared_is_what_each_record_is_encoded_to(
+    cfg, made, plain_renderer, role, data, long
+):
+    """In the order of the sides, with the record that it is of; the rest is accounted for."""
     cfg = cfg(**data, long_prompts=long, long_responses=long)
-    loaded = survey(cfg, role)
-    sides = encode_sides(plain_renderer, loaded, cfg.data)
-    found = made(cfg, role, plain_renderer)
-    for expected, rows in zip(sides, (found.train, found.select, found.eval), strict=True):
+    loaded, found = survey(cfg, role), made(cfg, role, plain_renderer)
+    for records, rows in zip(loaded.sides, (found.train, found.select, found.eval), strict=True):
+        expected = one_by_one(plain_renderer, records, cfg.data)
         assert len(rows) == len(expected)
-        for one, other in zip(rows, expected, strict=True):
+        for one, (record, other) in zip(rows, expected, strict=True):
             for name in set(other.__slots__) - {"record", "notes", "differences"}:
                 assert getattr(one, name) == getattr(other, name)
-            for name in other.record.__slots__:
-                assert getattr(one.record, name) == getattr(other.record, name)
+            for name in record.__slots__:
+                assert getattr(one.record, name) == getattr(record, name)
     assert len(found.train) > 2 or role == "pretraining"
-    assert found.report == loaded.report
-    assert found.report.plain() == loaded.report.plain()
+    report = found.report
+    kept = (len(found.train), len(found.select), len(found.eval))
+    assert (report.num_train, report.num_select, report.num_eval) == kept
+    assert report.num_kept == sum(kept)
+    assert report.rows == loaded.report.rows
+    everything = report.num_kept + report.num_bad + report.left_out.total()
+    assert everything == report.rows.total()
+
+
+def test_sides_have_the_order_of_the_files_and_a_mixture_that_of_the_draw(config, write):
+    """Told again here from the hash and the generator of random numbers, without the product's lists."""
+    texts = {name: [f"{name} {i}" for i in range(num)] for name, num in (("a", 70), ("b", 50))}
+    paths = {
+        name: write(f"{name}.jsonl", [{"prompt": q, "response": "yes"} for q in asked])
+        for name, asked in texts.items()
+    }
+    data = {"eval_fraction": 0.3, "select_fraction": 0.1}
+
+    def sides(*weights):
+        sources = zip(paths.values(), weights, strict=True)
+        cfg = config(**data, demonstrations=[Source(path=str(p), weight=w) for p, w in sources])
+        seed = cfg.seed
+        return seed, [[opening(r) for r in side] for side in survey(cfg, "demonstrations").sides]
+
+    seed, (train, select, held) = sides(None, None)
+    places = {q: place_of(q, seed=seed) for asked in texts.values() for q in asked}
+    assert held == [q for q, u in places.items() if u < 0.3]
+    assert select == [q for q, u in places.items() if 0.3 <= u < 0.4]
+    left = {name: [q for q in asked if places[q] >= 0.4] for name, asked in texts.items()}
+    assert train == left["a"] + left["b"]
+    seed, (mixed, *others) = sides(1, 3)
+    total = min(len(left["a"]) / 0.25, len(left["b"]) / 0.75)
+    draws = [(left["a"], 0.25), (left["b"], 0.75)]
+    expected = []
+    for number, (asked, share) in enumerate(draws):
+        num = min(len(asked), round(total * share))
+        expected += Random(f"{seed}/demonstrations/{number}").sample(asked, num)
+    assert mixed == expected
+    assert others == [select, held]
 
 
 def test_a_view_is_a_list_that_is_read_when_asked(cfg, made, plain_renderer):
@@ -93,30 +147,61 @@ def test_a_view_is_a_list_that_is_read_when_asked(cfg, made, plain_renderer):
     assert found.lengths() == [max(map(len, one.sequences())) for one in every]
 
 
+def test_rows_that_span_many_batches_are_each_their_own(config, write, plain_renderer, made):
+    """More rows than a batch of the file and than are read between two returns of memory."""
+    rows = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": "b"} for i in range(2_100)]
+    found = made(config(comparisons=[write("c.jsonl", rows)]), "comparisons", plain_renderer)
+    both = [(one.record.prompt[0].content, one.record.responses) for one in found.train]
+    assert len(both) > 1_500
+    assert all(said == (f"a {asked[2:]}", "b") for asked, said in both)
+    texts = [plain_renderer.decode_response(one.response_ids[0]) for one in found.train]
+    assert texts == [said[0] for _, said in both]
+
+
 def test_what_was_prepared_is_found_again_under_the_rules_of_now(cfg, tmp_path, plain_renderer):
     cfg, cache = cfg(), tmp_path / "cache"
     spec = spec_of(cfg, "comparisons")
-    key = key_of(spec, plain_renderer, cfg.data)
-    assert kept(cache, key, spec) is None
-    work = beside(cache, key)
-    assert kept(cache, key, spec) is None
-    list(prepare.prepare(spec, plain_renderer, cfg.data, work))
-    publish(work, cache, key, spec)
+    key = records_key(spec)
+    assert load.opened(cache / key, spec) is None
+    records = records_of(spec, cache, silent=True)
     assert [path.name for path in cache.iterdir()] == [key]
     for rules, told in (
         ({"max_bad_fraction": 0.0}, r"more than data\.max_bad_fraction=0"),
         ({"strict": True}, r"comparisons-a\.jsonl:6: .*data\.strict=true stops here"),
     ):
         other = replace(spec, **rules)
-        assert key_of(other, plain_renderer, cfg.data) == key
+        assert records_key(other) == key
         with pytest.raises(DataError, match=told):
-            kept(cache, key, other).report.enforce()
+            load.opened(cache / key, other).report.enforce()
+        with making(cache, "rows") as work:
+            list(prepare.prepare(records, plain_renderer, cfg.data, work))
+        with pytest.raises(DataError, match=told):
+            prepare.opened(cache / "rows", other, records).report.enforce()
+
+
+def test_what_is_kept_is_not_read_again(cfg, tmp_path, monkeypatch):
+    """Not even that of sources marked eval, which several roles ask for."""
+    data = cfg().data
+    held = [replace(data.comparisons[0], eval=True, weight=None), data.comparisons[1]]
+    now, cache, read = cfg(comparisons=held), tmp_path / "cache", []
+    rows = Reading.rows
+    monkeypatch.setattr(
+        Reading, "rows", lambda self: read.append(self.spec.sources[0].path) or rows(self)
+    )
+    for _ in range(2):
+        for role in ("demonstrations", "comparisons", "prompts"):
+            records_of(spec_of(now, role), cache, silent=True)
+    marked = held[0].path
+    assert read == [data.demonstrations[0].path, marked, marked, data.prompts[0].path]
+    (alone,) = marked_alone(spec_of(now, "demonstrations"))
+    assert alone.sources == (replace(held[0], eval=False),)
+    assert alone.pinned and not alone.marked
 
 
 def test_whatever_decides_the_rows_decides_where_they_are_kept(cfg, write, plain_renderer):
     def key(role="demonstrations", renderer=plain_renderer, **data):
         now = cfg(**data)
-        return key_of(spec_of(now, role), renderer, now.data)
+        return rows_key(records_key(spec_of(now, role)), renderer, now.data, role)
 
     first = key()
     assert key() == first
@@ -134,21 +219,53 @@ def test_whatever_decides_the_rows_decides_where_they_are_kept(cfg, write, plain
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "text"])
-def test_what_is_damaged_is_made_again(cfg, tmp_path, plain_renderer, damage):
+@pytest.mark.parametrize("step", ["records", "rows"])
+def test_what_is_damaged_is_made_again(cfg, tmp_path, plain_renderer, step, damage):
     cfg, cache = cfg(), tmp_path / "cache"
     spec = spec_of(cfg, "prompts")
     for _ in range(2):
-        work = beside(cache, "key")
-        list(prepare.prepare(spec, plain_renderer, cfg.data, work))
-        publish(work, cache, "key", spec)
-        assert kept(cache, "key", spec)
+        records = records_of(spec, cache, silent=True)
+        key, name = records_key(spec), RECORDS
+        if step == "rows":
+            key, name = "rows", ROWS
+            with making(cache, key) as work:
+                list(prepare.prepare(records, plain_renderer, cfg.data, work))
+
+        def found():
+            if step == "records":
+                return load.opened(cache / key, spec)  # noqa: B023
+            return prepare.opened(cache / key, spec, records)  # noqa: B023
+
+        assert found()
         if damage == "text":
-            (cache / "key" / REPORT).write_text("{")
+            (cache / key / REPORT).write_text("{")
         elif damage == "gone":
-            (cache / "key" / REPORT).unlink()
+            (cache / key / REPORT).unlink()
         else:
-            os.truncate(cache / "key" / ROWS, 99)
-        assert kept(cache, "key", spec) is None
+            os.truncate(cache / key / name, 99)
+        assert found() is None
+        assert not [path for path in cache.iterdir() if path.name.startswith(".")]
+
+
+def test_of_two_runs_at_once_both_find_what_they_made(cfg, tmp_path):
+    spec, cache = spec_of(cfg(), "comparisons"), tmp_path / "cache"
+    key = records_key(spec)
+    with making(cache, key) as first, making(cache, key) as second:
+        for work in (first, second):
+            reading = Reading(spec, work)
+            list(reading.rows())
+            reading.settle([])
+        mine = load.opened(first, spec)
+    assert [path.name for path in cache.iterdir()] == [key]
+    other = load.opened(cache / key, spec)
+    assert list(mine.each(mine.train)) == list(other.each(other.train)) != []
+
+
+def test_what_fails_leaves_nothing(tmp_path, config, write):
+    spec = spec_of(config(prompts=[write("p.csv", "prompt\n")]), "prompts")
+    with pytest.raises(DataError, match="no rows"):
+        records_of(spec, tmp_path / "cache", silent=True)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_the_longest_unused_goes_first_and_what_others_are_making_stays(tmp_path):
@@ -157,5 +274,5 @@ def test_the_longest_unused_goes_first_and_what_others_are_making_stays(tmp_path
         (tmp_path / name / ROWS).write_bytes(b"0" * 100)
         past = 2e5 if name == ".left.2" else age * 60
         os.utime(tmp_path / name, (os.stat(tmp_path).st_mtime - past,) * 2)
-    sweep(tmp_path, "older", keep=250)
+    sweep(tmp_path, {"older"}, keep=250)
     assert {path.name for path in tmp_path.iterdir()} == {"new", "older", ".begun.1"}

@@ -8,10 +8,9 @@ import pytest
 
 from rlhf_cli.config.schema import Batch, Source, Ties
 from rlhf_cli.data.collate import preference_batches
-from rlhf_cli.data.encode import encode_loaded
-from rlhf_cli.data.load import load, survey
 from rlhf_cli.data.templates import build
 from tests.data.leaks import leak_check
+from tests.data.sided import encoded, load, survey
 
 TSV = {"columns": {"prompt": "0", "response": "1"}, "unescape": True}
 
@@ -242,10 +241,9 @@ def test_tool_turns_survive_both_real_tokenizers(real_data, config, stories, gpt
     assert roles == {"user": 378, "assistant": 490, "tool": 112, "system": 109}
     for tokenizer in (stories, gpt2):
         renderer = build(tokenizer, template="auto", system=None)
-        train, select, held = encode_loaded(renderer, load(cfg, "demonstrations"), cfg.data)
-        encoded = train + select + held
-        assert len(encoded) == 161
-        ends = sum(e.ids.count(renderer.end_id) for e in encoded)
+        train, select, held = encoded(renderer, load(cfg, "demonstrations"), cfg.data)
+        assert len(train + select + held) == 161
+        ends = sum(e.ids.count(renderer.end_id) for e in train + select + held)
         assert ends == 490  # one for every assistant turn
 
 
@@ -263,7 +261,7 @@ def test_hh_goes_through_real_tokenizers_within_its_limits(
     )
     renderer = build(request.getfixturevalue(name), template=template, system=None)
     loaded = load(cfg, "comparisons")
-    train, _, held = encode_loaded(renderer, loaded, cfg.data)
+    train, _, held = encoded(renderer, loaded, cfg.data)
     report = loaded.report
     assert len(train) + len(held) == report.num_kept
     assert report.num_kept + report.num_bad + report.left_out.total() == 400
@@ -282,7 +280,7 @@ def test_kwise_rankings_become_batches(real_data, config, stories):
         max_response_tokens=64,
     )
     renderer = build(stories, template="auto", system=None)
-    train, _, held = encode_loaded(renderer, load(cfg, "comparisons"), cfg.data)
+    train, _, held = encoded(renderer, load(cfg, "comparisons"), cfg.data)
     steps = preference_batches(
         train + held,
         batch=Batch(size=16, microbatch=12, max_tokens=None),
@@ -306,7 +304,7 @@ def test_chinese_text_comes_back_from_bytes(real_data, config, gpt2):
         max_response_tokens=4000,
     )
     renderer = build(gpt2, template="alpaca", system=None)
-    train, _, _ = encode_loaded(renderer, load(cfg, "demonstrations"), cfg.data)
+    train, _, _ = encoded(renderer, load(cfg, "demonstrations"), cfg.data)
     for example in train:
         learned = [t for t, m in zip(example.ids, example.loss_mask, strict=True) if m]
         assert renderer.decode_response(learned) == example.record.messages[-1].content

@@ -20,8 +20,8 @@ def plain(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """What stages keep of their data lies in a folder of the tests."""
-    from rlhf_cli.stages import preparing
+    from rlhf_cli.stages import reading
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparing, "CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(reading, "CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -9,7 +9,7 @@ from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import SelectBy, Source
 from rlhf_cli.data.spec import ROLES
-from rlhf_cli.stages import STAGES, requirements
+from rlhf_cli.stages import STAGES, reading, requirements
 from rlhf_cli.stages.models import shipped
 from rlhf_cli.stages.requirements import require, require_device, roles_of
 from tests.config.test_compose import composed
@@ -73,6 +73,32 @@ def test_the_rows_of_a_later_stage_are_read_before_the_first(own, rows, expected
     with pytest.raises(UserError) as error:
         require(cfg, specs("sft", "rm"))
     assert expected in str(error.value)
+
+
+def test_what_was_read_is_there_for_the_worker_and_the_next_start(own, tmp_path, monkeypatch):
+    """Once for each role; a dry run leaves nothing, and reads for itself."""
+    monkeypatch.setattr(reading, "CACHE", ".cache")
+    read = []
+    rows = reading.Reading.rows
+    monkeypatch.setattr(
+        reading.Reading, "rows", lambda self: read.append(self.spec.role) or rows(self)
+    )
+    cfg = replace(own(demonstrations=SHOWN, comparisons=RANKED), runs_dir=str(tmp_path / "runs"))
+    require(replace(cfg, dry_run=True), specs())
+    assert read == ["demonstrations", "comparisons"]
+    assert not (tmp_path / "runs").exists()
+    for _ in range(2):
+        require(cfg, specs())
+    assert read == ["demonstrations", "comparisons"] * 2
+    assert len(list((tmp_path / "runs" / ".cache").iterdir())) == 2
+
+
+def test_the_parent_says_how_fast_it_reads(own, tmp_path, capsys):
+    cfg = replace(own(demonstrations=SHOWN), runs_dir=str(tmp_path / "runs"))
+    require(cfg, specs("sft"))
+    assert "reading data.demonstrations ..." in capsys.readouterr().out
+    require(cfg, specs("sft"))
+    assert capsys.readouterr().out == ""
 
 
 def test_a_template_that_is_not_there_is_refused(own):

@@ -14,13 +14,13 @@ from transformers import (
 
 from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.data.load import load
 from rlhf_cli.data.split import opening
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages import sft
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.telemetry.progress import short
+from tests.data.sided import load
 from tests.stages.test_resume import config, rows, work
 
 TINY = PACKAGE / "assets" / "tiny"

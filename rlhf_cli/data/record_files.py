@@ -1,0 +1,99 @@
+"""The records of a role on disk, and which of them each side has."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rlhf_cli.data.arrow_files import Table, Writer
+from rlhf_cli.data.records import (
+    Comparison,
+    Demonstration,
+    Message,
+    Origin,
+    Prompt,
+    Record,
+    context_of,
+)
+from rlhf_cli.data.report import Report
+from rlhf_cli.data.split import number, opening
+
+KINDS: dict[str, type] = {"comparisons": Comparison, "prompts": Prompt}  # all others: Demonstration
+SHORT = json.JSONEncoder(separators=(",", ":"), default=str)
+SCHEMA = pa.schema({"asked": pa.uint64(), "apart": pa.bool_(), "record": pa.large_binary()})
+
+
+class RecordWriter(Writer):
+    """Writes records, each with what decides its side: its question, and whether it is set apart."""
+
+    def __init__(self, path: Path, *, seed: int):
+        super().__init__(path, SCHEMA)
+        self.seed = seed
+
+    def write(self, record: Record) -> None:
+        """A record after those before."""
+        asked = number(opening(record), seed=self.seed)
+        apart = bool(record.meta.get("held_out"))
+        self.add({"asked": asked, "apart": apart, "record": _packed(record)})
+
+
+def as_json(value: Any) -> bytes:
+    """A value as short JSON."""
+    return SHORT.encode(value).encode()
+
+
+def turns(messages: tuple[Message, ...]) -> list[list[Any]]:
+    """Messages as JSON values."""
+    return [[m.role, m.content, m.supervised] for m in messages]
+
+
+def _packed(record: Record) -> bytes:
+    origin = [record.origin.source, record.origin.row, record.origin.line]
+    content: list[Any] = [origin, record.meta, turns(context_of(record))]
+    if isinstance(record, Comparison):
+        content += [record.responses, record.better, record.ties]
+    return as_json(content)
+
+
+class RecordTable(Table):
+    """The records that were written; each is read when it is asked for."""
+
+    def __init__(self, path: Path, role: str):
+        super().__init__(path)
+        self.kind = KINDS.get(role, Demonstration)
+
+    def record(self, row: int) -> Record:
+        """The record of a row."""
+        content = json.loads(self.value(row, "record"))
+        self.was_read()
+        (source, place, line), meta, said, *ranked = content
+        origin, messages = Origin(source, place, line), tuple(Message(*turn) for turn in said)
+        if not ranked:
+            return self.kind(messages, origin, meta)
+        responses, better, ties = ranked
+        pairs = (tuple(map(tuple, some)) for some in (better, ties))
+        return Comparison(messages, tuple(responses), *pairs, origin, meta)
+
+
+@dataclass(slots=True, kw_only=True)
+class Records:
+    """The records of a role: the rows of each side, and the account of all that was read."""
+
+    table: RecordTable
+    train: np.ndarray
+    select: np.ndarray
+    eval: np.ndarray
+    report: Report
+
+    @property
+    def sides(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(trained on, selected by, held out)"""
+        return self.train, self.select, self.eval
+
+    def each(self, rows: np.ndarray) -> Iterator[Record]:
+        """The records of these rows."""
+        return map(self.table.record, rows.tolist())
