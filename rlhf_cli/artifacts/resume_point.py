@@ -38,7 +38,7 @@ def select(work: Path, policy: str, *, hashed: bool) -> Path | None:
     folders, has_pointer = committed(work), (work / POINTER).exists()
     if not folders and not has_pointer:
         return None
-    if policy == "whole" or not has_pointer:  # no pointer: killed before it was first written
+    if policy == "last_valid" or not has_pointer:  # no pointer: killed before it was first written
         return _newest_valid(work, folders, hashed=hashed)
     folder = pointed(work)
     if folder is None:
@@ -64,7 +64,7 @@ def _remedy(others: list[Path]) -> str:
     if intact is None:
         return f"no checkpoint is intact: {RESTART_REMEDY}"
     found = f"the last intact one is of step {step_of(intact)}"
-    return f"{found}: resume=whole resumes from it, {RESTART_REMEDY}"
+    return f"{found}: resume=last_valid resumes from it, {RESTART_REMEDY}"
 
 
 def pointed(work: Path) -> Path | None:

@@ -111,7 +111,7 @@ def _answers(
         drawn.flatten(0, 1),
         params,
         copies=copies,
-        keep_going=network.going_on,
+        keep_going=network.keep_going,
     )
     rows = (x.repeat_interleave(copies, dim=0) for x in (tokens, mask))
     batch = Rollout.unscored(*rows, samples.responses, samples.mask, samples.finished)

@@ -26,7 +26,7 @@ LABELS = {
     "score": "score",
     "win_rate": "preferred to SFT",
     "length": "tokens",
-    "eos_rate": "ends by itself",
+    "eos_rate": "ends with EOS",
     "kl": "KL to SFT",
 }
 

@@ -45,17 +45,17 @@ class Evaluator:
 
     def evaluate(self, network: Network) -> EvalResult:
         """One sampled answer a prompt."""
-        return self.judge(
+        return self.result_of(
             sample_answers(self.context, network, self.prompts, self.context.cfg.seed), network
         )
 
-    def judge(self, answers: list[Answer], network: Network | None) -> EvalResult:
-        """What is known of these answers; the gap to the reference needs the model they came from."""
+    def result_of(self, answers: list[Answer], network: Network | None) -> EvalResult:
+        """Return what is measured of these answers; log-ratios need the model they came from."""
         records = [prompt.record for prompt in self.prompts]
-        gaps = None
+        log_ratios = None
         if self.reference is not None and network is not None:
             with self.context.clock.part("score"):
-                gaps = kl_to_reference(
+                log_ratios = kl_to_reference(
                     network,
                     self.reference,
                     answers,
@@ -67,7 +67,7 @@ class Evaluator:
             prompts=records,
             answers=answers,
             scores=None if self.reward is None else self.reward.score_answers(answers),
-            gaps=gaps,
+            log_ratios=log_ratios,
             verdicts=gold_verdicts(records, answers),
         )
 
@@ -77,7 +77,7 @@ class Evaluator:
         tries = sample_each(self.context, network, self.prompts, seeds)
         scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
         chosen, best, bound = best_of(tries, scores)
-        found = self.judge(chosen, None)
+        found = self.result_of(chosen, None)
         found.scores, found.kl_bound = best, bound
         return found
 
@@ -100,13 +100,13 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     with open_recorder(
         context, out, stage="evaluate", total_steps=num_candidates(cfg, known)
     ) as recorder:
-        performances = evaluate_all(context, prompts, known, recorder)
-    baseline = performances.get("SFT")
-    rows = {name: measure(found, baseline) for name, found in performances.items()}
+        results = evaluate_all(context, prompts, known, recorder)
+    baseline = results.get("SFT")
+    rows = {name: measure(found, baseline) for name, found in results.items()}
     if context.world.is_main:
         title = f"Evaluation on {len(prompts)} held-out prompts"
         write_table(out, rows, title=title, notes=notes_on(rows))
-        write_answers(context, performances, out / "answers.jsonl")
+        write_answers(context, results, out / "answers.jsonl")
     return flat(rows)
 
 
@@ -168,7 +168,7 @@ def sample_rows(
     """A few prompts with every candidate's answer."""
     return [
         {"prompt": last_turn(prompts[i].record.messages)}
-        | {name: response_text(performance.answers[i]) for name, performance in found.items()}
+        | {name: response_text(result.answers[i]) for name, result in found.items()}
         for i in range(min(context.cfg.samples, len(prompts)))
     ]
 
@@ -176,19 +176,17 @@ def sample_rows(
 def write_answers(context: StageContext, found: dict[str, EvalResult], place: Path) -> None:
     """Every answer of every candidate, for a person or another judge to read."""
     lines = []
-    for name, performance in found.items():
-        for i, (prompt, answer) in enumerate(
-            zip(performance.prompts, performance.answers, strict=True)
-        ):
+    for name, result in found.items():
+        for i, (prompt, answer) in enumerate(zip(result.prompts, result.answers, strict=True)):
             entry = {
                 "model": name,
                 "prompt": conversation_text(prompt.messages),
                 "response": answer.text,
                 "finished": answer.finished,
-                "score": None if performance.scores is None else float(performance.scores[i]),
+                "score": None if result.scores is None else float(result.scores[i]),
             }
-            if performance.verdicts is not None:
-                entry["gold"] = performance.verdicts[i].utility
+            if result.verdicts is not None:
+                entry["gold"] = result.verdicts[i].utility
             lines.append(json.dumps(entry, ensure_ascii=False))
     write_text(place, "\n".join(lines) + "\n")
 

@@ -27,6 +27,8 @@ def rollout(prompt_lengths=(2, 3), response_lengths=(1, 3), p=5, r=6, seed=0):
         logprobs=noise(b, r),
         ref_logprobs=noise(b, r),
         values=noise(b, r),
+        advantages=noise(b, r),
+        returns=noise(b, r),
         scores=noise(b),
         finished=torch.tensor([True] * b),
     )

@@ -16,7 +16,7 @@ from tests.report.runs import finish
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[/]"
 TABLE = {
-    "title": f"What was gained {HOSTILE}",
+    "title": f"Evaluation on {HOSTILE}",
     "rows": {f"PPO{HOSTILE}": {f"gold{HOSTILE}": [0.9, 0.8, 0.95], "kl": [float("inf")] * 3}},
     "notes": [f"a note {HOSTILE}"],
 }

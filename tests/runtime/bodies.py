@@ -141,10 +141,10 @@ def check_other_way(given: Runtime, world: World, name: str) -> None:
     engine = trained(given, world, odd(6, packed=True))
     engine.load_state(state.__getitem__, SAVED)
     assert same_bits(everything(engine, world), state)
-    check_going_on(engine, world, twin, name)
+    check_keep_going(engine, world, twin, name)
 
 
-def check_going_on(engine: Engine, world: World, twin: Engine, name: str) -> None:
+def check_keep_going(engine: Engine, world: World, twin: Engine, name: str) -> None:
     steps = range(SAVED, STEPS)
     found = [learn(engine, step, world) for step in steps]
     assert far(found, [learn(twin, step, ALONE) for step in steps]) < 1e-5, name
@@ -162,4 +162,4 @@ def check_moving(folder: str, *moves: list) -> None:
         for step in range(SAVED):
             learn(twin, step, ALONE)
         engine.load_state(state.__getitem__, SAVED)
-        check_going_on(engine, world, twin, f"{source} in {name}")
+        check_keep_going(engine, world, twin, f"{source} in {name}")

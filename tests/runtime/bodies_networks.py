@@ -37,7 +37,7 @@ def respond(network: Network, world: World, seed: int):
     uniforms = torch.rand(6, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     mine = (world.share.of(x) for x in (prompts, mask, uniforms))
     with network.generating() as model:
-        return sample(model, *mine, PARAMS, keep_going=network.going_on)
+        return sample(model, *mine, PARAMS, keep_going=network.keep_going)
 
 
 def check_same_responses(network: Network, world: World, model, seed: int) -> None:

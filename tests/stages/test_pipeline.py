@@ -56,7 +56,7 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     done = rlhf(folder, "run", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "What was gained" in done.stdout
+    assert "Evaluation on" in done.stdout
     return folder / "runs" / "default"
 
 

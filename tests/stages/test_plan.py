@@ -67,7 +67,7 @@ def test_an_interrupted_stage_goes_on_unless_it_shall_begin_anew(planner, resume
     work, _ = attempts.start(mine.folder, "sft", mine.fingerprint(STAGES["sft"]), Attempt())
     checkpoints.create(work, 4)
     checkpoints.commit(work, 4, {}, 2)
-    (found,) = planner(stage=[Stage.sft], resume=Resume[resume]).generation_note()
+    (found,) = planner(stage=[Stage.sft], resume=Resume[resume]).plan()
     assert found.attempt.step == step
     assert ("resume=never" in found.reason) is (resume == "never")
 
@@ -224,7 +224,7 @@ def finished(planner):
             parents=fingerprint.parents,
             version=fingerprint.version,
         )
-    assert {step.state for step in planner().generation_note()} == {State.fresh}
+    assert {step.state for step in planner().plan()} == {State.fresh}
     return planner
 
 
@@ -237,7 +237,7 @@ def test_an_evaluation_leaves_no_stale_stage_out(finished, default):
     with pytest.raises(
         ArtifactError, match=r"would leave out ppo: .*ppo\.kl\.coef changed .* -> 0\.5"
     ):
-        finished(stage=[Stage.evaluate], ppo=other_kl(default)).generation_note()
+        finished(stage=[Stage.evaluate], ppo=other_kl(default)).plan()
 
 
 def test_an_evaluation_leaves_no_damaged_stage_out(finished):
@@ -245,15 +245,15 @@ def test_an_evaluation_leaves_no_damaged_stage_out(finished):
     with pytest.raises(
         ArtifactError, match=r"leave out ppo: .*ppo/config\.json is truncated.*stage=\[ppo,"
     ):
-        finished(stage=[Stage.evaluate]).generation_note()
+        finished(stage=[Stage.evaluate]).plan()
 
 
 def test_an_evaluation_goes_without_what_is_not_there_or_follows_from_what_runs(finished, default):
     sft = replace(default.sft, epochs=9)
-    steps = finished(stage=[Stage.sft, Stage.evaluate], sft=sft).generation_note()
+    steps = finished(stage=[Stage.sft, Stage.evaluate], sft=sft).plan()
     assert [step.state for step in steps] == [State.run, State.run]
     (finished().folder / "ppo").rename(finished().folder / "away")
-    (step,) = finished(stage=[Stage.evaluate]).generation_note()
+    (step,) = finished(stage=[Stage.evaluate]).plan()
     assert step.why == "parent ppo changed"
 
 

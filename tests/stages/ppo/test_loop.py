@@ -74,8 +74,8 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
         temperature=temperature,
         batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None),
     )
-    models = cast(cfg=cfg)
-    rollout, found = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    models, params = cast(cfg=cfg), replace(PARAMS, temperature=temperature)
+    rollout, found = collect_rollout(models, batch(), drawn(), params, cfg, kl_coef=0.1)
     check_start(rollout, torch.float32)
     assert found["objective/kl"] == pytest.approx(0, abs=1e-4)
     advantages, returns = advantages_of(rollout, 0.1, cfg)
