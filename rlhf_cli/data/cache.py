@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from rlhf_cli.data.records import BadRow, Origin
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.spec import LoadSpec
 
 SIDES = ("train", "select", "eval")
@@ -35,7 +35,7 @@ def code() -> str:
     return digest.hexdigest()
 
 
-def write_account(folder: Path, sides: Iterable[np.ndarray], report: Report) -> None:
+def write_account(folder: Path, sides: Iterable[np.ndarray], report: DataReport) -> None:
     """Write which rows each side has, and then the report: with it a folder is whole."""
     np.savez(folder / INDEX, **dict(zip(SIDES, sides, strict=True)))
     content = {f.name: getattr(report, f.name) for f in fields(report)}
@@ -43,14 +43,14 @@ def write_account(folder: Path, sides: Iterable[np.ndarray], report: Report) -> 
     (folder / REPORT).write_text(json.dumps(content | {"examples": examples}))
 
 
-def read_account(folder: Path, spec: LoadSpec) -> tuple[dict[str, np.ndarray], Report]:
+def read_account(folder: Path, spec: LoadSpec) -> tuple[dict[str, np.ndarray], DataReport]:
     """({side: rows}, the report under the rules of now); raises one of Unusable."""
     content = json.loads((folder / REPORT).read_text())
     with np.load(folder / INDEX) as sides:
         return {side: sides[side] for side in SIDES}, _report(spec, content)
 
 
-def _report(spec: LoadSpec, content: dict[str, Any]) -> Report:
+def _report(spec: LoadSpec, content: dict[str, Any]) -> DataReport:
     for name in ("rows", "bad", "left_out", "notes"):
         content[name] = Counter(content[name])
     content["examples"] = {
@@ -58,7 +58,7 @@ def _report(spec: LoadSpec, content: dict[str, Any]) -> Report:
         for what, rows in content["examples"].items()
     }
     content |= {"strict": spec.strict, "max_bad_fraction": spec.max_bad_fraction}
-    return Report(**content)
+    return DataReport(**content)
 
 
 def used(folder: Path) -> None:

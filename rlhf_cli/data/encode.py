@@ -11,7 +11,7 @@ from rlhf_cli.data.records import (
     BadRow,
     Comparison,
     Demonstration,
-    LeftOut,
+    Filtered,
     Message,
     Prompt,
     Record,
@@ -166,7 +166,7 @@ def _encode_text(renderer: Renderer, record: Demonstration, data: Data) -> Encod
     notes = ()
     if len(ids) > limit:
         if data.long_responses is LongText.drop:
-            raise LeftOut("text too long", f"{length_of(ids, text, room)}, at most {limit}")
+            raise Filtered("text too long", f"{length_of(ids, text, room)}, at most {limit}")
         ids, loss_mask, notes = ids[:limit], loss_mask[:limit], ("text cut at the end",)
     return EncodedDemonstration(ids=ids, loss_mask=loss_mask, record=record, notes=notes)
 

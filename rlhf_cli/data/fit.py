@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import count
 
 from rlhf_cli.config.schema import Data, LongText
-from rlhf_cli.data.records import LeftOut, Message
+from rlhf_cli.data.records import Filtered, Message
 from rlhf_cli.data.renderer import Renderer
 
 GENEROUS = 8  # times as many characters as the longest tokens have
@@ -29,7 +29,7 @@ def fit_response(renderer: Renderer, text: str, data: Data) -> tuple[list[int], 
     if len(ids) <= limit and len(text) <= room:
         return ids, None
     if data.long_responses is LongText.drop:
-        raise LeftOut(
+        raise Filtered(
             "response too long", f"{length_of(ids, text, room)}, data.max_response_tokens={limit}"
         )
     return ids[:limit], "response cut at the end, without its end token"
@@ -51,7 +51,7 @@ def fit_prompt(
         return messages, ids, None
     if data.long_prompts is LongText.drop:
         found = f"{len(ids)} tokens" if ids else f"{chars} characters"
-        raise LeftOut("prompt too long", f"{found}, data.max_prompt_tokens={limit}")
+        raise Filtered("prompt too long", f"{found}, data.max_prompt_tokens={limit}")
     for shorter, note in _shorter(messages):
         if characters(shorter) <= room and len(renderer.prompt_ids(shorter)) <= limit:
             return shorter, renderer.prompt_ids(shorter), note
@@ -87,7 +87,7 @@ def _fit_last(
         text = _end_that_fits(pieces, joint, size, limit)
         if text:
             return shorter(text), f"prompt cut {'at' if pieces is lines else 'within'} a line"
-    raise LeftOut("prompt too long", f"not even its end fits data.max_prompt_tokens={limit}")
+    raise Filtered("prompt too long", f"not even its end fits data.max_prompt_tokens={limit}")
 
 
 def _end_that_fits(pieces: list[str], joint: str, size: Callable[[str], int], limit: int) -> str:

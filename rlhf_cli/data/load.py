@@ -15,13 +15,12 @@ import numpy as np
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.cache import Unusable, code, read_account, write_account
-from rlhf_cli.data.gather import gather
+from rlhf_cli.data.read_records import read_records
 from rlhf_cli.data.record_files import Records, RecordTable, RecordWriter
 from rlhf_cli.data.records import Prompt
-from rlhf_cli.data.report import EXAMPLES, Report
-from rlhf_cli.data.sides import Pool, sides, text_sides
+from rlhf_cli.data.report import EXAMPLES, DataReport
 from rlhf_cli.data.spec import LoadSpec, label
-from rlhf_cli.data.split import HeldOut
+from rlhf_cli.data.split import HeldOut, Pool, sides, text_sides
 
 RECORDS = "records.arrow"
 STEP = 1024  # rows between two signs of life
@@ -58,7 +57,7 @@ class Reading:
     def __init__(self, spec: LoadSpec, folder: Path, *, num_examples: int | None = EXAMPLES):
         self.spec, self.folder = spec, folder
         self.spans: list[tuple[Source, slice]] = []
-        self.report = Report(
+        self.report = DataReport(
             role=spec.role,
             strict=spec.strict,
             max_bad_fraction=spec.max_bad_fraction,
@@ -81,7 +80,7 @@ class Reading:
 
     def _records(self, source: Source, seen: set[bytes]) -> Iterable[Any]:
         spec = self.spec
-        records = gather(spec, source, spec.read_as, self.report, drop_ties=spec.drop_ties)
+        records = read_records(spec, source, spec.read_as, self.report, drop_ties=spec.drop_ties)
         return records if spec.read_as == spec.role else once_each(records, seen, self.report)
 
     def settle(self, marked: list[np.ndarray]) -> None:
@@ -122,7 +121,7 @@ def opened(folder: Path, spec: LoadSpec) -> Records | None:
     return Records(table=table, **sides, report=report)
 
 
-def once_each(records: Iterable[Any], seen: set[bytes], report: Report) -> Iterator[Prompt]:
+def once_each(records: Iterable[Any], seen: set[bytes], report: DataReport) -> Iterator[Prompt]:
     """Yield in place of comparisons their prompts, each once; seen: hashes of those met before."""
     for record in records:
         asked = repr([(m.role, m.content, m.supervised) for m in record.prompt])

@@ -13,9 +13,9 @@ from rlhf_cli.data.cache import Unusable, code, read_account, write_account
 from rlhf_cli.data.encode import encode_each
 from rlhf_cli.data.load import STEP
 from rlhf_cli.data.record_files import Records
-from rlhf_cli.data.records import LeftOut, RowError
+from rlhf_cli.data.records import Filtered, RowError
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.rows import Rows, RowTable, RowWriter
 from rlhf_cli.data.spec import LoadSpec
 
@@ -29,7 +29,7 @@ class Prepared:
     train: Rows
     select: Rows
     eval: Rows
-    report: Report
+    report: DataReport
 
 
 def rows_key(records_key: str, renderer: Renderer, data: Data, role: str) -> str:
@@ -72,7 +72,7 @@ def prepare(records: Records, renderer: Renderer, data: Data, folder: Path) -> I
 
 
 def _settled(
-    table: RowTable, sides: list[np.ndarray], report: Report, renderer: Renderer
+    table: RowTable, sides: list[np.ndarray], report: DataReport, renderer: Renderer
 ) -> list[np.ndarray]:
     """The rows of each side that could be encoded; what is to be told of them goes into the report."""
     told, left = table.told(), []
@@ -85,12 +85,12 @@ def _settled(
     return left
 
 
-def _account(table: RowTable, row: int, report: Report) -> bool:
+def _account(table: RowTable, row: int, report: DataReport) -> bool:
     """Tell the report of a row; whether the row can be used."""
     said = table.said(row)
     if len(said) == 3:
         reason, detail, left_out = said
-        error = (LeftOut if left_out else RowError)(reason, detail)
+        error = (Filtered if left_out else RowError)(reason, detail)
         report.withdraw(table.record(row).origin, error)
         return False
     notes, differences = said
@@ -100,7 +100,7 @@ def _account(table: RowTable, row: int, report: Report) -> bool:
     return True
 
 
-def _note_emptied(report: Report, before: list[int], after: list[int]) -> None:
+def _note_emptied(report: DataReport, before: list[int], after: list[int]) -> None:
     """Write into the report how many of (train, select, held out) are left, and which side is empty."""
     report.num_train, report.num_select, report.num_eval = after
     for side, place in (("train on", 0), ("hold out", 2)):

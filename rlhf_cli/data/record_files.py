@@ -19,7 +19,7 @@ from rlhf_cli.data.records import (
     Record,
     context_of,
 )
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.split import number, opening
 
 KINDS: dict[str, type] = {"comparisons": Comparison, "prompts": Prompt}  # all others: Demonstration
@@ -87,7 +87,7 @@ class Records:
     train: np.ndarray
     select: np.ndarray
     eval: np.ndarray
-    report: Report
+    report: DataReport
 
     @property
     def sides(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

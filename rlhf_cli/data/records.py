@@ -22,7 +22,7 @@ class RowError(Exception):
         self.detail = detail
 
 
-class LeftOut(RowError):
+class Filtered(RowError):
     """A row the configuration asks to leave out (too long, only ties): counted, but not bad."""
 
 
@@ -104,11 +104,11 @@ class BadRow:
 
     @classmethod
     def of(cls, origin: Origin, error: RowError) -> "BadRow":
-        return cls(origin, error.reason, error.detail, isinstance(error, LeftOut))
+        return cls(origin, error.reason, error.detail, isinstance(error, Filtered))
 
     def error(self) -> RowError:
         """The error it was made of."""
-        return (LeftOut if self.left_out else RowError)(self.reason, self.detail)
+        return (Filtered if self.left_out else RowError)(self.reason, self.detail)
 
     def __str__(self) -> str:
         why = f"{self.reason}: {self.detail}" if self.detail else self.reason

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from rlhf_cli.data.records import BadRow, DataError, LeftOut, Origin, RowError
+from rlhf_cli.data.records import BadRow, DataError, Filtered, Origin, RowError
 
 EXAMPLES = 3
 NO_ROWS = {
@@ -22,7 +22,7 @@ Line = tuple[int, str, str]  # indent, text, style
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
+class DataReport:
     """The account of one role. bad: rows that break a law . left_out: rows the configuration
     leaves out . notes: rows kept but changed, and other things to know . rows: read per source .
     num_examples: of a kind are kept; None: all.
@@ -55,7 +55,7 @@ class Report:
     def reject(self, origin: Origin, error: RowError) -> None:
         """Count a row that is not used."""
         self._keep_example(BadRow(origin, error.reason, error.detail))
-        counts = self.left_out if isinstance(error, LeftOut) else self.bad
+        counts = self.left_out if isinstance(error, Filtered) else self.bad
         counts[error.reason] += 1
 
     def note(self, origin: Origin, what: str, detail: str) -> None:

@@ -3,11 +3,11 @@
 from itertools import islice
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.check import check
-from rlhf_cli.data.fields import Fields, found
-from rlhf_cli.data.formats import FORMS, PARSER, Form, convert
+from rlhf_cli.data.formats.fields import Fields, found
+from rlhf_cli.data.formats.table import FORMS, PARSER, Form, convert
 from rlhf_cli.data.records import BadRow, DataError, Origin, RowError
 from rlhf_cli.data.sources import rows
+from rlhf_cli.data.validate import validate
 
 SAMPLE = 100  # rows at the beginning that are looked at
 ROLES = ("comparisons", "demonstrations", "prompts")  # what serves for an earlier one serves for it
@@ -45,7 +45,7 @@ def _serves(row: dict, origin: Origin, source: Source, role: str) -> bool:
         for record in records:
             if isinstance(record, BadRow):
                 return False
-            check(record, ties=Ties.soft)
+            validate(record, ties=Ties.soft)
     except RowError as error:
         return error.reason != "no assistant turn"
     return True

@@ -14,7 +14,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Config, Data, Graphs, Optim
 from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.rows import Rows
 from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.templates import Renderer, build
@@ -56,7 +56,7 @@ class Encoded:
     train: Rows
     select: Rows
     held_out: Rows
-    report: Report
+    report: DataReport
 
     def tell(self, recorder: Recorder) -> None:
         """What became of the rows: a line each, with examples where rows were lost."""

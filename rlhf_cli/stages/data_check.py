@@ -15,7 +15,7 @@ from rlhf_cli.data.prepare import prepare
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import EXAMPLES, Report
+from rlhf_cli.data.report import EXAMPLES, DataReport
 from rlhf_cli.data.spec import ROLES, spec_of
 from rlhf_cli.stages import STAGES, StageSpec
 from rlhf_cli.stages.check_request import CheckRequest
@@ -55,10 +55,10 @@ def check_all(
     *,
     num_examples: int | None = EXAMPLES,
     silent: bool = True,
-) -> list[Report]:
+) -> list[DataReport]:
     """A report on every role that has sources, whatever is wrong with it."""
     specs = {role: spec_of(cfg, role) for role in ROLES}
-    reports: dict[str, Report] = {}
+    reports: dict[str, DataReport] = {}
     found: dict[str, Records] = {}
     with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
         cache = Path(folder)
@@ -69,7 +69,7 @@ def check_all(
                 )
                 reports[role] = found[role].report
             except DataError as error:
-                reports[role] = Report(role=role, problems=[str(error)])
+                reports[role] = DataReport(role=role, problems=[str(error)])
         own = {role: one for role, one in found.items() if specs[role].read_as == role}
         repeated = [twin for role, records in own.items() for twin in twins(role, records)]
         split = {role: one for role, one in found.items() if role != "pretraining"}
@@ -91,7 +91,7 @@ def _specs(cfg: Config, request: CheckRequest) -> list[StageSpec]:
     return [s for s in STAGES.values() if there.issuperset(roles_of(cfg, [s]))]
 
 
-def _refused(cfg: Config, specs: list[StageSpec], reports: list[Report]) -> str | None:
+def _refused(cfg: Config, specs: list[StageSpec], reports: list[DataReport]) -> str | None:
     """The line with which a run would refuse, of the first stage that would."""
     known = {report.role: report for report in reports}
     for role in roles_of(cfg, specs):
@@ -106,14 +106,14 @@ def _refused(cfg: Config, specs: list[StageSpec], reports: list[Report]) -> str 
     return None
 
 
-def _tell(reports: list[Report]) -> None:
+def _tell(reports: list[DataReport]) -> None:
     for report in reports:
         line(report.headline(), style="bold")
         for indent, text, style in report.details():
             line(" " * indent + text, style=style)
 
 
-def _write_json(specs: list[StageSpec], reports: list[Report], refused: str | None) -> None:
+def _write_json(specs: list[StageSpec], reports: list[DataReport], refused: str | None) -> None:
     found = {
         "stages": [spec.name for spec in specs],
         "refused": refused,

@@ -12,7 +12,7 @@ from rlhf_cli.config.schema import LongText
 from rlhf_cli.data.collate import pad_right
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.fit import fit_prompt
-from rlhf_cli.data.records import DataError, LeftOut, RowError
+from rlhf_cli.data.records import DataError, Filtered, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
 from rlhf_cli.models.export import set_pad
@@ -192,7 +192,7 @@ def _translation(
     room = room_of(config)
     try:
         return Translation.of(context, own, prompts, room)
-    except LeftOut as error:
+    except Filtered as error:
         raise UserError(
             f"the reward model {folder} has {room} positions, which do not hold a prompt beside "
             f"data.max_response_tokens={context.cfg.data.max_response_tokens} tokens: lower it, or "

@@ -1,16 +1,16 @@
 """Rows that show what to say -> Demonstration, one function for each published form."""
 
-from rlhf_cli.data.comparison_forms import of_two
-from rlhf_cli.data.dialogue import conversation, kind, objects, text_of
-from rlhf_cli.data.fields import (
+from rlhf_cli.data.formats.comparisons import of_two
+from rlhf_cli.data.formats.dialogue import conversation, kind, objects, text_of
+from rlhf_cli.data.formats.fields import (
     RESPONSES,
     TEXTS,
     Fields,
     prompt_messages,
     with_system,
 )
-from rlhf_cli.data.labels import judgement
-from rlhf_cli.data.records import Demonstration, LeftOut, Message, Origin, RowError
+from rlhf_cli.data.formats.labels import judgement
+from rlhf_cli.data.records import Demonstration, Filtered, Message, Origin, RowError
 
 
 def messages(row: Fields, origin: Origin) -> Demonstration:
@@ -28,7 +28,7 @@ def sharegpt(row: Fields, origin: Origin) -> Demonstration:
 def labelled(row: Fields, origin: Origin) -> Demonstration:
     """An answer judged good or bad (KTO); only the good are to be imitated."""
     if not judgement(row["label"]):
-        raise LeftOut("labelled as a bad response")
+        raise Filtered("labelled as a bad response")
     return messages(row, origin) if "messages" in row else prompt_response(row, origin)
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from rlhf_cli.config.schema import Ties
-from rlhf_cli.data.dialogue import has_inline_role
+from rlhf_cli.data.formats.dialogue import has_inline_role
 from rlhf_cli.data.records import (
     Comparison,
     Demonstration,
-    LeftOut,
+    Filtered,
     Prompt,
     Record,
     RowError,
@@ -20,17 +20,17 @@ END_MARKS = ("<|endoftext|>", "</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>
 NO_OUTPUT = re.compile(r"\s*<\s*no\s*output\s*>.*", re.IGNORECASE | re.DOTALL)
 
 
-def check(record: Record, *, ties: Ties) -> None:
-    """Raise RowError where a record breaks a law, LeftOut where the configuration leaves it out."""
+def validate(record: Record, *, ties: Ties) -> None:
+    """Raise RowError where a record breaks a law, Filtered where the configuration leaves it out."""
     if isinstance(record, Comparison):
-        check_comparison(record, ties=ties)
+        validate_comparison(record, ties=ties)
     elif isinstance(record, Demonstration):
-        check_demonstration(record)
+        validate_demonstration(record)
     else:
-        check_prompt(record)
+        validate_prompt(record)
 
 
-def check_demonstration(record: Demonstration) -> None:
+def validate_demonstration(record: Demonstration) -> None:
     """Something is to be said, and nothing that is to be learned is empty."""
     if record.messages and record.messages[0].role == "text":
         if not record.messages[0].content.strip():
@@ -51,7 +51,7 @@ def check_demonstration(record: Demonstration) -> None:
     _check_asked(record.messages)
 
 
-def check_comparison(record: Comparison, *, ties: Ties) -> None:
+def validate_comparison(record: Comparison, *, ties: Ties) -> None:
     """At least two different responses, none empty, ranked without a circle."""
     _check_asked(record.prompt)
     _check_end(record.prompt)
@@ -65,7 +65,7 @@ def check_comparison(record: Comparison, *, ties: Ties) -> None:
     if not record.better and not record.ties:
         raise RowError("no pair is labelled")
     if not record.better and ties is Ties.drop:
-        raise LeftOut("only ties, which rm.ties=drop does not use")
+        raise Filtered("only ties, which rm.ties=drop does not use")
 
 
 def _empty(index: int, record: Comparison) -> str:
@@ -83,7 +83,7 @@ def _check_different(record: Comparison) -> None:
     raise RowError("duplicated response", repr(twice[:40]))
 
 
-def check_prompt(record: Prompt) -> None:
+def validate_prompt(record: Prompt) -> None:
     """Somebody asks, and it is not the assistant who spoke last."""
     _check_asked(record.messages)
     _check_end(record.messages)

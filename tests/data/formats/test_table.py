@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.check import check, notes_on
-from rlhf_cli.data.formats import FORMS, PARSER, check_format, convert, format_names
+from rlhf_cli.data.formats.table import FORMS, PARSER, check_format, convert, format_names
 from rlhf_cli.data.records import BadRow, DataError, Message, Origin, RowError
+from rlhf_cli.data.validate import notes_on, validate
 
 ORIGIN = Origin("a.jsonl", 1, 1)
 ASK, SAY = Message("user", "Why?"), Message("assistant", "Because.")
@@ -587,7 +587,7 @@ def test_whatever_stands_in_a_row_it_gives_lawful_records_or_says_why_not(data):
             if isinstance(record, BadRow):
                 continue
             try:
-                check(record, ties=Ties.soft)
+                validate(record, ties=Ties.soft)
             except RowError:
                 continue
             list(notes_on(record))

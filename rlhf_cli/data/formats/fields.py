@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.dialogue import conversation, is_transcript, kind, text_of, transcript
+from rlhf_cli.data.formats.dialogue import conversation, is_transcript, kind, text_of, transcript
 from rlhf_cli.data.records import Message, RowError
 
 PROMPTS = ("prompt", "question", "query", "instruction", "inputs", "input", "post", "Question")

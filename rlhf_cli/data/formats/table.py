@@ -7,11 +7,9 @@ from typing import Any
 
 from rlhf_cli.config.keys import nearest
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data import comparison_forms as ranked
-from rlhf_cli.data import demonstration_forms as shown
-from rlhf_cli.data import prompt_forms as asked
-from rlhf_cli.data.columns import check_columns, no_form
-from rlhf_cli.data.fields import PROMPTS, RESPONSES, TEXTS, Fields, found, rename
+from rlhf_cli.data.formats import comparisons, demonstrations, prompts
+from rlhf_cli.data.formats.columns import check_columns, no_form
+from rlhf_cli.data.formats.fields import PROMPTS, RESPONSES, TEXTS, Fields, found, rename
 from rlhf_cli.data.records import BadRow, DataError, Origin, Record, RowError
 
 Parse = Callable[[Fields, Origin], Any]
@@ -40,105 +38,105 @@ FORMS = (
     Form(
         name="oasst",
         keys=_keys("message_tree_id", "prompt"),
-        comparison=ranked.tree,
-        prompt=asked.root,
+        comparison=comparisons.tree,
+        prompt=prompts.root,
     ),
     Form(
         name="qa_feedback",
         keys=_keys("question", "prediction 1", "prediction 2", "preference"),
-        comparison=ranked.qa_feedback,
-        prompt=asked.alone,
+        comparison=comparisons.qa_feedback,
+        prompt=prompts.alone,
     ),
     Form(
         name="summarize",
         keys=_keys("info", "summaries", "choice"),
-        comparison=ranked.summarize,
-        prompt=asked.from_comparison(ranked.summarize),
+        comparison=comparisons.summarize,
+        prompt=prompts.from_comparison(comparisons.summarize),
     ),
     Form(
         name="webgpt",
         keys=_keys("question", "answer_0", "answer_1", "score_0", "score_1"),
-        comparison=ranked.webgpt,
-        prompt=asked.from_comparison(ranked.webgpt),
+        comparison=comparisons.webgpt,
+        prompt=prompts.from_comparison(comparisons.webgpt),
     ),
     Form(
         name="shp",
         keys=_keys("history", "human_ref_A", "human_ref_B", "labels"),
-        comparison=ranked.shp,
-        prompt=asked.from_comparison(ranked.shp),
+        comparison=comparisons.shp,
+        prompt=prompts.from_comparison(comparisons.shp),
     ),
     Form(
         name="nectar",
         keys=_keys("prompt", "answers"),
-        comparison=ranked.nectar,
-        prompt=asked.from_comparison(ranked.nectar),
+        comparison=comparisons.nectar,
+        prompt=prompts.from_comparison(comparisons.nectar),
     ),
     Form(
         name="kwise",
         keys=(("responses",), ("rank", "pairs", "scores")),
-        comparison=ranked.of_many,
-        prompt=asked.alone,
+        comparison=comparisons.of_many,
+        prompt=prompts.alone,
     ),
     Form(
         name="ultrafeedback",
         keys=_keys("instruction", "completions"),
-        comparison=ranked.ultrafeedback,
-        prompt=asked.alone,
+        comparison=comparisons.ultrafeedback,
+        prompt=prompts.alone,
     ),
     Form(
         name="pair",
         keys=_keys("chosen", "rejected"),
-        demonstration=shown.from_pair,
-        comparison=ranked.of_two,
-        prompt=asked.from_comparison(ranked.of_two),
+        demonstration=demonstrations.from_pair,
+        comparison=comparisons.of_two,
+        prompt=prompts.from_comparison(comparisons.of_two),
     ),
     Form(
         name="labelled",
         keys=_keys("messages", "label"),
-        demonstration=shown.labelled,
-        comparison=ranked.labelled,
-        prompt=asked.messages,
+        demonstration=demonstrations.labelled,
+        comparison=comparisons.labelled,
+        prompt=prompts.messages,
     ),
     Form(
         name="kto",
         keys=(PROMPTS, RESPONSES, ("label",)),
-        demonstration=shown.labelled,
-        comparison=ranked.labelled,
-        prompt=asked.alone,
+        demonstration=demonstrations.labelled,
+        comparison=comparisons.labelled,
+        prompt=prompts.alone,
     ),
     Form(
         name="messages",
         keys=_keys("messages"),
-        demonstration=shown.messages,
-        prompt=asked.messages,
+        demonstration=demonstrations.messages,
+        prompt=prompts.messages,
     ),
     Form(
         name="sharegpt",
         keys=_keys("conversations"),
-        demonstration=shown.sharegpt,
-        prompt=asked.sharegpt,
+        demonstration=demonstrations.sharegpt,
+        prompt=prompts.sharegpt,
     ),
-    Form(name="turns", keys=_keys("turns"), prompt=asked.turns),
+    Form(name="turns", keys=_keys("turns"), prompt=prompts.turns),
     Form(
         name="self_instruct",
         keys=_keys("instruction", "instances"),
-        demonstration=shown.self_instruct,
-        prompt=asked.self_instruct,
+        demonstration=demonstrations.self_instruct,
+        prompt=prompts.self_instruct,
     ),
     Form(
         name="alpaca",
         keys=(("instruction",), ("output", "response")),
-        demonstration=shown.prompt_response,
-        prompt=asked.alone,
+        demonstration=demonstrations.prompt_response,
+        prompt=prompts.alone,
     ),
     Form(
         name="prompt_response",
         keys=(PROMPTS, RESPONSES),
-        demonstration=shown.prompt_response,
-        prompt=asked.alone,
+        demonstration=demonstrations.prompt_response,
+        prompt=prompts.alone,
     ),
-    Form(name="prompt", keys=(PROMPTS,), prompt=asked.alone),
-    Form(name="text", keys=(TEXTS,), demonstration=shown.text, prompt=asked.text),
+    Form(name="prompt", keys=(PROMPTS,), prompt=prompts.alone),
+    Form(name="text", keys=(TEXTS,), demonstration=demonstrations.text, prompt=prompts.text),
 )
 BY_NAME = {form.name: form for form in FORMS}
 ALIASES = {"hh": "pair", "prompt_completion": "prompt_response"}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rlhf_cli.data.dialogue import (
+from rlhf_cli.data.formats.dialogue import (
     before_answer,
     conversation,
     is_transcript,
@@ -11,7 +11,7 @@ from rlhf_cli.data.dialogue import (
     text_of,
     transcript,
 )
-from rlhf_cli.data.fields import TEXTS, Fields, prompt_messages, with_system
+from rlhf_cli.data.formats.fields import TEXTS, Fields, prompt_messages, with_system
 from rlhf_cli.data.records import Comparison, Message, Origin, Prompt, RowError
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rlhf_cli.config.keys import nearest
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.fields import FIELDS, SYSTEMS, found
+from rlhf_cli.data.formats.fields import FIELDS, SYSTEMS, found
 from rlhf_cli.data.records import DataError
 
 Keys = tuple[tuple[str, ...], ...]

@@ -1,28 +1,30 @@
 """The good records of one source, with every other row counted in the report. No tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.check import check, notes_on, without_end_marks
-from rlhf_cli.data.formats import check_format, convert
-from rlhf_cli.data.labelled import paired
+from rlhf_cli.data.formats.table import check_format, convert
 from rlhf_cli.data.records import (
     BadRow,
     Comparison,
     DataError,
     Demonstration,
+    Labelled,
     Message,
     Record,
     RowError,
 )
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.sources import rows
 from rlhf_cli.data.spec import ROLES, WORLD, LoadSpec, label
+from rlhf_cli.data.validate import notes_on, validate, without_end_marks
+
+ALONE = "labelled responses without one of the other label for the same prompt"
 
 
-def gather(
-    spec: LoadSpec, source: Source, role: str, report: Report, *, drop_ties: bool
+def read_records(
+    spec: LoadSpec, source: Source, role: str, report: DataReport, *, drop_ties: bool
 ) -> Iterator[Record]:
     """Yield the records of a source that keep the laws; all others are counted."""
     ties = Ties.drop if drop_ties else Ties.soft
@@ -31,7 +33,7 @@ def gather(
             if isinstance(record, BadRow):
                 raise record.error()
             cleaned = _clean(record, report)
-            check(cleaned, ties=ties)
+            validate(cleaned, ties=ties)
         except RowError as error:
             report.reject(record.origin, error)
             continue
@@ -40,7 +42,9 @@ def gather(
         yield cleaned
 
 
-def _read(spec: LoadSpec, source: Source, role: str, report: Report) -> Iterator[Record | BadRow]:
+def _read(
+    spec: LoadSpec, source: Source, role: str, report: DataReport
+) -> Iterator[Record | BadRow]:
     if source.path.startswith(WORLD):
         yield from _world(spec, source, role, report)
         return
@@ -63,7 +67,7 @@ def _read(spec: LoadSpec, source: Source, role: str, report: Report) -> Iterator
         yield from records
 
 
-def _world(spec: LoadSpec, source: Source, role: str, report: Report):
+def _world(spec: LoadSpec, source: Source, role: str, report: DataReport):
     from rlhf_cli.data.world.generate import generate
 
     named = source.path.removeprefix(WORLD)
@@ -76,7 +80,7 @@ def _world(spec: LoadSpec, source: Source, role: str, report: Report):
         yield record
 
 
-def _clean(record: Record, report: Report) -> Record:
+def _clean(record: Record, report: DataReport) -> Record:
     """Literal end-of-text marks cut from what an assistant says: the renderer adds the real one."""
     if isinstance(record, Comparison):
         said = tuple(without_end_marks(text) for text in record.responses)
@@ -95,3 +99,27 @@ def _without_mark(message: Message) -> Message:
     if message.role != "assistant":
         return message
     return replace(message, content=without_end_marks(message.content))
+
+
+def paired(records: Iterable[Record | Labelled | BadRow]) -> Iterator[Record | BadRow]:
+    """Every other record as it comes; then one comparison for each prompt that has both labels."""
+    judged: dict[tuple[Message, ...], list[Labelled]] = {}
+    for record in records:
+        if isinstance(record, Labelled):
+            judged.setdefault(record.prompt, []).append(record)
+        else:
+            yield record
+    for labelled in judged.values():
+        if len({row.good for row in labelled}) == 2:
+            yield _comparison(labelled)
+        else:
+            yield from (BadRow(row.origin, ALONE, left_out=True) for row in labelled)
+
+
+def _comparison(rows: list[Labelled]) -> Comparison:
+    """Every good response beats every bad one; two of one label were not compared."""
+    good = [i for i, row in enumerate(rows) if row.good]
+    bad = [i for i, row in enumerate(rows) if not row.good]
+    better = tuple((i, j) for i in good for j in bad)
+    responses = tuple(row.response for row in rows)
+    return Comparison(rows[0].prompt, responses, better, (), rows[0].origin)

@@ -4,7 +4,7 @@ import math
 from itertools import combinations
 from typing import Any
 
-from rlhf_cli.data.dialogue import kind
+from rlhf_cli.data.formats.dialogue import kind
 from rlhf_cli.data.records import RowError
 
 Pairs = tuple[tuple[int, int], ...]

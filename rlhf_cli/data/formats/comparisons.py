@@ -3,7 +3,7 @@
 from itertools import combinations
 from typing import Any
 
-from rlhf_cli.data.dialogue import (
+from rlhf_cli.data.formats.dialogue import (
     conversation,
     is_transcript,
     kind,
@@ -12,8 +12,8 @@ from rlhf_cli.data.dialogue import (
     text_of,
     transcript,
 )
-from rlhf_cli.data.fields import RESPONSES, Fields, prompt_messages, with_system
-from rlhf_cli.data.labels import (
+from rlhf_cli.data.formats.fields import RESPONSES, Fields, prompt_messages, with_system
+from rlhf_cli.data.formats.labels import (
     Pairs,
     from_labels,
     from_ranks,
