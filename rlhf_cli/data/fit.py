@@ -17,12 +17,12 @@ def characters(messages: tuple[Message, ...]) -> int:
 
 
 def room_for(renderer: Renderer, limit: int) -> int:
-    """More characters than `limit` tokens can be: a token of unknown letters may stand for several."""
+    """Return more characters than `limit` tokens can be: an unknown letter may take several tokens."""
     return GENEROUS * limit * renderer.longest
 
 
 def fit_response(renderer: Renderer, text: str, data: Data) -> tuple[list[int], str | None]:
-    """(tokens that fit data.max_response_tokens, what was cut)."""
+    """Return (tokens that fit data.max_response_tokens, what was cut)."""
     limit = data.max_response_tokens
     room = room_for(renderer, limit)
     ids = renderer.response_ids(text[:room])
@@ -36,14 +36,14 @@ def fit_response(renderer: Renderer, text: str, data: Data) -> tuple[list[int], 
 
 
 def length_of(ids: list[int], text: str, room: int) -> str:
-    """How long a text is; one that was cut before is not counted in tokens."""
+    """Describe the length of a text; one that was cut before is not counted in tokens."""
     return f"{len(ids)} tokens" if len(text) <= room else f"{len(text)} characters"
 
 
 def fit_prompt(
     renderer: Renderer, messages: tuple[Message, ...], data: Data
 ) -> tuple[tuple[Message, ...], list[int], str | None]:
-    """(messages that fit data.max_prompt_tokens, their tokens, what was cut), the oldest cut first."""
+    """Return (messages that fit data.max_prompt_tokens, tokens, what was cut), the oldest cut first."""
     limit = data.max_prompt_tokens
     room, chars = room_for(renderer, limit), characters(messages)
     ids = renderer.prompt_ids(messages) if chars <= room else []
@@ -60,7 +60,7 @@ def fit_prompt(
 
 
 def _shorter(messages: tuple[Message, ...]) -> Iterator[tuple[tuple[Message, ...], str]]:
-    """Without its oldest turns, each beginning at a user turn; a system text stays."""
+    """Return the messages without the oldest turns, from a user turn on; a system text stays."""
     system = messages[:1] if messages[0].role == "system" else ()
     for start in range(len(system) + 1, len(messages)):
         if messages[start].role == "user":
@@ -70,7 +70,7 @@ def _shorter(messages: tuple[Message, ...]) -> Iterator[tuple[tuple[Message, ...
 def _fit_last(
     renderer: Renderer, messages: tuple[Message, ...], limit: int
 ) -> tuple[tuple[Message, ...], str]:
-    """The last message without as many of its first lines, words or letters as must go."""
+    """Cut as many of the last message's first lines, words or letters as necessary."""
     system = messages[:1] if messages[0].role == "system" and len(messages) > 1 else ()
     last = messages[-1]
 
@@ -91,10 +91,10 @@ def _fit_last(
 
 
 def _end_that_fits(pieces: list[str], joint: str, size: Callable[[str], int], limit: int) -> str:
-    """The longest end of these pieces, short of all, that has at most `limit` tokens.
+    """Return the longest proper end of these pieces that has at most `limit` tokens.
 
     Between an end that fits and one that does not the next guess is where the tokens counted so far
-    say that the limit is reached; every third guess is the middle, whatever they say.
+    reach the limit; every third guess is the middle.
     """
     num = len(pieces)
     short, long = 0, max(num, 1)  # of the last pieces: so many fit, so many do not or are all
@@ -114,7 +114,7 @@ def _end_that_fits(pieces: list[str], joint: str, size: Callable[[str], int], li
 
 
 def _between(short: int, fits: int, long: int, exceeds: int, limit: int) -> int:
-    """The next number of pieces to try."""
+    """Return the next number of pieces to try."""
     if not exceeds:
         return (short * limit) // fits + 1 if fits else (short + long) // 2
     if not fits:

@@ -16,7 +16,7 @@ DOCUMENT = 8 * LIMIT  # characters of a document that is one object; parsed, abo
 
 
 def line_rows(file: IO[str], name: str) -> Iterator[Row]:
-    """One object or one text a line."""
+    """Yield a row per line, an object or a text."""
     return _as_rows(
         (Origin(name, line, line), _parsed(text))
         for line, text in lines(file, name)
@@ -40,7 +40,7 @@ def _parsed(text: str | RowError) -> Any:
 
 
 def _as_rows(values: Iterator[tuple[Origin, Any]]) -> Iterator[Row]:
-    """Objects or texts, not both: the first says which of them the file holds."""
+    """Yield objects or texts, not both: the first decides which of them the file holds."""
     texts: bool | None = None
     for origin, value in values:
         if texts is None and isinstance(value, str | dict):
@@ -61,7 +61,7 @@ def _as_row(value: Any, *, texts: bool) -> dict | RowError:
 
 
 def json_rows(path: Path, name: str, source: Source) -> Iterator[Row]:
-    """An array, an object that holds one, one row alone, or in truth JSON lines."""
+    """Yield the rows of an array, of an object that holds one, of one row, or of JSON lines."""
     with open_text(path, name, newline=None) as file:
         window = Window(file, name)
         if window.character() == "[":
@@ -83,7 +83,7 @@ def _refuse_split(source: Source, name: str) -> None:
 
 
 def _is_json_lines(path: Path, name: str) -> bool:
-    """Whether the first line is a whole value, and another line follows."""
+    """Return whether the first line is a complete value, and another line follows."""
     with open_text(path, name) as file:
         texts = (
             text for _, text in lines(file, name) if isinstance(text, RowError) or text.strip()
@@ -102,7 +102,7 @@ def _document(file: IO[str], name: str) -> Any:
     text = file.read(DOCUMENT + 1)
     if len(text) > DOCUMENT:
         raise DataError(
-            f"{name} is one value of more than {DOCUMENT >> 20} MB; write one object a line as .jsonl"
+            f"{name} is one value of more than {DOCUMENT >> 20} MB; write one object per line as .jsonl"
         )
     refuse_undecodable(text, name, 1)
     try:
@@ -114,7 +114,7 @@ def _document(file: IO[str], name: str) -> Any:
     except RecursionError as error:
         raise DataError(f"{name}: {DEEP}") from error
     if isinstance(value, RowError):
-        raise DataError(f"{name}: {value}; mend the file, or write one object a line as .jsonl")
+        raise DataError(f"{name}: {value}; repair the file, or write one object per line as .jsonl")
     return value
 
 
@@ -127,7 +127,7 @@ ROWS = "write rows instead: df.to_json(path, orient='records', lines=True) as .j
 
 
 def rows_within(document: Any, source: Source, name: str) -> list:
-    """The object itself where it is a row; else its list of objects, or the texts at its leaves."""
+    """Return the object where it is a row; else its list of objects, or the texts at its leaves."""
     if not isinstance(document, dict):
         return [document]
     lists = {key: value for key, value in document.items() if _may_hold_rows(value)}
@@ -141,12 +141,12 @@ def rows_within(document: Any, source: Source, name: str) -> list:
 
 
 def _may_hold_rows(value: Any) -> bool:
-    """Whether it is a list with an object in it, or one that is empty beside such a list."""
+    """Return whether it is a list with an object in it, or an empty one beside such a list."""
     return isinstance(value, list) and (not value or any(isinstance(v, dict) for v in value))
 
 
 def _is_row(document: dict, lists: dict[str, list]) -> bool:
-    """Whether it has the columns of a known form, or its lists hold messages in place of rows."""
+    """Return whether it has the columns of a form, or its lists hold messages in place of rows."""
     fits = any(form.fits(document) for form in FORMS)
     return fits or all(_is_message(element) for value in lists.values() for element in value)
 
@@ -166,7 +166,7 @@ def _one_list(lists: dict[str, list], split: str | None, name: str) -> list:
 
 
 def _refuse_columns(document: dict, name: str) -> None:
-    """What pandas writes by default: every column is a list, or an object of row numbers."""
+    """Refuse what pandas writes by default: columns that are lists, or objects of row numbers."""
     values = list(document.values())
     if len(values) > 1 and all(isinstance(value, list) for value in values):
         raise DataError(f"{name} holds columns ({', '.join(document)}), not rows; {ROWS}")

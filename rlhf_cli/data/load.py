@@ -27,14 +27,14 @@ STEP = 1024  # rows between two signs of life
 
 
 def records_key(spec: LoadSpec) -> str:
-    """sha256 of all that decides the records and the account of them, this code included."""
+    """Return the sha256 of all that decides the records and their report, this code included."""
     labels = {role: list(found.items()) for role, found in spec.contents().items()}
     known = [spec.role, spec.config(), labels, code()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def marked_alone(spec: LoadSpec) -> list[LoadSpec]:
-    """Each source marked eval as a role of its own: what it asks no role may train on."""
+    """Return each source marked eval as a role of its own: no role may train on its questions."""
     return [
         replace(
             spec,
@@ -84,7 +84,7 @@ class Reading:
         return records if spec.read_as == spec.role else once_each(records, seen, self.report)
 
     def settle(self, marked: list[np.ndarray]) -> None:
-        """Write the sides and the account. marked: what each source marked eval asks."""
+        """Write the sides and the report. marked: the questions of each source marked eval."""
         spec, report = self.spec, self.report
         table = RecordTable(self.folder / RECORDS, spec.role)
         every, asked, apart = np.arange(table.num), table.whole("asked"), table.whole("apart")
@@ -112,7 +112,7 @@ class Reading:
 
 
 def opened(folder: Path, spec: LoadSpec) -> Records | None:
-    """What was read into this folder; None where there is nothing whole."""
+    """Return the records in this folder; None where they are not complete."""
     try:
         sides, report = read_account(folder, spec)
         table = RecordTable(folder / RECORDS, spec.role)
@@ -127,7 +127,7 @@ def once_each(records: Iterable[Any], seen: set[bytes], report: DataReport) -> I
         asked = repr([(m.role, m.content, m.supervised) for m in record.prompt])
         digest = hashlib.sha256(asked.encode(errors="surrogatepass")).digest()
         if digest in seen:
-            report.leave_out("a prompt met before", 1)
+            report.leave_out("a repeated prompt", 1)
             continue
         seen.add(digest)
         yield Prompt(record.prompt, record.origin, record.meta)

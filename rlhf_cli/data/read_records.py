@@ -26,7 +26,7 @@ ALONE = "labelled responses without one of the other label for the same prompt"
 def read_records(
     spec: LoadSpec, source: Source, role: str, report: DataReport, *, drop_ties: bool
 ) -> Iterator[Record]:
-    """Yield the records of a source that keep the laws; all others are counted."""
+    """Yield the records of a source that are valid; all others are counted."""
     ties = Ties.drop if drop_ties else Ties.soft
     for record in paired(_read(spec, source, role, report)):
         try:
@@ -49,7 +49,7 @@ def _read(
         yield from _world(spec, source, role, report)
         return
     check_format(source, role)
-    told = False
+    reported = False
     for origin, row in rows(source):
         report.rows[label(source)] += 1
         try:
@@ -61,9 +61,9 @@ def _read(
             continue
         report.notes.update(fields.notes)
         unread = [str(key) for key in fields if key not in fields.read]
-        if unread and not told:
+        if unread and not reported:
             report.notes[f"columns of {label(source)} not used: {', '.join(unread)}"] = 1
-        told = True
+        reported = True
         yield from records
 
 
@@ -81,10 +81,10 @@ def _world(spec: LoadSpec, source: Source, role: str, report: DataReport):
 
 
 def _clean(record: Record, report: DataReport) -> Record:
-    """Literal end-of-text marks cut from what an assistant says: the renderer adds the real one."""
+    """Cut literal end-of-text marks from assistant turns: the renderer adds the real one."""
     if isinstance(record, Comparison):
-        said = tuple(without_end_marks(text) for text in record.responses)
-        changed = replace(record, responses=said) if said != record.responses else record
+        responses = tuple(without_end_marks(text) for text in record.responses)
+        changed = replace(record, responses=responses) if responses != record.responses else record
     elif isinstance(record, Demonstration):
         messages = tuple(map(_without_mark, record.messages))
         changed = replace(record, messages=messages) if messages != record.messages else record
@@ -102,7 +102,7 @@ def _without_mark(message: Message) -> Message:
 
 
 def paired(records: Iterable[Record | Labelled | BadRow]) -> Iterator[Record | BadRow]:
-    """Every other record as it comes; then one comparison for each prompt that has both labels."""
+    """Yield every other record as it comes; then a comparison per prompt that has both labels."""
     judged: dict[tuple[Message, ...], list[Labelled]] = {}
     for record in records:
         if isinstance(record, Labelled):
@@ -117,7 +117,7 @@ def paired(records: Iterable[Record | Labelled | BadRow]) -> Iterator[Record | B
 
 
 def _comparison(rows: list[Labelled]) -> Comparison:
-    """Every good response beats every bad one; two of one label were not compared."""
+    """Return the comparison in which every good response beats every bad one."""
     good = [i for i, row in enumerate(rows) if row.good]
     bad = [i for i, row in enumerate(rows) if not row.good]
     better = tuple((i, j) for i in good for j in bad)

@@ -21,7 +21,9 @@ def role_of(path: str) -> tuple[str, str]:
     source = Source(path=path)
     sample = [(o, r) for o, r in islice(rows(source), SAMPLE) if not isinstance(r, RowError)]
     if not sample:
-        raise DataError(f"{path}: no row could be read, so its columns say no role")
+        raise DataError(
+            f"{path}: no row could be read, so its role cannot be found from its columns"
+        )
     usable = {role: sum(_serves(row, o, source, role) for o, row in sample) for role in ROLES}
     for least in (len(sample) / 2, 1):
         for role, num in usable.items():
@@ -35,7 +37,7 @@ def role_of(path: str) -> tuple[str, str]:
 
 
 def _serves(row: dict, origin: Origin, source: Source, role: str) -> bool:
-    """Whether a row has the columns and, of a conversation, somebody who answers."""
+    """Return whether a row has the columns and, of a conversation, an answer."""
     if _form(row, role) is None:
         return False
     if role == "comparisons":

@@ -1,5 +1,7 @@
-"""Training, selection and held-out sides. A side is a function of the opening question and the seed,
-so that the same question is held out from every list of every stage, whatever file it came from.
+"""Train, selection and held-out splits, and the mixture of sources.
+
+A record's split is a function of the opening question and the seed, so that the same question is
+held out from every list of every stage, whatever file it came from.
 
     u = place(number): [0, eval_fraction) held out | [.., + select_fraction) to select by | trained on
 
@@ -26,7 +28,7 @@ Sides = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows trained on, selected b
 
 
 def opening(record: Record) -> str:
-    """The normalised first user turn (or raw text): what decides a record's side.
+    """Return the normalised first user turn (or raw text), which decides a record's side.
 
     Not the whole prompt: a dialogue and its own first turn must not be parted.
     """
@@ -36,7 +38,7 @@ def opening(record: Record) -> str:
 
 
 def normalised(text: str) -> str:
-    """The text without what makes no difference: case, spaces, compatible forms of letters."""
+    """Return the text without differences of case, spaces and compatible forms of letters."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
@@ -49,14 +51,14 @@ def number(text: str, *, seed: int) -> int:
 
 
 def place(numbers: np.ndarray) -> np.ndarray:
-    """Return where in [0, 1) openings lie, from which their sides follow."""
+    """Return the number in [0, 1) of each opening, from which their sides follow."""
     return (numbers >> np.uint64(11)) / 2.0**53
 
 
 def selection(
     asked: np.ndarray, *, eval_fraction: float, select_fraction: float
 ) -> tuple[np.ndarray, str | None]:
-    """Return which of these openings are selected by, and a note where the band does not say so.
+    """Return which of these openings are selected by, and a note where the band was not used.
 
     Where the band holds none of them or all, it is the one next above eval_fraction; a single
     opening is trained on.
@@ -85,7 +87,7 @@ class HeldOut:
     eval_fraction: float
 
     def reasons(self, asked: np.ndarray, apart: np.ndarray) -> dict[str, np.ndarray]:
-        """{why: which records are not trained on for that}. apart: what its maker has marked."""
+        """Return {why: which records are not trained on for that}. apart: marked by their maker."""
         named = np.isin(asked, self.named)
         hashed = apart | (self.by_hash & (place(asked) < self.eval_fraction))
         return {NAMED: named, HASHED: hashed & ~named}
@@ -101,7 +103,7 @@ class Pool:
     apart: np.ndarray
 
     def only(self, which: np.ndarray) -> "Pool":
-        """The pool with these of its records alone."""
+        """Return the pool with these of its records alone."""
         return replace(
             self, rows=self.rows[which], asked=self.asked[which], apart=self.apart[which]
         )
@@ -111,7 +113,7 @@ def sides(
     pools: list[Pool], out: HeldOut, *, select_fraction: float, seed: int, report: DataReport
 ) -> Sides:
     """Return (train, select, held out). Held out is what sources marked eval hold; where the role has
-    none of them, what `out` says of each question.
+    none of them, what `out` decides for each question.
 
     select_fraction: 0 for roles that select nothing.
     """
@@ -126,7 +128,7 @@ def sides(
 
 
 def text_sides(pools: list[Pool], out: HeldOut, *, seed: int, report: DataReport) -> Sides:
-    """The same of raw texts: only sources marked eval hold any out, and none is selected by."""
+    """Return the sides of raw texts: only sources marked eval are held out, none is selected by."""
     out = replace(out, by_hash=False)
     trained, held = apart(pools, out, report)
     return mixed(trained, seed=seed, report=report), _rows([]), held
@@ -184,7 +186,7 @@ def _lacking(side: str, num: int, eval_fraction: float, report: DataReport) -> s
 
 
 def mixed(pools: list[Pool], *, seed: int, report: DataReport) -> np.ndarray:
-    """All rows, or the largest mixture in which each source has its share, drawn by the seed."""
+    """Return all rows, or the largest mixture in which each source has its share, drawn by the seed."""
     weights = [pool.source.weight for pool in pools]
     if all(weight is None for weight in weights):
         return _rows([pool.rows for pool in pools])

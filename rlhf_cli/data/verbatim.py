@@ -1,7 +1,7 @@
 """Conversations written without the template engine, where the template looks into no message.
 
 Most templates put the contents between fixed texts, which depend on the roles alone. Whether one does
-is found by rendering texts that tell when anything but joining is done with them.
+is found by rendering texts that raise when anything but joining is done with them.
 """
 
 from jinja2.exceptions import TemplateError
@@ -77,6 +77,6 @@ def fixed_texts(
 
 
 def joined(texts: list[str], messages: tuple[Message, ...]) -> str:
-    """The conversation with its contents between these texts."""
+    """Return the conversation with its contents between these texts."""
     parts = [part for text, m in zip(texts, messages, strict=False) for part in (text, m.content)]
     return "".join([*parts, texts[-1]])

@@ -124,6 +124,6 @@ def _write_json(specs: list[StageSpec], reports: list[DataReport], refused: str 
 
 def _taken(request: CheckRequest, specs: list[StageSpec]) -> str:
     if not request.any_stage:
-        return "a run would take this data"
+        return "data check passed"
     names = ", ".join(spec.name for spec in specs)
-    return f"a run would take this data, for {names}: rlhf run {shlex.join(request.words)} ..."
+    return f"data check passed for {names}: rlhf run {shlex.join(request.words)} ..."

@@ -8,8 +8,7 @@ from rich.padding import Padding
 from rlhf_cli.config.schema import Config
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.stages import STAGES
-from rlhf_cli.telemetry.console import console, line
-from rlhf_cli.telemetry.doing import doing
+from rlhf_cli.telemetry.console import console, line, status
 
 
 def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path]) -> None:
@@ -21,7 +20,7 @@ def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path])
         spec = STAGES[name]
         line(f"{name}: {spec.title}", style="bold")
         known = {role: inputs[stage] for role, stage in spec.parents.items() if stage in inputs}
-        with doing("loading the libraries"):
+        with status("loading the libraries"):
             stage = import_module(module)
         _print(stage.preview(cfg, known))
 

@@ -105,7 +105,7 @@ def close_run(planner: Planner) -> None:
     evaluation = planner.judged.get("evaluate")
     if evaluation is not None and evaluation.state is State.fresh:
         print_table(evaluation.folder)
-    line(f"all of it lies in {one_line(str(planner.folder))}; it is shown again by", style="dim")
+    line(f"Results: {one_line(str(planner.folder))}; show them with", style="dim")
     line(f"  {command_for(planner.folder)}", whole=True)
 
 
@@ -115,5 +115,5 @@ def close_sweep(runs: list[Path]) -> None:
     states = [read_run(folder, tuple(headlines)) for folder in runs]
     line(f"the {len(runs)} runs of the sweep", style="bold")
     print_comparison(compare(states, headlines, merge_seeds=True))
-    line("side by side, each seed by itself:", style="dim")
+    line("compare them seed by seed with:", style="dim")
     line(f"  {command_for(*runs)}", whole=True)

@@ -54,8 +54,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         if stage_run.resumed:
             training.load_state_dict(stage_run.resumed.state)
         else:
-            data.tell(recorder)
-            context.tell(recorder, engine)
+            data.print_report(recorder)
+            context.print_notes(recorder, engine)
             check_model(context, engine, recorder)
             training.samples.sample("before", engine)
         fit(training, recorder, stage_run.saver)
@@ -67,7 +67,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
 
 
 def note_selected(selected: "SelectedEpoch", cfg: Config, recorder: Recorder) -> None:
-    """Say which epoch was kept and by which number, where there was a choice."""
+    """Print which epoch was kept and by which number, where there was a choice."""
     if cfg.sft.select_by is not SelectBy.last:
         epoch, by = selected.metrics["sft/epoch"], f"sft/{cfg.sft.select_by.name}"
         recorder.note(
@@ -83,7 +83,7 @@ def total_steps(cfg: Config, num_demonstrations: int) -> int:
 
 
 def check_model(context: StageContext, engine: Engine, recorder: Recorder) -> None:
-    """Refuse what this model cannot do, and say how a reward model is made of it, before training."""
+    """Refuse what this model cannot do, and name the remedy, before training."""
     cfg, config = context.cfg, engine.model.config
     if cfg.sft.batching is Batching.packed and not engine(separates_packed_texts):
         raise UserError(
@@ -171,7 +171,7 @@ class Training:
 
     @property
     def padded(self) -> bool:
-        """Whether the model reads padding."""
+        """Return whether the model reads padding."""
         return not reads_unpadded(self.engine.model)
 
     def state_dict(self) -> dict:
@@ -195,7 +195,7 @@ def fit(training: Training, recorder: Recorder, saver: Saver) -> None:
         steps_of=lambda epoch: steps_of(context, training.train, epoch, padded=training.padded),
     ):
         context.seed_dropout("sft", step)
-        with context.clock.part("learn"):
+        with context.clock.phase("learn"):
             metrics = learn(engine, microbatches, lr_factor(cfg.schedule, step - 1, total))
         context.clock.count(**work_on_texts(engine, microbatches))
         if step % per_epoch == 0 or step == total:
@@ -238,7 +238,7 @@ def selection_loss(training: Training) -> dict[str, float]:
     """Return the mean negative log-likelihood per supervised token of the selection demonstrations."""
     if not training.select:
         return {}
-    with training.context.clock.part("score"):
+    with training.context.clock.phase("score"):
         steps = steps_of(training.context, training.select, epoch=0, padded=training.padded)
         return {
             "sft/eval_loss": mean_loss(training.engine, [one for step in steps for one in step])
@@ -288,8 +288,8 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
         facts={
             "demonstrations": f"{len(data.train)} to train on, {len(data.select)} to select by, "
             f"{len(data.held_out)} held out",
-            "optimizer steps": f"{len(steps)} per epoch, {total_steps(cfg, len(data.train))} in all",
-            "supervised tokens": f"{sum(count_targets(step) for step in steps)} an epoch",
+            "optimizer steps": f"{len(steps)} per epoch, {total_steps(cfg, len(data.train))} in total",
+            "supervised tokens": f"{sum(count_targets(step) for step in steps)} per epoch",
             "first microbatch": " x ".join(str(n) for n in first.tokens.shape)
             + f", {int(first.mask.sum())} tokens",
         },

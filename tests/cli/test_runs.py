@@ -274,10 +274,10 @@ def test_show_tells_stages_lineage_and_problems(after_a_run):
 
 def test_show_time_asks_for_a_run_that_knows_it(after_a_run):
     rlhf = after_a_run
-    assert "whose time? rlhf show RUN --time" in rlhf("show", "--time").stderr
+    assert "--time needs a run: rlhf show RUN --time" in rlhf("show", "--time").stderr
     silent = rlhf("show", "default", "--time")  # the fake stages tell no time
     assert silent.returncode == 2
-    assert silent.stderr.startswith("rlhf: runs/default says nothing of time: ")
+    assert silent.stderr.startswith("rlhf: runs/default has no timings: ")
     assert silent.stderr.count("\n") == 1
 
 

@@ -130,11 +130,11 @@ def test_a_circle_is_found_exactly_when_no_order_agrees_with_the_strict_labels(d
         all(order.index(winner) < order.index(loser) for winner, loser in better)
         for order in permutations(range(k))
     )
-    circle = strict_cycle(better, k)
-    assert bool(circle) != agrees
-    if circle:
-        assert circle[0] == circle[-1]
-        assert all(pair in better for pair in pairwise(circle))
+    cycle = strict_cycle(better, k)
+    assert bool(cycle) != agrees
+    if cycle:
+        assert cycle[0] == cycle[-1]
+        assert all(pair in better for pair in pairwise(cycle))
 
 
 @settings(max_examples=200, deadline=None)

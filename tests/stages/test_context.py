@@ -54,11 +54,11 @@ def test_what_a_template_shows_otherwise_is_told_with_an_example(dated, capsys):
     report.note(Origin("a.jsonl", 7), "the template differs", "'ours' became 'theirs'")
     notes = []
     recorder = SimpleNamespace(note=notes.append, silent=False)
-    Encoded(train=[], select=[], held_out=[], report=report).tell(recorder)
+    Encoded(train=[], select=[], held_out=[], report=report).print_report(recorder)
     assert notes == [report.headline()]
     assert capsys.readouterr().out.count("a.jsonl row 7: 'ours' became 'theirs'") == 1
     notes.clear()
     quiet = replace(report, examples={})
-    Encoded(train=[], select=[], held_out=[], report=quiet).tell(recorder)
+    Encoded(train=[], select=[], held_out=[], report=quiet).print_report(recorder)
     assert notes == [report.headline(), "1 x the template differs"]
     assert capsys.readouterr().out == ""

@@ -149,12 +149,12 @@ PARSER = {
 
 
 def format_names() -> list[str]:
-    """Every name `format` may have."""
+    """Return every name `format` may have."""
     return ["auto", *BY_NAME, *ALIASES]
 
 
 def check_format(source: Source, role: str) -> None:
-    """Refuse a format that is unknown, or that has nothing to give for this role."""
+    """Refuse a format that is unknown, or that does not serve this role."""
     name = ALIASES.get(source.format, source.format)
     check_columns(source, [form.keys for form in FORMS])
     if name == "auto":
@@ -174,7 +174,7 @@ def check_format(source: Source, role: str) -> None:
 def convert(
     row: dict, origin: Origin, source: Source, role: str
 ) -> tuple[list[Record | BadRow], Fields]:
-    """(the records of a row or the bad parts of it, the row with its notes and what was read).
+    """Return (the records of a row or its bad parts, the row with its notes and what was read).
 
     A row that is bad as a whole is a RowError.
     """
@@ -199,7 +199,7 @@ def _parser(row: Fields, origin: Origin, source: Source, role: str) -> Parse:
 
 @lru_cache
 def _fitting(keys: tuple[str, ...], name: str, role: str) -> Parse | None:
-    """What reads rows with these keys: the first form that they fit."""
+    """Return the parser of rows with these keys: that of the first form that they fit."""
     forms = FORMS if name == "auto" else (BY_NAME[name],)
     parsers = ((form, getattr(form, PARSER[role])) for form in forms)
     return next((parse for form, parse in parsers if parse is not None and form.fits(keys)), None)
@@ -208,9 +208,9 @@ def _fitting(keys: tuple[str, ...], name: str, role: str) -> Parse | None:
 def _unknown(row: Fields, origin: Origin, name: str, role: str) -> str:
     if name == "auto":
         keys = [form.keys for form in FORMS if getattr(form, PARSER[role]) is not None]
-        said = no_form(row, role, keys)
+        message = no_form(row, role, keys)
         headless = origin.source.removesuffix(".gz").endswith((".csv", ".tsv"))
         tail = "; without a header, by number: columns: {prompt: 0, ..}"
-        return said + tail if headless and not said.endswith("?") else said
+        return message + tail if headless and not message.endswith("?") else message
     groups = ", ".join("|".join(group) for group in BY_NAME[name].keys)
     return f"format {name} needs {groups}; found {found(row)}"

@@ -294,7 +294,7 @@ def test_an_input_that_says_there_is_none_is_none_and_counted(said):
     row = {"instruction": "Why?", "input": said, "output": "Because."}
     found, fields = convert(row, ORIGIN, Source(path="a.jsonl"), "demonstrations")
     assert found[0].messages == (ASK, SAY)
-    assert fields.notes == ["an input that says there is none, taken as empty"]
+    assert fields.notes == ["an input that stands for none, taken as empty"]
 
 
 def test_an_input_that_merely_begins_so_is_kept():
