@@ -1,4 +1,4 @@
-"""The closing table: one column a policy, one row a metric, each number with its 95 % interval."""
+"""The closing table: one column per policy, one row per metric, each number with its 95 % interval."""
 
 import json
 from collections.abc import Mapping, Sequence

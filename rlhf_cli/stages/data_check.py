@@ -42,7 +42,7 @@ def check_data(cfg: Config, request: CheckRequest) -> None:
     if request.as_json:
         _write_json(specs, reports, refused)
     else:
-        _tell(reports)
+        _print_reports(reports)
     if refused:
         raise UserError(refused)
     if not request.as_json:
@@ -106,7 +106,7 @@ def _refused(cfg: Config, specs: list[StageSpec], reports: list[DataReport]) -> 
     return None
 
 
-def _tell(reports: list[DataReport]) -> None:
+def _print_reports(reports: list[DataReport]) -> None:
     for report in reports:
         line(report.headline(), style="bold")
         for indent, text, style in report.details():

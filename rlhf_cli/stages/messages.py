@@ -1,4 +1,4 @@
-"""What the driver of a run says: what will run and why, what came of it, where it lies."""
+"""Messages of a run: what will run and why, its results and their folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +78,7 @@ def say_left_out(planner: Planner, step: Judgement) -> None:
 
 
 def say_other_text(planner: Planner, step: Judgement) -> None:
-    """Parents made here share tokenizer and template; a given one may not, and that is said."""
+    """Parents made here share tokenizer and template; a given one may not, which is printed."""
     parents = [p for p in planner.parents(step.spec).values() if p.manifest is not None]
     for kind in ("tokenizer_hash", "template_hash"):
         hashes = {p.spec.name: getattr(p.manifest, kind) for p in parents}

@@ -208,7 +208,7 @@ def test_an_interruption_says_how_to_go_on(rlhf, number):
     assert running.returncode == 130
     assert errors == (
         "rlhf: stopped during sft; finished stages are kept. "
-        "Go on with: rlhf run tracking.project=sleep seed=2\n"
+        "Resume with: rlhf run tracking.project=sleep seed=2\n"
     )
 
 
@@ -284,4 +284,4 @@ def test_show_time_asks_for_a_run_that_knows_it(after_a_run):
 def test_a_run_does_not_lie_inside_another(after_a_run):
     found = after_a_run("run", "runs_dir=runs/default", "name=sft")
     assert found.returncode == 2
-    assert "runs_dir=runs/default lies inside the run" in found.stderr
+    assert "runs_dir=runs/default is inside the run" in found.stderr

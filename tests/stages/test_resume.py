@@ -238,7 +238,7 @@ def test_a_preempted_command_goes_on_where_it_saved(undisturbed, tmp_path):
     victim.send_signal(signal.SIGTERM)
     _, told = victim.communicate(timeout=60)
     assert victim.returncode == 130
-    assert re.search(r"stopped during sft, saved at step \d+ .*Go on with: .*rlhf", told)
+    assert re.search(r"stopped during sft, saved at step \d+ .*Resume with: .*rlhf", told)
     again = start(tmp_path, *stage)
     said, told = again.communicate(timeout=120)
     assert again.returncode == 0, told
