@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.formats.table import FORMS, PARSER, check_format, convert, format_names
+from rlhf_cli.data.read_records import paired
 from rlhf_cli.data.records import BadRow, DataError, Message, Origin, RowError
 from rlhf_cli.data.validate import notes_on, validate
 
@@ -583,7 +584,7 @@ def test_whatever_stands_in_a_row_it_gives_lawful_records_or_says_why_not(data):
         except RowError as error:
             assert error.reason
             continue
-        for record in found:
+        for record in paired(found):
             if isinstance(record, BadRow):
                 continue
             try:
