@@ -98,8 +98,8 @@ def preload(renderer: Renderer, records: Iterable[Record], data: Data) -> None:
             prompt, answers = prompt[:last], (prompt[last].content,)
         if prompt and characters(prompt) <= room_for(renderer, data.max_prompt_tokens):
             prompts.append(prompt)
-        room = room_for(renderer, data.max_response_tokens)
-        responses += [text for text in answers if len(text) <= room]
+        max_chars = room_for(renderer, data.max_response_tokens)
+        responses += [text for text in answers if len(text) <= max_chars]
     renderer.preload(prompts, responses)
 
 
@@ -161,12 +161,12 @@ def _turns_not_learned(renderer: Renderer, messages, ids: list[int], loss_mask: 
 def _encode_text(renderer: Renderer, record: Demonstration, data: Data) -> EncodedDemonstration:
     """Encode a raw text, which may use both limits together."""
     limit = data.max_prompt_tokens + data.max_response_tokens
-    text, room = record.messages[0].content, room_for(renderer, limit)
-    ids, loss_mask = renderer.conversation((replace(record.messages[0], content=text[:room]),))
+    text, max_chars = record.messages[0].content, room_for(renderer, limit)
+    ids, loss_mask = renderer.conversation((replace(record.messages[0], content=text[:max_chars]),))
     notes = ()
     if len(ids) > limit:
         if data.long_responses is LongText.drop:
-            raise Filtered("text too long", f"{length_of(ids, text, room)}, at most {limit}")
+            raise Filtered("text too long", f"{length_of(ids, text, max_chars)}, at most {limit}")
         ids, loss_mask, notes = ids[:limit], loss_mask[:limit], ("text cut at the end",)
     return EncodedDemonstration(ids=ids, loss_mask=loss_mask, record=record, notes=notes)
 

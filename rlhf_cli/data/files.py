@@ -1,4 +1,4 @@
-"""Rows of a file, one at a time, each with its line. What they mean lives in the forms."""
+"""Rows of a file, one at a time, each with its line. formats/ interprets them."""
 
 import shutil
 import tempfile

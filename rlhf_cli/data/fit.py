@@ -24,20 +24,21 @@ def room_for(renderer: Renderer, limit: int) -> int:
 def fit_response(renderer: Renderer, text: str, data: Data) -> tuple[list[int], str | None]:
     """Return (tokens that fit data.max_response_tokens, what was cut)."""
     limit = data.max_response_tokens
-    room = room_for(renderer, limit)
-    ids = renderer.response_ids(text[:room])
-    if len(ids) <= limit and len(text) <= room:
+    max_chars = room_for(renderer, limit)
+    ids = renderer.response_ids(text[:max_chars])
+    if len(ids) <= limit and len(text) <= max_chars:
         return ids, None
     if data.long_responses is LongText.drop:
         raise Filtered(
-            "response too long", f"{length_of(ids, text, room)}, data.max_response_tokens={limit}"
+            "response too long",
+            f"{length_of(ids, text, max_chars)}, data.max_response_tokens={limit}",
         )
     return ids[:limit], "response cut at the end, without its end token"
 
 
-def length_of(ids: list[int], text: str, room: int) -> str:
+def length_of(ids: list[int], text: str, max_chars: int) -> str:
     """Describe the length of a text; one that was cut before is not counted in tokens."""
-    return f"{len(ids)} tokens" if len(text) <= room else f"{len(text)} characters"
+    return f"{len(ids)} tokens" if len(text) <= max_chars else f"{len(text)} characters"
 
 
 def fit_prompt(
@@ -45,15 +46,15 @@ def fit_prompt(
 ) -> tuple[tuple[Message, ...], list[int], str | None]:
     """Return (messages that fit data.max_prompt_tokens, tokens, what was cut), the oldest cut first."""
     limit = data.max_prompt_tokens
-    room, chars = room_for(renderer, limit), characters(messages)
-    ids = renderer.prompt_ids(messages) if chars <= room else []
-    if len(ids) <= limit and chars <= room:
+    max_chars, chars = room_for(renderer, limit), characters(messages)
+    ids = renderer.prompt_ids(messages) if chars <= max_chars else []
+    if len(ids) <= limit and chars <= max_chars:
         return messages, ids, None
     if data.long_prompts is LongText.drop:
         found = f"{len(ids)} tokens" if ids else f"{chars} characters"
         raise Filtered("prompt too long", f"{found}, data.max_prompt_tokens={limit}")
     for shorter, note in _shorter(messages):
-        if characters(shorter) <= room and len(renderer.prompt_ids(shorter)) <= limit:
+        if characters(shorter) <= max_chars and len(renderer.prompt_ids(shorter)) <= limit:
             return shorter, renderer.prompt_ids(shorter), note
     shorter, note = _fit_last(renderer, messages, limit)
     return shorter, renderer.prompt_ids(shorter), note

@@ -1,4 +1,4 @@
-"""Rows of folders and of the hub, which `datasets` knows the layout of."""
+"""Rows of folders and of the hub, in the layouts of `datasets`."""
 
 import os
 from collections.abc import Iterator

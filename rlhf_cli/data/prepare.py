@@ -1,4 +1,4 @@
-"""A role's records to encoded rows on disk, made once and kept for every later start."""
+"""A role's records to encoded rows on disk, made once and cached for every later start."""
 
 import hashlib
 import json

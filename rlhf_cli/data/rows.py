@@ -160,5 +160,5 @@ class Rows(Sequence[Any]):
         return map(self.table.example, self.index.tolist())
 
     def lengths(self) -> list[int]:
-        """Tokens of each."""
+        """Return the number of tokens of each."""
         return self.table.lengths[self.index].tolist()

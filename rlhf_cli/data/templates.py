@@ -1,4 +1,4 @@
-"""A chat template chosen and settled, with its end and pad tokens: `build` makes the Renderer."""
+"""The choice of a chat template, with its end and pad tokens: `build` makes the Renderer."""
 
 import re
 from datetime import date as calendar_date

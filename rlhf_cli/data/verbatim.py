@@ -46,8 +46,8 @@ for _name in set(dir(str)) - set(JOINING):
 def fixed_texts(
     tokenizer, roles: tuple[str, ...], *, origin: str, generation: bool
 ) -> list[str] | None:
-    """The texts before, between and after the contents of messages in these roles; None where the
-    template looks into a content, leaves one out or writes one twice."""
+    """Return the texts before, between and after the contents of messages in these roles; None where
+    the template looks into a content, leaves one out or writes one twice."""
     # not at the head: the hub's client comes with it, and reads once whether it is offline
     from transformers.utils.chat_template_utils import _compile_jinja_template
 

@@ -1,4 +1,4 @@
-"""What `rlhf show WORDS` asks for, and its answer."""
+"""Parse `rlhf show WORDS` and print the result."""
 
 import argparse
 from dataclasses import asdict

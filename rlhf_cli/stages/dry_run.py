@@ -1,4 +1,4 @@
-"""dry_run=true: every selected stage shows its data and its step count, and nothing is trained."""
+"""dry_run=true: print every selected stage's data and step count; nothing is trained."""
 
 from importlib import import_module
 from pathlib import Path

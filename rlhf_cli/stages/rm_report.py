@@ -59,7 +59,7 @@ def print_report(recorder: Recorder, cfg: Config, found: dict, shift: float) -> 
     anchors = "demonstrations" if cfg.data.demonstrations else "preferred responses"
     recorder.note(f"scores shifted by {-shift:+.3f}: the {anchors} now score 0 on average")
     if not found["num_pairs"]:
-        recorder.warn("no held-out pairs to judge the reward model on: raise data.eval_fraction")
+        recorder.warn("no held-out pairs to evaluate the reward model on: raise data.eval_fraction")
         return
     text = f"held-out accuracy {interval_text(found['accuracy'])} on {found['num_pairs']} pairs"
     if found["accuracy_ceiling"]:

@@ -133,14 +133,14 @@ class SelectedEpoch:
 
 @dataclass(slots=True, kw_only=True)
 class Training:
-    """What is trained, on what, and the epoch selected so far. judge: of select_by=rm_score."""
+    """What is trained, on what, and the epoch selected so far. selector: of select_by=rm_score."""
 
     context: StageContext
     engine: Engine
     train: Sequence[EncodedDemonstration]
     select: Sequence[EncodedDemonstration]
     samples: BeforeAfter
-    judge: "Judge | None"
+    selector: "ScoreSelector | None"
     out: Path
     selected: SelectedEpoch | None = None
 
@@ -157,7 +157,7 @@ class Training:
             train=data.train,
             select=data.select,
             samples=BeforeAfter(context=context, prompts=prompts[: cfg.samples]),
-            judge=Judge(context, prompts) if by_score else None,
+            selector=ScoreSelector(context, prompts) if by_score else None,
             out=out,
         )
 
@@ -222,8 +222,8 @@ def end_epoch(training: Training, step: int, metrics: dict[str, float]) -> dict[
     """Evaluate the weights at the end of an epoch or of the stage; keep them if none were better."""
     select_by = training.context.cfg.sft.select_by
     found = {"sft/epoch": step / training.steps_per_epoch} | selection_loss(training)
-    if training.judge is not None:
-        found["sft/rm_score"] = training.judge.mean_score(training.engine)
+    if training.selector is not None:
+        found["sft/rm_score"] = training.selector.mean_score(training.engine)
     value = selection_value(found, select_by, step)
     if training.selected is None or value > training.selected.value:
         training.selected = SelectedEpoch(metrics=metrics | found, value=value)
@@ -263,7 +263,7 @@ def selection_value(metrics: dict[str, float], select_by: SelectBy, step: int) -
     return metrics["sft/rm_score"] if select_by is SelectBy.rm_score else float(step)
 
 
-class Judge:
+class ScoreSelector:
     """A reward model that scores the policy's answers to prompts of the selection side (rm_score)."""
 
     def __init__(self, context: StageContext, prompts: list[EncodedPrompt]):

@@ -1,4 +1,4 @@
-"""Rows that hold people's preferences -> Comparison, one function for each published form."""
+"""Rows of comparisons -> Comparison, one function for each published form."""
 
 from itertools import combinations
 from typing import Any

@@ -1,4 +1,4 @@
-"""Messages out of every shape a conversation is stored in. Which key holds it, forms know."""
+"""Messages out of every shape a conversation is stored in. The forms choose the key."""
 
 import json
 import math

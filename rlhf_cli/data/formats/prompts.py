@@ -1,4 +1,4 @@
-"""Rows that ask -> Prompt, one function for each published form."""
+"""Rows of prompts -> Prompt, one function for each published form."""
 
 from collections.abc import Callable
 
