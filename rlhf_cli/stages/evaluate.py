@@ -174,7 +174,7 @@ def sample_rows(
 
 
 def write_answers(context: StageContext, found: dict[str, EvalResult], place: Path) -> None:
-    """Write every answer of every candidate, for a person or another model to judge."""
+    """Write every answer of every candidate, for a person or another judge to read."""
     lines = []
     for name, result in found.items():
         for i, (prompt, answer) in enumerate(zip(result.prompts, result.answers, strict=True)):
