@@ -64,7 +64,7 @@ def worker(path: Path, folder: Path) -> None:
 
 
 def check(path: Path, folder: Path) -> None:
-    from rlhf_cli.stages.data_check import check_all
+    from rlhf_cli.pipeline.data_check import check_all
 
     cfg = config(path, folder)
     renderer = renderer_of(cfg)

@@ -11,9 +11,9 @@ from rlhf_cli.config.command_line import compose_each
 from rlhf_cli.config.compose import conf_dir, freeze, resolve, stage_list, thaw
 from rlhf_cli.config.keys import flatten, nearest_keys, schema_keys, select
 from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES, spec_of
 from rlhf_cli.report.config_page import comments_of
-from rlhf_cli.stages import BY_CONTENT, NOT_RESULTS, STAGES
 
 CONF = conf_dir()
 GROUPS = ("model", "data", "runtime", "experiment")

@@ -11,9 +11,9 @@ import pytest
 from rlhf_cli.config import schema
 from rlhf_cli.config.keys import covers
 from rlhf_cli.config.schema import Config, KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES
-from rlhf_cli.stages import BY_CONTENT, NOT_RESULTS, STAGES
-from rlhf_cli.stages.plan import Planner
+from rlhf_cli.pipeline.plan import Planner
 from tests.stages.little import changed, little
 
 COPYING = ("dataclasses", "copy", "rlhf_cli.config.compose")  # whole sections, for others to read

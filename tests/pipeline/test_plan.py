@@ -21,9 +21,9 @@ from rlhf_cli.config.schema import (
     Stage,
     Ties,
 )
-from rlhf_cli.stages import STAGES
-from rlhf_cli.stages.messages import foreseen, plan_rows
-from rlhf_cli.stages.plan import Planner, State
+from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.pipeline.messages import foreseen, plan_rows
+from rlhf_cli.pipeline.plan import Planner, State
 from tests.config.test_compose import composed
 from tests.report.runs import finish
 from tests.stages.little import changed
