@@ -1,9 +1,10 @@
-"""The table of stages, read by the command, the pipeline, the help and the tests.
+"""The table of stages, read by the command, the planner, the evaluation, the help and completion.
 
-Adding a stage is one row here, one YAML section, one file. A stage's module has two functions:
+Adding a stage is one row here, one section of the schema and of conf/config.yaml, and one file. A stage
+that parents.<stage> can replace has a field of `Parents` too. A stage's module has two functions:
 
     run(cfg, inputs, out) -> metrics
-        does the work. `inputs` maps a parent's role to its folder (artifacts.store.model_folder
+        does the work. `inputs` maps a parent's name to its folder (artifacts.store.model_folder
         gives the model inside). `out` is the work folder: write model/ there and give it to the
         Recorder, which writes metrics.jsonl. The returned numbers go into the manifest.
         The evaluate stage leaves its rows with report.table.write_table(out, rows, title=...).
@@ -13,16 +14,16 @@ Adding a stage is one row here, one YAML section, one file. A stage's module has
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 
 from rlhf_cli.config.schema import (
     Config,
     KLController,
     MissingEOSMode,
+    Parents,
     ScheduleKind,
     SelectBy,
-    Stage,
     Ties,
 )
 
@@ -33,20 +34,24 @@ class StageSpec:
     the data it reads. models(cfg): role -> (path, revision) of models that are not stages.
     optional: roles of its data that may have no sources.
 
-    parents: role -> stage. required: all parents must exist; else it takes those that do.
-    headline: the metrics that a person is shown first.
+    parents: the stages whose results it reads. required: all of them must exist; else it takes those
+    that do. headline: the metrics that a person is shown first. default: part of stage=all. candidate:
+    the name under which the evaluation compares its model, None for a stage that trains no policy.
     """
 
     name: str
+    label: str
     title: str
     module: str
     config: Callable[[Config], tuple[str, ...]]
     data: Callable[[Config], tuple[str, ...]]
     models: Callable[[Config], dict[str, tuple[str, str | None]]]
-    parents: Mapping[str, str]
+    parents: tuple[str, ...]
     required: bool
     headline: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    default: bool = True
+    candidate: str | None = None
 
 
 # What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
@@ -82,9 +87,9 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         "ppo.missing_eos.value": cfg.ppo.missing_eos.mode is MissingEOSMode.none,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
     }
-    for stage in (Stage.sft, Stage.rm, Stage.ppo):
-        schedule = getattr(cfg, stage.name).schedule
-        idle[f"{stage.name}.schedule.final"] = schedule.kind is ScheduleKind.constant
+    for name in ("sft", "rm", "ppo"):
+        schedule = getattr(cfg, name).schedule
+        idle[f"{name}.schedule.final"] = schedule.kind is ScheduleKind.constant
     return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))
 
 
@@ -118,51 +123,58 @@ def _ppo_data(cfg: Config) -> tuple[str, ...]:
     return ("prompts", "pretraining") if cfg.ppo.ptx.coef > 0 else ("prompts",)
 
 
-_ROWS = (
+_TRAINING = (
     StageSpec(
         name="sft",
+        label="SFT",
         title="imitate the demonstrations",
         module="rlhf_cli.stages.sft",
         config=_sft_config,
         data=lambda cfg: ("demonstrations",),
         models=_sft_models,
-        parents={},
+        parents=(),
         required=True,
         headline=("sft/loss", "sft/eval_loss"),
+        candidate="SFT",
     ),
     StageSpec(
         name="rm",
+        label="reward model",
         title="learn which response a person prefers",
         module="rlhf_cli.stages.rm",
         config=lambda cfg: (*TRAINED, "data.long_responses", "rm"),
         data=lambda cfg: ("comparisons", "demonstrations"),
         models=lambda cfg: {},
-        parents={"sft": "sft"},
+        parents=("sft",),
         required=True,
         headline=("rm/loss", "rm/accuracy"),
         optional=("demonstrations",),
     ),
     StageSpec(
         name="ppo",
+        label="PPO",
         title="raise the score, close to the SFT model",
         module="rlhf_cli.stages.ppo.stage",
         config=_ppo_config,
         data=_ppo_data,
         models=lambda cfg: {},
-        parents={"sft": "sft", "rm": "rm"},
+        parents=("sft", "rm"),
         required=True,
         headline=("objective/scores", "objective/kl", "objective/eos_rate"),
-    ),
-    StageSpec(
-        name="evaluate",
-        title="base, SFT, PPO and best-of-n side by side",
-        module="rlhf_cli.stages.evaluate",
-        config=lambda cfg: (*TEXT, "evaluation"),
-        data=lambda cfg: ("prompts",),
-        models=_base,
-        parents={"sft": "sft", "rm": "rm", "ppo": "ppo"},
-        required=False,
-        headline=(),
+        candidate="PPO",
     ),
 )
-STAGES: Mapping[str, StageSpec] = MappingProxyType({row.name: row for row in _ROWS})
+_EVALUATE = StageSpec(
+    name="evaluate",
+    label="evaluate",
+    title="base, SFT, PPO and best-of-n side by side",
+    module="rlhf_cli.stages.evaluate",
+    config=lambda cfg: (*TEXT, "evaluation"),
+    data=lambda cfg: ("prompts",),
+    models=_base,
+    parents=tuple(row.name for row in _TRAINING),
+    required=False,
+    headline=(),
+)
+STAGES: Mapping[str, StageSpec] = MappingProxyType({r.name: r for r in (*_TRAINING, _EVALUATE)})
+REPLACEABLE = tuple(field.name for field in fields(Parents))  # by parents.<stage>

@@ -130,7 +130,7 @@ class Driver:
         planner, spec = self.planner, step.spec
         made_of = planner.fingerprint(spec)
         work, started = start(planner.folder, spec.name, made_of, step.attempt)
-        inputs = {role: str(p.folder) for role, p in planner.parents(spec).items()}
+        inputs = {name: str(p.folder) for name, p in planner.parents(spec).items()}
         job = {"stage": spec.name, "module": spec.module, "inputs": inputs, "dry_run": False}
         path = _write_job(planner.cfg, work, job)
         outcome = run_workers(path, planner.cfg.runtime, coordinator=self.coordinator)
@@ -192,7 +192,7 @@ def dry_run(planner: Planner) -> None:
 
 
 def _existing(planner: Planner, step: Judgement) -> list[Judgement]:
-    parents = [planner.judge(stage) for stage in step.spec.parents.values()]
+    parents = [planner.judge(stage) for stage in step.spec.parents]
     return [p for p in parents if p.digest]
 
 
@@ -219,7 +219,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     with read_errors(work):
         metrics = json.loads(WorkFolder(work).result.read_text())
         last = _last_step(work / METRICS)
-    origins = {role: str(p.folder) for role, p in planner.parents(spec).items()}
+    origins = {name: str(p.folder) for name, p in planner.parents(spec).items()}
     models = {role: path for role, (path, _) in spec.models(planner.cfg).items()}
     return StageManifest(
         stage=spec.name,

@@ -71,8 +71,8 @@ def say_kept(step: Judgement) -> None:
 
 
 def say_left_out(planner: Planner, step: Judgement) -> None:
-    for role in step.spec.parents.keys() - planner.parents(step.spec).keys():
-        out = planner.judge(step.spec.parents[role])
+    for name in set(step.spec.parents) - planner.parents(step.spec).keys():
+        out = planner.judge(name)
         why = "not there" if out.why == "new" else f"stale: {first_of(out.why)}"
         line(f"  without {out.spec.name} ({why})", style="yellow")
 

@@ -20,7 +20,7 @@ def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path])
     for name, module in modules.items():
         spec = STAGES[name]
         line(f"{name}: {spec.title}", style="bold")
-        known = {role: inputs[stage] for role, stage in spec.parents.items() if stage in inputs}
+        known = {parent: inputs[parent] for parent in spec.parents if parent in inputs}
         with doing("loading the libraries"):
             stage = import_module(module)
         _print(stage.preview(cfg, known))

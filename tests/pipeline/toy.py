@@ -18,7 +18,7 @@ from rlhf_cli import worker
 from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config import stage_table
 from rlhf_cli.config.compose import thaw
-from rlhf_cli.config.schema import Config, Save, Stage
+from rlhf_cli.config.schema import Config, Save
 from rlhf_cli.launch.exit_report import RunResult
 from rlhf_cli.models.export import export
 from rlhf_cli.pipeline import driver, plan
@@ -104,7 +104,7 @@ def toy_run(
         runs_dir="runs",
         name="run",
         dry_run=dry_run,
-        stage=[Stage[name] for name in stages],
+        stage=list(stages),
         save=save,
         sft=sft,
     )

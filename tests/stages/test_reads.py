@@ -79,10 +79,10 @@ def ran(tmp_path_factory):
 
     def run(stage: str) -> tuple[set[str], set[str]]:
         if stage not in found:
-            for parent in STAGES[stage].parents.values():
+            for parent in STAGES[stage].parents:
                 run(parent)
             (folder / stage).mkdir()
-            inputs = {r: folder / p / "model" for r, p in STAGES[stage].parents.items()}
+            inputs = {name: folder / name / "model" for name in STAGES[stage].parents}
             with recording(cfg) as read:
                 import_module(STAGES[stage].module).run(cfg, inputs, folder / stage)
             found[stage] = read, covered_by(cfg, stage)

@@ -21,7 +21,7 @@ from rlhf_cli.config.schema.ppo import (
     ValueInit,
 )
 from rlhf_cli.config.schema.rm import RM, Ties
-from rlhf_cli.config.schema.run import Config, Parents, Resume, Stage, is_folder_name
+from rlhf_cli.config.schema.run import Config, Parents, Resume, is_folder_name
 from rlhf_cli.config.schema.runtime import TAKEN_FROM, Gather, Graphs, Runtime
 from rlhf_cli.config.schema.save import Save
 from rlhf_cli.config.schema.sft import SFT, Batching, LossOn, SelectBy
