@@ -18,7 +18,7 @@ from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.printable import drop_output, one_line, ready_streams
 
 if TYPE_CHECKING:
-    from rlhf_cli.config.schema import Config
+    from rlhf_cli.config.schema.run import Config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -115,6 +115,7 @@ def _run(rest: list[str]) -> int | None:
 
 def _config(rest: list[str]) -> int | None:
     from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.config.compose import freeze
     from rlhf_cli.report.config_page import print_config, split_sections
 
     if wants_help(rest):
@@ -122,7 +123,7 @@ def _config(rest: list[str]) -> int | None:
 
         return print_config_help()
     sections, overrides = split_sections(rest)
-    return compose_each(overrides, lambda cfg: print_config(cfg, sections))
+    return compose_each(overrides, lambda cfg: print_config(freeze(cfg), sections))
 
 
 def _show(rest: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from rlhf_cli.config.keys import GROUPS, schema_keys
 from rlhf_cli.config.overrides import FLAGS, YAML, presets, values_of
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
 
 VERBS = ("run", "config", "show", "data")

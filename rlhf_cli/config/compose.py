@@ -14,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlhf_cli.config.error_messages import explain
 from rlhf_cli.config.keys import did_you_mean, nearest
-from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.schema.constraints import ConstraintError
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.shape import conform
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.config.suggestions import OTHER_METHODS, STAGE_WORDS

@@ -17,15 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-from rlhf_cli.config.schema import (
-    Config,
-    KLController,
-    MissingEOSMode,
-    Parents,
-    ScheduleKind,
-    SelectBy,
-    Ties,
-)
+from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, SelectBy, Ties
+from rlhf_cli.config.schema.run import Config, Parents
 
 
 @dataclass(slots=True, kw_only=True)

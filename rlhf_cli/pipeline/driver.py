@@ -23,7 +23,7 @@ from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_has
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.hub import require_hub
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES, StageSpec
 from rlhf_cli.launch.coordinator import Coordinator
 from rlhf_cli.launch.exit_report import RunResult
@@ -61,7 +61,7 @@ def run(cfg: Config, *, command: list[str]) -> Path | None:
     """
     rendezvous = find_rendezvous(os.environ, cfg.name, Path(cfg.runs_dir))
     if rendezvous and rendezvous.rank:
-        follow(rendezvous, cfg)
+        follow(rendezvous, freeze(cfg), cfg.runtime)
         return None
     with coordinate(rendezvous, cfg.runtime) as coordinator:
         planner = Planner(cfg=cfg)
@@ -97,7 +97,7 @@ class Driver:
             if not is_new:
                 require(cfg, _to_run(steps))
             num_nodes = self.coordinator.num_nodes if self.coordinator else 1
-            print_header(cfg, plan_rows(planner, steps), num_nodes=num_nodes)
+            _print_header(cfg, plan_rows(planner, steps), num_nodes=num_nodes)
             for step in steps:
                 if step.state is State.fresh or planner.settle(step):
                     _keep(planner, step)
@@ -176,7 +176,7 @@ def dry_run(planner: Planner) -> None:
     for step in steps:
         if step.state is State.run:
             step.attempt = planner.attempt(step.spec)
-    print_header(planner.cfg, plan_rows(planner, steps, would="would "))
+    _print_header(planner.cfg, plan_rows(planner, steps, would="would "))
     for words in foreseen(planner, steps):
         line(words, style="yellow")
     inputs = {p.spec.name: str(p.aside or p.folder) for s in steps for p in _existing(planner, s)}
@@ -189,6 +189,17 @@ def dry_run(planner: Planner) -> None:
         if outcome.code or outcome.interrupted:
             reason, _ = _reason(work, outcome)
             raise StageFailed(f"the dry run failed: {reason}", code=_code(outcome))
+
+
+def _print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: int = 1) -> None:
+    print_header(
+        cfg.name,
+        plan,
+        model=cfg.model,
+        data=cfg.data,
+        runtime=cfg.runtime,
+        num_nodes=num_nodes,
+    )
 
 
 def _existing(planner: Planner, step: Judgement) -> list[Judgement]:

@@ -18,12 +18,13 @@ from rlhf_cli.artifacts.text_hash import run_date
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import covers, select
-from rlhf_cli.config.schema import Config, Model, Runtime
+from rlhf_cli.config.schema import Model, Runtime
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec, without_effect
-from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.pipeline.model_folders import external, shipped
 from rlhf_cli.report.header import GPUS
+from rlhf_cli.stages.reading import spec_of
 
 
 class State(Enum):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.padding import Padding
 
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.telemetry.console import console, line

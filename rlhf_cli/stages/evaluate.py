@@ -9,7 +9,7 @@ from random import Random
 import torch
 
 from rlhf_cli.artifacts.store import write_text
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.world.gold import Verdict, utility

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Batching, Config, SelectBy
+from rlhf_cli.config.schema import Batching, SelectBy
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext

@@ -11,15 +11,8 @@ from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import Attempt
 from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.schema import (
-    KLController,
-    MissingEOSMode,
-    Parents,
-    Resume,
-    ScheduleKind,
-    Source,
-    Ties,
-)
+from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema.run import Parents, Resume
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.pipeline.messages import foreseen, plan_rows
 from rlhf_cli.pipeline.plan import Planner, State

@@ -18,7 +18,8 @@ from rlhf_cli import worker
 from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config import stage_table
 from rlhf_cli.config.compose import thaw
-from rlhf_cli.config.schema import Config, Save
+from rlhf_cli.config.schema import Save
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.launch.exit_report import RunResult
 from rlhf_cli.models.export import export
 from rlhf_cli.pipeline import driver, plan

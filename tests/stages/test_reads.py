@@ -8,9 +8,9 @@ from importlib import import_module
 
 import pytest
 
-from rlhf_cli.config import schema
 from rlhf_cli.config.keys import covers
-from rlhf_cli.config.schema import Config, KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline.plan import Planner
@@ -104,7 +104,7 @@ def test_a_stage_reads_what_its_fingerprint_covers_and_nothing_else(ran, stage):
 def test_what_a_copy_reads_is_not_recorded_and_what_a_stage_reads_is():
     cfg = changed(little(), {})
     with recording(cfg) as read:
-        schema.Config(**{f.name: getattr(cfg, f.name) for f in fields(cfg)})
+        Config(**{f.name: getattr(cfg, f.name) for f in fields(cfg)})
         changed(cfg, {"sft.epochs": 3})
         assert not [key for key in read if key.startswith(("sft.", "rm."))]
         assert cfg.sft.epochs + cfg.rm.optim.lr
