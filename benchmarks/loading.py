@@ -40,8 +40,7 @@ def write(path: Path, num: int, length: float) -> None:
 
 
 def parent(path: Path, folder: Path) -> None:
-    from rlhf_cli.data.spec import spec_of
-    from rlhf_cli.stages.reading import cache_of, records_of
+    from rlhf_cli.stages.reading import cache_of, records_of, spec_of
 
     cfg = config(path, folder)
     spec = spec_of(cfg, "comparisons")
@@ -54,9 +53,9 @@ def parent(path: Path, folder: Path) -> None:
 
 
 def worker(path: Path, folder: Path) -> None:
-    from rlhf_cli.data.spec import spec_of
     from rlhf_cli.runtime.world import World
     from rlhf_cli.stages.preparing import prepared
+    from rlhf_cli.stages.reading import spec_of
 
     cfg = config(path, folder)
     renderer, world = renderer_of(cfg), World()
@@ -64,7 +63,7 @@ def worker(path: Path, folder: Path) -> None:
 
 
 def check(path: Path, folder: Path) -> None:
-    from rlhf_cli.stages.data_check import check_all
+    from rlhf_cli.pipeline.data_check import check_all
 
     cfg = config(path, folder)
     renderer = renderer_of(cfg)

@@ -18,7 +18,7 @@ from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.printable import drop_output, one_line, ready_streams
 
 if TYPE_CHECKING:
-    from rlhf_cli.config.schema import Config
+    from rlhf_cli.config.schema.run import Config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,8 +62,8 @@ def _dispatch(words: list[str]) -> int | None:
 def _unknown_verb(verb: str) -> int:
     from rlhf_cli.config.keys import nearest
     from rlhf_cli.config.overrides import YAML
+    from rlhf_cli.config.stage_table import STAGES
     from rlhf_cli.config.suggestions import COMMANDS, OTHER_METHODS, STAGE_WORDS
-    from rlhf_cli.stages import STAGES
 
     if "=" in verb or verb.startswith(("+", "~", "-")) or verb.endswith(YAML):
         raise UserError(f"{verb!r} is no command: did you mean rlhf run {verb}?")
@@ -92,13 +92,13 @@ def _version(rest: list[str]) -> None:
 def _run(rest: list[str]) -> int | None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save and continue", before anything runs
     if wants_help(rest):
+        from rlhf_cli.config.stage_table import STAGES
         from rlhf_cli.report.help import print_run_help
-        from rlhf_cli.stages import STAGES
 
         return print_run_help({spec.name: spec.title for spec in STAGES.values()})
     from rlhf_cli.config.command_line import compose_each
-    from rlhf_cli.stages.messages import close_sweep
-    from rlhf_cli.stages.pipeline import run
+    from rlhf_cli.pipeline.driver import run
+    from rlhf_cli.pipeline.messages import close_sweep
 
     made: list[Path] = []
 
@@ -115,6 +115,7 @@ def _run(rest: list[str]) -> int | None:
 
 def _config(rest: list[str]) -> int | None:
     from rlhf_cli.config.command_line import compose_each
+    from rlhf_cli.config.compose import freeze
     from rlhf_cli.report.config_page import print_config, split_sections
 
     if wants_help(rest):
@@ -122,13 +123,13 @@ def _config(rest: list[str]) -> int | None:
 
         return print_config_help()
     sections, overrides = split_sections(rest)
-    return compose_each(overrides, lambda cfg: print_config(cfg, sections))
+    return compose_each(overrides, lambda cfg: print_config(freeze(cfg), sections))
 
 
 def _show(rest: list[str]) -> None:
+    from rlhf_cli.config.stage_table import STAGES
     from rlhf_cli.report.help import print_show_help
     from rlhf_cli.report.show_request import answer, parse
-    from rlhf_cli.stages import STAGES
 
     if wants_help(rest):
         print_show_help()
@@ -145,8 +146,8 @@ def _data(rest: list[str]) -> int | None:
         print_data_help()
         return 0 if wants_help(rest) else ExitCode.USAGE
     from rlhf_cli.config.command_line import compose_each
-    from rlhf_cli.stages.check_request import read_words
-    from rlhf_cli.stages.data_check import check_data
+    from rlhf_cli.pipeline.check_request import read_words
+    from rlhf_cli.pipeline.data_check import check_data
 
     request = read_words(rest[1:])
     return compose_each(request.words, lambda cfg: check_data(cfg, request))

@@ -19,7 +19,8 @@ from rlhf_cli.config.error_messages import explain
 from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.overrides import VALUED, experiment_files, spelled_out
 from rlhf_cli.config.printable import one_line
-from rlhf_cli.config.schema import Config, ConfigError, is_folder_name
+from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.schema.run import Config, is_folder_name
 
 NO_OUTPUT_FOLDERS = (
     "hydra.run.dir=.",

@@ -7,7 +7,8 @@ from typing import Any, get_args, get_type_hints
 
 from rlhf_cli.config.keys import GROUPS, schema_keys
 from rlhf_cli.config.overrides import FLAGS, YAML, presets, values_of
-from rlhf_cli.config.schema import Config, Stage
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
 
 VERBS = ("run", "config", "show", "data")
 COMPOSING = ("run", "config", "data check")
@@ -15,11 +16,11 @@ RUNS = Path("runs")
 OF_SHOW = ("--time", "--json", "--runs-dir", "--help")
 OF_CHECK = ("--all", "--json")
 PLACES = (
-    "parents.sft", "parents.rm", "model.path", "model.tokenizer", "sft.reward_model", "runs_dir",
-    "data.template",
+    *(f"parents.{name}" for name in REPLACEABLE), "model.path", "model.tokenizer",
+    "sft.reward_model", "runs_dir", "data.template",
 )  # fmt: skip
 FIXED = {
-    "stage": ("all", *(stage.name for stage in Stage)),
+    "stage": ("all", *STAGES),
     "runtime.device": ("auto", "cpu", "cuda", "mps"),
     "runtime.dtype": ("auto", "float32", "bfloat16"),
 }

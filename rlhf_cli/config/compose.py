@@ -14,9 +14,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rlhf_cli.config.error_messages import explain
 from rlhf_cli.config.keys import did_you_mean, nearest
-from rlhf_cli.config.schema import Config, ConfigError, Stage
+from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.schema.constraints import ConstraintError
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.shape import conform
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.config.suggestions import OTHER_METHODS, STAGE_WORDS
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -69,14 +71,16 @@ def _built(kind: Any, values: Any, section: str = "") -> Any:
 
 def stage_list(given: Any) -> list[str]:
     """Return the chosen stages in pipeline order, each once; given: all, one name, or a list."""
-    names = [stage.name for stage in Stage]
+    names = list(STAGES)
     asked = given if isinstance(given, list | tuple) else [] if given in (None, "") else [given]
     for name in asked:
         if name not in ("all", *names):
             raise ConfigError(_no_stage(str(name), names))
     if not asked:
         raise ConfigError(f"stage is empty: choose all, or some of {', '.join(names)}")
-    return [name for name in names if name in asked or "all" in asked]
+    return [
+        name for name, spec in STAGES.items() if name in asked or (spec.default and "all" in asked)
+    ]
 
 
 def _no_stage(name: str, names: list[str]) -> str:

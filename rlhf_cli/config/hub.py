@@ -13,7 +13,7 @@ from threading import Thread
 from urllib.error import HTTPError, URLError
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 
 SECONDS = 2.5  # for the answer; a look at the name of a host has no limit of its own
 ENDPOINT = "https://huggingface.co"

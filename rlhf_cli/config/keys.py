@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, get_type_hints
 
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.suggestions import ours
 
 GROUPS = ("model", "data", "runtime", "experiment")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rlhf_cli.config.compose import conf_dir
 from rlhf_cli.config.keys import GROUPS, did_you_mean, nearest, nearest_keys
-from rlhf_cli.config.schema import ConfigError, Stage
+from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.stage_table import STAGES
 
 FLAGS = (
     "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m",
@@ -48,7 +49,7 @@ def _check_bare(words: list[str]) -> None:
     for word, before in zip(words, ["", *words], strict=False):
         if "=" in word or word.startswith(("-", "~")) or word.endswith(YAML) or before in TAKING:
             continue
-        stage = [f"stage={word}"] if word in ("all", *(one.name for one in Stage)) else []
+        stage = [f"stage={word}"] if word in ("all", *STAGES) else []
         chosen = [f"{group}={word}" for group in GROUPS if word in presets(group, words)]
         meant = stage or chosen or [f"{key}=..." for key in nearest_keys(word)[:1]]
         raise ConfigError(f"cannot read {word!r}: expected key=value{did_you_mean(meant)}")

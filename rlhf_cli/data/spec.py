@@ -6,7 +6,7 @@ No torch and no tokenizer: the planner asks as well.
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rlhf_cli.config.schema import Config, Source, Ties, TinyWorld
+from rlhf_cli.config.schema import Source, TinyWorld
 from rlhf_cli.data.sources import local_files, source_hash
 
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
@@ -94,28 +94,6 @@ class LoadSpec:
         from rlhf_cli.data.world.generate import code_hash
 
         return code_hash()
-
-
-def spec_of(cfg: Config, role: str) -> LoadSpec:
-    """Return what the loading of a role depends on; prompts fall back to those of the comparisons."""
-    if role not in ROLES:
-        raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
-    read_as = "comparisons" if role == "prompts" and not cfg.data.prompts else role
-    split = [getattr(cfg.data, other) for other in ROLES if other != "pretraining"]
-    return LoadSpec(
-        role=role,
-        read_as=read_as,
-        sources=tuple(getattr(cfg.data, read_as)),
-        marked=tuple((r, s) for r in ROLES for s in getattr(cfg.data, r) if s.eval),
-        by_hash=any(sources and not any(s.eval for s in sources) for sources in split),
-        seed=cfg.seed,
-        eval_fraction=cfg.data.eval_fraction,
-        select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
-        drop_ties=role == "comparisons" and cfg.rm.ties is Ties.drop,
-        world=cfg.tiny_world,
-        strict=cfg.data.strict,
-        max_bad_fraction=cfg.data.max_bad_fraction,
-    )
 
 
 def label(source: Source) -> str:

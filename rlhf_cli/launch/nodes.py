@@ -18,11 +18,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlhf_cli.artifacts.layout import CONFIG
-from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.environment import ADDRESS, PORT
 from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.keys import flatten
-from rlhf_cli.config.schema import Config, Runtime
+from rlhf_cli.config.schema import Runtime
 from rlhf_cli.launch.coordinator import Coordinator
 from rlhf_cli.launch.local_world import local_world_size
 from rlhf_cli.launch.rendezvous import Connection, Rendezvous, join
@@ -60,15 +59,15 @@ def coordinate(rendezvous: Rendezvous | None, runtime: Runtime) -> Iterator[Coor
         coordinator.close(code=code)
 
 
-def follow(rendezvous: Rendezvous, cfg: Config) -> None:
-    """Carry out node 0's commands until it ends or is lost."""
+def follow(rendezvous: Rendezvous, config: dict, runtime: Runtime) -> None:
+    """Carry out node 0's commands until it ends or is lost. config: of this node's own command."""
     set_parent_death_signal(signal.SIGTERM)  # what the launcher started ends with it
     inbox: queue.SimpleQueue = queue.SimpleQueue()
-    connection = join(rendezvous, local_world_size(cfg.runtime), inbox, cfg.runtime.timeout)
+    connection = join(rendezvous, local_world_size(runtime), inbox, runtime.timeout)
     try:
         while (command := inbox.get()[1]) and command["do"] != "end":
             if command["do"] == "start":
-                _run_stage(command, rendezvous, cfg, connection)
+                _run_stage(command, rendezvous, config, runtime, connection)
     finally:
         connection.close()
     if command is None:
@@ -79,10 +78,12 @@ def follow(rendezvous: Rendezvous, cfg: Config) -> None:
         raise RunFailedElsewhere(message, code=command["code"])
 
 
-def _run_stage(command: dict, rendezvous: Rendezvous, cfg: Config, connection: Connection) -> None:
+def _run_stage(
+    command: dict, rendezvous: Rendezvous, config: dict, runtime: Runtime, connection: Connection
+) -> None:
     """Run this node's workers for one stage and report how they ended."""
     job = Path(command["job"])
-    if reason := start_refusal(job, command["texts"], cfg):
+    if reason := start_refusal(job, command["texts"], config):
         connection.send(event="refused", reason=reason)
         return
     size = command["local_world_size"]
@@ -90,7 +91,7 @@ def _run_stage(command: dict, rendezvous: Rendezvous, cfg: Config, connection: C
         first_rank=rendezvous.rank * size, local_world_size=size, world_size=command["world_size"],
         master_addr=rendezvous.address, master_port=command["port"],
     )  # fmt: skip
-    group, reported = WorkerGroup(job, ranks, cfg.runtime), False
+    group, reported = WorkerGroup(job, ranks, runtime), False
     with forward_signals(group):
         while group.running():
             group.poll()
@@ -116,12 +117,12 @@ def _process_commands(inbox: queue.SimpleQueue, group: WorkerGroup) -> None:
             group.terminate_soon()
 
 
-def start_refusal(job: Path, texts: dict[str, str], cfg: Config) -> str | None:
+def start_refusal(job: Path, texts: dict[str, str], config: dict) -> str | None:
     """Return why this node does not start node 0's job; None if it is what this node's command asks for."""
-    folder = Path(cfg.runs_dir) / cfg.name
+    folder = Path(config["runs_dir"]) / config["name"]
     if not job.resolve().is_relative_to(folder.resolve()):
         return f"{job} is not inside {folder}"
-    if key := _different_key(json.loads(texts[CONFIG]), freeze(cfg)):
+    if key := _different_key(json.loads(texts[CONFIG]), config):
         return f"{key} differs from node 0's: start the same command on every node"
     if not _wait_until_visible(job.parent, texts):
         return f"{job} is not visible here: all nodes share a file system"

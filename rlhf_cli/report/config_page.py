@@ -9,10 +9,10 @@ from typing import Any
 from rich.text import Text
 
 from rlhf_cli.config.command_line import choices
-from rlhf_cli.config.compose import conf_dir, freeze
+from rlhf_cli.config.compose import conf_dir
 from rlhf_cli.config.keys import did_you_mean, nearest_keys, schema_keys
 from rlhf_cli.config.overrides import VALUED, YAML
-from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.telemetry.console import console
 
 INHERITED = re.compile(r"^ *- (?P<name>(?!_self_)[\w.]+)\s*(#.*)?$")
@@ -36,10 +36,10 @@ def split_sections(words: list[str]) -> tuple[list[str], list[str]]:
     return sections, rest
 
 
-def print_config(cfg: Config, sections: list[str]) -> None:
-    """Print all of it, or the named sections."""
-    comments = all_comments(conf_dir(), freeze(cfg), choices())
-    for key, indent, text in _lines(freeze(cfg)):
+def print_config(frozen: dict[str, Any], sections: list[str]) -> None:
+    """Print a configuration as plain values, all of it or the named sections."""
+    comments = all_comments(conf_dir(), frozen, choices())
+    for key, indent, text in _lines(frozen):
         if not sections or any(_inside(key, section) for section in sections):
             console().print(_commented("  " * indent + text, comments.get(key, "")), soft_wrap=True)
 

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.config.schema import Config, Runtime, Source
+from rlhf_cli.config.schema import Data, Model, Runtime, Source
 from rlhf_cli.launch.local_world import local_world_size
 from rlhf_cli.telemetry.console import console, plain_name
 
@@ -17,16 +17,24 @@ GPUS = Path("/proc/driver/nvidia/gpus")
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: int = 1) -> None:
-    """Print the panel at the start of a run. plan: (stage, title, what will happen)."""
+def print_header(
+    name: str,
+    plan: list[tuple[str, str, str]],
+    *,
+    model: Model,
+    data: Data,
+    runtime: Runtime,
+    num_nodes: int = 1,
+) -> None:
+    """Print the header of the run `name`. plan: (stage, title, what will happen)."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
-    grid.add_row("model", plain_name(describe_model(cfg)))
-    grid.add_row("data", plain_name(describe_data(cfg)))
-    grid.add_row("device", plain_name(describe_device(cfg.runtime, num_nodes)))
+    grid.add_row("model", plain_name(describe_model(model)))
+    grid.add_row("data", plain_name(describe_data(data)))
+    grid.add_row("device", plain_name(describe_device(runtime, num_nodes)))
     grid.add_row("stages", _plan_grid(plan))
-    title = plain_name(f"rlhf run: {cfg.name}")
+    title = plain_name(f"rlhf run: {name}")
     console().print(Panel(grid, title=title, title_align="left"))
 
 
@@ -37,17 +45,17 @@ def _plan_grid(plan: list[tuple[str, str, str]]) -> Table:
     return steps
 
 
-def describe_model(cfg: Config) -> str:
-    """Return the base model, and what replaces stages of this run."""
-    if cfg.model.path == "tiny":
+def describe_model(model: Model) -> str:
+    """The base model, and what replaces stages of this run."""
+    if model.path == "tiny":
         return "tiny (embedded, about 1M parameters)"
-    revision = f" at {cfg.model.revision}" if cfg.model.revision else ""
-    return f"{cfg.model.path}{revision}"
+    revision = f" at {model.revision}" if model.revision else ""
+    return f"{model.path}{revision}"
 
 
-def describe_data(cfg: Config) -> str:
-    """Return the sources in the order of the stages, each once."""
-    roles = (cfg.data.demonstrations, cfg.data.comparisons, cfg.data.prompts)
+def describe_data(data: Data) -> str:
+    """Sources in the order of the stages, each once."""
+    roles = (data.demonstrations, data.comparisons, data.prompts)
     names = list(dict.fromkeys(_source(source) for role in roles for source in role))
     return ", ".join(names) or "none"
 

@@ -8,6 +8,7 @@ from rich.text import Text
 from rlhf_cli import __version__
 from rlhf_cli.config.compose import conf_dir
 from rlhf_cli.config.keys import GROUPS
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.telemetry.console import console, line
 
 VERBS = {
@@ -61,7 +62,7 @@ def print_help() -> None:
 
 def _pipeline() -> Text:
     return Text(" -> ", style="dim").join(
-        [Text(word, style="cyan") for word in ("SFT", "reward model", "PPO", "evaluate")]
+        [Text(spec.label, style="cyan") for spec in STAGES.values() if spec.default]
     )
 
 

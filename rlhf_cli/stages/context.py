@@ -11,12 +11,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from rlhf_cli.artifacts.store import FREE, model_folder, write_errors
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Config, Data, Graphs, Optim
+from rlhf_cli.config.schema import Data, Graphs, Optim
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.rows import Rows
-from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.models.capabilities import describe
 from rlhf_cli.models.compile import compile_blocks
@@ -37,6 +37,7 @@ from rlhf_cli.runtime.peak_flops import measured_peak_flops
 from rlhf_cli.runtime.watchdog import with_heartbeat
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages.preparing import prepared
+from rlhf_cli.stages.reading import spec_of
 from rlhf_cli.telemetry.console import line, status
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock

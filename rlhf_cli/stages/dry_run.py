@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.padding import Padding
 
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.report.preview import Preview
-from rlhf_cli.stages import STAGES
 from rlhf_cli.telemetry.console import console, line, status
 
 
@@ -19,7 +19,7 @@ def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path])
     for name, module in modules.items():
         spec = STAGES[name]
         line(f"{name}: {spec.title}", style="bold")
-        known = {role: inputs[stage] for role, stage in spec.parents.items() if stage in inputs}
+        known = {parent: inputs[parent] for parent in spec.parents if parent in inputs}
         with status("loading the libraries"):
             stage = import_module(module)
         _print(stage.preview(cfg, known))

@@ -1,6 +1,7 @@
 """Evaluate base, SFT, PPO and best-of-n: their answers to the same held-out prompts."""
 
 import json
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -8,7 +9,8 @@ from random import Random
 import torch
 
 from rlhf_cli.artifacts.store import write_text
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.world.gold import Verdict, utility
 from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure
@@ -29,6 +31,7 @@ from rlhf_cli.stages.samples import (
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.telemetry.recorder import Recorder
 
+BASELINE = STAGES["sft"].candidate  # that the others are preferred to, or not
 INTERVALS = "mean [95 % interval over prompts]; one response per prompt, sampled at temperature 1"
 KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n"
 GOLD_NOTE = "gold: true utility of the toy task, never shown to a model; score: reward-model output"
@@ -94,14 +97,14 @@ def gold_verdicts(records, answers: list[Answer]) -> list[Verdict] | None:
 
 def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     """Write table.json and answers.jsonl; the numbers of the table are the metrics."""
-    known = {role: parent_model(inputs, role) for role in inputs}
-    context = open_context(cfg, known.get("sft") or known.get("ppo") or known["rm"])
+    known = {name: parent_model(inputs, name) for name in inputs}
+    context = open_context(cfg, known[next(iter((*candidates(known), *known)))])
     prompts = eval_prompts(context)
     with open_recorder(
         context, out, stage="evaluate", total_steps=num_candidates(cfg, known)
     ) as recorder:
         results = evaluate_all(context, prompts, known, recorder)
-    baseline = results.get("SFT")
+    baseline = results.get(BASELINE)
     rows = {name: measure(found, baseline) for name, found in results.items()}
     if context.world.is_main:
         title = f"Evaluation on {len(prompts)} held-out prompts"
@@ -124,7 +127,17 @@ def eval_prompts(context: StageContext) -> list[EncodedPrompt]:
 
 
 def num_candidates(cfg: Config, known: dict[str, Path]) -> int:
-    return 1 + ("sft" in known) * (1 + wants_best_of_n(cfg, known)) + ("ppo" in known)
+    """Return how many columns the table has: the base model, the candidates, best-of-n."""
+    return 1 + len(candidates(known)) + wants_best_of_n(cfg, known)
+
+
+def candidates(known: Collection[str]) -> dict[str, str]:
+    """Return {stage: its name in the table} of the known stages that train a policy, in order."""
+    return {
+        name: spec.candidate
+        for name, spec in STAGES.items()
+        if name in known and spec.candidate is not None
+    }
 
 
 def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
@@ -134,28 +147,31 @@ def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
 def evaluate_all(
     context: StageContext, prompts: list[EncodedPrompt], known: dict[str, Path], recorder: Recorder
 ) -> dict[str, EvalResult]:
-    """Evaluate base, SFT, best-of-n and PPO, as far as they exist."""
-    cfg = context.cfg
+    """Return {name: result} of all candidates that there are."""
     evaluator = Evaluator(
         context=context,
         prompts=prompts,
         reward=RewardModel.load(context, known["rm"], prompts) if "rm" in known else None,
         reference=frozen(context, known["sft"]) if "sft" in known else None,
     )
-    found = {"base": evaluator.evaluate(frozen(context, None))}
-    recorder.log({"eval/candidates": 1.0}, 1)
-    if "sft" in known:
-        found["SFT"] = evaluator.evaluate(evaluator.reference)
-        recorder.log({"eval/candidates": 2.0}, 2)
-    if wants_best_of_n(cfg, known):
-        n = cfg.evaluation.best_of_n
-        found[f"SFT, best of {n}"] = evaluator.best_of_n(evaluator.reference, n)
-        recorder.log({"eval/candidates": 3.0}, 3)
-    if "ppo" in known:
-        found["PPO"] = evaluator.evaluate(frozen(context, known["ppo"]))
-        recorder.log({"eval/candidates": 4.0}, len(found))
+    found = {}
+    for name, result in evaluate_each(evaluator, known):
+        found[name] = result
+        recorder.log({"eval/candidates": float(len(found))}, len(found))
     recorder.samples("the same prompts, answered by each", sample_rows(context, prompts, found))
     return found
+
+
+def evaluate_each(evaluator: Evaluator, known: dict[str, Path]) -> Iterator[tuple[str, EvalResult]]:
+    """Yield the name and the result of the base model and of every candidate, in the table's order."""
+    context = evaluator.context
+    yield "base", evaluator.evaluate(frozen(context, None))
+    for stage, name in candidates(known).items():
+        network = evaluator.reference if stage == "sft" else frozen(context, known[stage])
+        yield name, evaluator.evaluate(network)
+        if stage == "sft" and wants_best_of_n(context.cfg, known):
+            n = context.cfg.evaluation.best_of_n
+            yield f"{name}, best of {n}", evaluator.best_of_n(network, n)
 
 
 def frozen(context: StageContext, path: Path | None) -> Network:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rlhf_cli.artifacts.store import FREE, write_errors
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data import load, prepare
 from rlhf_cli.data.cache import making, used
 from rlhf_cli.data.prepare import Prepared

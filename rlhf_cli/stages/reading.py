@@ -1,4 +1,7 @@
-"""A role's records: from the cache, or read from their sources now. Neither torch nor a tokenizer."""
+"""A role's records: from the cache, or read from their sources now. Neither torch nor a tokenizer.
+
+Here the configuration becomes the values that the loader takes.
+"""
 
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -6,16 +9,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf_cli.artifacts.store import FREE, write_errors
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema import Ties
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.cache import making, used
 from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.report import EXAMPLES
-from rlhf_cli.data.spec import LoadSpec
+from rlhf_cli.data.spec import ROLES, LoadSpec
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.telemetry.progress import RowCounter
 
 CACHE = ".cache"  # in runs_dir
+
+
+def spec_of(cfg: Config, role: str) -> LoadSpec:
+    """Return what the records of a role depend on; prompts fall back to those of the comparisons."""
+    if role not in ROLES:
+        raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
+    read_as = "comparisons" if role == "prompts" and not cfg.data.prompts else role
+    split = [getattr(cfg.data, other) for other in ROLES if other != "pretraining"]
+    return LoadSpec(
+        role=role,
+        read_as=read_as,
+        sources=tuple(getattr(cfg.data, read_as)),
+        marked=tuple((r, s) for r in ROLES for s in getattr(cfg.data, r) if s.eval),
+        by_hash=any(sources and not any(s.eval for s in sources) for sources in split),
+        seed=cfg.seed,
+        eval_fraction=cfg.data.eval_fraction,
+        select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
+        drop_ties=role == "comparisons" and cfg.rm.ties is Ties.drop,
+        world=cfg.tiny_world,
+        strict=cfg.data.strict,
+        max_bad_fraction=cfg.data.max_bad_fraction,
+    )
 
 
 def keeps(cfg: Config, spec: LoadSpec) -> bool:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.artifacts.store import write_text
-from rlhf_cli.config.schema import RM, Config
+from rlhf_cli.config.schema import RM
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import PreferenceBatch
 from rlhf_cli.core.estimates import pair_accuracy
 from rlhf_cli.core.preferences import preference_loss

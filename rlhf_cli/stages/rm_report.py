@@ -2,7 +2,7 @@
 
 import torch
 
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.evaluation.comparisons import ScoredRanking, report
 from rlhf_cli.evaluation.respond import reward_scores

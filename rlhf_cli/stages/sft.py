@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Batching, Config, SelectBy, Stage
+from rlhf_cli.config.schema import Batching, SelectBy
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
@@ -90,7 +91,7 @@ def check_model(context: StageContext, engine: Engine, recorder: Recorder) -> No
             f"sft.batching=packed: {type(engine.model).__name__} lets the texts of a row see each other; "
             "use sft.batching=grouped"
         )
-    if Stage.rm in cfg.stage and cfg.parents.rm is None and not transformers_has_class(config):
+    if "rm" in cfg.stage and cfg.parents.rm is None and not transformers_has_class(config):
         recorder.note(
             f"transformers has no class of reward models for {config.model_type}: ours is made of its "
             "generic parts; rlhf_cli.models.load.load_reward_model loads it (docs/models.md)"

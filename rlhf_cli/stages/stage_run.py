@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.samples import BeforeAfter
 from rlhf_cli.stages.saving import Resumed, Saver, load_checkpoint, require_space

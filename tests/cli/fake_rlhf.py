@@ -4,15 +4,15 @@ import sys
 from dataclasses import replace
 from types import MappingProxyType
 
-from rlhf_cli import stages
 from rlhf_cli.cli import main
-from rlhf_cli.stages import pipeline, plan
+from rlhf_cli.config import stage_table
+from rlhf_cli.pipeline import driver, plan
 
 FAKES = MappingProxyType(
-    {name: replace(spec, module="fake_stage") for name, spec in stages.STAGES.items()}
+    {name: replace(spec, module="fake_stage") for name, spec in stage_table.STAGES.items()}
 )
 
 if __name__ == "__main__":
-    for module in (stages, plan, pipeline):
+    for module in (stage_table, plan, driver):
         module.STAGES = FAKES
     sys.exit(main())

@@ -10,10 +10,12 @@ from omegaconf import OmegaConf
 from rlhf_cli.config.command_line import compose_each
 from rlhf_cli.config.compose import conf_dir, freeze, resolve, stage_list, thaw
 from rlhf_cli.config.keys import flatten, nearest_keys, schema_keys, select
-from rlhf_cli.config.schema import Config, ConfigError
-from rlhf_cli.data.spec import ROLES, spec_of
+from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
+from rlhf_cli.data.spec import ROLES
 from rlhf_cli.report.config_page import comments_of
-from rlhf_cli.stages import BY_CONTENT, NOT_RESULTS, STAGES
+from rlhf_cli.stages.reading import spec_of
 
 CONF = conf_dir()
 GROUPS = ("model", "data", "runtime", "experiment")

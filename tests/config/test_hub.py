@@ -105,7 +105,7 @@ def test_a_name_that_nobody_looks_up_is_waited_for_a_little(monkeypatch):
 
 def test_the_hubs_client_is_imported_after_the_hub_was_asked():
     """It reads once, when it is imported, whether it is offline."""
-    code = "import sys, rlhf_cli.stages.data_check, rlhf_cli.stages.pipeline;"
+    code = "import sys, rlhf_cli.pipeline.data_check, rlhf_cli.pipeline.driver;"
     code += "print(sorted({'huggingface_hub', 'transformers', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -4,8 +4,8 @@ import pytest
 
 from rlhf_cli.config.compose import conf_dir, freeze
 from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.report.config_page import all_comments, comments_of, split_sections
-from rlhf_cli.stages import STAGES
 from tests.config.test_compose import composed
 
 CONF = conf_dir()

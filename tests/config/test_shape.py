@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.shape import conform
 
 

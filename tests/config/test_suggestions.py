@@ -6,8 +6,8 @@ from rlhf_cli.config.compose import stage_list
 from rlhf_cli.config.error_messages import unknown_key
 from rlhf_cli.config.keys import GROUPS, nearest_keys, schema_keys
 from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.config.suggestions import COMMANDS, OURS, STAGE_WORDS, VALUES, not_here, ours
-from rlhf_cli.stages import STAGES
 from tests.config.test_compose import composed
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from rlhf_cli.config.command_line import compose_each
-from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.schema.run import Config
 
 
 def composed(*words: str) -> Config:

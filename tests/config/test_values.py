@@ -5,7 +5,8 @@ from copy import deepcopy
 import pytest
 
 from rlhf_cli.config.compose import freeze, thaw
-from rlhf_cli.config.schema import Config, ConfigError
+from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.schema.run import Config
 from tests.config.test_compose import composed
 
 

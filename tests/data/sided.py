@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.load import RECORDS
 from rlhf_cli.data.prepare import opened, prepare
 from rlhf_cli.data.record_files import Records, RecordTable, RecordWriter
 from rlhf_cli.data.records import Record
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.report import DataReport
-from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.split import number, place
-from rlhf_cli.stages.reading import records_of
+from rlhf_cli.stages.reading import records_of, spec_of
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@ from collections import Counter
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.duplicates import CONTRARY
-from rlhf_cli.stages.data_check import check_all
+from rlhf_cli.pipeline.data_check import check_all
 
 LONG = " ".join(f"word{i}" for i in range(40))
 

@@ -7,7 +7,7 @@ import pytest
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError
-from rlhf_cli.data.spec import spec_of
+from rlhf_cli.stages.reading import spec_of
 from tests.data.reading import read, values
 
 datasets = pytest.importorskip("datasets")

@@ -12,7 +12,7 @@ from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening
-from rlhf_cli.stages.data_check import check_all
+from rlhf_cli.pipeline.data_check import check_all
 from tests.data.leaks import leak_check
 from tests.data.sided import load, place_of, survey
 

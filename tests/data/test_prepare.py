@@ -13,9 +13,8 @@ from rlhf_cli.data.encode import encode
 from rlhf_cli.data.load import RECORDS, Reading, marked_alone, records_key
 from rlhf_cli.data.prepare import ROWS, rows_key
 from rlhf_cli.data.records import DataError, RowError
-from rlhf_cli.data.spec import spec_of
 from rlhf_cli.data.split import opening
-from rlhf_cli.stages.reading import records_of
+from rlhf_cli.stages.reading import records_of, spec_of
 from tests.data.sided import place_of, survey
 
 

@@ -130,33 +130,33 @@ def asked(tmp_path, monkeypatch):
     texts = {"config.json": json.dumps(freeze(cfg)), "job.json": "{}"}
     for name, text in texts.items():
         (job.parent / name).write_text(text)
-    return cfg, job, texts
+    return freeze(cfg), job, texts
 
 
 def test_a_node_starts_what_it_was_asked_for_itself(asked):
-    cfg, job, texts = asked
-    assert start_refusal(job, texts, cfg) is None
+    config, job, texts = asked
+    assert start_refusal(job, texts, config) is None
     frozen = json.loads(texts["config.json"])
     frozen["data"]["date"] = "1999-12-31"  # node 0 may have begun on another day
     texts["config.json"] = json.dumps(frozen)
     (job.parent / "config.json").write_text(texts["config.json"])
-    assert start_refusal(job, texts, cfg) is None
+    assert start_refusal(job, texts, config) is None
 
 
 @pytest.mark.parametrize("place", ["runs/b/.sft.work/job.json", "../job.json", "runs/a/../b/job"])
 def test_a_node_starts_nothing_outside_its_run(asked, place):
-    cfg, _, texts = asked
+    config, _, texts = asked
     told = f"{place} is not inside runs/a"
-    assert start_refusal(Path(place), texts, cfg) == told
+    assert start_refusal(Path(place), texts, config) == told
 
 
 def test_a_node_starts_nothing_with_another_configuration(asked):
-    cfg, job, texts = asked
+    config, job, texts = asked
     frozen = json.loads(texts["config.json"])
     frozen["model"]["trust_remote_code"] = True
     texts["config.json"] = json.dumps(frozen)
     (job.parent / "config.json").write_text(texts["config.json"])
-    assert start_refusal(job, texts, cfg) == (
+    assert start_refusal(job, texts, config) == (
         "model.trust_remote_code differs from node 0's: start the same command on every node"
     )
 

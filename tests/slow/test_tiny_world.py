@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.stages.test_pipeline import rlhf
+from tests.pipeline.test_driver import rlhf
 
 pytestmark = pytest.mark.slow
 

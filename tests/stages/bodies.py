@@ -7,8 +7,8 @@ import pytest
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Save
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.launch.signals import Stopped
-from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import Clock
 from tests.runtime.small import odd, runtime, trained, world_of

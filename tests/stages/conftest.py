@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_cli.stages import STAGES
+from rlhf_cli.config.stage_table import STAGES
 from tests.stages.test_resume import SAME_EVERYWHERE, work
 
 

@@ -14,9 +14,9 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
 from rlhf_cli.config.compose import conf_dir, resolve
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.runtime.engine import Engine
-from rlhf_cli.stages import STAGES
 
 LITTLE = (
     "experiment=smoke",

@@ -8,12 +8,12 @@ from importlib import import_module
 
 import pytest
 
-from rlhf_cli.config import schema
 from rlhf_cli.config.keys import covers
-from rlhf_cli.config.schema import Config, KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES
-from rlhf_cli.stages import BY_CONTENT, NOT_RESULTS, STAGES
-from rlhf_cli.stages.plan import Planner
+from rlhf_cli.pipeline.plan import Planner
 from tests.stages.little import changed, little
 
 COPYING = ("dataclasses", "copy", "rlhf_cli.config.compose")  # whole sections, for others to read
@@ -79,10 +79,10 @@ def ran(tmp_path_factory):
 
     def run(stage: str) -> tuple[set[str], set[str]]:
         if stage not in found:
-            for parent in STAGES[stage].parents.values():
+            for parent in STAGES[stage].parents:
                 run(parent)
             (folder / stage).mkdir()
-            inputs = {r: folder / p / "model" for r, p in STAGES[stage].parents.items()}
+            inputs = {name: folder / name / "model" for name in STAGES[stage].parents}
             with recording(cfg) as read:
                 import_module(STAGES[stage].module).run(cfg, inputs, folder / stage)
             found[stage] = read, covered_by(cfg, stage)
@@ -104,7 +104,7 @@ def test_a_stage_reads_what_its_fingerprint_covers_and_nothing_else(ran, stage):
 def test_what_a_copy_reads_is_not_recorded_and_what_a_stage_reads_is():
     cfg = changed(little(), {})
     with recording(cfg) as read:
-        schema.Config(**{f.name: getattr(cfg, f.name) for f in fields(cfg)})
+        Config(**{f.name: getattr(cfg, f.name) for f in fields(cfg)})
         changed(cfg, {"sft.epochs": 3})
         assert not [key for key in read if key.startswith(("sft.", "rm."))]
         assert cfg.sft.epochs + cfg.rm.optim.lr

@@ -16,8 +16,8 @@ from hydra import compose, initialize_config_dir
 from rlhf_cli.artifacts import checkpoints
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.launch.signals import Stopped
-from rlhf_cli.stages import STAGES
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import PHASES
 

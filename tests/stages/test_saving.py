@@ -12,7 +12,8 @@ import torch
 
 from rlhf_cli.artifacts.store import WriteError
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Resume, Save
+from rlhf_cli.config.schema import Save
+from rlhf_cli.config.schema.run import Resume
 from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import saving

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from tests.pipeline.test_driver import metrics, rlhf
 from tests.runtime.dist import run_processes
-from tests.stages.test_pipeline import metrics, rlhf
 from tests.stages.test_resume import SAME_EVERYWHERE, SMALL
 
 pytestmark = pytest.mark.dist

@@ -88,7 +88,7 @@ def finished(place) -> None:
 def planned(place, *words: str) -> Came:
     """What a run of runs/small with these words would do with every stage, and why."""
     from rlhf_cli.config.command_line import compose_each
-    from rlhf_cli.stages.plan import Planner
+    from rlhf_cli.pipeline.plan import Planner
 
     told: list[str] = []
 

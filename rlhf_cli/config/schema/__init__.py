@@ -1,6 +1,7 @@
 """The schema of the configuration: one dataclass per section, its constraints in `__post_init__`.
 
-A new section is one file here, one section of conf/config.yaml and one field of `Config` (run.py).
+A new section is one file here, one section of conf/config.yaml and one field of `Config`, which is
+imported from run.py: values, not the configuration, reach the packages below the stages.
 """
 
 from rlhf_cli.config.schema.constraints import ConfigError
@@ -21,7 +22,6 @@ from rlhf_cli.config.schema.ppo import (
     ValueInit,
 )
 from rlhf_cli.config.schema.rm import RM, Ties
-from rlhf_cli.config.schema.run import Config, Parents, Resume, Stage, is_folder_name
 from rlhf_cli.config.schema.runtime import TAKEN_FROM, Gather, Graphs, Runtime
 from rlhf_cli.config.schema.save import Save
 from rlhf_cli.config.schema.sft import SFT, Batching, LossOn, SelectBy

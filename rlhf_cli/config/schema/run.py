@@ -19,13 +19,6 @@ SEEDS = 2**32  # what the random generator of every library accepts
 LONGEST_NAME = 255  # bytes of a folder's name
 
 
-class Stage(Enum):
-    sft = "sft"
-    rm = "rm"
-    ppo = "ppo"
-    evaluate = "evaluate"
-
-
 class Resume(Enum):
     auto = "auto"
     last_valid = "last_valid"
@@ -34,6 +27,8 @@ class Resume(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Parents:
+    """What replaces stages of this run: one field per stage that can be replaced."""
+
     sft: str | None
     rm: str | None
 
@@ -42,7 +37,7 @@ class Parents:
 class Config:
     name: str
     runs_dir: str
-    stage: list[Stage]
+    stage: list[str]  # names of the table of stages (stage_table.py), in its order
     seed: int
     dry_run: bool
     resume: Resume

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import PPO, Config
+from rlhf_cli.config.schema import PPO
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import prompt_batches
 from rlhf_cli.data.encode import EncodedPrompt

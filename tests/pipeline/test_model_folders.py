@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rlhf_cli.artifacts.manifest import ArtifactError
-from rlhf_cli.stages.models import damage, external, require_model, shipped
+from rlhf_cli.pipeline.model_folders import damage, external, require_model, shipped
 from tests.config.test_compose import composed
 
 

@@ -8,10 +8,12 @@ from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import SelectBy, Source
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.spec import ROLES
-from rlhf_cli.stages import STAGES, reading, requirements
-from rlhf_cli.stages.models import shipped
-from rlhf_cli.stages.requirements import require, require_device, roles_of
+from rlhf_cli.pipeline import requirements
+from rlhf_cli.pipeline.model_folders import shipped
+from rlhf_cli.pipeline.requirements import require, require_device, roles_of
+from rlhf_cli.stages import reading
 from tests.config.test_compose import composed
 
 
@@ -163,7 +165,7 @@ def test_a_refused_run_starts_no_worker_and_leaves_no_folder(
     tmp_path, monkeypatch, capsys, words, expected
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rlhf_cli.stages.pipeline.run_workers", None)
+    monkeypatch.setattr("rlhf_cli.pipeline.driver.run_workers", None)
     (tmp_path / "d.jsonl").write_text("\n".join(SHOWN))
     assert main(["run", *words]) == 2
     assert expected in capsys.readouterr().err

@@ -18,12 +18,13 @@ from rlhf_cli.artifacts.text_hash import run_date
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import covers, select
-from rlhf_cli.config.schema import Config, Model, Runtime
-from rlhf_cli.data.spec import spec_of
+from rlhf_cli.config.schema import Model, Runtime
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec, without_effect
 from rlhf_cli.data.template_texts import BUILT_IN
+from rlhf_cli.pipeline.model_folders import external, shipped
 from rlhf_cli.report.header import GPUS
-from rlhf_cli.stages import STAGES, StageSpec, without_effect
-from rlhf_cli.stages.models import external, shipped
+from rlhf_cli.stages.reading import spec_of
 
 
 class State(Enum):
@@ -34,7 +35,6 @@ class State(Enum):
     missing = "missing"  # not there, or broken
 
 
-GIVEN = ("sft", "rm")  # stages that parents.<stage> can replace
 USABLE = (State.fresh, State.run, State.given)
 
 
@@ -85,9 +85,9 @@ class Planner:
     def chosen(self) -> list[StageSpec]:
         """Selected stages that no parents.<stage> replaces."""
         given = _given(self.cfg)
-        names = [s.name for s in self.cfg.stage if s.name not in given]
+        names = [name for name in self.cfg.stage if name not in given]
         if not names:
-            first = self.cfg.stage[0].name
+            first = self.cfg.stage[0]
             found = f"nothing to do: parents.{first}={given[first]} replaces the selected {first}"
             raise ArtifactError(found, f"choose other stages, or leave out parents.{first}")
         return [STAGES[name] for name in names]
@@ -117,7 +117,7 @@ class Planner:
     def _judge(self, spec: StageSpec) -> Judgement:
         if place := _given(self.cfg).get(spec.name):
             return _external(spec, place, self.cfg.model)
-        selected = spec.name in [s.name for s in self.cfg.stage]
+        selected = spec.name in self.cfg.stage
         found = self._on_disk(spec)
         if selected and found.state is not State.fresh and not self.settle(found):
             found.state = State.run
@@ -174,11 +174,11 @@ class Planner:
         return [c for c in now.changes(manifest) if c not in known] + rerun
 
     def parents(self, spec: StageSpec) -> dict[str, Judgement]:
-        """role -> judgement of the parents this stage will really use."""
-        found = {role: self.judge(stage) for role, stage in spec.parents.items()}
+        """Return {name: judgement} of the parents that this stage will use."""
+        found = {name: self.judge(name) for name in spec.parents}
         if spec.required:
             return found
-        return {role: parent for role, parent in found.items() if parent.state in USABLE}
+        return {name: parent for name, parent in found.items() if parent.state in USABLE}
 
     def fingerprint(self, spec: StageSpec) -> Fingerprint:
         """What the stage's result depends on now; parents that have to run count as unknown."""
@@ -208,7 +208,7 @@ class Planner:
 
     def require_parents(self, spec: StageSpec) -> None:
         """Refuse a stage that lacks a parent; one that takes what there is, when that is not sound."""
-        found = [self.judge(stage) for stage in spec.parents.values()]
+        found = [self.judge(stage) for stage in spec.parents]
         lacking = [p for p in found if p.state not in USABLE]
         if spec.required and lacking:
             raise ArtifactError(*_lacking(spec, lacking))
@@ -234,7 +234,7 @@ class Planner:
 
     def _made_again(self, judged: Judgement) -> bool:
         """Whether it is stale because a stage that it was made from runs now."""
-        parents = [self.judge(stage) for stage in judged.spec.parents.values()]
+        parents = [self.judge(stage) for stage in judged.spec.parents]
         return any(p.state is State.run or self._made_again(p) for p in parents)
 
 
@@ -247,7 +247,7 @@ def _lacking(child: StageSpec, lacking: list[Judgement]) -> tuple[str, str]:
     first = lacking[0]
     names = [name for name in STAGES if name in [child.name, *(p.spec.name for p in lacking)]]
     remedy = f"make it with stage=[{','.join(names)}]"
-    if first.spec.name in GIVEN:
+    if first.spec.name in REPLACEABLE:
         keep, use = (first.folder, "it as it is") if first.digest else ("<folder>", "another")
         remedy += f", or set parents.{first.spec.name}={keep} to use {use}"
     return f"{child.name} needs {first.spec.name}: {_lack(first)}", remedy
@@ -260,7 +260,7 @@ def _lack(parent: Judgement) -> str:
 
 
 def _given(cfg: Config) -> dict[str, str]:
-    pairs = {name: getattr(cfg.parents, name) for name in GIVEN}
+    pairs = {name: getattr(cfg.parents, name) for name in REPLACEABLE}
     return {name: place for name, place in pairs.items() if place is not None}
 
 

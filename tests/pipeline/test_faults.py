@@ -12,8 +12,8 @@ import pytest
 
 from rlhf_cli.config.errors import UserError
 from tests.artifacts.instants import CALLS, KILLED, TOLD, at_call, end, every_instant, fail_to_write
-from tests.stages import toy
-from tests.stages.toy import finished, toy_run
+from tests.pipeline import toy
+from tests.pipeline.toy import finished, toy_run
 
 MINE, OTHER, STAGE = 0.1, 0.2, ("sft",)
 UNCLEAR = 71
@@ -73,7 +73,7 @@ def disturbed(made: Path, history, kind, act, monkeypatch, numbers=None) -> int:
         expected = {".lock", ".date", "sft"}
         if history != "nothing":
             with monkeypatch.context() as only:  # nothing is trained again
-                only.setattr(toy.pipeline, "run_workers", None)
+                only.setattr(toy.driver, "run_workers", None)
                 toy_run(lr=OTHER, stages=STAGE)
             assert finished(folder) == other
             expected |= {".sft.replaced"}

@@ -12,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf_cli.stages import STAGES, messages
+from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.pipeline import messages
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

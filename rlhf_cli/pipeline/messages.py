@@ -7,13 +7,13 @@ from rlhf_cli.artifacts.layout import METRICS
 from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
+from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.pipeline.plan import Judgement, Planner, State
 from rlhf_cli.report.compare import compare
 from rlhf_cli.report.comparison_page import print_comparison
 from rlhf_cli.report.run_state import metric_lines, read_run
 from rlhf_cli.report.show import command_for
 from rlhf_cli.report.table import print_table
-from rlhf_cli.stages import STAGES
-from rlhf_cli.stages.plan import Judgement, Planner, State
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
 
@@ -71,8 +71,8 @@ def say_kept(step: Judgement) -> None:
 
 
 def say_left_out(planner: Planner, step: Judgement) -> None:
-    for role in step.spec.parents.keys() - planner.parents(step.spec).keys():
-        out = planner.judge(step.spec.parents[role])
+    for name in set(step.spec.parents) - planner.parents(step.spec).keys():
+        out = planner.judge(name)
         why = "not there" if out.why == "new" else f"stale: {first_of(out.why)}"
         line(f"  without {out.spec.name} ({why})", style="yellow")
 

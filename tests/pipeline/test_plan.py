@@ -11,19 +11,11 @@ from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import Attempt
 from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.schema import (
-    KLController,
-    MissingEOSMode,
-    Parents,
-    Resume,
-    ScheduleKind,
-    Source,
-    Stage,
-    Ties,
-)
-from rlhf_cli.stages import STAGES
-from rlhf_cli.stages.messages import foreseen, plan_rows
-from rlhf_cli.stages.plan import Planner, State
+from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema.run import Parents, Resume
+from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.pipeline.messages import foreseen, plan_rows
+from rlhf_cli.pipeline.plan import Planner, State
 from tests.config.test_compose import composed
 from tests.report.runs import finish
 from tests.stages.little import changed
@@ -52,22 +44,22 @@ def test_the_stages_are_those_that_were_chosen_less_those_that_are_given(planner
     def chosen(**keys):
         return [spec.name for spec in planner(**keys).chosen()]
 
-    everything = list(Stage)
+    everything = list(STAGES)
     assert chosen() == chosen(stage=everything) == list(STAGES)
-    assert chosen(stage=[Stage.sft, Stage.ppo]) == ["sft", "ppo"]
+    assert chosen(stage=["sft", "ppo"]) == ["sft", "ppo"]
     given = Parents(sft="some/model", rm=None)
     assert chosen(stage=everything, parents=given) == ["rm", "ppo", "evaluate"]
     with pytest.raises(ArtifactError, match=r"parents\.sft=some/model replaces the selected sft"):
-        chosen(stage=[Stage.sft], parents=given)
+        chosen(stage=["sft"], parents=given)
 
 
 @pytest.mark.parametrize(("resume", "step"), [("auto", 4), ("last_valid", 4), ("never", None)])
 def test_an_interrupted_stage_goes_on_unless_it_shall_begin_anew(planner, resume, step):
-    mine = planner(stage=[Stage.sft])
+    mine = planner(stage=["sft"])
     work, _ = attempts.start(mine.folder, "sft", mine.fingerprint(STAGES["sft"]), Attempt())
     checkpoints.create(work, 4)
     checkpoints.commit(work, 4, {}, 2)
-    (found,) = planner(stage=[Stage.sft], resume=Resume[resume]).plan()
+    (found,) = planner(stage=["sft"], resume=Resume[resume]).plan()
     assert found.attempt.step == step
     assert ("resume=never" in found.reason) is (resume == "never")
 
@@ -237,7 +229,7 @@ def test_an_evaluation_leaves_no_stale_stage_out(finished, default):
     with pytest.raises(
         ArtifactError, match=r"would leave out ppo: .*ppo\.kl\.coef changed .* -> 0\.5"
     ):
-        finished(stage=[Stage.evaluate], ppo=other_kl(default)).plan()
+        finished(stage=["evaluate"], ppo=other_kl(default)).plan()
 
 
 def test_an_evaluation_leaves_no_damaged_stage_out(finished):
@@ -245,20 +237,20 @@ def test_an_evaluation_leaves_no_damaged_stage_out(finished):
     with pytest.raises(
         ArtifactError, match=r"leave out ppo: .*ppo/config\.json is truncated.*stage=\[ppo,"
     ):
-        finished(stage=[Stage.evaluate]).plan()
+        finished(stage=["evaluate"]).plan()
 
 
 def test_an_evaluation_goes_without_what_is_not_there_or_follows_from_what_runs(finished, default):
     sft = replace(default.sft, epochs=9)
-    steps = finished(stage=[Stage.sft, Stage.evaluate], sft=sft).plan()
+    steps = finished(stage=["sft", "evaluate"], sft=sft).plan()
     assert [step.state for step in steps] == [State.run, State.run]
     (finished().folder / "ppo").rename(finished().folder / "away")
-    (step,) = finished(stage=[Stage.evaluate]).plan()
+    (step,) = finished(stage=["evaluate"]).plan()
     assert step.why == "parent ppo changed"
 
 
 def test_a_dry_run_says_what_is_kept_and_why_the_rest_runs(finished, default):
-    mine = finished(dry_run=True, ppo=other_kl(default), stage=[Stage.sft, Stage.ppo])
+    mine = finished(dry_run=True, ppo=other_kl(default), stage=["sft", "ppo"])
     steps = [mine.judge(spec.name) for spec in mine.chosen()]
     rows = {row[0]: row[2] for row in plan_rows(mine, steps, would="would ")}
     assert rows["sft"] == "would be kept: unchanged"
@@ -267,7 +259,7 @@ def test_a_dry_run_says_what_is_kept_and_why_the_rest_runs(finished, default):
 
 
 def test_a_dry_run_says_what_a_run_would_refuse(planner):
-    mine = planner(dry_run=True, stage=[Stage.rm])
+    mine = planner(dry_run=True, stage=["rm"])
     steps = [mine.judge("rm")]
     refused, unknown = foreseen(mine, steps)
     assert refused.startswith("a run would refuse this: rm needs sft: ")

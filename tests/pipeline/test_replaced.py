@@ -1,6 +1,7 @@
 """Stages that another configuration replaces, and those that cannot be read: what a run does with them."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 
 from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.manifest import RepairableError
-from tests.stages import toy
-from tests.stages.toy import finished, toy_run
+from tests.pipeline import toy
+from tests.pipeline.toy import finished, toy_run
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,9 @@ def test_a_parent_that_is_made_again_alike_keeps_its_children(run, capsys):
 def test_a_dry_run_moves_nothing(run, monkeypatch):
     toy_run(lr=0.2)
     before = finished(run)
-    monkeypatch.setattr(toy.pipeline, "_work", lambda cfg, work, job: _Done(job))
+    monkeypatch.setattr(
+        toy.driver, "run_workers", lambda job, runtime: _Done(json.loads(job.read_text()))
+    )
     toy_run(dry_run=True)
     assert finished(run) == before
     assert _Done.inputs["sft"].endswith(".sft.replaced/00000001")

@@ -14,16 +14,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlhf_cli import stages as table
 from rlhf_cli import worker
 from rlhf_cli.artifacts.store import FREE, write_errors
+from rlhf_cli.config import stage_table
 from rlhf_cli.config.compose import thaw
-from rlhf_cli.config.schema import Config, Save, Stage
+from rlhf_cli.config.schema import Save
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.launch.exit_report import RunResult
 from rlhf_cli.models.export import export
+from rlhf_cli.pipeline import driver, plan
 from rlhf_cli.runtime import watchdog
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages import pipeline, plan
 from rlhf_cli.stages.stage_run import open_run
 from rlhf_cli.telemetry.timing import Clock
 from tests.config.test_compose import composed
@@ -31,7 +32,7 @@ from tests.stages.ppo.tabular import engine, optim, policy_network
 
 STEPS = 2
 TOYS = MappingProxyType(
-    {name: replace(spec, module=__name__) for name, spec in table.STAGES.items()}
+    {name: replace(spec, module=__name__) for name, spec in stage_table.STAGES.items()}
 )
 
 
@@ -80,10 +81,10 @@ def work_here(job: Path, runtime, *, coordinator=None) -> RunResult:
 
 def patch(patched: pytest.MonkeyPatch) -> None:
     """From now on runs are toys; a process that only does this, and ends, needs no way back."""
-    for module in (table, plan, pipeline):
+    for module in (stage_table, plan, driver):
         patched.setattr(module, "STAGES", TOYS)
-    patched.setattr(pipeline, "run_workers", work_here)
-    patched.setattr(pipeline, "_commit", lambda: None)
+    patched.setattr(driver, "run_workers", work_here)
+    patched.setattr(driver, "_commit", lambda: None)
     patched.setattr(worker, "thaw", lambda content: thaw_once(json.dumps(content)))
     patched.setattr(watchdog, "watch", lambda *place, several: None)
     patched.setattr(worker, "raise_on_first_signal", lambda: None)
@@ -104,11 +105,11 @@ def toy_run(
         runs_dir="runs",
         name="run",
         dry_run=dry_run,
-        stage=[Stage[name] for name in stages],
+        stage=list(stages),
         save=save,
         sft=sft,
     )
-    pipeline.run(cfg, command=["rlhf", "run"])
+    driver.run(cfg, command=["rlhf", "run"])
 
 
 def finished(folder: Path) -> dict[str, object]:

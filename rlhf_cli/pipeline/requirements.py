@@ -7,13 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Config, Runtime, SelectBy
+from rlhf_cli.config.schema import Runtime, SelectBy
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import StageSpec
 from rlhf_cli.data.report import NO_ROWS
-from rlhf_cli.data.spec import ROLES, WORLD, spec_of
+from rlhf_cli.data.spec import ROLES, WORLD
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
-from rlhf_cli.stages import StageSpec
-from rlhf_cli.stages.models import external, require_model
+from rlhf_cli.pipeline.model_folders import external, require_model
+from rlhf_cli.stages.reading import spec_of
 
 DRIVER = Path("/dev/nvidiactl")
 

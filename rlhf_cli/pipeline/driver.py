@@ -8,7 +8,7 @@ import os
 import shlex
 import subprocess
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -23,15 +23,13 @@ from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_has
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.hub import require_hub
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import STAGES, StageSpec
 from rlhf_cli.launch.coordinator import Coordinator
 from rlhf_cli.launch.exit_report import RunResult
 from rlhf_cli.launch.nodes import coordinate, find_rendezvous, follow
 from rlhf_cli.launch.workers import run_workers
-from rlhf_cli.report.header import print_header
-from rlhf_cli.runtime.trackers import require_installed
-from rlhf_cli.stages import STAGES, StageSpec
-from rlhf_cli.stages.messages import (
+from rlhf_cli.pipeline.messages import (
     close_run,
     first_of,
     foreseen,
@@ -41,8 +39,10 @@ from rlhf_cli.stages.messages import (
     say_left_out,
     say_other_text,
 )
-from rlhf_cli.stages.plan import Judgement, Planner, State
-from rlhf_cli.stages.requirements import require
+from rlhf_cli.pipeline.plan import Judgement, Planner, State
+from rlhf_cli.pipeline.requirements import require
+from rlhf_cli.report.header import print_header
+from rlhf_cli.runtime.trackers import require_installed
 from rlhf_cli.telemetry.console import OutputClosed, line
 
 
@@ -61,39 +61,87 @@ def run(cfg: Config, *, command: list[str]) -> Path | None:
     """
     rendezvous = find_rendezvous(os.environ, cfg.name, Path(cfg.runs_dir))
     if rendezvous and rendezvous.rank:
-        follow(rendezvous, cfg)
+        follow(rendezvous, freeze(cfg), cfg.runtime)
         return None
     with coordinate(rendezvous, cfg.runtime) as coordinator:
+        planner = Planner(cfg=cfg)
+        driver = Driver(planner=planner, command=command, coordinator=coordinator)
         try:
-            return _drive(cfg, command, coordinator)
+            return driver.drive()
         except OutputClosed as closed:
             raise _stopped("because its output was closed", command) from closed
 
 
-def _drive(cfg: Config, command: list[str], coordinator: Coordinator | None) -> Path | None:
-    planner = Planner(cfg=cfg)
-    require_installed(cfg.tracking.trackers)
-    _require_outside_of_runs(planner)
-    if cfg.dry_run:
-        dry_run(planner)
-        return None
-    is_new = not planner.folder.exists()
-    if is_new:  # a refused request leaves no folder behind
-        require(planner.cfg, _to_run(_planned(planner)))
-    with locked(planner.folder, shlex.join(command)):
-        keep_date(planner.folder, planner.cfg.data.date)
-        steps = _planned(planner)
-        if not is_new:
-            require(planner.cfg, _to_run(steps))
-        num_nodes = coordinator.num_nodes if coordinator else 1
-        print_header(cfg, plan_rows(planner, steps), num_nodes=num_nodes)
-        for step in steps:
-            if step.state is State.fresh or planner.settle(step):
-                _keep(planner, step)
-            else:
-                _run_stage(planner, step, command, coordinator)
-        close_run(planner)
-    return planner.folder
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """command: the words of the request . coordinator: of the other nodes, where there are several."""
+
+    planner: Planner
+    command: list[str]
+    coordinator: Coordinator | None
+
+    def drive(self) -> Path | None:
+        """Run the planned stages; return the folder of the run, None for a dry run."""
+        planner, cfg = self.planner, self.planner.cfg
+        require_installed(cfg.tracking.trackers)
+        _require_outside_of_runs(planner)
+        if cfg.dry_run:
+            dry_run(planner)
+            return None
+        is_new = not planner.folder.exists()
+        if is_new:  # a refused request leaves no folder behind
+            require(cfg, _to_run(_planned(planner)))
+        with locked(planner.folder, shlex.join(self.command)):
+            keep_date(planner.folder, cfg.data.date)
+            steps = _planned(planner)
+            if not is_new:
+                require(cfg, _to_run(steps))
+            num_nodes = self.coordinator.num_nodes if self.coordinator else 1
+            _print_header(cfg, plan_rows(planner, steps), num_nodes=num_nodes)
+            for step in steps:
+                if step.state is State.fresh or planner.settle(step):
+                    _keep(planner, step)
+                else:
+                    self._run_stage(step)
+            close_run(planner)
+        return planner.folder
+
+    def _run_stage(self, step: Judgement) -> None:
+        """Run or resume one stage in its work folder, and publish it once it is complete."""
+        planner, spec, began = self.planner, step.spec, datetime.now()
+        step.attempt = planner.attempt(spec)  # its parents have been made by now
+        line(f"{spec.name}: {spec.title} ({first_of(step.reason)})", style="bold")
+        manifest = step.attempt.unpublished
+        if manifest is not None:
+            work = work_folder(planner.folder, spec.name)
+            rename_to_final(
+                work, step.folder, left_out=UNPUBLISHED, keep=planner.cfg.save.keep_replaced
+            )
+        else:
+            say_left_out(planner, step)
+            say_other_text(planner, step)
+            manifest = self._made(step)
+        remove_parked(planner.folder, spec.name)
+        step.state, step.digest, step.manifest = State.fresh, manifest.digest, manifest
+        say_done(step, (datetime.now() - began).total_seconds())
+
+    def _made(self, step: Judgement) -> StageManifest:
+        """Let the workers run the stage, publish their work and return its manifest."""
+        planner, spec = self.planner, step.spec
+        made_of = planner.fingerprint(spec)
+        work, started = start(planner.folder, spec.name, made_of, step.attempt)
+        inputs = {name: str(p.folder) for name, p in planner.parents(spec).items()}
+        job = {"stage": spec.name, "module": spec.module, "inputs": inputs, "dry_run": False}
+        path = _write_job(planner.cfg, work, job)
+        outcome = run_workers(path, planner.cfg.runtime, coordinator=self.coordinator)
+        if outcome.code:
+            raise _failure(spec.name, work, outcome, self.command)
+        manifest = _manifest(planner, step, started)
+        keep = planner.cfg.save.keep_replaced
+        manifest = publish(work, step.folder, manifest, left_out=UNPUBLISHED, keep=keep)
+        if outcome.interrupted:  # too late to stop this stage, in time for the next one
+            raise _stopped(f"after {spec.name}", self.command)
+        return manifest
 
 
 def _require_outside_of_runs(planner: Planner) -> None:
@@ -128,7 +176,7 @@ def dry_run(planner: Planner) -> None:
     for step in steps:
         if step.state is State.run:
             step.attempt = planner.attempt(step.spec)
-    print_header(planner.cfg, plan_rows(planner, steps, would="would "))
+    _print_header(planner.cfg, plan_rows(planner, steps, would="would "))
     for words in foreseen(planner, steps):
         line(words, style="yellow")
     inputs = {p.spec.name: str(p.aside or p.folder) for s in steps for p in _existing(planner, s)}
@@ -136,14 +184,26 @@ def dry_run(planner: Planner) -> None:
         work = Path(folder)
         modules = {s.spec.name: s.spec.module for s in steps}
         job = {"modules": modules, "inputs": inputs, "dry_run": True}
-        outcome = _work(planner.cfg, work, job)
+        runtime = replace(planner.cfg.runtime, num_processes=1)
+        outcome = run_workers(_write_job(planner.cfg, work, job), runtime)
         if outcome.code or outcome.interrupted:
             reason, _ = _reason(work, outcome)
             raise StageFailed(f"the dry run failed: {reason}", code=_code(outcome))
 
 
+def _print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: int = 1) -> None:
+    print_header(
+        cfg.name,
+        plan,
+        model=cfg.model,
+        data=cfg.data,
+        runtime=cfg.runtime,
+        num_nodes=num_nodes,
+    )
+
+
 def _existing(planner: Planner, step: Judgement) -> list[Judgement]:
-    parents = [planner.judge(stage) for stage in step.spec.parents.values()]
+    parents = [planner.judge(stage) for stage in step.spec.parents]
     return [p for p in parents if p.digest]
 
 
@@ -154,56 +214,13 @@ def _keep(planner: Planner, step: Judgement) -> None:
     say_kept(step)
 
 
-def _run_stage(
-    planner: Planner, step: Judgement, command: list[str], coordinator: Coordinator | None
-) -> None:
-    """Run one stage in its work folder, or resume it, and move it to its place when complete."""
-    spec, began = step.spec, datetime.now()
-    step.attempt = planner.attempt(spec)  # its parents have been made by now
-    line(f"{spec.name}: {spec.title} ({first_of(step.reason)})", style="bold")
-    manifest = step.attempt.unpublished
-    if manifest is not None:
-        work = work_folder(planner.folder, spec.name)
-        rename_to_final(
-            work, step.folder, left_out=UNPUBLISHED, keep=planner.cfg.save.keep_replaced
-        )
-    else:
-        say_left_out(planner, step)
-        say_other_text(planner, step)
-        manifest = _made(planner, step, command, coordinator)
-    remove_parked(planner.folder, spec.name)
-    step.state, step.digest, step.manifest = State.fresh, manifest.digest, manifest
-    say_done(step, (datetime.now() - began).total_seconds())
-
-
-def _made(
-    planner: Planner, step: Judgement, command: list[str], coordinator: Coordinator | None
-) -> StageManifest:
-    """The stage's workers do their work; the parent publishes it."""
-    spec = step.spec
-    made_of = planner.fingerprint(spec)
-    work, started = start(planner.folder, spec.name, made_of, step.attempt)
-    inputs = {role: str(p.folder) for role, p in planner.parents(spec).items()}
-    job = {"stage": spec.name, "module": spec.module, "inputs": inputs, "dry_run": False}
-    outcome = _work(planner.cfg, work, job, coordinator)
-    if outcome.code:
-        raise _failure(spec.name, work, outcome, command)
-    manifest = _manifest(planner, step, started)
-    keep = planner.cfg.save.keep_replaced
-    manifest = publish(work, step.folder, manifest, left_out=UNPUBLISHED, keep=keep)
-    if outcome.interrupted:  # too late to stop this stage, in time for the next one
-        raise _stopped(f"after {spec.name}", command)
-    return manifest
-
-
-def _work(cfg: Config, work: Path, job: dict, coordinator: Coordinator | None = None) -> RunResult:
+def _write_job(cfg: Config, work: Path, job: dict) -> Path:
+    """Write what the workers read, and return the path of the job."""
     files = WorkFolder(work)
     with write_errors(work, FREE):
         write_text(files.config, json.dumps(freeze(cfg), indent=2, sort_keys=True) + "\n")
         write_text(files.job, json.dumps(job, indent=2) + "\n")
-    if job["dry_run"]:
-        return run_workers(files.job, replace(cfg.runtime, num_processes=1))
-    return run_workers(files.job, cfg.runtime, coordinator=coordinator)
+    return files.job
 
 
 def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
@@ -213,7 +230,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     with read_errors(work):
         metrics = json.loads(WorkFolder(work).result.read_text())
         last = _last_step(work / METRICS)
-    origins = {role: str(p.folder) for role, p in planner.parents(spec).items()}
+    origins = {name: str(p.folder) for name, p in planner.parents(spec).items()}
     models = {role: path for role, (path, _) in spec.models(planner.cfg).items()}
     return StageManifest(
         stage=spec.name,

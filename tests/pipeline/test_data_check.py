@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.stages.check_request import read_words
+from rlhf_cli.pipeline.check_request import read_words
 
 SHOWN = [{"prompt": f"q {i}", "response": f"a {i}"} for i in range(60)]
 RANKED = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": f"b {i}"} for i in range(60)]
@@ -16,7 +16,7 @@ RANKED = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": f"b {i}"} for i i
 def here(tmp_path, monkeypatch):
     """here(name, rows): a file of rows in the working folder, where no stage could start."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rlhf_cli.stages.pipeline.run_workers", None)
+    monkeypatch.setattr("rlhf_cli.pipeline.driver.run_workers", None)
 
     def file(name: str, rows: list) -> str:
         (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))

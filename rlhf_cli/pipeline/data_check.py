@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.hub import require_hub
-from rlhf_cli.config.schema import Config
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import STAGES, StageSpec
 from rlhf_cli.data.cache import making
 from rlhf_cli.data.duplicates import twins, twins_across
 from rlhf_cli.data.prepare import prepare
@@ -16,12 +17,11 @@ from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.report import EXAMPLES, DataReport
-from rlhf_cli.data.spec import ROLES, spec_of
-from rlhf_cli.stages import STAGES, StageSpec
-from rlhf_cli.stages.check_request import CheckRequest
-from rlhf_cli.stages.plan import Planner
-from rlhf_cli.stages.reading import counted, records_of
-from rlhf_cli.stages.requirements import require_source, roles_of
+from rlhf_cli.data.spec import ROLES
+from rlhf_cli.pipeline.check_request import CheckRequest
+from rlhf_cli.pipeline.plan import Planner
+from rlhf_cli.pipeline.requirements import require_source, roles_of
+from rlhf_cli.stages.reading import counted, records_of, spec_of
 from rlhf_cli.telemetry.console import console, line
 
 

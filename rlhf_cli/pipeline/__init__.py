@@ -1,0 +1,1 @@
+"""The parent process of a run: it plans, checks and starts the stages. torch is not imported here."""

@@ -1,0 +1,45 @@
+"""A row of the table of stages is enough: all that names stages reads it."""
+
+from dataclasses import replace
+from types import MappingProxyType
+
+import pytest
+
+from rlhf_cli.config import completion, compose, stage_table
+from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
+from rlhf_cli.report import help as help_page
+from rlhf_cli.stages import evaluate
+
+DPO = replace(STAGES["ppo"], name="dpo", label="DPO", default=False, candidate="DPO")
+WITH_DPO = MappingProxyType({"sft": STAGES["sft"], "dpo": DPO, "evaluate": STAGES["evaluate"]})
+
+
+@pytest.fixture
+def dpo(monkeypatch):
+    """A stage more."""
+    for module in (compose, completion, evaluate, help_page):
+        monkeypatch.setattr(module, "STAGES", WITH_DPO)
+
+
+def test_all_stages_are_those_of_the_default_pipeline(dpo):
+    assert compose.stage_list("all") == ["sft", "evaluate"]
+    assert compose.stage_list(["evaluate", "dpo"]) == ["dpo", "evaluate"]
+    assert compose.stage_list(["all", "dpo"]) == ["sft", "dpo", "evaluate"]
+
+
+def test_a_stage_that_trains_a_policy_is_a_column_of_the_evaluation(dpo):
+    assert evaluate.candidates({"dpo", "rm", "sft"}) == {"sft": "SFT", "dpo": "DPO"}
+    assert evaluate.candidates({"rm", "dpo"}) == {"dpo": "DPO"}
+
+
+def test_the_evaluation_reads_every_stage_before_it():
+    assert STAGES["evaluate"].parents == tuple(STAGES)[:-1] == ("sft", "rm", "ppo")
+
+
+def test_help_shows_the_stages_of_the_default_pipeline(dpo):
+    assert help_page._pipeline().plain == "SFT -> evaluate"
+
+
+def test_what_can_be_replaced_is_completed():
+    assert REPLACEABLE == ("sft", "rm") and REPLACEABLE is stage_table.REPLACEABLE
+    assert {f"parents.{name}" for name in REPLACEABLE} <= set(completion.PLACES)
