@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.check import check, notes_on
 from rlhf_cli.data.formats import FORMS, PARSER, check_format, convert, format_names
+from rlhf_cli.data.labelled import paired
 from rlhf_cli.data.records import BadRow, DataError, Message, Origin, RowError
 
 ORIGIN = Origin("a.jsonl", 1, 1)
@@ -583,7 +584,7 @@ def test_whatever_stands_in_a_row_it_gives_lawful_records_or_says_why_not(data):
         except RowError as error:
             assert error.reason
             continue
-        for record in found:
+        for record in paired(found):
             if isinstance(record, BadRow):
                 continue
             try:
