@@ -72,6 +72,7 @@ class Renderer:
     preloaded: Preloaded = field(default_factory=Preloaded)
     recent_context: dict = field(default_factory=dict)
     shapes: dict[tuple[tuple[str, ...], bool], list[str] | None] = field(default_factory=dict)
+    shows_all: dict[tuple[str, ...], bool] = field(default_factory=dict)
     recent_responses: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -162,9 +163,25 @@ class Renderer:
     def difference(self, messages: tuple[Message, ...]) -> tuple[str, str] | None:
         """Return (what, detail) of how the template's text of an answered conversation differs from ours.
 
-        None where the template shows the same, and all of the response.
+        None where the template shows the same, and all of the response. Where the template only joins
+        contents with fixed texts the answer is the same for all conversations in these roles.
         """
         messages = self._fitted(messages)
+        roles = tuple(m.role for m in messages)
+        if self.shows_all.get(roles):
+            return None
+        found = self._difference(messages)
+        if roles not in self.shows_all:
+            self.shows_all[roles] = found is None and self._shows_all(roles)
+        return found
+
+    def _shows_all(self, roles: tuple[str, ...]) -> bool:
+        """Return whether no content in these roles can make a difference."""
+        used = ((roles, False), (roles[:-1], True), (("user", "assistant"), False))
+        marks = tuple(Message(role, f"<{number}> {number}") for number, role in enumerate(roles))
+        return all(self.shapes.get(shape) for shape in used) and self._difference(marks) is None
+
+    def _difference(self, messages: tuple[Message, ...]) -> tuple[str, str] | None:
         prompt, whole = self._prompt_text(messages[:-1]), self._template_text(messages)
         ours = prompt + self._response_text(messages[-1].content)
         ours += self._end_text() if self.response_suffix is None else ""
