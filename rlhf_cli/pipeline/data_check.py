@@ -46,7 +46,7 @@ def check_data(cfg: Config, request: CheckRequest) -> None:
     if refused:
         raise UserError(refused)
     if not request.as_json:
-        line(_taken(request, specs), style="green")
+        _print_passed(request, specs)
 
 
 def check_all(
@@ -122,8 +122,9 @@ def _write_json(specs: list[StageSpec], reports: list[DataReport], refused: str 
     sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
-def _taken(request: CheckRequest, specs: list[StageSpec]) -> str:
-    if not request.any_stage:
-        return "data check passed"
-    names = ", ".join(spec.name for spec in specs)
-    return f"data check passed for {names}: rlhf run {shlex.join(request.words)} ..."
+def _print_passed(request: CheckRequest, specs: list[StageSpec]) -> None:
+    """Say that the data can be used, and for files named alone the command that does so."""
+    names = ",".join(spec.name for spec in specs)
+    line("data check passed" + (f" for {names}; run it with" * request.any_stage), style="green")
+    if request.any_stage:
+        line(f"  rlhf run {shlex.join([*request.words, f'stage=[{names}]'])}", whole=True)

@@ -72,7 +72,8 @@ def test_files_are_checked_under_the_role_of_their_columns(here, capsys):
     assert "d.jsonl: demonstrations (columns prompt, response: form prompt_response)" in said
     assert "c.jsonl: comparisons (columns chosen, rejected: form pair)" in said
     assert "comparisons: 60 rows read, 60 records kept" in said
-    assert "for sft, rm, ppo, evaluate: rlhf run data=generic" in said
+    assert "data check passed for sft,rm,ppo,evaluate; run it with\n  rlhf run data=generic" in said
+    assert "'stage=[sft,rm,ppo,evaluate]'" in said
 
 
 def test_the_first_three_of_a_kind_or_all_of_them(here, capsys):
