@@ -1,3 +1,3 @@
-"""RLHF on the command line: SFT, reward model, PPO, and what was gained."""
+"""RLHF on the command line: SFT, reward model, PPO, and their evaluation."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""The verbs of `rlhf`. An error is one line on stderr saying what to do, and an exit code:
+"""The commands of `rlhf`. An error is one line on stderr saying what to do, and an exit code:
 
 2 for a request that cannot be carried out as asked, 1 for a run that failed, 130 for Ctrl-C.
-Nothing heavy is imported before a verb needs it: `rlhf --help` must answer at once.
+Nothing slow is imported before a command needs it: `rlhf --help` must start fast.
 """
 
 import os
@@ -90,7 +90,7 @@ def _version(rest: list[str]) -> None:
 
 
 def _run(rest: list[str]) -> int | None:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save and go on", before anything is at work
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # "save and continue", before anything runs
     if wants_help(rest):
         from rlhf_cli.config.stage_table import STAGES
         from rlhf_cli.report.help import print_run_help

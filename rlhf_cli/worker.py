@@ -29,8 +29,7 @@ from rlhf_cli.launch.signals import (
 )
 from rlhf_cli.runtime import watchdog
 from rlhf_cli.telemetry import timing
-from rlhf_cli.telemetry.console import OutputClosed
-from rlhf_cli.telemetry.doing import doing
+from rlhf_cli.telemetry.console import OutputClosed, status
 
 
 def main(job_path: str) -> int:
@@ -100,7 +99,7 @@ def _work(job: dict, folder: Path) -> None:
         show_previews(cfg, job["modules"], inputs)
         return
     watchdog.watch(folder, _rank(), cfg.runtime.timeout, several=_several())
-    with doing("loading the libraries", silent=_rank() > 0):
+    with status("loading the libraries", silent=_rank() > 0):
         module = import_module(job["module"])
     metrics = module.run(cfg, inputs, folder)
     if _rank() == 0:

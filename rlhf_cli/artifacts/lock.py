@@ -80,7 +80,7 @@ class Holder:
 
 
 def holder(run: Path) -> Holder | str | None:
-    """Return who holds the run folder: "another process" if it is unknown, None if nobody does."""
+    """Return who holds the run folder: "another process" if it is unknown, None if no process does."""
     try:
         handle = os.open(run / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

@@ -57,7 +57,7 @@ def explain(error: BaseException) -> str:
 
 
 def _replaced(text: str, override: str = "") -> str:
-    known = next((said for begin, said in REPLACED if begin in text), None)
+    known = next((message for begin, message in REPLACED if begin in text), None)
     override = override or _first(r"'([^']+)'", text) or ""
     return (
         f"{override}: {known}"

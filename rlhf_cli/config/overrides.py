@@ -103,7 +103,7 @@ def _is_no_preset(value: str, words: list[str]) -> bool:
     if place.is_dir():
         return True
     if place.is_file():
-        raise ConfigError(f"model={value} is a file: give the folder it lies in")
+        raise ConfigError(f"model={value} is a file: give its folder")
     if value.startswith((".", "/", "~")) or (value.count("/") and not HUB_ID.fullmatch(value)):
         raise ConfigError(f"model={value}: no such folder")
     if "/" in value:

@@ -53,7 +53,7 @@ def _nowhere(handle: int) -> io.TextIOWrapper:
 
 
 def drop_output() -> None:
-    """Send further output to /dev/null, because nobody reads it any more."""
+    """Send further output to /dev/null, because its reader has closed it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

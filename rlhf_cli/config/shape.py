@@ -1,6 +1,6 @@
 """Checks that values have the shape of the schema: sections, lists, whole numbers.
 
-They run before OmegaConf's own, whose messages do not say what to write instead.
+They run before OmegaConf's own, whose messages do not name a remedy.
 """
 
 import math

@@ -15,8 +15,8 @@ def _table(rows: Mapping[str, str]) -> Mapping[str, tuple[str, ...]]:
 
 
 def _table_of_texts(rows: Mapping[str, str]) -> Mapping[str, str]:
-    """ "a b" -> text read as: of a and of b the text is said."""
-    return MappingProxyType({name: said for names, said in rows.items() for name in names.split()})
+    """ "a b" -> text read as: of a and of b the text is shown."""
+    return MappingProxyType({name: text for names, text in rows.items() for name in names.split()})
 
 
 OURS = _table(
@@ -165,7 +165,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "list": "rlhf show lists the runs",
         "ls": "rlhf show lists the runs",
         "sweep": "rlhf run -m key=value,value is a sweep",
-        "resume": "rlhf run with the same words goes on where it was stopped",
+        "resume": "rlhf run with the same words resumes a stopped run",
         "train": "rlhf run runs all stages, rlhf run stage=sft one of them",
         "check": "rlhf data check reads the data and trains nothing",
         "init": "rlhf config prints every setting; your own go into a YAML file: rlhf run my.yaml",

@@ -110,7 +110,7 @@ def register() -> None:
 def _require_values(config: Any, place: Path, group: str, package: str | None) -> None:
     """Refuse a file whose keys are not ours, by its name and the key.
 
-    group: the folder it lies in, "" for a whole configuration. A file that goes elsewhere (@package) or
+    group: its folder, "" for a whole configuration. A file that goes elsewhere (@package) or
     belongs to a group of the user's own is checked with all that is composed.
     """
     if not isinstance(config, DictConfig):
@@ -151,7 +151,7 @@ def _require_known(key: str, known: set[str], place: Path) -> None:
 
 def hydras_own(key: str) -> str:
     """Return why one of Hydra's settings is refused."""
-    where = "; a run lies in <runs_dir>/<name>" if "dir" in key else ""
+    where = "; a run is written to <runs_dir>/<name>" if "dir" in key else ""
     return f"{key} is Hydra's own: only hydra.launcher and hydra.sweeper can be set{where}"
 
 

@@ -27,7 +27,7 @@ class Writer:
         self.file.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        """A row; a column that it lacks is null."""
+        """Add a row; a column that it lacks is null."""
         for name, values in self.waiting.items():
             values.append(row.get(name))
         self.num += 1
@@ -54,26 +54,26 @@ class Table:
         self.num_read = 0
 
     def value(self, row: int, column: str) -> Any:
-        """Bytes, a number, or None."""
+        """Return bytes, a number, or None."""
         return self.groups[row // GROUP].column(column)[row % GROUP].as_py()
 
     def ints(self, row: int, column: str) -> list[int]:
-        """The numbers of a list."""
+        """Return the numbers of a list."""
         return self.groups[row // GROUP].column(column)[row % GROUP].values.to_numpy().tolist()
 
     def whole(self, column: str) -> np.ndarray:
-        """A column of numbers or flags."""
+        """Return a column of numbers or flags."""
         none = np.zeros(0, dtype=self.schema.field(column).type.to_pandas_dtype())
         parts = [group.column(column).to_numpy(zero_copy_only=False) for group in self.groups]
         return np.concatenate([none, *parts])
 
     def is_set(self, column: str) -> np.ndarray:
-        """Whether each row has a value in a column."""
+        """Return whether each row has a value in a column."""
         parts = [group.column(column).is_valid().to_numpy(False) for group in self.groups]
         return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
     def was_read(self) -> None:
-        """Count a row that was read; now and then the pages of all are given back to the system."""
+        """Count a row that was read; now and then give the pages of all back to the system."""
         self.num_read += 1
         if self.num_read % GROUP == 0:
             self.content.madvise(mmap.MADV_DONTNEED)

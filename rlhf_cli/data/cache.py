@@ -1,4 +1,4 @@
-"""What is kept of data that was read: a folder under a key, whole or not there, swept by size."""
+"""Cache of data that was read: a folder per key, complete or absent, limited by total size."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from rlhf_cli.data.records import BadRow, Origin
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.spec import LoadSpec
 
 SIDES = ("train", "select", "eval")
@@ -28,29 +28,29 @@ Unusable = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, pa.A
 
 
 def code() -> str:
-    """sha256 of the code that reads data."""
+    """Return the sha256 of the code that reads data."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def write_account(folder: Path, sides: Iterable[np.ndarray], report: Report) -> None:
-    """Write which rows each side has, and then the report: with it a folder is whole."""
+def write_account(folder: Path, sides: Iterable[np.ndarray], report: DataReport) -> None:
+    """Write which rows each side has, and then the report: with it a folder is complete."""
     np.savez(folder / INDEX, **dict(zip(SIDES, sides, strict=True)))
     content = {f.name: getattr(report, f.name) for f in fields(report)}
     examples = {what: [asdict(row) for row in rows] for what, rows in report.examples.items()}
     (folder / REPORT).write_text(json.dumps(content | {"examples": examples}))
 
 
-def read_account(folder: Path, spec: LoadSpec) -> tuple[dict[str, np.ndarray], Report]:
-    """({side: rows}, the report under the rules of now); raises one of Unusable."""
+def read_account(folder: Path, spec: LoadSpec) -> tuple[dict[str, np.ndarray], DataReport]:
+    """Return ({side: rows}, the report under the current rules); raises one of Unusable."""
     content = json.loads((folder / REPORT).read_text())
     with np.load(folder / INDEX) as sides:
         return {side: sides[side] for side in SIDES}, _report(spec, content)
 
 
-def _report(spec: LoadSpec, content: dict[str, Any]) -> Report:
+def _report(spec: LoadSpec, content: dict[str, Any]) -> DataReport:
     for name in ("rows", "bad", "left_out", "notes"):
         content[name] = Counter(content[name])
     content["examples"] = {
@@ -58,18 +58,18 @@ def _report(spec: LoadSpec, content: dict[str, Any]) -> Report:
         for what, rows in content["examples"].items()
     }
     content |= {"strict": spec.strict, "max_bad_fraction": spec.max_bad_fraction}
-    return Report(**content)
+    return DataReport(**content)
 
 
 def used(folder: Path) -> None:
-    """Mark what is kept as used now."""
+    """Mark the folder as used now."""
     with suppress(OSError):
         folder.touch()
 
 
 @contextmanager
 def making(cache: Path, key: str, *needed: str) -> Iterator[Path]:
-    """An empty folder, which is put in its place when all is in it, and is removed where it fails.
+    """Yield an empty folder, which is renamed to its place at the end, and removed where that fails.
 
     needed: other keys that are in use.
     """
@@ -84,7 +84,7 @@ def making(cache: Path, key: str, *needed: str) -> Iterator[Path]:
 
 
 def _publish(work: Path, place: Path) -> None:
-    """Put a folder in its place. What is there, another run's or damaged, goes."""
+    """Rename a folder to its place. What is there, another run's or damaged, is removed."""
     aside = work.with_name(f"{work.name}.gone")
     with suppress(OSError):
         place.rename(aside)
@@ -97,7 +97,7 @@ def _publish(work: Path, place: Path) -> None:
 
 
 def sweep(cache: Path, needed: set[str], *, keep: int = KEEP) -> None:
-    """Remove what was longest unused until the rest has at most `keep` bytes, but nothing needed."""
+    """Remove the longest unused until at most `keep` bytes are left, but nothing needed."""
     with suppress(OSError):
         total, now = 0, time.time()
         ages = {path: now - path.stat().st_mtime for path in cache.iterdir()}

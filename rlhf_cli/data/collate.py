@@ -1,6 +1,6 @@
 """Encoded examples -> batches of tensors, padded or packed.
 
-A global batch is one optimizer step: a list of microbatches. order.py says which examples it holds,
+A global batch is one optimizer step: a list of microbatches. order.py decides which examples it holds,
 core/microbatches.py which of them this process reads together; the last microbatches may be blank.
 """
 
@@ -38,7 +38,7 @@ class Steps(Sequence[list]):
 
 
 def lengths(examples: Sequence[EncodedDemonstration] | Sequence[EncodedComparison]) -> list[int]:
-    """Tokens of each text, of a comparison's longest."""
+    """Return the number of tokens of each text, of a comparison's longest."""
     if isinstance(examples, Rows):
         return examples.lengths()
     return [
@@ -50,12 +50,12 @@ def lengths(examples: Sequence[EncodedDemonstration] | Sequence[EncodedCompariso
 
 
 def pad_right(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """(tokens, mask) (B, T): real tokens at the left."""
+    """Return (tokens, mask) (B, T), real tokens at the left."""
     return _padded(sequences, pad_id, left=False)
 
 
 def pad_left(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """(tokens, mask) (B, T): real tokens at the right."""
+    """Return (tokens, mask) (B, T), real tokens at the right."""
     return _padded(sequences, pad_id, left=True)
 
 
@@ -83,7 +83,7 @@ def sft_batches(
     share: Share = WHOLE,
     padded: bool = False,
 ) -> Steps:
-    """An epoch as global batches of batch.size demonstrations.
+    """Return an epoch as global batches of batch.size demonstrations.
 
     A forward pass holds batch.microbatch rows and batch.max_tokens tokens, pads among them if the
     network reads them (padded); a packed row holds up to max_tokens tokens.
@@ -129,7 +129,7 @@ def _one_a_row(examples) -> list[list[int]]:
 
 
 def _sft_batch(rows: list[list], loss_on: LossOn | None, pad_id: int, *, packed: bool) -> SFTBatch:
-    """One microbatch; without loss_on it is blank: nothing in it is learned."""
+    """Return one microbatch; without loss_on it is blank: nothing in it is learned."""
     tokens, mask = pad_right([[t for e in row for t in e.ids] for row in rows], pad_id)
     loss_mask = torch.zeros_like(mask)
     positions = torch.zeros_like(tokens)
@@ -149,7 +149,7 @@ def _sft_batch(rows: list[list], loss_on: LossOn | None, pad_id: int, *, packed:
 
 
 def _learned(example: EncodedDemonstration, loss_on: LossOn | None) -> list[bool]:
-    """Which tokens are supervised."""
+    """Return which tokens are supervised."""
     if loss_on is LossOn.response:
         return example.loss_mask
     return [loss_on is LossOn.all] * len(example.ids)
@@ -165,7 +165,7 @@ def preference_batches(
     share: Share = WHOLE,
     padded: bool = False,
 ) -> Steps:
-    """An epoch as global batches of batch.size prompts, all pairs of a prompt in one microbatch.
+    """Return an epoch as global batches of batch.size prompts, a prompt's pairs in one microbatch.
 
     A microbatch holds at most batch.microbatch completions and batch.max_tokens tokens, pads among
     them if the network reads them (padded), but at least one prompt.
@@ -193,7 +193,7 @@ def _preference_step(
 
 
 def blank_preference_batch(example: EncodedComparison, pad_id: int) -> PreferenceBatch:
-    """Rows to compute on, without a pair or a prompt to learn from."""
+    """Return rows to compute on, without a pair or a prompt to learn from."""
     batch = preference_batch([example], pad_id)
     return replace(
         batch,
@@ -205,7 +205,7 @@ def blank_preference_batch(example: EncodedComparison, pad_id: int) -> Preferenc
 
 
 def preference_batch(examples: list[EncodedComparison], pad_id: int) -> PreferenceBatch:
-    """One microbatch: each completion a row once, pairs point at rows, a tie has target 0.5.
+    """Return a microbatch: each completion is a row once, pairs point at rows, a tie has target 0.5.
 
     A pair weighs 1 / the labelled pairs of its prompt, ties among them; the weights of every prompt
     add up to 1. Where all its pairs are labelled that is 1/C(K, 2) (IG Eq. 1).
@@ -252,6 +252,6 @@ def prompt_batches(
 
 
 def prompt_batch(examples: Sequence[EncodedPrompt], index: list[int], pad_id: int) -> PromptBatch:
-    """The prompts of these indices, left padded."""
+    """Return the prompts of these indices, left padded."""
     tokens, mask = pad_left([examples[i].ids for i in index], pad_id)
     return PromptBatch(tokens=tokens, mask=mask, index=index)

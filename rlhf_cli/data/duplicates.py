@@ -1,4 +1,4 @@
-"""Rows that say the same again, within a source, between sources, and between the sides."""
+"""Rows that repeat others, within a source, between sources, and between the sides."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -65,7 +65,7 @@ def twins_across(found: Mapping[str, Records]) -> Iterator[Twin]:
 
 
 def _questions(found: list[Records]) -> np.ndarray:
-    """(questions, 3): for each its side, the latest it is on, and there the first (role, row)."""
+    """Return (questions, 3): each one's side, the latest it is on, and the first (role, row) there."""
     asked, places = [np.zeros(0, np.uint64)], [np.zeros((0, 3), np.int64)]
     for role, records in enumerate(found):
         numbers = records.table.whole("asked")
@@ -80,20 +80,20 @@ def _questions(found: list[Records]) -> np.ndarray:
 
 
 def parts(record: Record) -> tuple[str, str]:
-    """What is asked, and what is said to it."""
+    """Return the text of the prompt and that of the responses."""
     if isinstance(record, Comparison):
-        return _said(record.prompt), " ".join(sorted(record.responses))
+        return _text(record.prompt), " ".join(sorted(record.responses))
     if isinstance(record, Demonstration):
-        return _said(record.messages[:-1]), record.messages[-1].content
-    return _said(record.messages), ""
+        return _text(record.messages[:-1]), record.messages[-1].content
+    return _text(record.messages), ""
 
 
-def _said(messages: tuple[Message, ...]) -> str:
+def _text(messages: tuple[Message, ...]) -> str:
     return " ".join(message.content for message in messages)
 
 
 def contrary(record: Record, earlier: Record) -> bool:
-    """Whether two comparisons rank the same two responses the other way round."""
+    """Return whether two comparisons rank the same two responses the other way round."""
     ranked, before = _ranked(record), _ranked(earlier)
     return any((loser, winner) in before for winner, loser in ranked)
 
@@ -101,13 +101,13 @@ def contrary(record: Record, earlier: Record) -> bool:
 def _ranked(record: Record) -> set[tuple[str, str]]:
     if not isinstance(record, Comparison):
         return set()
-    said = [normalised(text) for text in record.responses]
-    return {(said[winner], said[loser]) for winner, loser in record.better}
+    normalised_texts = [normalised(text) for text in record.responses]
+    return {(normalised_texts[winner], normalised_texts[loser]) for winner, loser in record.better}
 
 
 def _identity(record: Record) -> int:
-    said = "\0".join(map(normalised, parts(record)))
-    digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8)
+    text = "\0".join(map(normalised, parts(record)))
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big")
 
 

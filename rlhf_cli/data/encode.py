@@ -11,7 +11,7 @@ from rlhf_cli.data.records import (
     BadRow,
     Comparison,
     Demonstration,
-    LeftOut,
+    Filtered,
     Message,
     Prompt,
     Record,
@@ -47,13 +47,13 @@ class EncodedComparison:
     differences: dict[str, str] = field(default_factory=dict)
 
     def sequences(self) -> list[list[int]]:
-        """The K whole sequences, prompt and response."""
+        """Return the K sequences, each prompt and response."""
         return [self.prompt_ids + ids for ids in self.response_ids]
 
 
 @dataclass(slots=True, kw_only=True)
 class EncodedPrompt:
-    """The ids a policy goes on from, and the messages they are of: the record's, as far as they fit."""
+    """The ids that a policy continues, and their messages: the record's, as far as they fit."""
 
     ids: list[int]
     messages: tuple[Message, ...]
@@ -70,14 +70,14 @@ def encode_each(
     The tokenizer is called once for many records.
     """
     for some in _batches(records, TOGETHER):
-        know(renderer, some, data)
+        preload(renderer, some, data)
         for record in some:
             try:
                 found = encode(renderer, record, data)
             except RowError as error:
                 found = BadRow.of(record.origin, error)
             yield record, found
-    know(renderer, [], data)
+    preload(renderer, [], data)
 
 
 def _batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
@@ -86,30 +86,30 @@ def _batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
         yield some
 
 
-def know(renderer: Renderer, records: Iterable[Record], data: Data) -> None:
+def preload(renderer: Renderer, records: Iterable[Record], data: Data) -> None:
     """Render and tokenise what these records need, but for texts that are cut before."""
     prompts, responses = [], []
     for record in records:
-        asked, said = context_of(record), ()
+        prompt, answers = context_of(record), ()
         if isinstance(record, Comparison):
-            said = record.responses
-        elif isinstance(record, Demonstration) and asked[0].role != "text":
-            last = last_answer(asked)
-            asked, said = asked[:last], (asked[last].content,)
-        if asked and characters(asked) <= room_for(renderer, data.max_prompt_tokens):
-            prompts.append(asked)
-        room = room_for(renderer, data.max_response_tokens)
-        responses += [text for text in said if len(text) <= room]
-    renderer.know(prompts, responses)
+            answers = record.responses
+        elif isinstance(record, Demonstration) and prompt[0].role != "text":
+            last = last_answer(prompt)
+            prompt, answers = prompt[:last], (prompt[last].content,)
+        if prompt and characters(prompt) <= room_for(renderer, data.max_prompt_tokens):
+            prompts.append(prompt)
+        max_chars = room_for(renderer, data.max_response_tokens)
+        responses += [text for text in answers if len(text) <= max_chars]
+    renderer.preload(prompts, responses)
 
 
 def last_answer(messages: tuple[Message, ...]) -> int:
-    """The place of the last assistant turn; 0 where there is none."""
+    """Return the index of the last assistant turn; 0 where there is none."""
     return max((i for i, m in enumerate(messages) if m.role == "assistant"), default=0)
 
 
 def encode(renderer: Renderer, record: Record, data: Data):
-    """The encoded form of a record of any kind."""
+    """Return the encoded form of a record of any kind."""
     if isinstance(record, Demonstration):
         return encode_demonstration(renderer, record, data)
     if isinstance(record, Comparison):
@@ -120,16 +120,16 @@ def encode(renderer: Renderer, record: Record, data: Data):
 def encode_demonstration(
     renderer: Renderer, record: Demonstration, data: Data
 ) -> EncodedDemonstration:
-    """Prompt and response within their limits; a response that is cut loses its end token."""
+    """Encode prompt and response within their limits; a response that is cut loses its end token."""
     _refuse_control_tokens(renderer, record)
     if record.messages[0].role == "text":
         return _encode_text(renderer, record, data)
     last = last_answer(record.messages)
     before, asked, note = fit_prompt(renderer, record.messages[:last], data)
     response, cut = fit_response(renderer, record.messages[last].content, data)
-    said = record.messages[last]
-    said = replace(said, content=said.content[: room_for(renderer, data.max_response_tokens)])
-    messages = (*before, said)
+    answer = record.messages[last]
+    answer = replace(answer, content=answer.content[: room_for(renderer, data.max_response_tokens)])
+    messages = (*before, answer)
     ids, loss_mask = renderer.conversation(messages)
     unseen = _turns_not_learned(renderer, messages, ids, loss_mask)
     length = len(asked) + len(response)
@@ -146,33 +146,33 @@ def encode_demonstration(
 
 
 def _differences(renderer: Renderer, prompt: tuple[Message, ...], responses) -> dict[str, str]:
-    """{what: detail} of how the template's own text of these conversations differs from ours."""
+    """Return {what: detail} of how the template's own text of these conversations differs from ours."""
     found = (renderer.difference((*prompt, Message("assistant", text))) for text in responses)
     return dict(filter(None, found))
 
 
 def _turns_not_learned(renderer: Renderer, messages, ids: list[int], loss_mask: list[bool]):
-    """A note when the template shows earlier answers otherwise, so that they cannot be learned."""
+    """Return a note where the template renders earlier answers otherwise: they cannot be learned."""
     ends = sum(m and t == renderer.end_id for t, m in zip(ids, loss_mask, strict=True))
     wanted = sum(m.role == "assistant" and m.supervised for m in messages)
     return "earlier answers not supervised: the template rewrites them" if ends < wanted else None
 
 
 def _encode_text(renderer: Renderer, record: Demonstration, data: Data) -> EncodedDemonstration:
-    """A raw text may use both limits together."""
+    """Encode a raw text, which may use both limits together."""
     limit = data.max_prompt_tokens + data.max_response_tokens
-    text, room = record.messages[0].content, room_for(renderer, limit)
-    ids, loss_mask = renderer.conversation((replace(record.messages[0], content=text[:room]),))
+    text, max_chars = record.messages[0].content, room_for(renderer, limit)
+    ids, loss_mask = renderer.conversation((replace(record.messages[0], content=text[:max_chars]),))
     notes = ()
     if len(ids) > limit:
         if data.long_responses is LongText.drop:
-            raise LeftOut("text too long", f"{length_of(ids, text, room)}, at most {limit}")
+            raise Filtered("text too long", f"{length_of(ids, text, max_chars)}, at most {limit}")
         ids, loss_mask, notes = ids[:limit], loss_mask[:limit], ("text cut at the end",)
     return EncodedDemonstration(ids=ids, loss_mask=loss_mask, record=record, notes=notes)
 
 
 def encode_comparison(renderer: Renderer, record: Comparison, data: Data) -> EncodedComparison:
-    """The same prompt for all K; pairs whose responses were cut to the same tokens are dropped."""
+    """Encode K responses to one prompt; pairs cut to the same tokens are dropped."""
     _refuse_control_tokens(renderer, record)
     messages, asked, note = fit_prompt(renderer, record.prompt, data)
     fitted = [fit_response(renderer, text, data) for text in record.responses]
@@ -194,7 +194,7 @@ def encode_comparison(renderer: Renderer, record: Comparison, data: Data) -> Enc
 
 
 def encode_prompt(renderer: Renderer, record: Prompt, data: Data) -> EncodedPrompt:
-    """Tokens up to where the assistant begins to speak."""
+    """Return the tokens up to where the response begins."""
     _refuse_control_tokens(renderer, record)
     messages, asked, note = fit_prompt(renderer, record.messages, data)
     return EncodedPrompt(
@@ -206,7 +206,7 @@ def encode_prompt(renderer: Renderer, record: Prompt, data: Data) -> EncodedProm
 
 
 def _refuse_control_tokens(renderer: Renderer, record: Record) -> None:
-    """A control token written in a text would be read as control. Raw text may have them."""
+    """Refuse a control token written in a text: it would be read as control. Raw text may have them."""
     texts = [m.content for m in context_of(record) if m.role != "text"]
     texts += record.responses if isinstance(record, Comparison) else ()
     found = next(filter(None, map(renderer.special_in, texts)), None)

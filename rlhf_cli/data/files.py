@@ -1,4 +1,4 @@
-"""Rows of a file, one at a time, each with its line. What they mean lives in the forms."""
+"""Rows of a file, one at a time, each with its line. formats/ interprets them."""
 
 import shutil
 import tempfile
@@ -25,13 +25,13 @@ BATCH = 256
 
 
 def suffix_of(path: Path) -> str:
-    """The suffix that says the kind, .gz set aside."""
+    """Return the suffix that names the kind, without .gz."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
 
 
 def file_rows(path: Path, name: str, source: Source) -> Iterator[Row]:
-    """(origin, row) of a file by its suffix; `name` stands in the origins."""
+    """Yield (origin, row) of a file by its suffix; `name` stands in the origins."""
     suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise DataError(
@@ -50,14 +50,14 @@ def file_rows(path: Path, name: str, source: Source) -> Iterator[Row]:
 
 
 def _refuse_other_keys(source: Source, suffix: str, name: str) -> None:
-    """A key that would have no effect on this file is a misunderstanding."""
+    """Refuse a key that would have no effect on this file."""
     keys = ["config", "data_dir", "revision"]
     keys += ["split"] if suffix != ".json" else []
     keys += ["delimiter"] if suffix not in TABLES else []
     for key in keys:
         if getattr(source, key) is not None:
             raise DataError(
-                f"{key}={getattr(source, key)} of source {name}: it says nothing of a {suffix} file; "
+                f"{key}={getattr(source, key)} of source {name}: it has no effect on a {suffix} file; "
                 "take it away"
             )
 
@@ -103,9 +103,9 @@ def _opened_parquet(file: IO[bytes], name: str) -> Iterator[Row]:
                     row += 1
                     yield Origin(name, row), value
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        message = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{name}{f' after row {row}' if row else ''} cannot be read as parquet ({said}); "
+            f"{name}{f' after row {row}' if row else ''} cannot be read as parquet ({message}); "
             "copy it again, or write it again"
         ) from error
 
@@ -117,7 +117,7 @@ def _refuse_twice(names: list[str], name: str) -> None:
 
 
 def _batch_values(batch) -> Iterator[Any]:
-    """The rows of a batch; one by one where together they are large or some text is not UTF-8."""
+    """Yield the rows of a batch; one by one where it is large or some text is not UTF-8."""
     if batch.nbytes <= LIMIT:
         try:
             yield from batch.to_pylist()

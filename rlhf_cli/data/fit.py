@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import count
 
 from rlhf_cli.config.schema import Data, LongText
-from rlhf_cli.data.records import LeftOut, Message
+from rlhf_cli.data.records import Filtered, Message
 from rlhf_cli.data.renderer import Renderer
 
 GENEROUS = 8  # times as many characters as the longest tokens have
@@ -17,50 +17,51 @@ def characters(messages: tuple[Message, ...]) -> int:
 
 
 def room_for(renderer: Renderer, limit: int) -> int:
-    """More characters than `limit` tokens can be: a token of unknown letters may stand for several."""
+    """Return more characters than `limit` tokens can be: an unknown letter may take several tokens."""
     return GENEROUS * limit * renderer.longest
 
 
 def fit_response(renderer: Renderer, text: str, data: Data) -> tuple[list[int], str | None]:
-    """(tokens that fit data.max_response_tokens, what was cut)."""
+    """Return (tokens that fit data.max_response_tokens, what was cut)."""
     limit = data.max_response_tokens
-    room = room_for(renderer, limit)
-    ids = renderer.response_ids(text[:room])
-    if len(ids) <= limit and len(text) <= room:
+    max_chars = room_for(renderer, limit)
+    ids = renderer.response_ids(text[:max_chars])
+    if len(ids) <= limit and len(text) <= max_chars:
         return ids, None
     if data.long_responses is LongText.drop:
-        raise LeftOut(
-            "response too long", f"{length_of(ids, text, room)}, data.max_response_tokens={limit}"
+        raise Filtered(
+            "response too long",
+            f"{length_of(ids, text, max_chars)}, data.max_response_tokens={limit}",
         )
     return ids[:limit], "response cut at the end, without its end token"
 
 
-def length_of(ids: list[int], text: str, room: int) -> str:
-    """How long a text is; one that was cut before is not counted in tokens."""
-    return f"{len(ids)} tokens" if len(text) <= room else f"{len(text)} characters"
+def length_of(ids: list[int], text: str, max_chars: int) -> str:
+    """Describe the length of a text; one that was cut before is not counted in tokens."""
+    return f"{len(ids)} tokens" if len(text) <= max_chars else f"{len(text)} characters"
 
 
 def fit_prompt(
     renderer: Renderer, messages: tuple[Message, ...], data: Data
 ) -> tuple[tuple[Message, ...], list[int], str | None]:
-    """(messages that fit data.max_prompt_tokens, their tokens, what was cut), the oldest cut first."""
+    """Return (messages that fit data.max_prompt_tokens, tokens, what was cut), the oldest cut first."""
     limit = data.max_prompt_tokens
-    room, chars = room_for(renderer, limit), characters(messages)
-    ids = renderer.prompt_ids(messages) if chars <= room else []
-    if len(ids) <= limit and chars <= room:
+    max_chars, chars = room_for(renderer, limit), characters(messages)
+    ids = renderer.prompt_ids(messages) if chars <= max_chars else []
+    if len(ids) <= limit and chars <= max_chars:
         return messages, ids, None
     if data.long_prompts is LongText.drop:
         found = f"{len(ids)} tokens" if ids else f"{chars} characters"
-        raise LeftOut("prompt too long", f"{found}, data.max_prompt_tokens={limit}")
+        raise Filtered("prompt too long", f"{found}, data.max_prompt_tokens={limit}")
     for shorter, note in _shorter(messages):
-        if characters(shorter) <= room and len(renderer.prompt_ids(shorter)) <= limit:
+        if characters(shorter) <= max_chars and len(renderer.prompt_ids(shorter)) <= limit:
             return shorter, renderer.prompt_ids(shorter), note
     shorter, note = _fit_last(renderer, messages, limit)
     return shorter, renderer.prompt_ids(shorter), note
 
 
 def _shorter(messages: tuple[Message, ...]) -> Iterator[tuple[tuple[Message, ...], str]]:
-    """Without its oldest turns, each beginning at a user turn; a system text stays."""
+    """Return the messages without the oldest turns, from a user turn on; a system text stays."""
     system = messages[:1] if messages[0].role == "system" else ()
     for start in range(len(system) + 1, len(messages)):
         if messages[start].role == "user":
@@ -70,7 +71,7 @@ def _shorter(messages: tuple[Message, ...]) -> Iterator[tuple[tuple[Message, ...
 def _fit_last(
     renderer: Renderer, messages: tuple[Message, ...], limit: int
 ) -> tuple[tuple[Message, ...], str]:
-    """The last message without as many of its first lines, words or letters as must go."""
+    """Cut as many of the last message's first lines, words or letters as necessary."""
     system = messages[:1] if messages[0].role == "system" and len(messages) > 1 else ()
     last = messages[-1]
 
@@ -87,14 +88,14 @@ def _fit_last(
         text = _end_that_fits(pieces, joint, size, limit)
         if text:
             return shorter(text), f"prompt cut {'at' if pieces is lines else 'within'} a line"
-    raise LeftOut("prompt too long", f"not even its end fits data.max_prompt_tokens={limit}")
+    raise Filtered("prompt too long", f"not even its end fits data.max_prompt_tokens={limit}")
 
 
 def _end_that_fits(pieces: list[str], joint: str, size: Callable[[str], int], limit: int) -> str:
-    """The longest end of these pieces, short of all, that has at most `limit` tokens.
+    """Return the longest proper end of these pieces that has at most `limit` tokens.
 
     Between an end that fits and one that does not the next guess is where the tokens counted so far
-    say that the limit is reached; every third guess is the middle, whatever they say.
+    reach the limit; every third guess is the middle.
     """
     num = len(pieces)
     short, long = 0, max(num, 1)  # of the last pieces: so many fit, so many do not or are all
@@ -114,7 +115,7 @@ def _end_that_fits(pieces: list[str], joint: str, size: Callable[[str], int], li
 
 
 def _between(short: int, fits: int, long: int, exceeds: int, limit: int) -> int:
-    """The next number of pieces to try."""
+    """Return the next number of pieces to try."""
     if not exceeds:
         return (short * limit) // fits + 1 if fits else (short + long) // 2
     if not fits:

@@ -1,4 +1,4 @@
-"""Rows of folders and of the hub, which `datasets` knows the layout of."""
+"""Rows of folders and of the hub, in the layouts of `datasets`."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ SAVED = ("dataset_dict.json", "state.json")
 
 
 def folder_rows(path: Path, source: Source) -> Iterator[Row]:
-    """Rows of a folder saved by `datasets`, or laid out as a repository of the hub."""
+    """Yield rows of a folder saved by `datasets`, or laid out as a repository of the hub."""
     if any((path / mark).is_file() for mark in SAVED):
         yield from _dataset_rows(_saved(path, source), source)
         return
@@ -69,7 +69,7 @@ def _dataset_rows(dataset, source: Source) -> Iterator[Row]:
 
 
 def _files_of_split(path: Path, source: Source) -> list[Path] | None:
-    """The files `datasets` takes for the split, where we read their kind and nothing is sliced."""
+    """Return the files `datasets` takes for the split, if we read their kind and nothing is sliced."""
     import datasets
 
     try:
@@ -84,7 +84,7 @@ def _files_of_split(path: Path, source: Source) -> list[Path] | None:
 
 
 def _refuse_outside(path: Path, data_files: dict[str, list[str]]) -> None:
-    """A README.md may name any file of the machine; only those of the folder are its data."""
+    """Refuse files outside the folder, which its README.md may name."""
     folder = os.path.normpath(Path.cwd() / path)  # links stay: the hub's cache is made of them
     for files in data_files.values():
         for file in map(str, files):
@@ -94,7 +94,7 @@ def _refuse_outside(path: Path, data_files: dict[str, list[str]]) -> None:
 
 
 def hub_rows(source: Source) -> Iterator[Row]:
-    """Rows of what `datasets` loads by an address."""
+    """Yield rows of what `datasets` loads by an address."""
     import datasets
 
     try:
@@ -111,9 +111,9 @@ def hub_rows(source: Source) -> Iterator[Row]:
 
 
 def _hub_trouble(source: Source, error: Exception) -> str:
-    said = _first_line(error).rstrip(".")
+    message = _first_line(error).rstrip(".")
     return (
         f"data source {source.path} (config={source.config}, data_dir={source.data_dir}, "
-        f"split={source.split or 'train'}) could not be loaded: {said}. "
+        f"split={source.split or 'train'}) could not be loaded: {message}. "
         "Check the name, set config or split, or give the path of a local file"
     )

@@ -19,14 +19,14 @@ class Window:
         self.text, self.at, self.line, self.column = "", 0, 1, 1
 
     def character(self) -> str:
-        """The next character that is no space, not consumed; empty at the end."""
+        """Return the next character that is no space, not consumed; empty at the end."""
         while True:
             self.move(SPACE.match(self.text, self.at).end())
             if self.at < len(self.text) or not self._more():
                 return self.text[self.at : self.at + 1]
 
     def move(self, to: int) -> None:
-        """Go on to a position of `text`."""
+        """Move to a position of `text`."""
         self.line, self.column = self._place(to)
         self.at = to
 
@@ -37,7 +37,7 @@ class Window:
         return self.line + num, position - self.text.rfind("\n", self.at, position)
 
     def _more(self) -> bool:
-        """Forget what was decoded and read on, each time twice as much; false at the end."""
+        """Drop what was decoded and read more, each time twice as much; return false at the end."""
         new = self.file.read(max(CHUNK, len(self.text) - self.at))
         refuse_undecodable(new, self.name, self.line + self.text.count("\n", self.at))
         if new:
@@ -45,7 +45,7 @@ class Window:
         return bool(new)
 
     def take(self, marks: str) -> str:
-        """The next character, consumed; it must be one of `marks`."""
+        """Return the next character, consumed; it must be one of `marks`."""
         mark = self.character()
         if not mark or mark not in marks:
             wanted = " or ".join(map(repr, marks))
@@ -54,7 +54,7 @@ class Window:
         return mark
 
     def value(self) -> Any:
-        """The value that begins here, consumed."""
+        """Return the value that begins here, consumed."""
         while True:
             try:
                 value, end = decode(self.text, self.at)
@@ -73,7 +73,7 @@ class Window:
 
 
 def elements(window: Window) -> Iterator[tuple[Origin, Any]]:
-    """The elements of an array, decoded one by one so that each knows its line."""
+    """Yield the elements of an array, decoded one by one so that each has its line."""
     row, mark = 0, window.take("[")
     if window.character() == "]":
         mark = window.take("]")
@@ -85,5 +85,5 @@ def elements(window: Window) -> Iterator[tuple[Origin, Any]]:
     if window.character():
         raise DataError(
             f"{window.name}:{window.line}: more text follows the end of the array; "
-            "write one array, or one object a line as .jsonl"
+            "write one array, or one object per line as .jsonl"
         )

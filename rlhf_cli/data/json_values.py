@@ -1,4 +1,4 @@
-"""One JSON value within a text, as strict as JSON is, and what is said of a text that has none."""
+"""One JSON value within a text, as strict as JSON is, and the error for a text that has none."""
 
 import json
 import re
@@ -26,7 +26,7 @@ LENIENT = json.JSONDecoder(parse_int=str)  # only finds where a value ends
 
 
 def decode(text: str, at: int) -> tuple[Any, int]:
-    """(the value that begins at `at`, where it ends); RowError in place of a value to refuse.
+    """Return (the value that begins at `at`, where it ends); RowError in place of a value to refuse.
 
     Raises JSONDecodeError where the text is no JSON, RecursionError where it is too deep.
     """
@@ -62,5 +62,5 @@ def refuse_undecodable(text: str, name: str, line: int) -> None:
 def broken(name: str, line: int, column: int, message: str) -> str:
     return (
         f"{name}:{line}: not valid JSON at column {column} ({message}); "
-        "mend the file, or write one object a line as .jsonl to lose only that row"
+        "repair the file, or write one object per line as .jsonl to lose only that row"
     )

@@ -15,27 +15,26 @@ import numpy as np
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.cache import Unusable, code, read_account, write_account
-from rlhf_cli.data.gather import gather
+from rlhf_cli.data.read_records import read_records
 from rlhf_cli.data.record_files import Records, RecordTable, RecordWriter
 from rlhf_cli.data.records import Prompt
-from rlhf_cli.data.report import EXAMPLES, Report
-from rlhf_cli.data.sides import Pool, sides, text_sides
+from rlhf_cli.data.report import EXAMPLES, DataReport
 from rlhf_cli.data.spec import LoadSpec, label
-from rlhf_cli.data.split import HeldOut
+from rlhf_cli.data.split import HeldOut, Pool, sides, text_sides
 
 RECORDS = "records.arrow"
 STEP = 1024  # rows between two signs of life
 
 
 def records_key(spec: LoadSpec) -> str:
-    """sha256 of all that decides the records and the account of them, this code included."""
+    """Return the sha256 of all that decides the records and their report, this code included."""
     labels = {role: list(found.items()) for role, found in spec.contents().items()}
     known = [spec.role, spec.config(), labels, code()]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def marked_alone(spec: LoadSpec) -> list[LoadSpec]:
-    """Each source marked eval as a role of its own: what it asks no role may train on."""
+    """Return each source marked eval as a role of its own: no role may train on its questions."""
     return [
         replace(
             spec,
@@ -58,7 +57,7 @@ class Reading:
     def __init__(self, spec: LoadSpec, folder: Path, *, num_examples: int | None = EXAMPLES):
         self.spec, self.folder = spec, folder
         self.spans: list[tuple[Source, slice]] = []
-        self.report = Report(
+        self.report = DataReport(
             role=spec.role,
             strict=spec.strict,
             max_bad_fraction=spec.max_bad_fraction,
@@ -81,11 +80,11 @@ class Reading:
 
     def _records(self, source: Source, seen: set[bytes]) -> Iterable[Any]:
         spec = self.spec
-        records = gather(spec, source, spec.read_as, self.report, drop_ties=spec.drop_ties)
+        records = read_records(spec, source, spec.read_as, self.report, drop_ties=spec.drop_ties)
         return records if spec.read_as == spec.role else once_each(records, seen, self.report)
 
     def settle(self, marked: list[np.ndarray]) -> None:
-        """Write the sides and the account. marked: what each source marked eval asks."""
+        """Write the sides and the report. marked: the questions of each source marked eval."""
         spec, report = self.spec, self.report
         table = RecordTable(self.folder / RECORDS, spec.role)
         every, asked, apart = np.arange(table.num), table.whole("asked"), table.whole("apart")
@@ -113,7 +112,7 @@ class Reading:
 
 
 def opened(folder: Path, spec: LoadSpec) -> Records | None:
-    """What was read into this folder; None where there is nothing whole."""
+    """Return the records in this folder; None where they are not complete."""
     try:
         sides, report = read_account(folder, spec)
         table = RecordTable(folder / RECORDS, spec.role)
@@ -122,13 +121,13 @@ def opened(folder: Path, spec: LoadSpec) -> Records | None:
     return Records(table=table, **sides, report=report)
 
 
-def once_each(records: Iterable[Any], seen: set[bytes], report: Report) -> Iterator[Prompt]:
+def once_each(records: Iterable[Any], seen: set[bytes], report: DataReport) -> Iterator[Prompt]:
     """Yield in place of comparisons their prompts, each once; seen: hashes of those met before."""
     for record in records:
         asked = repr([(m.role, m.content, m.supervised) for m in record.prompt])
         digest = hashlib.sha256(asked.encode(errors="surrogatepass")).digest()
         if digest in seen:
-            report.leave_out("a prompt met before", 1)
+            report.leave_out("a repeated prompt", 1)
             continue
         seen.add(digest)
         yield Prompt(record.prompt, record.origin, record.meta)

@@ -21,7 +21,7 @@ APART = bytes(  # letters small, signs between words; whatever is not ASCII belo
 
 
 def _odd(seed: int, *shape: int) -> np.ndarray:
-    """Random odd factors: multiplication by one is a permutation of the numbers below 2**64."""
+    """Return random odd factors: multiplication by one permutes the numbers below 2**64."""
     drawn = np.random.default_rng(seed).integers(1, 2**63, size=shape, dtype=np.uint64)
     return drawn | np.uint64(1)
 
@@ -33,7 +33,7 @@ IN_BAND = _odd(3, ROWS)
 
 
 def runs(text: str) -> np.ndarray:
-    """The hashes of the text's runs of words; of all its words together where they are fewer."""
+    """Return the hashes of the text's runs of words; of all its words together where they are fewer."""
     data = text[:LONGEST].encode("utf-8", "replace")
     words = data.translate(APART).split() or [data]
     hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
@@ -44,14 +44,14 @@ def runs(text: str) -> np.ndarray:
 
 
 def similarity(first: str, second: str) -> float:
-    """Jaccard similarity of the runs of words of two texts."""
+    """Compute the Jaccard similarity of the runs of words of two texts."""
     a, b = np.unique(runs(first)), np.unique(runs(second))
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / (len(a) + len(b) - shared)
 
 
 def bands(num: int, texts: Iterable[str]) -> np.ndarray:
-    """(number of texts, BANDS): texts that agree in a column are candidates."""
+    """Return (number of texts, BANDS): texts that agree in a column are candidates."""
     found = np.empty((num, BANDS), np.uint64)
     for index, text in enumerate(texts):
         found[index] = _bands(runs(text))

@@ -10,20 +10,20 @@ WINDOW = 32  # global batches whose rows are sorted by length together
 
 
 def shuffled(num: int, *, seed: int, epoch: int) -> list[int]:
-    """A permutation of range(num), another one each epoch."""
+    """Return a permutation of range(num), another one in each epoch."""
     order = list(range(num))
     Random(f"{seed}/{epoch}").shuffle(order)
     return order
 
 
 def chunks(num: int, size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Indices in global batches of `size` in random order; the last may be smaller."""
+    """Return indices in global batches of `size` in random order; the last may be smaller."""
     order = shuffled(num, seed=seed, epoch=epoch)
     return [order[i : i + size] for i in range(0, num, size)]
 
 
 def grouped(lengths: list[int], size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Indices in global batches of `size`, rows of like length together, batches in random order.
+    """Return indices in batches of `size`, rows of like length together, batches in random order.
 
     Only the last batch drawn may be smaller; it holds what is left over, of any length.
     """
@@ -63,7 +63,7 @@ def steps_after(
 
 
 def prompt_order(num: int, *, seed: int) -> Iterator[int]:
-    """Indices without end: every prompt once before any comes again."""
+    """Yield indices without end: every prompt once before any comes again."""
     epoch = 0
     while num:
         yield from shuffled(num, seed=seed, epoch=epoch)

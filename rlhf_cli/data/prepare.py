@@ -1,4 +1,4 @@
-"""A role's records to encoded rows on disk, made once and kept for every later start."""
+"""A role's records to encoded rows on disk, made once and cached for every later start."""
 
 import hashlib
 import json
@@ -13,9 +13,9 @@ from rlhf_cli.data.cache import Unusable, code, read_account, write_account
 from rlhf_cli.data.encode import encode_each
 from rlhf_cli.data.load import STEP
 from rlhf_cli.data.record_files import Records
-from rlhf_cli.data.records import LeftOut, RowError
+from rlhf_cli.data.records import Filtered, RowError
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.rows import Rows, RowTable, RowWriter
 from rlhf_cli.data.spec import LoadSpec
 
@@ -24,26 +24,26 @@ ROWS = "rows.arrow"
 
 @dataclass(slots=True, kw_only=True)
 class Prepared:
-    """The sides of a role as encoded rows, and the account of its rows."""
+    """The sides of a role as encoded rows, and the report of its rows."""
 
     train: Rows
     select: Rows
     eval: Rows
-    report: Report
+    report: DataReport
 
 
 def rows_key(records_key: str, renderer: Renderer, data: Data, role: str) -> str:
-    """sha256 of all that decides the encoded rows and the account of them, this code included."""
+    """Return the sha256 of all that decides the encoded rows and their report, this code included."""
     limits = [data.max_prompt_tokens, data.max_response_tokens, data.long_prompts.name]
     if role != "prompts":
         limits.append(data.long_responses.name)
     fast = renderer.tokenizer.backend_tokenizer.to_str() if renderer.tokenizer.is_fast else ""
-    known = [records_key, limits, renderer.hash, fast, code()]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
+    parts = [records_key, limits, renderer.hash, fast, code()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def opened(folder: Path, spec: LoadSpec, records: Records) -> Prepared | None:
-    """What was prepared in this folder; None where there is nothing whole."""
+    """Return the rows prepared in this folder; None where they are not complete."""
     try:
         sides, report = read_account(folder, spec)
         table = RowTable(folder / ROWS, records.table)
@@ -72,12 +72,12 @@ def prepare(records: Records, renderer: Renderer, data: Data, folder: Path) -> I
 
 
 def _settled(
-    table: RowTable, sides: list[np.ndarray], report: Report, renderer: Renderer
+    table: RowTable, sides: list[np.ndarray], report: DataReport, renderer: Renderer
 ) -> list[np.ndarray]:
-    """The rows of each side that could be encoded; what is to be told of them goes into the report."""
-    told, left = table.told(), []
+    """Return the rows of each side that could be encoded; findings go into the report."""
+    reported, left = table.rows_with_findings(), []
     for rows in sides:
-        worth = rows[np.isin(rows, told)].tolist()
+        worth = rows[np.isin(rows, reported)].tolist()
         lost = [row for row in worth if not _account(table, row, report)]
         left.append(rows[~np.isin(rows, lost)] if lost else rows)
         report.notes |= dict.fromkeys(renderer.notes, 1)
@@ -85,22 +85,22 @@ def _settled(
     return left
 
 
-def _account(table: RowTable, row: int, report: Report) -> bool:
-    """Tell the report of a row; whether the row can be used."""
-    said = table.said(row)
-    if len(said) == 3:
-        reason, detail, left_out = said
-        error = (LeftOut if left_out else RowError)(reason, detail)
+def _account(table: RowTable, row: int, report: DataReport) -> bool:
+    """Count a row in the report; return whether it can be used."""
+    findings = table.findings(row)
+    if len(findings) == 3:
+        reason, detail, left_out = findings
+        error = (Filtered if left_out else RowError)(reason, detail)
         report.withdraw(table.record(row).origin, error)
         return False
-    notes, differences = said
+    notes, differences = findings
     report.notes.update(notes)
     for what, detail in differences.items():
         report.note(table.record(row).origin, what, detail)
     return True
 
 
-def _note_emptied(report: Report, before: list[int], after: list[int]) -> None:
+def _note_emptied(report: DataReport, before: list[int], after: list[int]) -> None:
     """Write into the report how many of (train, select, held out) are left, and which side is empty."""
     report.num_train, report.num_select, report.num_eval = after
     for side, place in (("train on", 0), ("hold out", 2)):

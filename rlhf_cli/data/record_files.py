@@ -19,7 +19,7 @@ from rlhf_cli.data.records import (
     Record,
     context_of,
 )
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.split import number, opening
 
 KINDS: dict[str, type] = {"comparisons": Comparison, "prompts": Prompt}  # all others: Demonstration
@@ -35,19 +35,19 @@ class RecordWriter(Writer):
         self.seed = seed
 
     def write(self, record: Record) -> None:
-        """A record after those before."""
+        """Write a record after those before."""
         asked = number(opening(record), seed=self.seed)
         apart = bool(record.meta.get("held_out"))
         self.add({"asked": asked, "apart": apart, "record": _packed(record)})
 
 
 def as_json(value: Any) -> bytes:
-    """A value as short JSON."""
+    """Return a value as short JSON."""
     return SHORT.encode(value).encode()
 
 
 def turns(messages: tuple[Message, ...]) -> list[list[Any]]:
-    """Messages as JSON values."""
+    """Return messages as JSON values."""
     return [[m.role, m.content, m.supervised] for m in messages]
 
 
@@ -67,11 +67,11 @@ class RecordTable(Table):
         self.kind = KINDS.get(role, Demonstration)
 
     def record(self, row: int) -> Record:
-        """The record of a row."""
+        """Return the record of a row."""
         content = json.loads(self.value(row, "record"))
         self.was_read()
-        (source, place, line), meta, said, *ranked = content
-        origin, messages = Origin(source, place, line), tuple(Message(*turn) for turn in said)
+        (source, place, line), meta, turns, *ranked = content
+        origin, messages = Origin(source, place, line), tuple(Message(*turn) for turn in turns)
         if not ranked:
             return self.kind(messages, origin, meta)
         responses, better, ties = ranked
@@ -81,19 +81,19 @@ class RecordTable(Table):
 
 @dataclass(slots=True, kw_only=True)
 class Records:
-    """The records of a role: the rows of each side, and the account of all that was read."""
+    """The records of a role: the rows of each side, and the report of all that was read."""
 
     table: RecordTable
     train: np.ndarray
     select: np.ndarray
     eval: np.ndarray
-    report: Report
+    report: DataReport
 
     @property
     def sides(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(trained on, selected by, held out)"""
+        """Return the rows (trained on, selected by, held out)."""
         return self.train, self.select, self.eval
 
     def each(self, rows: np.ndarray) -> Iterator[Record]:
-        """The records of these rows."""
+        """Yield the records of these rows."""
         return map(self.table.record, rows.tolist())

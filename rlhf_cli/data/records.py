@@ -1,6 +1,6 @@
-"""The text records every stage starts from, each with the place it came from.
+"""The text records every stage starts from, each with its origin.
 
-Reading, parsing and rendering live elsewhere; here are only the shapes and the errors about rows.
+Only their dataclasses and the errors about rows; reading, parsing and rendering have modules of their own.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from rlhf_cli.config.errors import UserError
 
 
 class DataError(UserError):
-    """Data no run can go on with; one line with the place, the fault and the remedy."""
+    """Unusable data; one line with the place, the fault and the remedy."""
 
 
 class RowError(Exception):
@@ -22,7 +22,7 @@ class RowError(Exception):
         self.detail = detail
 
 
-class LeftOut(RowError):
+class Filtered(RowError):
     """A row the configuration asks to leave out (too long, only ties): counted, but not bad."""
 
 
@@ -45,7 +45,7 @@ class Origin:
 class Message:
     """One turn; role is system, user, assistant, tool, or text (raw text, all of it supervised).
 
-    supervised: false for an assistant turn that the data says not to imitate (loss weight 0).
+    supervised: false for an assistant turn that the data excludes from imitation (loss weight 0).
     """
 
     role: str
@@ -85,7 +85,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One response to a prompt, judged good or bad by itself (KTO)."""
+    """One response to a prompt, labelled good or bad (KTO)."""
 
     prompt: tuple[Message, ...]
     response: str
@@ -104,11 +104,11 @@ class BadRow:
 
     @classmethod
     def of(cls, origin: Origin, error: RowError) -> "BadRow":
-        return cls(origin, error.reason, error.detail, isinstance(error, LeftOut))
+        return cls(origin, error.reason, error.detail, isinstance(error, Filtered))
 
     def error(self) -> RowError:
-        """The error it was made of."""
-        return (LeftOut if self.left_out else RowError)(self.reason, self.detail)
+        """Return the error it was made of."""
+        return (Filtered if self.left_out else RowError)(self.reason, self.detail)
 
     def __str__(self) -> str:
         why = f"{self.reason}: {self.detail}" if self.detail else self.reason
@@ -120,5 +120,5 @@ Row = tuple[Origin, dict[str, Any] | RowError]  # what is read of a file, before
 
 
 def context_of(record: Record) -> tuple[Message, ...]:
-    """The messages a record is about, without the responses that are compared."""
+    """Return the messages a record is about, without the responses that are compared."""
     return record.prompt if isinstance(record, Comparison) else record.messages

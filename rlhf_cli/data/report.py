@@ -1,4 +1,4 @@
-"""What became of every row: kept, bad, left out by choice, changed. As lines to read, or as JSON."""
+"""Report of a role's rows: kept, bad, left out by choice, changed. As lines to read, or as JSON."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from rlhf_cli.data.records import BadRow, DataError, LeftOut, Origin, RowError
+from rlhf_cli.data.records import BadRow, DataError, Filtered, Origin, RowError
 
 EXAMPLES = 3
 NO_ROWS = {
@@ -22,8 +22,8 @@ Line = tuple[int, str, str]  # indent, text, style
 
 
 @dataclass(slots=True, kw_only=True)
-class Report:
-    """The account of one role. bad: rows that break a law . left_out: rows the configuration
+class DataReport:
+    """The report of one role. bad: invalid rows . left_out: rows the configuration
     leaves out . notes: rows kept but changed, and other things to know . rows: read per source .
     num_examples: of a kind are kept; None: all.
     """
@@ -49,17 +49,17 @@ class Report:
 
     @property
     def bad_fraction(self) -> float:
-        """Share of bad records among those that were not left out by choice."""
+        """Return the share of bad records among those that were not left out by choice."""
         return self.num_bad / max(1, self.num_bad + self.num_kept)
 
     def reject(self, origin: Origin, error: RowError) -> None:
         """Count a row that is not used."""
         self._keep_example(BadRow(origin, error.reason, error.detail))
-        counts = self.left_out if isinstance(error, LeftOut) else self.bad
+        counts = self.left_out if isinstance(error, Filtered) else self.bad
         counts[error.reason] += 1
 
     def note(self, origin: Origin, what: str, detail: str) -> None:
-        """Count a row that is used, with something to know about it."""
+        """Count a row that is used, with a note."""
         self._keep_example(BadRow(origin, what, detail))
         self.notes[what] += 1
 
@@ -69,12 +69,12 @@ class Report:
             examples.append(row)
 
     def leave_out(self, reason: str, num: int) -> None:
-        """Records kept so far that the configuration leaves out."""
+        """Count records kept so far that the configuration leaves out."""
         self.left_out[reason] += num
         self.num_kept -= num
 
     def withdraw(self, origin: Origin, error: RowError) -> None:
-        """A record kept so far turns out to be unusable."""
+        """Reject a record that was kept so far."""
         self.num_kept -= 1
         self.reject(origin, error)
 
@@ -85,7 +85,7 @@ class Report:
             raise DataError(problem)
 
     def verdict(self) -> str | None:
-        """The line with which a run would refuse this data, or None."""
+        """Return the error with which a run would refuse this data, or None."""
         if self.bad and self.strict:
             row = self._first_bad()
             return f"{row} (data.strict=true stops here; data.strict=false skips the row)"
@@ -99,7 +99,7 @@ class Report:
                 f"data.{self.role}: {self.num_bad} of {self.num_bad + self.num_kept} rows are bad "
                 f"({self.bad_fraction:.1%}), more than data.max_bad_fraction="
                 f"{self.max_bad_fraction:g}; first: {self._first_bad()}. "
-                "Mend the rows or raise data.max_bad_fraction; `rlhf data check --all` lists them"
+                "Repair the rows or raise data.max_bad_fraction; `rlhf data check --all` lists them"
             )
         if self.num_kept <= 0:
             return f"data.{self.role}: no row is left{self.first()}"
@@ -109,19 +109,19 @@ class Report:
         return str(self.examples[next(iter(self.bad))][0])
 
     def first(self) -> str:
-        """The first row that was not used, as the tail of a sentence."""
+        """Return the first row that was not used, as the end of a sentence."""
         unused = (self.examples[what] for what in self.examples if what not in self.notes)
         first = next((rows[0] for rows in unused if rows), None)
         return f"; first: {first}" if first else ""
 
     def findings(self) -> Iterator[tuple[str, str, int]]:
-        """Yield (kind, what, count) of all that is to be said, most frequent first."""
+        """Yield (kind, what, count) of all findings, most frequent first."""
         for kind, counts in (("bad", self.bad), ("left out", self.left_out), ("note", self.notes)):
             for what, count in counts.most_common():
                 yield kind, what, count
 
     def headline(self) -> str:
-        """One line with the totals."""
+        """Return one line with the totals."""
         select = f"{self.num_select} to select by, " if self.num_select else ""
         sides = f" ({self.num_train} train, {select}{self.num_eval} held out)"
         sides = sides if self.num_train else ""
@@ -131,7 +131,7 @@ class Report:
         )
 
     def details(self) -> Iterator[Line]:
-        """Yield what is below the headline: one finding a line, its examples below it."""
+        """Yield the lines below the headline: one per finding, its examples below it."""
         for source, count in self.rows.items():
             yield 2, f"{'read':<8}{count:>7} {source}", ""
         for kind, what, count in self.findings():
@@ -141,12 +141,12 @@ class Report:
             yield 2, f"problem: {problem}", COLOURS["problem"]
 
     def plain(self) -> str:
-        """All of it, a line each."""
+        """Return the report as lines of text."""
         below = [" " * indent + text for indent, text, _ in self.details()]
         return "\n".join([self.headline(), *below])
 
     def as_json(self) -> dict[str, Any]:
-        """The report for programs: counts, and the examples that were kept."""
+        """Return the report for programs: counts, and the examples that were kept."""
         return {
             "role": self.role,
             "rows": dict(self.rows),
@@ -177,9 +177,9 @@ class Report:
 
 
 def _examples(rows: list[BadRow]) -> Iterator[Line]:
-    """Yield a line per row; what several of them say comes once, above them."""
-    said = Counter(end for row in rows for end in set(_ends(row.detail)))
-    shared = [next((e for e in _ends(row.detail) if said[e] > 1), "") for row in rows]
+    """Yield a line per row; a remedy that several share comes once, above them."""
+    counts = Counter(end for row in rows for end in set(_ends(row.detail)))
+    shared = [next((e for e in _ends(row.detail) if counts[e] > 1), "") for row in rows]
     for common, group in groupby(zip(shared, rows, strict=True), key=lambda pair: pair[0]):
         if common:
             yield DEEP, common, ""
@@ -190,5 +190,5 @@ def _examples(rows: list[BadRow]) -> Iterator[Line]:
 
 
 def _ends(detail: str) -> list[str]:
-    """All of a detail, and what to do about it where it says so."""
+    """Return the detail, and its remedy where it has one."""
     return [end for end in (detail, detail.partition(HINT)[2]) if end]

@@ -3,11 +3,11 @@
 from itertools import islice
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.check import check
-from rlhf_cli.data.fields import Fields, found
-from rlhf_cli.data.formats import FORMS, PARSER, Form, convert
+from rlhf_cli.data.formats.fields import Fields, found
+from rlhf_cli.data.formats.table import FORMS, PARSER, Form, convert
 from rlhf_cli.data.records import BadRow, DataError, Origin, RowError
 from rlhf_cli.data.sources import rows
+from rlhf_cli.data.validate import validate
 
 SAMPLE = 100  # rows at the beginning that are looked at
 ROLES = ("comparisons", "demonstrations", "prompts")  # what serves for an earlier one serves for it
@@ -21,7 +21,9 @@ def role_of(path: str) -> tuple[str, str]:
     source = Source(path=path)
     sample = [(o, r) for o, r in islice(rows(source), SAMPLE) if not isinstance(r, RowError)]
     if not sample:
-        raise DataError(f"{path}: no row could be read, so its columns say no role")
+        raise DataError(
+            f"{path}: no row could be read, so its role cannot be found from its columns"
+        )
     usable = {role: sum(_serves(row, o, source, role) for o, row in sample) for role in ROLES}
     for least in (len(sample) / 2, 1):
         for role, num in usable.items():
@@ -35,7 +37,7 @@ def role_of(path: str) -> tuple[str, str]:
 
 
 def _serves(row: dict, origin: Origin, source: Source, role: str) -> bool:
-    """Whether a row has the columns and, of a conversation, somebody who answers."""
+    """Return whether a row has the columns and, of a conversation, an answer."""
     if _form(row, role) is None:
         return False
     if role == "comparisons":
@@ -45,7 +47,7 @@ def _serves(row: dict, origin: Origin, source: Source, role: str) -> bool:
         for record in records:
             if isinstance(record, BadRow):
                 return False
-            check(record, ties=Ties.soft)
+            validate(record, ties=Ties.soft)
     except RowError as error:
         return error.reason != "no assistant turn"
     return True

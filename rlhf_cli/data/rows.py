@@ -20,7 +20,7 @@ from rlhf_cli.data.record_files import RecordTable, as_json, turns
 from rlhf_cli.data.records import BadRow, Comparison, Demonstration, Message, Prompt
 
 INTS, TEXT = pa.list_(pa.int32()), pa.large_binary()
-COMMON = {"row": pa.int64(), "length": pa.int32(), "said": TEXT, "ids": INTS}
+COMMON = {"row": pa.int64(), "length": pa.int32(), "findings": TEXT, "ids": INTS}
 COLUMNS: dict[type, dict[str, pa.DataType]] = {
     Demonstration: {"mask": pa.list_(pa.uint8())},
     Comparison: {"sizes": INTS, "better": INTS, "ties": INTS},
@@ -36,17 +36,17 @@ class RowWriter(Writer):
         super().__init__(path, pa.schema(COMMON | COLUMNS[kind]))
 
     def write(self, row: int, found: Example | BadRow) -> None:
-        """The encoded form of the record in that row, or why it has none."""
+        """Write the encoded form of the record in that row, or why it has none."""
         self.add({"row": row} | _columns(found))
 
 
 def _columns(found: Example | BadRow) -> dict[str, Any]:
-    """`said` is what the report has to tell of the row."""
+    """Return the columns of a row; `findings` is what goes into the report."""
     if isinstance(found, BadRow):
-        return {"length": 0, "said": as_json([found.reason, found.detail, found.left_out])}
-    told = found.notes or found.differences
-    said = {"said": as_json([found.notes, found.differences])} if told else {}
-    return said | _tokens(found)
+        return {"length": 0, "findings": as_json([found.reason, found.detail, found.left_out])}
+    any_finding = found.notes or found.differences
+    findings = {"findings": as_json([found.notes, found.differences])} if any_finding else {}
+    return findings | _tokens(found)
 
 
 def _tokens(found: Example) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def _tokens(found: Example) -> dict[str, Any]:
 
 
 def _numbers(ids: list[int]) -> np.ndarray:
-    """As they are written: Arrow takes arrays faster than lists."""
+    """Return the ids as an array, which Arrow writes faster than a list."""
     return np.fromiter(ids, dtype=np.int32, count=len(ids))
 
 
@@ -85,24 +85,24 @@ class RowTable(Table):
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of every row, of its longest response where it has several."""
+        """Return the number of tokens of every row, of its longest response where it has several."""
         return self.whole("length")
 
-    def told(self) -> np.ndarray:
-        """The rows of which the report has something to tell."""
-        return np.flatnonzero(self.is_set("said"))
+    def rows_with_findings(self) -> np.ndarray:
+        """Return the rows that have findings for the report."""
+        return np.flatnonzero(self.is_set("findings"))
 
-    def said(self, row: int) -> Any:
-        """[reason, detail, left out] of a row that cannot be used, [notes, differences], or None."""
-        content = self.value(row, "said")
+    def findings(self, row: int) -> Any:
+        """Return [reason, detail, left out] of an unusable row, [notes, differences], or None."""
+        content = self.value(row, "findings")
         return None if content is None else json.loads(content)
 
     def record(self, row: int) -> Any:
-        """The record that was encoded, to be read when something of it is asked for."""
+        """Return the record that was encoded, which is read when a field of it is needed."""
         return StoredRecord(self.records, self.value(row, "row"))
 
     def example(self, row: int) -> Example:
-        """The encoded row, with its record."""
+        """Return the encoded row, with its record."""
         self.was_read()
         record, ids = self.record(row), self.ints(row, "ids")
         if self.records.kind is Demonstration:
@@ -110,8 +110,8 @@ class RowTable(Table):
             return EncodedDemonstration(ids=ids, loss_mask=mask, record=record)
         if self.records.kind is Prompt:
             cut = self.value(row, "messages")
-            said = None if cut is None else tuple(Message(*turn) for turn in json.loads(cut))
-            return EncodedPrompt(ids=ids, messages=said or record.messages, record=record)
+            messages = None if cut is None else tuple(Message(*turn) for turn in json.loads(cut))
+            return EncodedPrompt(ids=ids, messages=messages or record.messages, record=record)
         prompt, *sizes = self.ints(row, "sizes")
         ends = list(accumulate([prompt, *sizes]))
         return EncodedComparison(
@@ -160,5 +160,5 @@ class Rows(Sequence[Any]):
         return map(self.table.example, self.index.tolist())
 
     def lengths(self) -> list[int]:
-        """Tokens of each."""
+        """Return the number of tokens of each."""
         return self.table.lengths[self.index].tolist()

@@ -1,4 +1,4 @@
-"""Rendering a chat template, which is code of whoever made the model, within limits.
+"""Rendering a chat template, which is code of the model's author, within limits.
 
 transformers keeps a template from files and functions. Here it is kept from looping and from filling
 the memory, and whatever it fails with has one name.
@@ -28,10 +28,10 @@ class TooLong(BaseException):
     """The time is over. Jinja passes over every Exception while it computes what is constant."""
 
 
-def shown(
+def render_template(
     tokenizer, messages: tuple[Message, ...], *, origin: str, generation: bool = False
 ) -> str:
-    """The template's own text, with the template's own choice of thinking or not.
+    """Return the template's own text, with the template's own choice of thinking or not.
 
     origin: where the template comes from. RowError when it fails with these messages, DataError beyond
     a limit.
@@ -46,8 +46,8 @@ def shown(
     except DataError:
         raise
     except Exception as error:  # it may divide by zero, call itself for ever, ...
-        told = isinstance(error, TemplateError | TypeError)
-        why = str(error) if told else f"{type(error).__name__}: {error}"
+        readable = isinstance(error, TemplateError | TypeError)
+        why = str(error) if readable else f"{type(error).__name__}: {error}"
         raise RowError("the chat template refuses the conversation", why) from error
     if len(text) > ADDED + TIMES * sum(len(m.content) for m in messages):
         raise DataError(f"{origin}: the chat template makes a text of {len(text):,} characters")
@@ -82,7 +82,7 @@ def limited(origin: str) -> Iterator[None]:
 
 @cache
 def _heeded() -> bool:
-    """From now on the timer, which nothing else uses, raises TooLong."""
+    """Install the handler with which the timer raises TooLong; nothing else uses the timer."""
 
     def stop(number, frame):
         raise TooLong
@@ -98,5 +98,5 @@ def _most(before: tuple[int, int]) -> int:
 
 @lru_cache(maxsize=1)
 def _address_space(quarter: int) -> int:
-    """Its bytes, read again every quarter of a second: to read them takes as long as to render."""
+    """Return its bytes, read every quarter of a second: reading them takes as long as rendering."""
     return int(STATM.read_text().split()[0]) * resource.getpagesize()

@@ -8,7 +8,7 @@ CONTEXT = "dim"
 
 
 def runs(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> list[tuple[str, bool]]:
-    """(text, supervised) of each stretch of tokens with the same mask.
+    """Yield (text, supervised) of each stretch of tokens with the same mask.
 
     Special tokens are shown, control characters as their escapes.
     """
@@ -28,7 +28,7 @@ def _decode(renderer: Renderer, ids: list[int]) -> str:
 
 
 def rendered(renderer: Renderer, ids: list[int], loss_mask: list[bool]):
-    """The example as rich Text: supervised tokens bold green, all others dim."""
+    """Return the example as rich Text: supervised tokens bold green, all others dim."""
     from rich.text import Text
 
     text = Text()
@@ -38,7 +38,7 @@ def rendered(renderer: Renderer, ids: list[int], loss_mask: list[bool]):
 
 
 def plain(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> str:
-    """The example without colour: supervised stretches stand between [[ and ]]."""
+    """Return the example without colour: supervised stretches stand between [[ and ]]."""
     return "".join(
         f"[[{part}]]" if supervised else part for part, supervised in runs(renderer, ids, loss_mask)
     )

@@ -15,7 +15,7 @@ from rlhf_cli.data.text_files import damaged
 
 
 def rows(source: Source) -> Iterator[Row]:
-    """(origin, row) of a source, in its order, at most `limit`; an unreadable row is a RowError."""
+    """Yield (origin, row) of a source in its order, at most `limit`; an unreadable row is a RowError."""
     number = -1
     for number, (origin, row) in enumerate(_all_rows(source)):
         if number == source.limit:
@@ -44,7 +44,7 @@ def _all_rows(source: Source) -> Iterator[Row]:
 
 
 def local_files(source: Source) -> list[Path]:
-    """The files or the folder behind a path or pattern; empty for a hub id."""
+    """Return the files or the folder behind a path or pattern; empty for a hub id."""
     path = Path(source.path).expanduser()
     if path.exists():
         return [path]
@@ -60,7 +60,7 @@ def local_files(source: Source) -> list[Path]:
 
 
 def _means_a_file(path: str) -> bool:
-    """Whether a path that leads nowhere was meant as a file: it is no hub id, or looks like a file."""
+    """Return whether a path that does not exist was meant as a file: no hub id, or like a file name."""
     is_hub_id = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path) is not None
     return not is_hub_id or suffix_of(Path(path)) in SUFFIXES
 
@@ -73,7 +73,7 @@ ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
 
 def unescape(value: Any) -> Any:
-    r"""Backslash escapes (\n, \t, \r, \\) in a row's texts become the characters they name."""
+    r"""Replace backslash escapes (\n, \t, \r, \\) in a row's texts by the characters they name."""
     if isinstance(value, str):
         return re.sub(r"\\([ntr\\])", lambda match: ESCAPES[match[1]], value)
     if isinstance(value, dict):
@@ -82,8 +82,8 @@ def unescape(value: Any) -> Any:
 
 
 def source_hash(source: Source) -> str:
-    """sha256 of the files' bytes and kinds, wherever they lie; of the address alone for a hub id, which
-    a revision pins."""
+    """Return the sha256 of the files' bytes and kinds, without their paths; of the
+    address alone for a hub id, which a revision pins."""
     digest = hashlib.sha256()
     paths = local_files(source)
     for path in paths:

@@ -39,12 +39,12 @@ class LoadSpec:
 
     @property
     def pinned(self) -> bool:
-        """Whether the contents of all sources are known by their hashes: a hub id needs a revision."""
+        """Return whether all contents are known by their hashes: a hub id needs a revision."""
         named = [*self.sources, *(source for _, source in self.marked)]
         return all(scheme_of(s.path) or s.revision is not None or local_files(s) for s in named)
 
     def config(self) -> dict[str, Any]:
-        """The configuration keys that decide the records, flat; contents are not among them."""
+        """Return the configuration keys that decide the records, flat, without the contents."""
         if not self.sources:
             return {}
         found: dict[str, Any] = {"seed": self.seed}
@@ -61,20 +61,20 @@ class LoadSpec:
         return found
 
     def contents(self) -> dict[str, dict[str, str]]:
-        """{role: {source: sha256 of what it holds}}, those that decide the sides alone among them."""
+        """Return {role: {source: sha256 of its content}}, those that decide the sides alone among them."""
         found: dict[str, dict[str, str]] = {}
         for role, source in [*((self.read_as, s) for s in self.sources), *self._others()]:
             found.setdefault(role, {})[label(source)] = self._hash(source)
         return found
 
     def _others(self) -> list[tuple[str, Source]]:
-        """The sources that only say which questions are held out."""
+        """Return the sources that only decide which questions are held out."""
         if not self.sources:
             return []
         return [(role, source) for role, source in self.marked if role != self.read_as]
 
     def _named(self) -> list[tuple[str, Source]]:
-        """Every source under the key that a person knows it by."""
+        """Yield every source under the key by which a user knows it."""
         mine = [(f"data.{self.read_as}[{i}]", s) for i, s in enumerate(self.sources)]
         return mine + [(f"data.{r}.eval[{i}]", s) for i, (r, s) in enumerate(self._others())]
 
@@ -90,13 +90,13 @@ class LoadSpec:
 
 
 def label(source: Source) -> str:
-    """How a source is called in reports and hashes."""
+    """Return the name of a source in reports and hashes."""
     parts = (source.path, source.config, source.data_dir, source.split)
     return ":".join(part for part in parts if part)
 
 
 def _options(key: str, source: Source) -> dict[str, Any]:
-    """How the source is read: whatever differs from the defaults, but not where it lies."""
+    """Return how the source is read: whatever differs from the defaults, but not its path."""
     plain = Source(path=source.path)
     return {
         f"{key}.{field.name}": getattr(source, field.name)

@@ -15,12 +15,12 @@ MOST = 0.8  # share of them that it must cut alike
 
 
 def by_number(source: Source) -> bool:
-    """Columns are mapped by number, which says that the table has no header."""
+    """Return whether columns are mapped by number: such a table has no header."""
     return bool(source.columns) and all(str(c).isdigit() for c in source.columns.values())
 
 
 def table_rows(file: IO[str], suffix: str, name: str, source: Source) -> Iterator[Row]:
-    """csv follows RFC 4180; in a tsv a quote is a character like any other."""
+    """Yield the rows of a csv (RFC 4180); in a tsv a quote is a character like any other."""
     csv.field_size_limit(LIMIT)
     texts = _texts(file, name)
     sample = list(islice(texts, SAMPLE))
@@ -44,7 +44,7 @@ def _texts(file: IO[str], name: str) -> Iterator[str]:
 def _records(
     texts: Iterator[str], name: str, delimiter: str, *, quoted: bool
 ) -> Iterator[tuple[int, list[str]]]:
-    """(line, fields) of every record that is not blank."""
+    """Yield (line, fields) of every record that is not blank."""
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(texts, delimiter=delimiter, quoting=quoting, strict=True)
     line = 1
@@ -95,14 +95,14 @@ def _row(
 
 
 def _is_quoted(cell: str) -> bool:
-    """Whether another program wrote this cell in quotes: quotes inside doubled, or a line end."""
+    """Return whether another program quoted this cell: quotes inside doubled, or a line end."""
     inside = cell[1:].removesuffix('"')
     doubled = '""' in inside and '"' not in inside.replace('""', "")
     return cell.startswith('"') and (doubled or cell.count('"') == 1)
 
 
 def _delimiter(sample: list[str], suffix: str, name: str, *, headless: bool) -> str:
-    """The one that cuts nearly every row of the sample into as many fields as the first."""
+    """Return the one that cuts nearly every row of the sample into as many fields as the first."""
     usual = "\t" if suffix == ".tsv" else ","
     if usual == "\t" and any("\t" in text for text in sample):
         return usual  # few texts have tabs in them; many have commas
@@ -123,7 +123,7 @@ def _fits(sample: list[str], delimiter: str, *, quoted: bool) -> bool:
 
 
 def _widths(sample: list[str], delimiter: str, *, quoted: bool) -> list[int]:
-    """Fields of each record of the sample, up to the first that is not whole."""
+    """Return the fields of each record of the sample, up to the first that is incomplete."""
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     reader = csv.reader(sample, delimiter=delimiter, quoting=quoting, strict=True)
     widths = []

@@ -13,7 +13,7 @@ ALPACA = (
 
 
 def labelled(first: str) -> str:
-    r"""Turns as paragraphs "Human: .." and "Assistant: ..", the latter ended by EOS.
+    r"""Return a template with paragraphs "Human: .." and "Assistant: ..", the latter ended by EOS.
 
     first: what stands before the first turn; HH-RLHF has an empty paragraph there.
     """
@@ -65,7 +65,7 @@ CONTROL_TOKENS = {"chatml": ("<|im_start|>", "<|im_end|>")}
 
 
 def template_file(name: str) -> Path | None:
-    """The .jinja file that data.template names; None for auto and the built-in names."""
+    """Return the .jinja file that data.template names; None for auto and the built-in names."""
     if name == "auto" or name in BUILT_IN:
         return None
     if not Path(name).expanduser().is_file():

@@ -1,4 +1,4 @@
-"""A chat template chosen and settled, with its end and pad tokens: `build` makes the Renderer."""
+"""The choice of a chat template, with its end and pad tokens: `build` makes the Renderer."""
 
 import re
 from datetime import date as calendar_date
@@ -6,12 +6,12 @@ from datetime import datetime
 from pathlib import Path
 
 from rlhf_cli.data.records import DataError, Message, RowError
-from rlhf_cli.data.renderer import ASK, THOUGHT, Renderer, apart, fingerprint
-from rlhf_cli.data.sandbox import limited, shown
+from rlhf_cli.data.renderer import ASK, THOUGHT, Renderer, fingerprint, first_difference
+from rlhf_cli.data.sandbox import limited, render_template
 from rlhf_cli.data.template_texts import BOS, BUILT_IN, CONTROL_TOKENS, template_file
 
 __all__ = ["Renderer", "build"]
-SAY, MORE = "walrus", "ibex"  # words no template contains
+ANSWER, MORE = "walrus", "ibex"  # words no template contains
 TODAY = re.compile(r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""")
 HAS_TODAY = re.compile(r"\bstrftime_now\s+is\s+(not\s+)?defined\b")
 COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
@@ -25,21 +25,21 @@ def build(
     date: str | None = None,
     also_stop: tuple[int, ...] = (),
 ) -> Renderer:
-    """Settle template, end token and pad token; writes all of them into the tokenizer.
+    """Choose template, end token and pad token; write all of them into the tokenizer.
 
     template: auto, a built-in name, or a .jinja file . date: YYYY-MM-DD, what a template that prints
-    today's date says from now on (default: today) . also_stop: further ids that end a response,
+    today's date is fixed to (default: today) . also_stop: further ids that end a response,
     such as those of the model's generation config.
     """
     added = _settle_eos(tokenizer)
     bos_ids = _bos_ids(tokenizer)
-    text = _template_text(tokenizer, template, bool(bos_ids))
+    text = _source_of(tokenizer, template, bool(bos_ids))
     origin = _origin(tokenizer, template)
     with limited(origin):
         tokenizer.chat_template = _dated(text, date or calendar_date.today().isoformat())
     added += _add(tokenizer, CONTROL_TOKENS.get(template, ()))
-    seams = _seams(tokenizer, template, origin)
-    end_id = seams.pop("end_id")
+    boundaries = _boundaries(tokenizer, template, origin)
+    end_id = boundaries.pop("end_id")
     end_ids = list(dict.fromkeys([end_id, tokenizer.eos_token_id, *also_stop]))
     added += _settle_pad(tokenizer, end_ids)
     renderer = Renderer(
@@ -55,7 +55,7 @@ def build(
         added_tokens=tuple(added),
         prepends_space=_prepends_space(tokenizer),
         special_texts=_special_texts(tokenizer),
-        **seams,
+        **boundaries,
     )
     _probe_abilities(renderer)
     if TODAY.search(text):
@@ -64,7 +64,7 @@ def build(
     return renderer
 
 
-def _template_text(tokenizer, template: str, adds_bos: bool) -> str:
+def _source_of(tokenizer, template: str, adds_bos: bool) -> str:
     if template == "auto" and tokenizer.chat_template:
         return _single(tokenizer.chat_template)
     if file := template_file(template):
@@ -74,7 +74,7 @@ def _template_text(tokenizer, template: str, adds_bos: bool) -> str:
 
 
 def _origin(tokenizer, template: str) -> str:
-    """The file that the template was read from; the setting where it is one of ours."""
+    """Return the file that the template was read from; the setting where it is built in."""
     if template != "auto":
         return f"data.template={template}"
     folder = Path(tokenizer.name_or_path)
@@ -83,12 +83,12 @@ def _origin(tokenizer, template: str) -> str:
 
 
 def _single(template) -> str:
-    """The default one where a tokenizer has several templates by name."""
+    """Return the default one where a tokenizer has several templates by name."""
     return template["default"] if isinstance(template, dict) else template
 
 
 def _dated(template: str, date: str) -> str:
-    """The template with the texts of one date in place of its calls for today's.
+    """Return the template with the texts of one date in place of its calls for today's.
 
     So the tokens are the same on a later day, in another stage and in whatever reads the tokenizer.
     """
@@ -113,7 +113,7 @@ def _settle_eos(tokenizer) -> list[str]:
 
 
 def _settle_pad(tokenizer, end_ids: list[int]) -> list[str]:
-    """PAD differs from all end tokens, or the end could not be told from padding."""
+    """Add or choose a PAD that differs from all end tokens; else the end would look like padding."""
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in end_ids:
         return []
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in end_ids:
@@ -131,7 +131,7 @@ def _add(tokenizer, tokens: tuple[str, ...]) -> list[str]:
 
 
 def _bos_ids(tokenizer) -> list[int]:
-    """[bos] when the tokenizer puts one before a text by itself, else []."""
+    """Return [bos] when the tokenizer puts one before a text, else []."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and tokenizer("a")["input_ids"][0] == bos else []
 
@@ -146,41 +146,41 @@ def _special_texts(tokenizer) -> tuple[str, ...]:
     return tuple(sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True))
 
 
-def _seams(tokenizer, template: str, origin: str) -> dict:
-    """Where a response begins and ends in the template's text, found by rendering a probe.
+def _boundaries(tokenizer, template: str, origin: str) -> dict:
+    """Return where a response begins and ends in the template's text, found by rendering a probe.
 
     A thought that the template puts before a response belongs to the response, and so does a space:
     the prompt is the template's own generation prompt, with the header that it may lack.
     """
     try:
-        whole = shown(tokenizer, (ASK, Message("assistant", SAY)), origin=origin)
-        prompt = shown(tokenizer, (ASK,), origin=origin, generation=True)
+        whole = render_template(tokenizer, (ASK, Message("assistant", ANSWER)), origin=origin)
+        prompt = render_template(tokenizer, (ASK,), origin=origin, generation=True)
     except RowError as error:
         raise DataError(f"{origin} cannot render a question: {error}") from error
-    if SAY not in whole:
-        raise DataError(f"data.template={template} leaves out what the assistant says")
+    if ANSWER not in whole:
+        raise DataError(f"data.template={template} leaves out the assistant's turns")
     if not whole.startswith(prompt):
         raise DataError(
             f"data.template={template}: the template's conversation does not begin with its "
-            f"generation prompt ({apart(prompt, whole)}), so that what is learned would not be what "
-            "is sampled: set data.template=chatml, or a .jinja file in which it does"
+            f"generation prompt ({first_difference(prompt, whole)}), so that what is learned would "
+            "not be what is sampled: set data.template=chatml, or a .jinja file in which it does"
         )
-    between, _, after = whole[len(prompt) :].partition(SAY)
+    between, _, after = whole[len(prompt) :].partition(ANSWER)
     thinks = any(mark in between for mark in THOUGHT)
-    before = between if thinks else " " * between.endswith(" ")
+    prefix = between if thinks else " " * between.endswith(" ")
     end_id, ends = _end_after(tokenizer, after)
-    opening = between.removesuffix(before)
+    header = between.removesuffix(prefix)
     return {
         "end_id": end_id,
-        "asked": prompt + opening,
-        "opening": opening,
-        "before": before,
-        "tail": None if ends else after,
+        "probe_prompt": prompt + header,
+        "header": header,
+        "response_prefix": prefix,
+        "response_suffix": None if ends else after,
     }
 
 
 def _end_after(tokenizer, after: str) -> tuple[int, bool]:
-    """(end token, whether the template writes it): the first special one after a response, else EOS."""
+    """Return (end token, whether the template writes it): the first special one, else EOS."""
     places = {t: after.index(t) for t in _special_texts(tokenizer) if t in after}
     if not places:
         return tokenizer.eos_token_id, False
@@ -189,26 +189,27 @@ def _end_after(tokenizer, after: str) -> tuple[int, bool]:
 
 
 def _probe_abilities(renderer: Renderer) -> None:
-    """Find out what the template cannot do, and note how that is got round."""
-    ask, said = ASK, Message("assistant", SAY)
-    if not _shows(renderer, (Message("system", MORE), ask)):
+    """Find out what the template cannot do, and note the workaround."""
+    ask, answer = ASK, Message("assistant", ANSWER)
+    if not _renders(renderer, (Message("system", MORE), ask)):
         renderer.takes_system = False
         renderer.notes.append(
             "the chat template has no system role: system texts stand at the head of the first turn"
         )
-    if not _shows(renderer, (ask, said, Message("tool", MORE))):
+    if not _renders(renderer, (ask, answer, Message("tool", MORE))):
         renderer.takes_tools = False
         renderer.notes.append("the chat template has no tool role: tools speak as users")
     again = Message("user", MORE)
-    if len(renderer._context((ask, said, again))) < 3:
+    if len(renderer._context((ask, answer, again))) < 3:
         renderer.rewrites_history = True
         renderer.notes.append(
             "the chat template rewrites earlier turns: only the last assistant turn is supervised"
         )
 
 
-def _shows(renderer: Renderer, messages: tuple[Message, ...]) -> bool:
+def _renders(renderer: Renderer, messages: tuple[Message, ...]) -> bool:
+    tokenizer, origin = renderer.tokenizer, renderer.origin
     try:
-        return MORE in shown(renderer.tokenizer, messages, origin=renderer.origin, generation=True)
+        return MORE in render_template(tokenizer, messages, origin=origin, generation=True)
     except RowError:
         return False

@@ -26,13 +26,13 @@ MAGIC = {
 
 
 def is_gzipped(path: Path) -> bool:
-    """Whether the name says so; `open_bytes` demands that the content agrees."""
+    """Return whether the name ends in .gz; `open_bytes` checks that the content agrees."""
     return path.name.lower().endswith(".gz")
 
 
 @contextmanager
 def open_bytes(path: Path, name: str) -> Iterator[IO[bytes]]:
-    """The content of a file, decompressed where its name ends in .gz; faults become DataError."""
+    """Open a file, decompressed where its name ends in .gz; faults become DataError."""
     try:
         with path.open("rb") as file:
             head = file.peek(8)
@@ -50,7 +50,7 @@ def open_bytes(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 
 def damaged(name: str, error: Exception, place: str = "") -> DataError:
-    """What a file that cannot be read to its end is told as."""
+    """Return the error for a file that cannot be read to its end."""
     if isinstance(error, EOFError):
         return DataError(f"{name}: the gzip file is cut short{place}; copy it again")
     if isinstance(error, DAMAGE):
@@ -61,7 +61,7 @@ def damaged(name: str, error: Exception, place: str = "") -> DataError:
 
 @contextmanager
 def open_text(path: Path, name: str, newline: str | None = "") -> Iterator[IO[str]]:
-    """The content as text. A byte that is not UTF-8 stays in it as a lone surrogate: `undecodable`."""
+    """Open a file as text. A byte that is not UTF-8 stays in it as a lone surrogate: `undecodable`."""
     with open_bytes(path, name) as content:
         _refuse_other_kinds(content.peek(8)[:8], name)
         with io.TextIOWrapper(
@@ -82,7 +82,7 @@ def _refuse_other_kinds(head: bytes, name: str) -> None:
 
 
 def lines(file: IO[str], name: str) -> Iterator[tuple[int, str | RowError]]:
-    """(number, line) of a text opened by `open_text`; one above the limit is a RowError, unread."""
+    """Yield (number, line) of a text opened by `open_text`; one above the limit is a RowError, unread."""
     number = 0
     while text := _line(file, name, number):
         number += 1
@@ -102,7 +102,7 @@ def _line(file: IO[str], name: str, before: int) -> str:
 
 
 def undecodable(text: str) -> tuple[int, str] | None:
-    """(position, what to say) of the first byte that is not UTF-8, if there is one."""
+    """Return (position, message) of the first byte that is not UTF-8, if there is one."""
     if text.isascii():
         return None
     try:
@@ -114,6 +114,6 @@ def undecodable(text: str) -> tuple[int, str] | None:
 
 
 def decoded(text: str) -> str | RowError:
-    """The text, or the row's fault where a byte of it is not UTF-8."""
+    """Return the text, or the row's error where a byte of it is not UTF-8."""
     fault = undecodable(text)
     return text if fault is None else RowError("not UTF-8 text", fault[1])

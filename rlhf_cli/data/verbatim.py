@@ -1,7 +1,7 @@
 """Conversations written without the template engine, where the template looks into no message.
 
 Most templates put the contents between fixed texts, which depend on the roles alone. Whether one does
-is found by rendering texts that tell when anything but joining is done with them.
+is found by rendering texts that raise when anything but joining is done with them.
 """
 
 from jinja2.exceptions import TemplateError
@@ -46,8 +46,8 @@ for _name in set(dir(str)) - set(JOINING):
 def fixed_texts(
     tokenizer, roles: tuple[str, ...], *, origin: str, generation: bool
 ) -> list[str] | None:
-    """The texts before, between and after the contents of messages in these roles; None where the
-    template looks into a content, leaves one out or writes one twice."""
+    """Return the texts before, between and after the contents of messages in these roles; None where
+    the template looks into a content, leaves one out or writes one twice."""
     # not at the head: the hub's client comes with it, and reads once whether it is offline
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -77,6 +77,6 @@ def fixed_texts(
 
 
 def joined(texts: list[str], messages: tuple[Message, ...]) -> str:
-    """The conversation with its contents between these texts."""
+    """Return the conversation with its contents between these texts."""
     parts = [part for text, m in zip(texts, messages, strict=False) for part in (text, m.content)]
     return "".join([*parts, texts[-1]])

@@ -146,8 +146,8 @@ def report(rankings: list[ScoredRanking], *, ties: str = "drop", tie_param: floa
                 "low": b.low,
                 "high": b.high,
                 "count": b.count,
-                "said": b.confidence,
-                "was": b.accuracy,
+                "confidence": b.confidence,
+                "accuracy": b.accuracy,
             }
             for b in bins
         ],

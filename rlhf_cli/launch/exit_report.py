@@ -44,7 +44,7 @@ class RunResult:
     """code: 0, or a failing worker's exit code, negative for a signal. interrupted: it was asked to stop.
 
     reason: why it failed, one line. traceback: the file with more. saved: the message of a stage that
-    has saved and stopped. log_tail: the last lines of the failing worker's log, which nobody has seen.
+    has saved and stopped. log_tail: the last lines of the failing worker's log, which was not printed.
     """
 
     code: int

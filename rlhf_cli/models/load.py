@@ -234,9 +234,13 @@ def _set_dropout(config: PretrainedConfig, rate: float) -> None:
         none = type(getattr(part, name))(0)  # some configurations want a whole number here, if none
         try:
             setattr(part, name, rate if rate > 0 and (part, name) in present else none)
-        except StrictDataclassFieldValidationError as error:  # MPT: a whole number, says its class
-            told = f"dropout={rate}: {config.model_type} takes only a whole number as {name}: use 0"
-            raise UserError(told) from error
+        except (
+            StrictDataclassFieldValidationError
+        ) as error:  # MPT: its class demands a whole number
+            message = (
+                f"dropout={rate}: {config.model_type} takes only a whole number as {name}: use 0"
+            )
+            raise UserError(message) from error
 
 
 def is_noisy(config: PretrainedConfig) -> bool:

@@ -49,13 +49,13 @@ def _damaged(place: Path) -> Path | None:
 
 
 def _of_hub(where: str, error: BaseException) -> str:
-    said = str(error)
-    if any(words in said for words in NOT_REACHED):
+    message = str(error)
+    if any(words in message for words in NOT_REACHED):
         return (
             f"{where} is no local folder, the hub cannot be reached and its cache does not hold it: "
             f"where there is a connection, `hf download {where} --local-dir DIR`; then give DIR"
         )
-    if any(words in said for words in UNKNOWN):
+    if any(words in message for words in UNKNOWN):
         return (
             f"{where} is no local folder, and the hub has no model of that name that you may read"
         )

@@ -1,4 +1,4 @@
-"""The words of `rlhf data check`: files, options of its own, and what goes on to the configuration."""
+"""The words of `rlhf data check`: files, options of its own, and what is passed on to the configuration."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class CheckRequest:
 
 
 def read_words(words: list[str]) -> CheckRequest:
-    """Tell files from key=value; a file stands under the role that its columns show."""
+    """Separate files from key=value; a file stands under the role that its columns show."""
     own = [word for word in words if word not in (ALL, JSON)]
     files = [
         word

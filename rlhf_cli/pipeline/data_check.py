@@ -16,7 +16,7 @@ from rlhf_cli.data.prepare import prepare
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import EXAMPLES, Report
+from rlhf_cli.data.report import EXAMPLES, DataReport
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline.check_request import CheckRequest
 from rlhf_cli.pipeline.plan import Planner
@@ -42,7 +42,7 @@ def check_data(cfg: Config, request: CheckRequest) -> None:
     if request.as_json:
         _write_json(specs, reports, refused)
     else:
-        _tell(reports)
+        _print_reports(reports)
     if refused:
         raise UserError(refused)
     if not request.as_json:
@@ -55,10 +55,10 @@ def check_all(
     *,
     num_examples: int | None = EXAMPLES,
     silent: bool = True,
-) -> list[Report]:
+) -> list[DataReport]:
     """A report on every role that has sources, whatever is wrong with it."""
     specs = {role: spec_of(cfg, role) for role in ROLES}
-    reports: dict[str, Report] = {}
+    reports: dict[str, DataReport] = {}
     found: dict[str, Records] = {}
     with tempfile.TemporaryDirectory(prefix="rlhf-") as folder:
         cache = Path(folder)
@@ -69,7 +69,7 @@ def check_all(
                 )
                 reports[role] = found[role].report
             except DataError as error:
-                reports[role] = Report(role=role, problems=[str(error)])
+                reports[role] = DataReport(role=role, problems=[str(error)])
         own = {role: one for role, one in found.items() if specs[role].read_as == role}
         repeated = [twin for role, records in own.items() for twin in twins(role, records)]
         split = {role: one for role, one in found.items() if role != "pretraining"}
@@ -91,7 +91,7 @@ def _specs(cfg: Config, request: CheckRequest) -> list[StageSpec]:
     return [s for s in STAGES.values() if there.issuperset(roles_of(cfg, [s]))]
 
 
-def _refused(cfg: Config, specs: list[StageSpec], reports: list[Report]) -> str | None:
+def _refused(cfg: Config, specs: list[StageSpec], reports: list[DataReport]) -> str | None:
     """The line with which a run would refuse, of the first stage that would."""
     known = {report.role: report for report in reports}
     for role in roles_of(cfg, specs):
@@ -106,14 +106,14 @@ def _refused(cfg: Config, specs: list[StageSpec], reports: list[Report]) -> str 
     return None
 
 
-def _tell(reports: list[Report]) -> None:
+def _print_reports(reports: list[DataReport]) -> None:
     for report in reports:
         line(report.headline(), style="bold")
         for indent, text, style in report.details():
             line(" " * indent + text, style=style)
 
 
-def _write_json(specs: list[StageSpec], reports: list[Report], refused: str | None) -> None:
+def _write_json(specs: list[StageSpec], reports: list[DataReport], refused: str | None) -> None:
     found = {
         "stages": [spec.name for spec in specs],
         "refused": refused,
@@ -124,6 +124,6 @@ def _write_json(specs: list[StageSpec], reports: list[Report], refused: str | No
 
 def _taken(request: CheckRequest, specs: list[StageSpec]) -> str:
     if not request.any_stage:
-        return "a run would take this data"
+        return "data check passed"
     names = ", ".join(spec.name for spec in specs)
-    return f"a run would take this data, for {names}: rlhf run {shlex.join(request.words)} ..."
+    return f"data check passed for {names}: rlhf run {shlex.join(request.words)} ..."

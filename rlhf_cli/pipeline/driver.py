@@ -1,6 +1,6 @@
 """The driver of a run: keep what is unchanged, run the rest, each stage in a process of its own.
 
-Everything a run writes lies under <runs_dir>/<name>/. torch is not imported here.
+Everything a run writes is in <runs_dir>/<name>/. torch is not imported here.
 """
 
 import json
@@ -145,10 +145,10 @@ class Driver:
 
 
 def _require_outside_of_runs(planner: Planner) -> None:
-    """A run inside another one would go with the stage that it lies in."""
+    """A run inside another one would be deleted with the stage that contains it."""
     for folder in planner.folder.absolute().parents:
         if (folder / LOCK).is_file() and any((folder / name).is_dir() for name in STAGES):
-            found = f"runs_dir={planner.cfg.runs_dir} lies inside the run {folder}"
+            found = f"runs_dir={planner.cfg.runs_dir} is inside the run {folder}"
             raise ArtifactError(found, "choose another runs_dir=...")
 
 
@@ -224,7 +224,7 @@ def _write_job(cfg: Config, work: Path, job: dict) -> Path:
 
 
 def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
-    """What the work folder says about itself, with the fingerprint it was made of."""
+    """What the work folder records, with the fingerprint it was made of."""
     spec, work = step.spec, work_folder(planner.folder, step.spec.name)
     made_of = planner.fingerprint(spec)
     with read_errors(work):
@@ -280,7 +280,7 @@ def _failure(stage: str, work: Path, outcome: RunResult, command: list[str]) -> 
 
 def _stopped(when: str, command: list[str]) -> StageFailed:
     again = shlex.join(word for word in command if not word.startswith("resume="))
-    message = f"stopped {when}; finished stages are kept. Go on with: {again}"
+    message = f"stopped {when}; finished stages are kept. Resume with: {again}"
     return StageFailed(message, code=ExitCode.INTERRUPTED)
 
 

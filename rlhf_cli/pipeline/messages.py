@@ -1,4 +1,4 @@
-"""What the driver of a run says: what will run and why, what came of it, where it lies."""
+"""Messages of a run: what will run and why, its results and their folder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +78,7 @@ def say_left_out(planner: Planner, step: Judgement) -> None:
 
 
 def say_other_text(planner: Planner, step: Judgement) -> None:
-    """Parents made here share tokenizer and template; a given one may not, and that is said."""
+    """Parents made here share tokenizer and template; a given one may not, which is printed."""
     parents = [p for p in planner.parents(step.spec).values() if p.manifest is not None]
     for kind in ("tokenizer_hash", "template_hash"):
         hashes = {p.spec.name: getattr(p.manifest, kind) for p in parents}
@@ -105,7 +105,7 @@ def close_run(planner: Planner) -> None:
     evaluation = planner.judged.get("evaluate")
     if evaluation is not None and evaluation.state is State.fresh:
         print_table(evaluation.folder)
-    line(f"all of it lies in {one_line(str(planner.folder))}; it is shown again by", style="dim")
+    line(f"Results: {one_line(str(planner.folder))}; show them with", style="dim")
     line(f"  {command_for(planner.folder)}", whole=True)
 
 
@@ -115,5 +115,5 @@ def close_sweep(runs: list[Path]) -> None:
     states = [read_run(folder, tuple(headlines)) for folder in runs]
     line(f"the {len(runs)} runs of the sweep", style="bold")
     print_comparison(compare(states, headlines, merge_seeds=True))
-    line("side by side, each seed by itself:", style="dim")
+    line("compare them seed by seed with:", style="dim")
     line(f"  {command_for(*runs)}", whole=True)

@@ -51,28 +51,28 @@ def require_model(
 ) -> None:
     """Refuse a local folder that cannot be loaded as asked; what a hub id holds a worker finds out."""
     folder = Path(shipped(place)).expanduser()
-    said = f"{key}={place}"
+    label = f"{key}={place}"
     if not folder.exists():
         if "/" in place and not may_be_hub_id(place):
-            raise ArtifactError(f"{said}: there is no such folder", REMEDY)
+            raise ArtifactError(f"{label}: there is no such folder", REMEDY)
         return
     if not (folder / "config.json").is_file():
         found = "a file" if folder.is_file() else "a folder without config.json"
-        raise ArtifactError(f"{said} is {found}, and no model", REMEDY)
-    config = read_json(folder / "config.json", said)
-    require_kind(said, config, scores=scores)
+        raise ArtifactError(f"{label} is {found}, and no model", REMEDY)
+    config = read_json(folder / "config.json", label)
+    require_kind(label, config, scores=scores)
     if has_tokenizer and not any((folder / name).is_file() for name in TOKENIZERS):
         own = "set model.tokenizer=<a folder or hub id>" if key == "model.path" else "add them"
-        raise ArtifactError(f"{said} has no tokenizer files", own)
+        raise ArtifactError(f"{label} has no tokenizer files", own)
     if needs_code(config) and not model.trust_remote_code:
         raise ArtifactError(
-            f"{said} needs Python code of its own ({config['auto_map']})"[:200],
+            f"{label} needs Python code of its own ({config['auto_map']})"[:200],
             "read it, then set model.trust_remote_code=true, or choose another model",
         )
-    require_weights(said, folder)
+    require_weights(label, folder)
 
 
-def require_kind(said: str, config: dict[str, Any], *, scores: bool) -> None:
+def require_kind(label: str, config: dict[str, Any], *, scores: bool) -> None:
     """Refuse a model of the wrong kind by its config.json. A worker looks at its weights."""
     named = (config.get("architectures") or [None])[0]
     if named is None:
@@ -80,13 +80,14 @@ def require_kind(said: str, config: dict[str, Any], *, scores: bool) -> None:
     head = named.endswith(("ForSequenceClassification", "RewardModel"))
     if head and not scores:
         raise ArtifactError(
-            f"{said} is a {named}, which has no language-model head", "give a causal language model"
+            f"{label} is a {named}, which has no language-model head",
+            "give a causal language model",
         )
     outputs = len(config.get("id2label", "01")) if head else 0  # transformers leaves out two
     if scores and outputs != 1:
         found = f"with {outputs} outputs" if head else "and no reward model"
         raise ArtifactError(
-            f"{said} is a {named} {found}",
+            f"{label} is a {named} {found}",
             "give a reward model: AutoModelForSequenceClassification with one output",
         )
 
@@ -100,18 +101,18 @@ def needs_code(config: dict[str, Any]) -> bool:
     return "auto_map" in config and not known
 
 
-def require_weights(said: str, folder: Path) -> None:
-    """Refuse weights that are not safetensors, lack a file, or are shorter than their headers say."""
+def require_weights(label: str, folder: Path) -> None:
+    """Refuse weights that are not safetensors, lack a file, or are shorter than their headers state."""
     if (folder / INDEX).is_file():
-        names = sorted(set(read_json(folder / INDEX, said).get("weight_map", {}).values()))
+        names = sorted(set(read_json(folder / INDEX, label).get("weight_map", {}).values()))
     else:
         names = [WHOLE]
     for name in names:
         if not (folder / name).is_file():
-            raise ArtifactError(f"{said} has no {name}", REMEDY)
+            raise ArtifactError(f"{label} has no {name}", REMEDY)
         if problem := damage(folder / name):
             raise ArtifactError(
-                f"{said}: {name} is damaged: {problem}", "copy or download it again"
+                f"{label}: {name} is damaged: {problem}", "copy or download it again"
             )
 
 
@@ -131,16 +132,16 @@ def damage(path: Path) -> str | None:
     return None if expected == size else f"{size} bytes instead of {expected}"
 
 
-def read_json(path: Path, said: str) -> dict[str, Any]:
+def read_json(path: Path, label: str) -> dict[str, Any]:
     """The object of a JSON file of a model."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
-            f"{said}: {path.name} is not valid JSON", "copy or download it again"
+            f"{label}: {path.name} is not valid JSON", "copy or download it again"
         ) from error
     if not isinstance(found, dict):
         raise ArtifactError(
-            f"{said}: {path.name} holds no JSON object", "copy or download it again"
+            f"{label}: {path.name} holds no JSON object", "copy or download it again"
         )
     return found

@@ -43,7 +43,7 @@ class Judgement:
     """digest identifies the artifact; it is empty as long as the stage has to run.
 
     attempt: what an interrupted run left of it, looked at once the stage is sure to run. aside: where
-    a fresh one lies that has only to be put back, because another configuration replaced it.
+    a fresh one is that has only to be put back, because another configuration replaced it.
     """
 
     spec: StageSpec
@@ -62,7 +62,7 @@ class Judgement:
 
     @property
     def reason(self) -> str:
-        """Why it runs, and what it goes on from."""
+        """Why it runs, and what it continues from."""
         return self.attempt.description or self.why
 
 
@@ -198,7 +198,7 @@ class Planner:
         )
 
     def _contents(self, role: str) -> dict[str, dict[str, str]]:
-        """The hashes of a role's data, read once; an unreadable source is the user's to mend."""
+        """The hashes of a role's data, read once; an unreadable source is for the user to repair."""
         if role not in self.contents:
             try:
                 self.contents[role] = spec_of(self.cfg, role).contents()
@@ -288,7 +288,7 @@ def own_config(spec: StageSpec, cfg: Config) -> dict[str, Any]:
 
 
 def _precision(runtime: Runtime) -> str:
-    """What `auto` will find, told without importing torch."""
+    """What `auto` will find, found without importing torch."""
     if runtime.dtype != "auto":
         return runtime.dtype
     gpu = runtime.device.startswith("cuda") or (

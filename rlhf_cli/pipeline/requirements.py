@@ -1,6 +1,6 @@
 """What is known before anything is trained: device, template, models and rows of all stages that run.
 
-torch is not imported here. What only a worker can know, such as lengths in tokens, it says itself.
+torch is not imported here. What only a worker can know, such as lengths in tokens, it checks itself.
 """
 
 from importlib.metadata import version

@@ -22,6 +22,6 @@ def print_blocks(columns: Sequence[T], table_of: Callable[[Sequence[T]], Table])
 
 
 def fits(table: Table) -> bool:
-    """Whether the screen is wide enough for every cell as it is."""
+    """Return whether the screen is wide enough for every cell as it is."""
     options = console().options.update(max_width=UNLIMITED)
     return Measurement.get(console(), options, table).maximum <= console().width

@@ -15,7 +15,7 @@ from rlhf_cli.report.table import LABELS, Interval
 
 Key = tuple[str, str]  # (stage or policy, figure)
 
-# What a run is called and where it lies, and what was asked of one start of it.
+# A run's name and folder, and the options of one start.
 LEFT_OUT = ("name", "runs_dir", "stage", "dry_run", "resume", "model.lr")
 SEED, STAGES_KEY = "seed", "stages"
 SECTIONS = {"sft": "sft", "rm": "rm", "ppo": "ppo", "evaluation": "evaluate"}  # key -> its stage
@@ -73,7 +73,7 @@ def _unique(run: RunState, runs: Sequence[RunState]) -> bool:
 
 
 def _settings(run: RunState) -> Iterator[tuple[str, str]]:
-    """(key, value) of the configuration and data of all stages; one value where they agree."""
+    """Yield (key, value) of the configuration and data of all stages; one value where they agree."""
     found: dict[str, dict[str, str]] = {}
     for stage, manifest in run.manifests.items():
         for key, value in (_config_of(run, stage) | _sources_of(manifest, run)).items():
@@ -86,7 +86,7 @@ def _settings(run: RunState) -> Iterator[tuple[str, str]]:
 
 
 def _config_of(run: RunState, stage: str) -> dict[str, str]:
-    """The keys that a stage can read: no other stage's section."""
+    """Return the keys that a stage can read: no other stage's section."""
     return {
         key: flow(value)
         for key, value in flatten(_config(run, stage)).items()
@@ -95,7 +95,7 @@ def _config_of(run: RunState, stage: str) -> dict[str, str]:
 
 
 def _sources_of(manifest: StageManifest, run: RunState) -> dict[str, str]:
-    """Data and models by their content, and the version of the code."""
+    """Return data and models by their content, and the version of the code."""
     data = {
         f"content: {role}": ", ".join(
             source if scheme_of(source) else f"{source} {digest[:8]}"
@@ -116,7 +116,7 @@ def _config(run: RunState, stage: str) -> dict[str, Any]:
 
 
 def _figures(run: RunState, headlines: Headlines) -> Iterator[tuple[Key, Interval]]:
-    """The numbers that each stage ends with, then those of the closing table."""
+    """Yield the final numbers of each stage, then those of the closing table."""
     for stage, manifest in run.manifests.items():
         for name in headlines[stage]:
             if (value := manifest.metrics.get(name)) is not None:
@@ -133,7 +133,7 @@ def _interval(manifest: StageManifest, name: str, value: float) -> Interval:
 
 
 def _merged(columns: Sequence[Column]) -> list[Column]:
-    """Runs with the same settings but for the seed become one column."""
+    """Merge runs with the same settings but for the seed into one column."""
     groups: dict[str, list[Column]] = {}
     for column in columns:
         alike = json.dumps({k: value for k, value in column.settings.items() if k != SEED})

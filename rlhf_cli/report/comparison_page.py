@@ -12,7 +12,7 @@ from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.blocks import fits, print_blocks
 from rlhf_cli.report.compare import Column, Key, differences, differing_figures
 from rlhf_cli.report.table import Interval, number
-from rlhf_cli.telemetry.console import console, line, name_of
+from rlhf_cli.telemetry.console import console, line, plain_name
 from rlhf_cli.telemetry.progress import short
 
 LONG_NAME, LONG_VALUE = 16, 32  # columns of the screen: letters stand for longer names; wrapped
@@ -51,7 +51,7 @@ def _notes(columns: Sequence[Column], figures: Sequence[Key]) -> Iterator[str]:
 
 
 def _labels(columns: Sequence[Column]) -> list[str]:
-    """The names of the runs, or letters that stand for long ones."""
+    """Return the names of the runs, or letters that stand for long ones."""
     names = [one_line(column.name) for column in columns]
     if max(map(len, names)) <= LONG_NAME:
         return names
@@ -67,14 +67,14 @@ def _print_differences(names: Sequence[str], values: Mapping[str, Sequence[str]]
         for _, name in some:
             table.add_column(name, overflow="fold", max_width=LONG_VALUE)
         for key, found in values.items():
-            table.add_row(name_of(key), *(name_of(found[place]) for place, _ in some))
+            table.add_row(plain_name(key), *(plain_name(found[place]) for place, _ in some))
         return table
 
     print_blocks(list(enumerate(names)), table_of)
 
 
 def _print_figures(columns: Sequence[tuple[str, Column]], figures: Sequence[Key]) -> None:
-    """The interval stands beside its mean where there is room, else under it."""
+    """Print the figures, the interval beside its mean where there is room, else under it."""
     beside = fits(_figure_table(columns, figures, gap=" "))
     print_blocks(columns, lambda some: _figure_table(some, figures, gap=" " if beside else "\n"))
 
@@ -94,21 +94,21 @@ def _table(title: str) -> Table:
 def _figure_table(
     columns: Sequence[tuple[str, Column]], figures: Sequence[Key], *, gap: str
 ) -> Table:
-    """A section for each stage and each policy. gap: between a mean and its interval."""
+    """Return a table with a section per stage and policy. gap: between a mean and its interval."""
     table = _table("closing figures")
     for name, _ in columns:
         table.add_column(name, justify="right")
     groups = dict.fromkeys(group for group, _ in figures)
     for group in groups:
-        table.add_row(name_of(group, "bold"))
+        table.add_row(plain_name(group, "bold"))
         for key in (key for key in figures if key[0] == group):
             cells = [_cell(column.figures.get(key, []), gap) for _, column in columns]
-            table.add_row(name_of(f"  {key[1]}"), *cells)
+            table.add_row(plain_name(f"  {key[1]}"), *cells)
     return table
 
 
 def _cell(values: Sequence[Interval], gap: str) -> Text:
-    """The mean and its interval; of several runs their mean and standard deviation."""
+    """Return the mean and its interval; of several runs their mean and standard deviation."""
     if not values:
         return Text("-", style="dim")
     if len(values) > 1:

@@ -18,11 +18,11 @@ from rlhf_cli.telemetry.console import console
 INHERITED = re.compile(r"^ *- (?P<name>(?!_self_)[\w.]+)\s*(#.*)?$")
 ENTRY = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s?(?P<comment>.*))?$")
 COMMENT_COLUMN = 44
-FREE = "runtime.deepspeed."  # what lies below is DeepSpeed's
+FREE = "runtime.deepspeed."  # the keys below are DeepSpeed's
 
 
 def split_sections(words: list[str]) -> tuple[list[str], list[str]]:
-    """("sft", "seed=2") -> sections ["sft"], overrides ["seed=2"]."""
+    """Return sections and overrides: ("sft", "seed=2") -> ["sft"], ["seed=2"]."""
     sections: list[str] = []
     rest: list[str] = []
     for word, before in zip(words, ["", *words], strict=False):
@@ -45,7 +45,7 @@ def print_config(frozen: dict[str, Any], sections: list[str]) -> None:
 
 
 def _inside(key: str, section: str) -> bool:
-    """The section, what lies in it, and the headings above it."""
+    """Return whether a key is the section, inside it, or a heading above it."""
     return (key == section or key.startswith(f"{section}.")) or section.startswith(f"{key}.")
 
 
@@ -65,10 +65,10 @@ def _lines(
 
 
 def flow(value: Any) -> str:
-    """One value as YAML on one line; entries that say nothing are left out of a source."""
+    """Return a value as YAML on one line; entries with the default are omitted from a source."""
     if isinstance(value, dict):
-        said = {k: v for k, v in value.items() if v not in (None, False, {}, "auto")}
-        return "{" + ", ".join(f"{k}: {flow(v)}" for k, v in said.items()) + "}"
+        entries = {k: v for k, v in value.items() if v not in (None, False, {}, "auto")}
+        return "{" + ", ".join(f"{k}: {flow(v)}" for k, v in entries.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(flow(item) for item in value) + "]"
     if value is None or isinstance(value, bool):
@@ -88,7 +88,7 @@ def _commented(text: str, comment: str) -> Text:
 def all_comments(
     conf: Path, frozen: dict[str, Any], chosen: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """key -> comment: of config.yaml, and of each group's files, whose keys lie under the group.
+    """Return {key: comment} of config.yaml and of each group's files, whose keys belong to the group.
 
     chosen: group -> file; where two files explain one key, the one that was chosen does.
     """
@@ -106,12 +106,12 @@ def all_comments(
 
 
 def _rank(path: Path) -> tuple[bool, str]:
-    """The most general file first."""
+    """Return the sort key that puts the most general file first."""
     return path.stem not in ("generic", "auto"), path.stem
 
 
 def comments_of(path: Path) -> dict[str, str]:
-    """Dotted key -> trailing comment of a YAML file that is indented by two spaces.
+    """Return {dotted key: trailing comment} of a YAML file that is indented by two spaces.
 
     What a file inherits by its defaults list is explained there, but for what it explains itself.
     """

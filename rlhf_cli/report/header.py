@@ -1,4 +1,4 @@
-"""The first lines of a run: which model, which data, which device, which stages."""
+"""The first lines of a run: model, data, device, stages."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from rich.text import Text
 from rlhf_cli.config.schema import Data, Model, Runtime, Source
 from rlhf_cli.data.embedded import scheme_of
 from rlhf_cli.launch.local_world import local_world_size
-from rlhf_cli.telemetry.console import console, name_of
+from rlhf_cli.telemetry.console import console, plain_name
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 CPUINFO = Path("/proc/cpuinfo")
@@ -31,18 +31,18 @@ def print_header(
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column()
-    grid.add_row("model", name_of(describe_model(model)))
-    grid.add_row("data", name_of(describe_data(data)))
-    grid.add_row("device", name_of(describe_device(runtime, num_nodes)))
+    grid.add_row("model", plain_name(describe_model(model)))
+    grid.add_row("data", plain_name(describe_data(data)))
+    grid.add_row("device", plain_name(describe_device(runtime, num_nodes)))
     grid.add_row("stages", _plan_grid(plan))
-    title = name_of(f"rlhf run: {name}")
+    title = plain_name(f"rlhf run: {name}")
     console().print(Panel(grid, title=title, title_align="left"))
 
 
 def _plan_grid(plan: list[tuple[str, str, str]]) -> Table:
     steps = Table.grid(padding=(0, 2))
     for stage, title, action in plan:
-        steps.add_row(Text(stage, style="bold"), Text(title), name_of(action, "dim"))
+        steps.add_row(Text(stage, style="bold"), Text(title), plain_name(action, "dim"))
     return steps
 
 
@@ -69,7 +69,7 @@ def _source(source: Source) -> str:
 
 
 def describe_device(runtime: Runtime, num_nodes: int = 1) -> str:
-    """What `auto` will find, told without importing torch; the stage itself has the last word."""
+    """Return what `auto` will find, without importing torch; the stage itself decides."""
     name = runtime.device if runtime.device != "auto" else _found()
     threads = f"{runtime.num_threads or f'up to {_cores()}'} threads"
     threads = f", {threads}" if name == "cpu" else ""
@@ -78,7 +78,7 @@ def describe_device(runtime: Runtime, num_nodes: int = 1) -> str:
 
 
 def describe_precision(dtype: str, device: str) -> str:
-    """What activations are computed in, and what `auto` leaves to choose on a CPU."""
+    """Return the activations' precision, and what `auto` leaves to choose on a CPU."""
     if dtype != "auto":
         return dtype
     if device.startswith("cuda"):
@@ -89,14 +89,14 @@ def describe_precision(dtype: str, device: str) -> str:
 
 
 def _bfloat16_unit() -> str:
-    """What this processor multiplies bfloat16 with; "" where it has nothing for that."""
+    """Return the unit of this processor that multiplies bfloat16; "" where it has none."""
     flags = CPUINFO.read_text().split() if CPUINFO.exists() else []
     units = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
     return next((name for flag, name in units.items() if flag in flags), "")
 
 
 def describe_processes(runtime: Runtime, num_nodes: int) -> str:
-    """How many workers this machine starts, and what they divide among themselves."""
+    """Return how many workers this machine starts, and what they divide among themselves."""
     processes = local_world_size(runtime)
     stage = (runtime.deepspeed or {}).get("zero_optimization", {}).get("stage")
     words = [f"{processes} processes"] if processes > 1 else []

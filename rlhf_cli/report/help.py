@@ -1,4 +1,4 @@
-"""The pages a newcomer reads first. They answer at once: neither Hydra nor torch is imported."""
+"""The help pages. They start fast: neither Hydra nor torch is imported."""
 
 from collections.abc import Mapping
 
@@ -12,16 +12,16 @@ from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.telemetry.console import console, line
 
 VERBS = {
-    "rlhf run [key=value ...]": "SFT, reward model, PPO; then a table of what was gained",
+    "rlhf run [key=value ...]": "SFT, reward model, PPO; then the evaluation table",
     "rlhf config [section ...]": "every setting with its value and what it means",
     "rlhf data check [FILE ...]": "read all data, name every bad row, train nothing",
-    "rlhf show [RUN ...] [--time]": "a run, its numbers; where the time went; runs compared",
+    "rlhf show [RUN ...] [--time]": "a run, its numbers; time per phase; runs compared",
 }
 EXAMPLES = {
     "rlhf run": "the embedded tiny world: no GPU, no download, under 3 minutes",
-    "rlhf run dry_run=true": "show what would be learnt from, count the steps, stop",
+    "rlhf run dry_run=true": "show one batch of each stage, count the steps, stop",
     "rlhf run model=gpt2 stage=sft": "another model, one step of the three",
-    "rlhf run -m seed=1,2,3": "a sweep: one run for each value, then all side by side",
+    "rlhf run -m seed=1,2,3": "a sweep: one run per value, then a comparison",
 }
 RUN_OPTIONS = {
     "key=value": "set a value: sft.optim.lr=1e-4, stage=[sft,rm], sft.optim.grad_clip=null",
@@ -35,17 +35,17 @@ RUN_OPTIONS = {
     "--hydra-help, --info": "what Hydra itself offers",
 }
 FIRST_KEYS = {
-    "name=default": "the run; all it writes lies under runs/<name>/",
+    "name=default": "the run; all its files are in runs/<name>/",
     "stage=all": "all, one of the stages, or a list such as [sft,rm]",
     "model=tiny": "a preset, a hub id (org/name) or a local folder",
-    "dry_run=true": "look before training",
+    "dry_run=true": "show what each stage would train on, then stop",
     "parents.sft=FOLDER": "start from this SFT model instead of the run's own (also parents.rm)",
     "runtime.device=auto": "auto, cpu, cuda, cuda:1, mps",
 }
 
 
 def print_help() -> None:
-    """The first screen."""
+    """Print the first screen."""
     screen = console()
     screen.print(Text.assemble(("rlhf", "bold"), f" {__version__}  ", _pipeline()))
     screen.print(Text("From a pretrained language model to one that people prefer.\n"))
@@ -67,7 +67,7 @@ def _pipeline() -> Text:
 
 
 def print_run_help(stages: Mapping[str, str]) -> None:
-    """How to run, and with which settings."""
+    """Print how to run, and with which settings."""
     console().print(Text.assemble(("rlhf run", "bold"), " [key=value ...] [options]\n"))
     _section("stages, in order", stages)
     _section("settings most asked for", FIRST_KEYS)
@@ -76,15 +76,15 @@ def print_run_help(stages: Mapping[str, str]) -> None:
     console().print(
         Text(
             "rlhf config shows every setting.\n"
-            "Give the same command again and a run goes on where it was stopped: finished stages "
-            "whose configuration, data and parents are unchanged are kept.",
+            "Repeat the same command to resume a stopped run: finished stages "
+            "whose configuration, data and parents are unchanged are reused.",
             style="dim",
         )
     )
 
 
 def print_config_help() -> None:
-    """How to look at the configuration."""
+    """Print how to look at the configuration."""
     console().print(
         Text.assemble(
             ("rlhf config", "bold"),
@@ -101,7 +101,7 @@ def print_config_help() -> None:
 
 
 def print_show_help() -> None:
-    """How to look at a run."""
+    """Print how to look at a run."""
     text = (
         " [RUN ...] [--time] [--json] [--runs-dir DIR]\n\n"
         "The stages of a run, where they come from, their numbers, what is wrong, how far a "
@@ -111,7 +111,7 @@ def print_show_help() -> None:
     examples = {
         "rlhf show": "all runs in runs/",
         "rlhf show default": "the run of that name",
-        "rlhf show default --time": "where its time went, part by part, and how fast it learned",
+        "rlhf show default --time": "time per phase, and training speed",
         "rlhf show one other": "what differs in configuration and data, figures side by side",
         "rlhf show runs/default/ppo": "one stage, with all its numbers",
         "rlhf show --runs-dir elsewhere": "all runs in another folder",
@@ -121,16 +121,16 @@ def print_show_help() -> None:
 
 
 def print_data_help() -> None:
-    """How to check data."""
+    """Print how to check data."""
     text = (
         " [FILE ...] [key=value ...] [--all] [--json]\n\n"
         "Reads all data of the configuration, or these files, and names bad rows by file and line.\n"
-        "Its verdict and exit code are those of a run with the same words; nothing is trained.\n"
+        "Its result and exit code are those of a run with the same words; nothing is trained.\n"
     )
     console().print(Text.assemble(("rlhf data check", "bold"), text))
     source = "data.demonstrations=[{path: my.jsonl, columns: {prompt: q}}]"
     examples = {
-        "rlhf data check my.jsonl": "a file; its columns say whether demonstrations, comparisons, prompts",
+        "rlhf data check my.jsonl": "a file; its role follows from its columns",
         f'rlhf data check data=generic "{source}" stage=sft': "a source with its options",
         "rlhf data check data=hh --all": "every bad row, not the first three of a kind",
         "rlhf data check my.jsonl --json": "the same for programs",
@@ -139,7 +139,7 @@ def print_data_help() -> None:
 
 
 def _section(title: str, rows: Mapping[str, str]) -> None:
-    """Two columns, or what it means below each where the left one takes most of the screen."""
+    """Print two columns, or each description below its command where the screen is narrow."""
     screen = console()
     if max(map(len, rows)) > screen.width // 2:
         screen.print(Text(title, style="cyan"))
@@ -157,5 +157,5 @@ def _section(title: str, rows: Mapping[str, str]) -> None:
 
 
 def choices(group: str) -> list[str]:
-    """The shipped presets of a group."""
+    """Return the shipped presets of a group."""
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))

@@ -12,7 +12,7 @@ from rlhf_cli.config.completion import run_names
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import did_you_mean, nearest
 
-SIGNS = (MANIFEST, CONFIG, METRICS)  # one of them lies in every folder of a stage
+SIGNS = (MANIFEST, CONFIG, METRICS)  # every folder of a stage has one of them
 
 
 class Kind(Enum):
@@ -58,16 +58,16 @@ def find_run(place: str, runs_dir: Path, stages: Sequence[str]) -> Path:
 
 
 def is_run(folder: Path, stages: Sequence[str]) -> bool:
-    """Whether something of a run lies in the folder, a stage or an attempt at one, or one starts.
+    """Return whether the folder holds a stage, an attempt at one, or a run that starts.
 
-    A lock that nobody holds is no run: a command that is refused before its first stage leaves it.
+    A lock that no process holds is no run: a command refused before its first stage leaves it.
     """
     places = [place for stage in stages for place in (folder / stage, work_folder(folder, stage))]
     return any(_is_stage(place) for place in places) or holder(folder) is not None
 
 
 def runs_in(folder: Path, stages: Sequence[str]) -> list[str]:
-    """Names of the runs in a folder, sorted."""
+    """Return the names of the runs in a folder, sorted."""
     try:
         return [name for name in run_names(folder) if is_run(folder / name, stages)]
     except OSError:
@@ -75,7 +75,7 @@ def runs_in(folder: Path, stages: Sequence[str]) -> list[str]:
 
 
 def known_runs(runs_dir: Path, stages: Sequence[str]) -> str:
-    """Where there are runs, for the end of an error line."""
+    """Return where there are runs, for the end of an error line."""
     names = ", ".join(runs_in(runs_dir, stages))
     return f"{runs_dir}/ has {names or 'no runs'}; --runs-dir DIR looks in another folder"
 
@@ -91,7 +91,7 @@ def _held(folder: Path, stages: Sequence[str]) -> Place | None:
 
 
 def _stage_of(folder: Path, stages: Sequence[str]) -> str:
-    """The stage whose folder it is, by its manifest or else by its name."""
+    """Return the stage whose folder it is, by its manifest or else by its name."""
     try:
         name = str(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["stage"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -104,7 +104,7 @@ def _is_stage(folder: Path) -> bool:
 
 
 def _true(question: Callable[[], bool]) -> bool:
-    """What may not be looked at is not one."""
+    """Return the answer of a check; false where the file may not be read."""
     try:
         return question()
     except OSError:

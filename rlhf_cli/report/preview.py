@@ -8,7 +8,7 @@ from rich.text import Text
 @dataclass(slots=True, kw_only=True)
 class Preview:
     """facts: label -> value, e.g. {"optimizer steps": "86"}. example: a rendered one, supervised
-    tokens coloured. notes: whatever a person should know before starting."""
+    tokens coloured. notes: cautions before starting."""
 
     facts: dict[str, str]
     example: Text | None = None

@@ -1,4 +1,4 @@
-"""What is known of a run from its folder: stages, problems, and how far the one at work is."""
+"""The state of a run from its folder: stages, problems, and the progress of the running one."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ class AtWork:
     seconds: float = 0.0
 
     def progress(self) -> str:
-        """ "ppo, step 12 of 84 after 1:05" """
+        """Return a line such as "ppo, step 12 of 84 after 1:05"."""
         if not self.stage:
             return "before its next stage"
         if not self.step:
@@ -38,7 +38,7 @@ class AtWork:
 
 @dataclass(slots=True, kw_only=True)
 class RunState:
-    """A run as it is now. manifests: its verified stages. problems: what a person should know."""
+    """A run as it is now. manifests: its verified stages. problems: one line each."""
 
     folder: Path
     manifests: dict[str, StageManifest]
@@ -51,7 +51,7 @@ class RunState:
         return self.folder.resolve().name
 
     def as_json(self) -> dict[str, Any]:
-        """For programs: every stage's manifest but for the list of its files."""
+        """Return every stage's manifest without the list of its files, for programs."""
         stages = {name: asdict(manifest) for name, manifest in self.manifests.items()}
         for stage in stages.values():
             del stage["files"]
@@ -77,7 +77,7 @@ def read_run(run: Path, stages: tuple[str, ...]) -> RunState:
 
 
 def read_stages(run: Path, stages: tuple[str, ...]) -> tuple[dict[str, StageManifest], list[str]]:
-    """The verified stages, and why the others are refused."""
+    """Return the verified stages, and why the others are refused."""
     found, problems = {}, []
     for stage in stages:
         if (run / stage).exists():
@@ -108,14 +108,14 @@ def read_at_work(run: Path, stages: tuple[str, ...]) -> AtWork | None:
 
 
 def _jobs(run: Path, stage: str) -> Iterator[Path]:
-    """The file that the workers of an attempt were started with, newest where they work now."""
+    """Return the file that the workers of an attempt were started with, newest where they work now."""
     path = work_folder(run, stage) / JOB
     if path.is_file():
         yield path
 
 
 def metric_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The lines of a metrics.jsonl, up to the one that a stage at work is just writing."""
+    """Yield the lines of a metrics.jsonl, up to the one that a running stage is just writing."""
     for text in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:
             yield json.loads(text)
@@ -124,7 +124,7 @@ def metric_lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def stale_parents(manifests: dict[str, StageManifest]) -> list[str]:
-    """Stages made from another version of a stage than the one that lies beside them."""
+    """Return stages made from another version of a stage than the one beside them."""
     problems = []
     for stage, manifest in manifests.items():
         for role, digest in manifest.parents.items():
@@ -138,7 +138,7 @@ def stale_parents(manifests: dict[str, StageManifest]) -> list[str]:
 
 
 def unfinished(run: Path, stages: tuple[str, ...], at_work: AtWork | None) -> list[str]:
-    """Work folders that were left by a stage that failed or was stopped."""
+    """Return work folders that were left by a stage that failed or was stopped."""
     left = []
     for stage in stages:
         work = work_folder(run, stage)

@@ -18,10 +18,10 @@ from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.places import Kind, Place, locate, runs_in
 from rlhf_cli.report.run_state import Headlines, RunState, read_at_work, read_run
 from rlhf_cli.report.table import print_table
-from rlhf_cli.telemetry.console import console, line, name_of
+from rlhf_cli.telemetry.console import console, line, plain_name
 from rlhf_cli.telemetry.progress import short
 
-RUNS = Path("runs")  # where runs lie when nothing else is said
+RUNS = Path("runs")  # the default of --runs-dir
 NARROW, WIDE = (
     80,
     100,
@@ -30,7 +30,7 @@ MINUTES = len("2026-01-31 12:59")
 
 
 def show(place: str, runs_dir: Path, headlines: Headlines) -> None:
-    """A page about whatever `place` holds."""
+    """Print a page about whatever `place` holds."""
     found = locate(place, runs_dir, tuple(headlines))
     if found.kind is Kind.run:
         show_run(read_run(found.folder, tuple(headlines)), headlines)
@@ -41,7 +41,7 @@ def show(place: str, runs_dir: Path, headlines: Headlines) -> None:
 
 
 def show_run(run: RunState, headlines: Headlines) -> None:
-    """A page about one run."""
+    """Print a page about one run."""
     line(f"run {one_line(run.name)} in {one_line(str(run.folder))}", style="bold")
     if run.manifests:
         console().print(stage_table(run.manifests, headlines), lineage(run.manifests))
@@ -53,11 +53,11 @@ def show_run(run: RunState, headlines: Headlines) -> None:
     for problem in run.problems:
         line(f"problem: {one_line(problem)}", style="red")
     if not run.manifests and not run.problems and not run.at_work:
-        line("nothing has finished here yet")
+        line("no stage has finished yet")
 
 
 def show_stage(place: Place, headlines: Headlines) -> None:
-    """A page about one finished stage: all its numbers."""
+    """Print a page about one finished stage: all its numbers."""
     manifest = verified(place.folder)
     line(f"stage {place.stage} in {one_line(str(place.folder))}", style="bold")
     known = {place.stage: manifest}
@@ -67,12 +67,12 @@ def show_stage(place: Place, headlines: Headlines) -> None:
         return
     numbers_of = Table.grid(padding=(0, 2, 0, 0))
     for name, value in manifest.metrics.items():
-        numbers_of.add_row(name_of(f"  {name}"), short(value))
+        numbers_of.add_row(plain_name(f"  {name}"), short(value))
     console().print(numbers_of)
 
 
 def show_runs(runs_dir: Path, stages: tuple[str, ...]) -> None:
-    """One line a run: which of its stages are finished, and what is running."""
+    """Print one line per run: which of its stages are finished, and what is running."""
     names = runs_in(runs_dir, stages)
     if not names:
         line(f"no runs in {runs_dir}/ yet: `rlhf run` makes one; --runs-dir DIR looks elsewhere")
@@ -88,12 +88,12 @@ def _in_short(run: Path, stages: tuple[str, ...]) -> str:
 
 
 def finished(run: Path, stages: tuple[str, ...]) -> list[str]:
-    """The stages of a run that have a manifest; it is not verified."""
+    """Return the stages of a run that have a manifest; it is not verified."""
     return [stage for stage in stages if (run / stage / MANIFEST).is_file()]
 
 
 def as_json(place: str | None, runs_dir: Path, headlines: Headlines) -> dict[str, Any]:
-    """What the page says, for programs; without a place the runs of `runs_dir`."""
+    """Return the page's content for programs; without a place the runs of `runs_dir`."""
     found = Place(kind=Kind.runs, folder=runs_dir)
     return _json_of(locate(place, runs_dir, tuple(headlines)) if place else found, headlines)
 
@@ -112,7 +112,7 @@ def _json_of(place: Place, headlines: Headlines) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    """Strict JSON: numbers that are not finite are null, control characters are escapes."""
+    """Print strict JSON: numbers that are not finite are null, control characters are escapes."""
     console().file.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
@@ -125,13 +125,13 @@ def _finite(value: Any) -> Any:
 
 
 def command_for(*runs: Path) -> str:
-    """The command that shows runs again, as a shell takes it."""
+    """Return the command that shows runs again, as a shell takes it."""
     words = [run.name if run.parent == RUNS and run.name[0] != "-" else str(run) for run in runs]
     return shlex.join(["rlhf", "show", *words])
 
 
 def stage_table(manifests: dict[str, StageManifest], headlines: Headlines) -> Table:
-    """One row a stage, with the numbers that matter first."""
+    """Return a table of one row per stage, with the numbers that matter first."""
     table = Table(
         title="stages",
         title_justify="left",
@@ -144,7 +144,9 @@ def stage_table(manifests: dict[str, StageManifest], headlines: Headlines) -> Ta
     for stage, manifest in manifests.items():
         table.add_row(
             stage,
-            Text.assemble(name_of(manifest.finished[:MINUTES]), "\n", (_made_by(manifest), "dim")),
+            Text.assemble(
+                plain_name(manifest.finished[:MINUTES]), "\n", (_made_by(manifest), "dim")
+            ),
             str(manifest.step),
             str(manifest.seed),
             "\n".join(numbers(manifest, headlines[stage])),
@@ -158,7 +160,7 @@ def _made_by(manifest: StageManifest) -> str:
 
 
 def numbers(manifest: StageManifest, headline: tuple[str, ...], limit: int = 4) -> list[str]:
-    """The stage's headline metrics, or its first few; all of them are in its manifest.json."""
+    """Return the stage's headline metrics, or its first few; all of them are in its manifest.json."""
     known = manifest.metrics
     chosen = [name for name in headline if name in known] or list(known)[:limit]
     if manifest.stage == "evaluate":
@@ -171,7 +173,7 @@ def numbers(manifest: StageManifest, headline: tuple[str, ...], limit: int = 4) 
 
 
 def lineage(manifests: dict[str, StageManifest]) -> Tree:
-    """What was made of what: models and data under the stage that read them."""
+    """Return the tree of inputs: models and data under the stage that read them."""
     tree = Tree(Text("lineage", style="bold"))
     for stage, manifest in manifests.items():
         branch = tree.add(_branch(stage, "", manifest.digest))
@@ -184,7 +186,7 @@ def lineage(manifests: dict[str, StageManifest]) -> Tree:
 
 
 def _branch(role: str, source: str, digest: str) -> Text:
-    named = name_of(f"{role} {source}".rstrip())
+    named = plain_name(f"{role} {source}".rstrip())
     if digest == source:  # a choice such as data.template=auto, and no content that has a hash
         return named
     return Text.assemble(named, ("  " + one_line(digest[:12]), "dim"))

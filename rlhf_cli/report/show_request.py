@@ -1,4 +1,4 @@
-"""What `rlhf show WORDS` asks for, and its answer."""
+"""Parse `rlhf show WORDS` and print the result."""
 
 import argparse
 from dataclasses import asdict
@@ -37,7 +37,7 @@ def _meant(word: str) -> str:
 
 
 def _without_settings(found: argparse.Namespace) -> argparse.Namespace:
-    """runs_dir=DIR means here what it means to `rlhf run`; no other setting means anything."""
+    """Apply runs_dir=DIR as `rlhf run` does and leave any other setting alone."""
     for word in [word for word in found.places if "=" in word]:
         key, _, value = word.partition("=")
         if key == "runs_dir":
@@ -63,7 +63,7 @@ def answer(asked: argparse.Namespace, headlines: Headlines) -> None:
 
 def _answer_time(asked: argparse.Namespace, stages: tuple[str, ...]) -> None:
     if not asked.places:
-        raise UserError("whose time? rlhf show RUN --time; rlhf show lists the runs")
+        raise UserError("--time needs a run: rlhf show RUN --time; rlhf show lists the runs")
     runs = [find_run(place, asked.runs_dir, stages) for place in asked.places]
     if asked.json:
         print_json({str(run): [asdict(one) for one in read_time(run, stages)] for run in runs})

@@ -1,4 +1,4 @@
-"""The closing table: one column a policy, one row a metric, each number with its 95 % interval."""
+"""The closing table: one column per policy, one row per metric, each number with its 95 % interval."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from rich.text import Text
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.blocks import print_blocks
-from rlhf_cli.telemetry.console import console, line, name_of
+from rlhf_cli.telemetry.console import console, line, plain_name
 
 TABLE = "table.json"
 Interval = tuple[float, float, float]
@@ -32,7 +32,7 @@ LABELS = {
 
 
 def write_table(folder: Path, rows: Rows, *, title: str, notes: Sequence[str] = ()) -> None:
-    """Keep the table with the stage that made it. rows: policy -> metric -> (mean, low, high)."""
+    """Write the table into the folder of its stage. rows: policy -> metric -> (mean, low, high)."""
     plain = {name: dict(row) for name, row in rows.items()}
     content = {"title": title, "rows": plain, "notes": list(notes)}
     (folder / TABLE).write_text(json.dumps(content, indent=2) + "\n")
@@ -77,12 +77,12 @@ def print_table(folder: Path) -> None:
 
 
 def closing_table(rows: Rows, *, title: str) -> Table:
-    """rows: policy -> metric -> (mean, low, high) or None; a metric that nobody has is left out.
+    """Return the table of rows: policy -> metric -> (mean, low, high) or None; empty metrics omitted.
 
     Four policies fit 80 columns: the interval stands under its mean.
     """
     table = Table(
-        title=name_of(title),
+        title=plain_name(title),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -90,16 +90,16 @@ def closing_table(rows: Rows, *, title: str) -> Table:
     )
     table.add_column("", no_wrap=True)
     for name in rows:
-        table.add_column(name_of(name), justify="right", no_wrap=True)
+        table.add_column(plain_name(name), justify="right", no_wrap=True)
     for metric in dict.fromkeys(metric for row in rows.values() for metric in row):
         cells = [row.get(metric) for row in rows.values()]
         if any(cell is not None for cell in cells):
-            table.add_row(name_of(LABELS.get(metric, metric)), *(_cell(cell) for cell in cells))
+            table.add_row(plain_name(LABELS.get(metric, metric)), *(_cell(cell) for cell in cells))
     return table
 
 
 def _cell(estimate: Interval | None) -> Text:
-    """0.83, and under it [0.79, 0.87]; a number without an interval stands alone."""
+    """Return 0.83, and under it [0.79, 0.87]; a number without an interval stands alone."""
     if estimate is None:
         return Text("-", style="dim")
     mean, low, high = estimate
@@ -111,6 +111,6 @@ def _cell(estimate: Interval | None) -> Text:
 
 
 def number(value: float, scale: float) -> str:
-    """As many decimals as the width of the interval deserves, at most three."""
+    """Return as many decimals as the width of the interval deserves, at most three."""
     decimals = 1 if abs(scale) >= 2 else 2 if abs(scale) >= 0.02 else 3
     return f"{value:.{decimals}f}"

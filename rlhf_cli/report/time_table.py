@@ -16,16 +16,16 @@ from rlhf_cli.report.blocks import print_blocks
 from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.telemetry.console import console, line
 from rlhf_cli.telemetry.progress import duration
-from rlhf_cli.telemetry.timing import PARTS
+from rlhf_cli.telemetry.timing import PHASES
 
-COLUMNS = ("start", *PARTS)
+COLUMNS = ("start", *PHASES)
 MFU = "speed/mfu"
 SPEEDS = {
     "speed/tokens_per_s": "tokens/s",
     "speed/generated_tokens_per_s": "sampled/s",
     MFU: "MFU",
 }
-NAMES = ("in all", *COLUMNS, *SPEEDS.values())
+NAMES = ("total", *COLUMNS, *SPEEDS.values())
 NOTES = (
     "start: imports, models, data; idle: data, logging, waiting; save: checkpoints and exports",
     "tokens/s: learned from, over whole steps; sampled/s: while generating; MFU: while learning",
@@ -34,7 +34,7 @@ NOTES = (
 
 @dataclass(slots=True)
 class Spent:
-    """One stage: seconds by part, and the median of each speed over the lines that tell it."""
+    """One stage: seconds by phase, and the median of each speed over the lines that have it."""
 
     stage: str
     seconds: dict[str, float]
@@ -47,18 +47,18 @@ class Spent:
 
 
 def read_time(run: Path, stages: Sequence[str]) -> list[Spent]:
-    """Return what the stages of a run spent; refuse a run that says nothing of time."""
+    """Return what the stages of a run spent; refuse a run without timings."""
     spent = [found for stage in stages for found in spent_in(run, stage)]
     if not spent:
         raise UserError(
-            f"{run} says nothing of time: no stage in it has begun, or an older version made it; "
+            f"{run} has no timings: no stage in it has begun, or an older version made it; "
             "rlhf run makes it (again)"
         )
     return spent
 
 
 def show_time(run: Path, stages: Sequence[str]) -> None:
-    """A row a stage, and in one sentence what took longest."""
+    """Print a row per stage, and in one sentence what took longest."""
     spent = read_time(run, stages)
     name = one_line(run.resolve().name)
     title = f"where the time of run {name} went, in seconds or minutes:seconds"
@@ -69,7 +69,7 @@ def show_time(run: Path, stages: Sequence[str]) -> None:
 
 
 def spent_in(run: Path, stage: str) -> Iterator[Spent]:
-    """The finished stage, and the one that is at work or was interrupted."""
+    """Yield the finished stage, and the one that is running or was interrupted."""
     for folder, finished in ((run / stage, True), (work_folder(run, stage), False)):
         lines = list(metric_lines(folder / METRICS))
         seconds = {
@@ -80,12 +80,12 @@ def spent_in(run: Path, stage: str) -> Iterator[Spent]:
 
 
 def _medians(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    told = {name: [one[name] for one in lines if one.get(name) is not None] for name in SPEEDS}
-    return {name: median(values) for name, values in told.items() if values}
+    values_of = {name: [one[name] for one in lines if one.get(name) is not None] for name in SPEEDS}
+    return {name: median(values) for name, values in values_of.items() if values}
 
 
 def time_table(spent: Sequence[Spent], *, title: str, columns: Sequence[int]) -> Table:
-    """Seconds, and under them the share of the stage. columns: which of `NAMES`."""
+    """Return seconds, and under them the share of the stage. columns: which of `NAMES`."""
     table = Table(
         title=title,
         title_justify="left",
@@ -108,38 +108,38 @@ def time_table(spent: Sequence[Spent], *, title: str, columns: Sequence[int]) ->
 
 
 def together(spent: Sequence[Spent]) -> Spent:
-    """All stages as one."""
+    """Return all stages as one."""
     seconds = {part: sum(one.seconds[part] for one in spent) for part in COLUMNS}
     return Spent("together", seconds, {})
 
 
 def longest(spent: Sequence[Spent]) -> str:
-    """Which part took longest, and in which stage."""
+    """Return which phase took longest, and in which stage."""
     whole = together(spent)
     part = max(COLUMNS, key=whole.seconds.__getitem__)
     most = max(spent, key=lambda one: one.seconds[part])
     words = f"{whole.seconds[part] / whole.whole:.0%} of the time went into {part}"
     if len(spent) > 1:
         words += f", most of that in {most.stage}"
-    return f"{words} ({_told(most.seconds[part], unit=' s')})"
+    return f"{words} ({_format_seconds(most.seconds[part], unit=' s')})"
 
 
 def _seconds(one: Spent) -> list[Text]:
-    return [Text(_told(one.whole)), *(_cell(one, part) for part in COLUMNS)]
+    return [Text(_format_seconds(one.whole)), *(_cell(one, part) for part in COLUMNS)]
 
 
 def _cell(one: Spent, part: str) -> Text:
     seconds = one.seconds[part]
     if not seconds:
         return Text("-", style="dim")
-    return Text.assemble(_told(seconds), (f"\n{seconds / one.whole:.0%}", "dim"))
+    return Text.assemble(_format_seconds(seconds), (f"\n{seconds / one.whole:.0%}", "dim"))
 
 
 def _speeds(one: Spent) -> list[Text]:
-    told = {n: f"{v:.1%}" if n == MFU else f"{v:,.0f}" for n, v in one.speeds.items()}
-    return [Text(told[n]) if n in told else Text("-", style="dim") for n in SPEEDS]
+    cells = {n: f"{v:.1%}" if n == MFU else f"{v:,.0f}" for n, v in one.speeds.items()}
+    return [Text(cells[n]) if n in cells else Text("-", style="dim") for n in SPEEDS]
 
 
-def _told(seconds: float, unit: str = "") -> str:
-    """3.2 -> "3.2", 65 -> "1:05"."""
+def _format_seconds(seconds: float, unit: str = "") -> str:
+    """Format 3.2 as "3.2", 65 as "1:05"."""
     return f"{seconds:.1f}{unit}" if seconds < 59.95 else duration(seconds)

@@ -108,7 +108,7 @@ def open_world(
     grouped: bool,
     waiting: Callable[[], AbstractContextManager] = nullcontext,
 ) -> World:
-    """Join the processes that were started together (RANK and WORLD_SIZE say so).
+    """Join the processes that were started together (RANK and WORLD_SIZE are set).
 
     grouped: make a process group even for a single process, because DeepSpeed needs one.
     timeout: seconds after which a collective fails; the watchdog reports earlier.

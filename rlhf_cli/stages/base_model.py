@@ -1,7 +1,7 @@
 """Builds the base model that the package ships: `python -m rlhf_cli.stages.base_model`.
 
 Trains a byte-level BPE tokenizer and a small Llama on the tiny world's pretraining text and writes
-what transformers loads. Not a stage of a run: its result lies in rlhf_cli/assets/tiny/.
+what transformers loads. Not a stage of a run: its result is rlhf_cli/assets/tiny/.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PLAIN_TEMPLATE = (
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE: any text round-trips; a text's first word is spelt as after a space."""
+    """Train a byte-level BPE: any text round-trips; a text's first word is spelt as after a space."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
@@ -62,7 +62,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
 
 
 def pack(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
-    """Rows of whole documents, each ended by EOS and each row started by one: (N, CONTEXT).
+    """Return rows of documents, each ended by EOS and each row started by one: (N, CONTEXT).
 
     A document goes into the first open row with room; the fullest of too many is closed.
     """
@@ -82,7 +82,7 @@ def pack(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """About 0.9M parameters in float32, embeddings tied."""
+    """Return a model of about 0.9M parameters in float32, embeddings tied."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -100,7 +100,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def train(model: LlamaForCausalLM, rows: torch.Tensor, *, batch: int, peak: float, seed: int):
-    """One pass over the rows (N, CONTEXT) in a seeded order; pads are not learnt.
+    """Train one pass over the rows (N, CONTEXT) in a seeded order; pads are not learned.
 
     Warm-up over 2 % of the steps, then cosine to 5 % of the peak.
     """
@@ -129,7 +129,7 @@ def train(model: LlamaForCausalLM, rows: torch.Tensor, *, batch: int, peak: floa
 
 @torch.no_grad()
 def show_samples(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, num: int):
-    """Print what the model says to prompts of every kind, at temperature 1."""
+    """Print the model's responses to prompts of every kind, at temperature 1."""
     rng = Random(0)
     for _ in range(num):
         message = {"role": "user", "content": draw(CLUSTERS, rng).prompt}
@@ -137,12 +137,12 @@ def show_samples(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *,
             [message], add_generation_prompt=True, return_tensors="pt", return_dict=True
         )
         tokens = model.generate(**prompt, max_new_tokens=24, do_sample=True, top_k=0)
-        said = tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :])
-        line(f"{message['content']!r} -> {said!r}")
+        response = tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :])
+        line(f"{message['content']!r} -> {response!r}")
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path):
-    """Write beside the folder, then rename: a reader sees the old model or the new one, whole."""
+    """Write beside the folder, then rename: a reader sees the old or the new model, complete."""
     fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -15,7 +15,7 @@ from rlhf_cli.config.schema import Data, Graphs, Optim
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.rows import Rows
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.models.capabilities import describe
@@ -38,8 +38,7 @@ from rlhf_cli.runtime.watchdog import with_heartbeat
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages.preparing import prepared
 from rlhf_cli.stages.reading import spec_of
-from rlhf_cli.telemetry.console import line
-from rlhf_cli.telemetry.doing import doing
+from rlhf_cli.telemetry.console import line, status
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
 
@@ -52,15 +51,15 @@ POSITIONS = (
 
 @dataclass(slots=True, kw_only=True)
 class Encoded:
-    """The sides of a role as token ids, and the account of its rows."""
+    """The sides of a role as token ids, and the report of its rows."""
 
     train: Rows
     select: Rows
     held_out: Rows
-    report: Report
+    report: DataReport
 
-    def tell(self, recorder: Recorder) -> None:
-        """What became of the rows: a line each, with examples where rows were lost."""
+    def print_report(self, recorder: Recorder) -> None:
+        """Print the report of the rows: a line each, with examples where rows were lost."""
         recorder.note(self.report.headline())
         if not (self.report.num_bad or self.report.left_out or self.report.examples):
             for what, count in self.report.notes.most_common():
@@ -83,20 +82,20 @@ class StageContext:
     largest: int = 0
     notes: dict[str, None] = field(default_factory=dict)  # in the order they were made, each once
 
-    def tell(self, recorder: Recorder, network: Network, *, samples: bool = True) -> None:
-        """Say what a person should know of the stage's model: its attention, how it is read and sampled."""
+    def print_notes(self, recorder: Recorder, network: Network, *, samples: bool = True) -> None:
+        """Print notes on the stage's model: its attention, how it is read and sampled."""
         network.model.eval()
         with network.generating() as model:
             recorder.note(describe(model, samples=samples))
         for note in self.notes:
             recorder.note(note)
 
-    def doing(self, what: str) -> AbstractContextManager[None]:
-        """Say what is done inside the block; the main process speaks for all."""
-        return doing(what, silent=not self.world.is_main)
+    def status(self, what: str) -> AbstractContextManager[None]:
+        """Show what is done inside the block; only the main process prints."""
+        return status(what, silent=not self.world.is_main)
 
     def encoded(self, role: str) -> "Encoded":
-        """A role's records as token ids; refuses when too many rows are bad."""
+        """Return a role's records as token ids; refuse when too many rows are bad."""
         found = prepared(spec_of(self.cfg, role), self.renderer, self.cfg, self.world)
         found.report.enforce()
         return Encoded(
@@ -104,9 +103,9 @@ class StageContext:
         )
 
     def causal_lm(self, path: Path | None = None, *, dropout: float = 0.0):
-        """A language model that knows every token of the renderer, in float32; its engine casts it."""
+        """Return a language model with all tokens of the renderer, in float32; its engine casts it."""
         where = None if path is None else str(path)
-        shown = self.doing(f"loading {where or self.cfg.model.path}")
+        shown = self.status(f"loading {where or self.cfg.model.path}")
         with shown, model_loading(self.cfg.runtime, self.world):
             model = load_causal_lm(self.cfg.model, where, dropout=dropout, unpadded=self._unpadded)
             grown = fit_embeddings(model, self.renderer.tokenizer)
@@ -116,8 +115,8 @@ class StageContext:
         return self._fitted(model, where or self.cfg.model.path)
 
     def scalar_model(self, path: Path, *, new_head: bool = False, dropout: float = 0.0):
-        """A reward or value model; new_head: the folder is a language model's, the head is drawn later."""
-        with self.doing(f"loading {path}"):
+        """Return a reward or value model; new_head: of a language model, the head is drawn later."""
+        with self.status(f"loading {path}"):
             model = load_scalar_model(
                 self.cfg.model,
                 str(path),
@@ -130,7 +129,7 @@ class StageContext:
         return self._fitted(model, str(path))
 
     def _fitted(self, model: PreTrainedModel, where: str) -> PreTrainedModel:
-        """As many threads as the largest model of the stage has work for, where nobody chose a number.
+        """Use as many threads as the stage's largest model has work for, unless a number is set.
 
         A model with broken weights is refused here, before a loss of NaN blames the learning rate.
         """
@@ -162,7 +161,7 @@ class StageContext:
     def engine(
         self, model: PreTrainedModel, optim: Optim, *, ema_decay: float | None = None
     ) -> Engine:
-        """The model, to be trained."""
+        """Return the model, to be trained."""
         if self.cfg.runtime.compile:
             model = compile_blocks(model, self.device.torch)
         return open_engine(
@@ -175,14 +174,14 @@ class StageContext:
         )
 
     def network(self, model: PreTrainedModel) -> Network:
-        """The model, frozen."""
+        """Return the model, frozen."""
         return open_network(
             freeze(model), device=self.device, world=self.world, runtime=self.cfg.runtime
         )
 
     def export(self, engine: Engine, folder: Path) -> None:
         """Write a model with the tokenizer, template and end tokens it was made with."""
-        with self.clock.part("save"), write_errors(folder, FREE, SafetensorError):
+        with self.clock.phase("save"), write_errors(folder, FREE, SafetensorError):
             export(
                 engine.model,
                 with_heartbeat(engine.weights(), "writing the model"),
@@ -193,7 +192,7 @@ class StageContext:
             )
 
     def seed_dropout(self, *place: object) -> None:
-        """What dropout draws depends on the step and the process, not on what came before."""
+        """Seed dropout by the step and the process, so that earlier draws do not matter."""
         torch.manual_seed(stream_seed(self.cfg.seed, "dropout", self.world.rank, *place))
 
     def require_whole_shares(self, sizes: dict[str, int]) -> None:
@@ -220,7 +219,7 @@ def room_of(config: PretrainedConfig) -> int | None:
 
 
 def require_room(config: PretrainedConfig, data: Data, *, who: str = "the model") -> None:
-    """A prompt and its response must fit the positions that the model knows."""
+    """Refuse a prompt and response limit beyond the positions that the model has."""
     room = room_of(config)
     wanted = data.max_prompt_tokens + data.max_response_tokens
     if room is not None and wanted > room:
@@ -232,7 +231,7 @@ def require_room(config: PretrainedConfig, data: Data, *, who: str = "the model"
 
 
 def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContext:
-    """Seeds everything; the tokenizer is the base model's, or travels with a parent stage."""
+    """Seed everything; use the base model's tokenizer, or the parent stage's."""
     seed_everything(cfg.seed)
     path = None if tokenizer_from is None else str(tokenizer_from)
     renderer = build(
@@ -246,13 +245,13 @@ def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContex
     clock = Clock(peak=lambda: world.size * measured_peak_flops(device.torch, device.dtype))
     world = open_world(
         device.torch,
-        timeout=2 * cfg.runtime.timeout,  # the watchdog speaks before torch gives up
+        timeout=2 * cfg.runtime.timeout,  # the watchdog reports before torch gives up
         grouped=cfg.runtime.deepspeed is not None,
-        waiting=lambda: clock.part("idle"),
+        waiting=lambda: clock.phase("idle"),
     )
     return StageContext(cfg=cfg, device=device, world=world, renderer=renderer, clock=clock)
 
 
 def parent_model(inputs: dict[str, Path], role: str) -> Path:
-    """The model folder of a parent."""
+    """Return the model folder of a parent."""
     return model_folder(inputs[role])

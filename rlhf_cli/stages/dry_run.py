@@ -1,4 +1,4 @@
-"""dry_run=true: every selected stage shows its data and its step count, and nothing is trained."""
+"""dry_run=true: print every selected stage's data and step count; nothing is trained."""
 
 from importlib import import_module
 from pathlib import Path
@@ -8,8 +8,7 @@ from rich.padding import Padding
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.report.preview import Preview
-from rlhf_cli.telemetry.console import console, line
-from rlhf_cli.telemetry.doing import doing
+from rlhf_cli.telemetry.console import console, line, status
 
 
 def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path]) -> None:
@@ -21,7 +20,7 @@ def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path])
         spec = STAGES[name]
         line(f"{name}: {spec.title}", style="bold")
         known = {parent: inputs[parent] for parent in spec.parents if parent in inputs}
-        with doing("loading the libraries"):
+        with status("loading the libraries"):
             stage = import_module(module)
         _print(stage.preview(cfg, known))
 

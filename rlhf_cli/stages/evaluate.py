@@ -32,7 +32,7 @@ from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.tiny_world.gold import Verdict, utility
 
 BASELINE = STAGES["sft"].candidate  # that the others are preferred to, or not
-INTERVALS = "mean [95 % interval over prompts]; one response a prompt, sampled at temperature 1"
+INTERVALS = "mean [95 % interval over prompts]; one response per prompt, sampled at temperature 1"
 KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n"
 GOLD_NOTE = "gold: true utility of the toy task, never shown to a model; score: reward-model output"
 
@@ -47,7 +47,7 @@ class Evaluator:
     reference: Network | None
 
     def evaluate(self, network: Network) -> EvalResult:
-        """One sampled answer a prompt."""
+        """Sample and evaluate one answer per prompt."""
         return self.result_of(
             sample_answers(self.context, network, self.prompts, self.context.cfg.seed), network
         )
@@ -57,7 +57,7 @@ class Evaluator:
         records = [prompt.record for prompt in self.prompts]
         log_ratios = None
         if self.reference is not None and network is not None:
-            with self.context.clock.part("score"):
+            with self.context.clock.phase("score"):
                 log_ratios = kl_to_reference(
                     network,
                     self.reference,
@@ -75,7 +75,7 @@ class Evaluator:
         )
 
     def best_of_n(self, network: Network, n: int) -> EvalResult:
-        """The best of n answers by the reward model: what its score can buy without training."""
+        """Return the best of n answers by the reward model: its optimisation without training."""
         seeds = [self.context.cfg.seed + 1000 + i for i in range(n)]
         tries = sample_each(self.context, network, self.prompts, seeds)
         scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
@@ -86,7 +86,7 @@ class Evaluator:
 
 
 def gold_verdicts(records, answers: list[Answer]) -> list[Verdict] | None:
-    """The tiny world's own judgement; None for prompts that come from anywhere else."""
+    """Return the tiny world's true preferences; None for prompts from other sources."""
     if not all("answer" in record.meta for record in records):
         return None
     return [
@@ -114,13 +114,13 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
 
 
 def notes_on(rows: dict[str, Row]) -> list[str]:
-    """How to read the table."""
+    """Return the notes on how to read the table."""
     has_gold = any(row["gold"] is not None for row in rows.values())
     return [INTERVALS, KL_NOTE, *([GOLD_NOTE] if has_gold else [])]
 
 
 def eval_prompts(context: StageContext) -> list[EncodedPrompt]:
-    """evaluation.prompts of the held-out prompts, drawn by the seed."""
+    """Return evaluation.prompts of the held-out prompts, drawn by the seed."""
     held_out = context.encoded("prompts").held_out
     count = min(context.cfg.evaluation.prompts, len(held_out))
     return Random(context.cfg.seed).sample(held_out, count)
@@ -181,7 +181,7 @@ def frozen(context: StageContext, path: Path | None) -> Network:
 def sample_rows(
     context: StageContext, prompts: list[EncodedPrompt], found: dict[str, EvalResult]
 ) -> list[dict[str, str]]:
-    """A few prompts with every candidate's answer."""
+    """Return a few prompts with every candidate's answer."""
     return [
         {"prompt": last_turn(prompts[i].record.messages)}
         | {name: response_text(result.answers[i]) for name, result in found.items()}
@@ -190,7 +190,7 @@ def sample_rows(
 
 
 def write_answers(context: StageContext, found: dict[str, EvalResult], place: Path) -> None:
-    """Every answer of every candidate, for a person or another judge to read."""
+    """Write every answer of every candidate, for a person or another judge to read."""
     lines = []
     for name, result in found.items():
         for i, (prompt, answer) in enumerate(zip(result.prompts, result.answers, strict=True)):
@@ -208,7 +208,7 @@ def write_answers(context: StageContext, found: dict[str, EvalResult], place: Pa
 
 
 def flat(rows: dict[str, Row]) -> dict[str, float]:
-    """{"SFT": {"gold": (m, l, h)}} -> {"eval/SFT/gold": m}"""
+    """Return {"SFT": {"gold": (m, l, h)}} as {"eval/SFT/gold": m}."""
     return {
         f"eval/{name}/{metric}": interval[0]
         for name, row in rows.items()
@@ -218,7 +218,7 @@ def flat(rows: dict[str, Row]) -> dict[str, float]:
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
-    """What a dry run shows: how many prompts, and one of them."""
+    """Return what a dry run shows: how many prompts, and one of them."""
     context = open_context(cfg)
     prompts = eval_prompts(context)
     return Preview(

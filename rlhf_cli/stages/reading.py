@@ -17,7 +17,7 @@ from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.report import EXAMPLES
 from rlhf_cli.data.spec import ROLES, LoadSpec
 from rlhf_cli.runtime.watchdog import heartbeat
-from rlhf_cli.telemetry.progress import Counting
+from rlhf_cli.telemetry.progress import RowCounter
 
 CACHE = ".cache"  # in runs_dir
 
@@ -84,7 +84,7 @@ def records_of(
 
 def counted(what: str, numbers: Iterable[int], *, silent: bool) -> None:
     """Show how far it is, with rows per second."""
-    with Counting(what, silent=silent) as counting:
+    with RowCounter(what, silent=silent) as counting:
         for num in numbers:
             heartbeat(what)
             counting.reached(num)

@@ -12,7 +12,7 @@ from rlhf_cli.config.schema import LongText
 from rlhf_cli.data.collate import pad_right
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.fit import fit_prompt
-from rlhf_cli.data.records import DataError, LeftOut, RowError
+from rlhf_cli.data.records import DataError, Filtered, RowError
 from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.evaluation.respond import Answer, reward_scores
 from rlhf_cli.models.export import set_pad
@@ -48,7 +48,7 @@ class Translation:
     def of(
         cls, context: StageContext, theirs: Renderer, prompts: list[EncodedPrompt], room: int | None
     ) -> "Translation":
-        """Fit what the policy saw of every prompt once more; all responses are read after the same."""
+        """Fit the policy's view of every prompt again; all responses are read after the same."""
         data, fitted, num_cut = context.cfg.data, {}, 0
         limit = None if room is None else room - data.max_response_tokens
         for prompt in prompts:
@@ -70,22 +70,22 @@ class Translation:
 
     @property
     def pad_id(self) -> int:
-        """Pads are masked: any token with a row in the embedding will do."""
+        """Return any token with a row in the embedding: pads are masked."""
         return 0 if self.theirs.pad_id in self.unknown else self.theirs.pad_id
 
     def row(self, prompt_ids: list[int], response_ids: list[int]) -> list[int]:
-        """The same text in their tokens; the end token only where the response ended."""
+        """Return the same text in their tokens; the end token only where the response ended."""
         response = self._response(self.ours.decode_response(response_ids))
         ended = bool(response_ids) and response_ids[-1] in self.ours.end_ids
         ids = self.prompts[tuple(prompt_ids)] + (response if ended else response[:-1])
         return [token for token in ids if token not in self.unknown][: self.room]
 
     def _response(self, text: str) -> list[int]:
-        """What was sampled may have marks of a thought where their template has no place for them."""
+        """Encode a sample, which may have marks of a thought that their template has no place for."""
         try:
             return self.theirs.response_ids(text)
         except RowError:
-            return self.theirs.bare_ids(text)
+            return self.theirs.encode_response(text)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class RewardModel:
     def load(
         cls, context: StageContext, folder: Path, prompts: list[EncodedPrompt]
     ) -> "RewardModel":
-        """From a model folder; whether its tokenizer and template are the policy's is found by their hash.
+        """Load from a model folder; the hash decides whether tokenizer and template are the policy's.
 
         prompts: those that will be scored, so that their text can be had again for another tokenizer.
         """
@@ -129,11 +129,11 @@ class RewardModel:
 
     @property
     def renderer(self) -> Renderer | None:
-        """The reward model's own, where the policy's tokens are not its own."""
+        """Return the reward model's own, where the policy's tokens are not its own."""
         return self.translation and self.translation.theirs
 
     def notes(self) -> list[str]:
-        """What a person should know before trusting the scores."""
+        """Return cautions about the scores."""
         if self.translation is None:
             return []
         num_cut, num = self.translation.num_cut, len(self.translation.prompts)
@@ -148,7 +148,7 @@ class RewardModel:
 
     @torch.no_grad()
     def score(self, inputs: ModelInputs) -> Tensor:
-        """Scores (B,) of the policy's prompts and responses, each read at the last real token."""
+        """Return scores (B,) of the policy's prompts and responses, each read at the last real token."""
         if self.translation is None:
             return self.network(response_scores, inputs)
         batch = inputs.batch
@@ -165,13 +165,13 @@ class RewardModel:
         return self.network(sequence_scores, tokens.to(place), mask.to(place))
 
     def score_answers(self, answers: list[Answer]) -> Tensor:
-        """Scores (n,) of answers, on the CPU."""
+        """Return scores (n,) of answers, on the CPU."""
         if self.translation is None:
             rows, pad_id = [a.prompt_ids + a.ids for a in answers], self.context.renderer.pad_id
         else:
             rows = [self.translation.row(a.prompt_ids, a.ids) for a in answers]
             pad_id = self.translation.pad_id
-        with self.context.clock.part("score"):
+        with self.context.clock.phase("score"):
             return reward_scores(
                 self.network,
                 rows,
@@ -188,11 +188,11 @@ def _translation(
     config: PretrainedConfig,
     folder: Path,
 ) -> Translation:
-    """Refuses a reward model whose context holds no prompt beside the longest response."""
+    """Refuse a reward model whose context holds no prompt beside the longest response."""
     room = room_of(config)
     try:
         return Translation.of(context, own, prompts, room)
-    except LeftOut as error:
+    except Filtered as error:
         raise UserError(
             f"the reward model {folder} has {room} positions, which do not hold a prompt beside "
             f"data.max_response_tokens={context.cfg.data.max_response_tokens} tokens: lower it, or "

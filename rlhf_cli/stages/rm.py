@@ -27,7 +27,13 @@ from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.reward_scorer import reset_head
-from rlhf_cli.stages.rm_report import FORWARD, judge, scored_sample, sequences, tell
+from rlhf_cli.stages.rm_report import (
+    FORWARD,
+    evaluate_scores,
+    print_report,
+    scored_sample,
+    sequences,
+)
 from rlhf_cli.stages.samples import example
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.stages.stage_run import open_run
@@ -52,15 +58,15 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     ) as stage_run:
         recorder = stage_run.recorder
         if not stage_run.resumed:
-            data.tell(recorder)
-            context.tell(recorder, engine, samples=False)
+            data.print_report(recorder)
+            context.print_notes(recorder, engine, samples=False)
         fit(context, engine, data.train, recorder, stage_run.saver)
         engine.eval()
-        with context.clock.part("score"):
+        with context.clock.phase("score"):
             shift = centre(context, engine, data.train, anchors)
-            found = judge(context, engine, data.held_out)
+            found = evaluate_scores(context, engine, data.held_out)
             sample = scored_sample(context, engine, data.held_out)
-        tell(recorder, cfg, found, shift)
+        print_report(recorder, cfg, found, shift)
         recorder.samples("a held-out comparison, scored", sample)
         context.export(engine, out / "model")
     if context.world.is_main:
@@ -75,7 +81,7 @@ def total_steps(cfg: Config, num_comparisons: int) -> int:
 
 
 def new_reward_model(context: StageContext, sft: Path) -> Engine:
-    """The SFT model with a fresh scalar head."""
+    """Return the SFT model with a fresh scalar head."""
     cfg = context.cfg
     model = context.scalar_model(sft, new_head=True, dropout=cfg.rm.dropout)
     check_head(model)
@@ -87,7 +93,7 @@ def new_reward_model(context: StageContext, sft: Path) -> Engine:
 def steps_of(
     context: StageContext, train: Sequence[EncodedComparison], epoch: int, *, padded: bool = False
 ) -> Sequence[Step]:
-    """One epoch: a list of optimizer steps, each a list of this process's microbatches.
+    """Return one epoch: a list of optimizer steps, each a list of this process's microbatches.
 
     padded: the model reads padding.
     """
@@ -120,7 +126,7 @@ def fit(
     ):
         context.seed_dropout("rm", step)
         factor = lr_factor(cfg.schedule, step - 1, total)
-        with context.clock.part("learn"):
+        with context.clock.phase("learn"):
             metrics = learn(engine, microbatches, cfg, factor)
         context.clock.count(**work_on_comparisons(engine, microbatches))
         recorder.log(metrics, step)
@@ -128,7 +134,7 @@ def fit(
 
 
 def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[str, float]:
-    """One optimizer step; every prompt of the whole step weighs the same."""
+    """Take one optimizer step; every prompt of the global batch has the same weight."""
     engine.train()
     world = engine.world
     prompts = world.sum_scalars({"n": sum(batch.num_prompts for batch in microbatches)})["n"]
@@ -155,7 +161,7 @@ def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[st
 
 
 def pair_loss(scores: Tensor, batch: PreferenceBatch, cfg: RM, num_prompts: float) -> Tensor:
-    """The loss of one microbatch as its share of the whole step."""
+    """Compute the loss of one microbatch as its share of the global batch."""
     return preference_loss(
         scores,
         batch.pairs,
@@ -171,13 +177,13 @@ def pair_loss(scores: Tensor, batch: PreferenceBatch, cfg: RM, num_prompts: floa
 
 
 def strict_hits(scores: Tensor, batch: PreferenceBatch) -> tuple[float, int]:
-    """Pairs that were not ties: how many are ordered right, and how many there are."""
+    """Return how many pairs without a tie are ordered right, and how many there are."""
     pairs = batch.pairs[batch.targets == 1.0]
     return (pair_accuracy(scores, pairs) * len(pairs) if len(pairs) else 0.0), len(pairs)
 
 
 def anchor_texts(context: StageContext, train: Sequence[EncodedComparison]) -> list[list[int]]:
-    """What shall score 0 on average: the demonstrations, or without any the preferred responses."""
+    """Return the texts that score 0 on average: demonstrations, or else the preferred responses."""
     if context.cfg.data.demonstrations:
         return [one.ids for one in context.encoded("demonstrations").train[:NUM_ANCHORS]]
     return list(islice(preferred(train), NUM_ANCHORS))
@@ -196,7 +202,7 @@ def centre(
     train: Sequence[EncodedComparison],
     anchors: list[list[int]],
 ) -> float:
-    """Shift the scores so that the anchors' mean is 0 (IG 3.5); returns what was taken away."""
+    """Shift the scores so that the anchors' mean is 0 (IG 3.5); return the subtracted mean."""
     few = train[:NUM_ANCHORS]
     states, differences, start = hidden(context, engine, sequences(few)), [], 0
     for one in few:
@@ -211,7 +217,7 @@ def centre(
 
 
 def hidden(context: StageContext, network: Network, rows: list[list[int]]) -> Tensor:
-    """Last hidden state of every row of token ids, (n, D) on the CPU."""
+    """Compute the last hidden state of every row of token ids, (n, D) on the CPU."""
     return forward_sequences(
         last_hidden,
         network,
@@ -223,7 +229,7 @@ def hidden(context: StageContext, network: Network, rows: list[list[int]]) -> Te
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
-    """What a dry run shows: counts, steps, and one comparison with its first response coloured."""
+    """Return a dry run's counts, steps, and one comparison with its first response coloured."""
     context = open_context(cfg)
     data = context.encoded("comparisons")
     steps = steps_of(context, data.train, epoch=0)
@@ -233,9 +239,9 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     return Preview(
         facts={
             "comparisons": f"{len(data.train)} prompts to train on, {len(data.held_out)} held out",
-            "responses a prompt": spread([len(c.response_ids) for c in data.train]),
+            "responses per prompt": spread([len(c.response_ids) for c in data.train]),
             "pairs": f"{strict} strict, {ties} ties",
-            "optimizer steps": f"{len(steps)} an epoch, {total_steps(cfg, len(data.train))} in all",
+            "optimizer steps": f"{len(steps)} per epoch, {total_steps(cfg, len(data.train))} in total",
         },
         example=example(context.renderer, one.sequences()[0], mask),
         notes=data.report.plain().splitlines(),
@@ -243,5 +249,5 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
 
 
 def spread(numbers: list[int]) -> str:
-    """[4, 9, 9] -> "4 to 9"."""
+    """Return [4, 9, 9] as "4 to 9"."""
     return f"{min(numbers)} to {max(numbers)}" if min(numbers) < max(numbers) else str(numbers[0])

@@ -1,4 +1,4 @@
-"""What a reward model is worth: its scores of held-out comparisons, in numbers and in three lines."""
+"""The accuracy and calibration of a reward model on held-out comparisons, in numbers and three lines."""
 
 import torch
 
@@ -14,16 +14,19 @@ from rlhf_cli.telemetry.recorder import Recorder
 FORWARD = 64  # sequences per forward pass when only scores are wanted
 
 
-def judge(context: StageContext, network: Network, held_out: list[EncodedComparison]) -> dict:
-    """The report on held-out comparisons."""
+def evaluate_scores(
+    context: StageContext, network: Network, held_out: list[EncodedComparison]
+) -> dict:
+    """Return the report on held-out comparisons."""
     cfg = context.cfg.rm
-    return report(judged(context, network, held_out), ties=cfg.ties.name, tie_param=cfg.tie_param)
+    scored = score_comparisons(context, network, held_out)
+    return report(scored, ties=cfg.ties.name, tie_param=cfg.tie_param)
 
 
-def judged(
+def score_comparisons(
     context: StageContext, network: Network, comparisons: list[EncodedComparison]
 ) -> list[ScoredRanking]:
-    """Every comparison with the model's scores of its responses."""
+    """Return every comparison with the model's scores of its responses."""
     scores = reward_scores(
         network,
         sequences(comparisons),
@@ -47,16 +50,16 @@ def judged(
 
 
 def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
-    """Every completion of every comparison, in order."""
+    """Return every completion of every comparison, in order."""
     return [ids for one in comparisons for ids in one.sequences()]
 
 
-def tell(recorder: Recorder, cfg: Config, found: dict, shift: float) -> None:
-    """The report in three lines."""
+def print_report(recorder: Recorder, cfg: Config, found: dict, shift: float) -> None:
+    """Print the report in three lines."""
     anchors = "demonstrations" if cfg.data.demonstrations else "preferred responses"
     recorder.note(f"scores shifted by {-shift:+.3f}: the {anchors} now score 0 on average")
     if not found["num_pairs"]:
-        recorder.warn("no held-out pairs to judge the reward model on: raise data.eval_fraction")
+        recorder.warn("no held-out pairs to evaluate the reward model on: raise data.eval_fraction")
         return
     text = f"held-out accuracy {interval_text(found['accuracy'])} on {found['num_pairs']} pairs"
     if found["accuracy_ceiling"]:
@@ -76,10 +79,10 @@ def interval_text(interval: tuple[float, float, float]) -> str:
 def scored_sample(
     context: StageContext, network: Network, held_out: list[EncodedComparison]
 ) -> list[dict[str, str]]:
-    """The responses of a few held-out comparisons, best score first, with their scores."""
+    """Return the responses of a few held-out comparisons, best score first, with their scores."""
     few = held_out[: min(1, context.cfg.samples)]
     rows = []
-    for one, found in zip(few, judged(context, network, few), strict=True):
+    for one, found in zip(few, score_comparisons(context, network, few), strict=True):
         row = {"prompt": last_turn(one.record.prompt)}
         for rank, place in enumerate(found.scores.argsort(descending=True).tolist(), start=1):
             row[f"{rank}: {float(found.scores[place]):+.2f}"] = one.record.responses[place]

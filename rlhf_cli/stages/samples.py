@@ -60,7 +60,7 @@ def sample_each(
     """Sample one answer per prompt for each seed."""
     cfg, ids = context.cfg, [prompt.ids for prompt in prompts]
     params = context.sampling_params(temperature=1.0)
-    with context.clock.part("generate"):
+    with context.clock.phase("generate"):
         found = respond(
             network,
             ids,

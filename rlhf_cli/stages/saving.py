@@ -76,7 +76,7 @@ class Saver:
         stop, save = self._wanted(step)
         if not (stop or save):
             return
-        with self.clock.part("save"):
+        with self.clock.phase("save"):
             self._save(step, state)
         if stop:
             raise Stopped(f"saved at step {step}")

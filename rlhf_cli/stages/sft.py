@@ -55,8 +55,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         if stage_run.resumed:
             training.load_state_dict(stage_run.resumed.state)
         else:
-            data.tell(recorder)
-            context.tell(recorder, engine)
+            data.print_report(recorder)
+            context.print_notes(recorder, engine)
             check_model(context, engine, recorder)
             training.samples.sample("before", engine)
         fit(training, recorder, stage_run.saver)
@@ -68,7 +68,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
 
 
 def note_selected(selected: "SelectedEpoch", cfg: Config, recorder: Recorder) -> None:
-    """Say which epoch was kept and by which number, where there was a choice."""
+    """Print which epoch was kept and by which number, where there was a choice."""
     if cfg.sft.select_by is not SelectBy.last:
         epoch, by = selected.metrics["sft/epoch"], f"sft/{cfg.sft.select_by.name}"
         recorder.note(
@@ -84,7 +84,7 @@ def total_steps(cfg: Config, num_demonstrations: int) -> int:
 
 
 def check_model(context: StageContext, engine: Engine, recorder: Recorder) -> None:
-    """Refuse what this model cannot do, and say how a reward model is made of it, before training."""
+    """Refuse what this model cannot do, and name the remedy, before training."""
     cfg, config = context.cfg, engine.model.config
     if cfg.sft.batching is Batching.packed and not engine(separates_packed_texts):
         raise UserError(
@@ -134,14 +134,14 @@ class SelectedEpoch:
 
 @dataclass(slots=True, kw_only=True)
 class Training:
-    """What is trained, on what, and the epoch selected so far. judge: of select_by=rm_score."""
+    """What is trained, on what, and the epoch selected so far. selector: of select_by=rm_score."""
 
     context: StageContext
     engine: Engine
     train: Sequence[EncodedDemonstration]
     select: Sequence[EncodedDemonstration]
     samples: BeforeAfter
-    judge: "Judge | None"
+    selector: "ScoreSelector | None"
     out: Path
     selected: SelectedEpoch | None = None
 
@@ -158,7 +158,7 @@ class Training:
             train=data.train,
             select=data.select,
             samples=BeforeAfter(context=context, prompts=prompts[: cfg.samples]),
-            judge=Judge(context, prompts) if by_score else None,
+            selector=ScoreSelector(context, prompts) if by_score else None,
             out=out,
         )
 
@@ -172,7 +172,7 @@ class Training:
 
     @property
     def padded(self) -> bool:
-        """Whether the model reads padding."""
+        """Return whether the model reads padding."""
         return not reads_unpadded(self.engine.model)
 
     def state_dict(self) -> dict:
@@ -196,7 +196,7 @@ def fit(training: Training, recorder: Recorder, saver: Saver) -> None:
         steps_of=lambda epoch: steps_of(context, training.train, epoch, padded=training.padded),
     ):
         context.seed_dropout("sft", step)
-        with context.clock.part("learn"):
+        with context.clock.phase("learn"):
             metrics = learn(engine, microbatches, lr_factor(cfg.schedule, step - 1, total))
         context.clock.count(**work_on_texts(engine, microbatches))
         if step % per_epoch == 0 or step == total:
@@ -223,8 +223,8 @@ def end_epoch(training: Training, step: int, metrics: dict[str, float]) -> dict[
     """Evaluate the weights at the end of an epoch or of the stage; keep them if none were better."""
     select_by = training.context.cfg.sft.select_by
     found = {"sft/epoch": step / training.steps_per_epoch} | selection_loss(training)
-    if training.judge is not None:
-        found["sft/rm_score"] = training.judge.mean_score(training.engine)
+    if training.selector is not None:
+        found["sft/rm_score"] = training.selector.mean_score(training.engine)
     value = selection_value(found, select_by, step)
     if training.selected is None or value > training.selected.value:
         training.selected = SelectedEpoch(metrics=metrics | found, value=value)
@@ -239,7 +239,7 @@ def selection_loss(training: Training) -> dict[str, float]:
     """Return the mean negative log-likelihood per supervised token of the selection demonstrations."""
     if not training.select:
         return {}
-    with training.context.clock.part("score"):
+    with training.context.clock.phase("score"):
         steps = steps_of(training.context, training.select, epoch=0, padded=training.padded)
         return {
             "sft/eval_loss": mean_loss(training.engine, [one for step in steps for one in step])
@@ -264,7 +264,7 @@ def selection_value(metrics: dict[str, float], select_by: SelectBy, step: int) -
     return metrics["sft/rm_score"] if select_by is SelectBy.rm_score else float(step)
 
 
-class Judge:
+class ScoreSelector:
     """A reward model that scores the policy's answers to prompts of the selection side (rm_score)."""
 
     def __init__(self, context: StageContext, prompts: list[EncodedPrompt]):
@@ -289,8 +289,8 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
         facts={
             "demonstrations": f"{len(data.train)} to train on, {len(data.select)} to select by, "
             f"{len(data.held_out)} held out",
-            "optimizer steps": f"{len(steps)} per epoch, {total_steps(cfg, len(data.train))} in all",
-            "supervised tokens": f"{sum(count_targets(step) for step in steps)} an epoch",
+            "optimizer steps": f"{len(steps)} per epoch, {total_steps(cfg, len(data.train))} in total",
+            "supervised tokens": f"{sum(count_targets(step) for step in steps)} per epoch",
             "first microbatch": " x ".join(str(n) for n in first.tokens.shape)
             + f", {int(first.mask.sum())} tokens",
         },

@@ -8,6 +8,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import IO
 
@@ -22,11 +23,11 @@ PLAIN_WIDTH = 100
 
 
 class OutputClosed(BrokenPipeError):
-    """Whoever read what is printed has gone."""
+    """The reader of the output has closed it."""
 
 
 class _Screen(Console):
-    """A console whose plain strings are made harmless and that never ends the process by itself."""
+    """A console whose plain strings are escaped and that never ends the process."""
 
     def render_str(self, text: str, **how) -> Text:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().render_str(printable(text), **how)
@@ -34,7 +35,7 @@ class _Screen(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """The last line of defence: whatever built the text, no control character leaves it."""
+        """Yield the segments without control characters, whatever built the text."""
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control else Segment(printable(text), style)
@@ -46,7 +47,7 @@ class _Screen(Console):
 
 
 def console() -> Console:
-    """The console of whatever stdout is now, looking through the proxy of a live display."""
+    """Return the console of the current stdout, looking through the proxy of a live display."""
     stream = sys.stdout
     return _console(stream.rich_proxied_file if isinstance(stream, FileProxy) else stream)
 
@@ -57,20 +58,20 @@ def _console(stream: IO[str]) -> Console:
     return _Screen(file=stream, width=width, highlight=False, emoji=False, markup=False)
 
 
-def foreign(text: str, style: str = "") -> Text:
-    """A string of data, of a model or of a run for a panel or a table: shown as it is."""
+def plain_text(text: str, style: str = "") -> Text:
+    """Return a string of data, of a model or of a run for a panel or a table, unchanged."""
     return Text(printable(text), style)
 
 
-def name_of(text: object, style: str = "") -> Text:
-    """A name or path of others for a panel or a table, on one line."""
+def plain_name(text: object, style: str = "") -> Text:
+    """Return an external name or path for a panel or a table, on one line."""
     return Text(one_line(str(text)), style)
 
 
 def line(text: str, *, style: str = "", whole: bool = False) -> None:
-    """One line, markup taken literally.
+    """Print one line, markup taken literally.
 
-    On a terminal it is broken between words, and what follows is indented, but for one that shall be
+    On a terminal it is broken between words, and what follows is indented, but for one that is to be
     copied (`whole`); elsewhere it stays whole.
     """
     screen = console()
@@ -78,7 +79,7 @@ def line(text: str, *, style: str = "", whole: bool = False) -> None:
     shown = (
         "\n".join(_wrapped(each, screen.width) for each in text.split("\n")) if wrapped else text
     )
-    screen.print(foreign(shown, style), soft_wrap=True)
+    screen.print(plain_text(shown, style), soft_wrap=True)
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -93,3 +94,20 @@ def _wrapped(text: str, width: int) -> str:
         break_on_hyphens=False,
         replace_whitespace=False,
     )
+
+
+@contextmanager
+def status(what: str, *, silent: bool = False) -> Iterator[None]:
+    """Show what the process does inside the block: a spinner on a terminal, one line elsewhere.
+
+    silent: one of several processes prints.
+    """
+    screen = console()
+    if silent:
+        yield
+    elif screen.is_terminal:
+        with screen.status(plain_text(f"{one_line(what)} ...", "dim"), spinner="line"):
+            yield
+    else:
+        line(f"  {one_line(what)} ...", style="dim")
+        yield

@@ -1,7 +1,7 @@
-"""What a stage says while it works: metrics.jsonl always, a live bar or plain lines, trackers.
+"""What a stage records: metrics.jsonl always, a live bar or plain lines, trackers.
 
-Trackers are handed in (runtime.trackers opens them): this room knows no tracking library. An
-interrupted stage goes on with its files as they were when it was saved.
+Trackers are handed in (runtime.trackers opens them): this package imports no tracking library. An
+interrupted stage resumes with its files as they were when it was saved.
 """
 
 import json
@@ -19,13 +19,13 @@ from rich.table import Table
 from rlhf_cli.artifacts.layout import METRICS, SAMPLES
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import flatten
-from rlhf_cli.telemetry.console import console, foreign, line, name_of
-from rlhf_cli.telemetry.progress import LiveBar, Nothing, PlainLines, short
+from rlhf_cli.telemetry.console import console, line, plain_name, plain_text
+from rlhf_cli.telemetry.progress import LiveBar, NoProgress, PlainLines, short
 from rlhf_cli.telemetry.timing import Clock
 
 
 class Tracker(Protocol):
-    """run_id: by what its service knows the run, to go on with it after an interruption."""
+    """run_id: the service's id of the run, to resume it after an interruption."""
 
     name: str
     run_id: str | None
@@ -41,7 +41,7 @@ class Recorder:
     `log` is called at every step from 1; every `every`-th and the last are written. Numbers that
     are not finite are written as null. headline: the metrics shown live. resumed: what `state` gave
     when the stage was saved; lines written after that are taken back. silent: nothing is written or
-    shown, for all processes of a stage but one. clock: its laps are the lines, so that their time/*
+    shown, for all processes of a stage but one. clock: its intervals are the lines, so that their time/*
     add up to the stage's; what came before the first step and after the last has a line of its own.
     """
 
@@ -66,7 +66,7 @@ class Recorder:
         self.step = self.resumed.get("step", 0)
         self.started = time.monotonic() - self.resumed.get("seconds", 0.0)
         shown = LiveBar if console().is_terminal else PlainLines
-        self.progress = Nothing() if silent else shown(stage, total_steps)
+        self.progress = NoProgress() if silent else shown(stage, total_steps)
 
     def __enter__(self) -> "Recorder":
         if self.silent:
@@ -84,61 +84,61 @@ class Recorder:
     def __exit__(self, kind, error, trace) -> None:
         self.progress.stop()
         if kind is None and self.clock:
-            self._write(METRICS, [{"time": self._seconds(), **self.clock.lap()}])
+            self._write(METRICS, [{"time": self._seconds(), **self.clock.interval()}])
         for tracker in self.trackers:
             tracker.finish()
 
     def state(self) -> dict[str, Any]:
-        """What `resumed` needs to go on from here; what has been written so far is on the disk."""
+        """Return what `resumed` needs to continue from here; the files are synced to the disk."""
         sizes = {name: _synced_size(self.folder / name) for name in (METRICS, SAMPLES)}
         run_ids = {tracker.name: tracker.run_id for tracker in self.trackers if tracker.run_id}
         state = {"step": self.step, "seconds": self._seconds(), "sizes": sizes, "run_ids": run_ids}
         return state | ({"clock": self.clock.state()} if self.clock else {})
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """One step's numbers."""
+        """Log one step's numbers."""
         self.step = step
         self.progress.advance(step, self._headline(metrics))
         if self.silent or (step % self.every and step != self.total_steps):
             return
-        lap = self.clock.lap() if self.clock else {}
-        values = {name: _number(value) for name, value in {**metrics, **lap}.items()}
+        timings = self.clock.interval() if self.clock else {}
+        values = {name: _number(value) for name, value in {**metrics, **timings}.items()}
         self._write(METRICS, [{"step": step, "time": self._seconds(), **values}])
         finite = {name: value for name, value in values.items() if value is not None}
         for tracker in self.trackers:
             tracker.log(finite, step=step)
 
     def note(self, text: str) -> None:
-        """A line a person should read."""
+        """Print a line for the user."""
         if not self.silent:
             line(f"  {text}", style="dim")
 
     def warn(self, text: str) -> None:
-        """A line a person must read; kept in metrics.jsonl too."""
+        """Print a warning and write it to metrics.jsonl."""
         if not self.silent:
             line(f"  warning: {text}", style="yellow")
         self._write(METRICS, [{"warning": text, "time": self._seconds()}])
 
     def samples(self, title: str, rows: Sequence[Mapping[str, str]]) -> None:
-        """Generations to look at, a dict a row: {"prompt": ..., "before": ..., "after": ...}."""
+        """Write generations, a dict per row: {"prompt": ..., "before": ..., "after": ...}."""
         self._write(SAMPLES, [{"title": title, **row} for row in rows])
         if rows and not self.silent:
             console().print(sample_panel(title, rows))
 
     def _start_clock(self) -> None:
-        """The first lap begins; one that was interrupted goes on."""
+        """Start the first interval, or continue that of the interrupted attempt."""
         if self.clock:
             begun = {"time": self._seconds(), "total_steps": self.total_steps}
             self._write(METRICS, [begun | self.clock.start()])
             if "clock" in self.resumed:
-                self.clock.go_on(self.resumed["clock"])
+                self.clock.load_state(self.resumed["clock"])
 
     def _seconds(self) -> float:
-        """Time at work, that of earlier attempts included."""
+        """Return the time in the stage, that of earlier attempts included."""
         return round(time.monotonic() - self.started, 3)
 
     def _take_back(self, path: Path) -> None:
-        """Cut what was written after the stage was saved, down to a line torn by a crash."""
+        """Cut what was written after the stage was saved, and a line torn by a crash."""
         size = self.resumed.get("sizes", {}).get(path.name, 0)
         with _writing(path):
             found = path.stat().st_size if path.is_file() else 0
@@ -152,7 +152,7 @@ class Recorder:
         return "  ".join(f"{name.rpartition('/')[2]} {short(value)}" for name, value in shown)
 
     def _write(self, name: str, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Append whole lines at once."""
+        """Append complete lines at once."""
         if self.silent or not entries:
             return
         lines = [json.dumps(e, ensure_ascii=False, allow_nan=False) + "\n" for e in entries]
@@ -162,7 +162,7 @@ class Recorder:
 
 
 def sample_panel(title: str, rows: Sequence[Mapping[str, str]]) -> Panel:
-    """A panel with the rows' texts under each other, labels in one column, texts in another."""
+    """Return a panel with the rows' texts below each other, labels in one column, texts in another."""
     body = Table.grid(padding=(0, 2, 0, 0))
     body.add_column(style="dim", no_wrap=True)
     body.add_column()
@@ -171,13 +171,13 @@ def sample_panel(title: str, rows: Sequence[Mapping[str, str]]) -> Panel:
             body.add_row()
         for place, (label, value) in enumerate(row.items()):
             text = str(value).strip() or "(nothing)"
-            body.add_row(name_of(label), foreign(text, "" if place else "bold"))
-    return Panel(body, title=name_of(title), title_align="left", border_style="dim")
+            body.add_row(plain_name(label), plain_text(text, "" if place else "bold"))
+    return Panel(body, title=plain_name(title), title_align="left", border_style="dim")
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Tell the system's refusal in one line."""
+    """Turn the system's error into one line."""
     try:
         yield
     except OSError as error:
@@ -186,7 +186,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _synced_size(path: Path) -> int:
-    """Bytes of a file, all of them on the disk; 0 when it is not there."""
+    """Return the bytes of a file, all of them on the disk; 0 when it does not exist."""
     with _writing(path):
         if not path.is_file():
             return 0
@@ -201,6 +201,6 @@ def _number(value: float) -> float | None:
 
 
 def _loggable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Trackers take scalars and strings only."""
+    """Return what trackers take: scalars and strings only."""
     plain = (str, int, float, bool)
     return {k: v if isinstance(v, plain) else json.dumps(v) for k, v in values.items()}

@@ -208,7 +208,7 @@ def test_an_interruption_says_how_to_go_on(rlhf, number):
     assert running.returncode == 130
     assert errors == (
         "rlhf: stopped during sft; finished stages are kept. "
-        "Go on with: rlhf run tracking.project=sleep seed=2\n"
+        "Resume with: rlhf run tracking.project=sleep seed=2\n"
     )
 
 
@@ -274,14 +274,14 @@ def test_show_tells_stages_lineage_and_problems(after_a_run):
 
 def test_show_time_asks_for_a_run_that_knows_it(after_a_run):
     rlhf = after_a_run
-    assert "whose time? rlhf show RUN --time" in rlhf("show", "--time").stderr
+    assert "--time needs a run: rlhf show RUN --time" in rlhf("show", "--time").stderr
     silent = rlhf("show", "default", "--time")  # the fake stages tell no time
     assert silent.returncode == 2
-    assert silent.stderr.startswith("rlhf: runs/default says nothing of time: ")
+    assert silent.stderr.startswith("rlhf: runs/default has no timings: ")
     assert silent.stderr.count("\n") == 1
 
 
 def test_a_run_does_not_lie_inside_another(after_a_run):
     found = after_a_run("run", "runs_dir=runs/default", "name=sft")
     assert found.returncode == 2
-    assert "runs_dir=runs/default lies inside the run" in found.stderr
+    assert "runs_dir=runs/default is inside the run" in found.stderr

@@ -42,7 +42,7 @@ def test_words_in_hydras_grammar(words, spelled):
     [
         ("model=./nosuchdir", "model=./nosuchdir: no such folder"),
         ("model=a/b/c", "model=a/b/c: no such folder"),
-        ("model=config.json", "is a file: give the folder it lies in"),
+        ("model=config.json", "is a file: give its folder"),
         ("model=qwen", "did you mean model=qwen2.5_0.5b or model=qwen3_0.6b?"),
         ("model=nosuch", "no preset and no folder (a hub model is org/name, or model.path=nosuch;"),
         ("model=null", "model=null is no choice: model is one of gemma3_1b, generic"),

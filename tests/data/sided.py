@@ -13,7 +13,7 @@ from rlhf_cli.data.prepare import opened, prepare
 from rlhf_cli.data.record_files import Records, RecordTable, RecordWriter
 from rlhf_cli.data.records import Record
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.split import number, place
 from rlhf_cli.stages.reading import records_of, spec_of
 
@@ -25,7 +25,7 @@ class Loaded:
     train: list
     select: list
     eval: list
-    report: Report
+    report: DataReport
     records: Any = None
 
     @property
@@ -57,7 +57,7 @@ def encoded(renderer: Renderer, loaded: Loaded, data) -> tuple[list, list, list]
     return list(found.train), list(found.select), list(found.eval)
 
 
-def of(records: list[Record], report: Report) -> Loaded:
+def of(records: list[Record], report: DataReport) -> Loaded:
     """Records that stand in no file, all of them trained on."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / RECORDS

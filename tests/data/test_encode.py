@@ -18,13 +18,13 @@ from rlhf_cli.data.records import (
     Comparison,
     DataError,
     Demonstration,
-    LeftOut,
+    Filtered,
     Message,
     Origin,
     Prompt,
     RowError,
 )
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.templates import build
 from tests.data.sided import encoded, load, of
 
@@ -81,10 +81,10 @@ def test_the_limits_are_exact(plain_renderer, limits):
     fits = limits(10 + AROUND_PROMPT, 10 + AROUND_RESPONSE, "drop", "drop")
     example = encode(plain_renderer, shown(user(prompt), bot(response)), fits)
     assert len(example.ids) == 20 + AROUND_PROMPT + AROUND_RESPONSE
-    with pytest.raises(LeftOut, match=r"prompt too long: 30 tokens, data\.max_prompt_tokens=29"):
+    with pytest.raises(Filtered, match=r"prompt too long: 30 tokens, data\.max_prompt_tokens=29"):
         encode(plain_renderer, shown(user(prompt + "p"), bot(response)), fits)
     with pytest.raises(
-        LeftOut, match=r"response too long: 13 tokens, data\.max_response_tokens=12"
+        Filtered, match=r"response too long: 13 tokens, data\.max_response_tokens=12"
     ):
         encode(plain_renderer, shown(user(prompt), bot(response + "r")), fits)
 
@@ -132,7 +132,7 @@ def test_a_long_line_loses_its_first_words_and_a_long_word_its_first_letters(
 
 
 def test_a_prompt_whose_frame_alone_is_too_long_is_left_out(plain_renderer, limits):
-    with pytest.raises(LeftOut, match="not even its end fits"):
+    with pytest.raises(Filtered, match="not even its end fits"):
         fit_prompt(plain_renderer, (user("Why?"),), limits(prompt=AROUND_PROMPT))
 
 
@@ -170,7 +170,7 @@ def test_all_responses_of_a_comparison_are_cut_alike_under_one_prompt(plain_rend
 def test_one_long_response_leaves_out_the_comparison_when_long_ones_are_dropped(
     plain_renderer, limits
 ):
-    with pytest.raises(LeftOut, match="response too long"):
+    with pytest.raises(Filtered, match="response too long"):
         encode(plain_renderer, ranked("a" * 50, "b"), limits(responses="drop"))
 
 
@@ -200,7 +200,7 @@ def test_raw_text_may_use_both_limits_and_is_cut_at_its_end(plain_renderer, limi
     example = encode(plain_renderer, longer, limits(60, 20))
     assert example.ids == plain_renderer._encode("t" * 80)
     assert example.notes == ("text cut at the end",)
-    with pytest.raises(LeftOut, match="text too long: 81 tokens, at most 80"):
+    with pytest.raises(Filtered, match="text too long: 81 tokens, at most 80"):
         encode(plain_renderer, longer, limits(60, 20, responses="drop"))
 
 
@@ -242,14 +242,14 @@ def test_rows_that_the_template_itself_shows_otherwise_are_counted_with_an_examp
     )
     renderer = build(tokenizer, template="auto", system=None)
     records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
-    report = Report(role="demonstrations", num_kept=2)
+    report = DataReport(role="demonstrations", num_kept=2)
     examples, _, _ = encoded(renderer, of(records, report), limits())
     what = "the chat template does not show all of a response"
     assert report.notes == {what: 1}
     assert "'<think>\\nadd\\n</think>\\n\\n4' became '\\n\\n4'" in report.plain()
     assert report.first() == ""
     assert text_of(renderer, examples[1].ids) == "user:2 + 2?</s>assistant:\n\n4</s>"
-    report = Report(role="comparisons", num_kept=1)
+    report = DataReport(role="comparisons", num_kept=1)
     pair = ranked(THOUGHTFUL, "4", THOUGHTFUL + "!", prompt="2 + 2?")
     encoded(renderer, of([pair], report), limits())
     assert report.notes == {what: 1}
@@ -265,7 +265,7 @@ def test_a_thought_without_a_place_in_the_template_is_a_bad_row(make_tokenizer, 
         "{% if add_generation_prompt %}{{ 'assistant:<think></think>' }}{% endif %}"
     )
     renderer = build(tokenizer, template="auto", system=None)
-    report = Report(role="demonstrations", num_kept=2)
+    report = DataReport(role="demonstrations", num_kept=2)
     records = [shown(user("2 + 2?"), bot("4")), shown(user("2 + 2?"), bot(THOUGHTFUL))]
     (example,), _, _ = encoded(renderer, of(records, report), limits())
     assert text_of(renderer, example.ids) == "user:2 + 2?</s>assistant:<think></think>4</s>"
@@ -285,7 +285,7 @@ def test_a_prompt_keeps_the_messages_that_the_policy_sees(plain_renderer, limits
 def test_what_became_of_each_record_is_in_the_report(plain_renderer, limits):
     records = [shown(user("Why?"), bot("a")), shown(user("</s>"), bot("a"))]
     records += [shown(user("p" * 90), bot("r" * 90))]
-    report = Report(role="demonstrations", num_kept=3)
+    report = DataReport(role="demonstrations", num_kept=3)
     examples, _, _ = encoded(plain_renderer, of(records, report), limits())
     assert [e.record.messages for e in examples] == [records[i].messages for i in (0, 2)]
     assert report.num_kept == 2
@@ -313,7 +313,7 @@ def test_what_the_template_cannot_do_is_noted_once(make_tokenizer, limits):
     tokenizer = make_tokenizer(eos_token="</s>")
     tokenizer.chat_template = text
     renderer = build(tokenizer, template="auto", system=None)
-    report = Report(role="prompts", num_kept=2)
+    report = DataReport(role="prompts", num_kept=2)
     tooled = (user("Why?"), bot("f()"), Message("tool", "42"))
     encoded(renderer, of([Prompt(tooled, ORIGIN)] * 2, report), limits())
     assert report.notes == dict.fromkeys(renderer.notes, 1)
@@ -365,5 +365,5 @@ def test_what_is_far_too_long_is_cut_before_it_is_tokenised(config, plain_render
     assert max(seen) > 50_000
     drop = replace(data, long_prompts=LongText.drop)
     monkeypatch.undo()
-    with pytest.raises(LeftOut, match=r"59999 characters, data\.max_prompt_tokens=50"):
+    with pytest.raises(Filtered, match=r"59999 characters, data\.max_prompt_tokens=50"):
         encode(plain_renderer, record, drop)

@@ -17,7 +17,7 @@ from itertools import permutations
 import pytest
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.formats import convert
+from rlhf_cli.data.formats.table import convert
 from rlhf_cli.data.records import DataError, Origin, RowError
 from rlhf_cli.data.sources import rows
 

@@ -21,7 +21,7 @@ def test_a_broken_line_is_one_bad_row_and_the_rest_is_read(write):
 
 def test_a_broken_array_stops_with_file_line_and_remedy(write):
     path = write("a.json", '[{"prompt": "a"},\n {"prompt": oops}]')
-    with pytest.raises(DataError, match=r"a\.json:2: not valid JSON at column 13.*mend"):
+    with pytest.raises(DataError, match=r"a\.json:2: not valid JSON at column 13.*repair"):
         values(path)
 
 

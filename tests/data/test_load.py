@@ -124,7 +124,7 @@ def test_prompts_fall_back_to_those_of_the_comparisons_each_once(config, write):
     loaded = load(config(comparisons=[write("c.jsonl", rows)]), "prompts")
     found = [r.messages[0].content for r in loaded.train + loaded.eval]
     assert sorted(found) == sorted(f"q {i}" for i in range(50))
-    assert loaded.report.left_out["a prompt met before"] == 50
+    assert loaded.report.left_out["a repeated prompt"] == 50
     assert loaded.report.num_kept == 50
 
 

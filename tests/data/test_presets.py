@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.schema import Data, Source
-from rlhf_cli.data.formats import check_format, format_names
+from rlhf_cli.data.formats.table import check_format, format_names
 from rlhf_cli.data.spec import ROLES
 from tests.data.sided import load
 

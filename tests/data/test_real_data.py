@@ -210,7 +210,7 @@ def test_inputs_that_say_there_is_none_and_their_number(real_data, config):
         for row in json.loads((real_data / "demonstrations" / "alpaca_3746.json").read_text())
     ]
     expected = sum(text in ("noinput", "no input", "none", "n/a", "na") for text in said)
-    assert notes["an input that says there is none, taken as empty"] == expected
+    assert notes["an input that stands for none, taken as empty"] == expected
 
 
 def test_literal_ends_are_removed_from_every_row_of_t0(real_data, config):

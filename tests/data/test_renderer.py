@@ -450,7 +450,7 @@ def test_an_unknown_template_is_one_line(make_tokenizer, template, said):
     ("text", "said"),
     [
         ("{% for m in messages %}", "cannot render a question"),
-        ("{{ messages[0]['content'] }}", "leaves out what the assistant says"),
+        ("{{ messages[0]['content'] }}", "leaves out the assistant's turns"),
     ],
 )
 def test_a_broken_template_file_is_refused_at_once(make_tokenizer, tmp_path, text, said):

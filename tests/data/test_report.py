@@ -2,17 +2,17 @@
 
 import json
 
-from rlhf_cli.data.records import LeftOut, Origin, RowError
-from rlhf_cli.data.report import EXAMPLES, Report
+from rlhf_cli.data.records import Filtered, Origin, RowError
+from rlhf_cli.data.report import EXAMPLES, DataReport
 
 
 def example():
-    report = Report(role="comparisons", num_kept=90, num_train=80, num_eval=10)
+    report = DataReport(role="comparisons", num_kept=90, num_train=80, num_eval=10)
     report.rows["[red].jsonl"] = 100
     for line in range(1, 8):
         report.reject(Origin("[red].jsonl", line, line), RowError("empty chosen", f"row {line}"))
     for line in range(8, 11):
-        report.reject(Origin("[red].jsonl", line, line), LeftOut("prompt too long"))
+        report.reject(Origin("[red].jsonl", line, line), Filtered("prompt too long"))
     report.notes["response cut"] = 4
     return report
 
@@ -34,7 +34,7 @@ def test_only_the_first_examples_are_kept():
 
 
 def test_all_examples_are_kept_on_request():
-    report = Report(role="comparisons", num_examples=None)
+    report = DataReport(role="comparisons", num_examples=None)
     for line in range(1, 100):
         report.reject(Origin("a.jsonl", line, line), RowError("empty chosen"))
     assert [row.origin.line for row in report.examples["empty chosen"]] == list(range(1, 100))
@@ -52,7 +52,7 @@ def test_lines_say_everything_each_example_whole():
 
 
 def test_what_several_rows_say_comes_once_above_their_places():
-    report = Report(role="comparisons", num_examples=None)
+    report = DataReport(role="comparisons", num_examples=None)
     hint = "a file without a header needs columns by number"
     details = [f"found 4; {hint}", f"found 5; {hint}", "found 1; delimiter", "", "same", "same"]
     for line, detail in enumerate(details, start=1):
@@ -112,14 +112,14 @@ def test_with_strict_the_first_bad_row_is_the_verdict():
         "[red].jsonl:1: empty chosen: row 1 "
         "(data.strict=true stops here; data.strict=false skips the row)"
     )
-    report = Report(role="comparisons", strict=True, num_kept=3)
+    report = DataReport(role="comparisons", strict=True, num_kept=3)
     report.rows["a.jsonl"] = 4
-    report.reject(Origin("a.jsonl", 1, 1), LeftOut("prompt too long"))
+    report.reject(Origin("a.jsonl", 1, 1), Filtered("prompt too long"))
     assert report.verdict() is None
 
 
 def test_no_rows_at_all_is_refused():
-    report = Report(role="comparisons")
+    report = DataReport(role="comparisons")
     assert report.verdict() == (
         "data.comparisons has no rows: name a source, or set parents.rm=<a reward model's folder>"
     )
@@ -128,9 +128,9 @@ def test_no_rows_at_all_is_refused():
 
 
 def test_nothing_left_names_the_first_reason():
-    report = Report(role="prompts")
+    report = DataReport(role="prompts")
     report.rows["a.jsonl"] = 1
-    report.reject(Origin("a.jsonl", 1, 1), LeftOut("prompt too long", "900 tokens"))
+    report.reject(Origin("a.jsonl", 1, 1), Filtered("prompt too long", "900 tokens"))
     assert report.verdict() == (
         "data.prompts: no row is left; first: a.jsonl:1: prompt too long: 900 tokens"
     )

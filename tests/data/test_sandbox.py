@@ -9,7 +9,7 @@ import pytest
 
 from rlhf_cli.data import sandbox
 from rlhf_cli.data.records import DataError, Message, RowError
-from rlhf_cli.data.sandbox import limited, shown
+from rlhf_cli.data.sandbox import limited, render_template
 from rlhf_cli.data.templates import build
 
 PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -80,13 +80,13 @@ def test_a_template_that_loops_for_some_rows_alone_ends_the_reading(tokenizer, t
 def test_a_template_that_fails_with_a_row_is_the_rows_error(tokenizer):
     ready = tokenizer("{{ 1 / (messages|length - 1) }}" + PLAIN)
     with pytest.raises(RowError, match="refuses the conversation: ZeroDivisionError"):
-        shown(ready, ASK, origin="here")
-    assert shown(ready, ASK * 2, origin="here") == "1.0Why?Why?"
+        render_template(ready, ASK, origin="here")
+    assert render_template(ready, ASK * 2, origin="here") == "1.0Why?Why?"
 
 
 def test_long_texts_are_no_bombs(tokenizer):
     long = (Message("user", "x" * 3_000_000),)
-    assert len(shown(tokenizer(PLAIN), long, origin="here")) == 3_000_000
+    assert len(render_template(tokenizer(PLAIN), long, origin="here")) == 3_000_000
 
 
 def test_without_a_main_thread_the_rest_holds(tokenizer):
@@ -95,7 +95,7 @@ def test_without_a_main_thread_the_rest_holds(tokenizer):
 
     def render():
         try:
-            shown(ready, ASK, origin="here")
+            render_template(ready, ASK, origin="here")
         except (DataError, RowError) as error:
             found.append(error)
 

@@ -76,7 +76,9 @@ def test_an_interruption_reaches_all(tmp_path, number):
     started.signal(number)
     code, errors, seconds = started.ended(*pids)
     assert code == 130
-    assert errors.startswith("rlhf: stopped during sft; finished stages are kept. Go on with: rlhf")
+    assert errors.startswith(
+        "rlhf: stopped during sft; finished stages are kept. Resume with: rlhf"
+    )
     assert seconds < 6
 
 

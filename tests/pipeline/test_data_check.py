@@ -60,7 +60,7 @@ def test_a_role_that_no_stage_reads_does_not_decide(here, capsys):
     code, said, _ = outcome(capsys, "data", "check", *words, "stage=sft")
     assert code == 0
     assert "missing column" in said
-    assert said.endswith("a run would take this data\n")
+    assert said.endswith("data check passed\n")
     assert outcome(capsys, "data", "check", *words)[0] == 2
 
 

@@ -84,7 +84,7 @@ def test_what_holds_no_run_is_refused(here, capsys, place):
         (["--runsdir", "x"], "no option --runsdir: did you mean --runs-dir?"),
         (["-x"], "no option -x: rlhf show --help lists them"),
         (["--runs-dir"], "expected one argument"),
-        (["--time"], "whose time?"),
+        (["--time"], "--time needs a run"),
         (["runs", "--time"], "runs is a folder of runs: give one of them (one)"),
         (["runs/one/sft", "--time"], "runs/one/sft is the stage sft"),
         (["on"], "there is no run 'on': did you mean one?"),

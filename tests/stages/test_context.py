@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.data.records import Message, Origin
-from rlhf_cli.data.report import Report
+from rlhf_cli.data.report import DataReport
 from rlhf_cli.stages.context import Encoded, open_context
 from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
 
@@ -50,15 +50,15 @@ def test_templates_print_the_date_of_the_run(dated, tmp_path):
 
 
 def test_what_a_template_shows_otherwise_is_told_with_an_example(dated, capsys):
-    report = Report(role="demonstrations")
+    report = DataReport(role="demonstrations")
     report.note(Origin("a.jsonl", 7), "the template differs", "'ours' became 'theirs'")
     notes = []
     recorder = SimpleNamespace(note=notes.append, silent=False)
-    Encoded(train=[], select=[], held_out=[], report=report).tell(recorder)
+    Encoded(train=[], select=[], held_out=[], report=report).print_report(recorder)
     assert notes == [report.headline()]
     assert capsys.readouterr().out.count("a.jsonl row 7: 'ours' became 'theirs'") == 1
     notes.clear()
     quiet = replace(report, examples={})
-    Encoded(train=[], select=[], held_out=[], report=quiet).tell(recorder)
+    Encoded(train=[], select=[], held_out=[], report=quiet).print_report(recorder)
     assert notes == [report.headline(), "1 x the template differs"]
     assert capsys.readouterr().out == ""

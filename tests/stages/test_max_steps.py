@@ -43,7 +43,7 @@ def test_the_last_step_is_judged_as_the_end_of_an_epoch_is(folder):
 
 
 @pytest.mark.parametrize("stage", [sft, rm])
-@pytest.mark.parametrize(("most", "said"), [(3, "3 in all"), (None, "4 in all")])
+@pytest.mark.parametrize(("most", "said"), [(3, "3 in total"), (None, "4 in total")])
 def test_a_dry_run_counts_them(stage, most, said):
     name = stage.__name__.rpartition(".")[2]
     values = {f"{name}.epochs": 2, f"{name}.max_steps": most, f"{name}.batch.size": 7}

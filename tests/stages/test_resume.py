@@ -19,7 +19,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages.saving import Saver
-from rlhf_cli.telemetry.timing import PARTS
+from rlhf_cli.telemetry.timing import PHASES
 
 SMALL = (
     "experiment=smoke",
@@ -122,7 +122,7 @@ def test_the_time_of_a_resumed_stage_is_that_of_all_attempts(undisturbed, tmp_pa
     generated = first["speed/generated_tokens_per_s"] * first["time/generate"]
     assert generated == pytest.approx(saved["counts"]["generated"])
     assert generated >= first["objective/response_length"] * 16  # and what was asked before
-    parts = sum(v for row in found for k, v in row.items() if k in {f"time/{p}" for p in PARTS})
+    parts = sum(v for row in found for k, v in row.items() if k in {f"time/{p}" for p in PHASES})
     assert parts == pytest.approx(found[-1]["time"], abs=0.2)
 
 
@@ -238,7 +238,7 @@ def test_a_preempted_command_goes_on_where_it_saved(undisturbed, tmp_path):
     victim.send_signal(signal.SIGTERM)
     _, told = victim.communicate(timeout=60)
     assert victim.returncode == 130
-    assert re.search(r"stopped during sft, saved at step \d+ .*Go on with: .*rlhf", told)
+    assert re.search(r"stopped during sft, saved at step \d+ .*Resume with: .*rlhf", told)
     again = start(tmp_path, *stage)
     said, told = again.communicate(timeout=120)
     assert again.returncode == 0, told

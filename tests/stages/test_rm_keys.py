@@ -15,7 +15,7 @@ from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import rm, rm_report
 from rlhf_cli.stages.context import open_context
-from rlhf_cli.stages.rm_report import judge, scored_sample
+from rlhf_cli.stages.rm_report import evaluate_scores, scored_sample
 from tests.models.tiny import scalar
 from tests.stages.little import changed, little, work
 from tests.stages.ppo.tabular import engine, network, optim
@@ -147,13 +147,13 @@ def judging(**changes):
 @pytest.mark.parametrize("nu", [0.7, 2.0])
 def test_the_report_judges_by_the_stages_own_model_of_ties(nu):
     context = judging(ties=Ties.davidson, tie_param=nu)
-    found = judge(context, network(reward_model()), EXAMPLES)
+    found = evaluate_scores(context, network(reward_model()), EXAMPLES)
     said = []
     for example in EXAMPLES:
         scores = scores_of(reward_model(), example).tolist()
         said += [math.exp(-tie_cost(scores[i], scores[j], context.cfg.rm)) for i, j in example.ties]
     assert found["tie_probability"] == pytest.approx(sum(said) / len(said), abs=1e-5)
-    assert judge(judging(), network(reward_model()), EXAMPLES)["tie_probability"] is None
+    assert evaluate_scores(judging(), network(reward_model()), EXAMPLES)["tie_probability"] is None
 
 
 def test_no_comparison_is_shown_where_none_was_asked_for():
@@ -167,7 +167,7 @@ def test_responses_of_equal_scores_are_all_shown(monkeypatch):
     """Two decimals of a score are no name."""
     one = max(EXAMPLES, key=num)
     same = SimpleNamespace(scores=torch.zeros(num(one)))
-    monkeypatch.setattr(rm_report, "judged", lambda *given: [same])
+    monkeypatch.setattr(rm_report, "score_comparisons", lambda *given: [same])
     (row,) = scored_sample(judging(), None, [one])
     assert sorted(list(row.values())[1:]) == sorted(one.record.responses)
 

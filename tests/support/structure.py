@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def comment_share(folder: str) -> float:
     return sum(line.startswith("#") for line in lines) / max(1, len(lines))
 
 
+def longest_chain(edges: dict[str, set[str]]) -> int:
+    """Return the number of modules in the longest chain of imports; there must be no cycle."""
+
+    @cache
+    def depth(name: str) -> int:
+        return 1 + max((depth(target) for target in edges[name]), default=0)
+
+    return max(map(depth, edges))
+
+
 def static() -> dict[str, str]:
     """Return the measures that need no run."""
     known = modules()
@@ -75,13 +86,16 @@ def static() -> dict[str, str]:
     lengths = sorted(map(length, found))
     edges = {name: imports(path, known) - {name} for name, path in known.items()}
     importers = Counter(target for targets in edges.values() for target in targets)
+    sizes = [len(path.read_text().splitlines()) for path in known.values()]
     middle, high = statistics.median(lengths), lengths[int(0.9 * len(lengths))]
     return {
         "files": str(len(known)),
+        "files above 250 lines, below 40": f"{sum(n > 250 for n in sizes)}, {sum(n < 40 for n in sizes)}",
         "functions": str(len(found)),
         "lines per function: median, 90th percentile, longest": f"{middle:g}, {high}, {lengths[-1]}",
         "functions with 7 or more arguments": str(sum(num_arguments(f) >= 7 for f in found)),
         "import edges per module": f"{sum(map(len, edges.values())) / len(known):.1f}",
+        "longest chain of imports": str(longest_chain(edges)),
         "modules with one importer": str(sum(importers[name] == 1 for name in known)),
         **{
             f"lines that are a comment, {folder}/": f"{comment_share(folder):.1%}"
@@ -110,12 +124,15 @@ def profiled(work: Callable[[], object]) -> tuple[int, int]:
 
 def iteration() -> dict[str, str]:
     """Return the measures of one PPO iteration."""
-    from tests.stages.ppo.tabular import Silent  # torch: only for this measure
-    from tests.stages.ppo.test_loop import PARAMS, batch, ppo_models, small_ppo
-
-    cfg = small_ppo()
-    models = ppo_models(cfg=cfg)
+    # here, because only this measure needs torch
+    from rlhf_cli.config.schema import PPOBatch
     from rlhf_cli.stages.ppo.loop import train
+    from tests.stages.ppo.tabular import Silent, ppo
+    from tests.stages.ppo.test_loop import PARAMS, batch, cast
+
+    size = PPOBatch(rollout=8, minibatch=8, microbatch=8, max_tokens=None)
+    cfg = ppo(batch=size, total_episodes=8, inner_epochs=1)
+    models = cast(cfg=cfg)
 
     prompts = iter([batch(8)])
     files, changes = profiled(lambda: train(models, prompts, PARAMS, cfg, Silent(), seed=0))

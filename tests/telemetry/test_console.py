@@ -9,8 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.telemetry.console import OutputClosed, console, line
-from rlhf_cli.telemetry.doing import doing
+from rlhf_cli.telemetry.console import OutputClosed, console, line, status
 from rlhf_cli.telemetry.recorder import sample_panel
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[red]x[/] [link=http://a]b[/link] [/]"
@@ -97,16 +96,16 @@ def test_a_reader_who_has_gone_ends_it_by_an_error_of_its_own(monkeypatch):
 
 
 def test_what_is_done_is_said_once_and_by_one_process(capsys):
-    with doing("loading a\x1bb"):
+    with status("loading a\x1bb"):
         pass
-    with doing("loading", silent=True):
+    with status("loading", silent=True):
         pass
     assert capsys.readouterr().out == "  loading a\\x1bb ...\n"
 
 
 def test_on_a_terminal_it_goes_away(terminal):
     shown = terminal()
-    with doing("loading"):
+    with status("loading"):
         pass
     assert "loading" in shown.getvalue()
     assert shown.getvalue().endswith("\x1b[2K")  # the line is erased

@@ -6,7 +6,7 @@ from rlhf_cli.telemetry import progress
 def test_counting_says_what_is_done_and_how_fast(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with progress.Counting("reading data.prompts") as counting:
+    with progress.RowCounter("reading data.prompts") as counting:
         for num in (1_000, 40_000, 80_000):
             now[0] += 20.0
             counting.reached(num)
@@ -14,7 +14,7 @@ def test_counting_says_what_is_done_and_how_fast(capsys, monkeypatch):
         "  reading data.prompts ...",
         "  reading data.prompts: 40,000 rows, 1,000 a second",
     ]
-    with progress.Counting("reading data.prompts", silent=True) as counting:
+    with progress.RowCounter("reading data.prompts", silent=True) as counting:
         now[0] += 99.0
         counting.reached(7)
     assert capsys.readouterr().out == ""

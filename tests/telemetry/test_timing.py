@@ -7,7 +7,7 @@ import pytest
 
 from rlhf_cli.telemetry import timing
 from rlhf_cli.telemetry.recorder import Recorder
-from rlhf_cli.telemetry.timing import PARTS, Clock
+from rlhf_cli.telemetry.timing import PHASES, Clock
 
 
 @pytest.fixture
@@ -24,62 +24,62 @@ def wait(monkeypatch):
 
 
 def parts(**seconds):
-    return {f"time/{part}": seconds.get(part, 0.0) for part in PARTS}
+    return {f"time/{part}": seconds.get(part, 0.0) for part in PHASES}
 
 
 def test_parts_add_up_and_what_is_nested_is_taken_out(wait):
     clock = Clock()
     wait(1)
-    with clock.part("learn"):
+    with clock.phase("learn"):
         wait(2)
-        with clock.part("save"):
+        with clock.phase("save"):
             wait(4)
-            with clock.part("idle"):  # waiting for others while saving
+            with clock.phase("idle"):  # waiting for others while saving
                 wait(8)
         wait(16)
     wait(32)
-    assert clock.lap() == parts(learn=18, save=4, idle=41)
-    assert clock.lap() == parts()
+    assert clock.interval() == parts(learn=18, save=4, idle=41)
+    assert clock.interval() == parts()
 
 
 def test_a_lap_cuts_through_an_open_part(wait):
     clock = Clock()
-    with clock.part("generate"):
+    with clock.phase("generate"):
         wait(3)
-        assert clock.lap() == parts(generate=3)
+        assert clock.interval() == parts(generate=3)
         wait(2)
-    assert clock.lap() == parts(generate=2)
+    assert clock.interval() == parts(generate=2)
 
 
 def test_a_part_ends_when_it_fails(wait):
     clock = Clock()
-    with pytest.raises(ZeroDivisionError), clock.part("score"):
+    with pytest.raises(ZeroDivisionError), clock.phase("score"):
         wait(1)
         raise ZeroDivisionError
     wait(2)
-    assert clock.lap() == parts(score=1, idle=2)
+    assert clock.interval() == parts(score=1, idle=2)
 
 
 def test_a_part_that_is_none_is_refused(wait):
-    with pytest.raises(KeyError), Clock().part("lunch"):
+    with pytest.raises(KeyError), Clock().phase("lunch"):
         pass
 
 
 def test_speeds_are_counts_over_their_seconds(wait):
     clock = Clock(peak=lambda: 1000.0)
-    with clock.part("generate"):
+    with clock.phase("generate"):
         wait(4)
-    with clock.part("learn"):
+    with clock.phase("learn"):
         wait(2)
     wait(2)
     for _ in range(2):
         clock.count(tokens=40, flops=500.0)
     clock.count(generated=100)
-    found = clock.lap()
+    found = clock.interval()
     assert found["speed/tokens_per_s"] == 80 / 8
     assert found["speed/generated_tokens_per_s"] == 100 / 4
     assert found["speed/mfu"] == 1000 / 2 / 1000
-    assert clock.lap() == parts()  # nothing was counted since
+    assert clock.interval() == parts()  # nothing was counted since
 
 
 def test_what_is_not_known_is_left_out_and_not_measured(wait):
@@ -88,35 +88,35 @@ def test_what_is_not_known_is_left_out_and_not_measured(wait):
 
     clock = Clock(peak=never)
     for flops in (0.0, float("nan")):
-        with clock.part("learn"):
+        with clock.phase("learn"):
             wait(1)
         clock.count(tokens=5, flops=flops)
-        assert clock.lap() == parts(learn=1) | {"speed/tokens_per_s": 5}
+        assert clock.interval() == parts(learn=1) | {"speed/tokens_per_s": 5}
 
 
 def test_an_interrupted_lap_goes_on(wait):
     first, second = Clock(), Clock()
-    with first.part("learn"):
+    with first.phase("learn"):
         wait(3)
-        with first.part("save"):
+        with first.phase("save"):
             state = json.loads(json.dumps(first.state()))
     first.count(tokens=7)
     assert state["seconds"]["learn"] == 3
     second.start()
-    second.go_on(state | {"counts": {"tokens": 12, "flops": 0.0, "generated": 0.0}})
-    with second.part("learn"):
+    second.load_state(state | {"counts": {"tokens": 12, "flops": 0.0, "generated": 0.0}})
+    with second.phase("learn"):
         wait(1)
-    assert second.lap() == parts(learn=4) | {"speed/tokens_per_s": 3}
+    assert second.interval() == parts(learn=4) | {"speed/tokens_per_s": 3}
 
 
 def test_the_start_reaches_back_to_where_the_process_began(wait):
     timing.begin()
     wait(5)
     clock = Clock()
-    with clock.part("idle"):
+    with clock.phase("idle"):
         wait(2)
     assert clock.start() == {"time/start": 7}
-    assert clock.lap() == parts()
+    assert clock.interval() == parts()
 
 
 def recorder(folder, clock, *, every=1, **more):
@@ -136,10 +136,10 @@ def test_the_lines_of_a_stage_add_up_to_its_time(wait, tmp_path):
     wait(10)
     with recorder(tmp_path, clock, every=2) as log:
         for step in range(1, 6):
-            with clock.part("learn"):
+            with clock.phase("learn"):
                 wait(1)
             log.log({"x": 1.0}, step)
-        with clock.part("save"):
+        with clock.phase("save"):
             wait(3)
     found = lines(tmp_path)
     assert [one.get("step") for one in found] == [None, 2, 4, 5, None]
@@ -151,18 +151,18 @@ def test_the_lines_of_a_stage_add_up_to_its_time(wait, tmp_path):
 def test_a_resumed_recorder_keeps_the_lap_and_an_interrupted_one_closes_nothing(wait, tmp_path):
     clock = Clock()
     with pytest.raises(KeyboardInterrupt), recorder(tmp_path, clock, every=2) as log:
-        with clock.part("learn"):
+        with clock.phase("learn"):
             wait(1)
         log.log({}, 1)
         state = log.state()
-        with clock.part("learn"):
+        with clock.phase("learn"):
             wait(100)  # lost with the attempt
         raise KeyboardInterrupt
     wait(1000)  # between the attempts
     clock = Clock()
     wait(10)
     with recorder(tmp_path, clock, every=2, resumed=state) as log:
-        with clock.part("learn"):
+        with clock.phase("learn"):
             wait(2)
         log.log({}, 2)
     found = lines(tmp_path)

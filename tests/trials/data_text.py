@@ -98,7 +98,7 @@ EMPTY = [
         content,
         r"no rows?\b|is empty|not valid JSON",
         code=2,
-        lacks=("would take this",),
+        lacks=("check passed",),
     )
     for tried, name, content in (
         ("0 bytes", "empty.jsonl", ""),

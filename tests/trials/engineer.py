@@ -112,7 +112,7 @@ def _samples(place) -> Came:
     return came.told(as_many_shown_as_ranked=bool(counts) and min(counts) >= 4, responses=counts)
 
 
-def foreign(key: str, *has: str, **more) -> Row:
+def plain_text(key: str, *has: str, **more) -> Row:
     """A key of another trainer."""
     return refused(f"{key}=8", *has, **more)
 
@@ -128,22 +128,22 @@ KEYS = [
     refused("peft=lora", r"peft"),
     refused("model.lora=8", r"lora", lacks=(r"model\.lr",)),
     refused("load_in_4bit=true", r"load_in_4bit", lacks=("did you mean",)),
-    foreign("sft.num_train_epochs", r"sft\.epochs"),
-    foreign("num_train_epochs", r"sft\.epochs"),
-    foreign("max_length", r"data\.max_(prompt|response)_tokens", lacks=("alerts",)),
-    foreign("ppo.beta", r"ppo\.kl\.coef"),
-    foreign("beta", r"ppo\.kl\.coef"),
-    foreign("max_steps", r"max_steps"),
-    foreign("ppo.steps", r"ppo\.(total_episodes|max_steps)", lacks=(r"optim\.eps",)),
-    foreign("per_device_train_batch_size", r"batch\.(size|microbatch)"),
-    foreign("output_dir", r"runs_dir|name"),
-    foreign("report_to", r"tracking\.trackers"),
-    foreign("bf16", r"runtime\.dtype"),
-    foreign("ppo.lr", r"ppo\.optim\.lr"),
-    foreign("ppo.kl_coef", r"ppo\.kl\.coef"),
-    foreign("sft.warmup", r"sft\.schedule\.warmup"),
-    foreign("epochs", r"sft\.epochs"),
-    foreign("warmup", r"schedule\.warmup"),
+    plain_text("sft.num_train_epochs", r"sft\.epochs"),
+    plain_text("num_train_epochs", r"sft\.epochs"),
+    plain_text("max_length", r"data\.max_(prompt|response)_tokens", lacks=("alerts",)),
+    plain_text("ppo.beta", r"ppo\.kl\.coef"),
+    plain_text("beta", r"ppo\.kl\.coef"),
+    plain_text("max_steps", r"max_steps"),
+    plain_text("ppo.steps", r"ppo\.(total_episodes|max_steps)", lacks=(r"optim\.eps",)),
+    plain_text("per_device_train_batch_size", r"batch\.(size|microbatch)"),
+    plain_text("output_dir", r"runs_dir|name"),
+    plain_text("report_to", r"tracking\.trackers"),
+    plain_text("bf16", r"runtime\.dtype"),
+    plain_text("ppo.lr", r"ppo\.optim\.lr"),
+    plain_text("ppo.kl_coef", r"ppo\.kl\.coef"),
+    plain_text("sft.warmup", r"sft\.schedule\.warmup"),
+    plain_text("epochs", r"sft\.epochs"),
+    plain_text("warmup", r"schedule\.warmup"),
     said("config sft sft.max_steps=5", r"max_steps: 5"),
 ]  # fmt: skip
 

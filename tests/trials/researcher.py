@@ -195,10 +195,10 @@ SETS = [
     Row(tried="the same file twice", quick=True, has=(r"(20|40) .*(cop|duplicate|twice|same)",),
         code=(0, 2), play=sources("path: a.jsonl", "path: a.jsonl", "path: b.jsonl")),
     Row(tried="`data.strict=true` with a bad row", quick=True, code=(2,), play=strict,
-        has=(r"bad\.jsonl:21\b",), lacks=("would take this",)),
+        has=(r"bad\.jsonl:21\b",), lacks=("check passed",)),
     Row(tried="`rlhf data check data=generic`, no source at all", quick=True, code=(2,),
         play=lambda place: place.rlhf("data", "check", "data=generic"),
-        has=(r"no rows|no source|has no|empty",), lacks=("would take this",)),
+        has=(r"no rows|no source|has no|empty",), lacks=("check passed",)),
 ]  # fmt: skip
 
 EVIL = "{{ cycler.__init__.__globals__.os.system('touch made') }}"

@@ -104,7 +104,7 @@ SHOW = [
     said("show small", r"sft", r"Evaluation on", prepare=finished),
     said("show small --time", r"ppo", r"%|tokens", prepare=finished),
     said("show nosuch", r"nosuch.*runs/ has small", prepare=finished, code=(2,)),
-    said("show --time", r"whose time\?|RUN", prepare=finished, code=(2,)),
+    said("show --time", r"--time needs a run|RUN", prepare=finished, code=(2,)),
     said("show small --tme", r"--tme.*did you mean --time", prepare=finished, code=(2,),
          lacks=("Evaluation on",)),
     said("show runs/small/ppo", r"stage ppo|ppo", prepare=finished,

@@ -86,8 +86,8 @@ def _each(
     kinds = {field.name: field.type for field in fields(section)}
     for key in keys:
         value, nullable = getattr(section, key), NoneType in get_args(kinds[key])
-        said = text + " or null" * nullable + f" ({unit})" * bool(unit)
-        require(section, key, (nullable and value is None) or holds(value), said)
+        message = text + " or null" * nullable + f" ({unit})" * bool(unit)
+        require(section, key, (nullable and value is None) or holds(value), message)
 
 
 def shown_value(value: Any) -> str:

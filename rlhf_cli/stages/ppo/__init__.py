@@ -1,1 +1,1 @@
-"""Step 3, PPO. Read stage.py, loop.py, collect.py, learn.py, core/losses.py; guards.py refuses."""
+"""Step 3, PPO. Read stage.py, loop.py, rollout.py, update.py, core/losses.py; checks.py refuses."""

@@ -130,7 +130,7 @@ def train(
 
 
 def num_episodes(cfg: PPO) -> int:
-    """Return how many responses are sampled in all: total_episodes, or max_steps rollouts if fewer."""
+    """Return how many responses are sampled in total: total_episodes, or max_steps rollouts if fewer."""
     if cfg.max_steps is None:
         return cfg.total_episodes
     return min(cfg.total_episodes, cfg.max_steps * cfg.batch.rollout)

@@ -46,7 +46,7 @@ class PPOModels:
 def build_models(
     context: StageContext, sft: Path, rm: Path, prompts: list[EncodedPrompt]
 ) -> tuple[PPOModels, list[str]]:
-    """Return the models and what a person should know of them.
+    """Return the models and notes on them.
 
     Policy and reference are the SFT model; the value model is the reward model, or the SFT model with
     a new head (ppo.value_init).

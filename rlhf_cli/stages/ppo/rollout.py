@@ -44,12 +44,12 @@ def collect_rollout(
     """Return a scored rollout and its metrics; raises NotFinite where a score or log-prob is not.
 
     uniforms (B, max_new_tokens). recompute: a forward pass computes the old log-probs too, and the
-    metrics say how far the sampler's are from them.
+    metrics measure the sampler's distance from them.
     """
     gap = None
-    with models.clock.part("generate"):
+    with models.clock.phase("generate"):
         rollout, entropies = sample_responses(models, batch, uniforms, params)
-    with models.clock.part("score"):
+    with models.clock.phase("score"):
         parts = readings_of(models, rollout, cfg.batch)
         if recompute:
             logprobs, gap = recompute_logprobs(models, rollout, parts, cfg)

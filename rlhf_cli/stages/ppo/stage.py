@@ -48,10 +48,10 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         if resumed:
             state.load_state_dict(resumed.state, resumed.tensors, context.device.torch)
         else:
-            data.tell(recorder)
+            data.print_report(recorder)
             for note in notes:
                 recorder.note(note)
-            context.tell(recorder, models.policy)
+            context.print_notes(recorder, models.policy)
             samples.sample("before", models.policy)
         metrics = train_or_save(context, models, data.train, state, stage_run, out)
         models.policy.use_average()
@@ -108,7 +108,7 @@ def pretraining_loss(
     if context.cfg.ppo.ptx.coef == 0:
         return None
     data = context.encoded("pretraining")
-    data.tell(recorder)
+    data.print_report(recorder)
     return PretrainingLoss(context, data.train, policy=policy)
 
 
@@ -149,7 +149,7 @@ def batches(
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
-    """What a dry run shows: counts, iterations, steps, and one prompt as the policy sees it."""
+    """Return what a dry run shows: counts, iterations, steps, and one prompt as the policy sees it."""
     context = open_context(cfg)
     data = context.encoded("prompts")
     episodes = num_episodes(cfg.ppo)

@@ -36,7 +36,7 @@ def updates(
     before an interruption.
     """
     for number, rows in enumerate(minibatches[done:], start=done):
-        with models.clock.part("learn"):
+        with models.clock.phase("learn"):
             minibatch = rollout.select(rows.to(rollout.scores.device))
             metrics = accumulate_gradients(models, minibatch, cfg, ptx)
             if number == 0:

@@ -1,52 +1,52 @@
-"""Rows that show what to say -> Demonstration, one function for each published form."""
+"""Rows of demonstrations -> Demonstration, one function for each published form."""
 
-from rlhf_cli.data.comparison_forms import of_two
-from rlhf_cli.data.dialogue import conversation, kind, objects, text_of
-from rlhf_cli.data.fields import (
+from rlhf_cli.data.formats.comparisons import of_two
+from rlhf_cli.data.formats.dialogue import conversation, kind, objects, text_of
+from rlhf_cli.data.formats.fields import (
     RESPONSES,
     TEXTS,
     Fields,
     prompt_messages,
     with_system,
 )
-from rlhf_cli.data.labels import judgement
-from rlhf_cli.data.records import Demonstration, LeftOut, Message, Origin, RowError
+from rlhf_cli.data.formats.labels import judgement
+from rlhf_cli.data.records import Demonstration, Filtered, Message, Origin, RowError
 
 
 def messages(row: Fields, origin: Origin) -> Demonstration:
-    """A list of {role, content}; content may be a list of typed parts."""
-    said = with_system(conversation(row["messages"], "messages"), row)
-    return Demonstration(said, origin)
+    """Read a list of {role, content}; content may be a list of typed parts."""
+    turns = with_system(conversation(row["messages"], "messages"), row)
+    return Demonstration(turns, origin)
 
 
 def sharegpt(row: Fields, origin: Origin) -> Demonstration:
-    """A list of {from, value}, with tools as a JSON text beside it."""
-    said = with_system(conversation(row["conversations"], "conversations"), row)
-    return Demonstration(said, origin)
+    """Read a list of {from, value}, with tools as a JSON text beside it."""
+    turns = with_system(conversation(row["conversations"], "conversations"), row)
+    return Demonstration(turns, origin)
 
 
 def labelled(row: Fields, origin: Origin) -> Demonstration:
-    """An answer judged good or bad (KTO); only the good are to be imitated."""
+    """Read an answer judged good or bad (KTO); only the good are to be imitated."""
     if not judgement(row["label"]):
-        raise LeftOut("labelled as a bad response")
+        raise Filtered("labelled as a bad response")
     return messages(row, origin) if "messages" in row else prompt_response(row, origin)
 
 
 def from_pair(row: Fields, origin: Origin) -> Demonstration:
-    """The chosen side of a comparison."""
+    """Return the chosen side of a comparison."""
     pair = of_two(row, origin)
     return Demonstration((*pair.prompt, Message("assistant", pair.responses[0])), origin)
 
 
 def prompt_response(row: Fields, origin: Origin) -> Demonstration:
-    """A prompt and its response under any of their usual names, alpaca's input included."""
+    """Read a prompt and its response under any of their usual names, alpaca's input included."""
     name, response = row.take(RESPONSES)
     text = text_of(response, name)
     return Demonstration((*prompt_messages(row), Message("assistant", text)), origin)
 
 
 def self_instruct(row: Fields, origin: Origin) -> list[Demonstration]:
-    """An instruction with several instances of input and output (self-instruct)."""
+    """Read an instruction with several instances of input and output (self-instruct)."""
     return [_instance(row, instance, origin) for instance in objects(row["instances"], "instances")]
 
 
@@ -56,7 +56,7 @@ def _instance(row: Fields, instance: dict, origin: Origin) -> Demonstration:
 
 
 def text(row: Fields, origin: Origin) -> Demonstration:
-    """Raw text, all of it supervised."""
+    """Read raw text, all of it supervised."""
     name, value = row.take(TEXTS)
     if not isinstance(value, str):
         raise RowError("not a string", f"{name} is {kind(value)}")

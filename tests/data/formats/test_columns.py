@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.formats import check_format, convert
+from rlhf_cli.data.formats.table import check_format, convert
 from rlhf_cli.data.records import DataError, Origin, RowError
 
 

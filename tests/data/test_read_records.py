@@ -3,9 +3,9 @@
 import pytest
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.formats import convert
-from rlhf_cli.data.labelled import paired
-from rlhf_cli.data.records import BadRow, Labelled, LeftOut, Message, Origin
+from rlhf_cli.data.formats.table import convert
+from rlhf_cli.data.read_records import paired
+from rlhf_cli.data.records import BadRow, Filtered, Labelled, Message, Origin
 from tests.data.sided import survey
 
 ASK = (Message("user", "Why?"),)
@@ -36,7 +36,7 @@ def test_a_judged_response_is_read_as_it_is(form):
 def test_only_a_good_response_is_an_example(form):
     (found,) = records(form("Why?", "Because.", "True"), "demonstrations")
     assert found.messages == (*ASK, Message("assistant", "Because."))
-    with pytest.raises(LeftOut, match="labelled as a bad response"):
+    with pytest.raises(Filtered, match="labelled as a bad response"):
         records(form("Why?", "Dunno.", "False"), "demonstrations")
 
 
@@ -54,7 +54,7 @@ def test_both_labels_of_a_prompt_make_one_comparison():
     assert (set(pair.better), pair.ties) == ({(1, 0), (1, 2)}, ())
     assert pair.origin.line == 1
     assert alone.origin.line == 2
-    assert isinstance(alone.error(), LeftOut)
+    assert isinstance(alone.error(), Filtered)
 
 
 def test_a_file_of_judged_responses_is_a_file_of_comparisons(write, config):

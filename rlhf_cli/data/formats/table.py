@@ -7,11 +7,9 @@ from typing import Any
 
 from rlhf_cli.config.keys import nearest
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data import comparison_forms as ranked
-from rlhf_cli.data import demonstration_forms as shown
-from rlhf_cli.data import prompt_forms as asked
-from rlhf_cli.data.columns import check_columns, no_form
-from rlhf_cli.data.fields import PROMPTS, RESPONSES, TEXTS, Fields, found, rename
+from rlhf_cli.data.formats import comparisons, demonstrations, prompts
+from rlhf_cli.data.formats.columns import check_columns, no_form
+from rlhf_cli.data.formats.fields import PROMPTS, RESPONSES, TEXTS, Fields, found, rename
 from rlhf_cli.data.records import BadRow, DataError, Origin, Record, RowError
 
 Parse = Callable[[Fields, Origin], Any]
@@ -40,105 +38,105 @@ FORMS = (
     Form(
         name="oasst",
         keys=_keys("message_tree_id", "prompt"),
-        comparison=ranked.tree,
-        prompt=asked.root,
+        comparison=comparisons.tree,
+        prompt=prompts.root,
     ),
     Form(
         name="qa_feedback",
         keys=_keys("question", "prediction 1", "prediction 2", "preference"),
-        comparison=ranked.qa_feedback,
-        prompt=asked.alone,
+        comparison=comparisons.qa_feedback,
+        prompt=prompts.alone,
     ),
     Form(
         name="summarize",
         keys=_keys("info", "summaries", "choice"),
-        comparison=ranked.summarize,
-        prompt=asked.from_comparison(ranked.summarize),
+        comparison=comparisons.summarize,
+        prompt=prompts.from_comparison(comparisons.summarize),
     ),
     Form(
         name="webgpt",
         keys=_keys("question", "answer_0", "answer_1", "score_0", "score_1"),
-        comparison=ranked.webgpt,
-        prompt=asked.from_comparison(ranked.webgpt),
+        comparison=comparisons.webgpt,
+        prompt=prompts.from_comparison(comparisons.webgpt),
     ),
     Form(
         name="shp",
         keys=_keys("history", "human_ref_A", "human_ref_B", "labels"),
-        comparison=ranked.shp,
-        prompt=asked.from_comparison(ranked.shp),
+        comparison=comparisons.shp,
+        prompt=prompts.from_comparison(comparisons.shp),
     ),
     Form(
         name="nectar",
         keys=_keys("prompt", "answers"),
-        comparison=ranked.nectar,
-        prompt=asked.from_comparison(ranked.nectar),
+        comparison=comparisons.nectar,
+        prompt=prompts.from_comparison(comparisons.nectar),
     ),
     Form(
         name="kwise",
         keys=(("responses",), ("rank", "pairs", "scores")),
-        comparison=ranked.of_many,
-        prompt=asked.alone,
+        comparison=comparisons.of_many,
+        prompt=prompts.alone,
     ),
     Form(
         name="ultrafeedback",
         keys=_keys("instruction", "completions"),
-        comparison=ranked.ultrafeedback,
-        prompt=asked.alone,
+        comparison=comparisons.ultrafeedback,
+        prompt=prompts.alone,
     ),
     Form(
         name="pair",
         keys=_keys("chosen", "rejected"),
-        demonstration=shown.from_pair,
-        comparison=ranked.of_two,
-        prompt=asked.from_comparison(ranked.of_two),
+        demonstration=demonstrations.from_pair,
+        comparison=comparisons.of_two,
+        prompt=prompts.from_comparison(comparisons.of_two),
     ),
     Form(
         name="labelled",
         keys=_keys("messages", "label"),
-        demonstration=shown.labelled,
-        comparison=ranked.labelled,
-        prompt=asked.messages,
+        demonstration=demonstrations.labelled,
+        comparison=comparisons.labelled,
+        prompt=prompts.messages,
     ),
     Form(
         name="kto",
         keys=(PROMPTS, RESPONSES, ("label",)),
-        demonstration=shown.labelled,
-        comparison=ranked.labelled,
-        prompt=asked.alone,
+        demonstration=demonstrations.labelled,
+        comparison=comparisons.labelled,
+        prompt=prompts.alone,
     ),
     Form(
         name="messages",
         keys=_keys("messages"),
-        demonstration=shown.messages,
-        prompt=asked.messages,
+        demonstration=demonstrations.messages,
+        prompt=prompts.messages,
     ),
     Form(
         name="sharegpt",
         keys=_keys("conversations"),
-        demonstration=shown.sharegpt,
-        prompt=asked.sharegpt,
+        demonstration=demonstrations.sharegpt,
+        prompt=prompts.sharegpt,
     ),
-    Form(name="turns", keys=_keys("turns"), prompt=asked.turns),
+    Form(name="turns", keys=_keys("turns"), prompt=prompts.turns),
     Form(
         name="self_instruct",
         keys=_keys("instruction", "instances"),
-        demonstration=shown.self_instruct,
-        prompt=asked.self_instruct,
+        demonstration=demonstrations.self_instruct,
+        prompt=prompts.self_instruct,
     ),
     Form(
         name="alpaca",
         keys=(("instruction",), ("output", "response")),
-        demonstration=shown.prompt_response,
-        prompt=asked.alone,
+        demonstration=demonstrations.prompt_response,
+        prompt=prompts.alone,
     ),
     Form(
         name="prompt_response",
         keys=(PROMPTS, RESPONSES),
-        demonstration=shown.prompt_response,
-        prompt=asked.alone,
+        demonstration=demonstrations.prompt_response,
+        prompt=prompts.alone,
     ),
-    Form(name="prompt", keys=(PROMPTS,), prompt=asked.alone),
-    Form(name="text", keys=(TEXTS,), demonstration=shown.text, prompt=asked.text),
+    Form(name="prompt", keys=(PROMPTS,), prompt=prompts.alone),
+    Form(name="text", keys=(TEXTS,), demonstration=demonstrations.text, prompt=prompts.text),
 )
 BY_NAME = {form.name: form for form in FORMS}
 ALIASES = {"hh": "pair", "prompt_completion": "prompt_response"}
@@ -151,12 +149,12 @@ PARSER = {
 
 
 def format_names() -> list[str]:
-    """Every name `format` may have."""
+    """Return every name `format` may have."""
     return ["auto", *BY_NAME, *ALIASES]
 
 
 def check_format(source: Source, role: str) -> None:
-    """Refuse a format that is unknown, or that has nothing to give for this role."""
+    """Refuse a format that is unknown, or that does not serve this role."""
     name = ALIASES.get(source.format, source.format)
     check_columns(source, [form.keys for form in FORMS])
     if name == "auto":
@@ -176,7 +174,7 @@ def check_format(source: Source, role: str) -> None:
 def convert(
     row: dict, origin: Origin, source: Source, role: str
 ) -> tuple[list[Record | BadRow], Fields]:
-    """(the records of a row or the bad parts of it, the row with its notes and what was read).
+    """Return (the records of a row or its bad parts, the row with its notes and what was read).
 
     A row that is bad as a whole is a RowError.
     """
@@ -201,7 +199,7 @@ def _parser(row: Fields, origin: Origin, source: Source, role: str) -> Parse:
 
 @lru_cache
 def _fitting(keys: tuple[str, ...], name: str, role: str) -> Parse | None:
-    """What reads rows with these keys: the first form that they fit."""
+    """Return the parser of rows with these keys: that of the first form that they fit."""
     forms = FORMS if name == "auto" else (BY_NAME[name],)
     parsers = ((form, getattr(form, PARSER[role])) for form in forms)
     return next((parse for form, parse in parsers if parse is not None and form.fits(keys)), None)
@@ -210,9 +208,9 @@ def _fitting(keys: tuple[str, ...], name: str, role: str) -> Parse | None:
 def _unknown(row: Fields, origin: Origin, name: str, role: str) -> str:
     if name == "auto":
         keys = [form.keys for form in FORMS if getattr(form, PARSER[role]) is not None]
-        said = no_form(row, role, keys)
+        message = no_form(row, role, keys)
         headless = origin.source.removesuffix(".gz").endswith((".csv", ".tsv"))
         tail = "; without a header, by number: columns: {prompt: 0, ..}"
-        return said + tail if headless and not said.endswith("?") else said
+        return message + tail if headless and not message.endswith("?") else message
     groups = ", ".join("|".join(group) for group in BY_NAME[name].keys)
     return f"format {name} needs {groups}; found {found(row)}"

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.check import check, notes_on
-from rlhf_cli.data.formats import FORMS, PARSER, check_format, convert, format_names
+from rlhf_cli.data.formats.table import FORMS, PARSER, check_format, convert, format_names
+from rlhf_cli.data.read_records import paired
 from rlhf_cli.data.records import BadRow, DataError, Message, Origin, RowError
+from rlhf_cli.data.validate import notes_on, validate
 
 ORIGIN = Origin("a.jsonl", 1, 1)
 ASK, SAY = Message("user", "Why?"), Message("assistant", "Because.")
@@ -294,7 +295,7 @@ def test_an_input_that_says_there_is_none_is_none_and_counted(said):
     row = {"instruction": "Why?", "input": said, "output": "Because."}
     found, fields = convert(row, ORIGIN, Source(path="a.jsonl"), "demonstrations")
     assert found[0].messages == (ASK, SAY)
-    assert fields.notes == ["an input that says there is none, taken as empty"]
+    assert fields.notes == ["an input that stands for none, taken as empty"]
 
 
 def test_an_input_that_merely_begins_so_is_kept():
@@ -583,11 +584,11 @@ def test_whatever_stands_in_a_row_it_gives_lawful_records_or_says_why_not(data):
         except RowError as error:
             assert error.reason
             continue
-        for record in found:
+        for record in paired(found):
             if isinstance(record, BadRow):
                 continue
             try:
-                check(record, ties=Ties.soft)
+                validate(record, ties=Ties.soft)
             except RowError:
                 continue
             list(notes_on(record))

@@ -1,10 +1,10 @@
-"""What to say of columns: names that fields do not have, and fields that columns could be."""
+"""Messages on columns: names that no field has, and fields that columns could be."""
 
 from collections.abc import Iterable
 
 from rlhf_cli.config.keys import nearest
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.fields import FIELDS, SYSTEMS, found
+from rlhf_cli.data.formats.fields import FIELDS, SYSTEMS, found
 from rlhf_cli.data.records import DataError
 
 Keys = tuple[tuple[str, ...], ...]
@@ -34,7 +34,7 @@ def check_columns(source: Source, forms: Iterable[Keys]) -> None:
 
 
 def no_form(row: dict, role: str, forms: list[Keys]) -> str:
-    """What to say of a row whose columns fit none of the forms: what was found, what was meant."""
+    """Return the message on a row whose columns fit no form: what was found, what was meant."""
     meant = meant_columns(row, forms)
     if meant:
         columns = ", ".join(f"{name}: {column}" for name, column in meant.items())
@@ -43,7 +43,7 @@ def no_form(row: dict, role: str, forms: list[Keys]) -> str:
 
 
 def meant_columns(row: dict, forms: list[Keys]) -> dict[str, str]:
-    """{field: column} with which the row would fit a form, of columns spelt almost as fields are."""
+    """Return {field: column} with which the row would fit a form, of nearly matching names."""
     for keys in forms:
         meant = {}
         for group in keys:
@@ -56,7 +56,7 @@ def meant_columns(row: dict, forms: list[Keys]) -> dict[str, str]:
 
 
 def _near(row: dict, group: tuple[str, ...]) -> tuple[str, str | None]:
-    """(a name of the group, the column that looks like it)."""
+    """Return (a name of the group, the column that resembles it)."""
     plain = {str(column).strip().lower(): str(column) for column in row}
     for name in group:
         column = nearest(name.lower(), plain, cutoff=0.8)

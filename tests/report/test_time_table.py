@@ -67,5 +67,5 @@ def test_a_run_that_says_nothing_of_time_is_one_line(tmp_path):
     write(tmp_path / "old" / "sft", {"step": 1, "sft/loss": 2.0, "time": 4.0})
     for place in ("old", "empty"):
         (tmp_path / place).mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=f"{place} says nothing of time: .*rlhf run"):
+        with pytest.raises(UserError, match=f"{place} has no timings: .*rlhf run"):
             show_time(tmp_path / place, STAGES)

@@ -7,15 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Ties
-from rlhf_cli.data.check import check, notes_on, ranking_exists, strict_cycle, without_end_marks
 from rlhf_cli.data.records import (
     Comparison,
     Demonstration,
-    LeftOut,
+    Filtered,
     Message,
     Origin,
     Prompt,
     RowError,
+)
+from rlhf_cli.data.validate import (
+    notes_on,
+    ranking_exists,
+    strict_cycle,
+    validate,
+    without_end_marks,
 )
 
 ORIGIN = Origin("a", 1)
@@ -71,9 +77,9 @@ BAD = [
 @pytest.mark.parametrize(("record", "reason"), BAD, ids=[reason for _, reason in BAD])
 def test_every_broken_law_has_its_reason(record, reason):
     with pytest.raises(RowError) as error:
-        check(record, ties=Ties.soft)
+        validate(record, ties=Ties.soft)
     assert error.value.reason.startswith(reason)
-    assert not isinstance(error.value, LeftOut)
+    assert not isinstance(error.value, Filtered)
 
 
 GOOD = [
@@ -90,14 +96,14 @@ GOOD = [
 
 @pytest.mark.parametrize("record", GOOD)
 def test_lawful_records_pass(record):
-    check(record, ties=Ties.soft)
+    validate(record, ties=Ties.soft)
 
 
 def test_only_ties_are_left_out_when_ties_are_dropped_and_used_otherwise():
     only_ties = comparison("a", "b", better=(), ties=((0, 1),))
-    with pytest.raises(LeftOut):
-        check(only_ties, ties=Ties.drop)
-    check(only_ties, ties=Ties.soft)
+    with pytest.raises(Filtered):
+        validate(only_ties, ties=Ties.drop)
+    validate(only_ties, ties=Ties.soft)
 
 
 labels = st.integers(2, 5).flatmap(
@@ -124,11 +130,11 @@ def test_a_circle_is_found_exactly_when_no_order_agrees_with_the_strict_labels(d
         all(order.index(winner) < order.index(loser) for winner, loser in better)
         for order in permutations(range(k))
     )
-    circle = strict_cycle(better, k)
-    assert bool(circle) != agrees
-    if circle:
-        assert circle[0] == circle[-1]
-        assert all(pair in better for pair in pairwise(circle))
+    cycle = strict_cycle(better, k)
+    assert bool(cycle) != agrees
+    if cycle:
+        assert cycle[0] == cycle[-1]
+        assert all(pair in better for pair in pairwise(cycle))
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,9 +1,9 @@
-"""Rows that hold people's preferences -> Comparison, one function for each published form."""
+"""Rows of comparisons -> Comparison, one function for each published form."""
 
 from itertools import combinations
 from typing import Any
 
-from rlhf_cli.data.dialogue import (
+from rlhf_cli.data.formats.dialogue import (
     conversation,
     is_transcript,
     kind,
@@ -12,8 +12,8 @@ from rlhf_cli.data.dialogue import (
     text_of,
     transcript,
 )
-from rlhf_cli.data.fields import RESPONSES, Fields, prompt_messages, with_system
-from rlhf_cli.data.labels import (
+from rlhf_cli.data.formats.fields import RESPONSES, Fields, prompt_messages, with_system
+from rlhf_cli.data.formats.labels import (
     Pairs,
     from_labels,
     from_ranks,
@@ -27,7 +27,7 @@ UNUSED_PROMPT = "a prompt column that differs from the conversation in chosen, n
 
 
 def of_two(row: Fields, origin: Origin) -> Comparison:
-    """chosen and rejected: texts, transcripts or role lists, with or without the prompt beside."""
+    """Read chosen and rejected: texts, transcripts or role lists, with or without a prompt column."""
     beside = _prompt_beside(row)
     before, chosen = _side(row["chosen"], "chosen", beside)
     other, rejected = _side(row["rejected"], "rejected", beside)
@@ -35,7 +35,7 @@ def of_two(row: Fields, origin: Origin) -> Comparison:
         raise RowError("prompts differ", _difference(before, other))
     if not before:
         raise RowError("no prompt", "chosen and rejected hold no conversation and no prompt column")
-    if beside and not _says_the_same(beside, before):
+    if beside and not _is_the_same(beside, before):
         row.notes.append(UNUSED_PROMPT)
     return Comparison(before, (chosen, rejected), ((0, 1),), (), origin)
 
@@ -51,15 +51,15 @@ def _prompt_beside(row: Fields) -> tuple[Message, ...]:
     return messages[:-1] if trailing else messages
 
 
-def _says_the_same(beside: tuple[Message, ...], before: tuple[Message, ...]) -> bool:
-    """Whether a prompt column is the conversation, its beginning or its end."""
-    said = tuple(m for m in beside if m.role != "system")
+def _is_the_same(beside: tuple[Message, ...], before: tuple[Message, ...]) -> bool:
+    """Return whether a prompt column is the conversation, its beginning or its end."""
+    messages = tuple(m for m in beside if m.role != "system")
     turns = tuple(m for m in before if m.role != "system")
-    return said in (turns[: len(said)], turns[len(turns) - len(said) :])
+    return messages in (turns[: len(messages)], turns[len(turns) - len(messages) :])
 
 
 def _side(value: Any, what: str, beside: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
-    """(prompt, response) of one side; a prompt repeated inside the side is taken from there."""
+    """Return (prompt, response) of one side; a prompt repeated inside the side is taken from there."""
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, list):
@@ -72,7 +72,7 @@ def _side(value: Any, what: str, beside: tuple[Message, ...]) -> tuple[tuple[Mes
 
 
 def _joined(beside: tuple[Message, ...], before: tuple[Message, ...]) -> tuple[Message, ...]:
-    """A side that repeats the conversation replaces it; one that only answers follows it."""
+    """Return the conversation: a side that repeats it replaces it, one that only answers follows it."""
     if not before:
         return beside
     if beside and beside[0].role == "system" and before[0].role != "system":
@@ -88,7 +88,7 @@ def _difference(one: tuple[Message, ...], two: tuple[Message, ...]) -> str:
 
 
 def of_many(row: Fields, origin: Origin) -> Comparison:
-    """responses with pairs [[i, j, 0 tie | 1 first | 2 second]], rank (least best) or scores."""
+    """Read responses with pairs [[i, j, 0 tie | 1 first | 2 second]], rank (least best) or scores."""
     responses = texts(row["responses"], "responses")
     found = {name: read(row[name], len(responses)) for name, read in LABELS if _given(row, name)}
     if not found:
@@ -107,7 +107,7 @@ def _given(row: Fields, name: str) -> bool:
 
 
 def _refuse_contradiction(found: dict[str, tuple[Pairs, Pairs]]) -> None:
-    """Two kinds of labels may cover different pairs, but not judge one pair differently."""
+    """Refuse two kinds of labels that judge one pair differently; they may cover different pairs."""
     seen: dict[frozenset[int], int | None] = {}
     for better, ties in found.values():
         verdicts = {frozenset(pair): pair[0] for pair in better}
@@ -122,7 +122,7 @@ def _refuse_contradiction(found: dict[str, tuple[Pairs, Pairs]]) -> None:
 
 
 def texts(values: Any, what: str) -> tuple[str, ...]:
-    """A list of at least two texts; an object stands for its text."""
+    """Return a list of at least two texts; an object stands for its text."""
     if not isinstance(values, list):
         hint = "; lists do not fit into cells, write .jsonl" if isinstance(values, str) else ""
         raise RowError("not a list", f"{what} is {kind(values)}{hint}")
@@ -139,7 +139,7 @@ def _response(value: Any, what: str) -> str:
 
 
 def qa_feedback(row: Fields, origin: Origin) -> Comparison:
-    """`prediction 1..K` with one label a pair in the order 12, 13, .., 23, .. (FineGrainedRLHF)."""
+    """Read `prediction 1..K` with one label per pair in the order 12, 13, .., 23, .. (FineGrainedRLHF)."""
     names = [f"prediction {i}" for i in range(1, 10) if f"prediction {i}" in row]
     responses = tuple(text_of(row[name], name) for name in names)
     pairs = list(combinations(range(len(names)), 2))
@@ -151,7 +151,7 @@ def qa_feedback(row: Fields, origin: Origin) -> Comparison:
 
 
 def summarize(row: Fields, origin: Origin) -> Comparison:
-    """info.post, two summaries and the index of the better one (summarize-from-feedback)."""
+    """Read info.post, two summaries and the index of the better one (summarize-from-feedback)."""
     info = row["info"]
     if not isinstance(info, dict):
         raise RowError("not an object", f"info is {kind(info)}")
@@ -170,7 +170,7 @@ def summarize(row: Fields, origin: Origin) -> Comparison:
 
 
 def webgpt(row: Fields, origin: Origin) -> Comparison:
-    """answer_0 and answer_1 with scores in [-1, 1]; equal scores are a tie (webgpt_comparisons)."""
+    """Read answer_0 and answer_1 with scores in [-1, 1]; equal is a tie (webgpt_comparisons)."""
     question = row["question"]
     question = question.get("full_text") if isinstance(question, dict) else question
     responses = tuple(text_of(row[name], name) for name in ("answer_0", "answer_1"))
@@ -180,7 +180,7 @@ def webgpt(row: Fields, origin: Origin) -> Comparison:
 
 
 def shp(row: Fields, origin: Origin) -> Comparison:
-    """history with human_ref_A and human_ref_B; labels 1 says that A is better (SHP)."""
+    """Read history with human_ref_A and human_ref_B; labels 1 means that A is better (SHP)."""
     responses = tuple(text_of(row[name], name) for name in ("human_ref_A", "human_ref_B"))
     first, second = index_of_better(row["labels"], "labels")
     prompt = (Message("user", text_of(row["history"], "history")),)
@@ -188,7 +188,7 @@ def shp(row: Fields, origin: Origin) -> Comparison:
 
 
 def nectar(row: Fields, origin: Origin) -> Comparison:
-    """answers, each with its text and its rank from 1 (Nectar)."""
+    """Read answers, each with its text and its rank from 1 (Nectar)."""
     answers = objects(row["answers"], "answers")
     responses = texts(answers, "answers")
     better, ties = from_ranks([answer.get("rank") for answer in answers], len(responses))
@@ -198,7 +198,7 @@ def nectar(row: Fields, origin: Origin) -> Comparison:
 
 
 def ultrafeedback(row: Fields, origin: Origin) -> Comparison:
-    """completions, each with its text and an overall_score (UltraFeedback, unpaired)."""
+    """Read completions, each with its text and an overall_score (UltraFeedback, unpaired)."""
     completions = objects(row["completions"], "completions")
     responses = texts(completions, "completions")
     scores = [completion.get("overall_score") for completion in completions]
@@ -206,7 +206,7 @@ def ultrafeedback(row: Fields, origin: Origin) -> Comparison:
 
 
 def tree(row: Fields, origin: Origin) -> list[Comparison | BadRow]:
-    """Every set of ranked sibling replies of a message tree is a comparison (Open Assistant)."""
+    """Return a comparison per set of ranked sibling replies of a message tree (Open Assistant)."""
     found: list[Comparison | BadRow] = []
     _walk(row["prompt"], (), found, origin, row.notes)
     return found
@@ -230,7 +230,7 @@ def _walk(
 def _siblings(
     messages: tuple[Message, ...], replies: list[dict], origin: Origin, notes: list[str]
 ) -> Comparison:
-    """Replies that nobody ranked are left out when at least two others are."""
+    """Leave out replies without a rank when at least two others are ranked."""
     ranked = [reply for reply in replies if reply.get("rank") is not None]
     if len(ranked) < 2:
         raise RowError("null rank", f"{len(replies)} replies to {messages[-1].content[:40]!r}")
@@ -241,7 +241,7 @@ def _siblings(
 
 
 def labelled(row: Fields, origin: Origin) -> Labelled:
-    """A single response judged good or bad (KTO): messages that end with it, or prompt and response."""
+    """Read a response judged good or bad (KTO): messages that end with it, or prompt and response."""
     good = judgement(row["label"])
     if "messages" in row:
         before, response = split_last(conversation(row["messages"], "messages"), "messages")

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.dialogue import conversation, is_transcript, kind, text_of, transcript
+from rlhf_cli.data.formats.dialogue import conversation, is_transcript, kind, text_of, transcript
 from rlhf_cli.data.records import Message, RowError
 
 PROMPTS = ("prompt", "question", "query", "instruction", "inputs", "input", "post", "Question")
@@ -46,13 +46,13 @@ class Fields(dict):
         return self[key] if key in self else default  # noqa: SIM401  # reading counts
 
     def take(self, names: tuple[str, ...]) -> tuple[str, Any] | None:
-        """The first of these keys that the row has, with its value."""
+        """Return the first of these keys that the row has, with its value."""
         name = next((name for name in names if name in self), None)
         return None if name is None else (name, self[name])
 
 
 def rename(row: dict, source: Source) -> Fields:
-    """The row with its columns under this project's names; a dotted name reaches inside."""
+    """Return the row with columns under this project's names; a dotted name reaches inside."""
     if not source.columns:
         return Fields(row, frozenset())
     taken = {name: _reach(row, column, name) for name, column in source.columns.items()}
@@ -76,13 +76,13 @@ def _reach(row: dict, column: str, name: str) -> Any:
 
 
 def found(row: dict) -> str:
-    """The keys of a row, for a message."""
+    """Return the keys of a row, for a message."""
     keys = ", ".join(str(key) for key in list(row)[:12])
     return keys + (", ..." if len(row) > 12 else "")
 
 
 def prompt_messages(row: Fields) -> tuple[Message, ...]:
-    """The prompt of a row: a transcript, a list of messages, or one text of the user."""
+    """Return the prompt of a row: a transcript, a list of messages, or one text of the user."""
     if "messages" in row:
         return conversation(row["messages"], "messages")
     named = row.take(PROMPTS)
@@ -100,11 +100,11 @@ def prompt_messages(row: Fields) -> tuple[Message, ...]:
 
 
 def with_context(text: str, name: str, row: Fields) -> str:
-    """The prompt with an instruction's input after it, or with a mapped context before it."""
+    """Return the prompt with an instruction's input after it, or with a mapped context before it."""
     if "input" in row and name != "input" and (name == "instruction" or "input" in row.mapped):
         given = text_of("" if row["input"] is None else row["input"], "input")
         if NO_INPUT.fullmatch(given):
-            row.notes.append("an input that says there is none, taken as empty")
+            row.notes.append("an input that stands for none, taken as empty")
         elif given:
             text = f"{text}\n\n{given}"
     if "context" in row.mapped:
@@ -113,7 +113,7 @@ def with_context(text: str, name: str, row: Fields) -> str:
 
 
 def with_system(messages: tuple[Message, ...], row: Fields) -> tuple[Message, ...]:
-    """The messages after the row's own system text and the tools it offers, where it has them."""
+    """Return the messages after the row's own system text and its tools, where it has them."""
     named = row.take(SYSTEMS)
     parts = [text_of(named[1], named[0])] if named and named[1] is not None else []
     if row.get("tools"):

@@ -1,4 +1,4 @@
-"""Messages out of every shape a conversation is stored in. Which key holds it, forms know."""
+"""Messages out of every shape a conversation is stored in. The forms choose the key."""
 
 import json
 import math
@@ -32,14 +32,14 @@ SPEAKS = ("Human: ", "Assistant: ")  # without one of these INLINE, which is slo
 
 
 def text_of(value: Any, what: str) -> str:
-    """The text of a field, without surrounding space; refuses all that is not a string."""
+    """Return the text of a field, without surrounding space; refuse all that is not a string."""
     if not isinstance(value, str):
         raise RowError("not a string", f"{what} is {kind(value)}")
     return value.strip()
 
 
 def kind(value: Any) -> str:
-    """What a value is, in the words of JSON."""
+    """Return the kind of a value, in the words of JSON."""
     if value is None:
         return "null"
     if isinstance(value, float) and math.isnan(value):
@@ -48,7 +48,7 @@ def kind(value: Any) -> str:
 
 
 def objects(value: Any, what: str) -> list[dict]:
-    """A list of objects that is not empty."""
+    """Return a list of objects that is not empty."""
     if not isinstance(value, list):
         raise RowError("not a list", f"{what} is {kind(value)}")
     if not value:
@@ -60,12 +60,12 @@ def objects(value: Any, what: str) -> list[dict]:
 
 
 def is_transcript(text: Any) -> bool:
-    """Whether a text is a whole dialogue written with Human: and Assistant: (HH-RLHF)."""
+    """Return whether a text is a dialogue written with Human: and Assistant: (HH-RLHF)."""
     return isinstance(text, str) and re.match(r"\s*Human:", text) is not None
 
 
 def transcript(text: str) -> tuple[Message, ...]:
-    """The turns of a dialogue marked by role words at the start of a paragraph.
+    """Return the turns of a dialogue marked by role words at the start of a paragraph.
 
     A role word within a paragraph is part of its text: HH-RLHF has dozens of those.
     """
@@ -77,7 +77,7 @@ def transcript(text: str) -> tuple[Message, ...]:
 
 
 def has_inline_role(messages: tuple[Message, ...]) -> bool:
-    """A role word inside a turn, as where two turns of HH-RLHF were joined."""
+    """Return whether a turn contains a role word, as where two turns of HH-RLHF were joined."""
     return any(
         INLINE.search(message.content)
         for message in messages
@@ -86,7 +86,7 @@ def has_inline_role(messages: tuple[Message, ...]) -> bool:
 
 
 def conversation(value: Any, what: str) -> tuple[Message, ...]:
-    """A list of {role, content} or {from, value} objects, or of strings that take turns."""
+    """Read a list of {role, content} or {from, value} objects, or of strings that take turns."""
     if not isinstance(value, (list, tuple)):
         raise RowError("not a list of messages", f"{what} is {kind(value)}")
     if not value:
@@ -125,7 +125,7 @@ def _content(item: dict, where: str) -> str:
 
 
 def _part(part: Any, where: str) -> str:
-    """The text of a typed part; an image or a sound has none."""
+    """Return the text of a typed part; an image or a sound has none."""
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
@@ -146,7 +146,7 @@ def _supervised(item: dict, where: str) -> bool:
 
 
 def split_last(messages: tuple[Message, ...], what: str) -> tuple[tuple[Message, ...], str]:
-    """(what came before, text of the last assistant turn)."""
+    """Return (the messages before, the text of the last assistant turn)."""
     if not messages or messages[-1].role != "assistant":
         last = messages[-1].role if messages else "nothing"
         raise RowError("no assistant turn at the end", f"{what} ends with {last}")
@@ -154,7 +154,7 @@ def split_last(messages: tuple[Message, ...], what: str) -> tuple[tuple[Message,
 
 
 def before_answer(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The conversation up to where an assistant is to speak: trailing assistant turns cut."""
+    """Return the conversation up to the assistant's turn: trailing assistant turns are cut."""
     end = len(messages)
     while end and messages[end - 1].role == "assistant":
         end -= 1

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.formats import convert
-from rlhf_cli.data.labels import from_labels, from_ranks, from_scores, judgement
+from rlhf_cli.data.formats.labels import from_labels, from_ranks, from_scores, judgement
+from rlhf_cli.data.formats.table import convert
 from rlhf_cli.data.records import Origin, RowError
 
 NAN, INF = math.nan, math.inf

@@ -1,10 +1,10 @@
-"""What people said of responses -> which is better. A label that is no label is never a preference."""
+"""Annotations of responses -> which is better. Anything but a valid label is never a preference."""
 
 import math
 from itertools import combinations
 from typing import Any
 
-from rlhf_cli.data.dialogue import kind
+from rlhf_cli.data.formats.dialogue import kind
 from rlhf_cli.data.records import RowError
 
 Pairs = tuple[tuple[int, int], ...]
@@ -13,7 +13,7 @@ JUDGEMENTS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def from_labels(pairs: Any, num: int) -> tuple[Pairs, Pairs]:
-    """(better, ties) of triples (i, j, label): 0 a tie, 1 the first is better, 2 the second."""
+    """Return (better, ties) of triples (i, j, label): 0 a tie, 1 the first is better, 2 the second."""
     if not isinstance(pairs, list):
         raise RowError(UNREAD, f"pairs is {_short(pairs)}: expected [[i, j, label], ...]")
     better, ties, seen = [], [], set()
@@ -40,12 +40,12 @@ def _triple(triple: Any, num: int) -> tuple[int, int, int]:
 
 
 def from_scores(scores: Any, num: int) -> tuple[Pairs, Pairs]:
-    """Higher is better, equal is a tie."""
+    """Return (better, ties): higher is better, equal is a tie."""
     return _ordered([-score for score in numbers(scores, num, "score")])
 
 
 def from_ranks(ranks: Any, num: int) -> tuple[Pairs, Pairs]:
-    """Lower is better, equal is a tie."""
+    """Return (better, ties): lower is better, equal is a tie."""
     return _ordered(numbers(ranks, num, "rank"))
 
 
@@ -56,7 +56,7 @@ def _ordered(ranks: list[float]) -> tuple[Pairs, Pairs]:
 
 
 def numbers(values: Any, num: int, what: str) -> list[float]:
-    """One finite number for each response, read from text where need be; NaN says "not annotated"."""
+    """Return a finite number per response, read from text where need be; NaN means "not annotated"."""
     if not isinstance(values, list) or len(values) != num:
         raise RowError(UNREAD, f"{_short(values)} for {num} responses")
     return [_number(value, f"{what} {i}", what) for i, value in enumerate(values)]
@@ -77,7 +77,7 @@ def _number(value: Any, where: str, what: str) -> float:
 
 
 def _parsed(value: Any) -> float:
-    """Integers stay exact: two large ones that differ must not become equal."""
+    """Return a number; integers stay exact: two large ones that differ must not become equal."""
     if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
         raise ValueError(value)
     if isinstance(value, str):
@@ -87,20 +87,20 @@ def _parsed(value: Any) -> float:
 
 
 def index_of_better(index: Any, what: str) -> tuple[int, int]:
-    """(winner, loser) of two, from the index of the better."""
+    """Return (winner, loser) of two, from the index of the better."""
     if index not in (0, 1):
         raise RowError(UNREAD, f"{what} is {_short(index)}, expected 0 or 1")
     return (int(index), 1 - int(index))
 
 
 def judgement(label: Any) -> bool:
-    """Whether a response was judged good: true, 1 or their texts; bad: false, 0."""
+    """Return whether a response was judged good: true, 1 or their texts; bad: false, 0."""
     good = JUDGEMENTS.get(str(label).lower()) if isinstance(label, bool | int | str) else None
     if good is None:
         raise RowError(
             UNREAD,
             f"label is {_short(label)}: expected true (good) or false (bad); "
-            "where label says something else, name the format of the source",
+            "where label means something else, name the format of the source",
         )
     return good
 

@@ -1,8 +1,8 @@
-"""Rows that ask -> Prompt, one function for each published form."""
+"""Rows of prompts -> Prompt, one function for each published form."""
 
 from collections.abc import Callable
 
-from rlhf_cli.data.dialogue import (
+from rlhf_cli.data.formats.dialogue import (
     before_answer,
     conversation,
     is_transcript,
@@ -11,29 +11,29 @@ from rlhf_cli.data.dialogue import (
     text_of,
     transcript,
 )
-from rlhf_cli.data.fields import TEXTS, Fields, prompt_messages, with_system
+from rlhf_cli.data.formats.fields import TEXTS, Fields, prompt_messages, with_system
 from rlhf_cli.data.records import Comparison, Message, Origin, Prompt, RowError
 
 
 def alone(row: Fields, origin: Origin) -> Prompt:
-    """A prompt column of any name: a text, a transcript or a list of messages."""
+    """Read a prompt column of any name: a text, a transcript or a list of messages."""
     return Prompt(before_answer(prompt_messages(row)), origin)
 
 
 def messages(row: Fields, origin: Origin) -> Prompt:
-    """A conversation up to the answer that is to be given."""
-    said = with_system(conversation(row["messages"], "messages"), row)
-    return Prompt(before_answer(said), origin)
+    """Read a conversation up to the answer that is to be given."""
+    turns = with_system(conversation(row["messages"], "messages"), row)
+    return Prompt(before_answer(turns), origin)
 
 
 def sharegpt(row: Fields, origin: Origin) -> Prompt:
-    """A conversation of {from, value} up to the answer that is to be given."""
-    said = with_system(conversation(row["conversations"], "conversations"), row)
-    return Prompt(before_answer(said), origin)
+    """Read a conversation of {from, value} up to the answer that is to be given."""
+    turns = with_system(conversation(row["conversations"], "conversations"), row)
+    return Prompt(before_answer(turns), origin)
 
 
 def turns(row: Fields, origin: Origin) -> Prompt:
-    """The first of several questions; later ones need the answer to the first (MT-bench, arena)."""
+    """Read the first of several questions; later ones need the answer to it (MT-bench, arena)."""
     turns = row["turns"]
     if not isinstance(turns, list) or not turns:
         raise RowError("no turns", f"turns is {'empty' if turns == [] else kind(turns)}")
@@ -45,7 +45,7 @@ def turns(row: Fields, origin: Origin) -> Prompt:
 
 
 def text(row: Fields, origin: Origin) -> Prompt:
-    """A text column as the user's words."""
+    """Read a text column as the user's turn."""
     name, value = row.take(TEXTS)
     if is_transcript(value):
         return Prompt(before_answer(transcript(value)), origin)
@@ -53,12 +53,12 @@ def text(row: Fields, origin: Origin) -> Prompt:
 
 
 def root(row: Fields, origin: Origin) -> Prompt:
-    """The opening message of a tree (Open Assistant)."""
+    """Read the opening message of a tree (Open Assistant)."""
     return Prompt(conversation([row["prompt"]], "prompt"), origin)
 
 
 def self_instruct(row: Fields, origin: Origin) -> list[Prompt]:
-    """An instruction with each of its inputs (self-instruct)."""
+    """Read an instruction with each of its inputs (self-instruct)."""
     return [
         alone(Fields({"instruction": row["instruction"], **instance}, frozenset()), origin)
         for instance in objects(row["instances"], "instances")
@@ -68,7 +68,7 @@ def self_instruct(row: Fields, origin: Origin) -> list[Prompt]:
 def from_comparison(
     parse: Callable[[Fields, Origin], Comparison],
 ) -> Callable[[Fields, Origin], Prompt]:
-    """The prompt of a comparison whose form `parse` reads."""
+    """Return the prompt of a comparison whose form `parse` reads."""
 
     def prompt(row: Fields, origin: Origin) -> Prompt:
         return Prompt(parse(row, origin).prompt, origin)

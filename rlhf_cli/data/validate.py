@@ -1,15 +1,15 @@
-"""The laws a record keeps, whatever form it came in. Each raises RowError with the reason."""
+"""The constraints on a record, whatever form it came in. Each raises RowError with the reason."""
 
 import re
 from collections.abc import Iterator
 from itertools import pairwise
 
 from rlhf_cli.config.schema import Ties
-from rlhf_cli.data.dialogue import has_inline_role
+from rlhf_cli.data.formats.dialogue import has_inline_role
 from rlhf_cli.data.records import (
     Comparison,
     Demonstration,
-    LeftOut,
+    Filtered,
     Prompt,
     Record,
     RowError,
@@ -20,18 +20,18 @@ END_MARKS = ("<|endoftext|>", "</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>
 NO_OUTPUT = re.compile(r"\s*<\s*no\s*output\s*>.*", re.IGNORECASE | re.DOTALL)
 
 
-def check(record: Record, *, ties: Ties) -> None:
-    """Raise RowError where a record breaks a law, LeftOut where the configuration leaves it out."""
+def validate(record: Record, *, ties: Ties) -> None:
+    """Raise RowError where a record is invalid, Filtered where the configuration leaves it out."""
     if isinstance(record, Comparison):
-        check_comparison(record, ties=ties)
+        validate_comparison(record, ties=ties)
     elif isinstance(record, Demonstration):
-        check_demonstration(record)
+        validate_demonstration(record)
     else:
-        check_prompt(record)
+        validate_prompt(record)
 
 
-def check_demonstration(record: Demonstration) -> None:
-    """Something is to be said, and nothing that is to be learned is empty."""
+def validate_demonstration(record: Demonstration) -> None:
+    """Refuse a demonstration without a response to learn, or with an empty one."""
     if record.messages and record.messages[0].role == "text":
         if not record.messages[0].content.strip():
             raise RowError("empty text")
@@ -47,25 +47,25 @@ def check_demonstration(record: Demonstration) -> None:
         raise RowError("empty response", repr(spoken[-1].content[:40]))
     last = max(i for i, m in enumerate(record.messages) if m.role == "assistant")
     if not any(m.role == "user" for m in record.messages[:last]):
-        raise RowError("no user turn", "nobody asks before the last answer")
+        raise RowError("no user turn", "no user turn before the last answer")
     _check_asked(record.messages)
 
 
-def check_comparison(record: Comparison, *, ties: Ties) -> None:
-    """At least two different responses, none empty, ranked without a circle."""
+def validate_comparison(record: Comparison, *, ties: Ties) -> None:
+    """Refuse fewer than two different responses, an empty one, and cyclic preferences."""
     _check_asked(record.prompt)
     _check_end(record.prompt)
     for index, response in enumerate(record.responses):
         if not response:
             raise RowError(_empty(index, record))
     _check_different(record)
-    circle = strict_cycle(record.better, len(record.responses))
-    if circle:
-        raise RowError("intransitive labels", " > ".join(map(str, circle)))
+    cycle = strict_cycle(record.better, len(record.responses))
+    if cycle:
+        raise RowError("intransitive labels", " > ".join(map(str, cycle)))
     if not record.better and not record.ties:
         raise RowError("no pair is labelled")
     if not record.better and ties is Ties.drop:
-        raise LeftOut("only ties, which rm.ties=drop does not use")
+        raise Filtered("only ties, which rm.ties=drop does not use")
 
 
 def _empty(index: int, record: Comparison) -> str:
@@ -83,8 +83,8 @@ def _check_different(record: Comparison) -> None:
     raise RowError("duplicated response", repr(twice[:40]))
 
 
-def check_prompt(record: Prompt) -> None:
-    """Somebody asks, and it is not the assistant who spoke last."""
+def validate_prompt(record: Prompt) -> None:
+    """Refuse a prompt without a user turn, or whose last turn is the assistant's."""
     _check_asked(record.messages)
     _check_end(record.messages)
 
@@ -102,9 +102,9 @@ def _check_end(messages) -> None:
 
 
 def strict_cycle(better: tuple[tuple[int, int], ...], num: int) -> list[int]:
-    """A circle of strict preferences such as [0, 2, 1, 0], or nothing. Ties do not count.
+    """Return a cycle of strict preferences such as [0, 2, 1, 0], or nothing. Ties do not count.
 
-    Peels off whoever nobody beats; a circle is what cannot be peeled.
+    Removes unbeaten responses until none is left; what cannot be removed is a cycle.
     """
     if len(better) == 1 and better[0][0] != better[0][1]:
         return []
@@ -123,12 +123,12 @@ def _walk_back(better, left: set[int]) -> list[int]:
     path = [min(left)]
     while path[-1] not in path[:-1]:
         path.append(min(w for w, loser in better if loser == path[-1] and w in left))
-    circle = path[path.index(path[-1]) :]
-    return circle[::-1]
+    cycle = path[path.index(path[-1]) :]
+    return cycle[::-1]
 
 
 def without_end_marks(text: str) -> str:
-    """The text without literal end-of-text tokens that a data set wrote after it."""
+    """Return the text without literal end-of-text tokens that a data set wrote after it."""
     while text.rstrip().endswith(END_MARKS):
         text = text.rstrip()
         for mark in END_MARKS:
@@ -138,7 +138,7 @@ def without_end_marks(text: str) -> str:
 
 
 def ranking_exists(comparison: Comparison) -> bool:
-    """Whether some ranking with ties agrees with every label, "equal" taken to be transitive."""
+    """Return whether some ranking with ties agrees with every label, "equal" taken to be transitive."""
     group = list(range(len(comparison.responses)))
     for first, second in comparison.ties:
         old, new = group[first], group[second]
@@ -150,7 +150,7 @@ def ranking_exists(comparison: Comparison) -> bool:
 
 
 def notes_on(record: Record) -> Iterator[str]:
-    """What is worth knowing about a record that is kept."""
+    """Yield notes on a record that is kept."""
     messages = context_of(record)
     if isinstance(record, Comparison) and record.ties:
         yield "comparisons with a tie"
