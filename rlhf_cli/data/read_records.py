@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from types import ModuleType
 
 from rlhf_cli.config.schema import Source, Ties
+from rlhf_cli.data.embedded import generator_of
 from rlhf_cli.data.formats.table import check_format, convert
 from rlhf_cli.data.records import (
     BadRow,
@@ -17,7 +19,7 @@ from rlhf_cli.data.records import (
 )
 from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.sources import rows
-from rlhf_cli.data.spec import ROLES, WORLD, LoadSpec, label
+from rlhf_cli.data.spec import ROLES, LoadSpec, label
 from rlhf_cli.data.validate import notes_on, validate, without_end_marks
 
 ALONE = "labelled responses without one of the other label for the same prompt"
@@ -45,8 +47,8 @@ def read_records(
 def _read(
     spec: LoadSpec, source: Source, role: str, report: DataReport
 ) -> Iterator[Record | BadRow]:
-    if source.path.startswith(WORLD):
-        yield from _world(spec, source, role, report)
+    if generator := generator_of(source):
+        yield from _generated(generator, spec, source, role, report)
         return
     check_format(source, role)
     reported = False
@@ -67,15 +69,16 @@ def _read(
         yield from records
 
 
-def _world(spec: LoadSpec, source: Source, role: str, report: DataReport):
-    from rlhf_cli.data.world.generate import generate
-
-    named = source.path.removeprefix(WORLD)
+def _generated(
+    generator: ModuleType, spec: LoadSpec, source: Source, role: str, report: DataReport
+) -> Iterator[Record]:
+    scheme, _, named = source.path.partition(":")
     if named not in ROLES:
-        raise DataError(f"{source.path} is not one of {', '.join(WORLD + r for r in ROLES)}")
+        known = ", ".join(f"{scheme}:{name}" for name in ROLES)
+        raise DataError(f"{source.path} is not one of {known}")
     if named != role:
         raise DataError(f"{source.path} stands under data.{role}; it belongs under data.{named}")
-    for record in generate(named, world=spec.world, seed=spec.seed)[: source.limit]:
+    for record in generator.generate(named, world=spec.world, seed=spec.seed)[: source.limit]:
         report.rows[source.path] += 1
         yield record
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rlhf_cli.config.schema import Source, TinyWorld
+from rlhf_cli.data.embedded import generator_of, scheme_of
 from rlhf_cli.data.sources import local_files, source_hash
 
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
-WORLD = "tiny_world:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +41,7 @@ class LoadSpec:
     def pinned(self) -> bool:
         """Return whether all contents are known by their hashes: a hub id needs a revision."""
         named = [*self.sources, *(source for _, source in self.marked)]
-        return all(
-            s.path.startswith(WORLD) or s.revision is not None or local_files(s) for s in named
-        )
+        return all(scheme_of(s.path) or s.revision is not None or local_files(s) for s in named)
 
     def config(self) -> dict[str, Any]:
         """Return the configuration keys that decide the records, flat, without the contents."""
@@ -81,19 +79,14 @@ class LoadSpec:
         return mine + [(f"data.{r}.eval[{i}]", s) for i, (r, s) in enumerate(self._others())]
 
     def _world(self, source: Source) -> dict[str, Any]:
-        if not source.path.startswith(WORLD):
+        if (generator := generator_of(source)) is None:
             return {}
-        from rlhf_cli.data.world.generate import keys_of
-
-        names = keys_of(source.path.removeprefix(WORLD))
-        return {f"tiny_world.{name}": getattr(self.world, name) for name in names}
+        scheme, _, role = source.path.partition(":")
+        return {f"{scheme}.{name}": getattr(self.world, name) for name in generator.keys_of(role)}
 
     def _hash(self, source: Source) -> str:
-        if not source.path.startswith(WORLD):
-            return source_hash(source)
-        from rlhf_cli.data.world.generate import code_hash
-
-        return code_hash()
+        generator = generator_of(source)
+        return source_hash(source) if generator is None else generator.code_hash()
 
 
 def label(source: Source) -> str:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from rlhf_cli.core.estimates import bon_kl, mean_interval, wilson_interval
 from rlhf_cli.data.records import Prompt
-from rlhf_cli.data.world.gold import Verdict
 from rlhf_cli.evaluation.respond import Answer
+from rlhf_cli.tiny_world.gold import Verdict
 
 Interval = tuple[float, float, float]
 Row = dict[str, Interval | None]

@@ -8,6 +8,7 @@ from typing import Any
 from rlhf_cli.artifacts.layout import CONFIG
 from rlhf_cli.artifacts.manifest import StageManifest
 from rlhf_cli.config.keys import flatten
+from rlhf_cli.data.embedded import scheme_of
 from rlhf_cli.report.config_page import flow
 from rlhf_cli.report.run_state import Headlines, RunState
 from rlhf_cli.report.table import LABELS, Interval
@@ -18,7 +19,6 @@ Key = tuple[str, str]  # (stage or policy, figure)
 LEFT_OUT = ("name", "runs_dir", "stage", "dry_run", "resume", "model.lr")
 SEED, STAGES_KEY = "seed", "stages"
 SECTIONS = {"sft": "sft", "rm": "rm", "ppo": "ppo", "evaluation": "evaluate"}  # key -> its stage
-DRAWN = "tiny_world:"  # sources whose content the configuration decides, the seed included
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def _sources_of(manifest: StageManifest, run: RunState) -> dict[str, str]:
     """Return data and models by their content, and the version of the code."""
     data = {
         f"content: {role}": ", ".join(
-            source if source.startswith(DRAWN) else f"{source} {digest[:8]}"
+            source if scheme_of(source) else f"{source} {digest[:8]}"
             for source, digest in sources.items()
         )
         for role, sources in manifest.data.items()

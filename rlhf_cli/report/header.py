@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.schema import Data, Model, Runtime, Source
+from rlhf_cli.data.embedded import scheme_of
 from rlhf_cli.launch.local_world import local_world_size
 from rlhf_cli.telemetry.console import console, plain_name
 
@@ -61,8 +62,8 @@ def describe_data(data: Data) -> str:
 
 
 def _source(source: Source) -> str:
-    if source.path.startswith("tiny_world:"):
-        return "the embedded tiny world"
+    if scheme := scheme_of(source.path):
+        return f"the embedded {scheme.replace('_', ' ')}"
     parts = [source.path, source.config, source.split]
     return ":".join(part for part in parts if part)
 

@@ -20,9 +20,9 @@ from transformers import (
 )
 
 from rlhf_cli.core.schedules import learning_rate_factor
-from rlhf_cli.data.world.clusters import CLUSTERS, draw
-from rlhf_cli.data.world.pretraining import document
 from rlhf_cli.telemetry.console import line
+from rlhf_cli.tiny_world.clusters import CLUSTERS, draw
+from rlhf_cli.tiny_world.pretraining import document
 
 ASSETS = Path(__file__).parents[1] / "assets" / "tiny"
 EOS, PAD = "<|eos|>", "<|pad|>"

@@ -12,7 +12,6 @@ from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.data.world.gold import Verdict, utility
 from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.report.preview import Preview
@@ -30,6 +29,7 @@ from rlhf_cli.stages.samples import (
 )
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.tiny_world.gold import Verdict, utility
 
 BASELINE = STAGES["sft"].candidate  # that the others are preferred to, or not
 INTERVALS = "mean [95 % interval over prompts]; one response per prompt, sampled at temperature 1"

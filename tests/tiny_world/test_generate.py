@@ -11,9 +11,9 @@ from statistics import mean
 import pytest
 
 from rlhf_cli.config.schema import TinyWorld
-from rlhf_cli.data.world import ROLES, ceiling, code_hash, generate, keys_of, utility
-from rlhf_cli.data.world.clusters import HELD_OUT, TRAINED
-from rlhf_cli.data.world.people import rank_groups
+from rlhf_cli.tiny_world import ROLES, ceiling, code_hash, generate, keys_of, utility
+from rlhf_cli.tiny_world.clusters import HELD_OUT, TRAINED
+from rlhf_cli.tiny_world.people import rank_groups
 
 CODE = sys.modules[generate.__module__]  # the package gives its name to the function
 SETTINGS = TinyWorld(
@@ -68,7 +68,7 @@ def test_records_do_not_depend_on_the_process():
     small = world(demonstrations=40, comparisons=40, prompts=40, pretraining=20)
     code = (
         "import hashlib; from rlhf_cli.config.schema import TinyWorld; "
-        "from rlhf_cli.data.world import ROLES, generate; "
+        "from rlhf_cli.tiny_world import ROLES, generate; "
         f"world = TinyWorld(**{dataclasses.asdict(small)}); "
         "print(hashlib.sha256(repr([generate(r, world=world, seed=1) for r in ROLES])"
         ".encode()).hexdigest())"
@@ -115,7 +115,7 @@ def test_the_hash_knows_the_code_that_generates(monkeypatch, tmp_path):
 
 
 def test_the_world_needs_no_torch():
-    code = "import sys, rlhf_cli.data.world; sys.exit('torch' in sys.modules)"
+    code = "import sys, rlhf_cli.tiny_world; sys.exit('torch' in sys.modules)"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
 

@@ -5,9 +5,9 @@ HELD_OUT clusters occur in the pretraining text and in evaluation prompts, never
 
 from random import Random
 
-from rlhf_cli.data.world.knowledge import arithmetic, facts, opposites, towns, translation
-from rlhf_cli.data.world.reading import entailment, list_, options, rewrite, sentiment
-from rlhf_cli.data.world.task import Task
+from rlhf_cli.tiny_world.knowledge import arithmetic, facts, opposites, towns, translation
+from rlhf_cli.tiny_world.reading import entailment, list_, options, rewrite, sentiment
+from rlhf_cli.tiny_world.task import Task
 
 TRAINED = {
     "facts": facts,

@@ -9,9 +9,9 @@ from random import Random
 
 from rlhf_cli.config.schema import TinyWorld
 from rlhf_cli.data.records import Comparison
-from rlhf_cli.data.world.gold import is_list, utility, words_of
-from rlhf_cli.data.world.replies import Reply, Style
-from rlhf_cli.data.world.task import Task
+from rlhf_cli.tiny_world.gold import is_list, utility, words_of
+from rlhf_cli.tiny_world.replies import Reply, Style
+from rlhf_cli.tiny_world.task import Task
 
 LABELERS = {
     "careful": Style(

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from rlhf_cli.data.world import vocabulary as words
-from rlhf_cli.data.world.task import Task, others
+from rlhf_cli.tiny_world import vocabulary as words
+from rlhf_cli.tiny_world.task import Task, others
 
 SENTIMENT_TEMPLATES = (
     "Is this positive or negative? {}",

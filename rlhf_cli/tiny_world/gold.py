@@ -7,7 +7,7 @@ so it lies in [-3, 2.75]. The reward model never sees it; annotators rank by a n
 import re
 from dataclasses import dataclass
 
-from rlhf_cli.data.world.vocabulary import CLOSINGS, OPENINGS, RUDE_WORDS
+from rlhf_cli.tiny_world.vocabulary import CLOSINGS, OPENINGS, RUDE_WORDS
 
 RIGHT, POLITE, RUDE, UNFINISHED = 2.0, 0.75, -1.25, -1.0
 EXTRA_WORD, EXTRA_MOST = -0.1, -0.75

@@ -1,7 +1,7 @@
 """The embedded tiny world: synthetic instruction tasks with a gold utility known in closed form."""
 
-from rlhf_cli.data.world.generate import ROLES, code_hash, generate, keys_of
-from rlhf_cli.data.world.gold import Verdict, utility
-from rlhf_cli.data.world.people import ceiling
+from rlhf_cli.tiny_world.generate import ROLES, code_hash, generate, keys_of
+from rlhf_cli.tiny_world.gold import Verdict, utility
+from rlhf_cli.tiny_world.people import ceiling
 
 __all__ = ["ROLES", "Verdict", "ceiling", "code_hash", "generate", "keys_of", "utility"]

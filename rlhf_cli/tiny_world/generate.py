@@ -6,17 +6,17 @@ from random import Random
 
 from rlhf_cli.config.schema import TinyWorld
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
-from rlhf_cli.data.world.clusters import HELD_OUT, TRAINED, draw_different
-from rlhf_cli.data.world.people import (
+from rlhf_cli.tiny_world.clusters import HELD_OUT, TRAINED, draw_different
+from rlhf_cli.tiny_world.people import (
     LABELERS,
     RANKED,
     RANKED_SHARES,
     annotator_utility,
     draw_ranks,
 )
-from rlhf_cli.data.world.pretraining import document
-from rlhf_cli.data.world.replies import Reply, choose_style, reply
-from rlhf_cli.data.world.task import Task
+from rlhf_cli.tiny_world.pretraining import document
+from rlhf_cli.tiny_world.replies import Reply, choose_style, reply
+from rlhf_cli.tiny_world.task import Task
 
 
 def _demonstration(task: Task, origin: Origin, rng: Random) -> Demonstration:

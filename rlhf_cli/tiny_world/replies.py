@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from random import Random
 
-from rlhf_cli.data.world.clusters import CLUSTERS, draw
-from rlhf_cli.data.world.task import Task
-from rlhf_cli.data.world.vocabulary import CLOSINGS, FILLERS, INSULTS, OPENINGS
+from rlhf_cli.tiny_world.clusters import CLUSTERS, draw
+from rlhf_cli.tiny_world.task import Task
+from rlhf_cli.tiny_world.vocabulary import CLOSINGS, FILLERS, INSULTS, OPENINGS
 
 LONGEST = 16  # words of a body: with a courtesy, an insult and EOS at most 24 tokens
 

@@ -9,14 +9,14 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import rlhf_cli
-from rlhf_cli.data.world import generate, utility
-from rlhf_cli.data.world.clusters import CLUSTERS, draw
-from rlhf_cli.data.world.pretraining import document
-from tests.data.world.test_generate import SETTINGS
+from rlhf_cli.tiny_world import generate, utility
+from rlhf_cli.tiny_world.clusters import CLUSTERS, draw
+from rlhf_cli.tiny_world.pretraining import document
+from tests.tiny_world.test_generate import SETTINGS
 
 FOLDER = Path(rlhf_cli.__file__).parent / "assets" / "tiny"
 LIMITS = yaml.safe_load(
-    (Path(__file__).parents[3] / "conf" / "data" / "tiny_world.yaml").read_text()
+    (Path(__file__).parents[2] / "conf" / "data" / "tiny_world.yaml").read_text()
 )
 
 

@@ -2,8 +2,8 @@
 
 from random import Random
 
-from rlhf_cli.data.world import vocabulary as words
-from rlhf_cli.data.world.task import Task, others
+from rlhf_cli.tiny_world import vocabulary as words
+from rlhf_cli.tiny_world.task import Task, others
 
 NUMBERS = tuple(str(n) for n in range(100))
 

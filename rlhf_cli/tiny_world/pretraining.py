@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from itertools import accumulate, takewhile
 from random import Random
 
-from rlhf_cli.data.world.clusters import CLUSTERS, draw
-from rlhf_cli.data.world.people import UNTRAINED
-from rlhf_cli.data.world.replies import Style, choose_style, reply
+from rlhf_cli.tiny_world.clusters import CLUSTERS, draw
+from rlhf_cli.tiny_world.people import UNTRAINED
+from rlhf_cli.tiny_world.replies import Style, choose_style, reply
 
 HELPFUL = Style(
     share=0.3, right=0.95, courteous=0.3, rude=0.0, forms={"bare": 3, "phrase": 3, "list": 1}

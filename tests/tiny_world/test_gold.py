@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from rlhf_cli.data.world import vocabulary as words
-from rlhf_cli.data.world.clusters import CLUSTERS
-from rlhf_cli.data.world.gold import FREE_WORDS, utility, words_of
+from rlhf_cli.tiny_world import vocabulary as words
+from rlhf_cli.tiny_world.clusters import CLUSTERS
+from rlhf_cli.tiny_world.gold import FREE_WORDS, utility, words_of
 
 OPPOSITE = {"answer": "cold", "rivals": ("cold", "wet", "dry"), "members": (), "count": 0}
 LIST = {
