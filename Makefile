@@ -8,7 +8,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch mutants golden smoke bench trials growth docs check \
+.PHONY: help setup fmt lint types imports test test-slow test-kill test-dist test-gpu arch structure mutants golden smoke bench trials growth docs check \
         sft rm ppo run base-model clean
 
 help: ## this list
@@ -26,7 +26,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
 
-fmt: ## format the code and mend what ruff can mend
+fmt: ## format the code and autofix with ruff
 	ruff format .
 	ruff check --fix .
 
@@ -34,10 +34,10 @@ lint: ## formatting and lint, nothing changed
 	ruff format --check .
 	ruff check .
 
-types: ## pyright on the rooms without torch
+types: ## pyright on the packages without torch
 	pyright
 
-imports: ## the rules of which room may import which
+imports: ## the rules of which package may import which
 	lint-imports
 
 test: ## the fast tests: CPU, no network
@@ -58,6 +58,9 @@ test-gpu: ## tests that need a CUDA device
 arch: ## every causal type of transformers, tiny; writes the table of docs/models.md (ten minutes)
 	pytest -m "arch or not arch" tests/models/test_architectures.py
 	python -m tests.support.models_table
+
+structure: ## measures of the code's structure, as in docs/architecture.md
+	python -m tests.support.structure
 
 mutants: ## put in one-line faults, one at a time: the fast tests must notice each (ARGS="--only sft")
 	python tests/mutants/run.py $(ARGS)
