@@ -123,7 +123,7 @@ def _write_json(specs: list[StageSpec], reports: list[DataReport], refused: str 
 
 
 def _print_passed(request: CheckRequest, specs: list[StageSpec]) -> None:
-    """Say that the data can be used, and for files named alone the command that does so."""
+    """State that the data can be used, and for files named alone the command that does so."""
     names = ",".join(spec.name for spec in specs)
     line("data check passed" + (f" for {names}; run it with" * request.any_stage), style="green")
     if request.any_stage:
