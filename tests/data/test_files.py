@@ -167,7 +167,7 @@ def test_a_source_without_rows_is_refused(write, name, content, said):
 def test_a_key_that_says_nothing_of_the_file_is_refused(write):
     path = write("a.jsonl", ROWS)
     for key in ("split", "config", "data_dir", "revision", "delimiter"):
-        with pytest.raises(DataError, match=rf"{key}=; of source .*a\.jsonl: it says nothing of"):
+        with pytest.raises(DataError, match=rf"{key}=; of source .*a\.jsonl: it has no effect on"):
             values(path, **{key: ";"})
 
 

@@ -104,6 +104,14 @@ def test_an_answer_knows_whether_it_ended():
     assert isinstance(answers[0], Answer)
 
 
+@pytest.mark.parametrize("limit", [1, 6])
+def test_an_answer_without_eos_has_as_many_tokens_as_the_limit(limit):
+    model = network(causal("llama", sharpness=4.0))
+    found = answers_of(model, [[5, 9], [3]], max_new_tokens=limit, end_ids=[])
+    assert [len(answer.ids) for answer in found] == [limit, limit]
+    assert not any(answer.finished for answer in found)
+
+
 def test_answers_are_given_without_dropout():
     """Asked in the middle of training: judged without, and trained on with it."""
     quiet, loud = (causal("llama", sharpness=4.0) for _ in range(2))

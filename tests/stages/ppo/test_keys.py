@@ -353,7 +353,7 @@ def told_of(count: int, *, coef: float = 0.5, ratio: int = 2, minibatch: int = 2
         {"ppo.ptx": PTX(coef=coef, ratio=ratio), "ppo.batch.minibatch": minibatch},
     )
     context = open_context(cfg)
-    data = SimpleNamespace(train=texts(count), held_out=[], tell=lambda recorder: None)
+    data = SimpleNamespace(train=texts(count), held_out=[], print_report=lambda recorder: None)
     roles = []
 
     def encoded(role):

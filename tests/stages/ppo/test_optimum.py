@@ -87,7 +87,7 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
     ]
     context = SimpleNamespace(
         cfg=replace(little(), ppo=cfg),
-        encoded=lambda role: SimpleNamespace(train=texts, tell=lambda recorder: None),
+        encoded=lambda role: SimpleNamespace(train=texts, print_report=lambda recorder: None),
         renderer=SimpleNamespace(pad_id=0),
         world=cast.world,
         clock=cast.clock,
