@@ -1,5 +1,6 @@
 """What a person types and reads: exit codes, one-line errors, help, composition."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -106,7 +107,17 @@ def test_the_version_is_ours(capsys, words):
     assert capsys.readouterr().out == f"rlhf {__version__}\n"
 
 
-def test_info_works_as_its_help_says(capsys):
+@pytest.fixture
+def logging_restored():
+    """Hydra's --info logs everything from then on, which no later test in this process should see."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+def test_info_works_as_its_help_says(logging_restored, capsys):
     assert main(["run", "--info", "seed=3"]) == 0
     assert "Config search path" in capsys.readouterr().out
 
