@@ -31,6 +31,7 @@ def compile_blocks(
             "runtime.compile=true needs a C++ compiler on a CPU: install g++, name one in CXX, "
             "or leave it out"
         )
+    # Attention splits its row by the texts' lengths, which would be compiled again for every batch.
     AttentionInterface.register(ATTENTION, torch.compiler.disable(attend))
     for block in blocks(model):
         block.compile(dynamic=True, backend=backend)

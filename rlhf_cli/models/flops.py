@@ -29,6 +29,8 @@ def forward_flops(model: nn.Module, contexts: Tensor, num_logits: int) -> float:
     if sizes is None or windows is None:
         return nan
     body, head = sizes
+    # FLOPs = 2 (body weights x tokens + head weights x logits) + 4 x width x attended tokens, where
+    # the last term, per layer, is the products of attention: queries x keys, weights x values.
     seen = {window: int(contexts.clamp(1, window).sum()) for window in set(windows)}
     attended = sum(seen[window] for window in windows)
     return 2.0 * (body * len(contexts) + head * num_logits) + 4.0 * _width(config) * attended

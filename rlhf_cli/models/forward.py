@@ -71,6 +71,7 @@ def response_logits(
 ) -> Tensor:
     """Return the logits from which each response token was chosen. -> (B, R, V)"""
     tokens = torch.cat([prompts, responses], dim=1)
+    # The logits of column t predict token t + 1, so those of the prompt's last token come first.
     order, mask = real_first(torch.cat([prompt_mask, response_mask], dim=1))
     width, before = int(mask.sum(1).max()), prompt_mask.sum(1) - 1
     tokens, mask = tokens.gather(1, order)[:, :width], mask[:, :width]

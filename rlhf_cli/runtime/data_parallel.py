@@ -14,6 +14,9 @@ class Replicated(Engine):
     """An engine whose gradients are summed over the processes once per step."""
 
     def step(self, lr_factor: float) -> float:
+        # Each loss was divided by the count of the complete step (tokens or prompts), so the
+        # gradient is the plain sum over processes and microbatches: one reduction per step, and no
+        # mean.
         self._sum_gradients()
         return super().step(lr_factor)
 

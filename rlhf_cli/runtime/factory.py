@@ -35,6 +35,7 @@ def open_engine(
 
 def open_network(model: nn.Module, *, device: Device, world: World, runtime: Runtime) -> Network:
     """Return a frozen model, sharded where the trained ones are."""
+    # Stages 1 and 2 divide gradients and optimizer state, of which a frozen model has none.
     if zero_stage(runtime) == 3:
         from rlhf_cli.runtime.zero import ZeroNetwork
 

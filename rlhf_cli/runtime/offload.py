@@ -23,6 +23,7 @@ class OffloadedNetwork(Network):
             False,
         )
         for tensor in _tensors(model):
+            # Only copies from pinned memory run beside the program.
             tensor.data = tensor.data.pin_memory() if device.torch.type == "cuda" else tensor.data
         self.host_tensors = [tensor.data for tensor in _tensors(model)]
 
@@ -39,6 +40,7 @@ class OffloadedNetwork(Network):
     def _to_device(self) -> None:
         if not self.on_device:
             for tensor, data in zip(_tensors(self.model), self.host_tensors, strict=True):
+                # The program does not wait here: kernels that read the weights are queued behind the copy.
                 tensor.data = data.to(self.device.torch, non_blocking=True, copy=True)
             self.on_device = True
 

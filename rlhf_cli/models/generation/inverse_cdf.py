@@ -45,6 +45,8 @@ def sample_and_score(
     fine = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK)).squeeze(1)
     place, _ = _invert(fine.to(uniform.dtype).cumsum(-1), share)
     tokens = (block * BLOCK + place).clamp_(max=logits.shape[-1] - 1)
+    # With m the largest logit and Z = sum exp(x - m): log p(i) = (x_i - m) - log Z, and the entropy
+    # is log Z - sum p (x - m).
     mass = coarse[:, -1]
     logprobs = below.gather(1, tokens).squeeze(1) - mass.log()
     entropies = mass.log() - torch.linalg.vecdot(weights, below) / mass
