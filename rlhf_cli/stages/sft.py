@@ -9,7 +9,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batching, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import SFTBatch
-from rlhf_cli.data.collate import sft_batches
+from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.models.capabilities import separates_packed_texts
@@ -110,17 +110,20 @@ def steps_of(
     padded: the model reads padding.
     """
     cfg = context.cfg
-    return sft_batches(
-        train,
+    options = BatchOptions(
         batch=cfg.sft.batch,
-        batching=cfg.sft.batching,
-        loss_on=cfg.sft.loss_on,
         pad_id=context.renderer.pad_id,
-        max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
         seed=cfg.seed,
         epoch=epoch,
         share=context.world.share,
         padded=padded,
+    )
+    return sft_batches(
+        train,
+        options,
+        batching=cfg.sft.batching,
+        loss_on=cfg.sft.loss_on,
+        max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
     )
 
 

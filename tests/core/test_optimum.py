@@ -15,7 +15,7 @@ import torch
 from rlhf_cli.core.kl import k1
 from rlhf_cli.core.logprobs import token_logprobs
 from rlhf_cli.core.losses import lm_loss, policy_loss
-from rlhf_cli.core.preferences import preference_loss
+from rlhf_cli.core.preferences import PreferenceLoss
 from rlhf_cli.core.returns import gae, missing_eos, shaped_rewards
 from tests.core.ends import finished, response_mask
 
@@ -130,22 +130,14 @@ def test_direct_preference_optimisation_agrees():
     fit = torch.optim.LBFGS(
         [logits], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10
     )
+    loss = PreferenceLoss(
+        ties="drop", tie_param=1.5, margin=0.0, label_smoothing=0.0, center_coef=0.0
+    )
 
     def step():
         fit.zero_grad()
         implicit = beta * (logits.log_softmax(0) - ref.log())
-        out = preference_loss(
-            implicit,
-            pairs,
-            torch.ones(12),
-            weights,
-            num_prompts=6,
-            ties="drop",
-            tie_param=1.5,
-            margin=0.0,
-            label_smoothing=0.0,
-            center_coef=0.0,
-        )
+        out = loss(implicit, pairs, torch.ones(12), weights, num_prompts=6)
         out.backward()
         return out
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from rlhf_cli.config.schema import Batch, Source, Ties
-from rlhf_cli.data.collate import preference_batches
+from rlhf_cli.data.collate import BatchOptions, preference_batches
 from rlhf_cli.data.templates import build
 from tests.data.leaks import leak_check
 from tests.data.sided import encoded, load, survey
@@ -283,10 +283,12 @@ def test_kwise_rankings_become_batches(real_data, config, stories):
     train, _, held = encoded(renderer, load(cfg, "comparisons"), cfg.data)
     steps = preference_batches(
         train + held,
-        batch=Batch(size=16, microbatch=12, max_tokens=None),
-        seed=1,
-        epoch=0,
-        pad_id=renderer.pad_id,
+        BatchOptions(
+            batch=Batch(size=16, microbatch=12, max_tokens=None),
+            seed=1,
+            epoch=0,
+            pad_id=renderer.pad_id,
+        ),
     )
     pairs = sum(b.pairs.shape[0] for step in steps for b in step)
     with open(real_data / "comparisons" / "kwise_oasst.jsonl") as file:

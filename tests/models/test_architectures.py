@@ -131,9 +131,12 @@ def rollout(model):
         mask,
         uniforms(len(tokens) * COPIES, ROOM, 0),
         SamplingParams(
-            max_new_tokens=ROOM, temperature=TEMPERATURE, end_ids=list(range(1, 8)), pad_id=0
+            max_new_tokens=ROOM,
+            temperature=TEMPERATURE,
+            end_ids=list(range(1, 8)),
+            pad_id=0,
+            copies=COPIES,
         ),
-        copies=COPIES,
     )
     batch = SimpleNamespace(
         prompts=tokens.repeat_interleave(COPIES, dim=0),

@@ -75,7 +75,7 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     tokens, mask = ragged(16, 6, side="left")
     batch = PromptBatch(tokens=tokens, mask=mask, index=list(range(16))).to(device.torch)
     params = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2], pad_id=0)
-    rollout, _ = collect_rollout(models, batch, uniforms(16, 8, 0), params, cfg, kl_coef=0.1)
+    rollout, _ = collect_rollout(models, batch, uniforms(16, 8, 0), params, cfg)
     check_start(rollout, device.dtype)
     row = accumulate_gradients(models, compute_advantages(rollout, 0.1, cfg), cfg)
     check_first_ratio(abs(row["val/ratio"] - 1), device.dtype)

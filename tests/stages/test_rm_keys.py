@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batch, Ties
-from rlhf_cli.data.collate import preference_batches
+from rlhf_cli.data.collate import BatchOptions, preference_batches
 from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import rm, rm_report
@@ -31,7 +31,7 @@ def reward_model():
 
 
 def step() -> list:
-    (found,) = preference_batches(EXAMPLES, batch=BATCH, seed=0, epoch=0, pad_id=0)
+    (found,) = preference_batches(EXAMPLES, BatchOptions(batch=BATCH, seed=0, epoch=0, pad_id=0))
     return found
 
 

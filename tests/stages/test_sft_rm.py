@@ -1,6 +1,7 @@
 """SFT and the reward model: gradients that know the whole step, packing that changes nothing."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import RM, Batch, Batching, LossOn, Schedule, ScheduleKind, Ties
 from rlhf_cli.core.sharing import WHOLE, Share
-from rlhf_cli.data.collate import preference_batches, sft_batches
+from rlhf_cli.data.collate import BatchOptions, preference_batches, sft_batches
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin
 from rlhf_cli.models.forward import sequence_scores
@@ -45,14 +46,16 @@ def gradients_of_sft(
     engine = new_engine(causal(name, sharpness=3.0), optim(0.1))
     steps = sft_batches(
         examples,
-        batch=Batch(size=len(examples), microbatch=microbatch, max_tokens=budget),
+        BatchOptions(
+            batch=Batch(size=len(examples), microbatch=microbatch, max_tokens=budget),
+            seed=0,
+            epoch=0,
+            pad_id=0,
+            padded=padded,
+        ),
         batching=batching,
         loss_on=loss_on,
-        seed=0,
-        epoch=0,
         max_tokens=32,
-        pad_id=0,
-        padded=padded,
     )
     assert len(steps) == 1
     loss = training.token_loss(engine, steps[0]).loss
@@ -139,8 +142,11 @@ def test_the_end_token_is_learned():
 
 def step_of(examples):
     return sft_batches(
-        examples, batch=Batch(size=len(examples), microbatch=8, max_tokens=None),
-        batching=Batching.grouped, loss_on=LossOn.response, seed=0, epoch=0, max_tokens=32, pad_id=0,
+        examples,
+        BatchOptions(
+            batch=Batch(size=len(examples), microbatch=8, max_tokens=None), seed=0, epoch=0, pad_id=0
+        ),
+        batching=Batching.grouped, loss_on=LossOn.response, max_tokens=32,
     )[0]  # fmt: skip
 
 
@@ -192,10 +198,9 @@ def test_rm_gradients_do_not_depend_on_the_microbatch(name, ties):
         cfg = config(ties=ties)
         steps = preference_batches(
             comparisons(8),
-            batch=Batch(size=8, microbatch=size, max_tokens=budget),
-            seed=0,
-            epoch=0,
-            pad_id=0,
+            BatchOptions(
+                batch=Batch(size=8, microbatch=size, max_tokens=budget), seed=0, epoch=0, pad_id=0
+            ),
         )
         assert len(steps) == 1
         for batch in steps[0]:
@@ -222,15 +227,15 @@ def gradients(engine) -> dict:
 def test_eight_processes_learn_what_one_with_eight_microbatches_learns(count, batching, budget):
     """8 x 1 = 1 x 8: the processes' gradients add up, blank microbatches add nothing."""
     examples = demonstrations(count)
-    settings = {
-        "batch": Batch(size=16, microbatch=2, max_tokens=budget), "batching": batching,
-        "loss_on": LossOn.response, "seed": 0, "epoch": 0, "max_tokens": 32, "pad_id": 0,
-    }  # fmt: skip
+    options = BatchOptions(
+        batch=Batch(size=16, microbatch=2, max_tokens=budget), seed=0, epoch=0, pad_id=0
+    )
+    settings = {"batching": batching, "loss_on": LossOn.response, "max_tokens": 32}
     parts, lengths = [], set()
     num_tokens = sum(sum(one.loss_mask) for one in examples)
     for share in [WHOLE, *(Share(rank, 8) for rank in range(8))]:
         engine = new_engine(causal("llama", sharpness=3.0), optim(0.1))
-        step = sft_batches(examples, **settings, share=share)[0]
+        step = sft_batches(examples, replace(options, share=share), **settings)[0]
         for batch in step:
             loss = training.batch_loss(engine.model, batch, num_tokens)
             engine.backward(loss, last=batch is step[-1])
@@ -247,7 +252,7 @@ def test_eight_processes_learn_one_step_of_comparisons(budget):
     for share in [WHOLE, *(Share(rank, 8) for rank in range(8))]:
         engine = new_engine(scalar("llama", sharpness=2.0), optim(0.1))
         step = preference_batches(
-            examples, batch=batch, seed=0, epoch=0, pad_id=0, share=share
+            examples, BatchOptions(batch=batch, seed=0, epoch=0, pad_id=0, share=share)
         )[0]  # fmt: skip
         for one in step:
             scores = sequence_scores(engine.model, one.tokens, one.mask)
@@ -262,7 +267,8 @@ def test_every_completion_is_forwarded_once():
     """K forwards a prompt, not K(K-1): the rows of a step are its completions."""
     examples = comparisons(8)
     steps = preference_batches(
-        examples, batch=Batch(size=8, microbatch=9, max_tokens=None), seed=0, epoch=0, pad_id=0
+        examples,
+        BatchOptions(batch=Batch(size=8, microbatch=9, max_tokens=None), seed=0, epoch=0, pad_id=0),
     )
     rows = sum(len(batch.tokens) for batch in steps[0])
     assert rows == sum(len(one.response_ids) for one in examples)
@@ -289,18 +295,16 @@ def test_the_reward_model_learns_an_order():
     for epoch in range(4):
         for step in preference_batches(
             train,
-            batch=Batch(size=16, microbatch=100, max_tokens=None),
-            seed=0,
-            epoch=epoch,
-            pad_id=0,
+            BatchOptions(
+                batch=Batch(size=16, microbatch=100, max_tokens=None), seed=0, epoch=epoch, pad_id=0
+            ),
         ):
             rm.learn(engine, step, cfg, 1.0)
     fresh = preference_batches(
         by_length(60, seed=9),
-        batch=Batch(size=60, microbatch=999, max_tokens=None),
-        seed=0,
-        epoch=0,
-        pad_id=0,
+        BatchOptions(
+            batch=Batch(size=60, microbatch=999, max_tokens=None), seed=0, epoch=0, pad_id=0
+        ),
     )
     with torch.no_grad():
         hits, pairs = rm.strict_hits(

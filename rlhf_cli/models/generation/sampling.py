@@ -30,6 +30,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 class SamplingParams:
     """How responses are sampled. temperature: 0 takes the likeliest token. end_ids: tokens that end one.
 
+    copies: responses per prompt; the rows of one prompt are consecutive, and it is read once for all.
     reference: use the plain path, to compare with. cuda_graphs: capture the steps on a CUDA device.
     """
 
@@ -37,6 +38,7 @@ class SamplingParams:
     temperature: float
     end_ids: list[int]
     pad_id: int
+    copies: int = 1
     reference: bool = False
     cuda_graphs: bool = False
 
@@ -77,16 +79,14 @@ def sample(
     uniforms: Tensor,
     params: SamplingParams,
     *,
-    copies: int = 1,
     keep_going: Callable[[bool], bool] = bool,
 ) -> Samples:
     """Continue left-padded prompts until an end token or `params.max_new_tokens` tokens.
 
     A finished row leaves the batch, so a long response does not delay the short ones.
-    copies: responses per prompt; the rows of one prompt are consecutive, and it is read once for all.
     keep_going(running): whether to take another token. Processes that must call the model equally often
     answer True while any of them is running, and each asks after every token.
-    prompts, prompt_mask (B / copies, P), uniforms (B, max_new_tokens)
+    prompts, prompt_mask (B / params.copies, P), uniforms (B, max_new_tokens)
     """
     in_step = in_lock_step(model)
     sample_next = _sample_by_reference if params.reference else sample_and_score
@@ -104,7 +104,7 @@ def sample(
         )
         num_columns = params.max_new_tokens
         decoder = make_decoder(
-            model, prompts, prompt_mask, copies=copies, max_new_tokens=num_columns
+            model, prompts, prompt_mask, copies=params.copies, max_new_tokens=num_columns
         )
         for column in range(num_columns):
             rows = decoder.rows

@@ -15,6 +15,7 @@ from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import StageContext
+from rlhf_cli.stages.ppo.ptx import PretrainingLoss
 from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
 from rlhf_cli.telemetry.timing import Clock
 
@@ -27,7 +28,7 @@ class PPOModels:
     """score: of the frozen reward model, or any function of prompts and responses.
 
     reward_model: the network behind `score`, which is offloaded when it has scored a rollout; None
-    where there is no network. clock: of the stage.
+    where there is no network. ptx: the loss that PPO-ptx adds to the policy's. clock: of the stage.
     """
 
     policy: Engine
@@ -36,6 +37,7 @@ class PPOModels:
     score: Score
     device: Device
     reward_model: Network | None = None
+    ptx: PretrainingLoss | None = None
     clock: Clock = field(default_factory=Clock)
 
     @property

@@ -2,7 +2,7 @@
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.batches import SFTBatch
-from rlhf_cli.data.collate import sft_batches
+from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext
@@ -36,15 +36,18 @@ class PretrainingLoss:
     def _steps_of(self, epoch: int) -> list[list[SFTBatch]]:
         cfg = self.context.cfg
         limits = cfg.ppo.batch
-        return sft_batches(
-            self.texts,
+        options = BatchOptions(
             batch=Batch(size=self.size, microbatch=limits.microbatch, max_tokens=limits.max_tokens),
-            batching=Batching.grouped,
-            loss_on=LossOn.all,
             seed=cfg.seed,
             epoch=epoch,
-            max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
             pad_id=self.context.renderer.pad_id,
             share=self.context.world.share,
             padded=self.padded,
+        )
+        return sft_batches(
+            self.texts,
+            options,
+            batching=Batching.grouped,
+            loss_on=LossOn.all,
+            max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
         )

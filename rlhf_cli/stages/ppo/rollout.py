@@ -38,7 +38,6 @@ def collect_rollout(
     params: SamplingParams,
     cfg: PPO,
     *,
-    kl_coef: float,
     recompute: bool = True,
 ) -> tuple[Rollout, dict[str, float]]:
     """Return a scored rollout and its metrics; raises NotFinite where a score or log-prob is not.
@@ -57,7 +56,7 @@ def collect_rollout(
                 rollout = replace(rollout, logprobs=logprobs)
         rollout = score_rollout(models, rollout, parts, cfg)
     models.clock.count(generated=int(rollout.response_mask.sum()))
-    metrics = rollout_metrics(rollout, entropies, kl_coef)
+    metrics = rollout_metrics(rollout, entropies)
     return rollout, metrics if gap is None else metrics | {"policy/sampler_gap": gap}
 
 
@@ -187,14 +186,13 @@ def microbatches(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[T
     return [torch.tensor(part, device=rows.device) for part in parts]
 
 
-def rollout_metrics(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict[str, float]:
+def rollout_metrics(rollout: Rollout, entropies: Tensor) -> dict[str, float]:
     """Return KL per response in three estimates, score, reward, entropy and length of the rollout."""
     mask = rollout.response_mask
     per_response = {
         name: masked_sum(estimate(rollout.logprobs, rollout.ref_logprobs), mask) / len(mask)
         for name, estimate in (("kl", k1), ("kl_k2", k2), ("kl_k3", k3))
     }
-    kl, score = float(per_response["kl"]), float(rollout.scores.mean())
     ended = rollout.scores[rollout.finished]
     found = {f"objective/{name}": float(value) for name, value in per_response.items()}
     if len(ended):
@@ -202,11 +200,9 @@ def rollout_metrics(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict
     if len(ended) > 1:
         found["objective/scores_ended_std"] = float(ended.std(unbiased=False))
     return found | {
-        "objective/scores": score,
+        "objective/scores": float(rollout.scores.mean()),
         "objective/scores_std": float(rollout.scores.std(unbiased=False)),
-        "objective/rlhf_reward": score - kl_coef * kl,
         "objective/entropy": float(masked_mean(entropies, mask)),
         "objective/eos_rate": float(rollout.finished.float().mean()),
         "objective/response_length": float(mask.sum(1).float().mean()),
-        "objective/kl_coef": kl_coef,
     }

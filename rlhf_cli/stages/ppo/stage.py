@@ -72,6 +72,7 @@ def train_or_save(
 ) -> dict[str, float]:
     """Run the loop; where a number is not finite, save the offending samples before stopping."""
     cfg = context.cfg
+    models.ptx = pretraining_loss(context, models.policy, stage_run.recorder)
     try:
         return train(
             models,
@@ -81,7 +82,6 @@ def train_or_save(
             stage_run.recorder,
             seed=cfg.seed,
             state=state,
-            ptx=pretraining_loss(context, models.policy, stage_run.recorder),
             saver=stage_run.saver,
         )
     except NotFinite as error:

@@ -20,7 +20,7 @@ from rlhf_cli.config.schema import (
     PPOBatch,
     ValueInit,
 )
-from rlhf_cli.data.collate import sft_batches
+from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration
 from rlhf_cli.models.forward import ModelInputs, response_values, text_logprobs
 from rlhf_cli.stages.context import open_context
@@ -56,7 +56,7 @@ def trained(cfg, **options) -> tuple[Silent, object]:
 def rollout():
     """A rollout in which every score, value and log-ratio matters."""
     cfg = short()
-    found, _ = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    found, _ = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
     noise = torch.Generator().manual_seed(4)
     shape = found.logprobs.shape
     found.ref_logprobs = found.logprobs + 0.3 * torch.randn(shape, generator=noise)
@@ -118,8 +118,8 @@ def test_whitened_rewards_have_deviation_one_and_keep_their_mean(rollout):
 def test_what_a_response_without_an_end_earns(mode):
     plain = short(missing_eos=MissingEOS(mode=MissingEOSMode.none, value=3.0))
     cfg = short(missing_eos=MissingEOS(mode=mode, value=3.0))
-    before, _ = collect_rollout(cast(), batch(), drawn(), PARAMS, plain, kl_coef=0.1)
-    after, _ = collect_rollout(cast(), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    before, _ = collect_rollout(cast(), batch(), drawn(), PARAMS, plain)
+    after, _ = collect_rollout(cast(), batch(), drawn(), PARAMS, cfg)
     ended = before.finished
     assert 0 < ended.sum() < 16
     assert torch.equal(after.scores[ended], before.scores[ended])
@@ -135,12 +135,12 @@ def test_the_temperature_shapes_what_is_drawn():
     """Cold: the same response however the numbers fall; hot: nearly any token."""
     cold, hot = short(temperature=1e-3), short(temperature=100.0)
     params = replace(PARAMS, temperature=1e-3)
-    same, found = collect_rollout(cast(cfg=cold), batch(), drawn(), params, cold, kl_coef=0.1)
-    again, _ = collect_rollout(cast(cfg=cold), batch(), 1 - drawn(), params, cold, kl_coef=0.1)
+    same, found = collect_rollout(cast(cfg=cold), batch(), drawn(), params, cold)
+    again, _ = collect_rollout(cast(cfg=cold), batch(), 1 - drawn(), params, cold)
     assert torch.equal(same.responses, again.responses)
     assert found["objective/entropy"] < 0.05
     params = replace(PARAMS, temperature=100.0)
-    other, found = collect_rollout(cast(cfg=hot), batch(), drawn(), params, hot, kl_coef=0.1)
+    other, found = collect_rollout(cast(cfg=hot), batch(), drawn(), params, hot)
     assert found["objective/entropy"] == pytest.approx(math.log(VOCAB), abs=0.01)
     # the reference is asked at the same temperature: KL 0
     assert torch.allclose(other.logprobs, other.ref_logprobs, atol=1e-5)
@@ -376,9 +376,12 @@ def test_the_gradient_of_pretraining_is_that_of_its_texts(coef, ratio, minibatch
     said = ptx.add_gradient(policy)
     twin = engine(causal("llama", sharpness=3.0), optim(0.1))
     (step, *_) = sft_batches(
-        texts(12), batch=replace(little().sft.batch, size=ratio * minibatch),
-        batching=Batching.grouped, loss_on=LossOn.all, seed=context.cfg.seed, epoch=0,
-        max_tokens=32, pad_id=0,
+        texts(12),
+        BatchOptions(
+            batch=replace(little().sft.batch, size=ratio * minibatch),
+            seed=context.cfg.seed, epoch=0, pad_id=0,
+        ),
+        batching=Batching.grouped, loss_on=LossOn.all, max_tokens=32,
     )  # fmt: skip
     losses = [
         -text_logprobs(twin.model, one)[one.mask[:, 1:]] for one in step if one.loss_mask.any()
@@ -427,8 +430,8 @@ def test_the_pretraining_gradient_joins_the_policys_step():
     """With a policy that learns nothing else, PPO-ptx raises the likelihood of the texts."""
     cfg = short(total_episodes=16 * 4, optim=optim(0.01), inner_epochs=2)
     models = cast(cfg=cfg, score=lambda inputs: torch.zeros(len(inputs.batch.responses)))
-    ptx = pretraining_loss(told_of(6, coef=20.0, ratio=3), models.policy, Silent())
-    recorder, _ = trained(cfg, models=models, ptx=ptx)
+    models.ptx = pretraining_loss(told_of(6, coef=20.0, ratio=3), models.policy, Silent())
+    recorder, _ = trained(cfg, models=models)
     losses = [row["loss/ptx"] for row in recorder.rows]
     assert losses[-1] < 0.8 * losses[0]
 
@@ -450,7 +453,8 @@ def test_the_pretraining_text_closes_the_policys_step(rollout):
         cfg, told = short(batch=replace(SIXTEEN, microbatch=8)), []
         models = cast(cfg=cfg)
         models.policy.backward = lambda loss, last, told=told: told.append(last)
-        accumulate_gradients(models, rollout, cfg, ptx)
+        models.ptx = ptx
+        accumulate_gradients(models, rollout, cfg)
         assert told == [False, ptx is None]
 
 
@@ -488,7 +492,7 @@ def test_sampling_switches_dropout_off_and_learning_on():
         return generating()
 
     models.policy.generating = noted
-    collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    collect_rollout(models, batch(), drawn(), PARAMS, cfg)
     assert modes == [False]
     assert models.policy.model.training
 

@@ -92,6 +92,6 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
         world=cast.world,
         clock=cast.clock,
     )
-    ptx = pretraining_loss(context, cast.policy, Silent())
-    train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3, ptx=ptx)
+    cast.ptx = pretraining_loss(context, cast.policy, Silent())
+    train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3)
     assert torch.allclose(arm_probs(cast.policy.model), torch.tensor(known), atol=1e-2)
