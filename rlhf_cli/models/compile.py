@@ -11,7 +11,8 @@ from torch import nn
 from transformers import AttentionInterface
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models.unpadding.attention import ATTENTION, attend, reads_unpadded
+from rlhf_cli.models.forward import reads_unpadded
+from rlhf_cli.models.unpadding.attention import ATTENTION, attend
 
 
 def compile_blocks(

@@ -19,9 +19,8 @@ from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.evaluation.comparisons import headline
 from rlhf_cli.evaluation.respond import forward_sequences
-from rlhf_cli.models.forward import last_hidden, sequence_scores
+from rlhf_cli.models.forward import last_hidden, reads_unpadded, sequence_scores
 from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
-from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.watchdog import heartbeat

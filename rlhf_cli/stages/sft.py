@@ -13,8 +13,8 @@ from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.models.capabilities import separates_packed_texts
+from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.reward_head import transformers_has_class
-from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.context import Encoded, StageContext, open_context

@@ -19,18 +19,14 @@ from rlhf_cli.models.capabilities import decoder_for, separates_packed_texts
 from rlhf_cli.models.export import export
 from rlhf_cli.models.forward import (
     ModelInputs,
+    accepts,
     response_logprobs,
     response_values,
     sequence_scores,
     text_logprobs,
 )
 from rlhf_cli.models.generation.sampling import SamplingParams, sample
-from rlhf_cli.models.load import (
-    accepts,
-    load_causal_lm,
-    load_reward_model,
-    load_scalar_model,
-)
+from rlhf_cli.models.load import load_causal_lm, load_reward_model, load_scalar_model
 from rlhf_cli.models.reward_head import HEAD, draw_head, scalar_class, transformers_has_class
 from rlhf_cli.runtime.engine import persistent
 from tests.support import models_table

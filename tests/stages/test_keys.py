@@ -16,8 +16,8 @@ from torch import nn
 from rlhf_cli.config.schema import Graphs, Tracker
 from rlhf_cli.data.records import Message
 from rlhf_cli.models.compile import blocks
+from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.generation import sampling
-from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.runtime.world import close_world
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo import stage as ppo_stage

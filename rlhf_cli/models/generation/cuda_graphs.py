@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
+from rlhf_cli.models.forward import accepts
 from rlhf_cli.models.generation.decoding import FastDecoder, forward
-from rlhf_cli.models.load import accepts
 from rlhf_cli.models.unpadding.attention import ATTENTION
 
 COLUMN_BLOCK = 256  # a graph reads the cache up to a multiple of this

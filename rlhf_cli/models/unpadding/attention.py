@@ -58,11 +58,6 @@ def enable_unpadding(model: nn.Module) -> nn.Module:
     return model
 
 
-def reads_unpadded(model: nn.Module) -> bool:
-    """Return whether `enable_unpadding` has prepared the model."""
-    return model.config._attn_implementation == ATTENTION
-
-
 def unpadded_states(body: nn.Module, tokens: Tensor, unpadded: Unpadded) -> Tensor:
     """Return the last hidden state of every computed token. tokens (B, T) -> (N, D)"""
     # A mask of four dimensions is passed on as it is, so transformers builds none; it is never read.

@@ -89,7 +89,8 @@ def train(
     """
     state = state or TrainState.start(cfg)
     metrics: dict[str, float] = {}
-    for iteration in range(state.iteration, num_iterations(cfg)):
+    total = num_iterations(cfg)
+    for iteration in range(state.iteration, total):
         batch, kl_coef = next(prompts).to(models.device.torch), state.controller.coef
 
         if state.rollout is None:
@@ -105,7 +106,7 @@ def train(
 
         rollout = compute_advantages(state.rollout, kl_coef, cfg)
         minibatches = minibatches_of(len(rollout.scores), cfg, seed, iteration)
-        factor = lr_factor(cfg.schedule, iteration, num_iterations(cfg))
+        factor = lr_factor(cfg.schedule, iteration, total)
         done = len(state.rows)
         for row in updates(models, rollout, minibatches, cfg, done=done, lr_factor=factor):
             state.rows.append(row)

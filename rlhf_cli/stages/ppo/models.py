@@ -13,7 +13,6 @@ from rlhf_cli.models.forward import ModelInputs
 from rlhf_cli.models.reward_head import check_head
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.ppo.ptx import PretrainingLoss
 from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
@@ -39,10 +38,6 @@ class PPOModels:
     reward_model: Network | None = None
     ptx: PretrainingLoss | None = None
     clock: Clock = field(default_factory=Clock)
-
-    @property
-    def world(self) -> World:
-        return self.policy.world
 
 
 def build_models(

@@ -3,7 +3,7 @@
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import BatchOptions, sft_batches
-from rlhf_cli.models.unpadding.attention import reads_unpadded
+from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.training import token_loss, work_on_texts

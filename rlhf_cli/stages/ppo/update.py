@@ -66,7 +66,8 @@ def accumulate_gradients(models: PPOModels, minibatch: Rollout, cfg: PPO) -> Met
             last_of_policy=last and models.ptx is None,
         )
         totals = {name: totals.get(name, 0) + term for name, term in terms.items()}
-    metrics = models.world.sum_scalars({name: float(value) for name, value in totals.items()})
+    sums = {name: float(value) for name, value in totals.items()}
+    metrics = models.policy.world.sum_scalars(sums)
     if models.ptx is not None:
         metrics["loss/ptx"] = models.ptx.add_gradient(models.policy)
     total = sum(value for name, value in metrics.items() if name.startswith("loss/"))

@@ -89,7 +89,7 @@ def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
         cfg=replace(little(), ppo=cfg),
         encoded=lambda role: SimpleNamespace(train=texts, print_report=lambda recorder: None),
         renderer=SimpleNamespace(pad_id=0),
-        world=cast.world,
+        world=cast.policy.world,
         clock=cast.clock,
     )
     cast.ptx = pretraining_loss(context, cast.policy, Silent())
