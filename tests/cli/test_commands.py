@@ -9,7 +9,8 @@ import time
 import pytest
 
 from rlhf_cli import __version__
-from rlhf_cli.cli import main
+from rlhf_cli.cli import VERBS, main
+from rlhf_cli.config.keys import COMMANDS
 
 
 def error_of(capsys, *words: str, code: int = 2) -> str:
@@ -19,6 +20,10 @@ def error_of(capsys, *words: str, code: int = 2) -> str:
     assert captured.err.startswith("rlhf: ")
     assert captured.err.count("\n") == 1, captured.err
     return captured.err.strip()
+
+
+def test_every_command_that_help_and_completion_list_is_carried_out():
+    assert {verb for verb in VERBS if not verb.startswith("-")} == {*COMMANDS, "help"}
 
 
 @pytest.mark.parametrize(
