@@ -258,6 +258,9 @@ def test_the_price_of_kl_is_paid(rollout):
     recorder, _ = trained(short(kl=replace(ADAPTIVE, coef=0.0), optim=optim(0.05)))
     last = recorder.rows[-1]
     assert last["objective/rlhf_reward"] == last["objective/scores"]
+    last = trained(short(kl=replace(ADAPTIVE, coef=0.5), optim=optim(0.05)))[0].rows[-1]
+    paid = last["objective/scores"] - last["objective/rlhf_reward"]
+    assert paid == pytest.approx(last["objective/kl_coef"] * last["objective/kl"]) != 0
 
 
 def test_a_policy_that_is_not_its_reference_stops_before_it_learns():
