@@ -13,7 +13,7 @@ import pytest
 from rlhf_cli.artifacts import checkpoints
 from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.artifacts.store import WriteError
-from tests.artifacts.instants import _in_child, full, killed
+from tests.support.file_system_faults import _in_child, full, killed
 
 
 def save(work: Path, step: int, keep: int = 2, content: bytes | None = None) -> Path:

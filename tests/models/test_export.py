@@ -12,7 +12,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.models import export as exporting
 from rlhf_cli.models.export import export
 from rlhf_cli.runtime.engine import persistent
-from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, scalar
+from tests.support.tiny_models import CONFIGS, SPECIAL, VOCAB, causal, scalar
 
 
 class Tokenizer:

@@ -8,7 +8,7 @@ from transformers import Gemma3Config
 
 from rlhf_cli.models.export import export, set_pad
 from rlhf_cli.runtime.engine import persistent
-from tests.models.tiny import causal
+from tests.support.tiny_models import causal
 
 
 class Tokenizer:

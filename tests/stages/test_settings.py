@@ -14,7 +14,7 @@ from rlhf_cli.core.sharing import Share
 from rlhf_cli.runtime.factory import local_parameters
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import open_context
-from tests.stages.little import changed, little
+from tests.support.small_stages import changed, little
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ from rlhf_cli.stages.ppo.rollout import (
 )
 from rlhf_cli.stages.ppo.stage import save_offending
 from rlhf_cli.stages.ppo.update import accumulate_gradients, updates
-from tests.models.tiny import causal, ragged, scalar
-from tests.stages.ppo.tabular import CPU, OFF, Silent, advantages_of, engine, network, optim, ppo
+from tests.support.tabular import CPU, OFF, Silent, advantages_of, engine, network, optim, ppo
+from tests.support.tiny_models import causal, ragged, scalar
 
 pad = torch.nn.functional.pad
 NOT_PAID = MissingEOS(mode=MissingEOSMode.none, value=0.0)
