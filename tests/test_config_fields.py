@@ -9,7 +9,7 @@ import rlhf_cli
 from rlhf_cli.config import schema
 from rlhf_cli.config.schema import run
 from rlhf_cli.config.stage_table import STAGES
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 PACKAGE = Path(rlhf_cli.__file__).parent
 

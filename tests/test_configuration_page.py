@@ -2,7 +2,7 @@
 
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.keys import flatten
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 from tests.support.configuration_page import PAGE, page
 
 

@@ -16,7 +16,7 @@ from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.runtime import watchdog
 from rlhf_cli.telemetry import timing
 from rlhf_cli.telemetry.console import OutputClosed
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 
 @pytest.fixture(scope="module")

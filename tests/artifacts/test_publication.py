@@ -17,8 +17,7 @@ from rlhf_cli.artifacts.publication import (
     replace_stage,
 )
 from rlhf_cli.artifacts.store import create_work_folder, open_stage
-from tests.artifacts.test_fingerprint import fingerprint
-from tests.artifacts.test_store import manifest
+from tests.support.artifacts import fingerprint, manifest
 from tests.support.file_system_faults import full, killed
 
 

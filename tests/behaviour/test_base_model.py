@@ -12,7 +12,7 @@ import rlhf_cli
 from rlhf_cli.tiny_world import generate, utility
 from rlhf_cli.tiny_world.clusters import CLUSTERS, draw
 from rlhf_cli.tiny_world.pretraining import document
-from tests.tiny_world.test_generate import SETTINGS
+from tests.support.tiny_world import SETTINGS
 
 FOLDER = Path(rlhf_cli.__file__).parent / "assets" / "tiny"
 LIMITS = yaml.safe_load(

@@ -1,36 +1,15 @@
 """The real stages through the command line: what they leave on disk, and what is done again when."""
 
 import json
-import os
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from rlhf_cli.config.stage_table import STAGES
-from rlhf_cli.pipeline import messages
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def rlhf(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [sys.executable, "-m", "rlhf_cli", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
+from tests.support.command_line import rlhf
+from tests.support.stage_runs import metrics
 
 SMALL = (
     "experiment=smoke",
@@ -59,11 +38,6 @@ def run(tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Evaluation on" in done.stdout
     return folder / "runs" / "default"
-
-
-def metrics(stage: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if "step" in row]
 
 
 def test_everything_lies_in_the_run_folder(run):
@@ -163,13 +137,6 @@ def test_unchanged_stages_are_kept_and_changed_ones_made_again(run):
     assert stale.returncode != 0
     assert len(stale.stderr.strip().splitlines()) == 1
     assert "sft.optim.lr" in stale.stderr
-
-
-def test_a_number_that_is_not_finite_is_not_said_to_be_zero(capsys):
-    """The manifest keeps it as null; 0 stays 0."""
-    manifest = SimpleNamespace(metrics={"sft/loss": 0.0, "sft/eval_loss": None})
-    messages.say_done(SimpleNamespace(spec=STAGES["sft"], manifest=manifest), 1.0)
-    assert "sft/loss 0  sft/eval_loss nan" in capsys.readouterr().out
 
 
 def test_a_model_without_room_is_refused_in_one_line(run):

@@ -11,58 +11,17 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from rlhf_cli.artifacts import checkpoints
-from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import PHASES
+from tests.support.stage_runs import SMALL, rows, work
 
-SMALL = (
-    "experiment=smoke",
-    "runtime=cpu",
-    "runtime.num_threads=1",
-    "tiny_world.demonstrations=40",
-    "tiny_world.comparisons=24",
-    "tiny_world.prompts=40",
-    "tiny_world.pretraining=40",
-    "sft.epochs=2",
-    "sft.batch.size=8",
-    "sft.batch.microbatch=4",
-    "sft.dropout=0.1",
-    "sft.select_by=eval_loss",
-    "rm.batch.size=4",
-    "rm.dropout=0.1",
-    "ppo.total_episodes=44",  # the last rollout has 12, its last minibatch 4
-    "ppo.batch.rollout=16",
-    "ppo.batch.minibatch=8",
-    "ppo.batch.microbatch=8",
-    "ppo.kl.controller=adaptive",
-    "ppo.ema_decay=0.9",
-    "ppo.ptx.coef=1.0",
-    "ppo.ptx.ratio=1",
-    "ppo.whiten_rewards=true",
-    "evaluation.prompts=8",
-    "evaluation.best_of_n=2",
-    "samples=1",
-)
-MEASURED = ("time/", "speed/", "mem/", "total_steps")  # and what each attempt says anew
-# what dropout drops depends on the process; at the edge of the value's clip rounding decides which
-# gradient there is; microbatches that divide nothing evenly
-SAME_EVERYWHERE = [
-    "sft.dropout=0", "rm.dropout=0", "ppo.value_clip_eps=null",
-    "sft.batch.microbatch=3", "rm.batch.microbatch=12", "ppo.batch.microbatch=3",
-]  # fmt: skip
 # PPO has 2 minibatches x 2 inner epochs an iteration: 1, 3 and 6 lie inside a rollout, 4 ends one
 STOPS = {"sft": (1, 4, 7), "rm": (1, 2, 4), "ppo": (1, 3, 4, 6, 11)}
-
-
-def config(*more: str):
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return resolve(compose("config", overrides=[*SMALL, *more]))
 
 
 @pytest.fixture(autouse=True)
@@ -82,25 +41,6 @@ def undisturbed(tmp_path_factory) -> Path:
     for stage in STOPS:
         work(stage, folder, folder)
     return folder
-
-
-def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float]:
-    """Run a stage in `folder`, or go on with it."""
-    out = folder / stage
-    out.mkdir(parents=True, exist_ok=True)
-    roles = STAGES[stage].parents if stage != "sft" else ()
-    inputs = {role: parents / role / "model" for role in roles}
-    return import_module(STAGES[stage].module).run(config(*more), inputs, out)
-
-
-def rows(folder: Path) -> list[dict]:
-    """metrics.jsonl without what a clock or the memory says, and lines that say nothing else."""
-    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    left = [
-        {k: v for k, v in row.items() if k != "time" and not k.startswith(MEASURED)}
-        for row in found
-    ]
-    return [row for row in left if row]
 
 
 def test_the_time_of_a_resumed_stage_is_that_of_all_attempts(undisturbed, tmp_path, monkeypatch):

@@ -20,8 +20,8 @@ from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages import sft
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.telemetry.progress import short
-from tests.behaviour.test_resume import config, rows, work
 from tests.support.data_sources import load
+from tests.support.stage_runs import config, rows, work
 
 TINY = PACKAGE / "assets" / "tiny"
 QUICK = ("tiny_world.demonstrations=60", "data.select_fraction=0.15", "sft.dropout=0")

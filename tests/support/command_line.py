@@ -1,5 +1,6 @@
-"""Starting `rlhf` with several processes in an empty folder, and seeing who is left of them."""
+"""`rlhf` in a process of its own: with its own stages or fake ones, with one process or several."""
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,41 @@ ENGINES = (
     "MASTER_PORT",
     "OMP_NUM_THREADS",
 )
+
+
+def rlhf(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    done = subprocess.run(
+        [sys.executable, "-m", "rlhf_cli", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def manifest(rlhf, stage: str, run: str = "default") -> dict:
+    return json.loads((rlhf.folder / "runs" / run / stage / "manifest.json").read_text())
+
+
+def done(rlhf, *words: str) -> str:
+    found = rlhf("run", *words)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def refused(rlhf, *words: str, code: int = 2) -> str:
+    found = rlhf("run", *words)
+    assert found.returncode == code, found.stdout + found.stderr
+    assert found.stderr.count("\n") == 1, found.stderr
+    return found.stderr
+
+
+def ran(output: str) -> list[str]:
+    return [entry.split(":")[0] for entry in output.splitlines() if ": done in" in entry]
 
 
 class Started:

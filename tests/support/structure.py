@@ -127,7 +127,7 @@ def iteration() -> dict[str, str]:
     # here, because only this measure needs torch
     from rlhf_cli.config.schema import PPOBatch
     from rlhf_cli.stages.ppo.loop import train
-    from tests.stages.ppo.test_loop import PARAMS, batch, cast
+    from tests.support.ppo_networks import PARAMS, batch, cast
     from tests.support.tabular import Silent, ppo
 
     size = PPOBatch(rollout=8, minibatch=8, microbatch=8, max_tokens=None)

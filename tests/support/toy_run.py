@@ -27,7 +27,7 @@ from rlhf_cli.runtime import watchdog
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.stage_run import open_run
 from rlhf_cli.telemetry.timing import Clock
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 from tests.support.tabular import engine, optim, policy_network
 
 STEPS = 2

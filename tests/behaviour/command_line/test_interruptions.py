@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.behaviour.command_line.test_runs import done, manifest, ran, refused
+from tests.support.command_line import done, manifest, ran, refused
 
 
 def interrupted(rlhf, how: str = "save-killed@3", *words: str):

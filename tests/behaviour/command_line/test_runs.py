@@ -6,26 +6,7 @@ import time
 
 import pytest
 
-
-def manifest(rlhf, stage: str, run: str = "default") -> dict:
-    return json.loads((rlhf.folder / "runs" / run / stage / "manifest.json").read_text())
-
-
-def done(rlhf, *words: str) -> str:
-    found = rlhf("run", *words)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
-
-
-def refused(rlhf, *words: str, code: int = 2) -> str:
-    found = rlhf("run", *words)
-    assert found.returncode == code, found.stdout + found.stderr
-    assert found.stderr.count("\n") == 1, found.stderr
-    return found.stderr
-
-
-def ran(output: str) -> list[str]:
-    return [entry.split(":")[0] for entry in output.splitlines() if ": done in" in entry]
+from tests.support.command_line import done, manifest, ran, refused
 
 
 def test_the_stages_run_in_order(rlhf):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_cli.config.stage_table import STAGES
-from tests.behaviour.test_resume import SAME_EVERYWHERE, work
+from tests.support.stage_runs import SAME_EVERYWHERE, work
 
 
 @pytest.fixture(scope="session")

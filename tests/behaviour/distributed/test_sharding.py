@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from tests.behaviour.test_pipeline import metrics, rlhf
-from tests.behaviour.test_resume import SAME_EVERYWHERE, SMALL
+from tests.support.command_line import rlhf
 from tests.support.distributed.processes import run_processes
+from tests.support.stage_runs import SAME_EVERYWHERE, SMALL, metrics
 
 pytestmark = pytest.mark.dist
 

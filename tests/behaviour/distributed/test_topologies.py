@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.behaviour.test_resume import SAME_EVERYWHERE, rows
 from tests.support.distributed.processes import run_processes
+from tests.support.stage_runs import SAME_EVERYWHERE, rows
 
 pytestmark = pytest.mark.dist
 

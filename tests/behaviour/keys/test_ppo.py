@@ -32,8 +32,8 @@ from rlhf_cli.stages.ppo.rollout import collect_rollout, microbatches
 from rlhf_cli.stages.ppo.stage import pretraining_loss
 from rlhf_cli.stages.ppo.update import accumulate_gradients, ppo_microbatch_step, updates
 from rlhf_cli.stages.training import work_on_minibatch
-from tests.stages.ppo.test_loop import PARAMS, batch, cast, drawn
-from tests.stages.test_sft import demonstrations
+from tests.support.examples import demonstrations
+from tests.support.ppo_networks import PARAMS, batch, cast, drawn
 from tests.support.small_stages import changed, little
 from tests.support.tabular import OFF, Silent, advantages_of, engine, optim, ppo
 from tests.support.tiny_models import VOCAB, causal

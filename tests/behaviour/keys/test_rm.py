@@ -16,9 +16,9 @@ from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import rm, rm_report
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.rm_report import evaluate_scores, scored_sample
-from tests.behaviour.keys.test_wiring import metrics
-from tests.stages.test_sft import comparisons, config
+from tests.support.examples import comparisons, rm_config
 from tests.support.small_stages import changed, little, work
+from tests.support.stage_runs import metrics
 from tests.support.tabular import engine, network, optim
 from tests.support.tiny_models import scalar
 
@@ -86,7 +86,7 @@ def tie_cost(one: float, other: float, cfg) -> float:
 )
 def test_the_loss_of_a_step_is_that_of_its_pairs(changes):
     """Twin: pair after pair in plain numbers, every prompt a mean over its C(K, 2) pairs."""
-    cfg, total = config(**changes), 0.0
+    cfg, total = rm_config(**changes), 0.0
     for example in EXAMPLES:
         scores, share = scores_of(reward_model(), example).tolist(), 1 / len(EXAMPLES)
         share /= math.comb(len(scores), 2)
@@ -109,7 +109,7 @@ def test_ties_are_no_pairs_of_the_accuracy():
         scores = scores_of(reward_model(), example).tolist()
         right += sum(scores[i] > scores[j] for i, j in example.better)
         pairs += len(example.better)
-    found = rm.learn(engine(reward_model(), optim(0.01)), step(), config(), 1.0)
+    found = rm.learn(engine(reward_model(), optim(0.01)), step(), rm_config(), 1.0)
     assert found["rm/pairs"] == pairs
     assert found["rm/accuracy"] == pytest.approx(right / pairs)
 
@@ -120,7 +120,7 @@ def test_a_broken_reward_model_does_not_take_a_step():
         broken.model.score.weight[0, 3] = float("nan")
     kept = broken.model.model.embed_tokens.weight.detach().clone()
     with pytest.raises(UserError, match="rm/loss is nan"):
-        rm.learn(broken, step(), config(), 1.0)
+        rm.learn(broken, step(), rm_config(), 1.0)
     assert torch.equal(broken.model.model.embed_tokens.weight, kept)
 
 
@@ -134,13 +134,13 @@ def test_learning_switches_dropout_on():
         learner = engine(model, optim(0.01))
         learner.eval()
         torch.manual_seed(seed)
-        losses.append(rm.learn(learner, step(), config(), 1.0)["rm/loss"])
+        losses.append(rm.learn(learner, step(), rm_config(), 1.0)["rm/loss"])
     assert abs(losses[0] - losses[1]) > 1e-4
 
 
 def judging(**changes):
     """As much of a stage's context as judging comparisons needs."""
-    cfg = SimpleNamespace(rm=config(**changes), samples=changes.pop("samples", 2))
+    cfg = SimpleNamespace(rm=rm_config(**changes), samples=changes.pop("samples", 2))
     return SimpleNamespace(cfg=cfg, renderer=SimpleNamespace(pad_id=0), world=World())
 
 

@@ -1,6 +1,5 @@
 """What else SFT is told: which tokens teach, how texts lie in rows, dropout, which epoch is kept."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,7 @@ from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
 from rlhf_cli.stages.samples import prompts_of, sample_answers
 from rlhf_cli.stages.training import mean_loss
 from tests.support.small_stages import WATCHED, changed, little, seeing, work
-
-
-def metrics(folder: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if "step" in row]
+from tests.support.stage_runs import metrics
 
 
 @pytest.fixture(scope="module")

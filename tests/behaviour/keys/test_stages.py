@@ -23,7 +23,7 @@ from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo import stage as ppo_stage
 from rlhf_cli.stages.samples import sample_answers
 from rlhf_cli.stages.stage_run import open_recorder, trackers_of
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 ASKED = (Message("user", "what is hot"),)
 

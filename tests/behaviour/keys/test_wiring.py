@@ -23,6 +23,7 @@ from rlhf_cli.stages.evaluate import eval_prompts
 from rlhf_cli.stages.ppo import loop
 from rlhf_cli.stages.samples import sample_answers
 from tests.support.small_stages import WATCHED, Step, changed, little, seeing, work
+from tests.support.stage_runs import metrics
 
 SFT = {"lr": 2e-3, "betas": [0.6, 0.7], "eps": 2e-3, "weight_decay": 0.3, "grad_clip": 0.5}
 RM = {"lr": 1e-3, "betas": [0.5, 0.8], "eps": 1e-3, "weight_decay": 0.4, "grad_clip": 0.2}
@@ -238,10 +239,6 @@ def test_policy_and_value_model_start_from_their_parents(after_ppo):
 
 def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def metrics(folder: Path) -> list[dict]:
-    return [row for row in lines(folder / "metrics.jsonl") if "step" in row]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from rlhf_cli.config.compose import freeze, thaw
 from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.schema.run import Config
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 
 def test_each_step_has_the_learning_rate_of_its_model():

@@ -11,8 +11,8 @@ from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import Clock
-from tests.behaviour.test_resume import work
 from tests.support.engines import odd, runtime, trained, world_of
+from tests.support.stage_runs import work
 
 
 def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[str]) -> None:
