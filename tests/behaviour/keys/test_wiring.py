@@ -318,10 +318,11 @@ def test_every_candidate_answers_every_prompt(seen):
     models = [one["model"] for one in answers]
     assert list(dict.fromkeys(models)) == ["base", "SFT", "SFT, best of 3", "PPO"]
     assert {models.count(model) for model in models} == {5}
-    best = [one["score"] for one in answers if one["model"] == "SFT, best of 3"]
+    best, gold = ([one[k] for one in answers_of(seen, "SFT, best of 3")] for k in ("score", "gold"))
     table = json.loads((seen.folder / "evaluate" / "table.json").read_text())
     row = table["rows"]["SFT, best of 3"]
     assert row["score"][0] == pytest.approx(sum(best) / 5, abs=1e-4)
+    assert row["gold"][0] == pytest.approx(sum(gold) / 5)
     assert row["kl"][0] == pytest.approx(math.log(3) - 2 / 3)
     assert table["rows"]["SFT"]["kl"][0] == pytest.approx(0, abs=1e-4)
 
