@@ -1,38 +1,23 @@
 """All shipped files compose, unknown keys are refused, and JSON is read back the same."""
 
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from rlhf_cli.config.command_line import compose_each
 from rlhf_cli.config.compose import conf_dir, freeze, resolve, stage_list, thaw
 from rlhf_cli.config.keys import flatten, nearest_keys, schema_keys, select
 from rlhf_cli.config.schema import ConfigError
-from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.report.config_page import comments_of
 from rlhf_cli.stages.reading import spec_of
+from tests.support.configuration import composed
 
 CONF = conf_dir()
 GROUPS = ("model", "data", "runtime", "experiment")
 PRESETS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*"))]
 NEEDED = {"model=generic": ["model.path=org/name"]}
-
-
-@cache
-def _composed(words: tuple[str, ...]) -> Config:
-    found: list[Config] = []
-    compose_each(list(words), found.append)
-    return found[0]
-
-
-def composed(*words: str) -> Config:
-    """The configuration of a command line; composing takes a while, so it is done once."""
-    return deepcopy(_composed(words))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

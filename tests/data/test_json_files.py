@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlhf_cli.data.records import DataError, RowError
-from tests.data.reading import ROWS, read, values
+from tests.support.data_sources import ROWS, read, values
 
 GOOD = '{"prompt": "a"}'
 

@@ -13,8 +13,7 @@ from rlhf_cli.data.records import DataError
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening
 from rlhf_cli.pipeline.data_check import check_all
-from tests.data.leaks import leak_check
-from tests.data.sided import load, place_of, survey
+from tests.support.data_sources import leak_check, load, place_of, survey
 
 
 def shown(n, word="q"):

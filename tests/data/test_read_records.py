@@ -6,7 +6,7 @@ from rlhf_cli.config.schema import Source
 from rlhf_cli.data.formats.table import convert
 from rlhf_cli.data.read_records import paired
 from rlhf_cli.data.records import BadRow, Filtered, Labelled, Message, Origin
-from tests.data.sided import survey
+from tests.support.data_sources import survey
 
 ASK = (Message("user", "Why?"),)
 

@@ -12,7 +12,7 @@ from rlhf_cli.core.masking import position_ids
 from rlhf_cli.models.flops import context_lengths, forward_flops, training_flops
 from rlhf_cli.models.forward import text_logprobs
 from rlhf_cli.models.unpadding.attention import enable_unpadding
-from tests.models.tiny import CONFIGS, VOCAB, causal, ragged, scalar
+from tests.support.tiny_models import CONFIGS, VOCAB, causal, ragged, scalar
 
 LAYERS, WIDTH = 2, 16  # of the tiny networks, each with heads as wide as its states
 

@@ -16,9 +16,9 @@ from rlhf_cli.runtime.device import pick_device, threads_for
 from rlhf_cli.runtime.engine import Engine, Network, NotFinite
 from rlhf_cli.runtime.offload import OffloadedNetwork
 from rlhf_cli.runtime.world import World
-from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, ragged, scalar
-from tests.runtime import small
-from tests.stages.ppo.tabular import CPU
+from tests.support import engines as small
+from tests.support.tabular import CPU
+from tests.support.tiny_models import CONFIGS, SPECIAL, VOCAB, ragged, scalar
 
 
 @torch.no_grad()

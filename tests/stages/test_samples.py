@@ -13,7 +13,7 @@ from rlhf_cli.stages.samples import (
     prompts_of,
     response_text,
 )
-from tests.stages.little import little
+from tests.support.small_stages import little
 
 WHERE = Origin("made in a test", 0)
 

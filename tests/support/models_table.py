@@ -1,6 +1,6 @@
 """The table of docs/models.md: what is done with each causal type of transformers, found by trying it.
 
-`python -m tests.support.models_table` writes it; tests/models/test_architectures.py checks each line.
+`python -m tests.support.models_table` writes it; tests/behaviour/test_architectures.py checks each line.
 """
 
 from pathlib import Path

@@ -14,7 +14,7 @@ from rlhf_cli.models.generation import cuda_graphs, decoding, kv_cache, onednn_l
 from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
 from rlhf_cli.models.generation.sampling import Samples, SamplingParams, sample
 from rlhf_cli.models.unpadding.attention import enable_unpadding
-from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, ragged
+from tests.support.tiny_models import CONFIGS, SPECIAL, VOCAB, causal, ragged
 
 SHAPE = {
     "vocab_size": VOCAB,

@@ -9,20 +9,14 @@ import torch
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import KLStop, MissingEOS, MissingEOSMode, OldLogprobs, PPOBatch
-from rlhf_cli.core.batches import PromptBatch
-from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.core.returns import gae
 from rlhf_cli.core.sharing import Share
-from rlhf_cli.models.forward import response_scores
 from rlhf_cli.models.generation import decoding
-from rlhf_cli.models.generation.sampling import SamplingParams
-from rlhf_cli.models.load import freeze
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo import rollout as rollouts
 from rlhf_cli.stages.ppo.checks import MetricAlerts, NotFinite, check_start
 from rlhf_cli.stages.ppo.loop import minibatches_of, train
-from rlhf_cli.stages.ppo.models import PPOModels
 from rlhf_cli.stages.ppo.rollout import (
     collect_rollout,
     microbatches,
@@ -31,41 +25,12 @@ from rlhf_cli.stages.ppo.rollout import (
 )
 from rlhf_cli.stages.ppo.stage import save_offending
 from rlhf_cli.stages.ppo.update import accumulate_gradients, updates
-from tests.models.tiny import causal, ragged, scalar
-from tests.stages.ppo.tabular import CPU, OFF, Silent, advantages_of, engine, network, optim, ppo
+from tests.support.ppo_networks import PARAMS, batch, cast, drawn
+from tests.support.tabular import CPU, OFF, Silent, advantages_of, optim, ppo
 
 pad = torch.nn.functional.pad
 NOT_PAID = MissingEOS(mode=MissingEOSMode.none, value=0.0)
 REPLACED = MissingEOS(mode=MissingEOSMode.replace, value=-1.0)
-PARAMS = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2, 3, 4], pad_id=0)
-
-
-def cast(name="llama", score=None, cfg=None, policy_seed=0):
-    cfg = cfg or ppo()
-    reward = freeze(scalar(name, seed=9, sharpness=3.0))
-
-    def by_model(inputs):
-        return response_scores(reward, inputs)
-
-    return PPOModels(
-        policy=engine(
-            causal(name, seed=policy_seed, sharpness=3.0), cfg.optim, ema_decay=cfg.ema_decay
-        ),
-        value_model=engine(scalar(name, seed=5, sharpness=2.0), cfg.value_optim),
-        ref_policy=network(causal(name, seed=0, sharpness=3.0)),
-        score=score or by_model,
-        device=CPU,
-    )
-
-
-def batch(rows=16):
-    tokens, mask = ragged(rows, 6, side="left")
-    return PromptBatch(tokens=tokens, mask=mask, index=list(range(rows)))
-
-
-def drawn(rows=16):
-    """Uniform numbers for the tokens of a rollout."""
-    return uniforms(rows, PARAMS.max_new_tokens, 0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -10,7 +10,7 @@ from rlhf_cli.core.sharing import Share
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo import stage
-from tests.stages.test_resume import config
+from tests.support.stage_runs import config
 
 TINY = PACKAGE / "assets" / "tiny"
 
