@@ -13,8 +13,7 @@ from torch import Tensor
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.batches import PreferenceBatch, PromptBatch, SFTBatch
-from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide, first_fit_rows
-from rlhf_cli.core.sharing import WHOLE, Share
+from rlhf_cli.core.microbatches import WHOLE, BatchCost, BatchLimit, Share, divide, first_fit_rows
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import chunks, grouped, prompt_order
 from rlhf_cli.data.rows import Rows

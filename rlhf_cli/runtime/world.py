@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rlhf_cli.config.environment import STORE_SOCKET
-from rlhf_cli.core.sharing import WHOLE, Share
+from rlhf_cli.core.microbatches import WHOLE, Share
 
 
 @dataclass(slots=True, frozen=True)

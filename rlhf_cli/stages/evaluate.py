@@ -15,10 +15,10 @@ from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure, measure_answers
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.report.table import write_table
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import RewardModel
 from rlhf_cli.stages.samples import (
     conversation_text,

@@ -21,10 +21,10 @@ from rlhf_cli.evaluation.comparisons import headline
 from rlhf_cli.evaluation.respond import forward_sequences
 from rlhf_cli.models.forward import last_hidden, reads_unpadded, sequence_scores
 from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import reset_head
 from rlhf_cli.stages.rm_report import (
     FORWARD,

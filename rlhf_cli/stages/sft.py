@@ -15,9 +15,9 @@ from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.models.capabilities import separates_packed_texts
 from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.reward_head import transformers_has_class
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.context import Encoded, StageContext, open_context
+from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import RewardModel
 from rlhf_cli.stages.samples import BeforeAfter, example, prompts_of, sample_answers
 from rlhf_cli.stages.saving import Saver

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.core.preferences import PreferenceLoss
-from rlhf_cli.core.sharing import Share
 from rlhf_cli.data.collate import (
     BatchOptions,
     pad_left,

@@ -1,3 +1,4 @@
 """Stages keep what they read in a folder of the tests."""
 
 from tests.support.data_cache import data_cache  # noqa: F401
+from tests.support.data_fixtures import write  # noqa: F401

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from rlhf_cli.config.schema import Optim
-from rlhf_cli.core.sharing import Share
-from rlhf_cli.runtime import data_parallel
+from rlhf_cli.core.microbatches import Share
+from rlhf_cli.runtime import factory
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.factory import open_engine
 from rlhf_cli.runtime.world import World
@@ -147,7 +147,7 @@ class Alike(World):
 
 def test_gradients_are_summed_over_the_processes(monkeypatch):
     """In buckets smaller than a parameter, too."""
-    monkeypatch.setattr(data_parallel, "BUCKET", 4)
+    monkeypatch.setattr(factory, "BUCKET", 4)
     engine, alone = new(world=Alike(Share(0, 2)), grad_clip=None), new(grad_clip=None)
     for name, slope in slopes(1).items():
         alone.backward((alone.model.get_parameter(name) * 2 * slope).sum(), last=True)

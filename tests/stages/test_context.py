@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.core.sharing import Share
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.data.records import Message, Origin
 from rlhf_cli.data.report import DataReport
 from rlhf_cli.runtime.factory import local_parameters

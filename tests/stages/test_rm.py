@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlhf_cli.config.schema import Batch, Ties
-from rlhf_cli.core.sharing import WHOLE, Share
+from rlhf_cli.core.microbatches import WHOLE, Share
 from rlhf_cli.data.collate import BatchOptions, preference_batches
 from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.stages import rm

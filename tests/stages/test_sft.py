@@ -7,7 +7,7 @@ import torch
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batch, Batching, LossOn
-from rlhf_cli.core.sharing import WHOLE, Share
+from rlhf_cli.core.microbatches import WHOLE, Share
 from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.stages import sft, training
 from tests.support.examples import assert_same, demonstrations, gradients, summed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlhf_cli.artifacts import checkpoints
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.report.preview import Preview
+from rlhf_cli.stages.dry_run import Preview
 
 STEPS = 7
 

@@ -15,13 +15,12 @@ from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import prompt_batches
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.order import num_batches
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.ppo.checks import NotFinite
 from rlhf_cli.stages.ppo.loop import TrainState, num_episodes, num_iterations, train
-from rlhf_cli.stages.ppo.models import PPOModels, build_models
-from rlhf_cli.stages.ppo.ptx import PretrainingLoss
+from rlhf_cli.stages.ppo.models import PPOModels, PretrainingLoss, build_models
 from rlhf_cli.stages.samples import BeforeAfter, example
 from rlhf_cli.stages.stage_run import StageRun, open_run
 from rlhf_cli.telemetry.recorder import Recorder

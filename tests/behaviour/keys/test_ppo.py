@@ -26,8 +26,7 @@ from rlhf_cli.models.forward import ModelInputs, response_values, text_logprobs
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo.checks import NotFinite
 from rlhf_cli.stages.ppo.loop import kl_controller, minibatches_of, train
-from rlhf_cli.stages.ppo.models import build_models
-from rlhf_cli.stages.ppo.ptx import PretrainingLoss
+from rlhf_cli.stages.ppo.models import PretrainingLoss, build_models
 from rlhf_cli.stages.ppo.rollout import collect_rollout, microbatches
 from rlhf_cli.stages.ppo.stage import pretraining_loss
 from rlhf_cli.stages.ppo.update import accumulate_gradients, ppo_microbatch_step, updates

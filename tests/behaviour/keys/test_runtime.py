@@ -14,16 +14,20 @@ import torch
 
 from rlhf_cli.config.errors import ExitCode
 from rlhf_cli.config.schema import Gather
-from rlhf_cli.core.sharing import Share
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.launch import worker_group
 from rlhf_cli.launch.worker_group import LocalRanks, WorkerGroup
 from rlhf_cli.launch.workers import run_workers
 from rlhf_cli.runtime import zero, zero_generation, zero_loading
-from rlhf_cli.runtime.data_parallel import Replicated
 from rlhf_cli.runtime.device import Device, pick_device
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.factory import model_loading, open_engine, open_network
-from rlhf_cli.runtime.offload import OffloadedNetwork
+from rlhf_cli.runtime.factory import (
+    OffloadedNetwork,
+    Replicated,
+    model_loading,
+    open_engine,
+    open_network,
+)
 from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_generation import ZeroGeneration
 from tests.support.tabular import CPU, optim, runtime

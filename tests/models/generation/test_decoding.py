@@ -11,8 +11,13 @@ from rlhf_cli.core.logprobs import entropy
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.forward import ModelInputs, response_logprobs
 from rlhf_cli.models.generation import cuda_graphs, decoding, kv_cache, onednn_linear, sampling
-from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
-from rlhf_cli.models.generation.sampling import Samples, SamplingParams, sample
+from rlhf_cli.models.generation.sampling import (
+    Samples,
+    SamplingParams,
+    sample,
+    sample_and_score,
+    sample_token,
+)
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from tests.support.tiny_models import CONFIGS, SPECIAL, VOCAB, causal, ragged
 

@@ -9,8 +9,8 @@ import torch
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import KLStop, MissingEOS, MissingEOSMode, OldLogprobs, PPOBatch
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.core.returns import gae
-from rlhf_cli.core.sharing import Share
 from rlhf_cli.models.generation import decoding
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World

@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.core.sharing import Share
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo import stage

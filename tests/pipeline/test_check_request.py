@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf_cli.data.records import DataError
-from rlhf_cli.data.roles import role_of
+from rlhf_cli.pipeline.check_request import role_of
 
 ASKED = [{"role": "user", "content": "q"}]
 SAID = [*ASKED, {"role": "assistant", "content": "a"}]
