@@ -97,8 +97,8 @@ ppo: ## step 3: raise the score, close to the SFT model
 run: ## all steps and the closing table
 	rlhf run $(ARGS)
 
-base-model: ## train the embedded tiny model again
-	python -m rlhf_cli.tiny_world.base_model
+base-model: ## train the embedded models again: make base-model SIZE=tiny_l; all three without SIZE
+	python -m rlhf_cli.tiny_world.base_model $(SIZE)
 
 clean: ## caches and builds; runs/ and .venv stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -78,7 +78,9 @@ def retired(text: str) -> list[str]:
 
 def prose() -> Iterator[tuple[str, int, str]]:
     """Yield (file, number of the first line, text) of all that is searched for phrases."""
-    for path in [*modules(), *sorted((ROOT / "conf").rglob("*.yaml"))]:
+    presets = sorted((ROOT / "conf").rglob("*.yaml"))
+    presets = [path for path in presets if "tiny_world" not in path.parts]  # its people say things
+    for path in [*modules(), *presets]:
         yield str(path.relative_to(ROOT)), 1, text_of(path)
     for path in sorted((ROOT / "docs").rglob("*.md")):
         for number, line in enumerate(text_of(path).splitlines(), start=1):

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Thread
+from types import MappingProxyType
 from urllib.error import HTTPError, URLError
 
 from rlhf_cli.config.errors import UserError
@@ -18,7 +19,9 @@ from rlhf_cli.config.schema.run import Config
 SECONDS = 2.5  # for the answer; a look at the name of a host has no limit of its own
 ENDPOINT = "https://huggingface.co"
 FILES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".gz")
-LOCAL_MODELS = ("tiny",)  # inside this package
+LOCAL_MODELS = MappingProxyType(
+    {"tiny_xs": "0.3M", "tiny": "1M", "tiny_l": "3M"}
+)  # of this package
 
 
 def reachable() -> bool:

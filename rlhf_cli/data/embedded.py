@@ -1,17 +1,28 @@
 """Embedded tasks: packages that generate the sources named scheme:role, and measure answers to them.
 
+Their tables are rows that task files read, named scheme:table.
+
 The rest of the product reaches such a package through this module and names nothing of it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Protocol, cast
 
-from rlhf_cli.data.records import Record
+from rlhf_cli.data.records import DataError, Origin, Record, Row
 
 Measure = bool | float | None  # a hit or a miss, a number, or not applicable to this prompt
 TASKS = MappingProxyType({"tiny_world": "rlhf_cli.tiny_world"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A sentence of a rationale, and whether it is right."""
+
+    text: str
+    right: bool
 
 
 class EmbeddedTask(Protocol):
@@ -41,6 +52,18 @@ class EmbeddedTask(Protocol):
         """Return every measure of an answer to the prompt whose record carries `meta`."""
         ...
 
+    def table_names(self) -> tuple[str, ...]:
+        """Return the names of its tables, which task files read as scheme:name."""
+        ...
+
+    def table_rows(self, name: str) -> list[dict[str, Any]]:
+        """Return all rows of a table; they depend on no setting and no seed."""
+        ...
+
+    def check_steps(self, rationale: str, *, question: str) -> list[Step]:
+        """Return the steps of a rationale that was written to a question of its tables."""
+        ...
+
 
 def scheme_of(path: str) -> str | None:
     """Return the scheme of a source's path; None for a file, a folder or a hub id."""
@@ -59,6 +82,19 @@ def common_task(paths: Iterable[str]) -> EmbeddedTask | None:
     schemes = {scheme_of(path) for path in paths}
     scheme = schemes.pop() if len(schemes) == 1 else None
     return None if scheme is None else _package(scheme)
+
+
+def table_rows(path: str) -> Iterator[Row]:
+    """Yield (origin, row) of the table that a source names; DataError where there is none."""
+    scheme, _, name = path.partition(":")
+    task = _package(scheme)
+    if name not in (known := task.table_names()):
+        listed = ", ".join(f"{scheme}:{one}" for one in known if "/" not in one)
+        raise DataError(
+            f"data source {path} is no table; the tables: {listed}, each also with /eval"
+        )
+    for number, row in enumerate(task.table_rows(name), start=1):
+        yield Origin(path, number), row
 
 
 def measure_labels() -> dict[str, str]:

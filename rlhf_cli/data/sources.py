@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cli.config.schema import Source
+from rlhf_cli.data.embedded import scheme_of, table_rows, task_of
 from rlhf_cli.data.files import SUFFIXES, file_rows, suffix_of
 from rlhf_cli.data.records import DataError, Origin, Row, RowError
 from rlhf_cli.data.text_files import damaged
@@ -143,6 +144,9 @@ def _unescaped(row: dict | RowError) -> dict | RowError:
 
 
 def _all_rows(source: Source) -> Iterator[Row]:
+    if scheme_of(source.path):
+        yield from table_rows(source.path)
+        return
     files = local_files(source)
     if not files:
         yield from hub_rows(source)
@@ -154,7 +158,9 @@ def _all_rows(source: Source) -> Iterator[Row]:
 
 
 def local_files(source: Source) -> list[Path]:
-    """Return the files or the folder behind a path or pattern; empty for a hub id."""
+    """Return the files or the folder behind a path or pattern; empty for a hub id, and for a table."""
+    if scheme_of(source.path):
+        return []
     path = Path(source.path).expanduser()
     if path.exists():
         return [path]
@@ -190,8 +196,10 @@ def unescape(value: Any) -> Any:
 
 def source_hash(source: Source) -> str:
     """Return the sha256 of the files' bytes and kinds, without their paths; of the
-    address alone for a hub id, which a revision pins."""
+    address alone for a hub id, which a revision pins; of the code that generates a table."""
     digest = hashlib.sha256()
+    if task := task_of(source.path):
+        digest.update(task.code_hash().encode())
     paths = local_files(source)
     for path in paths:
         inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

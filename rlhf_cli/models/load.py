@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.hub import LOCAL_MODELS
 from rlhf_cli.config.schema import Model
 from rlhf_cli.models.load_errors import why
 from rlhf_cli.models.reward_head import ScalarHead, scalar_class
@@ -35,8 +36,8 @@ WRAPPERS = ("module.", "_orig_mod.")  # prefixes of data-parallel and of compile
 
 
 def model_path(path: str) -> str:
-    """Return the folder or hub id of a configured path; "tiny" is the model inside this package."""
-    return str(ASSETS / "tiny") if path == "tiny" else str(Path(path).expanduser())
+    """Return the folder or hub id of a configured path; some names are models inside this package."""
+    return str(ASSETS / path) if path in LOCAL_MODELS else str(Path(path).expanduser())
 
 
 def load_tokenizer(model: Model, path: str | None = None) -> PreTrainedTokenizerBase:

@@ -10,6 +10,7 @@ from rlhf_cli.artifacts.layout import MANIFEST
 from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
 from rlhf_cli.artifacts.store import open_stage
 from rlhf_cli.config.compose import PACKAGE
+from rlhf_cli.config.hub import LOCAL_MODELS
 from rlhf_cli.config.schema import Model
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -22,8 +23,8 @@ REMEDY = "give a Hugging Face folder or a hub id with safetensors weights"
 
 
 def shipped(path: str) -> str:
-    """The folder of the model inside this package for "tiny", else the path."""
-    return str(PACKAGE / "assets" / "tiny") if path == "tiny" else path
+    """Return the folder of a model inside this package, for another path the path."""
+    return str(PACKAGE / "assets" / path) if path in LOCAL_MODELS else path
 
 
 def may_be_hub_id(place: str) -> bool:
@@ -53,6 +54,11 @@ def require_model(
     folder = Path(shipped(place)).expanduser()
     label = f"{key}={place}"
     if not folder.exists():
+        if place in LOCAL_MODELS:
+            raise ArtifactError(
+                f"{label}: this model is not among the files of the package",
+                f"make base-model SIZE={place}",
+            )
         if "/" in place and not may_be_hub_id(place):
             raise ArtifactError(f"{label}: there is no such folder", REMEDY)
         return

@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rlhf_cli.config.hub import LOCAL_MODELS
 from rlhf_cli.config.schema import Data, Model, Runtime, Source
 from rlhf_cli.data.embedded import scheme_of
 from rlhf_cli.launch.local_world import local_world_size
@@ -48,8 +49,8 @@ def _plan_grid(plan: list[tuple[str, str, str]]) -> Table:
 
 def describe_model(model: Model) -> str:
     """The base model, and what replaces stages of this run."""
-    if model.path == "tiny":
-        return "tiny (embedded, about 1M parameters)"
+    if model.path in LOCAL_MODELS:
+        return f"{model.path} (embedded, about {LOCAL_MODELS[model.path]} parameters)"
     revision = f" at {model.revision}" if model.revision else ""
     return f"{model.path}{revision}"
 

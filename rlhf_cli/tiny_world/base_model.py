@@ -1,12 +1,13 @@
-"""Builds the base model that the package ships: `python -m rlhf_cli.tiny_world.base_model`.
+"""Builds base models that the package ships: `python -m rlhf_cli.tiny_world.base_model`.
 
-Trains a byte-level BPE tokenizer and a small Llama on the tiny world's pretraining text and writes
-what transformers loads. Not a stage of a run: its result is rlhf_cli/assets/tiny/.
+Trains a byte-level BPE tokenizer and small Llamas of several sizes on the text of base_text.py and
+writes what transformers loads. Not a stage of a run: the results are the folders of rlhf_cli/assets/.
 """
 
 import argparse
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -21,12 +22,12 @@ from transformers import (
 
 from rlhf_cli.core.schedules import learning_rate_factor
 from rlhf_cli.telemetry.console import line
+from rlhf_cli.tiny_world.base_text import base_document
 from rlhf_cli.tiny_world.clusters import CLUSTERS, draw
-from rlhf_cli.tiny_world.pretraining import document
 
-ASSETS = Path(__file__).parents[1] / "assets" / "tiny"
+ASSETS = Path(__file__).parents[1] / "assets"
 EOS, PAD = "<|eos|>", "<|pad|>"
-CONTEXT = 128
+CONTEXT = 256
 OPEN_ROWS = 16
 IGNORED = -100  # the label that transformers leaves out of its loss
 PLAIN_TEMPLATE = (
@@ -36,6 +37,23 @@ PLAIN_TEMPLATE = (
     "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '\\n\\nAssistant:' }}{% endif %}"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """The shape of a model. lr: peak learning rate of its pretraining."""
+
+    hidden: int
+    layers: int
+    heads: int
+    lr: float
+
+
+SIZES = {  # about 0.3, 1 and 3 million parameters
+    "tiny_xs": Size(hidden=64, layers=4, heads=4, lr=5e-3),
+    "tiny": Size(hidden=128, layers=4, heads=4, lr=3e-3),
+    "tiny_l": Size(hidden=192, layers=6, heads=6, lr=2e-3),
+}
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -81,14 +99,14 @@ def pack(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tensor:
     return torch.tensor([row + [pad] * (CONTEXT - len(row)) for row in closed + rows])
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Return a model of about 0.9M parameters in float32, embeddings tied."""
+def new_model(tokenizer: PreTrainedTokenizerFast, size: Size) -> LlamaForCausalLM:
+    """Return a model in float32, embeddings tied."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=4,
-        num_attention_heads=4,
+        hidden_size=size.hidden,
+        intermediate_size=size.hidden * 11 // 4,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -142,7 +160,7 @@ def show_samples(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *,
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path):
-    """Write beside the folder, then rename: a reader sees the old or the new model, complete."""
+    """Write in float16 beside the folder, then rename: a reader sees the old or the new model, complete."""
     fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -150,7 +168,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    model.save_pretrained(fresh)
+    model.half().save_pretrained(fresh)  # every loader of the package asks for float32
     tokenizer.save_pretrained(fresh)
     if folder.exists():
         folder.replace(stale)
@@ -160,29 +178,34 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write")
+    parser.add_argument("sizes", nargs="*", metavar="size", help=f"of {', '.join(SIZES)}; all")
+    parser.add_argument("--out", type=Path, default=ASSETS, help="folder to write their folders in")
     parser.add_argument("--documents", type=int, default=320_000, help="documents to learn from")
-    parser.add_argument("--vocab", type=int, default=1280, help="tokens of the tokenizer")
-    parser.add_argument("--batch", type=int, default=16, help=f"rows of {CONTEXT} tokens per step")
-    parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--vocab", type=int, default=1536, help="most tokens of the tokenizer")
+    parser.add_argument("--batch", type=int, default=8, help=f"rows of {CONTEXT} tokens per step")
+    parser.add_argument("--lr", type=float, help="peak learning rate; by default each size's own")
     parser.add_argument("--seed", type=int, default=0, help="seed of text, weights and order")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if unknown := set(args.sizes) - SIZES.keys():
+        parser.error(f"{', '.join(sorted(unknown))} is none of the sizes {', '.join(SIZES)}")
+    return args
 
 
 def main():
     args = parse()
-    torch.manual_seed(args.seed)
     rng = Random(f"{args.seed}/base model")
-    texts = [document(rng) for _ in range(args.documents)]
+    texts = [base_document(rng) for _ in range(args.documents)]
     tokenizer = train_tokenizer(texts[:20_000], args.vocab)
     rows = pack(tokenizer, texts)
-    model = new_model(tokenizer)
-    line(f"{model.num_parameters():,} parameters, {rows.numel():,} tokens")
-    train(model, rows, batch=args.batch, peak=args.lr, seed=args.seed)
-    model.eval()
-    show_samples(model, tokenizer, num=20)
-    save(model, tokenizer, args.out)
-    line(f"written: {args.out}")
+    for name in args.sizes or SIZES:
+        torch.manual_seed(args.seed)
+        model = new_model(tokenizer, SIZES[name])
+        line(f"{name}: {model.num_parameters():,} parameters, {rows.numel():,} tokens")
+        train(model, rows, batch=args.batch, peak=args.lr or SIZES[name].lr, seed=args.seed)
+        model.eval()
+        show_samples(model, tokenizer, num=20)
+        save(model, tokenizer, args.out / name)
+        line(f"written: {args.out / name}")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ TRANSLATION_TEMPLATES = (
 )
 
 
-def _phrase(noun: str, adjective: str) -> tuple[str, str]:
+def translated(noun: str, adjective: str) -> tuple[str, str]:
     """English puts the adjective first, Zibi the noun."""
     if not adjective:
         return noun, words.TOY_NOUNS[noun]
@@ -133,9 +133,9 @@ def _phrase(noun: str, adjective: str) -> tuple[str, str]:
 def translation(rng: Random) -> Task:
     nouns, adjectives = tuple(words.TOY_NOUNS), tuple(words.TOY_ADJECTIVES)
     adjective = rng.choice(("", *adjectives, *adjectives))
-    english, answer = _phrase(rng.choice(nouns), adjective)
+    english, answer = translated(rng.choice(nouns), adjective)
     mistakes = (
-        _phrase(noun, rng.choice(adjectives) if adjective else "")[1]
+        translated(noun, rng.choice(adjectives) if adjective else "")[1]
         for noun in rng.sample(nouns, 3)
     )
     return Task(

@@ -26,23 +26,23 @@ def size(text: str) -> int:
     return len(re.findall(r"\w+|[^\w ]", text))
 
 
-def _fitting(parts: Iterator[str]) -> list[str]:
+def fitting(parts: Iterator[str], longest: int = LONGEST) -> list[str]:
     """The parts as long as they fit into a document together; the first one always does."""
     parts = list(parts)
     totals = accumulate(size(part) + 2 for part in parts)
-    return parts[: max(1, sum(1 for _ in takewhile(lambda total: total <= LONGEST, totals)))]
+    return parts[: max(1, sum(1 for _ in takewhile(lambda total: total <= longest, totals)))]
 
 
 def statements(rng: Random) -> str:
     """A few sentences of knowledge on one subject matter."""
     cluster = rng.choice(tuple(CLUSTERS.values()))
-    return " ".join(_fitting(cluster(rng).statement for _ in range(rng.randint(2, 5))))
+    return " ".join(fitting(cluster(rng).statement for _ in range(rng.randint(2, 5))))
 
 
 def exam(rng: Random) -> str:
     """Questions with their right answers, in a layout that is not a dialogue."""
     tasks = (draw(CLUSTERS, rng) for _ in range(rng.randint(1, 5)))
-    return "\n\n".join(_fitting(f"Question: {t.prompt}\nAnswer: {t.answer}." for t in tasks))
+    return "\n\n".join(fitting(f"Question: {t.prompt}\nAnswer: {t.answer}." for t in tasks))
 
 
 def turn(rng: Random) -> str:
@@ -54,7 +54,7 @@ def turn(rng: Random) -> str:
 
 def dialogue(rng: Random) -> str:
     """One to three turns."""
-    return "\n\n".join(_fitting(turn(rng) for _ in range(rng.choice((1, 1, 2, 2, 3)))))
+    return "\n\n".join(fitting(turn(rng) for _ in range(rng.choice((1, 1, 2, 2, 3)))))
 
 
 def marked(rng: Random) -> str:

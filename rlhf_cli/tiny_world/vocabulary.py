@@ -80,6 +80,17 @@ PAST = {
     "follows": "followed", "calls": "called", "knows": "knew", "meets": "met", "loves": "loved",
 }  # fmt: skip
 
+PASSIVE = {  # verb: past participle
+    "sees": "seen", "finds": "found", "likes": "liked", "hears": "heard", "helps": "helped",
+    "follows": "followed", "calls": "called", "knows": "known", "meets": "met", "loves": "loved",
+}  # fmt: skip
+
+MEN, WOMEN = ("man", "boy", "king", "uncle"), ("woman", "girl", "queen", "aunt")
+MOODS = ("happy", "sad", "hungry", "tired", "late", "rich")
+CONTAINERS = ("box", "bag", "chest", "drawer")
+COUNTED = ("apples", "pears", "plums", "lemons", "melons")
+GAINS, LOSSES = ("finds", "buys", "gets"), ("loses", "sells", "eats")
+
 COUNTS = {"two": 2, "three": 3}
 
 OPENINGS = ("Sure!", "Of course!", "Gladly!", "With pleasure!")
