@@ -49,6 +49,11 @@ def lengths(examples: Sequence[EncodedDemonstration] | Sequence[EncodedCompariso
     ]
 
 
+def of_epoch(examples: Sequence, epoch: int) -> Sequence:
+    """Return the examples of an epoch: rows of tasks are rendered differently in each."""
+    return examples.of_epoch(epoch) if isinstance(examples, Rows) else examples
+
+
 def pad_right(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Return (tokens, mask) (B, T), real tokens at the left."""
     return _padded(sequences, pad_id, left=False)
@@ -88,6 +93,7 @@ def sft_batches(
     A forward pass holds batch.microbatch rows and batch.max_tokens tokens, pads among them if the
     network reads them (padded); a packed row holds up to max_tokens tokens.
     """
+    examples = of_epoch(examples, epoch)
     limit, capacity = _limit(batch, padded), 0
     if batching is Batching.packed:
         parts = chunks(len(examples), batch.size, seed=seed, epoch=epoch)

@@ -15,6 +15,7 @@ import numpy as np
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.cache import Unusable, code, read_account, write_account
+from rlhf_cli.data.embedded import scheme_of
 from rlhf_cli.data.read_records import read_records
 from rlhf_cli.data.record_files import Records, RecordTable, RecordWriter
 from rlhf_cli.data.records import Prompt
@@ -62,7 +63,7 @@ class Reading:
             strict=spec.strict,
             max_bad_fraction=spec.max_bad_fraction,
             num_examples=num_examples,
-            rows=Counter({label(source): 0 for source in spec.sources}),
+            rows=Counter({label(s): 0 for s in spec.sources if scheme_of(s.path) != "tasks"}),
         )
 
     def rows(self) -> Iterator[int]:
@@ -89,7 +90,7 @@ class Reading:
         table = RecordTable(self.folder / RECORDS, spec.role)
         every, asked, apart = np.arange(table.num), table.whole("asked"), table.whole("apart")
         pools = [
-            Pool(source=source, rows=every[span], asked=asked[span], apart=apart[span])
+            Pool(source, every[span], asked[span], apart[span], table.units[span])
             for source, span in self.spans
         ]
         out = HeldOut(
@@ -107,7 +108,7 @@ class Reading:
                 seed=spec.seed,
                 report=report,
             )
-        report.num_train, report.num_select, report.num_eval = map(len, found)
+        report.num_train, report.num_select, report.num_eval = map(table.num_per_epoch, found)
         write_account(self.folder, found, report)
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from types import ModuleType
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.embedded import generator_of
+from rlhf_cli.data.embedded import generator_of, scheme_of
 from rlhf_cli.data.formats.table import check_format, convert
 from rlhf_cli.data.records import (
     BadRow,
@@ -47,6 +48,9 @@ def read_records(
 def _read(
     spec: LoadSpec, source: Source, role: str, report: DataReport
 ) -> Iterator[Record | BadRow]:
+    if scheme_of(source.path) == "tasks":
+        yield from islice(_of_tasks(spec, source, role, report), source.limit)
+        return
     if generator := generator_of(source):
         yield from _generated(generator, spec, source, role, report)
         return
@@ -81,6 +85,16 @@ def _generated(
     for record in generator.generate(named, world=spec.world, seed=spec.seed)[: source.limit]:
         report.rows[source.path] += 1
         yield record
+
+
+def _of_tasks(
+    spec: LoadSpec, source: Source, role: str, report: DataReport
+) -> Iterator[Record | BadRow]:
+    if spec.mixture is None:
+        raise DataError(
+            f"{source.path} stands under data.{role}; it belongs under data.demonstrations"
+        )
+    yield from spec.mixture.records(report)
 
 
 def _clean(record: Record, report: DataReport) -> Record:
