@@ -47,6 +47,7 @@ def marked_alone(spec: LoadSpec) -> list[LoadSpec]:
             eval_fraction=0.0,
             select_fraction=0.0,
             drop_ties=False,
+            mixture=None,
         )
         for role, source in spec.marked
     ]

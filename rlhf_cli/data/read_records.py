@@ -49,7 +49,8 @@ def _read(
     spec: LoadSpec, source: Source, role: str, report: DataReport
 ) -> Iterator[Record | BadRow]:
     if scheme_of(source.path) == "tasks":
-        yield from islice(_of_tasks(spec, source, role, report), source.limit)
+        assert spec.mixture is not None, source
+        yield from islice(spec.mixture.records(report), source.limit)
         return
     if generator := generator_of(source):
         yield from _generated(generator, spec, source, role, report)
@@ -85,16 +86,6 @@ def _generated(
     for record in generator.generate(named, world=spec.world, seed=spec.seed)[: source.limit]:
         report.rows[source.path] += 1
         yield record
-
-
-def _of_tasks(
-    spec: LoadSpec, source: Source, role: str, report: DataReport
-) -> Iterator[Record | BadRow]:
-    if spec.mixture is None:
-        raise DataError(
-            f"{source.path} stands under data.{role}; it belongs under data.demonstrations"
-        )
-    yield from spec.mixture.records(report)
 
 
 def _clean(record: Record, report: DataReport) -> Record:

@@ -16,7 +16,7 @@ from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.report import EXAMPLES
 from rlhf_cli.data.spec import ROLES, LoadSpec
-from rlhf_cli.data.tasks.source import Mixture, require_one
+from rlhf_cli.data.tasks.source import Mixture, has_tasks
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.telemetry.progress import RowCounter
 
@@ -29,7 +29,7 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
     read_as = "comparisons" if role == "prompts" and not cfg.data.prompts else role
     split = [getattr(cfg.data, other) for other in ROLES if other != "pretraining"]
-    mixed = require_one(getattr(cfg.data, read_as)) and role == "demonstrations"
+    mixed = has_tasks(getattr(cfg.data, read_as), read_as)
     return LoadSpec(
         role=role,
         read_as=read_as,

@@ -16,7 +16,7 @@ from rlhf_cli.data.tasks.yaml_files import load_yaml
 
 KEYS = (
     "name", "clusters", "source", "options", "answer", "rationale", "metric", "templates", "groups",
-    "turned_around",
+    "turned_around", "held_out", "cot_prompt",
 )  # fmt: skip
 OF_SOURCE = (
     "path", "columns", "split", "config", "data_dir", "revision", "limit", "unescape", "delimiter",
@@ -143,9 +143,7 @@ def _task(path: Path, content: Any, data: Path) -> Task:
     options = _options(section)
     if not templates and source.rendered is False:
         raise DataError(f"{path}: task {name} has no templates; write at least one")
-    answer = section.text(
-        "answer", needed=bool(templates) and not all(t.options for t in templates)
-    )
+    answer = section.text("answer", needed=any(t.target is not None for t in templates))
     task = Task(
         name=name,
         clusters=clusters,
@@ -157,6 +155,8 @@ def _task(path: Path, content: Any, data: Path) -> Task:
         templates=templates,
         groups=section.texts("groups"),
         turned_around=section.texts("turned_around"),
+        held_out=section.flag("held_out", False),
+        cot_prompt=_cot_prompt(section, data),
         file=path,
     )
     if templates and all(t.turned_around for t in templates):
@@ -206,6 +206,11 @@ def _metric(section: _Section, options: object) -> str:
         tail = did_you_mean([meant]) if meant else ""
         raise DataError(f"{section.where}: metric {name} is none of {', '.join(METRICS)}{tail}")
     return name
+
+
+def _cot_prompt(section: _Section, data: Path) -> Path | None:
+    text = section.text("cot_prompt")
+    return None if text is None else data / Path(text).expanduser()
 
 
 def _source(path: Path, content: Any, data: Path) -> TaskSource:

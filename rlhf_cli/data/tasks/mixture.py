@@ -38,7 +38,8 @@ def chosen_templates(
     """Return the templates to train on: at most `num`, of them 3 turned around, but not those alone."""
     order = list(templates)
     Random(f"{seed}/tasks/{task}/templates").shuffle(order)
-    order.sort(key=lambda t: t is not next((o for o in order if not o.turned_around), None))
+    plain = next((template for template in order if not template.turned_around), None)
+    order.sort(key=lambda template: template is not plain)
     chosen: list[Template] = []
     for template in order:
         full = sum(t.turned_around for t in chosen) == MOST_TURNED_AROUND

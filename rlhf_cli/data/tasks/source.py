@@ -180,12 +180,16 @@ def _hash(task: Task) -> str:
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
-def require_one(sources: Sequence[Source]) -> bool:
-    """Return whether tasks:train is among the sources; refuse it twice, and marked eval."""
+def has_tasks(sources: Sequence[Source], role: str) -> bool:
+    """Return whether tasks:train is among the sources; refuse it twice, elsewhere, and marked eval."""
     named = [source for source in sources if source.path.partition(":")[0] == "tasks"]
     for source in named:
         if source.path != PATH:
             raise DataError(f"{source.path} is no source of tasks; the one there is: {PATH}")
+        if role != "demonstrations":
+            raise DataError(
+                f"{PATH} stands under data.{role}; it belongs under data.demonstrations"
+            )
         if source.eval:
             raise DataError(
                 f"{PATH} cannot be marked eval: its tasks hold rows out themselves (eval_path)"
