@@ -49,7 +49,9 @@ def test_what_is_held_out_is_a_change_by_the_tasks_that_are_left(cfg):
     def contents(**changes):
         from rlhf_cli.stages.reading import spec_of
 
-        return spec_of(replace(cfg, tasks=replace(cfg.tasks, **changes)), "demonstrations").contents()
+        return spec_of(
+            replace(cfg, tasks=replace(cfg.tasks, **changes)), "demonstrations"
+        ).contents()
 
     assert list(contents()["demonstrations"]) == ["tasks:train sst"]
     assert contents() == contents(hold_out=["rte"])

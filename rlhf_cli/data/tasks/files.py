@@ -228,6 +228,11 @@ def _source(path: Path, content: Any, data: Path) -> TaskSource:
     given |= {"columns": {str(k): str(v) for k, v in columns.items()}}
 
     def named(at: str, split: str | None) -> Source:
+        if path.parent != data and Path(at).suffix and not (data / at).exists():
+            raise DataError(
+                f"the preset {path.stem} reads {at}, which is not in {data.absolute()}; "
+                "set tasks.folder to the folder that holds it"
+            )
         try:
             return Source(path=_beside(at, data), split=split, **given)
         except ConfigError as error:

@@ -1,13 +1,16 @@
 """Task files: what is read, and the one line for each thing that can be wrong with one."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from rlhf_cli.config.compose import conf_dir
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.files import preset_names, read_tasks
 from rlhf_cli.data.tasks.rows import task_rows
+from rlhf_cli.data.tasks.yaml_files import load_yaml
 from tests.data.tasks.made import RTE, make, one_task, rows
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
@@ -33,13 +36,28 @@ def test_files_folders_and_presets_are_named_alike(tmp_path):
     second = make(tmp_path, name="b")
     assert [task.name for task in read_tasks([str(tmp_path)])] == ["a", "b"]
     assert [task.name for task in read_tasks([str(second)])] == ["b"]
-    for name in preset_names():
-        assert read_tasks([name]), name
 
 
-def test_a_preset_finds_its_files_in_the_folder_that_is_named(tmp_path):
+def test_every_preset_is_a_task_file_or_a_folder_of_them(tmp_path):
+    for preset in (conf_dir() / "tasks").rglob("*.yaml"):
+        path = load_yaml(preset)["source"]["path"]
+        (tmp_path / Path(path).name).touch()
+    every = [task for name in preset_names() for task in read_tasks([name], folder=str(tmp_path))]
+    assert len({task.name for task in every}) == len(every) > 20
+    assert sum(task.source.train.path.count("/") == 1 for task in every) == 2  # of the hub
+    assert all(task.held_out == (task.clusters == ("bbh",)) for task in every)
+
+
+def test_a_preset_finds_its_files_in_the_folder_that_is_named(tmp_path, monkeypatch):
+    (tmp_path / "creak.tsv").touch()
     (task,) = read_tasks(["creak"], folder=str(tmp_path))
     assert task.source.train.path == str(tmp_path / "creak.tsv")
+    monkeypatch.chdir(tmp_path)
+    assert read_tasks(["creak"])[0].source.train.path == "creak.tsv"
+    (tmp_path / "creak.tsv").unlink()
+    message = f"preset creak reads creak.tsv, which is not in {tmp_path}; set tasks.folder"
+    with pytest.raises(DataError, match=message):
+        read_tasks(["creak"])
 
 
 WRONG = [

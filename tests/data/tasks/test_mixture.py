@@ -8,7 +8,7 @@ from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.mixture import Draw, chosen_templates, hashed, quotas, weights
 from rlhf_cli.data.tasks.rows import task_rows
 from rlhf_cli.data.tasks.task import Template
-from tests.data.tasks.made import make, one_task, settings
+from tests.data.tasks.made import make, one_task, rows, settings
 
 SIZES = {"a": 200, "b": 3000, "c": 30000, "d": 1000}
 
@@ -138,3 +138,16 @@ def test_a_task_with_too_few_rows_for_its_exemplars_is_refused(tmp_path):
     path = make(tmp_path, 6)
     with pytest.raises(DataError, match=r"rte.yaml: tasks.shots=\[0, 9\] needs 10 rows .* has \d"):
         records(mixture(path, shots=[0, 9]))
+
+
+def test_exemplars_of_a_chain_of_thought_have_one(tmp_path):
+    """Rows without a rationale are passed over where the example has one."""
+    listed = [{**row, "why": None if i % 2 else "so"} for i, row in enumerate(rows(60))]
+    path = make(tmp_path, rows=listed)
+    read = task_rows(one_task(path), seed=1, eval_fraction=0.2, select_fraction=0.1)
+    found = Draw.of(read, settings(path, shots=[2], cot=1.0, templates=1), 1)
+    pools = found.pools(found.usable())
+    drawn = [found.drawn(row, 0, pools) for row in found.usable()]
+    forms = [{one.example.chain, *(e.chain for e in one.exemplars)} for one in drawn]
+    assert all(len(form) == 1 for form in forms) and {True} in forms and {False} in forms
+    assert all(one.lacking == 0 for one in drawn)

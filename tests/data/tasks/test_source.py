@@ -286,3 +286,33 @@ def test_the_settings_of_tasks_matter_to_their_source_alone(tmp_path, tasks_conf
     assert not [
         k for k in spec_of(one, "demonstrations").config() if k.startswith(("tasks", "sft"))
     ]
+
+
+@pytest.mark.parametrize("name", [*CHANGES, "shots_as"])
+def test_a_setting_changes_the_records(name, tmp_path):
+    files = [make(tmp_path, 60, name="a", clusters=["qa"]), make(tmp_path, 20, name="b")]
+    usual = {"shots": [1]}
+    value = {**CHANGES, "shots_as": ShotsAs.turns, "shots": [0]}[name]
+    assert (
+        records(mixture(*files, **usual))[0]
+        != records(mixture(*files, **{**usual, name: value}))[0]
+    )
+
+
+def test_rows_of_a_source_of_their_own_are_held_out(four, tasks_config):
+    """Evaluation rows are on the held-out side whatever the hash of their question."""
+    found = load(tasks_config(four[2]), "demonstrations")
+    held = [r.origin.source.rpartition("/")[2] for r in found.eval]
+    assert set(held) == {"dev.jsonl"} and len(held) == 10
+    assert not [r for r in found.train if r.origin.source.endswith("dev.jsonl")]
+
+
+def test_every_epoch_is_collated_from_its_own_renderings(
+    four, tasks_config, plain_renderer, tmp_path
+):
+    cfg = tasks_config(four[3], epochs=3)
+    train = prepared(cfg, plain_renderer, tmp_path).train
+    epochs = [texts(cfg, train, plain_renderer, epoch) for epoch in range(3)]
+    assert [len(one) for one in epochs] == [len(train) / 3] * 3
+    dogs = [sorted(t.partition("boolq ")[2].split()[1] for t in one) for one in epochs]
+    assert dogs[0] == dogs[1] == dogs[2] and set(epochs[0]) != set(epochs[1])
