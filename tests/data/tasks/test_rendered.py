@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from rlhf_cli.data.records import DataError
+from rlhf_cli.data.records import BadRow, DataError
 from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.data.tasks.render import example
 from rlhf_cli.data.tasks.rows import task_rows
-from tests.data.tasks.made import make, one_task, rendered_rows
+from tests.data.tasks.made import make, mixture, one_task, records, rendered_rows
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
 T0 = ("ag_news", "app_reviews", "common_gen", "commonsense_qa", "gigaword", "glue_mrpc", "quarel",
@@ -66,6 +66,15 @@ def test_templates_are_turned_around_by_name(tmp_path):
     assert [t.turned_around for t in found.templates] == [False, True]
     with pytest.raises(DataError, match="no template lnog: did you mean long"):
         task_rows(one_task(dump(tmp_path, turned_around=["lnog"])), **SPLIT)
+
+
+def test_rows_that_are_only_turned_around_are_trained_on_alone(tmp_path):
+    path = dump(tmp_path, rows=rendered_rows(40), turned_around=["long"])
+    found, _ = records(mixture(path))
+    made = [r for r in found if not isinstance(r, BadRow)]
+    trained = {r.meta["template"] for r in made if "slot" in r.meta}
+    apart = {r.meta["template"] for r in made if "slot" not in r.meta}
+    assert (trained, apart) == ({"short", "long"}, {"short"})
 
 
 def test_rows_that_are_neither_rendered_nor_have_templates_are_refused(tmp_path):
