@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.padding import Padding
-from rich.text import Text
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.hub import require_hub
@@ -22,7 +21,6 @@ from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.report import EXAMPLES, DataReport
-from rlhf_cli.data.show import plain, rendered
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline.check_request import CheckRequest
 from rlhf_cli.pipeline.plan import Planner
@@ -124,21 +122,19 @@ def _print_reports(reports: list[DataReport]) -> None:
 
 def _print_templates(renderer: Renderer, examples: Iterable[TemplateExample]) -> None:
     """Print an example of every template of the task files, its supervised tokens marked."""
+    from rlhf_cli.stages.samples import example
+
     for one in examples:
         line(one.title, style="bold")
         if one.problem:
             line(f"  {one.problem}", style="red")
         else:
-            terminal = console().is_terminal
-            shown = (
-                rendered(renderer, one.ids, one.loss_mask)
-                if terminal
-                else Text(_plain(renderer, one))
-            )
-            console().print(Padding(shown, (0, 4)))
+            console().print(Padding(example(renderer, one.ids, one.loss_mask), (0, 4)))
 
 
 def _plain(renderer: Renderer, one: TemplateExample) -> str:
+    from rlhf_cli.stages.samples import plain
+
     return one.problem or plain(renderer, one.ids, one.loss_mask)
 
 

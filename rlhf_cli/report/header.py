@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.schema import Data, Model, Runtime, Source, Tasks
-from rlhf_cli.data.embedded import generator_of, scheme_of
+from rlhf_cli.data.embedded import MIXTURE, scheme_of, task_of
 from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.data.tasks.holdout import left_out
 from rlhf_cli.launch.local_world import local_world_size
@@ -36,7 +36,7 @@ def print_header(
     grid.add_column()
     grid.add_row("model", plain_name(describe_model(model)))
     grid.add_row("data", plain_name(describe_data(data)))
-    if any(scheme_of(source.path) == "tasks" for source in data.demonstrations):
+    if any(scheme_of(source.path) == MIXTURE for source in data.demonstrations):
         grid.add_row("tasks", Text("\n").join(map(plain_name, describe_tasks(tasks))))
     grid.add_row("device", plain_name(describe_device(runtime, num_nodes)))
     grid.add_row("stages", _plan_grid(plan))
@@ -76,7 +76,7 @@ def describe_tasks(tasks: Tasks) -> list[str]:
 
 
 def _source(source: Source) -> str:
-    if (scheme := scheme_of(source.path)) and generator_of(source):
+    if (scheme := scheme_of(source.path)) and task_of(source.path):
         return f"the embedded {scheme.replace('_', ' ')}"
     parts = [source.path, source.config, source.split]
     return ":".join(part for part in parts if part)

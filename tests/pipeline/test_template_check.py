@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlhf_cli.cli import main
-from tests.data.tasks.made import make, rows
+from tests.support.tasks import make, rows
 
 MIXTURE = "data.demonstrations=[{path: 'tasks:train'}]"
 WORDS = ("stage=sft", "data=generic", "runtime=cpu", MIXTURE)

@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf_cli.report import header
-from tests.data.tasks.made import make, settings
+from tests.support.tasks import make, settings
 
 
 @pytest.mark.parametrize(

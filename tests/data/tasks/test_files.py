@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlhf_cli.config.compose import conf_dir
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.files import preset_names, read_tasks
 from rlhf_cli.data.tasks.rows import task_rows
 from rlhf_cli.data.tasks.yaml_files import load_yaml
-from tests.data.tasks.made import RTE, make, one_task, rows
+from tests.support.tasks import RTE, make, one_task, rows
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
 

@@ -4,7 +4,7 @@ import pytest
 
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.holdout import held_out, left_out, trained_on
-from tests.data.tasks.made import make, one_task
+from tests.support.tasks import make, one_task
 
 PAIRS = [["nli", "paraphrase"]]
 

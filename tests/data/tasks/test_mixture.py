@@ -8,7 +8,7 @@ from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.mixture import Draw, chosen_templates, hashed, quotas, weights
 from rlhf_cli.data.tasks.rows import task_rows
 from rlhf_cli.data.tasks.task import Template
-from tests.data.tasks.made import make, one_task, rows, settings
+from tests.support.tasks import make, one_task, rows, settings
 
 SIZES = {"a": 200, "b": 3000, "c": 30000, "d": 1000}
 
@@ -133,7 +133,7 @@ def test_the_seed_makes_another_draw(draw):
 
 
 def test_a_task_with_too_few_rows_for_its_exemplars_is_refused(tmp_path):
-    from tests.data.tasks.made import mixture, records
+    from tests.support.tasks import mixture, records
 
     path = make(tmp_path, 6)
     with pytest.raises(DataError, match=r"rte.yaml: tasks.shots=\[0, 9\] needs 10 rows .* has \d"):

@@ -6,7 +6,7 @@ from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.promptsource import promptsource_templates
 from rlhf_cli.data.tasks.render import example
 from rlhf_cli.data.tasks.rows import task_rows
-from tests.data.tasks.made import make, one_task
+from tests.support.tasks import make, one_task
 
 FILE = """dataset: glue
 subset: rte
@@ -58,7 +58,7 @@ def test_a_template_has_choices_of_its_own_and_both_texts_in_one(path):
 
 
 def test_a_template_that_applies_to_some_rows_leaves_the_others_out(path):
-    from tests.data.tasks.made import mixture, records
+    from tests.support.tasks import mixture, records
 
     found, report = records(mixture(path, epochs=2))
     made = [r for r in found if hasattr(r, "messages") and r.meta["template"] == "write"]

@@ -6,7 +6,7 @@ from rlhf_cli.data import sandbox
 from rlhf_cli.data.records import DataError, Filtered, RowError
 from rlhf_cli.data.tasks.render import example, options_text
 from rlhf_cli.data.tasks.rows import task_rows
-from tests.data.tasks.made import make, one_task
+from tests.support.tasks import make, one_task
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
 

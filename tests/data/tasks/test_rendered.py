@@ -8,7 +8,7 @@ from rlhf_cli.data.records import BadRow, DataError
 from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.data.tasks.render import example
 from rlhf_cli.data.tasks.rows import task_rows
-from tests.data.tasks.made import make, mixture, one_task, records, rendered_rows
+from tests.support.tasks import make, mixture, one_task, records, rendered_rows
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
 T0 = ("ag_news", "app_reviews", "common_gen", "commonsense_qa", "gigaword", "glue_mrpc", "quarel",

@@ -4,8 +4,8 @@ import json
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.tasks.rows import eval_rows, task_rows
-from tests.data.sided import load, place_of
-from tests.data.tasks.made import make, one_task, rows
+from tests.support.data_sources import load, place_of
+from tests.support.tasks import make, one_task, rows
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
 

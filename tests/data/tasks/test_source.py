@@ -7,14 +7,14 @@ from itertools import product
 import pytest
 
 from rlhf_cli.config.schema import Batch, Batching, LongText, LossOn, ShotsAs, Source
-from rlhf_cli.core.sharing import Share
-from rlhf_cli.data.collate import of_epoch, sft_batches
+from rlhf_cli.core.microbatches import Share
+from rlhf_cli.data.collate import BatchOptions, of_epoch, sft_batches
 from rlhf_cli.data.load import records_key
 from rlhf_cli.data.prepare import opened, prepare
 from rlhf_cli.data.records import DataError, Demonstration
 from rlhf_cli.stages.reading import records_of, spec_of
-from tests.data.sided import load, survey
-from tests.data.tasks.made import make, mixture, records, rows, settings
+from tests.support.data_sources import load, survey
+from tests.support.tasks import make, mixture, records, rows, settings
 
 SOURCE = Source(path="tasks:train")
 
@@ -64,17 +64,15 @@ def prepared(cfg, renderer, folder):
 
 
 def batches(cfg, train, epoch: int, share: Share | None = None):
-    return sft_batches(
-        train,
+    options = BatchOptions(
         batch=Batch(size=8, microbatch=4, max_tokens=None),
-        batching=Batching.grouped,
-        loss_on=LossOn.response,
         seed=cfg.seed,
         epoch=epoch,
-        max_tokens=10_000,
         pad_id=0,
         **({} if share is None else {"share": share}),
     )
+    kind = {"batching": Batching.grouped, "loss_on": LossOn.response}
+    return sft_batches(train, options, **kind, max_tokens=10_000)
 
 
 def texts(cfg, train, renderer, epoch: int, share: Share | None = None) -> list[str]:
@@ -316,3 +314,13 @@ def test_every_epoch_is_collated_from_its_own_renderings(
     assert [len(one) for one in epochs] == [len(train) / 3] * 3
     dogs = [sorted(t.partition("boolq ")[2].split()[1] for t in one) for one in epochs]
     assert dogs[0] == dogs[1] == dogs[2] and set(epochs[0]) != set(epochs[1])
+
+
+def test_what_is_held_out_is_a_change_by_the_tasks_that_are_left(four, tasks_config):
+    def contents(**changes):
+        return list(spec_of(tasks_config(*four, **changes), "demonstrations").contents().values())
+
+    names = [f"tasks:train {name}" for name in ("rte", "mrpc", "sst", "boolq")]
+    (every,), (left,) = contents(), contents(hold_out=["nli"])
+    assert (list(every), list(left)) == (names, names[2:])
+    assert left == {name: every[name] for name in names[2:]}

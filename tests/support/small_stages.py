@@ -1,0 +1,118 @@
+"""Stages on a world so little that one takes a second, with what they did to the weights."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+
+from rlhf_cli.config.compose import resolve
+from rlhf_cli.config.keys import conf_dir
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.runtime.engine import Engine
+
+LITTLE = (
+    "experiment=smoke",
+    "runtime=cpu",
+    "runtime.num_threads=1",
+    "tiny_world.demonstrations=20",
+    "tiny_world.comparisons=20",
+    "tiny_world.prompts=20",
+    "tiny_world.pretraining=20",
+    "tiny_world.held_out_prompts=4",
+    "data.eval_fraction=0.3",
+    "data.max_response_tokens=12",
+    "sft.batch.size=4",
+    "rm.batch.size=5",
+    "ppo.total_episodes=8",
+    "ppo.batch.rollout=4",
+    "ppo.batch.minibatch=4",
+    "ppo.batch.microbatch=4",
+    "evaluation.prompts=3",
+    "samples=0",
+    "save.every_minutes=null",
+)
+# A matrix, which decays, and a gain, which does not.
+WATCHED = ("model.layers.0.self_attn.q_proj.weight", "model.norm.weight")
+
+
+@cache
+def little() -> Config:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolve(compose("config", overrides=list(LITTLE)))
+
+
+def changed(section, values: dict[str, Any]):
+    """Return a copy of a section of the configuration with other values of these dotted keys."""
+    for key, value in values.items():
+        head, _, rest = key.partition(".")
+        new = changed(getattr(section, head), {rest: value}) if rest else value
+        section = replace(section, **{head: new})
+    return section
+
+
+def work(
+    stage: str, folder: Path, values: dict[str, Any], parents: Path | None = None
+) -> dict[str, float]:
+    """Run a stage in folder/<stage> with other values of these keys; returns its metrics."""
+    roles = STAGES[stage].parents if stage != "sft" else ()
+    inputs = {role: (parents or folder) / role / "model" for role in roles}
+    (folder / stage).mkdir(parents=True)
+    run = import_module(STAGES[stage].module).run
+    return run(changed(little(), values), inputs, folder / stage)
+
+
+@dataclass(slots=True)
+class Step:
+    """One optimizer step: the watched weights around it, their gradients, the norm of all gradients."""
+
+    before: list[Tensor]
+    gradients: list[Tensor]
+    norm: float
+    after: list[Tensor]
+
+
+@dataclass(slots=True)
+class Seen:
+    """steps: of each kind of network, by the name of its class."""
+
+    steps: dict[str, list[Step]] = field(default_factory=dict)
+
+
+def watched(model: nn.Module) -> list[nn.Parameter]:
+    return [model.get_parameter(name) for name in WATCHED]
+
+
+def seen_step(step: Callable, seen: Seen) -> Callable:
+    """Return `Engine.step` that also tells `seen` what it did."""
+
+    def wrapped(engine: Engine, factor: float) -> float:
+        mine = watched(engine.model)
+        before = [p.detach().clone() for p in mine]
+        gradients = [p.grad.detach().clone() for p in mine]
+        squares = [p.grad.square().sum() for p in engine.model.parameters() if p.grad is not None]
+        norm = float(torch.stack(squares).sum().sqrt())
+        said = step(engine, factor)
+        after = [p.detach().clone() for p in mine]
+        found = seen.steps.setdefault(type(engine.model).__name__, [])
+        found.append(Step(before=before, gradients=gradients, norm=norm, after=after))
+        return said
+
+    return wrapped
+
+
+@contextmanager
+def seeing() -> Iterator[Seen]:
+    """Watch every optimizer step meanwhile."""
+    seen = Seen()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "step", seen_step(Engine.step, seen))
+        yield seen
