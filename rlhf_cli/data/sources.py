@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.embedded import scheme_of, table_rows, task_of
+from rlhf_cli.data.embedded import table_rows, task_of
 from rlhf_cli.data.files import SUFFIXES, file_rows, suffix_of
 from rlhf_cli.data.records import DataError, Origin, Row, RowError
 from rlhf_cli.data.text_files import damaged
@@ -144,7 +144,7 @@ def _unescaped(row: dict | RowError) -> dict | RowError:
 
 
 def _all_rows(source: Source) -> Iterator[Row]:
-    if scheme_of(source.path):
+    if task_of(source.path):
         yield from table_rows(source.path)
         return
     files = local_files(source)
@@ -159,7 +159,7 @@ def _all_rows(source: Source) -> Iterator[Row]:
 
 def local_files(source: Source) -> list[Path]:
     """Return the files or the folder behind a path or pattern; empty for a hub id, and for a table."""
-    if scheme_of(source.path):
+    if task_of(source.path):
         return []
     path = Path(source.path).expanduser()
     if path.exists():
