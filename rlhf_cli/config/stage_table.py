@@ -50,7 +50,7 @@ class StageSpec:
 # What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
 # to another machine, and how much of a step is computed at once changes its rounding alone.
 NOT_RESULTS = (
-    "name", "runs_dir", "stage", "dry_run", "samples", "tracking", "parents", "model.lr",
+    "name", "runs_dir", "stage", "dry_run", "samples", "tracking", "parents", "model.lr", "data.tasks",
     "model.gradient_checkpointing", "data.max_bad_fraction", "data.strict",
     "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
     "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",

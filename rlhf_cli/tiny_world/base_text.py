@@ -1,12 +1,14 @@
 """The text the base model is made of: that of the three steps, and what evaluations of tasks need.
 
-Beside the documents of pretraining.py: papers with several solved examples of one table, copies,
-claims about one sentence, verdicts on two replies, and critiques with a revision.
+Beside the documents of pretraining.py: papers with several solved examples of one table, copies of
+lists, words that are in a list or not, claims about one sentence, verdicts on two replies, and
+critiques with a revision.
 """
 
 from collections.abc import Callable
 from random import Random
 
+from rlhf_cli.tiny_world import vocabulary as words
 from rlhf_cli.tiny_world.clusters import CLUSTERS, draw
 from rlhf_cli.tiny_world.gold import Verdict, utility
 from rlhf_cli.tiny_world.people import LABELERS, UNTRAINED
@@ -48,6 +50,15 @@ def copies(rng: Random) -> str:
     """Return lists of words, each written twice."""
     lists = (", ".join(rng.sample(every_word(), rng.randint(2, 7))) for _ in range(4))
     return "\n".join(fitting((f"{text}: {text}." for text in lists), LONGEST))
+
+
+def members(rng: Random) -> str:
+    """Return a list of words, and of several words whether they are among them."""
+    pool = rng.choice((every_word(), tuple(words.ANIMALS)))
+    shown = rng.sample(pool, rng.randint(2, 5))
+    asked = [rng.choice(shown if rng.random() < 0.5 else pool) for _ in range(rng.randint(3, 7))]
+    answers = (f"Is {word} one of these? {'yes' if word in shown else 'no'}." for word in asked)
+    return f"{', '.join(shown)}. {' '.join(answers)}"
 
 
 def claims(rng: Random) -> str:
@@ -107,7 +118,18 @@ def critique(rng: Random) -> str:
     )
 
 
+# Copies and members come first to be learned: without them a model of this size compares no two words.
+SHARES = {
+    document: 40,
+    paper: 28,
+    copies: 10,
+    claims: 8,
+    members: 6,
+    verdict: 4,
+    critique: 4,
+}
+
+
 def base_document(rng: Random) -> str:
     """Return one document of the base model's text."""
-    kinds = (document, paper, copies, claims, verdict, critique)
-    return rng.choices(kinds, (50, 30, 5, 5, 5, 5))[0](rng)
+    return rng.choices(tuple(SHARES), tuple(SHARES.values()))[0](rng)

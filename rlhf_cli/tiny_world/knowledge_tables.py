@@ -1,5 +1,6 @@
 """Tables answered from memory: facts, opposites, arithmetic, translation, towns."""
 
+from functools import cache
 from random import Random
 
 from rlhf_cli.tiny_world import vocabulary as words
@@ -68,6 +69,7 @@ def larger(rng: Random) -> Row:
     return Row(columns=columns, answer=str(max(a, b)), options=options)
 
 
+@cache
 def _phrases() -> tuple[tuple[str, str], ...]:
     adjectives = ("", *words.TOY_ADJECTIVES)
     return tuple(translated(noun, adj) for noun in words.TOY_NOUNS for adj in adjectives)

@@ -184,7 +184,12 @@ def fit(rng: Random) -> Row:
 
 
 TABLES = (
-    ("sentiment", "sentiment", sentiment, ("{text} Is that positive or negative?",)),
+    (
+        "sentiment",
+        "sentiment",
+        sentiment,
+        ("{text} Is that positive or negative?", "Text: {text} What is the feeling?"),
+    ),
     ("sentiment", "aspect", aspect, ("{text} What is the feeling about the {thing}?",)),
     ("options", "pick_kind", pick_kind, ("Which of these is a kind of {kind}? {words}",)),
     ("options", "odd_one_out", odd_one_out, ("Which of these is not like the others? {words}",)),

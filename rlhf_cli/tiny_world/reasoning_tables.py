@@ -88,7 +88,10 @@ TABLES = (
         "reasoning",
         "step_facts",
         step_facts,
-        ("The {given} of an animal is {value}. What is the {kind}?",),
+        (
+            "The {given} of an animal is {value}. What is the {kind}?",
+            "An animal with the {given} {value} has which {kind}?",
+        ),
     ),
     (
         "reasoning",

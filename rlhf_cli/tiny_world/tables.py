@@ -14,8 +14,8 @@ from types import MappingProxyType
 from rlhf_cli.tiny_world import knowledge_tables, reading_tables, reasoning_tables
 from rlhf_cli.tiny_world.rows import THREE_WAY, Row
 
-MOST, MOST_EVAL = 2200, 200  # different questions, and those of them to evaluate
-ATTEMPTS = 40  # draws per question, after which a table is complete
+MOST, MOST_EVAL = 1200, 200  # different questions, and those of them to evaluate
+IDLE = 500  # draws without another question, after which a table is complete
 EVAL = "/eval"
 
 
@@ -50,12 +50,11 @@ def _drawn(name: str) -> tuple[Row, ...]:
 
     Each verdict (yes, no) is as frequent as the rarest of its table: further rows are left out.
     """
-    rng, found = Random(f"tables/{name}"), {}
-    for _ in range(ATTEMPTS * MOST):
-        row = TABLES[name].draw(rng)
+    rng, found, idle = Random(f"tables/{name}"), {}, 0
+    while len(found) < MOST and idle < IDLE:
+        row, known = TABLES[name].draw(rng), len(found)
         found.setdefault(row.question, row)
-        if len(found) == MOST:
-            break
+        idle = idle + 1 if len(found) == known else 0
     verdicts = Counter(row.answer for row in found.values() if row.answer in THREE_WAY)
     room = Counter({answer: min(verdicts.values()) for answer in verdicts})
     kept = [row for row in found.values() if _taken(row, room)]

@@ -7,7 +7,9 @@ import pytest
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError
+from rlhf_cli.data.sources import local_files, source_hash
 from rlhf_cli.stages.reading import spec_of
+from rlhf_cli.tiny_world import code_hash
 from tests.support.data_sources import read, values
 
 datasets = pytest.importorskip("datasets")
@@ -158,3 +160,18 @@ def test_hh_without_a_part_is_its_four_parts_and_not_the_attempts(tmp_path):
     assert values(path=repo, data_dir="helpful-base") == [
         {"chosen": "helpful-base", "rejected": "train"}
     ]
+
+
+def test_a_table_is_read_as_it_is_generated():
+    found = read("tiny_world:fit/eval")
+    assert str(found[0][0]) == "tiny_world:fit/eval row 1"
+    assert found[0][1].keys() == {"text", "size", "answer", "choices"}
+    assert len(values(path="tiny_world:fit/eval", limit=3)) == 3
+    assert local_files(Source(path="tiny_world:fit")) == []
+
+
+def test_a_table_is_hashed_by_the_code_that_generates_it(monkeypatch):
+    one, other = (source_hash(Source(path=f"tiny_world:{name}")) for name in ("fit", "sums"))
+    assert one != other
+    monkeypatch.setattr("rlhf_cli.tiny_world.code_hash", lambda: code_hash() + "changed")
+    assert source_hash(Source(path="tiny_world:fit")) != one

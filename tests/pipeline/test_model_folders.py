@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rlhf_cli.artifacts.manifest import ArtifactError
+from rlhf_cli.pipeline import model_folders
 from rlhf_cli.pipeline.model_folders import damage, external, require_model, shipped
 from tests.support.configuration import composed
 
@@ -32,6 +33,15 @@ def edit(folder, **values):
 def test_a_whole_folder_a_hub_id_and_the_shipped_model_pass(model, folder):
     for place in (str(folder), "owner/name", "gpt2", "tiny"):
         require_model("model.path", place, model)
+
+
+def test_an_embedded_model_that_was_not_built_is_refused_with_the_command(
+    model, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(model_folders, "PACKAGE", tmp_path)
+    with pytest.raises(ArtifactError, match=r"model\.path=tiny_l: .*package") as refused:
+        require_model("model.path", "tiny_l", model)
+    assert "make base-model SIZE=tiny_l" in str(refused.value)
 
 
 @pytest.mark.parametrize("place", ["./nosuch", "/no/such", "~/no/such/folder", "a/b/c"])

@@ -54,6 +54,7 @@ class Data:
     comparisons: list[Source]
     prompts: list[Source]
     pretraining: list[Source]
+    tasks: list[str]
     template: str
     system: str | None
     date: str | None
