@@ -41,18 +41,20 @@ PLAIN_TEMPLATE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """The shape of a model. lr: peak learning rate of its pretraining."""
+    """The shape of a model. lr: peak learning rate of its pretraining. dtype: of its file."""
 
     hidden: int
     layers: int
     heads: int
     lr: float
+    dtype: torch.dtype = torch.float32
 
 
-SIZES = {  # about 0.3, 1 and 3 million parameters
+# About 0.3, 1 and 3 million parameters, 12 MB of files; models/load.py makes float32 of float16.
+SIZES = {
     "tiny_xs": Size(hidden=64, layers=4, heads=4, lr=5e-3),
     "tiny": Size(hidden=128, layers=4, heads=4, lr=3e-3),
-    "tiny_l": Size(hidden=192, layers=6, heads=6, lr=2e-3),
+    "tiny_l": Size(hidden=192, layers=6, heads=6, lr=2e-3, dtype=torch.float16),
 }
 
 
@@ -160,7 +162,7 @@ def show_samples(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *,
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path):
-    """Write in float16 beside the folder, then rename: a reader sees the old or the new model, complete."""
+    """Write beside the folder, then rename: a reader sees the old or the new model, complete."""
     fresh, stale = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -168,7 +170,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    model.half().save_pretrained(fresh)  # every loader of the package asks for float32
+    model.save_pretrained(fresh)
     tokenizer.save_pretrained(fresh)
     if folder.exists():
         folder.replace(stale)
@@ -204,7 +206,7 @@ def main():
         train(model, rows, batch=args.batch, peak=args.lr or SIZES[name].lr, seed=args.seed)
         model.eval()
         show_samples(model, tokenizer, num=20)
-        save(model, tokenizer, args.out / name)
+        save(model.to(SIZES[name].dtype), tokenizer, args.out / name)
         line(f"written: {args.out / name}")
 
 
