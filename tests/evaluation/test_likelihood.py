@@ -1,0 +1,58 @@
+"""Log-probs of given responses, against one forward pass of the model per response."""
+
+import pytest
+import torch
+
+from rlhf_cli.evaluation.likelihood import Continuation, log_likelihoods
+from rlhf_cli.models.unpadding.attention import enable_unpadding, reads_unpadded
+from rlhf_cli.runtime.world import World
+from tests.models.tiny import causal
+from tests.stages.ppo.tabular import network
+
+# Options that begin alike, one that another begins with, of several lengths; 1 is the end token.
+OPTIONS = ([5, 6, 1], [5, 6, 7, 1], [5, 8, 9, 10, 1], [1])
+PROMPTS = ([11, 12, 13], [14], [11, 12, 15, 16, 17, 18], [20, 21, 22])
+ROWS = [Continuation(prompt_ids=prompt, ids=ids) for prompt in PROMPTS for ids in OPTIONS]
+
+
+@torch.no_grad()
+def by_itself(model, row: Continuation) -> float:
+    """The sum of the log-probs in a forward pass over this prompt and response and nothing else."""
+    tokens = torch.tensor([row.prompt_ids + row.ids])
+    logprobs = model(input_ids=tokens).logits[0].double().log_softmax(-1)
+    first = len(row.prompt_ids)
+    return sum(float(logprobs[first + i - 1, token]) for i, token in enumerate(row.ids))
+
+
+@pytest.mark.parametrize(("name", "unpadded"), [("llama", True), ("llama", False), ("opt", False)])
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_log_probs_are_those_of_each_response_alone(name, unpadded, batch):
+    model = causal(name, sharpness=4.0)
+    expected = [by_itself(model, row) for row in ROWS]
+    read = network(enable_unpadding(model) if unpadded else model)
+    assert reads_unpadded(model) is unpadded
+    found = log_likelihoods(read, ROWS, pad_id=0, batch=batch, world=World())
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_prompt_is_read_once_for_its_options(monkeypatch):
+    from rlhf_cli.models import forward
+
+    sizes = []
+    states = forward.unpadded_states
+
+    def noted(body, tokens, unpadded):
+        sizes.append(len(unpadded.computed_index))
+        return states(body, tokens, unpadded)
+
+    monkeypatch.setattr(forward, "unpadded_states", noted)
+    read = network(enable_unpadding(causal("llama")))
+    log_likelihoods(read, ROWS[:3], pad_id=0, batch=8, world=World())
+    # The prompt, then 5, then 6 1 with the 7 1 of the second, then 8 9 10 1.
+    assert sizes == [3 + 1 + 2 + 2 + 4]
+
+
+def test_no_rows_have_no_log_probs():
+    assert log_likelihoods(
+        network(causal("llama")), [], pad_id=0, batch=4, world=World()
+    ).shape == (0,)
