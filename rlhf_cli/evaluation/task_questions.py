@@ -57,30 +57,20 @@ class QuestionMaker:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def questions(self) -> TaskQuestions:
-        """Return the questions of all rows; UserError where there are none, or too few exemplars."""
+        """Return the questions of all rows; UserError where there are none."""
         task = self.rows.task
-        self._require_exemplars()
         direct = list(self._rendered(chain=False))
         if not direct:
             why = ", ".join(f"{num} x {reason}" for reason, num in self.left_out.most_common(3))
             raise UserError(
-                f"{task.file}: task {task.name} has no row to evaluate ({why or 'no row is held out'}): "
-                "give it more rows, a larger data.eval_fraction, or leave it out"
+                f"{task.file}: no row of task {task.name} can be evaluated ({why}): change its templates "
+                "or the limits data.max_prompt_tokens and data.max_response_tokens"
             )
         wanted = self.settings.cot is Chains.all or (
             self.settings.cot is Chains.auto and task.rationale is not None
         )
         chains = list(self._rendered(chain=True)) if wanted else []
         return TaskQuestions(task=task, direct=direct, chains=chains, left_out=self.left_out)
-
-    def _require_exemplars(self) -> None:
-        task, needed = self.rows.task, max(self.settings.shots)
-        num = len({row.question for row in self._pool})
-        if num < needed:
-            raise UserError(
-                f"{task.file}: evaluation.tasks.shots={self.settings.shots} needs {needed} rows that are "
-                f"not evaluated, task {task.name} has {num}: lower it, or add rows"
-            )
 
     @property
     def _pool(self) -> list[TaskRow]:

@@ -6,10 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cli.artifacts.store import write_text
-from rlhf_cli.config.schema.run import Config
-from rlhf_cli.data.tasks.files import read_tasks
-from rlhf_cli.data.tasks.holdout import held_out
-from rlhf_cli.data.tasks.rows import eval_rows
 from rlhf_cli.data.tasks.task import Task
 from rlhf_cli.evaluation.task_figures import Asked, Outcome, table_rows
 from rlhf_cli.evaluation.task_questions import QuestionMaker, TaskQuestions
@@ -17,14 +13,9 @@ from rlhf_cli.evaluation.task_suite import TaskSuite
 from rlhf_cli.report.task_table import write_tasks
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages.context import StageContext
+from rlhf_cli.stages.task_reading import evaluated_tasks, evaluation_rows
 
 ANSWERS = "task_answers.jsonl"
-
-
-def evaluated_tasks(cfg: Config) -> list[Task]:
-    """Return the tasks that are held out, and those that evaluation.tasks.also names."""
-    tasks = read_tasks(cfg.tasks.files, folder=cfg.tasks.folder)
-    return held_out(tasks, [*cfg.tasks.hold_out, *cfg.evaluation.tasks.also])
 
 
 def open_suite(context: StageContext) -> TaskSuite | None:
@@ -50,14 +41,8 @@ def questions_of(context: StageContext, task: Task) -> TaskQuestions:
     cfg = context.cfg
     heartbeat(f"reading task {task.name}")
     with context.status(f"reading task {task.name}"):
-        rows = eval_rows(
-            task,
-            seed=cfg.seed,
-            eval_fraction=cfg.data.eval_fraction,
-            limit=cfg.evaluation.tasks.limit,
-        )
         return QuestionMaker(
-            rows=rows,
+            rows=evaluation_rows(cfg, task),
             settings=cfg.evaluation.tasks,
             shots_as=cfg.tasks.shots_as,
             renderer=context.renderer,
