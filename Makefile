@@ -98,7 +98,7 @@ run: ## all steps and the closing table
 	rlhf run $(ARGS)
 
 base-model: ## train the embedded tiny model again
-	python -m rlhf_cli.stages.base_model
+	python -m rlhf_cli.tiny_world.base_model
 
 clean: ## caches and builds; runs/ and .venv stay
 	rm -rf build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

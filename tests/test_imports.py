@@ -1,6 +1,7 @@
 """Who may import whom: the contracts of pyproject.toml, and the engines."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ def test_only_runtime_touches_the_engines(path):
 def test_rooms_import_one_way(capsys):
     config = str(PACKAGE.parent / "pyproject.toml")
     assert lint_imports(config_filename=config, cache_dir=None) == 0, capsys.readouterr().out
+
+
+def test_only_the_embedded_task_names_what_it_measures():
+    general = [path for path in FILES if not path.is_relative_to(PACKAGE / "tiny_world")]
+    words = re.compile(r"(?<![a-z])(gold|rude)(?![a-z])", re.IGNORECASE)
+    assert not [path for path in general if words.search(path.read_text())]
 
 
 def test_no_bags():

@@ -1,22 +1,70 @@
-"""Sources that a package of the product generates, named scheme:role, instead of files that are read."""
+"""Embedded tasks: packages that generate the sources named scheme:role, and measure answers to them.
 
+The rest of the product reaches such a package through this module and names nothing of it.
+"""
+
+from collections.abc import Iterable, Mapping
 from importlib import import_module
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
+from typing import Any, Protocol, cast
 
-from rlhf_cli.config.schema import Source
+from rlhf_cli.data.records import Record
 
-# A generator has generate(role, *, world, seed) -> records, keys_of(role) -> the settings that decide
-# them, and code_hash(). Settings stand in the section of the configuration that the scheme names.
-GENERATORS = MappingProxyType({"tiny_world": "rlhf_cli.tiny_world"})
+Measure = bool | float | None  # a hit or a miss, a number, or not applicable to this prompt
+TASKS = MappingProxyType({"tiny_world": "rlhf_cli.tiny_world"})
+
+
+class EmbeddedTask(Protocol):
+    """What a package in TASKS offers. Its settings are the section of the configuration named so.
+
+    UTILITY: the measure that is the true worth of an answer. LABELS: measure -> its name in tables,
+    in their order. NOTE: how to read the measures, shown below the table.
+    """
+
+    UTILITY: str
+    LABELS: Mapping[str, str]
+    NOTE: str
+
+    def generate(self, role: str, *, settings: Any, seed: int) -> list[Record]:
+        """Return all records of a role."""
+        ...
+
+    def keys_of(self, role: str) -> tuple[str, ...]:
+        """Return the settings that decide the records of a role, beside the seed."""
+        ...
+
+    def code_hash(self) -> str:
+        """Return a hash of the code that decides the records."""
+        ...
+
+    def measure_answer(self, meta: dict, response: str, *, finished: bool) -> Mapping[str, Measure]:
+        """Return every measure of an answer to the prompt whose record carries `meta`."""
+        ...
 
 
 def scheme_of(path: str) -> str | None:
     """Return the scheme of a source's path; None for a file, a folder or a hub id."""
     scheme, colon, _ = path.partition(":")
-    return scheme if colon and scheme in GENERATORS else None
+    return scheme if colon and scheme in TASKS else None
 
 
-def generator_of(source: Source) -> ModuleType | None:
-    """Return the package that generates a source; None for a source that is read."""
-    scheme = scheme_of(source.path)
-    return None if scheme is None else import_module(GENERATORS[scheme])
+def task_of(path: str) -> EmbeddedTask | None:
+    """Return the task that generates the source of this path; None for a source that is read."""
+    scheme = scheme_of(path)
+    return None if scheme is None else _package(scheme)
+
+
+def common_task(paths: Iterable[str]) -> EmbeddedTask | None:
+    """Return the task that generates all these sources; None if there is no such task."""
+    schemes = {scheme_of(path) for path in paths}
+    scheme = schemes.pop() if len(schemes) == 1 else None
+    return None if scheme is None else _package(scheme)
+
+
+def measure_labels() -> dict[str, str]:
+    """Return {measure: its name in tables} of all tasks."""
+    return {name: label for scheme in TASKS for name, label in _package(scheme).LABELS.items()}
+
+
+def _package(scheme: str) -> EmbeddedTask:
+    return cast(EmbeddedTask, import_module(TASKS[scheme]))

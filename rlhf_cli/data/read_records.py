@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from types import ModuleType
 
 from rlhf_cli.config.schema import Source, Ties
-from rlhf_cli.data.embedded import generator_of
+from rlhf_cli.data.embedded import EmbeddedTask, task_of
 from rlhf_cli.data.formats.table import check_format, convert
 from rlhf_cli.data.records import (
     BadRow,
@@ -47,8 +46,8 @@ def read_records(
 def _read(
     spec: LoadSpec, source: Source, role: str, report: DataReport
 ) -> Iterator[Record | BadRow]:
-    if generator := generator_of(source):
-        yield from _generated(generator, spec, source, role, report)
+    if task := task_of(source.path):
+        yield from _generated(task, spec, source, role, report)
         return
     check_format(source, role)
     reported = False
@@ -70,7 +69,7 @@ def _read(
 
 
 def _generated(
-    generator: ModuleType, spec: LoadSpec, source: Source, role: str, report: DataReport
+    task: EmbeddedTask, spec: LoadSpec, source: Source, role: str, report: DataReport
 ) -> Iterator[Record]:
     scheme, _, named = source.path.partition(":")
     if named not in ROLES:
@@ -78,7 +77,8 @@ def _generated(
         raise DataError(f"{source.path} is not one of {known}")
     if named != role:
         raise DataError(f"{source.path} stands under data.{role}; it belongs under data.{named}")
-    for record in generator.generate(named, world=spec.world, seed=spec.seed)[: source.limit]:
+    settings = spec.settings[scheme]
+    for record in task.generate(named, settings=settings, seed=spec.seed)[: source.limit]:
         report.rows[source.path] += 1
         yield record
 

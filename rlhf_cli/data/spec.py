@@ -3,11 +3,12 @@
 No torch and no tokenizer: the planner asks as well.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from rlhf_cli.config.schema import Source, TinyWorld
-from rlhf_cli.data.embedded import generator_of, scheme_of
+from rlhf_cli.config.schema import Source
+from rlhf_cli.data.embedded import scheme_of, task_of
 from rlhf_cli.data.sources import local_files, source_hash
 
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
@@ -20,8 +21,8 @@ class LoadSpec:
     read_as: the role that the sources stand under (prompts may come from the comparisons) . marked:
     (role, source) of every source marked eval, whatever its role: what it asks is trained on nowhere .
     by_hash: some role has no such source, so that a share of all questions is trained on nowhere .
-    drop_ties: comparisons with nothing but ties are left out . world: of the embedded task . strict,
-    max_bad_fraction: when to refuse; they change no record, and are not hashed.
+    drop_ties: comparisons with nothing but ties are left out . settings: of the embedded tasks,
+    by scheme . strict, max_bad_fraction: when to refuse; they change no record, and are not hashed.
     """
 
     role: str
@@ -33,7 +34,7 @@ class LoadSpec:
     eval_fraction: float
     select_fraction: float
     drop_ties: bool
-    world: TinyWorld
+    settings: Mapping[str, Any]
     strict: bool = False
     max_bad_fraction: float = 1.0
 
@@ -57,7 +58,7 @@ class LoadSpec:
             found["rm.ties"] = "drop" if self.drop_ties else "kept"
         for key, source in self._named():
             found |= _options(key, source)
-            found |= self._world(source)
+            found |= self._settings(source)
         return found
 
     def contents(self) -> dict[str, dict[str, str]]:
@@ -78,15 +79,16 @@ class LoadSpec:
         mine = [(f"data.{self.read_as}[{i}]", s) for i, s in enumerate(self.sources)]
         return mine + [(f"data.{r}.eval[{i}]", s) for i, (r, s) in enumerate(self._others())]
 
-    def _world(self, source: Source) -> dict[str, Any]:
-        if (generator := generator_of(source)) is None:
+    def _settings(self, source: Source) -> dict[str, Any]:
+        if (task := task_of(source.path)) is None:
             return {}
         scheme, _, role = source.path.partition(":")
-        return {f"{scheme}.{name}": getattr(self.world, name) for name in generator.keys_of(role)}
+        settings = self.settings[scheme]
+        return {f"{scheme}.{name}": getattr(settings, name) for name in task.keys_of(role)}
 
     def _hash(self, source: Source) -> str:
-        generator = generator_of(source)
-        return source_hash(source) if generator is None else generator.code_hash()
+        task = task_of(source.path)
+        return source_hash(source) if task is None else task.code_hash()
 
 
 def label(source: Source) -> str:

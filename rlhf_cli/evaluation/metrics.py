@@ -1,14 +1,15 @@
 """Metrics of each model's answers to the same held-out prompts, as means with intervals."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from rlhf_cli.core.estimates import bon_kl, mean_interval, wilson_interval
+from rlhf_cli.data.embedded import EmbeddedTask, Measure
 from rlhf_cli.data.records import Prompt
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.tiny_world.gold import Verdict
 
 Interval = tuple[float, float, float]
 Row = dict[str, Interval | None]
@@ -19,13 +20,14 @@ class EvalResult:
     """Answers of one model to `prompts`, with the reward model's scores and the KL to the SFT model.
 
     log_ratios (n,): log policy - log SFT model of each answer. kl_bound: an upper bound in its place.
+    measures: name -> one value per answer, by the embedded task of the prompts; empty without one.
     """
 
     prompts: list[Prompt]
     answers: list[Answer]
     scores: Tensor | None
     log_ratios: Tensor | None
-    verdicts: list[Verdict] | None
+    measures: dict[str, list[Measure]] = field(default_factory=dict)
     kl_bound: float | None = None
 
 
@@ -40,10 +42,31 @@ def rate_of(hits: list[bool]) -> Interval | None:
     return wilson_interval(sum(hits), len(hits)) if hits else None
 
 
+def estimate_of(values: Sequence[Measure]) -> Interval | None:
+    """Return the rate of a yes-or-no measure or the mean of another, where it applies."""
+    known = [value for value in values if value is not None]
+    if all(isinstance(value, bool) for value in known):
+        return rate_of(known)
+    return mean_of(known)
+
+
+def measure_answers(
+    task: EmbeddedTask | None, prompts: list[Prompt], answers: list[Answer]
+) -> dict[str, list[Measure]]:
+    """Return {measure: one value per answer} by the task of the prompts; nothing without a task."""
+    if task is None:
+        return {}
+    found = [
+        task.measure_answer(prompt.meta, answer.text, finished=answer.finished)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    return {name: [measures[name] for measures in found] for name in task.LABELS}
+
+
 def measure(result: EvalResult, baseline: EvalResult | None = None) -> Row:
-    """Return one row of the evaluation table; a metric without gold utility or reward model is None."""
+    """Return one row of the evaluation table; a metric that cannot be computed is None."""
     answers = result.answers
-    row = gold_metrics(result)
+    row = {name: estimate_of(values) for name, values in result.measures.items()}
     row |= {
         "score": None if result.scores is None else mean_of(result.scores),
         "win_rate": win_rate(result, baseline),
@@ -52,22 +75,6 @@ def measure(result: EvalResult, baseline: EvalResult | None = None) -> Row:
         "kl": kl_interval(result),
     }
     return row
-
-
-def gold_metrics(result: EvalResult) -> Row:
-    """Return utility, right answers on trained and held-out clusters, and rudeness, if verdicts exist."""
-    verdicts = result.verdicts
-    if verdicts is None:
-        return {"gold": None, "right": None, "right_held_out": None, "rude": None}
-    held_out = [bool(prompt.meta["held_out"]) for prompt in result.prompts]
-    trained = [v.right for v, held in zip(verdicts, held_out, strict=True) if not held]
-    unseen = [v.right for v, held in zip(verdicts, held_out, strict=True) if held]
-    return {
-        "gold": mean_of([v.utility for v in verdicts]),
-        "right": rate_of(trained),
-        "right_held_out": rate_of(unseen),
-        "rude": rate_of([v.rude for v in verdicts]),
-    }
 
 
 def win_rate(result: EvalResult, baseline: EvalResult | None) -> Interval | None:

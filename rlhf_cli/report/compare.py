@@ -11,7 +11,7 @@ from rlhf_cli.config.keys import flatten
 from rlhf_cli.data.embedded import scheme_of
 from rlhf_cli.report.config_page import flow
 from rlhf_cli.report.run_state import Headlines, RunState
-from rlhf_cli.report.table import LABELS, Interval
+from rlhf_cli.report.table import Interval, label_of
 
 Key = tuple[str, str]  # (stage or policy, figure)
 
@@ -124,7 +124,7 @@ def _figures(run: RunState, headlines: Headlines) -> Iterator[tuple[Key, Interva
     for policy, row in (run.table or {"rows": {}})["rows"].items():
         for metric, found in row.items():
             if found is not None:
-                yield (policy, str(LABELS.get(metric, metric))), found
+                yield (policy, label_of(metric)), found
 
 
 def _interval(manifest: StageManifest, name: str, value: float) -> Interval:

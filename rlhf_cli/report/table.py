@@ -11,6 +11,7 @@ from rich.text import Text
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
+from rlhf_cli.data.embedded import measure_labels
 from rlhf_cli.report.blocks import print_blocks
 from rlhf_cli.telemetry.console import console, line, plain_name
 
@@ -19,10 +20,6 @@ Interval = tuple[float, float, float]
 Rows = Mapping[str, Mapping[str, Interval | None]]
 
 LABELS = {
-    "gold": "gold utility",
-    "right": "right, trained",
-    "right_held_out": "right, held out",
-    "rude": "rude",
     "score": "score",
     "win_rate": "preferred to SFT",
     "length": "tokens",
@@ -76,6 +73,11 @@ def print_table(folder: Path) -> None:
             line(f"  {one_line(note)}", style="dim")
 
 
+def label_of(metric: str) -> str:
+    """Return the name of a metric in tables, which may be one of an embedded task."""
+    return (measure_labels() | LABELS).get(metric, metric)
+
+
 def closing_table(rows: Rows, *, title: str) -> Table:
     """Return the table of rows: policy -> metric -> (mean, low, high) or None; empty metrics omitted.
 
@@ -94,7 +96,7 @@ def closing_table(rows: Rows, *, title: str) -> Table:
     for metric in dict.fromkeys(metric for row in rows.values() for metric in row):
         cells = [row.get(metric) for row in rows.values()]
         if any(cell is not None for cell in cells):
-            table.add_row(plain_name(LABELS.get(metric, metric)), *(_cell(cell) for cell in cells))
+            table.add_row(plain_name(label_of(metric)), *(_cell(cell) for cell in cells))
     return table
 
 

@@ -11,8 +11,9 @@ import torch
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure
+from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure, measure_answers
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.report.preview import Preview
 from rlhf_cli.report.table import write_table
@@ -29,12 +30,10 @@ from rlhf_cli.stages.samples import (
 )
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.telemetry.recorder import Recorder
-from rlhf_cli.tiny_world.gold import Verdict, utility
 
 BASELINE = STAGES["sft"].candidate  # that the others are preferred to, or not
 INTERVALS = "mean [95 % interval over prompts]; one response per prompt, sampled at temperature 1"
 KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n"
-GOLD_NOTE = "gold: true utility of the toy task, never shown to a model; score: reward-model output"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +42,7 @@ class Evaluator:
 
     context: StageContext
     prompts: list[EncodedPrompt]
+    task: EmbeddedTask | None
     reward: RewardModel | None
     reference: Network | None
 
@@ -71,7 +71,7 @@ class Evaluator:
             answers=answers,
             scores=None if self.reward is None else self.reward.score_answers(answers),
             log_ratios=log_ratios,
-            verdicts=gold_verdicts(records, answers),
+            measures=measure_answers(self.task, records, answers),
         )
 
     def best_of_n(self, network: Network, n: int) -> EvalResult:
@@ -85,38 +85,28 @@ class Evaluator:
         return found
 
 
-def gold_verdicts(records, answers: list[Answer]) -> list[Verdict] | None:
-    """Return the tiny world's true preferences; None for prompts from other sources."""
-    if not all("answer" in record.meta for record in records):
-        return None
-    return [
-        utility(record.meta, answer.text, answer.finished)
-        for record, answer in zip(records, answers, strict=True)
-    ]
-
-
 def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     """Write table.json and answers.jsonl; the numbers of the table are the metrics."""
     known = {name: parent_model(inputs, name) for name in inputs}
     context = open_context(cfg, known[next(iter((*candidates(known), *known)))])
     prompts = eval_prompts(context)
+    task = common_task(prompt.record.origin.source for prompt in prompts)
     with open_recorder(
         context, out, stage="evaluate", total_steps=num_candidates(cfg, known)
     ) as recorder:
-        results = evaluate_all(context, prompts, known, recorder)
+        results = evaluate_all(context, prompts, task, known, recorder)
     baseline = results.get(BASELINE)
     rows = {name: measure(found, baseline) for name, found in results.items()}
     if context.world.is_main:
         title = f"Evaluation on {len(prompts)} held-out prompts"
-        write_table(out, rows, title=title, notes=notes_on(rows))
-        write_answers(context, results, out / "answers.jsonl")
+        write_table(out, rows, title=title, notes=notes_on(task))
+        write_answers(out / "answers.jsonl", results, task)
     return flat(rows)
 
 
-def notes_on(rows: dict[str, Row]) -> list[str]:
+def notes_on(task: EmbeddedTask | None) -> list[str]:
     """Return the notes on how to read the table."""
-    has_gold = any(row["gold"] is not None for row in rows.values())
-    return [INTERVALS, KL_NOTE, *([GOLD_NOTE] if has_gold else [])]
+    return [INTERVALS, KL_NOTE] if task is None else [INTERVALS, KL_NOTE, task.NOTE]
 
 
 def eval_prompts(context: StageContext) -> list[EncodedPrompt]:
@@ -145,12 +135,17 @@ def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
 
 
 def evaluate_all(
-    context: StageContext, prompts: list[EncodedPrompt], known: dict[str, Path], recorder: Recorder
+    context: StageContext,
+    prompts: list[EncodedPrompt],
+    task: EmbeddedTask | None,
+    known: dict[str, Path],
+    recorder: Recorder,
 ) -> dict[str, EvalResult]:
     """Return {name: result} of all candidates that there are."""
     evaluator = Evaluator(
         context=context,
         prompts=prompts,
+        task=task,
         reward=RewardModel.load(context, known["rm"], prompts) if "rm" in known else None,
         reference=frozen(context, known["sft"]) if "sft" in known else None,
     )
@@ -189,7 +184,7 @@ def sample_rows(
     ]
 
 
-def write_answers(context: StageContext, found: dict[str, EvalResult], place: Path) -> None:
+def write_answers(place: Path, found: dict[str, EvalResult], task: EmbeddedTask | None) -> None:
     """Write every answer of every candidate, for a person or another judge to read."""
     lines = []
     for name, result in found.items():
@@ -201,14 +196,14 @@ def write_answers(context: StageContext, found: dict[str, EvalResult], place: Pa
                 "finished": answer.finished,
                 "score": None if result.scores is None else float(result.scores[i]),
             }
-            if result.verdicts is not None:
-                entry["gold"] = result.verdicts[i].utility
+            if task is not None:
+                entry[task.UTILITY] = result.measures[task.UTILITY][i]
             lines.append(json.dumps(entry, ensure_ascii=False))
     write_text(place, "\n".join(lines) + "\n")
 
 
 def flat(rows: dict[str, Row]) -> dict[str, float]:
-    """Return {"SFT": {"gold": (m, l, h)}} as {"eval/SFT/gold": m}."""
+    """Return {"SFT": {"score": (m, l, h)}} as {"eval/SFT/score": m}."""
     return {
         f"eval/{name}/{metric}": interval[0]
         for name, row in rows.items()

@@ -12,6 +12,7 @@ from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config.schema import Ties
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.cache import making, used
+from rlhf_cli.data.embedded import TASKS
 from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.report import EXAMPLES
@@ -38,7 +39,7 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         eval_fraction=cfg.data.eval_fraction,
         select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
         drop_ties=role == "comparisons" and cfg.rm.ties is Ties.drop,
-        world=cfg.tiny_world,
+        settings={scheme: getattr(cfg, scheme) for scheme in TASKS},
         strict=cfg.data.strict,
         max_bad_fraction=cfg.data.max_bad_fraction,
     )

@@ -1,17 +1,31 @@
 """Which sources are generated, and by which package."""
 
-from rlhf_cli.config.schema import Source
-from rlhf_cli.data.embedded import generator_of, scheme_of
+from rlhf_cli.data.embedded import common_task, measure_labels, scheme_of, task_of
 
 
 def test_only_a_known_scheme_is_generated():
     assert scheme_of("tiny_world:prompts") == "tiny_world"
     for path in ("tiny_world", "tiny_world/prompts.jsonl", "other:prompts", "org/name", "C:x.csv"):
         assert scheme_of(path) is None
-        assert generator_of(Source(path=path)) is None
+        assert task_of(path) is None
 
 
-def test_a_generator_is_the_package_of_its_scheme():
-    found = generator_of(Source(path="tiny_world:prompts"))
+def test_a_task_is_the_package_of_its_scheme():
+    found = task_of("tiny_world:prompts")
     assert found is not None and found.__name__ == "rlhf_cli.tiny_world"
     assert "held_out_prompts" in found.keys_of("prompts")
+
+
+def test_sources_have_a_task_in_common_only_if_it_generates_all_of_them():
+    prompts, comparisons = "tiny_world:prompts", "tiny_world:comparisons"
+    assert common_task([prompts, comparisons, prompts]) is task_of(prompts)
+    for read in ([prompts, "mine.jsonl"], ["mine.jsonl", "yours.csv"], []):
+        assert common_task(read) is None
+
+
+def test_every_measure_of_a_task_has_a_label():
+    task = task_of("tiny_world:prompts")
+    meta = {"answer": "cold", "rivals": ("wet",), "members": (), "count": 0, "held_out": False}
+    assert list(task.measure_answer(meta, "cold", finished=True)) == list(task.LABELS)
+    assert task.UTILITY in task.LABELS
+    assert measure_labels()["gold"] == "gold utility"

@@ -1,13 +1,12 @@
 """The closing table's numbers, from answers whose worth is known."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from rlhf_cli.data.records import Message, Origin, Prompt
-from rlhf_cli.evaluation.metrics import EvalResult, best_of, measure
+from rlhf_cli.evaluation.metrics import EvalResult, best_of, measure, measure_answers
 from rlhf_cli.evaluation.respond import Answer
 
 WHERE = Origin("made in a test", 0)
@@ -28,7 +27,6 @@ def result(lengths, scores=None, log_ratios=None, finished=None):
         answers=answers(lengths, finished),
         scores=None if scores is None else torch.tensor(scores),
         log_ratios=None if log_ratios is None else torch.tensor(log_ratios),
-        verdicts=None,
     )
 
 
@@ -37,7 +35,7 @@ def test_means_rates_and_what_cannot_be_known():
     assert row["length"][0] == 4.0
     assert row["kl"][0] == 2.0
     assert row["eos_rate"][0] == pytest.approx(2 / 3)
-    assert row["gold"] is row["score"] is row["win_rate"] is row["rude"] is None
+    assert row["score"] is row["win_rate"] is None
     # Student's t with 2 degrees of freedom: 4.303 * 2 / sqrt(3)
     assert row["length"][2] - 4.0 == pytest.approx(4.3027 * 2 / math.sqrt(3), rel=1e-3)
 
@@ -65,18 +63,33 @@ def test_best_of_n_takes_the_best_score_of_each_prompt_and_says_its_price():
     assert bound == pytest.approx(0.636294, abs=1e-6)
 
 
-def test_right_answers_are_counted_apart_where_no_stage_trained():
-    """Task clusters that were held out have a column of their own."""
-    judged = [(1.0, True, False), (0.5, False, True), (0.0, True, False)]
+class Counting:
+    """A task with a number, a yes-or-no measure, and one that applies to some prompts only."""
+
+    LABELS = {"worth": "worth", "even": "even", "asked": "asked"}
+
+    @staticmethod
+    def measure_answer(meta, response, *, finished):
+        number = int(response.split()[-1])
+        return {"worth": number / 2, "even": number % 2 == 0, "asked": meta.get("asked")}
+
+
+def test_measures_of_a_task_are_means_or_rates_of_the_answers_they_apply_to():
+    metas = [{"asked": True}, {}, {"asked": False}]
+    prompts = [Prompt((Message("user", "x"),), WHERE, meta) for meta in metas]
     found = result([1, 1, 1])
-    found.verdicts = [
-        SimpleNamespace(utility=utility, right=right, rude=rude) for utility, right, rude in judged
-    ]
-    found.prompts = [
-        Prompt((Message("user", "x"),), WHERE, {"held_out": held}) for held in (False, False, True)
-    ]
+    found.measures = measure_answers(Counting, prompts, found.answers)
     row = measure(found)
-    assert row["gold"][0] == pytest.approx(0.5)
-    assert row["right"][0] == pytest.approx(1 / 2)
-    assert row["right_held_out"][0] == 1.0
-    assert row["rude"][0] == pytest.approx(1 / 3)
+    assert list(row)[:3] == ["worth", "even", "asked"]
+    # Student's t with 2 degrees of freedom, and Wilson's interval of 2 of 3
+    assert row["worth"] == pytest.approx((0.5, 0.5 - 1.2421, 0.5 + 1.2421), abs=1e-3)
+    assert row["even"] == pytest.approx((2 / 3, 0.2077, 0.9385), abs=1e-3)
+    assert row["asked"][0] == 0.5
+
+
+def test_a_measure_that_applies_to_no_answer_has_no_number():
+    prompts = [Prompt((Message("user", "x"),), WHERE)]
+    found = result([1])
+    found.measures = measure_answers(Counting, prompts, found.answers)
+    assert measure(found)["asked"] is None
+    assert measure_answers(None, prompts, found.answers) == {}

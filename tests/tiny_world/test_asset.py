@@ -71,8 +71,8 @@ def test_prompts_and_responses_fit_the_limits(tokenizer):
         asked = [{"role": "user", "content": draw(CLUSTERS, rng).prompt}]
         text = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
         assert len(tokenizer(text)["input_ids"]) <= LIMITS["max_prompt_tokens"]
-    said = [r.messages[1].content for r in generate("demonstrations", world=SETTINGS, seed=1)]
-    said += [t for r in generate("comparisons", world=SETTINGS, seed=1) for t in r.responses]
+    said = [r.messages[1].content for r in generate("demonstrations", settings=SETTINGS, seed=1)]
+    said += [t for r in generate("comparisons", settings=SETTINGS, seed=1) for t in r.responses]
     longest = max(len(ids) + 1 for ids in tokenizer(said)["input_ids"])
     assert longest <= LIMITS["max_response_tokens"]
 

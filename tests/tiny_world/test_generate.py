@@ -37,21 +37,21 @@ def world(**changes) -> TinyWorld:
 @cache
 def comparisons(**changes):
     """The rankings of seed 1, made once for all tests that look at them."""
-    return generate("comparisons", world=world(**changes), seed=1)
+    return generate("comparisons", settings=world(**changes), seed=1)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_the_same_settings_and_seed_give_the_same_records(role):
-    first = generate(role, world=SETTINGS, seed=3)
-    assert first == generate(role, world=SETTINGS, seed=3)
-    assert first != generate(role, world=SETTINGS, seed=4)
+    first = generate(role, settings=SETTINGS, seed=3)
+    assert first == generate(role, settings=SETTINGS, seed=3)
+    assert first != generate(role, settings=SETTINGS, seed=4)
     assert [r.origin.row for r in first] == list(range(len(first)))
     assert {r.origin.source for r in first} == {f"tiny_world:{role}"}
 
 
 def test_there_are_as_many_records_as_were_asked_for():
     small = world(demonstrations=21, comparisons=22, prompts=23, held_out_prompts=4, pretraining=5)
-    found = {role: len(generate(role, world=small, seed=1)) for role in ROLES}
+    found = {role: len(generate(role, settings=small, seed=1)) for role in ROLES}
     assert found == {"demonstrations": 21, "comparisons": 22, "prompts": 27, "pretraining": 5}
 
 
@@ -59,7 +59,9 @@ def test_a_prompt_has_as_many_responses_as_were_asked_for():
     """Every number between the fewest and the most, and no other."""
     found = {
         len(row.responses)
-        for row in generate("comparisons", world=world(comparisons=40, completions=[2, 3]), seed=1)
+        for row in generate(
+            "comparisons", settings=world(comparisons=40, completions=[2, 3]), seed=1
+        )
     }
     assert found == {2, 3}
 
@@ -70,7 +72,7 @@ def test_records_do_not_depend_on_the_process():
         "import hashlib; from rlhf_cli.config.schema import TinyWorld; "
         "from rlhf_cli.tiny_world import ROLES, generate; "
         f"world = TinyWorld(**{dataclasses.asdict(small)}); "
-        "print(hashlib.sha256(repr([generate(r, world=world, seed=1) for r in ROLES])"
+        "print(hashlib.sha256(repr([generate(r, settings=world, seed=1) for r in ROLES])"
         ".encode()).hexdigest())"
     )
     digests = {
@@ -88,16 +90,16 @@ def test_records_do_not_depend_on_the_process():
 
 def test_an_unknown_role_is_refused():
     with pytest.raises(ValueError, match="tiny_world:demonstrations"):
-        generate("rewards", world=SETTINGS, seed=1)
+        generate("rewards", settings=SETTINGS, seed=1)
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_the_records_of_a_role_depend_on_the_keys_named_for_it_and_on_no_other(role):
-    before = generate(role, world=SETTINGS, seed=1)
+    before = generate(role, settings=SETTINGS, seed=1)
     for field in dataclasses.fields(SETTINGS):
         value = getattr(SETTINGS, field.name)
         other = [3, 4] if field.name == "completions" else value + (1 if value else 0.5)
-        now = generate(role, world=dataclasses.replace(SETTINGS, **{field.name: other}), seed=1)
+        now = generate(role, settings=dataclasses.replace(SETTINGS, **{field.name: other}), seed=1)
         assert (now != before) is (field.name in keys_of(role)), field.name
 
 
@@ -109,6 +111,9 @@ def test_the_hash_knows_the_code_that_generates(monkeypatch, tmp_path):
     before = code_hash()
     monkeypatch.setattr(CODE, "__file__", str(tmp_path / "generate.py"))
     assert code_hash() == before
+    with (tmp_path / "measures.py").open("a") as file:
+        file.write("# changed\n")
+    assert code_hash() == before  # it decides no record
     with (tmp_path / "people.py").open("a") as file:
         file.write("# changed\n")
     assert code_hash() != before
@@ -122,9 +127,9 @@ def test_the_world_needs_no_torch():
 
 def test_held_out_clusters_are_only_in_evaluation_prompts():
     for role in ("demonstrations", "comparisons"):
-        found = {r.meta["cluster"] for r in generate(role, world=SETTINGS, seed=1)}
+        found = {r.meta["cluster"] for r in generate(role, settings=SETTINGS, seed=1)}
         assert found == set(TRAINED)
-    prompts = generate("prompts", world=SETTINGS, seed=1)
+    prompts = generate("prompts", settings=SETTINGS, seed=1)
     held_out = [p for p in prompts if p.meta["held_out"]]
     assert {p.meta["cluster"] for p in held_out} == set(HELD_OUT)
     assert len(held_out) == 30
@@ -132,16 +137,16 @@ def test_held_out_clusters_are_only_in_evaluation_prompts():
 
 
 def test_prompts_differ_within_a_role_and_are_thousands():
-    prompts = generate("prompts", world=world(prompts=3000), seed=1)
+    prompts = generate("prompts", settings=world(prompts=3000), seed=1)
     assert len({p.messages[0].content for p in prompts}) == len(prompts) == 3030
 
 
 def test_more_than_the_world_holds_repeats_instead_of_hanging():
-    assert len(generate("prompts", world=world(held_out_prompts=0, prompts=20), seed=1)) == 20
+    assert len(generate("prompts", settings=world(held_out_prompts=0, prompts=20), seed=1)) == 20
 
 
 def test_labelers_are_good_but_leave_something_to_gain():
-    rows = generate("demonstrations", world=world(demonstrations=800), seed=1)
+    rows = generate("demonstrations", settings=world(demonstrations=800), seed=1)
     verdicts = [utility(r.meta, r.messages[-1].content, True) for r in rows]
     assert 0.7 < mean(v.right for v in verdicts) < 0.9
     assert 0.05 < mean(v.rude for v in verdicts) < 0.2

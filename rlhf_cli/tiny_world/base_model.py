@@ -1,4 +1,4 @@
-"""Builds the base model that the package ships: `python -m rlhf_cli.stages.base_model`.
+"""Builds the base model that the package ships: `python -m rlhf_cli.tiny_world.base_model`.
 
 Trains a byte-level BPE tokenizer and a small Llama on the tiny world's pretraining text and writes
 what transformers loads. Not a stage of a run: its result is rlhf_cli/assets/tiny/.

@@ -1,0 +1,28 @@
+"""What the evaluation leaves beside the numbers of its table."""
+
+import json
+
+from rlhf_cli.data.embedded import task_of
+from rlhf_cli.data.records import Message, Origin, Prompt
+from rlhf_cli.evaluation.metrics import EvalResult
+from rlhf_cli.evaluation.respond import Answer
+from rlhf_cli.stages.evaluate import notes_on, write_answers
+
+
+def test_the_utility_of_an_answer_is_written_where_a_task_measures_it(tmp_path):
+    result = EvalResult(
+        prompts=[Prompt((Message("user", "x"),), Origin("made in a test", 0))],
+        answers=[Answer(prompt_ids=[5], ids=[7], text="y", finished=True)],
+        scores=None,
+        log_ratios=None,
+        measures={"gold": [1.5], "rude": [True]},
+    )
+    entry = {"model": "SFT", "prompt": "x", "response": "y", "finished": True, "score": None}
+    for task, expected in ((task_of("tiny_world:prompts"), entry | {"gold": 1.5}), (None, entry)):
+        write_answers(tmp_path / "answers.jsonl", {"SFT": result}, task)
+        assert json.loads((tmp_path / "answers.jsonl").read_text()) == expected
+
+
+def test_a_task_explains_its_measures_below_the_table():
+    task = task_of("tiny_world:prompts")
+    assert notes_on(task) == [*notes_on(None), task.NOTE]
