@@ -98,6 +98,16 @@ def has_tasks(cfg: Config) -> bool:
     return bool(cfg.tasks.files and (cfg.tasks.hold_out or cfg.evaluation.tasks.also))
 
 
+def has_prompts(cfg: Config) -> bool:
+    """Return whether there are questions to answer."""
+    return bool(cfg.data.prompts or cfg.data.comparisons)
+
+
+def _evaluate_data(cfg: Config) -> tuple[str, ...]:
+    """Without any prompts the tasks alone are evaluated, where there are tasks."""
+    return ("prompts",) if has_prompts(cfg) or not has_tasks(cfg) else ()
+
+
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
     return {"base": (cfg.model.path, cfg.model.revision)}
 
@@ -175,7 +185,7 @@ _EVALUATE = StageSpec(
     title="base, SFT, PPO and best-of-n side by side",
     module="rlhf_cli.stages.evaluate",
     config=lambda cfg: (*TEXT, "evaluation", "tasks.shots_as", "data.eval_fraction"),
-    data=lambda cfg: ("prompts",),
+    data=_evaluate_data,
     models=_base,
     parents=tuple(row.name for row in _TRAINING),
     required=False,

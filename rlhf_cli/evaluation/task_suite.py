@@ -1,8 +1,9 @@
 """What one model makes of the tasks: direct answers, chains of thought, and votes of several."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import Any
 
 from rlhf_cli.config.schema import TaskEvaluation
 from rlhf_cli.data.renderer import Renderer
@@ -11,7 +12,7 @@ from rlhf_cli.evaluation.answers import MARKER, read_answer, without_more_questi
 from rlhf_cli.evaluation.numerals import quantity
 from rlhf_cli.evaluation.rank_classification import Choice, rank
 from rlhf_cli.evaluation.respond import Answer, respond
-from rlhf_cli.evaluation.task_figures import RIGHT_OR_WRONG, Asked, Outcome
+from rlhf_cli.evaluation.task_figures import RIGHT_OR_WRONG, Asked, Outcome, table_rows
 from rlhf_cli.evaluation.task_questions import Question, TaskQuestions, empty_prompt
 from rlhf_cli.evaluation.text_metrics import METRICS
 from rlhf_cli.evaluation.votes import block_votes
@@ -39,6 +40,24 @@ class TaskSuite:
     def outcomes(self, network: Network) -> list[Outcome]:
         """Return every judged answer of a model."""
         return [one for questions in self.tasks for one in self._of_task(network, questions)]
+
+    def figures(self, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+        """Return the figures of all models as JSON values. outcomes: by model, in the table's order."""
+        by = f", options chosen by rank={self.settings.rank.name}"
+        has_options = any(one.option_ids for asked in self.tasks for one in asked.direct)
+        return {
+            "title": self.description + by * has_options,
+            "tasks": {asked.task.name: described(asked) for asked in self.tasks},
+            "rows": table_rows(outcomes, [asked.task for asked in self.tasks]),
+            "notes": list(filter(None, map(left_out_note, self.tasks))),
+        }
+
+    @property
+    def description(self) -> str:
+        """Return how many tasks and rows these are."""
+        num_rows = sum(len({one.row for one in asked.direct}) for asked in self.tasks)
+        num = len(self.tasks)
+        return f"{num_rows} rows of {num} task{'s' * (num > 1)}"
 
     def _of_task(self, network: Network, questions: TaskQuestions) -> Iterator[Outcome]:
         metric = questions.task.metric
@@ -96,6 +115,32 @@ class TaskSuite:
                 batch=self.batch,
                 seeds=seeds,
             )
+
+
+def described(questions: TaskQuestions) -> dict[str, Any]:
+    """Return what is kept of a task beside its figures."""
+    task = questions.task
+    return {
+        "file": str(task.file),
+        "clusters": list(task.clusters),
+        "groups": list(task.groups),
+        "metric": task.metric,
+        "left_out": dict(questions.left_out),
+    }
+
+
+def left_out_note(questions: TaskQuestions) -> str | None:
+    """Return a line about rows, templates or exemplars of a task that were left out."""
+    found = [f"{num} x {reason}" for reason, num in questions.left_out.most_common() if num]
+    return f"{questions.task.name}: {', '.join(found)}" if found else None
+
+
+def task_metrics(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean over clusters of every row of the table, for metrics and manifest."""
+    return {
+        f"eval/{row['model']}/tasks/{row['shots']}-shot/{row['asked']}": row["macro"]
+        for row in figures["rows"]
+    }
 
 
 def choice_outcome(question: Question, firsts: Mapping[str, int], metric: str, way: str) -> Outcome:

@@ -33,7 +33,7 @@ def write_tasks(folder: Path, content: Mapping[str, Any]) -> None:
     (folder / TASKS).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_tasks_table(folder: Path) -> dict[str, Any] | None:
+def read_task_figures(folder: Path) -> dict[str, Any] | None:
     """Return the figures kept in a stage folder, checked; None when there are none."""
     path = folder / TASKS
     if not path.is_file():
@@ -53,7 +53,7 @@ def read_tasks_table(folder: Path) -> dict[str, Any] | None:
 
 def print_tasks(folder: Path) -> None:
     """Print the tables of tasks kept in a stage folder; nothing when there are none."""
-    if content := read_tasks_table(folder):
+    if content := read_task_figures(folder):
         rows = content["rows"]
         found = [means_of(row) for row in rows]
         names = list(dict.fromkeys(name for means in found for name in means))
