@@ -86,8 +86,9 @@ def _interval(value: float, rows: list[float], metric: str) -> tuple[float, floa
 
 
 def _means(found: Sequence[Mapping]) -> dict[str, float]:
-    """Return the mean of each key over outcomes, which all have the same keys."""
-    return {str(key): fmean(one[key] for one in found) for key in found[0]}
+    """Return the mean of each key over the outcomes that have it."""
+    keys = dict.fromkeys(key for one in found for key in one)
+    return {str(key): fmean(one[key] for one in found if key in one) for key in keys}
 
 
 def _by(outcomes: Iterable[Outcome], key: Callable[[Outcome], Any]) -> dict[Any, list[Outcome]]:

@@ -57,7 +57,7 @@ class TaskSuite:
         """Return how many tasks and rows these are."""
         num_rows = sum(len({one.row for one in asked.direct}) for asked in self.tasks)
         num = len(self.tasks)
-        return f"{num_rows} rows of {num} task{'s' * (num > 1)}"
+        return f"{num_rows} row{'s' * (num_rows > 1)} of {num} task{'s' * (num > 1)}"
 
     def _of_task(self, network: Network, questions: TaskQuestions) -> Iterator[Outcome]:
         metric = questions.task.metric

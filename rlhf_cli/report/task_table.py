@@ -21,8 +21,8 @@ TASKS = "tasks.json"
 WIDE = 100  # columns of the screen from which there is air between the columns
 NAME = 18  # characters of a task's name on one line
 ASKED = {"direct": "direct", "chain": "CoT", "votes": "CoT + SC"}
-CELLS = "mean over templates ± standard deviation over templates [95 % interval over rows]"
-CHAINS = "CoT: chain of thought; SC: self-consistency, the answer that most samples give"
+CELLS = "mean over templates ± standard deviation [95 % interval over rows]"
+CHAINS = "CoT: chain of thought; SC: self-consistency, what most samples answer"
 VOTES = "maj@n: votes of n samples, in blocks that do not overlap"
 NEAR_CHANCE = "~: the interval holds what a random option would reach"
 Row = Mapping[str, Any]
@@ -83,8 +83,9 @@ def means_of(row: Row) -> dict[str, float]:
         found |= {f"{name}\ncluster": value for name, value in row["clusters"].items()}
     found |= {f"{name}\ngroup": value for name, value in row["groups"].items()}
     figures = list(row["tasks"].values())
-    if row["asked"] != "direct":
-        found["un-\nreadable"] = fmean(one["unreadable"] for one in figures)
+    unreadable = fmean(one["unreadable"] for one in figures)
+    if unreadable > 0 or row["asked"] != "direct":
+        found["un-\nreadable"] = unreadable
     for key, heading in (("ranks", "rank\n{}"), ("votes", "votes\nmaj@{}")):
         some = [one[key] for one in figures if one[key]]
         for name in some[0] if some else ():
