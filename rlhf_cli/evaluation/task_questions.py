@@ -61,9 +61,9 @@ class QuestionMaker:
         task = self.rows.task
         direct = list(self._rendered(chain=False))
         if not direct:
-            why = ", ".join(f"{num} x {reason}" for reason, num in self.left_out.most_common(3))
             raise UserError(
-                f"{task.file}: no row of task {task.name} can be evaluated ({why}): change its templates "
+                f"{task.file}: no row of task {task.name} can be evaluated: "
+                f"{counted(self.left_out)}; change its templates "
                 "or the limits data.max_prompt_tokens and data.max_response_tokens"
             )
         wanted = self.settings.cot is Chains.all or (
@@ -72,16 +72,12 @@ class QuestionMaker:
         chains = list(self._rendered(chain=True)) if wanted else []
         return TaskQuestions(task=task, direct=direct, chains=chains, left_out=self.left_out)
 
-    @property
-    def _pool(self) -> list[TaskRow]:
-        """Return the rows that exemplars come from: never an evaluation row."""
-        return [*self.rows.train, *self.rows.select]
-
     def _rendered(self, *, chain: bool) -> Iterator[Question]:
         for template in self._templates():
+            pool = self._pool(template)
             for row in self.rows.evaluation:
                 if template in self.rows.templates_of(row):
-                    yield from self._of_row(row, template, chain)
+                    yield from self._of_row(row, template, pool, chain)
 
     def _templates(self) -> Sequence[Template]:
         """Return the templates that ask for the answer, all or the first ones."""
@@ -90,40 +86,41 @@ class QuestionMaker:
             asking if self.settings.templates == "all" else asking[: int(self.settings.templates)]
         )
 
-    def _of_row(self, row: TaskRow, template: Template, chain: bool) -> Iterator[Question]:
+    def _pool(self, template: Template) -> list[TaskRow]:
+        """Return the rows that exemplars by a template come from: never an evaluation row."""
+        others = (*self.rows.train, *self.rows.select)
+        return [row for row in others if template in self.rows.templates_of(row)]
+
+    def _of_row(
+        self, row: TaskRow, template: Template, pool: list[TaskRow], chain: bool
+    ) -> Iterator[Question]:
         """Yield the question with each number of exemplars; a row that has none is counted."""
+        most = max(self.settings.shots)
         try:
             one = example(self.rows.task, row, template, chain=chain)
-            shown = exemplars(
-                self.rows.task,
-                one,
-                template,
-                self._candidates(row, template),
-                num=max(self.settings.shots),
-            )
+            candidates = self._candidates(row, pool)
+            shown = exemplars(self.rows.task, one, template, candidates, num=most)
+            self.left_out["exemplars that no row was found for"] += most - len(shown)
             option_ids = self._option_ids(one)
             if chain:
                 one, *shown = (_as_chain(each) for each in (one, *shown))
             for shots in self.settings.shots:
-                ids = self._prompt_ids(one, shown[:shots])
                 yield Question(
                     example=one,
                     row=str(row.number),
                     shots=shots,
-                    prompt_ids=ids,
+                    prompt_ids=self._prompt_ids(one, shown[:shots]),
                     option_ids=option_ids,
                 )
         except RowError as error:
             self.left_out[error.reason] += 1
 
-    def _candidates(self, row: TaskRow, template: Template) -> Iterator[TaskRow]:
-        """Yield rows for exemplars, the same for every template that can use them."""
-        pool = self._pool
+    def _candidates(self, row: TaskRow, pool: list[TaskRow]) -> Iterator[TaskRow]:
+        """Yield rows for exemplars, all with different questions, in an order that the row decides."""
         most = min(len(pool), CANDIDATES * max(self.settings.shots))
-        drawn = Random(f"{self.seed}/tasks/{row.task}/shots/{row.number}").sample(pool, most)
         seen = {row.question}
-        for other in drawn:
-            if other.question not in seen and template in self.rows.templates_of(other):
+        for other in Random(f"{self.seed}/tasks/{row.task}/shots/{row.number}").sample(pool, most):
+            if other.question not in seen:
                 seen.add(other.question)
                 yield other
 
@@ -148,6 +145,11 @@ class QuestionMaker:
         limit = self.data.max_prompt_tokens
         few = characters(messages) <= room_for(self.renderer, limit)
         return few and len(self.renderer.prompt_ids(messages)) <= limit
+
+
+def counted(left_out: Counter[str]) -> str:
+    """Return how often each reason was counted, the most frequent first."""
+    return ", ".join(f"{num} x {reason}" for reason, num in left_out.most_common() if num)
 
 
 def _as_chain(one: TaskExample) -> TaskExample:

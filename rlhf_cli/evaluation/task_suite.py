@@ -13,7 +13,7 @@ from rlhf_cli.evaluation.numerals import quantity
 from rlhf_cli.evaluation.rank_classification import Choice, rank
 from rlhf_cli.evaluation.respond import Answer, respond
 from rlhf_cli.evaluation.task_figures import RIGHT_OR_WRONG, Asked, Outcome, table_rows
-from rlhf_cli.evaluation.task_questions import Question, TaskQuestions, empty_prompt
+from rlhf_cli.evaluation.task_questions import Question, TaskQuestions, counted, empty_prompt
 from rlhf_cli.evaluation.text_metrics import METRICS
 from rlhf_cli.evaluation.votes import block_votes
 from rlhf_cli.models.generation.sampling import SamplingParams
@@ -131,8 +131,8 @@ def described(questions: TaskQuestions) -> dict[str, Any]:
 
 def left_out_note(questions: TaskQuestions) -> str | None:
     """Return a line about rows, templates or exemplars of a task that were left out."""
-    found = [f"{num} x {reason}" for reason, num in questions.left_out.most_common() if num]
-    return f"{questions.task.name}: {', '.join(found)}" if found else None
+    found = counted(questions.left_out)
+    return f"{questions.task.name}: {found}" if found else None
 
 
 def task_metrics(figures: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import STAGES, has_prompts
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure, measure_answers
@@ -101,6 +101,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     known = {name: parent_model(inputs, name) for name in inputs}
     context = open_context(cfg, known[next(iter((*candidates(known), *known)))])
     prompts = eval_prompts(context)
+    if not prompts:
+        known.pop("rm", None)  # it has nothing to score
     task = common_task(prompt.record.origin.source for prompt in prompts)
     with open_recorder(
         context, out, stage="evaluate", total_steps=num_candidates(cfg, known)
@@ -110,9 +112,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             prompts=prompts,
             task=task,
             suite=open_suite(context),
-            reward=RewardModel.load(context, known["rm"], prompts)
-            if "rm" in known and prompts
-            else None,
+            reward=RewardModel.load(context, known["rm"], prompts) if "rm" in known else None,
             reference=frozen(context, known["sft"]) if "sft" in known else None,
         )
         results = evaluate_all(evaluator, known, recorder)
@@ -165,8 +165,7 @@ def candidates(known: Collection[str]) -> dict[str, str]:
 
 
 def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
-    scored = "rm" in known and has_prompts(cfg)
-    return cfg.evaluation.best_of_n > 1 and "sft" in known and scored
+    return cfg.evaluation.best_of_n > 1 and "sft" in known and "rm" in known
 
 
 def evaluate_all(

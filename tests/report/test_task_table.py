@@ -26,7 +26,9 @@ def content() -> dict:
     direct = {name: found(0.11 * i, ranks=ranks) for i, name in enumerate(NAMES, start=1)}
     direct["rte"] = found(0.5123, near_chance=True, template_std=None)
     votes = {"gsm8k": found(0.25, unreadable=0.125, votes={"1": 0.21, "5": 0.27})}
-    rows = [row(m, a, t) for m in ("base", "SFT") for a, t in (("direct", direct), ("votes", votes))]
+    rows = [
+        row(m, a, t) for m in ("base", "SFT") for a, t in (("direct", direct), ("votes", votes))
+    ]
     return {"title": "1200 rows of 6 tasks", "tasks": {}, "rows": rows, "notes": ["rte: 3 x bad"]}
 
 

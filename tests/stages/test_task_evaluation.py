@@ -110,7 +110,7 @@ def test_exemplars_are_other_rows_that_are_not_evaluated(asked, folder):
     for question in questions:
         text = text_of(renderer, question)
         assert text.count("follow from") == 1 + question.shots
-        shown = [part for part in text.split("Does ")[1:]][:-1]
+        shown = text.split("Does ")[1:-1]
         assert len(set(shown)) == question.shots
         for other in evaluated:
             named = text.count(other.removeprefix("Does ") + " follow")
@@ -162,7 +162,9 @@ def test_the_rows_are_drawn_by_the_seed(asked):
 
 
 def test_an_option_beyond_the_limit_is_counted_and_no_row_left_is_an_error(asked):
-    with pytest.raises(UserError, match=r"no row of task rte.* an option longer than data.max_resp"):
+    with pytest.raises(
+        UserError, match=r"no row of task rte.* an option longer than data.max_resp"
+    ):
         asked(data__max_response_tokens=1)
 
 
