@@ -67,3 +67,9 @@ def test_ways_to_rank_differ_as_they_are_defined():
 def test_of_equal_options_the_first_is_taken():
     choice = Choice(prompt_ids=[2], options=("a", "b", "c"), option_ids=([5, 1], [6, 1], [7, 1]))
     assert set(firsts(choice, [-3.0, -2.0, -2.0], [-1.0, -1.0, -1.0]).values()) == {1}
+
+
+def test_bytes_are_those_of_the_text():
+    choice = Choice(prompt_ids=[2], options=("äöü", "abcd"), option_ids=([5, 1], [6, 1]))
+    # -6 / 6 bytes and -5 / 4; of characters there are 3 and 4.
+    assert firsts(choice, [-6.0, -5.0], [0.0, 0.0])["byte"] == 0

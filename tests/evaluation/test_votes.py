@@ -44,3 +44,4 @@ def test_blocks_are_disjoint_and_of_every_size_that_divides():
         3: ["2", "3"],
         6: ["2"],
     }
+    assert list(block_votes(["1"] * 4)) == [1, 2, 4]

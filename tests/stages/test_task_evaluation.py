@@ -260,6 +260,14 @@ def test_the_ranking_that_is_configured_decides(ran):
             assert row["tasks"]["rte"]["ranks"]["byte"] == row["tasks"]["rte"]["value"]
 
 
+def test_every_model_is_asked_with_its_own_weights(ran):
+    asked: dict[str, list[str]] = {}
+    for entry in answers_in(ran[0]):
+        if entry["asked"] == "chain":
+            asked.setdefault(entry["model"], []).append(entry["response"])
+    assert asked["base"] != asked["SFT"]
+
+
 def test_answers_are_greedy_and_votes_are_samples_of_their_own(ran):
     _, _, calls = ran
     greedy = [call for call in calls if call[0] == 0]
