@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from rlhf_cli.core.sharing import Share
+
 from rlhf_cli.evaluation.likelihood import Continuation, log_likelihoods
 from rlhf_cli.models.unpadding.attention import enable_unpadding, reads_unpadded
 from rlhf_cli.runtime.world import World
@@ -50,6 +52,18 @@ def test_a_prompt_is_read_once_for_its_options(monkeypatch):
     log_likelihoods(read, ROWS[:3], pad_id=0, batch=8, world=World())
     # The prompt, then 5, then 6 1 with the 7 1 of the second, then 8 9 10 1.
     assert sizes == [3 + 1 + 2 + 2 + 4]
+
+
+@pytest.mark.parametrize("num", [2, 3])
+def test_processes_divide_the_rows(num):
+    read = network(causal("llama", sharpness=4.0))
+    whole = log_likelihoods(read, ROWS, pad_id=0, batch=3, world=World())
+    parts = [
+        log_likelihoods(read, ROWS, pad_id=0, batch=3, world=World(Share(rank, num)))
+        for rank in range(num)
+    ]
+    assert all(0 < int((part != 0).sum()) < len(ROWS) for part in parts)
+    assert sum(parts).tolist() == pytest.approx(whole.tolist())
 
 
 def test_no_rows_have_no_log_probs():

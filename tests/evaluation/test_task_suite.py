@@ -78,10 +78,10 @@ def test_a_chain_of_thought_is_judged_by_the_answer_it_comes_to():
 
 
 def test_votes_are_judged_by_the_answer_of_most_and_of_every_smaller_block():
-    texts = ["The answer is 4.", "nothing", "The answer is 5.", "So 4.0"]
+    texts = ["The answer is 5.", "nothing", "The answer is 4.", "So 4.0"]
     found = votes_outcome(question("4"), tuple(map(answered, texts)), "exact_match")
     assert (found.asked, found.read, found.value) == (Asked.votes, "4", 1.0)
     assert found.unreadable == 0.25
-    # Alone two of four are right; of the pairs (4, nothing) and (5, 4) the first.
+    # Alone two of four are right; of the pairs (5, nothing) and (4, 4) the second.
     assert found.votes == {1: 0.5, 2: 0.5, 4: 1.0}
     assert found.response == texts[0]
