@@ -59,7 +59,7 @@ class Fingerprint:
 
 
 def _role(role: str) -> str:
-    models = ("base", "reward_model", "tokenizer")
+    models = ("base", "reward_model", "tokenizer", "scorer")
     return f"model {role}" if role in models else f"parent {role}"
 
 

@@ -15,10 +15,26 @@ that parents.<stage> can replace has a field of `Parents` too. A stage's module 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from enum import Enum
 from types import MappingProxyType
 
-from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, SelectBy, Ties
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import (
+    Check,
+    KLController,
+    MissingEOSMode,
+    ScheduleKind,
+    SelectBy,
+    Ties,
+)
 from rlhf_cli.config.schema.run import Config, Parents
+
+
+class TasksRead(Enum):
+    """Which tasks of tasks.files a stage reads: those held out, those trained on."""
+
+    evaluated = "evaluated"
+    trained = "trained"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,10 +43,10 @@ class StageSpec:
     the data it reads. models(cfg): role -> (path, revision) of models that are not stages.
     optional: roles of its data that may have no sources.
 
-    parents: the stages whose results it reads. required: all of them must exist; else it takes those
-    that do. headline: the metrics that a person is shown first. default: part of stage=all. candidate:
-    the name under which the evaluation compares its model, None for a stage that trains no policy.
-    tasks: it evaluates the tasks that are held out.
+    parents(cfg): the stages whose results it reads. required: all of them must exist; else it takes
+    those that do. headline: the metrics that a person is shown first. default: part of stage=all.
+    candidate: the name under which the evaluation compares its model, None for a stage that trains no
+    policy. tasks: those that it reads itself, beside those of the mixture in its data.
     """
 
     name: str
@@ -40,13 +56,13 @@ class StageSpec:
     config: Callable[[Config], tuple[str, ...]]
     data: Callable[[Config], tuple[str, ...]]
     models: Callable[[Config], dict[str, tuple[str, str | None]]]
-    parents: tuple[str, ...]
+    parents: Callable[[Config], tuple[str, ...]]
     required: bool
     headline: tuple[str, ...]
     optional: tuple[str, ...] = ()
     default: bool = True
     candidate: str | None = None
-    tasks: bool = False
+    tasks: TasksRead | None = None
 
 
 # What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
@@ -57,14 +73,15 @@ NOT_RESULTS = (
     "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
     "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
     "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
-    "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "ppo.alerts",
+    "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "rationales.batch", "ppo.alerts",
 )  # fmt: skip
 
 # Known by what they name: the models of a stage, the template, the tasks that are evaluated; and the keys
 # of its data (data/spec.py).
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
-    "tasks.files", "tasks.folder", "tasks.hold_out", "evaluation.tasks.also",
+    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive", "evaluation.tasks.also",
+    "rationales.scorer",
 )  # fmt: skip
 
 TEXT = (
@@ -73,6 +90,7 @@ TEXT = (
     "data.max_prompt_tokens", "data.max_response_tokens", "data.long_prompts",
 )  # fmt: skip
 TRAINED = (*TEXT, "runtime.compile")
+OF_RATIONALES = ("rationales", "tasks.shots_as", "data.eval_fraction", "data.select_fraction")
 
 
 def without_effect(cfg: Config) -> tuple[str, ...]:
@@ -85,7 +103,8 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
         "evaluation.tasks": not has_tasks(cfg),
         "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
-        "tasks.shots_as": not has_tasks(cfg),
+        "rationales.max_tokens": Check.length not in cfg.rationales.checks,
+        "rationales.gain": Check.likelihood not in cfg.rationales.checks,
     }
     for name in ("sft", "rm", "ppo"):
         schedule = getattr(cfg, name).schedule
@@ -108,8 +127,19 @@ def _evaluate_data(cfg: Config) -> tuple[str, ...]:
     return ("prompts",) if has_prompts(cfg) or not has_tasks(cfg) else ()
 
 
+def _shots_as(cfg: Config) -> tuple[str, ...]:
+    return ("tasks.shots_as",) if has_tasks(cfg) else ()
+
+
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
     return {"base": (cfg.model.path, cfg.model.revision)}
+
+
+def _with_tokenizer(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    found = _base(cfg)
+    if cfg.model.tokenizer is not None:
+        found["tokenizer"] = (cfg.model.tokenizer, None)
+    return found
 
 
 def _sft_config(cfg: Config) -> tuple[str, ...]:
@@ -120,9 +150,7 @@ def _sft_config(cfg: Config) -> tuple[str, ...]:
 
 def _sft_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
     """The base model, the tokenizer where it is another's, and the judge where there is one."""
-    found = _base(cfg)
-    if cfg.model.tokenizer is not None:
-        found["tokenizer"] = (cfg.model.tokenizer, None)
+    found = _with_tokenizer(cfg)
     if cfg.sft.select_by is SelectBy.rm_score and cfg.sft.reward_model is not None:
         found["reward_model"] = (cfg.sft.reward_model, None)
     return found
@@ -147,7 +175,7 @@ _TRAINING = (
         config=_sft_config,
         data=lambda cfg: ("demonstrations",),
         models=_sft_models,
-        parents=(),
+        parents=lambda cfg: (),
         required=True,
         headline=("sft/loss", "sft/eval_loss"),
         candidate="SFT",
@@ -160,7 +188,7 @@ _TRAINING = (
         config=lambda cfg: (*TRAINED, "data.long_responses", "rm"),
         data=lambda cfg: ("comparisons", "demonstrations"),
         models=lambda cfg: {},
-        parents=("sft",),
+        parents=lambda cfg: ("sft",),
         required=True,
         headline=("rm/loss", "rm/accuracy"),
         optional=("demonstrations",),
@@ -173,24 +201,59 @@ _TRAINING = (
         config=_ppo_config,
         data=_ppo_data,
         models=lambda cfg: {},
-        parents=("sft", "rm"),
+        parents=lambda cfg: ("sft", "rm"),
         required=True,
         headline=("objective/scores", "objective/kl", "objective/eos_rate"),
         candidate="PPO",
     ),
 )
+
+
 _EVALUATE = StageSpec(
     name="evaluate",
     label="evaluate",
     title="base, SFT, PPO and best-of-n side by side",
     module="rlhf_cli.stages.evaluate",
-    config=lambda cfg: (*TEXT, "evaluation", "tasks.shots_as", "data.eval_fraction"),
+    config=lambda cfg: (*TEXT, "evaluation", "data.eval_fraction", *_shots_as(cfg)),
     data=_evaluate_data,
     models=_base,
-    parents=tuple(row.name for row in _TRAINING),
+    parents=lambda cfg: tuple(row.name for row in _TRAINING),
     required=False,
     headline=(),
-    tasks=True,
+    tasks=TasksRead.evaluated,
 )
-STAGES: Mapping[str, StageSpec] = MappingProxyType({r.name: r for r in (*_TRAINING, _EVALUATE)})
+
+
+def _writes_rationales(cfg: Config) -> tuple[str, ...]:
+    """Return the stage whose model writes the rationales; none where that is the base model."""
+    of, policies = cfg.rationales.of, [row.name for row in _TRAINING if row.candidate]
+    if of not in ("base", *policies):
+        raise UserError(f"rationales.of={of} is none of base, {', '.join(policies)}")
+    return () if of == "base" else (of,)
+
+
+def _rationales_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    """The base model where it writes, and the scorer where it is another model."""
+    found = {} if _writes_rationales(cfg) else _with_tokenizer(cfg)
+    other = cfg.rationales.scorer != "same"
+    return found | ({"scorer": (cfg.rationales.scorer, None)} if other else {})
+
+
+_RATIONALES = StageSpec(
+    name="rationales",
+    label="rationales",
+    title="write chains of thought to known answers, and check them",
+    module="rlhf_cli.stages.rationales",
+    config=lambda cfg: (*TEXT, *OF_RATIONALES),
+    data=lambda cfg: (),
+    models=_rationales_models,
+    parents=_writes_rationales,
+    required=True,
+    headline=("rationales/generated", "rationales/kept", "rationales/gain"),
+    default=False,
+    tasks=TasksRead.trained,
+)
+STAGES: Mapping[str, StageSpec] = MappingProxyType(
+    {row.name: row for row in (*_TRAINING, _EVALUATE, _RATIONALES)}
+)
 REPLACEABLE = tuple(field.name for field in fields(Parents))  # by parents.<stage>

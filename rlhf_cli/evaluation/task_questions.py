@@ -103,7 +103,7 @@ class QuestionMaker:
             self.left_out["exemplars that no row was found for"] += most - len(shown)
             option_ids = self._option_ids(one)
             if chain:
-                one, *shown = (_as_chain(each) for each in (one, *shown))
+                one, *shown = (as_chain(each) for each in (one, *shown))
             for shots in self.settings.shots:
                 yield Question(
                     example=one,
@@ -131,33 +131,48 @@ class QuestionMaker:
         return ids
 
     def _prompt_ids(self, one: TaskExample, shown: Sequence[TaskExample]) -> list[int]:
-        """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""
-        whole, starts = prompt_of(one, shown, self.shots_as)
-        prompts = [whole, *(without_first(whole, start) for start in starts)]
-        messages = next(filter(self._fits, prompts), prompts[-1])
-        self.left_out["exemplars that do not fit data.max_prompt_tokens"] += prompts.index(messages)
-        found = encode_prompt(self.renderer, Prompt(messages, one.origin), self.data)
-        for note in found.notes:
-            self.left_out[note] += 1
-        return found.ids
-
-    def _fits(self, messages: tuple[Message, ...]) -> bool:
-        limit = self.data.max_prompt_tokens
-        few = characters(messages) <= room_for(self.renderer, limit)
-        return few and len(self.renderer.prompt_ids(messages)) <= limit
+        ids, left_out = fitted_prompt(
+            one, shown, shots_as=self.shots_as, renderer=self.renderer, data=self.data
+        )
+        self.left_out += left_out
+        return ids
 
 
-def counted(left_out: Counter[str]) -> str:
-    """Return how often each reason was counted, the most frequent first."""
-    return ", ".join(f"{num} x {reason}" for reason, num in left_out.most_common() if num)
+def fitted_prompt(
+    one: TaskExample,
+    shown: Sequence[TaskExample],
+    *,
+    shots_as: ShotsAs,
+    renderer: Renderer,
+    data: Data,
+) -> tuple[list[int], Counter[str]]:
+    """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens, and what left."""
+
+    def fits(messages: tuple[Message, ...]) -> bool:
+        limit = data.max_prompt_tokens
+        few = characters(messages) <= room_for(renderer, limit)
+        return few and len(renderer.prompt_ids(messages)) <= limit
+
+    whole, starts = prompt_of(one, shown, shots_as)
+    prompts = [whole, *(without_first(whole, start) for start in starts)]
+    messages = next(filter(fits, prompts), prompts[-1])
+    found = encode_prompt(renderer, Prompt(messages, one.origin), data)
+    left_out = Counter(found.notes)
+    left_out["exemplars that do not fit data.max_prompt_tokens"] += prompts.index(messages)
+    return found.ids, left_out
 
 
-def _as_chain(one: TaskExample) -> TaskExample:
+def as_chain(one: TaskExample) -> TaskExample:
     """Return the example as one that asks for a chain of thought, also where it has no rationale."""
     if one.chain:
         return one
     text = f"{one.input}\n{STEP_BY_STEP}"
     return replace(one, input=text, target=f"The answer is {one.answer}.", chain=True)
+
+
+def counted(left_out: Counter[str]) -> str:
+    """Return how often each reason was counted, the most frequent first."""
+    return ", ".join(f"{num} x {reason}" for reason, num in left_out.most_common() if num)
 
 
 def empty_prompt(renderer: Renderer) -> list[int]:

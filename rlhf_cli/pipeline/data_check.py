@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
@@ -88,7 +89,13 @@ def _specs(cfg: Config, request: CheckRequest) -> list[StageSpec]:
         return Planner(cfg=cfg).chosen()
     there = {role for role, _ in request.roles.values()}
     there |= {"prompts"} if "comparisons" in there else set()
-    return [s for s in STAGES.values() if there.issuperset(roles_of(cfg, [s]))]
+    return _enough_for(cfg, there)
+
+
+def _enough_for(cfg: Config, roles: Collection[str]) -> list[StageSpec]:
+    """The stages of stage=all that need no other roles."""
+    ours = [spec for spec in STAGES.values() if spec.default]
+    return [spec for spec in ours if set(roles_of(cfg, [spec])) <= set(roles)]
 
 
 def _refused(cfg: Config, specs: list[StageSpec], reports: list[DataReport]) -> str | None:
@@ -98,7 +105,7 @@ def _refused(cfg: Config, specs: list[StageSpec], reports: list[DataReport]) -> 
         try:
             require_source(cfg, role)
         except UserError as error:
-            enough = [s.name for s in STAGES.values() if known.keys() >= set(roles_of(cfg, [s]))]
+            enough = [spec.name for spec in _enough_for(cfg, known)]
             hint = f"; the data is enough for stage=[{','.join(enough)}]" if enough else ""
             return f"{error}{hint}"
         if verdict := known[role].verdict():

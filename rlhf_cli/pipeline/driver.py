@@ -203,7 +203,7 @@ def _print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: i
 
 
 def _existing(planner: Planner, step: Judgement) -> list[Judgement]:
-    parents = [planner.judge(stage) for stage in step.spec.parents]
+    parents = [planner.judge(stage) for stage in step.spec.parents(planner.cfg)]
     return [p for p in parents if p.digest]
 
 

@@ -11,6 +11,7 @@ from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.pipeline.plan import Judgement, Planner, State
 from rlhf_cli.report.compare import compare
 from rlhf_cli.report.comparison_page import print_comparison
+from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import metric_lines, read_run
 from rlhf_cli.report.show import command_for
 from rlhf_cli.report.table import print_table
@@ -72,7 +73,7 @@ def say_kept(step: Judgement) -> None:
 
 
 def say_left_out(planner: Planner, step: Judgement) -> None:
-    for name in set(step.spec.parents) - planner.parents(step.spec).keys():
+    for name in set(step.spec.parents(planner.cfg)) - planner.parents(step.spec).keys():
         out = planner.judge(name)
         why = "not there" if out.why == "new" else f"stale: {first_of(out.why)}"
         line(f"  without {out.spec.name} ({why})", style="yellow")
@@ -107,6 +108,9 @@ def close_run(planner: Planner) -> None:
     if evaluation is not None and evaluation.state is State.fresh:
         print_table(evaluation.folder)
         print_tasks(evaluation.folder)
+    rationales = planner.judged.get("rationales")
+    if rationales is not None and rationales.state is State.fresh:
+        print_rationales(rationales.folder)
     line(f"Results: {one_line(str(planner.folder))}; show them with", style="dim")
     line(f"  {command_for(planner.folder)}", whole=True)
 

@@ -19,13 +19,19 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import covers, select
 from rlhf_cli.config.schema import Model, Runtime
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec, has_tasks, without_effect
+from rlhf_cli.config.stage_table import (
+    REPLACEABLE,
+    STAGES,
+    StageSpec,
+    TasksRead,
+    without_effect,
+)
 from rlhf_cli.data.tasks.contents import contents
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.pipeline.model_folders import external, shipped
 from rlhf_cli.report.header import GPUS
 from rlhf_cli.stages.reading import spec_of
-from rlhf_cli.stages.task_reading import evaluated_tasks
+from rlhf_cli.stages.task_reading import tasks_read
 
 
 class State(Enum):
@@ -74,7 +80,7 @@ class Planner:
     cfg: Config
     judged: dict[str, Judgement] = field(default_factory=dict)
     contents: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
-    tasks: dict[str, str] = field(default_factory=dict)
+    tasks: dict[TasksRead, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self):
         data = self.cfg.data
@@ -177,7 +183,7 @@ class Planner:
 
     def parents(self, spec: StageSpec) -> dict[str, Judgement]:
         """Return {name: judgement} of the parents that this stage will use."""
-        found = {name: self.judge(name) for name in spec.parents}
+        found = {name: self.judge(name) for name in spec.parents(self.cfg)}
         if spec.required:
             return found
         return {name: parent for name, parent in found.items() if parent.state in USABLE}
@@ -191,8 +197,8 @@ class Planner:
             config = spec_of(self.cfg, role).config() | config
             for other, found in self._contents(role).items():
                 data.setdefault(f"data.{other}", {}).update(found)
-        if spec.tasks and has_tasks(self.cfg):
-            data["tasks"] = self._task_contents()
+        if spec.tasks and (found := self._task_contents(spec.tasks)):
+            data["tasks"] = found
         return Fingerprint(
             config=config,
             data=data,
@@ -210,15 +216,15 @@ class Planner:
                 raise UserError(f"data.{role} cannot be read: {error}") from error
         return self.contents[role]
 
-    def _task_contents(self) -> dict[str, str]:
-        """The hashes of the tasks that are evaluated, read once."""
-        if not self.tasks:
-            self.tasks = contents(evaluated_tasks(self.cfg))
-        return self.tasks
+    def _task_contents(self, which: TasksRead) -> dict[str, str]:
+        """The hashes of the tasks that a stage reads itself, read once."""
+        if which not in self.tasks:
+            self.tasks[which] = contents(tasks_read(self.cfg, which))
+        return self.tasks[which]
 
     def require_parents(self, spec: StageSpec) -> None:
         """Refuse a stage that lacks a parent; one that takes what there is, when that is not sound."""
-        found = [self.judge(stage) for stage in spec.parents]
+        found = [self.judge(stage) for stage in spec.parents(self.cfg)]
         lacking = [p for p in found if p.state not in USABLE]
         if spec.required and lacking:
             raise ArtifactError(*_lacking(spec, lacking))
@@ -244,7 +250,7 @@ class Planner:
 
     def _made_again(self, judged: Judgement) -> bool:
         """Whether it is stale because a stage that it was made from runs now."""
-        parents = [self.judge(stage) for stage in judged.spec.parents]
+        parents = [self.judge(stage) for stage in judged.spec.parents(self.cfg)]
         return any(p.state is State.run or self._made_again(p) for p in parents)
 
 

@@ -17,7 +17,7 @@ from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
 from rlhf_cli.pipeline.model_folders import external, require_model
 from rlhf_cli.stages.reading import spec_of
-from rlhf_cli.stages.task_reading import evaluated_tasks, evaluation_rows
+from rlhf_cli.stages.task_reading import require_task_rows
 
 DRIVER = Path("/dev/nvidiactl")
 
@@ -32,15 +32,17 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     require_model("model.path", model.path, model, has_tokenizer=model.tokenizer is None)
     if cfg.sft.select_by is SelectBy.rm_score and any(spec.name == "sft" for spec in specs):
         external("sft.reward_model", str(cfg.sft.reward_model), "rm", model)
+    if any("scorer" in spec.models(cfg) for spec in specs):
+        external("rationales.scorer", cfg.rationales.scorer, "sft", model)
     roles = roles_of(cfg, specs)
     for role in roles:
         require_source(cfg, role)
     for role in roles:
         if role != "prompts" or cfg.data.prompts or "comparisons" not in roles:
             require_rows(cfg, role)  # prompts of the comparisons are as good as those are
-    if any(spec.tasks for spec in specs):
-        for task in evaluated_tasks(cfg):
-            evaluation_rows(cfg, task)
+    for spec in specs:
+        if spec.tasks:
+            require_task_rows(cfg, spec.tasks)
 
 
 def require_device(runtime: Runtime) -> None:

@@ -16,6 +16,7 @@ from rlhf_cli.artifacts.manifest import StageManifest
 from rlhf_cli.artifacts.store import verified
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.places import Kind, Place, locate, runs_in
+from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import Headlines, RunState, read_at_work, read_run
 from rlhf_cli.report.table import print_table
 from rlhf_cli.report.task_table import print_tasks
@@ -49,6 +50,8 @@ def show_run(run: RunState, headlines: Headlines) -> None:
     if "evaluate" in run.manifests:
         print_table(run.folder / "evaluate")
         print_tasks(run.folder / "evaluate")
+    if "rationales" in run.manifests:
+        print_rationales(run.folder / "rationales")
     if run.at_work:
         line(f"running: {run.at_work.progress()}", style="green")
         line(f"  {one_line(str(run.at_work.holder))}", style="dim")
@@ -68,6 +71,8 @@ def show_stage(place: Place, headlines: Headlines) -> None:
         print_table(place.folder)
         print_tasks(place.folder)
         return
+    if place.stage == "rationales":
+        print_rationales(place.folder)
     numbers_of = Table.grid(padding=(0, 2, 0, 0))
     for name, value in manifest.metrics.items():
         numbers_of.add_row(plain_name(f"  {name}"), short(value))

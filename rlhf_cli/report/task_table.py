@@ -109,9 +109,7 @@ def tasks_table(rows: Sequence[Row], tasks: Sequence[str], *, title: str) -> Tab
     """Return the table of these tasks: the mean, its spread over templates, and under it the interval."""
     table = _table(title)
     for name in tasks:
-        words = wrap(name.replace("_", "_ "), NAME, break_on_hyphens=False)
-        lines = [part.replace("_ ", "_") for part in words]
-        table.add_column(_heading(lines), justify="right", no_wrap=True)
+        table.add_column(heading_of(name), justify="right", no_wrap=True)
     for row, last in _with_ends(rows):
         label = Text.assemble(plain_name(row["model"]), (f"\n{_way(row)}", "dim"))
         found = (row["tasks"].get(name) for name in tasks)
@@ -130,6 +128,12 @@ def _table(title: str) -> Table:
     )
     table.add_column("", no_wrap=True)
     return table
+
+
+def heading_of(task: str) -> Text:
+    """Return the name of a task in lines that are not too long."""
+    words = wrap(task.replace("_", "_ "), NAME, break_on_hyphens=False)
+    return _heading([part.replace("_ ", "_") for part in words])
 
 
 def _heading(lines: Sequence[str]) -> Text:

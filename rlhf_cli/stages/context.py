@@ -233,14 +233,7 @@ def require_room(config: PretrainedConfig, data: Data, *, who: str = "the model"
 def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContext:
     """Seed everything; use the base model's tokenizer, or the parent stage's."""
     seed_everything(cfg.seed)
-    path = None if tokenizer_from is None else str(tokenizer_from)
-    renderer = build(
-        load_tokenizer(cfg.model, path),
-        template=cfg.data.template,
-        system=cfg.data.system,
-        date=cfg.data.date,
-        also_stop=stop_ids(cfg.model, path),
-    )
+    renderer = open_renderer(cfg, tokenizer_from)
     device = pick_device(cfg.runtime)
     clock = Clock(peak=lambda: world.size * measured_peak_flops(device.torch, device.dtype))
     world = open_world(
@@ -250,6 +243,18 @@ def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContex
         waiting=lambda: clock.phase("idle"),
     )
     return StageContext(cfg=cfg, device=device, world=world, renderer=renderer, clock=clock)
+
+
+def open_renderer(cfg: Config, tokenizer_from: Path | None) -> Renderer:
+    """Return the renderer of a model's tokenizer, of the base model's without one."""
+    path = None if tokenizer_from is None else str(tokenizer_from)
+    return build(
+        load_tokenizer(cfg.model, path),
+        template=cfg.data.template,
+        system=cfg.data.system,
+        date=cfg.data.date,
+        also_stop=stop_ids(cfg.model, path),
+    )
 
 
 def parent_model(inputs: dict[str, Path], role: str) -> Path:

@@ -30,7 +30,7 @@ def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path])
     for name, module in modules.items():
         spec = STAGES[name]
         line(f"{name}: {spec.title}", style="bold")
-        known = {parent: inputs[parent] for parent in spec.parents if parent in inputs}
+        known = {parent: inputs[parent] for parent in spec.parents(cfg) if parent in inputs}
         with status("loading the libraries"):
             stage = import_module(module)
         _print(stage.preview(cfg, known))

@@ -70,11 +70,16 @@ class Saver:
         self.signals = install_stop_handlers()
         self.saved_at = time.monotonic()
 
-    def after_step(self, step: int, state: TrainState | None = None) -> None:
-        """Save when it is due or was asked for; raise Stopped, saved, where the process is to stop."""
+    def after_step(
+        self, step: int, state: TrainState | None = None, *, always: bool = False
+    ) -> None:
+        """Save when it is due or was asked for; raise Stopped, saved, where the process is to stop.
+
+        always: every step is saved.
+        """
         heartbeat(f"step {step}")
         stop, save = self._wanted(step)
-        if not (stop or save):
+        if not (stop or save or always):
             return
         with self.clock.phase("save"):
             self._save(step, state)

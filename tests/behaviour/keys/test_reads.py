@@ -9,7 +9,14 @@ from importlib import import_module
 import pytest
 
 from rlhf_cli.config.keys import covers
-from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema import (
+    KLController,
+    LongText,
+    MissingEOSMode,
+    ScheduleKind,
+    Source,
+    Ties,
+)
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES
@@ -32,8 +39,11 @@ IN_USE = {
     "evaluation.best_of_n": 2,
     "evaluation.tasks.also": ["hot"],
     "evaluation.tasks.samples": 2,
+    "rationales.limit": 2,
+    "rationales.samples": 2,
+    "data.long_prompts": LongText.truncate,
     "data.max_prompt_tokens": 12,
-    "data.max_response_tokens": 4,
+    "data.max_response_tokens": 16,
 }
 
 TASK = """
@@ -95,10 +105,10 @@ def ran(tmp_path_factory):
 
     def run(stage: str) -> tuple[set[str], set[str]]:
         if stage not in found:
-            for parent in STAGES[stage].parents:
+            for parent in STAGES[stage].parents(cfg):
                 run(parent)
             (folder / stage).mkdir()
-            inputs = {name: folder / name / "model" for name in STAGES[stage].parents}
+            inputs = {name: folder / name / "model" for name in STAGES[stage].parents(cfg)}
             with recording(cfg) as read:
                 import_module(STAGES[stage].module).run(cfg, inputs, folder / stage)
             found[stage] = read, covered_by(cfg, stage)
