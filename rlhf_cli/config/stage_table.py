@@ -8,7 +8,7 @@ that parents.<stage> can replace has a field of `Parents` too. A stage's module 
         gives the model inside). `out` is the work folder: write model/ there and give it to the
         Recorder, which writes metrics.jsonl. The returned numbers go into the manifest.
         The evaluate stage leaves its rows with report.table.write_table(out, rows, title=...).
-    preview(cfg, inputs) -> report.preview.Preview
+    preview(cfg, inputs) -> stages.dry_run.Preview
         for dry_run: loads and tokenises one batch, counts steps, shows one rendered example.
         `inputs` holds only the parents that exist already.
 """

@@ -1,6 +1,6 @@
 """Step 3, PPO: raise the reward-model score of the policy's responses under a KL penalty to the SFT model.
 
-ModelInputs order: here, then loop.py.
+Reading order: `run` here, then `train` in loop.py.
 """
 
 import json
