@@ -72,7 +72,7 @@ TRAINED = (*TEXT, "runtime.compile")
 
 
 def without_effect(cfg: Config) -> tuple[str, ...]:
-    """Keys and sections whose change gives the same result under this configuration."""
+    """Return keys and sections whose change gives the same result under this configuration."""
     idle = {
         "rm.tie_param": cfg.rm.ties in (Ties.drop, Ties.soft),
         "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
@@ -97,7 +97,7 @@ def _sft_config(cfg: Config) -> tuple[str, ...]:
 
 
 def _sft_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    """The base model, the tokenizer where it is another's, and the judge where there is one."""
+    """Return the base model, the tokenizer where it is another's, and the judge where there is one."""
     found = _base(cfg)
     if cfg.model.tokenizer is not None:
         found["tokenizer"] = (cfg.model.tokenizer, None)

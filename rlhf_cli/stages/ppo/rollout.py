@@ -1,4 +1,4 @@
-"""Collect a rollout: sample one response per prompt, then read the samples with every model.
+"""Collect a rollout: sample one response per prompt, then score the samples with every model.
 
 The processes divide the rows among themselves; afterwards each holds the complete rollout, which is
 small beside the models, so that all that follows is the same on each.
@@ -39,7 +39,7 @@ def collect_rollout(
     *,
     recompute: bool = True,
 ) -> tuple[Rollout, dict[str, float]]:
-    """Return a scored rollout and its metrics; raises NotFinite where a score or log-prob is not.
+    """Return a scored rollout and its metrics; raise NotFinite where a score or log-prob is not.
 
     uniforms (B, max_new_tokens). recompute: a forward pass computes the old log-probs too, and the
     metrics measure the sampler's distance from them.
