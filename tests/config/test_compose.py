@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rlhf_cli.config.compose import conf_dir, conform, freeze, resolve, stage_list, thaw
-from rlhf_cli.config.keys import flatten, select
+from rlhf_cli.config.compose import conform, freeze, resolve, stage_list, thaw
+from rlhf_cli.config.keys import conf_dir, flatten, select
 from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
