@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from rlhf_cli.config.compose import conform, freeze, resolve, stage_list, thaw
 from rlhf_cli.config.keys import conf_dir, flatten, select
-from rlhf_cli.config.schema import ConfigError
+from rlhf_cli.config.schema import ConfigError, Ties
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES
@@ -25,6 +25,12 @@ NEEDED = {"model=generic": ["model.path=org/name"]}
 def test_every_shipped_preset_composes(preset):
     cfg = composed(preset, *NEEDED.get(preset, []))
     assert freeze(thaw(freeze(cfg))) == freeze(cfg)
+
+
+def test_choices_are_written_by_their_names():
+    frozen = freeze(composed("rm.ties=davidson"))
+    assert frozen["rm"]["ties"] == "davidson"
+    assert thaw(frozen).rm.ties is Ties.davidson
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)
