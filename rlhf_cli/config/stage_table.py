@@ -8,7 +8,7 @@ that parents.<stage> can replace has a field of `Parents` too. A stage's module 
         gives the model inside). `out` is the work folder: write model/ there and give it to the
         Recorder, which writes metrics.jsonl. The returned numbers go into the manifest.
         The evaluate stage leaves its rows with report.table.write_table(out, rows, title=...).
-    preview(cfg, inputs) -> report.preview.Preview
+    preview(cfg, inputs) -> stages.dry_run.Preview
         for dry_run: loads and tokenises one batch, counts steps, shows one rendered example.
         `inputs` holds only the parents that exist already.
 """
@@ -74,7 +74,7 @@ TRAINED = (*TEXT, "runtime.compile")
 
 
 def without_effect(cfg: Config) -> tuple[str, ...]:
-    """Keys and sections whose change gives the same result under this configuration."""
+    """Return keys and sections whose change gives the same result under this configuration."""
     idle = {
         "rm.tie_param": cfg.rm.ties in (Ties.drop, Ties.soft),
         "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
@@ -99,7 +99,7 @@ def _sft_config(cfg: Config) -> tuple[str, ...]:
 
 
 def _sft_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    """The base model, the tokenizer where it is another's, and the judge where there is one."""
+    """Return the base model, the tokenizer where it is another's, and the judge where there is one."""
     found = _base(cfg)
     if cfg.model.tokenizer is not None:
         found["tokenizer"] = (cfg.model.tokenizer, None)

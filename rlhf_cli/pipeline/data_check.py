@@ -63,7 +63,7 @@ def check_all(
     num_examples: int | None = EXAMPLES,
     silent: bool = True,
 ) -> list[DataReport]:
-    """A report on every role that has sources, whatever is wrong with it."""
+    """Return a report on every role that has sources, whatever is wrong with it."""
     specs = {role: spec_of(cfg, role) for role in ROLES}
     reports: dict[str, DataReport] = {}
     found: dict[str, Records] = {}
@@ -90,7 +90,7 @@ def check_all(
 
 
 def _specs(cfg: Config, request: CheckRequest) -> list[StageSpec]:
-    """The stages that a run would have: those asked for, or those that the files are enough for."""
+    """Return the stages that a run would have: those asked for, or those that the files are enough for."""
     if not request.any_stage:
         return Planner(cfg=cfg).chosen()
     there = {role for role, _ in request.roles.values()}
@@ -99,7 +99,7 @@ def _specs(cfg: Config, request: CheckRequest) -> list[StageSpec]:
 
 
 def _refused(cfg: Config, specs: list[StageSpec], reports: list[DataReport]) -> str | None:
-    """The line with which a run would refuse, of the first stage that would."""
+    """Return the line with which a run would refuse, of the first stage that would."""
     known = {report.role: report for report in reports}
     for role in roles_of(cfg, specs):
         try:

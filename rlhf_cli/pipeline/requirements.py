@@ -22,7 +22,7 @@ DRIVER = Path("/dev/nvidiactl")
 
 
 def require(cfg: Config, specs: list[StageSpec]) -> None:
-    """Refuse what these stages would stumble over later; raises UserError."""
+    """Refuse what would stop one of these stages later; raise UserError."""
     if not specs:
         return
     require_device(cfg.runtime)
@@ -56,7 +56,7 @@ def require_device(runtime: Runtime) -> None:
 
 
 def roles_of(cfg: Config, specs: list[StageSpec]) -> list[str]:
-    """The roles that these stages cannot do without or have sources of, in the order of the stages."""
+    """Return the roles that these stages need or have sources of, in the order of the stages."""
     found = dict.fromkeys(role for spec in specs for role in spec.data(cfg))
     spared = {role for spec in specs for role in spec.optional} - {
         role for spec in specs for role in spec.data(cfg) if role not in spec.optional

@@ -52,7 +52,7 @@ def _plan_grid(plan: list[tuple[str, str, str]]) -> Table:
 
 
 def describe_model(model: Model) -> str:
-    """The base model, and what replaces stages of this run."""
+    """Return the base model, and what replaces stages of this run."""
     if model.path == "tiny":
         return "tiny (embedded, about 1M parameters)"
     revision = f" at {model.revision}" if model.revision else ""
@@ -60,7 +60,7 @@ def describe_model(model: Model) -> str:
 
 
 def describe_data(data: Data) -> str:
-    """Sources in the order of the stages, each once."""
+    """Return the sources in the order of the stages, each once."""
     roles = (data.demonstrations, data.comparisons, data.prompts)
     names = list(dict.fromkeys(_source(source) for role in roles for source in role))
     return ", ".join(names) or "none"
