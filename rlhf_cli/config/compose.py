@@ -121,7 +121,7 @@ def _list(value: Any, kind: Any, key: str) -> list:
     if not isinstance(value, list):
         shown = "" if value is None else shown_value(value)
         raise ConfigError(f"{key}={shown_value(value)} is no list: write {key}=[{shown}]")
-    return [_scalar(item, kind, f"{key}[{i}]") for i, item in enumerate(value)]
+    return [_fitted(item, kind, f"{key}[{i}]") for i, item in enumerate(value)]
 
 
 def _sources(value: Any, key: str) -> list:

@@ -55,10 +55,11 @@ def render_template(
 
 
 @contextmanager
-def limited(origin: str) -> Iterator[None]:
+def limited(origin: str, *, what: str = "the chat template") -> Iterator[None]:
     """Raise DataError that names `origin` after SECONDS of computing or beyond MEMORY bytes.
 
-    Time is limited in a main thread, memory on Linux. It costs about 5 microseconds.
+    Time is limited in a main thread, memory on Linux. It costs about 5 microseconds. what: computes,
+    for the message.
     """
     before = resource.getrlimit(resource.RLIMIT_AS)
     timed = threading.current_thread() is threading.main_thread() and _heeded()
@@ -69,12 +70,10 @@ def limited(origin: str) -> Iterator[None]:
             resource.setrlimit(resource.RLIMIT_AS, (_most(before), before[1]))
         yield
     except TooLong as error:
-        raise DataError(
-            f"{origin}: the chat template computes for more than {SECONDS:g} s"
-        ) from error
+        raise DataError(f"{origin}: {what} computes for more than {SECONDS:g} s") from error
     except MemoryError as error:
         size = f"{MEMORY / 2**30:g} GiB"
-        raise DataError(f"{origin}: the chat template needs more than {size} of memory") from error
+        raise DataError(f"{origin}: {what} needs more than {size} of memory") from error
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, before)

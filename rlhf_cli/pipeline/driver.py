@@ -199,6 +199,7 @@ def _print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: i
         model=cfg.model,
         data=cfg.data,
         runtime=cfg.runtime,
+        tasks=cfg.tasks,
         num_nodes=num_nodes,
     )
 

@@ -25,6 +25,7 @@ from rlhf_cli.config.schema.rm import RM, Ties
 from rlhf_cli.config.schema.runtime import TAKEN_FROM, Gather, Graphs, Runtime
 from rlhf_cli.config.schema.save import Save
 from rlhf_cli.config.schema.sft import SFT, Batching, LossOn, SelectBy
+from rlhf_cli.config.schema.tasks import ShotsAs, Tasks
 from rlhf_cli.config.schema.tiny_world import TinyWorld
 from rlhf_cli.config.schema.tracking import Tracker, Tracking
 from rlhf_cli.config.schema.training import Batch, Optim, Schedule, ScheduleKind

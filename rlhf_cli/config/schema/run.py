@@ -12,6 +12,7 @@ from rlhf_cli.config.schema.rm import RM
 from rlhf_cli.config.schema.runtime import Runtime
 from rlhf_cli.config.schema.save import Save
 from rlhf_cli.config.schema.sft import SFT
+from rlhf_cli.config.schema.tasks import Tasks
 from rlhf_cli.config.schema.tiny_world import TinyWorld
 from rlhf_cli.config.schema.tracking import Tracking
 
@@ -52,6 +53,7 @@ class Config:
     samples: int
     save: Save
     tracking: Tracking
+    tasks: Tasks
     tiny_world: TinyWorld
 
     def __post_init__(self):

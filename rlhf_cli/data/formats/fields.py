@@ -71,14 +71,15 @@ def rename(row: dict, source: Source) -> Fields:
     """Return the row with columns under this project's names; a dotted name reaches inside."""
     if not source.columns:
         return Fields(row, frozenset())
-    taken = {name: _reach(row, column, name) for name, column in source.columns.items()}
+    taken = {name: reach(row, column, name) for name, column in source.columns.items()}
     roots = {str(column).split(".")[0] for column in source.columns.values()} | set(taken)
     hidden = roots | {other for name in taken for other in HIDES.get(name, ())}
     rest = {key: value for key, value in row.items() if key not in hidden}
     return Fields(rest | taken, frozenset(taken))
 
 
-def _reach(row: dict, column: str, name: str) -> Any:
+def reach(row: dict, column: str, name: str) -> Any:
+    """Return the value of a column; a dotted name reaches inside."""
     value, path = row, ""
     for key in [column] if column in row else str(column).split("."):
         if not isinstance(value, dict) or key not in value:

@@ -1,0 +1,63 @@
+"""Which tasks are held out, and which others leave the mixture because of them.
+
+A task is unseen only if no task of any of its clusters was trained on (FLAN, section 2.2).
+"""
+
+from collections.abc import Sequence
+
+from rlhf_cli.config.keys import did_you_mean, nearest
+from rlhf_cli.data.records import DataError
+from rlhf_cli.data.tasks.task import Task
+
+
+def held_out(tasks: Sequence[Task], hold_out: Sequence[str]) -> list[Task]:
+    """Return the tasks that are evaluated: of a cluster in `hold_out`, named there, or by their file."""
+    known = {task.name for task in tasks} | {c for task in tasks for c in task.clusters}
+    for name in hold_out:
+        if name not in known:
+            meant = nearest(name, known)
+            tail = did_you_mean([meant]) if meant else f": {', '.join(sorted(known)) or 'none'}"
+            raise DataError(f"tasks.hold_out: no task and no cluster is named {name}{tail}")
+    named = set(hold_out)
+    return [task for task in tasks if task.held_out or {task.name, *task.clusters} & named]
+
+
+def left_out(
+    tasks: Sequence[Task], hold_out: Sequence[str], exclusive: Sequence[Sequence[str]]
+) -> dict[str, str]:
+    """Return {task that is not trained on: because of what}, the held-out ones among them."""
+    evaluated = held_out(tasks, hold_out)
+    because = {task.name: "held out" for task in evaluated}
+    clusters = {cluster: task.name for task in evaluated for cluster in task.clusters}
+    for task in tasks:
+        if task.name not in because and (why := _reason(task, clusters, exclusive)):
+            because[task.name] = why
+    return because
+
+
+def _reason(task: Task, clusters: dict[str, str], exclusive: Sequence[Sequence[str]]) -> str | None:
+    """Return why a task leaves with those held out. clusters: {cluster: a held-out task of it}."""
+    for cluster in task.clusters:
+        if cluster in clusters:
+            return f"of cluster {cluster}, as {clusters[cluster]}, which is held out"
+        for group in (group for group in exclusive if cluster in group):
+            for other in (other for other in group if other in clusters):
+                return f"of cluster {cluster}, exclusive with {other}, which is held out"
+    return None
+
+
+def trained_on(
+    tasks: Sequence[Task], hold_out: Sequence[str], exclusive: Sequence[Sequence[str]]
+) -> list[Task]:
+    """Return the tasks of the mixture; DataError where none is left."""
+    because = left_out(tasks, hold_out, exclusive)
+    found = [task for task in tasks if task.name not in because]
+    if not tasks:
+        raise DataError("tasks:train has no tasks: name task files or presets in tasks.files")
+    if not found:
+        name, why = next(iter(because.items()))
+        raise DataError(
+            f"tasks.hold_out leaves none of {len(tasks)} tasks to train on ({name}: {why}); "
+            "hold out less, or add tasks of other clusters"
+        )
+    return found
