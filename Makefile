@@ -56,7 +56,7 @@ test-gpu: ## tests that need a CUDA device
 	pytest -m gpu
 
 arch: ## every causal type of transformers, tiny; writes the table of docs/models.md (ten minutes)
-	pytest -m "arch or not arch" tests/models/test_architectures.py
+	pytest -m "arch or not arch" tests/behaviour/test_architectures.py
 	python -m tests.support.models_table
 
 structure: ## measures of the code's structure, as in docs/architecture.md

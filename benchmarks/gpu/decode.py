@@ -35,7 +35,7 @@ class Recordings:
 
 
 def by(
-    way: str, recordings: Recordings, model: nn.Module, tokens, mask, drawn, *, copies=1, **settings
+    way: str, recordings: Recordings, model: nn.Module, tokens, mask, drawn, **settings
 ) -> Samples:
     """`sample` through one decoder."""
     params = SamplingParams(max_new_tokens=drawn.shape[1], pad_id=0, **settings)
@@ -46,7 +46,7 @@ def by(
 
     own, sampling.decoder_class = sampling.decoder_class, lambda *_, **__: decoder
     try:
-        return sample(model, tokens, mask, drawn, params, copies=copies)
+        return sample(model, tokens, mask, drawn, params)
     finally:
         sampling.decoder_class = own
 

@@ -5,12 +5,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from rlhf_cli.config.keys import GROUPS, schema_keys
+from rlhf_cli.config.keys import COMMANDS, GROUPS, schema_keys
 from rlhf_cli.config.overrides import FLAGS, YAML, presets, values_of
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
 
-VERBS = ("run", "config", "show", "data")
 COMPOSING = ("run", "config", "data check")
 RUNS = Path("runs")
 OF_SHOW = ("--time", "--json", "--runs-dir", "--help")
@@ -32,7 +31,7 @@ def own_words(typed: str) -> list[str] | None:
     open_word = words[-1] if words and not typed.endswith(" ") else ""
     before = words[: len(words) - bool(open_word)]
     if not before:
-        return _beginning(VERBS, open_word)
+        return _beginning(COMMANDS, open_word)
     if before == ["data"]:
         return ["check"]
     if before[0] == "show":

@@ -1,4 +1,4 @@
-"""Keys of the configuration: all valid ones, and those nearest to a mistyped one."""
+"""Commands and keys of the configuration: all valid ones, and those nearest to a mistyped one."""
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -8,6 +8,13 @@ from typing import Any, get_type_hints
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.suggestions import ours
 
+# Each command: what follows it, and what it does. cli.py has its functions.
+COMMANDS = {
+    "run": ("[key=value ...]", "SFT, reward model, PPO; then the evaluation table"),
+    "config": ("[section ...]", "every setting with its value and what it means"),
+    "data": ("check [FILE ...]", "read all data, name every bad row, train nothing"),
+    "show": ("[RUN ...] [--time]", "a run, its numbers; time per phase; runs compared"),
+}
 GROUPS = ("model", "data", "runtime", "experiment")
 
 

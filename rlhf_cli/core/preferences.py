@@ -6,6 +6,7 @@ centering term.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -66,38 +67,51 @@ def _binary_losses(
     return -(win * logsigmoid(gap) + (1 - win) * logsigmoid(-gap))
 
 
-def preference_loss(
-    scores: Tensor,
-    pairs: Tensor,
-    targets: Tensor,
-    weights: Tensor,
-    *,
-    num_prompts: float | Tensor,
-    ties: str,
-    tie_param: float,
-    margin: float,
-    label_smoothing: float,
-    center_coef: float,
-) -> Tensor:
-    """Return the sum of weights * pair loss / num_prompts.
-
-    With weights of 1 / labelled pairs every prompt counts the same, for any K (IG Eq. 1). num_prompts: of
-    the complete optimizer step, on all ranks.
+@dataclass(slots=True, frozen=True, kw_only=True)
+class PreferenceLoss:
+    """The reward model's loss: how a pair, a tie and the level of the scores are penalised.
 
     ties: drop (a tied pair costs nothing, and its prompt weighs less) | soft (cross-entropy to 1/2)
     | rao_kupper | davidson (ties modelled; margin and label_smoothing must be 0).
     center_coef adds coef * (winner + loser)^2 per pair (2312.09244).
-    scores (N,) . pairs (M, 2) . targets, weights (M,) -> scalar
     """
-    winner, loser = scores[pairs[:, 0]], scores[pairs[:, 1]]
-    gap, tied = winner - loser, targets == 0.5
-    if ties in BINARY:
-        losses = _binary_losses(gap, targets, margin=margin, label_smoothing=label_smoothing)
-    elif margin or label_smoothing:
-        raise ValueError(f"ties={ties} models ties itself: margin and label_smoothing must be 0")
-    else:
-        win, tie, _ = _outcomes(gap, ties, tie_param)
-        losses = -torch.where(tied, tie, win)
-    losses = losses + center_coef * (winner + loser).square()
-    kept = ~tied if ties == "drop" else torch.ones_like(tied)
-    return torch.where(kept, weights * losses, 0.0).sum() / num_prompts
+
+    ties: str
+    tie_param: float
+    margin: float
+    label_smoothing: float
+    center_coef: float
+
+    def __post_init__(self):
+        if self.ties not in BINARY and (self.margin or self.label_smoothing):
+            raise ValueError(
+                f"ties={self.ties} models ties itself: margin and label_smoothing must be 0"
+            )
+
+    def __call__(
+        self,
+        scores: Tensor,
+        pairs: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        *,
+        num_prompts: float | Tensor,
+    ) -> Tensor:
+        """Return the sum of weights * pair loss / num_prompts.
+
+        With weights of 1 / labelled pairs every prompt counts the same, for any K (IG Eq. 1).
+        num_prompts: of the complete optimizer step, on all ranks.
+        scores (N,) . pairs (M, 2) . targets, weights (M,) -> scalar
+        """
+        winner, loser = scores[pairs[:, 0]], scores[pairs[:, 1]]
+        gap, tied = winner - loser, targets == 0.5
+        if self.ties in BINARY:
+            losses = _binary_losses(
+                gap, targets, margin=self.margin, label_smoothing=self.label_smoothing
+            )
+        else:
+            win, tie, _ = _outcomes(gap, self.ties, self.tie_param)
+            losses = -torch.where(tied, tie, win)
+        losses = losses + self.center_coef * (winner + loser).square()
+        kept = ~tied if self.ties == "drop" else torch.ones_like(tied)
+        return torch.where(kept, weights * losses, 0.0).sum() / num_prompts

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
 from rlhf_cli.core.batches import PreferenceBatch, PromptBatch, SFTBatch
-from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide, first_fit_rows
-from rlhf_cli.core.sharing import WHOLE, Share
+from rlhf_cli.core.microbatches import WHOLE, BatchCost, BatchLimit, Share, divide, first_fit_rows
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import chunks, grouped, prompt_order
 from rlhf_cli.data.rows import Rows
@@ -35,6 +34,29 @@ class Steps(Sequence[list]):
 
     def __getitem__(self, place: int) -> list:  # slices are not needed
         return self.collate(self.parts[place])
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class BatchOptions:
+    """How the examples of an epoch, of any kind, are divided into batches.
+
+    A forward pass holds batch.microbatch rows and batch.max_tokens tokens, pads among them if the
+    network reads them (padded). share: the part of each batch that this process reads.
+    """
+
+    batch: Batch
+    seed: int
+    epoch: int
+    pad_id: int
+    share: Share = WHOLE
+    padded: bool = False
+
+    def microbatches(self, costs: list[BatchCost]) -> list[list[int]]:
+        """Return the microbatches of this process, as indices of `costs`; the last may be empty."""
+        limit = BatchLimit(
+            rows=self.batch.microbatch, tokens=self.batch.max_tokens, padded=self.padded
+        )
+        return divide(costs, limit, self.share.size)[self.share.rank]
 
 
 def lengths(examples: Sequence[EncodedDemonstration] | Sequence[EncodedComparison]) -> list[int]:
@@ -72,23 +94,17 @@ def _padded(sequences: list[list[int]], pad_id: int, *, left: bool) -> tuple[Ten
 
 def sft_batches(
     examples: Sequence[EncodedDemonstration],
+    options: BatchOptions,
     *,
-    batch: Batch,
     batching: Batching,
     loss_on: LossOn,
-    seed: int,
-    epoch: int,
     max_tokens: int,
-    pad_id: int,
-    share: Share = WHOLE,
-    padded: bool = False,
 ) -> Steps:
     """Return an epoch as global batches of batch.size demonstrations.
 
-    A forward pass holds batch.microbatch rows and batch.max_tokens tokens, pads among them if the
-    network reads them (padded); a packed row holds up to max_tokens tokens.
+    max_tokens: that a packed row holds.
     """
-    limit, capacity = _limit(batch, padded), 0
+    batch, seed, epoch, capacity = options.batch, options.seed, options.epoch, 0
     if batching is Batching.packed:
         parts = chunks(len(examples), batch.size, seed=seed, epoch=epoch)
         capacity = min(max_tokens, batch.max_tokens or max_tokens)
@@ -96,31 +112,23 @@ def sft_batches(
         parts = grouped(lengths(examples), batch.size, seed=seed, epoch=epoch)
     return Steps(
         parts=parts,
-        collate=lambda part: _sft_step(
-            [examples[i] for i in part], limit, capacity, loss_on, pad_id, share
-        ),
+        collate=lambda part: _sft_step([examples[i] for i in part], options, capacity, loss_on),
     )
 
 
-def _limit(batch: Batch, padded: bool) -> BatchLimit:
-    return BatchLimit(rows=batch.microbatch, tokens=batch.max_tokens, padded=padded)
-
-
-def _sft_step(
-    examples, limit: BatchLimit, capacity: int, loss_on: LossOn, pad_id: int, share: Share
-) -> list[SFTBatch]:
+def _sft_step(examples, options: BatchOptions, capacity: int, loss_on: LossOn) -> list[SFTBatch]:
     rows = (
         first_fit_rows([len(e.ids) for e in examples], capacity)
         if capacity
         else _one_a_row(examples)
     )
     texts = [[examples[i] for i in row] for row in rows]
-    loads = [BatchCost.of([sum(len(e.ids) for e in row)]) for row in texts]
+    costs = [BatchCost.of([sum(len(e.ids) for e in row)]) for row in texts]
     return [
-        _sft_batch([texts[i] for i in part], loss_on, pad_id, packed=capacity > 0)
+        _sft_batch([texts[i] for i in part], loss_on, options.pad_id, packed=capacity > 0)
         if part
-        else _sft_batch(texts[:1], None, pad_id, packed=capacity > 0)
-        for part in divide(loads, limit, share.size)[share.rank]
+        else _sft_batch(texts[:1], None, options.pad_id, packed=capacity > 0)
+        for part in options.microbatches(costs)
     ]
 
 
@@ -155,40 +163,27 @@ def _learned(example: EncodedDemonstration, loss_on: LossOn | None) -> list[bool
     return [loss_on is LossOn.all] * len(example.ids)
 
 
-def preference_batches(
-    examples: Sequence[EncodedComparison],
-    *,
-    batch: Batch,
-    seed: int,
-    epoch: int,
-    pad_id: int,
-    share: Share = WHOLE,
-    padded: bool = False,
-) -> Steps:
+def preference_batches(examples: Sequence[EncodedComparison], options: BatchOptions) -> Steps:
     """Return an epoch as global batches of batch.size prompts, a prompt's pairs in one microbatch.
 
-    A microbatch holds at most batch.microbatch completions and batch.max_tokens tokens, pads among
-    them if the network reads them (padded), but at least one prompt.
+    A microbatch holds as many completions as its limits allow, but at least one prompt.
     """
+    size, seed, epoch = options.batch.size, options.seed, options.epoch
     return Steps(
-        parts=grouped(lengths(examples), batch.size, seed=seed, epoch=epoch),
-        collate=lambda part: _preference_step(
-            [examples[i] for i in part], _limit(batch, padded), pad_id, share
-        ),
+        parts=grouped(lengths(examples), size, seed=seed, epoch=epoch),
+        collate=lambda part: _preference_step([examples[i] for i in part], options),
     )
 
 
-def _preference_step(
-    examples, limit: BatchLimit, pad_id: int, share: Share
-) -> list[PreferenceBatch]:
-    loads = [
+def _preference_step(examples, options: BatchOptions) -> list[PreferenceBatch]:
+    costs = [
         BatchCost.of([len(e.prompt_ids) + len(ids) for ids in e.response_ids]) for e in examples
     ]
     return [
-        preference_batch([examples[i] for i in part], pad_id)
+        preference_batch([examples[i] for i in part], options.pad_id)
         if part
-        else blank_preference_batch(examples[0], pad_id)
-        for part in divide(loads, limit, share.size)[share.rank]
+        else blank_preference_batch(examples[0], options.pad_id)
+        for part in options.microbatches(costs)
     ]
 
 

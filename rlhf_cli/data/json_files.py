@@ -7,8 +7,16 @@ from typing import IO, Any
 
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.formats.table import FORMS
-from rlhf_cli.data.json_arrays import Window, elements
-from rlhf_cli.data.json_values import DEEP, LENIENT, SPACE, broken, decode, refuse_undecodable
+from rlhf_cli.data.json_values import (
+    DEEP,
+    LENIENT,
+    SPACE,
+    Window,
+    broken,
+    decode,
+    elements,
+    refuse_undecodable,
+)
 from rlhf_cli.data.records import DataError, Origin, Row, RowError
 from rlhf_cli.data.text_files import LIMIT, decoded, lines, open_text
 

@@ -14,9 +14,8 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from rlhf_cli.data.arrow_files import Table, Writer
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
-from rlhf_cli.data.record_files import RecordTable, as_json, turns
+from rlhf_cli.data.record_files import RecordTable, Table, Writer, as_json, turns
 from rlhf_cli.data.records import BadRow, Comparison, Demonstration, Message, Prompt
 
 INTS, TEXT = pa.list_(pa.int32()), pa.large_binary()

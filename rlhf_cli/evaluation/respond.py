@@ -1,7 +1,7 @@
 """Responses of a model to given prompts, their scores and their KL to a reference."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -109,8 +109,7 @@ def _answers(
         tokens,
         mask,
         drawn.flatten(0, 1),
-        params,
-        copies=copies,
+        replace(params, copies=copies),
         keep_going=network.keep_going,
     )
     rows = (x.repeat_interleave(copies, dim=0) for x in (tokens, mask))

@@ -45,6 +45,7 @@ class Channel:
         theirs = self._read_line(NONCE_DIGITS + 1)
         if len(theirs) != NONCE_DIGITS:
             raise AuthenticationError("no nonce")
+        # key = HMAC(secret, nonce of node 0, nonce of the other node), the same at both ends.
         self.key = hmac.digest(secret, ours + theirs if is_coordinator else theirs + ours, "sha256")
 
     def send(self, message: dict) -> None:
@@ -59,16 +60,20 @@ class Channel:
         line = self._read_line(MAX_LINE)
         code, text = line[:MAC_DIGITS], line[MAC_DIGITS:]
         expected = self._code(text, not self.is_coordinator, self.num_received)
+        # In constant time: the duration of == depends on how many digits are right.
         if not hmac.compare_digest(code, expected):
             raise AuthenticationError("a line with a wrong authentication code")
         self.num_received += 1
         return json.loads(text)
 
     def _code(self, text: bytes, from_coordinator: bool, number: int) -> bytes:
+        # code = HMAC(key, direction, number, text). The first two are counted at both ends, never
+        # sent.
         prefix = f"{'coordinator' if from_coordinator else 'node'} {number} ".encode()
         return hmac.digest(self.key, prefix + text, "sha256").hex().encode()
 
     def _read_line(self, size: int) -> bytes:
+        # Bounded: before the line is checked, its sender has proved nothing.
         line = self.stream.readline(size)
         if not line.endswith(b"\n"):
             raise ConnectionError("the other end has closed the connection")
@@ -89,6 +94,7 @@ def write_secret(path: Path) -> bytes:
 def read_secret(path: Path) -> bytes | None:
     """Return the secret that node 0 has written, None before; UserError if others could have written it."""
     try:
+        # No link is followed: another user could have put it there.
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None

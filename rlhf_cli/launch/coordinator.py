@@ -31,6 +31,7 @@ class Coordinator:
         self.pending: set[int] = set()  # nodes whose workers have not been reported yet
         self.give_up_at = float("inf")
         self.server = listen(rendezvous.address, rendezvous.ports)
+        # After the socket: a node that can read the secret connects at once.
         self.secret = write_secret(rendezvous.secret)
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -44,6 +45,8 @@ class Coordinator:
                 connection, _ = self.server.accept()
             except OSError:  # closed: the run is over
                 return
+            # In a thread of its own: a stranger who connects and sends nothing must not keep a node
+            # out.
             threading.Thread(target=self._welcome, args=(connection,), daemon=True).start()
 
     def _welcome(self, connection: socket.socket) -> None:
@@ -57,6 +60,7 @@ class Coordinator:
             return
         node = hello["node"]
         self.local_world_sizes[node] = hello["processes"]
+        # Last: from now on wait_for_nodes takes the node as present, with its number of workers.
         self.connections[node] = Connection(channel, self.inbox, node)
 
     def wait_for_nodes(self, timeout: float) -> list[int]:
@@ -111,6 +115,7 @@ class Coordinator:
             while True:
                 node, message = self.inbox.get_nowait()
                 self._process(node, message, group)
+        # give_up_at is infinite until the command was sent, so it is sent once.
         if time.monotonic() >= group.terminate_at and self.give_up_at == float("inf"):
             self.give_up_at = time.monotonic() + REPORT_TIMEOUT
             self._send_all(do="stop")
@@ -131,6 +136,7 @@ class Coordinator:
             exits = [WorkerExit(**found) for found in message["exits"]]
             self.exits += exits
             for found in exits:
+                # A worker that its parent has ended did not fail: code 0 schedules nothing.
                 group.schedule_termination(ExitCode.OK if found.terminated else found.code)
         elif message["event"] == "refused":
             self.pending.discard(node)

@@ -144,6 +144,7 @@ def run_result(
         saved = [e.failure["reason"] for e in exits if e.failure and e.failure.get("saved")]
         message = saved[0] if saved else None
         return RunResult(code=ExitCode.INTERRUPTED, interrupted=interrupted, saved=message)
+    # A lost node causes hangs and broken connections here, but no kill and no other failure.
     if root.cause > Cause.ABORTED and lost:
         return RunResult(code=ExitCode.FAILURE, interrupted=False, reason="; ".join(lost))
     if root.code == ExitCode.HUNG:

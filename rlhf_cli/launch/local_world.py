@@ -37,6 +37,7 @@ def count_gpus() -> int:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and not is_deepspeed(os.environ):
         names = [name.strip() for name in visible.split(",")]
+        # CUDA ignores every device from the first invalid name on.
         ends = [i for i, name in enumerate(names) if name in ("", "-1", "NoDevFiles")]
         return min(ends, default=len(names))
     try:

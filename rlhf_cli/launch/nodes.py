@@ -56,6 +56,7 @@ def coordinate(rendezvous: Rendezvous | None, runtime: Runtime) -> Iterator[Coor
         code = error.code
         raise
     finally:
+        # Whatever has happened: the other nodes wait for commands until this one arrives.
         coordinator.close(code=code)
 
 
@@ -88,6 +89,8 @@ def _run_stage(
         return
     size = command["local_world_size"]
     ranks = LocalRanks(
+        # Node 0 starts nothing unless all nodes have as many workers, so ranks follow from the
+        # number.
         first_rank=rendezvous.rank * size, local_world_size=size, world_size=command["world_size"],
         master_addr=rendezvous.address, master_port=command["port"],
     )  # fmt: skip
@@ -97,6 +100,7 @@ def _run_stage(
             group.poll()
             _process_commands(connection.inbox, group)
             if group.has_failed and not reported:
+                # At once, before this node's other workers have ended: node 0 stops all nodes.
                 connection.send(event="failing")
                 reported = True
             time.sleep(POLL)
@@ -141,6 +145,7 @@ def _wait_until_visible(folder: Path, texts: dict[str, str]) -> bool:
     until = time.monotonic() + VISIBLE_TIMEOUT
     while time.monotonic() < until:
         try:
+            # A network file system may show a new file late, or the old contents of a replaced one.
             if all((folder / name).read_text() == text for name, text in texts.items()):
                 return True
         except OSError:
@@ -195,6 +200,7 @@ def _rendezvous(
 ) -> Rendezvous:
     """Return the rendezvous of a token; all nodes derive the same ports from it."""
     digest = hashlib.sha256(f"{address} {token}".encode()).hexdigest()
+    # The same random ports on every node without a message; several, as one may be in use.
     ports = [int(env[PORT])] if env.get(PORT) else random.Random(digest).sample(PORTS, 5)
     return Rendezvous(
         rank=rank, count=count, address=env.get(ADDRESS) or address, ports=tuple(ports),

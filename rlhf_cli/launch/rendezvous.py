@@ -47,17 +47,20 @@ class Connection:
 
     def send(self, **message) -> None:
         """Send one message; a broken connection is noticed by the receiving thread."""
+        # Two threads send, commands and heartbeats; a line's number and its bytes belong together.
         with self.lock, contextlib.suppress(OSError):
             self.channel.send(message)
 
     def close(self) -> None:
         self.closed = True
         with contextlib.suppress(OSError):
+            # Only the sending half: what is on its way in either direction still arrives.
             self.channel.connection.shutdown(socket.SHUT_WR)
 
     def _receive(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             while True:
+                # An empty message is a heartbeat: it only restarts the timeout of the socket.
                 if message := self.channel.receive():
                     self.inbox.put((self.node, message))
         self.inbox.put((self.node, None))
@@ -77,6 +80,7 @@ def join(
     hello = {"node": rendezvous.rank, "processes": local_world_size}
     secret = None
     while time.monotonic() < until:
+        # Read again for every attempt: node 0 replaces the file that a killed run has left.
         if (secret := read_secret(rendezvous.secret)) is None:
             time.sleep(RETRY)
             continue

@@ -86,6 +86,7 @@ def die_with_parent() -> None:
     parent = os.environ.get(PARENT)
     if parent and sys.platform == "linux":
         set_parent_death_signal(signal.SIGKILL)
+        # The parent may have ended before the request above; then the signal would never come.
         if os.getppid() != int(parent):
             sys.exit("the parent process is gone")
 
@@ -101,6 +102,8 @@ def raise_on_first_signal() -> None:
     stops = stop_signals()
 
     def stop(number, frame):
+        # Ctrl-C is often pressed twice: the second must not interrupt the cleaning up after the
+        # first.
         for other in stops:
             signal.signal(other, signal.SIG_IGN)
         raise KeyboardInterrupt
@@ -115,6 +118,8 @@ def install_stop_handlers() -> StopRequest:
 
     A second stop more than SECOND_STOP seconds after the first raises KeyboardInterrupt.
     """
+    # A handler runs between any two instructions of the stage, so it only sets a flag; the stage
+    # saves where its state is complete, after a step.
     request, first = StopRequest(), float("inf")
 
     def stop(number, frame):

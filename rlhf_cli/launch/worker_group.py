@@ -70,6 +70,7 @@ class WorkerGroup:
         self.work, self.save_timeout = WorkFolder(job.parent), runtime.timeout
         self.exit_codes: dict[int, int] = {}  # in the order in which they ended
         self.terminated: set[int] = set()
+        # The kernel only counts: kills above this number belong to this run.
         self.oom_kills = oom_kills()
         self.terminate_at = self.kill_at = float("inf")
         self.workers: dict[int, subprocess.Popen] = {}
@@ -160,6 +161,7 @@ def _start(job: Path, ranks: LocalRanks, local_rank: int, runtime: Runtime) -> s
     with path.open("wb") as log:
         return subprocess.Popen(
             worker_command(job),
+            # A worker that is killed or crashes in C code leaves what it wrote, and its stack.
             env=environment | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
         )  # fmt: skip
@@ -177,6 +179,7 @@ def _environment(ranks: LocalRanks, local_rank: int, runtime: Runtime) -> dict[s
         if name not in LAUNCHER_VARIABLES and not name.startswith("TORCHELASTIC_")
     }
     if is_deepspeed(os.environ):
+        # DeepSpeed's launcher hides all GPUs but one from this process, and the workers need all.
         kept.pop("CUDA_VISIBLE_DEVICES", None)
     paths = [p for p in kept.get("PYTHONPATH", "").split(os.pathsep) if p]
     if "site-packages" not in PACKAGE_PARENT.parts:
@@ -184,6 +187,7 @@ def _environment(ranks: LocalRanks, local_rank: int, runtime: Runtime) -> dict[s
     if paths:
         kept["PYTHONPATH"] = os.pathsep.join(paths)
     own = ranks.environment(local_rank) | {PARENT: str(os.getpid())}
+    # Defaults first, then what the user has set, then what must be ours.
     return {"OMP_WAIT_POLICY": "passive", **_shared_defaults(ranks, runtime), **kept, **own}
 
 

@@ -24,11 +24,15 @@ def run_workers(
     """Run one job file in workers, here and on the coordinator's other nodes, and wait for their end."""
     size, work = local_world_size(runtime), WorkFolder(job.parent)
     ranks = coordinator.assign_ranks(size) if coordinator else _one_node(size)
+    # A report of an earlier attempt must not explain the end of this one.
     work.remove_reports()
     if coordinator:
+        # Before our own workers: rank 0's store listens already, so those of other nodes can
+        # connect.
         coordinator.start(job, ranks)
     group = WorkerGroup(job, ranks, runtime)
     with forward_signals(group, coordinator.signal if coordinator else None) as received:
+        # Other nodes may report their workers' ends after ours have ended.
         while group.running() or (coordinator and not coordinator.done):
             group.poll()
             if coordinator:
@@ -44,6 +48,8 @@ def run_workers(
 def _one_node(size: int) -> LocalRanks:
     if size == 1:
         return LocalRanks()
+    # Handed to rank 0 as an open socket: a port that is looked up and closed again can be taken by
+    # another process before the worker opens it.
     store = listen(LOOPBACK)
     port = store.getsockname()[1]
     return LocalRanks(local_world_size=size, world_size=size, master_port=port, store=store)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.masking import real_first
+from rlhf_cli.models.forward import accepts, reads_unpadded
 from rlhf_cli.models.generation.decoding import (
     Decoder,
     FastDecoder,
@@ -21,9 +22,9 @@ from rlhf_cli.models.generation.decoding import (
     UncachedDecoder,
     has_key_value_cache,
 )
-from rlhf_cli.models.load import accepts, is_noisy
+from rlhf_cli.models.load import is_noisy
 from rlhf_cli.models.load_errors import first_line
-from rlhf_cli.models.unpadding.attention import ATTENTION, compute_dtype, is_proved, reads_unpadded
+from rlhf_cli.models.unpadding.attention import ATTENTION, compute_dtype, is_proved
 
 LENGTHS = (5, 13, 9)  # tokens of the prompts that decoders are tried on
 STEPS, COPIES = 5, 2

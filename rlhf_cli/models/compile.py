@@ -11,7 +11,8 @@ from torch import nn
 from transformers import AttentionInterface
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.models.unpadding.attention import ATTENTION, attend, reads_unpadded
+from rlhf_cli.models.forward import reads_unpadded
+from rlhf_cli.models.unpadding.attention import ATTENTION, attend
 
 
 def compile_blocks(
@@ -31,6 +32,7 @@ def compile_blocks(
             "runtime.compile=true needs a C++ compiler on a CPU: install g++, name one in CXX, "
             "or leave it out"
         )
+    # Attention splits its row by the texts' lengths, which would be compiled again for every batch.
     AttentionInterface.register(ATTENTION, torch.compiler.disable(attend))
     for block in blocks(model):
         block.compile(dynamic=True, backend=backend)

@@ -2,15 +2,22 @@
 
 Operations on padding, on logits that no loss needs and on recomputed activations do not count. A product
 and its sum are two operations; norms, activation functions and softmax are left out.
+
+The highest FLOP/s of a device are measured, so that a run can report which share it used.
 """
 
+import time
+from functools import cache
 from math import nan, prod
 
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 LAYERS = {"full_attention", "sliding_attention"}
+SMALLEST, LARGEST = 128, 8192  # rows and columns of the products measured
+ENOUGH = 0.01  # seconds of one product from which larger ones are not measured
 
 
 def training_flops(model: nn.Module, contexts: Tensor, num_logits: int) -> float:
@@ -29,6 +36,8 @@ def forward_flops(model: nn.Module, contexts: Tensor, num_logits: int) -> float:
     if sizes is None or windows is None:
         return nan
     body, head = sizes
+    # FLOPs = 2 (body weights x tokens + head weights x logits) + 4 x width x attended tokens, where
+    # the last term, per layer, is the products of attention: queries x keys, weights x values.
     seen = {window: int(contexts.clamp(1, window).sum()) for window in set(windows)}
     attended = sum(seen[window] for window in windows)
     return 2.0 * (body * len(contexts) + head * num_logits) + 4.0 * _width(config) * attended
@@ -75,3 +84,25 @@ def _width(config: PretrainedConfig) -> int:
     """Return the width of all heads' queries together."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return config.num_attention_heads * size
+
+
+@cache
+def measured_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the FLOP/s of the fastest square matrix product found in a tenth of a second.
+
+    On all threads of this process; with a generator of its own, so that no other random number changes.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    best, seconds, size = 0.0, 0.0, SMALLEST
+    while size <= LARGEST and seconds < ENOUGH:
+        x = torch.randn(size, size, generator=generator, device=device, dtype=dtype)
+        seconds = min(_seconds(x) for _ in range(3))
+        best, size = max(best, 2 * size**3 / seconds), 2 * size
+    return best
+
+
+def _seconds(x: torch.Tensor) -> float:
+    """Return the seconds of x @ x; float() waits for the device."""
+    before = time.perf_counter()
+    float((x @ x)[0, 0])
+    return time.perf_counter() - before

@@ -5,7 +5,9 @@ reads only the tokens whose result is wanted. Any other model reads them padded;
 numbers. Values returned at pads are undefined.
 """
 
-from functools import cached_property
+import inspect
+from collections.abc import Callable
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,24 @@ from torch import Tensor, nn
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.logprobs import entropy, head_logprobs, token_logprobs
 from rlhf_cli.core.masking import last_true_index, position_ids, real_first
-from rlhf_cli.models.load import accepts, is_noisy
-from rlhf_cli.models.unpadding.attention import reads_unpadded, unpadded_states
+from rlhf_cli.models.load import is_noisy
+from rlhf_cli.models.unpadding.attention import ATTENTION, unpadded_states
 from rlhf_cli.models.unpadding.rows import Unpadded, unpad
+
+
+def reads_unpadded(model: nn.Module) -> bool:
+    """Return whether `enable_unpadding` has prepared the model."""
+    return model.config._attn_implementation == ATTENTION
+
+
+@cache
+def _parameters(forward: Callable) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
+
+
+def accepts(model: nn.Module, name: str) -> bool:
+    """Return whether the model's forward names this argument (OPT, for one, has no position_ids)."""
+    return name in _parameters(getattr(model.forward, "__func__", model.forward))
 
 
 class ModelInputs:
@@ -71,6 +88,7 @@ def response_logits(
 ) -> Tensor:
     """Return the logits from which each response token was chosen. -> (B, R, V)"""
     tokens = torch.cat([prompts, responses], dim=1)
+    # The logits of column t predict token t + 1, so those of the prompt's last token come first.
     order, mask = real_first(torch.cat([prompt_mask, response_mask], dim=1))
     width, before = int(mask.sum(1).max()), prompt_mask.sum(1) - 1
     tokens, mask = tokens.gather(1, order)[:, :width], mask[:, :width]

@@ -1,10 +1,8 @@
 """Loading of models and tokenizers from folders and hubs, from safetensors only."""
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -285,13 +283,3 @@ def freeze(model: nn.Module) -> nn.Module:
     the same bits as its policy.
     """
     return model.eval()
-
-
-@cache
-def _parameters(forward: Callable) -> frozenset[str]:
-    return frozenset(inspect.signature(forward).parameters)
-
-
-def accepts(model: nn.Module, name: str) -> bool:
-    """Return whether the model's forward names this argument (OPT, for one, has no position_ids)."""
-    return name in _parameters(getattr(model.forward, "__func__", model.forward))

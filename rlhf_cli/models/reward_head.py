@@ -150,6 +150,7 @@ def shift_head_mean(
     anchors, differences = anchors.double(), differences.double()
     centre = anchors.mean(0)
     shift = weight.double()[0] @ centre
+    # A = mean of d d^T + ridge; e = -shift A^-1 c / (c . A^-1 c), so that (w + e) . c = 0.
     second = differences.T @ differences / max(len(differences), 1)
     second += (
         ridge * (second.trace() / len(second) + 1e-12) * torch.eye(len(second), dtype=torch.float64)

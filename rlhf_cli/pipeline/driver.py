@@ -14,12 +14,12 @@ from pathlib import Path
 
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import UNPUBLISHED, remove_parked, start
+from rlhf_cli.artifacts.fingerprint import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.artifacts.layout import LOCK, METRICS, MODEL, WorkFolder, work_folder
 from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.artifacts.manifest import FINISHED, ArtifactError, StageManifest, read_errors
 from rlhf_cli.artifacts.publication import publish, rename_to_final, replace_stage
 from rlhf_cli.artifacts.store import FREE, write_errors, write_text
-from rlhf_cli.artifacts.text_hash import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.config.compose import PACKAGE, freeze
 from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.hub import require_hub

@@ -10,11 +10,10 @@ from typing import Any
 
 from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import Attempt, find_attempt
-from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash
+from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash, run_date
 from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError, StageManifest, read_errors
 from rlhf_cli.artifacts.publication import find_version, recover
 from rlhf_cli.artifacts.store import file_hash, verified
-from rlhf_cli.artifacts.text_hash import run_date
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import covers, select

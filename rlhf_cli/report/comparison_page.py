@@ -9,10 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.printable import one_line
-from rlhf_cli.report.blocks import fits, print_blocks
 from rlhf_cli.report.compare import Column, Key, differences, differing_figures
 from rlhf_cli.report.table import Interval, number
-from rlhf_cli.telemetry.console import console, line, plain_name
+from rlhf_cli.telemetry.console import console, fits, line, plain_name, print_blocks
 from rlhf_cli.telemetry.progress import short
 
 LONG_NAME, LONG_VALUE = 16, 32  # columns of the screen: letters stand for longer names; wrapped

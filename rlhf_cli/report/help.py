@@ -7,16 +7,10 @@ from rich.text import Text
 
 from rlhf_cli import __version__
 from rlhf_cli.config.compose import conf_dir
-from rlhf_cli.config.keys import GROUPS
+from rlhf_cli.config.keys import COMMANDS, GROUPS
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.telemetry.console import console, line
 
-VERBS = {
-    "rlhf run [key=value ...]": "SFT, reward model, PPO; then the evaluation table",
-    "rlhf config [section ...]": "every setting with its value and what it means",
-    "rlhf data check [FILE ...]": "read all data, name every bad row, train nothing",
-    "rlhf show [RUN ...] [--time]": "a run, its numbers; time per phase; runs compared",
-}
 EXAMPLES = {
     "rlhf run": "the embedded tiny world: no GPU, no download, under 3 minutes",
     "rlhf run dry_run=true": "show one batch of each stage, count the steps, stop",
@@ -49,7 +43,8 @@ def print_help() -> None:
     screen = console()
     screen.print(Text.assemble(("rlhf", "bold"), f" {__version__}  ", _pipeline()))
     screen.print(Text("From a pretrained language model to one that people prefer.\n"))
-    _section("commands", VERBS)
+    rows = {f"rlhf {name} {usage}": text for name, (usage, text) in COMMANDS.items()}
+    _section("commands", rows)
     _section("to begin with", EXAMPLES)
     screen.print(
         Text(

@@ -12,8 +12,7 @@ from rich.text import Text
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.data.embedded import measure_labels
-from rlhf_cli.report.blocks import print_blocks
-from rlhf_cli.telemetry.console import console, line, plain_name
+from rlhf_cli.telemetry.console import console, line, plain_name, print_blocks
 
 TABLE = "table.json"
 Interval = tuple[float, float, float]

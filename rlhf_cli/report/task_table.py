@@ -13,9 +13,8 @@ from rich.text import Text
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
-from rlhf_cli.report.blocks import print_blocks
 from rlhf_cli.report.table import number
-from rlhf_cli.telemetry.console import console, line, plain_name
+from rlhf_cli.telemetry.console import console, line, plain_name, print_blocks
 
 TASKS = "tasks.json"
 WIDE = 100  # columns of the screen from which there is air between the columns

@@ -12,9 +12,8 @@ from rich.text import Text
 from rlhf_cli.artifacts.layout import METRICS, work_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
-from rlhf_cli.report.blocks import print_blocks
 from rlhf_cli.report.run_state import metric_lines
-from rlhf_cli.telemetry.console import console, line
+from rlhf_cli.telemetry.console import console, line, print_blocks
 from rlhf_cli.telemetry.progress import duration
 from rlhf_cli.telemetry.timing import PHASES
 

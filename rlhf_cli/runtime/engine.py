@@ -116,6 +116,7 @@ class Engine(Network):
             group["lr"] = self.peak_lr * lr_factor
         limit = float("inf") if self.grad_clip is None else self.grad_clip
         norm = float(nn.utils.clip_grad_norm_(self.masters, limit))
+        # Before the step: a NaN in AdamW's moments would stay in every later step.
         if not isfinite(norm):
             self.discard()
             raise NotFinite(norm, self.steps)
@@ -170,6 +171,8 @@ class Engine(Network):
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Yield this process's share of the tensors of a checkpoint, each of them complete."""
         for number, (name, master) in enumerate(self._named()):
+            # Every process holds the complete state: each yields a share of it, and all write at
+            # once.
             if number % self.world.size != self.world.rank:
                 continue
             yield f"weight/{name}", master.detach().cpu()
@@ -205,6 +208,7 @@ class NotFinite(UserError):
 
 def _master(parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
     """Cast a parameter to dtype and return its float32 master, which receives its gradients."""
+    # In float32 a parameter is its own master: one copy, no hook.
     if parameter.dtype is dtype is torch.float32:
         return parameter
     master = nn.Parameter(parameter.detach().float(), requires_grad=parameter.requires_grad)
@@ -218,6 +222,7 @@ def _accumulate_in_master(master: nn.Parameter, parameter: nn.Parameter) -> None
     """Add the gradient to the master's, in float32: sums over microbatches lose no precision."""
     gradient = parameter.grad.to(torch.float32)
     master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+    # Freed as soon as it is added, so that no complete set of gradients exists in both precisions.
     parameter.grad = None
 
 

@@ -89,6 +89,8 @@ class _Watcher:
             self.check(min(time.monotonic() - before, 2 * self.poll))
 
     def check(self, elapsed: float) -> None:
+        # Before the first heartbeat a process imports and reads for minutes: using the processor
+        # counts.
         starts_up = _beat is None and self._computes(elapsed)
         if _beat is not self.seen or starts_up or _paused:
             self.seen, self.idle = _beat, 0.0
@@ -104,6 +106,8 @@ class _Watcher:
 
     def _computes(self, elapsed: float) -> bool:
         """Return whether this process has computed since the last check, spinning in a collective apart."""
+        # A process may wait for the others by spinning, which uses the processor without any
+        # progress.
         before, self.computed = self.computed, time.process_time()
         busy = self.computed - before > BUSY * elapsed
         return busy and self.position()["collective"] is None
@@ -114,8 +118,12 @@ class _Watcher:
         if not self.reported and (hangs or self._another_hangs()):
             self._report()
         if hangs:
+            # The rank at fault is often not the first to notice: the others get time to report,
+            # too.
             time.sleep(REPORT_TIME)
             if _beat is self.seen:
+                # sys.exit would end this thread only, and the main thread never returns from its
+                # collective.
                 os._exit(ExitCode.HUNG)
 
     def _another_hangs(self) -> bool:
@@ -125,6 +133,7 @@ class _Watcher:
         self.reported = True
         path = WorkFolder(self.folder).hang(self.rank)
         path.parent.mkdir(exist_ok=True)
+        # Renamed when it is complete: another process may read it at any moment.
         beside = path.with_suffix(".tmp")
         beside.write_text(json.dumps(self.position()))
         beside.replace(path)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rlhf_cli.config.environment import STORE_SOCKET
-from rlhf_cli.core.sharing import WHOLE, Share
+from rlhf_cli.core.microbatches import WHOLE, Share
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,6 +74,8 @@ class Group(World):
     waiting: Callable[[], AbstractContextManager] = nullcontext
 
     def all_reduce(self, values: Tensor) -> Tensor:
+        # A copy, because dist.all_reduce overwrites its argument and the caller keeps its own
+        # values.
         moved = values.detach().to(self.device, copy=True).contiguous()
         dist.all_reduce(moved)
         return moved.to(values.device)
@@ -122,6 +124,7 @@ def open_world(
     dist.distributed_c10d.default_pg_timeout = timeout_delta
     backend = "nccl" if device.type == "cuda" else "gloo"
     if not dist.is_initialized():
+        # A single process has no other to meet, so no port is opened.
         store = dist.HashStore() if size == 1 else _open_store(rank, size, timeout_delta)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=size, timeout=timeout_delta

@@ -70,6 +70,8 @@ class ZeroNetwork(Network):
 
     def keep_going(self, running: bool) -> bool:
         return (
+            # Gathering a layer is collective: a process that stopped early would leave the others
+            # waiting.
             self.world.any(running)
             if self.stage == 3 and self.generation.layer_by_layer
             else running
@@ -97,6 +99,8 @@ class ZeroEngine(ZeroNetwork, Engine):
         ema_decay: float | None = None,
     ):
         self.peak_lr, self.ema_decay, self.steps = optim.lr, ema_decay, 0
+        # DeepSpeed makes the float32 masters from the rounded weights it is given: the digits lost
+        # in the cast are kept here and put into the masters afterwards.
         higher_precision = cast_shards(model, device.dtype)
         self.optimizer = build_optimizer(model.parameters(), optim, device)
         self._open(model, device, world, runtime, optimizer=self.optimizer, clip=optim.grad_clip)
@@ -108,6 +112,8 @@ class ZeroEngine(ZeroNetwork, Engine):
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Scale the loss, this process's part of a sum, because DeepSpeed averages over the processes."""
+        # DeepSpeed counts microbatches by its configuration; here their number depends on the
+        # texts.
         self.zero.set_gradient_accumulation_boundary(last)
         self.zero.backward(loss * self.world.size, scale_wrt_gas=False)
 
@@ -149,6 +155,8 @@ class ZeroEngine(ZeroNetwork, Engine):
         names = keys(self.steps, average=self.ema_decay is not None)
         for number, (name, parameter) in enumerate(self.model.named_parameters()):
             for key in names:
+                # All processes gather every parameter, because it is a collective; each keeps its
+                # share.
                 value = self.shards.gather(parameter, key)
                 if number % self.world.size == self.world.rank:
                     yield f"{key}/{name}", value.cpu()

@@ -32,6 +32,7 @@ class ZeroGeneration:
         """Return whether layers are gathered for every token, all processes in step. Collective."""
         if self.gather is not Gather.auto:
             return self.gather is Gather.never
+        # All processes or none: if one gathers layer by layer, the others must take part.
         return self.world.any(self.free_bytes < MODEL_COPIES * self.model_bytes)
 
     @cached_property
@@ -82,6 +83,7 @@ class ZeroGeneration:
         """Gather all weights and remove DeepSpeed's hooks; both are undone whatever happens."""
         from deepspeed.runtime.zero import GatheredParameters
 
+        # DeepSpeed's hooks would release every layer again after its first use.
         with GatheredParameters(list(self.model.parameters())), _hooks_removed(self._hooks()):
             yield
 

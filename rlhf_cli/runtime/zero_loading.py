@@ -88,11 +88,13 @@ def import_deepspeed(world: World) -> Any:
     )
     import deepspeed
 
+    # Results go to stdout, so a library's log may not.
     logger = logging.getLogger("DeepSpeed")
     logger.setLevel(logging.ERROR)
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.setStream(sys.stderr)
+    # Else its shared-memory collectives are compiled at the first use, which takes a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist.get_backend(), auto_mpi_discovery=False, verbose=False)
     return deepspeed
@@ -104,6 +106,8 @@ def sharded_loading(runtime: Runtime, world: World) -> Iterator[None]:
 
     Transformers builds one module after the other, and only rank 0 reads the weights, in float32.
     """
+    # In float32, whatever the runtime's dtype: the engine casts the shards and keeps what that
+    # loses.
     validated = deepspeed_config(runtime, world, torch.float32)
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 

@@ -49,6 +49,7 @@ class ShardedState:
     def gather(self, parameter: nn.Parameter, key: str) -> Tensor:
         """Return the complete tensor, bit for bit, on every process: parts are summed as integers."""
         held, start = self.local_part(parameter, key)
+        # Every element is non-zero on one process only. Summed as floats, -0.0 would become 0.0.
         blank = torch.zeros(_numel(parameter), dtype=torch.float32, device=held.device)
         blank[start : start + len(held)] = held
         return (
@@ -67,6 +68,8 @@ class ShardedState:
         """Set the masters to the values before the working weights were rounded."""
         for parameter, (value, is_part) in higher_precision.items():
             held, start = self.local_part(parameter, "weight")
+            # What zero.Init has sharded is this process's part already; else take it from the
+            # complete value.
             start = 0 if is_part else start
             held.copy_(value.reshape(-1)[start : start + len(held)])
 
@@ -93,8 +96,10 @@ class ShardedState:
         if self.stage < 3:
             self.zero.update_lp_params()
             return
+        # Layers that are gathered at this moment hold the old weights: release them first.
         self.zero.empty_partition_cache()
         for number in range(len(self.masters)):
+            # A private method of DeepSpeed's step; it has no public one for stage 3.
             self.zero._reassign_or_swap_out_partitioned_parameters(number)
 
     def discard_gradients(self) -> None:
@@ -108,6 +113,8 @@ class ShardedState:
         self.zero.clear_backward_seen_flag()
         if not isinstance(self.zero, DeepSpeedZeroOptimizer):
             return
+        # zero_grad leaves what was reduced already, to which the next step's gradients would be
+        # added.
         self.zero.micro_step_id = INITIAL_MICRO_STEP_ID
         for number in range(len(self.masters)):
             self.zero.averaged_gradients[number] = None
@@ -130,6 +137,8 @@ class ShardedState:
 
     def _stage_1_2_placement(self, parameter: nn.Parameter) -> ShardPlacement | None:
         """Return the part under stages 1 and 2: a sequence of parameters is cut into equal parts."""
+        # DeepSpeed's hp (high precision) are the masters, its lp (low precision) the working
+        # weights.
         mapping = parameter._hp_mapping
         if mapping is None:
             return None

@@ -21,6 +21,7 @@ from rlhf_cli.data.templates import Renderer, build
 from rlhf_cli.models.capabilities import describe
 from rlhf_cli.models.compile import compile_blocks
 from rlhf_cli.models.export import export, set_pad
+from rlhf_cli.models.flops import measured_peak_flops
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.models.load import (
     fit_embeddings,
@@ -33,7 +34,6 @@ from rlhf_cli.models.load import (
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.factory import local_parameters, model_loading, open_engine, open_network
-from rlhf_cli.runtime.peak_flops import measured_peak_flops
 from rlhf_cli.runtime.watchdog import with_heartbeat
 from rlhf_cli.runtime.world import World, open_world
 from rlhf_cli.stages.preparing import prepared

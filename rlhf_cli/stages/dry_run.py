@@ -1,14 +1,25 @@
 """dry_run=true: print every selected stage's data and step count; nothing is trained."""
 
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
 from rich.padding import Padding
+from rich.text import Text
 
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.telemetry.console import console, line, status
+
+
+@dataclass(slots=True, kw_only=True)
+class Preview:
+    """facts: label -> value, e.g. {"optimizer steps": "86"}. example: a rendered one, supervised
+    tokens coloured. notes: cautions before starting."""
+
+    facts: dict[str, str]
+    example: Text | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path]) -> None:

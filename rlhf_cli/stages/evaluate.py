@@ -17,11 +17,11 @@ from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure, measu
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.evaluation.task_figures import Outcome
 from rlhf_cli.evaluation.task_suite import TaskSuite, task_metrics
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.report.table import write_table
 from rlhf_cli.report.task_table import write_tasks
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import RewardModel
 from rlhf_cli.stages.samples import (
     conversation_text,

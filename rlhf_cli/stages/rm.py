@@ -13,19 +13,18 @@ from rlhf_cli.config.schema import RM
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import PreferenceBatch
 from rlhf_cli.core.estimates import pair_accuracy
-from rlhf_cli.core.preferences import preference_loss
-from rlhf_cli.data.collate import preference_batches
+from rlhf_cli.core.preferences import PreferenceLoss
+from rlhf_cli.data.collate import BatchOptions, preference_batches
 from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.evaluation.comparisons import headline
 from rlhf_cli.evaluation.respond import forward_sequences
-from rlhf_cli.models.forward import last_hidden, sequence_scores
+from rlhf_cli.models.forward import last_hidden, reads_unpadded, sequence_scores
 from rlhf_cli.models.reward_head import HEAD, check_head, shift_head_mean
-from rlhf_cli.models.unpadding.attention import reads_unpadded
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import reset_head
 from rlhf_cli.stages.rm_report import (
     FORWARD,
@@ -97,8 +96,7 @@ def steps_of(
 
     padded: the model reads padding.
     """
-    return preference_batches(
-        train,
+    options = BatchOptions(
         batch=context.cfg.rm.batch,
         pad_id=context.renderer.pad_id,
         seed=context.cfg.seed,
@@ -106,6 +104,7 @@ def steps_of(
         share=context.world.share,
         padded=padded,
     )
+    return preference_batches(train, options)
 
 
 def fit(
@@ -162,18 +161,14 @@ def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[st
 
 def pair_loss(scores: Tensor, batch: PreferenceBatch, cfg: RM, num_prompts: float) -> Tensor:
     """Compute the loss of one microbatch as its share of the global batch."""
-    return preference_loss(
-        scores,
-        batch.pairs,
-        batch.targets,
-        batch.weights,
-        num_prompts=num_prompts,
+    loss = PreferenceLoss(
         ties=cfg.ties.name,
         tie_param=cfg.tie_param,
         margin=cfg.margin,
         label_smoothing=cfg.label_smoothing,
         center_coef=cfg.center_coef,
     )
+    return loss(scores, batch.pairs, batch.targets, batch.weights, num_prompts=num_prompts)
 
 
 def strict_hits(scores: Tensor, batch: PreferenceBatch) -> tuple[float, int]:

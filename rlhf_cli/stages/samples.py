@@ -1,4 +1,4 @@
-"""Answers that a person reads: the same prompts before and after the training."""
+"""Answers and rendered examples as a person reads them; the same prompts before and after training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from itertools import islice
 
 from rich.text import Text
 
+from rlhf_cli.config.printable import printable
 from rlhf_cli.data.encode import (
     EncodedDemonstration,
     EncodedPrompt,
@@ -13,8 +14,7 @@ from rlhf_cli.data.encode import (
     last_answer,
 )
 from rlhf_cli.data.records import Message, Prompt
-from rlhf_cli.data.show import plain, rendered
-from rlhf_cli.data.templates import Renderer
+from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.evaluation.respond import Answer, respond
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext
@@ -22,6 +22,8 @@ from rlhf_cli.telemetry.console import console
 from rlhf_cli.telemetry.recorder import Recorder
 
 MAX_SHOWN_CHARS = 300  # characters of a prompt that are shown
+SUPERVISED = "bold green"
+CONTEXT = "dim"
 
 
 def prompts_of(
@@ -121,3 +123,40 @@ def example(renderer: Renderer, ids: list[int], supervised: list[bool]) -> Text:
     if console().is_terminal:
         return rendered(renderer, ids, supervised)
     return Text(plain(renderer, ids, supervised))
+
+
+def runs(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> list[tuple[str, bool]]:
+    """Yield (text, supervised) of each stretch of tokens with the same mask.
+
+    Special tokens are shown, control characters as their escapes.
+    """
+    stretches: list[tuple[list[int], bool]] = []
+    for token, supervised in zip(ids, loss_mask, strict=True):
+        if not stretches or stretches[-1][1] != supervised:
+            stretches.append(([], supervised))
+        stretches[-1][0].append(token)
+    return [(_decode(renderer, part), supervised) for part, supervised in stretches]
+
+
+def _decode(renderer: Renderer, ids: list[int]) -> str:
+    text = renderer.tokenizer.decode(
+        ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    return printable(text)
+
+
+def rendered(renderer: Renderer, ids: list[int], loss_mask: list[bool]):
+    """Return the example as rich Text: supervised tokens bold green, all others dim."""
+    from rich.text import Text
+
+    text = Text()
+    for part, supervised in runs(renderer, ids, loss_mask):
+        text.append(part, SUPERVISED if supervised else CONTEXT)
+    return text
+
+
+def plain(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> str:
+    """Return the example without colour: supervised stretches stand between [[ and ]]."""
+    return "".join(
+        f"[[{part}]]" if supervised else part for part, supervised in runs(renderer, ids, loss_mask)
+    )

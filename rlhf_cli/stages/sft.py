@@ -9,15 +9,15 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batching, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import SFTBatch
-from rlhf_cli.data.collate import sft_batches
+from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.models.capabilities import separates_packed_texts
+from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.reward_head import transformers_has_class
-from rlhf_cli.models.unpadding.attention import reads_unpadded
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.context import Encoded, StageContext, open_context
+from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import RewardModel
 from rlhf_cli.stages.samples import BeforeAfter, example, prompts_of, sample_answers
 from rlhf_cli.stages.saving import Saver
@@ -110,17 +110,20 @@ def steps_of(
     padded: the model reads padding.
     """
     cfg = context.cfg
-    return sft_batches(
-        train,
+    options = BatchOptions(
         batch=cfg.sft.batch,
-        batching=cfg.sft.batching,
-        loss_on=cfg.sft.loss_on,
         pad_id=context.renderer.pad_id,
-        max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
         seed=cfg.seed,
         epoch=epoch,
         share=context.world.share,
         padded=padded,
+    )
+    return sft_batches(
+        train,
+        options,
+        batching=cfg.sft.batching,
+        loss_on=cfg.sft.loss_on,
+        max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
     )
 
 

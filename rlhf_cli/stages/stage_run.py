@@ -12,7 +12,7 @@ from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.samples import BeforeAfter
 from rlhf_cli.stages.saving import Resumed, Saver, load_checkpoint, require_space
-from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.telemetry.recorder import RecordedStage, Recorder
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,12 +64,14 @@ def open_recorder(
     cfg, silent = context.cfg, not context.world.is_main
     return Recorder(
         out,
-        stage=stage,
-        total_steps=total_steps,
-        headline=STAGES[stage].headline,
+        RecordedStage(
+            name=stage,
+            total_steps=total_steps,
+            headline=STAGES[stage].headline,
+            every=cfg.tracking.every,
+            config=freeze(cfg),
+        ),
         trackers=[] if silent else trackers_of(cfg, out, stage, resumed or {}),
-        run_config=freeze(cfg),
-        every=cfg.tracking.every,
         clock=context.clock,
         silent=silent,
         resumed=resumed,

@@ -7,19 +7,23 @@ nor (config.printable) by the terminal.
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import IO
+from typing import IO, TypeVar
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.file_proxy import FileProxy
+from rich.measure import Measurement
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.printable import drop_output, one_line, printable
 
 PLAIN_WIDTH = 100
+T = TypeVar("T")
+UNLIMITED = 10_000
 
 
 class OutputClosed(BrokenPipeError):
@@ -111,3 +115,18 @@ def status(what: str, *, silent: bool = False) -> Iterator[None]:
     else:
         line(f"  {one_line(what)} ...", style="dim")
         yield
+
+
+def print_blocks(columns: Sequence[T], table_of: Callable[[Sequence[T]], Table]) -> None:
+    """Print table_of(columns), with as many of the columns at a time as the screen holds."""
+    while columns:
+        counts = range(len(columns), 1, -1)
+        count = next((n for n in counts if fits(table_of(columns[:n]))), 1)
+        console().print(table_of(columns[:count]))
+        columns = columns[count:]
+
+
+def fits(table: Table) -> bool:
+    """Return whether the screen is wide enough for every cell as it is."""
+    options = console().options.update(max_width=UNLIMITED)
+    return Measurement.get(console(), options, table).maximum <= console().width

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,38 +36,46 @@ class Tracker(Protocol):
     def finish(self) -> None: ...
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class RecordedStage:
+    """The stage that is recorded. headline: the metrics shown live. every: steps per written line.
+
+    config: of the run, for the trackers.
+    """
+
+    name: str
+    total_steps: int
+    headline: tuple[str, ...]
+    every: int
+    config: Mapping[str, Any]
+
+
 class Recorder:
     """with Recorder(...) as recorder: recorder.log({"sft/loss": 2.5}, step)
 
-    `log` is called at every step from 1; every `every`-th and the last are written. Numbers that
-    are not finite are written as null. headline: the metrics shown live. resumed: what `state` gave
-    when the stage was saved; lines written after that are taken back. silent: nothing is written or
-    shown, for all processes of a stage but one. clock: its intervals are the lines, so that their time/*
-    add up to the stage's; what came before the first step and after the last has a line of its own.
+    `log` is called at every step from 1; every `stage.every`-th and the last are written. Numbers that
+    are not finite are written as null. resumed: what `state` gave when the stage was saved; lines
+    written after that are taken back. silent: nothing is written or shown, for all processes of a
+    stage but one. clock: its intervals are the lines, so that their time/* add up to the stage's; what
+    came before the first step and after the last has a line of its own.
     """
 
     def __init__(
         self,
         folder: Path,
+        stage: RecordedStage,
         *,
-        stage: str,
-        total_steps: int,
-        headline: tuple[str, ...],
         trackers: Sequence[Tracker],
-        run_config: Mapping[str, Any],
-        every: int,
         silent: bool = False,
         resumed: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ):
-        self.folder, self.stage, self.total_steps = folder, stage, total_steps
-        self.headline, self.every, self.silent = headline, every, silent
-        self.trackers, self.run_config = trackers, run_config
+        self.folder, self.stage, self.trackers, self.silent = folder, stage, trackers, silent
         self.resumed, self.clock = resumed or {}, clock
         self.step = self.resumed.get("step", 0)
         self.started = time.monotonic() - self.resumed.get("seconds", 0.0)
         shown = LiveBar if console().is_terminal else PlainLines
-        self.progress = NoProgress() if silent else shown(stage, total_steps)
+        self.progress = NoProgress() if silent else shown(stage.name, stage.total_steps)
 
     def __enter__(self) -> "Recorder":
         if self.silent:
@@ -76,7 +85,7 @@ class Recorder:
         for name in (METRICS, SAMPLES):
             self._take_back(self.folder / name)
         for tracker in self.trackers:
-            tracker.store_init_configuration(_loggable(flatten(dict(self.run_config))))
+            tracker.store_init_configuration(_loggable(flatten(dict(self.stage.config))))
         self._start_clock()
         self.progress.start(self.step)
         return self
@@ -99,7 +108,7 @@ class Recorder:
         """Log one step's numbers."""
         self.step = step
         self.progress.advance(step, self._headline(metrics))
-        if self.silent or (step % self.every and step != self.total_steps):
+        if self.silent or (step % self.stage.every and step != self.stage.total_steps):
             return
         timings = self.clock.interval() if self.clock else {}
         values = {name: _number(value) for name, value in {**metrics, **timings}.items()}
@@ -128,7 +137,7 @@ class Recorder:
     def _start_clock(self) -> None:
         """Start the first interval, or continue that of the interrupted attempt."""
         if self.clock:
-            begun = {"time": self._seconds(), "total_steps": self.total_steps}
+            begun = {"time": self._seconds(), "total_steps": self.stage.total_steps}
             self._write(METRICS, [begun | self.clock.start()])
             if "clock" in self.resumed:
                 self.clock.load_state(self.resumed["clock"])
@@ -148,7 +157,7 @@ class Recorder:
             self.warn(f"{path.name} has lost lines: {found} bytes instead of {size}")
 
     def _headline(self, metrics: Mapping[str, float]) -> str:
-        shown = [(name, metrics[name]) for name in self.headline if name in metrics]
+        shown = [(name, metrics[name]) for name in self.stage.headline if name in metrics]
         return "  ".join(f"{name.rpartition('/')[2]} {short(value)}" for name, value in shown)
 
     def _write(self, name: str, entries: Sequence[Mapping[str, Any]]) -> None:

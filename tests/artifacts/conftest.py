@@ -1,4 +1,4 @@
-"""For the tests of this room."""
+"""Writing to the disk without waiting for it."""
 
 import os
 

@@ -13,10 +13,8 @@ from rlhf_cli.artifacts.layout import work_folder
 from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError
 from rlhf_cli.artifacts.publication import publish, recover, rename_to_final
 from rlhf_cli.artifacts.store import file_records, open_stage
-from tests.artifacts.instants import full, killed
-from tests.artifacts.test_checkpoints import save, truncate
-from tests.artifacts.test_identity import fingerprint
-from tests.artifacts.test_store import manifest
+from tests.support.artifacts import fingerprint, manifest, save, truncate
+from tests.support.file_system_faults import full, killed
 
 MINE = fingerprint()
 

@@ -13,15 +13,8 @@ import pytest
 from rlhf_cli.artifacts import checkpoints
 from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.artifacts.store import WriteError
-from tests.artifacts.instants import _in_child, full, killed
-
-
-def save(work: Path, step: int, keep: int = 2, content: bytes | None = None) -> Path:
-    folder = checkpoints.create(work, step)
-    path = folder / "model-00001-of-00001.safetensors"
-    with checkpoints.writing_file(path):
-        path.write_bytes(content or b"%d" % step * 50)
-    return checkpoints.commit(work, step, {"step": step, "best": [0.5, step]}, keep)
+from tests.support.artifacts import save, truncate
+from tests.support.file_system_faults import _in_child, full, killed
 
 
 def names(work: Path) -> list[str]:
@@ -97,10 +90,6 @@ def test_killed_before_the_first_pointer(tmp_path):
     (tmp_path / "resume/step-00000004/state.json").unlink()
     assert checkpoints.latest(tmp_path, "auto").step == 2
     assert json.loads((tmp_path / "latest.json").read_text()) == {"step": 2}
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
 
 
 def flip(path: Path) -> None:

@@ -17,9 +17,8 @@ from rlhf_cli.artifacts.publication import (
     replace_stage,
 )
 from rlhf_cli.artifacts.store import create_work_folder, open_stage
-from tests.artifacts.instants import full, killed
-from tests.artifacts.test_identity import fingerprint
-from tests.artifacts.test_store import manifest
+from tests.support.artifacts import fingerprint, manifest
+from tests.support.file_system_faults import full, killed
 
 
 def of(lr: float) -> Fingerprint:

@@ -7,17 +7,10 @@ import pytest
 
 from rlhf_cli.artifacts import store
 from rlhf_cli.artifacts.layout import work_folder
-from rlhf_cli.artifacts.manifest import FINISHED, ArtifactError, StageManifest, read_manifest
+from rlhf_cli.artifacts.manifest import ArtifactError, read_manifest
 from rlhf_cli.artifacts.publication import publish, recover
 from rlhf_cli.artifacts.store import create_work_folder, model_folder, open_stage, write_text
-
-
-def manifest(stage: str = "sft") -> StageManifest:
-    return StageManifest(
-        stage=stage, status=FINISHED, version="0", commit=None, config={}, data={},
-        parents={}, origins={}, tokenizer_hash=None, template_hash=None, seed=1, step=3,
-        started="", finished="", metrics={"loss": 0.25},
-    )  # fmt: skip
+from tests.support.artifacts import manifest
 
 
 def made(run, content: str = "weights"):

@@ -12,7 +12,7 @@ import pytest
 from rlhf_cli.config import hub
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Source
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 ROLES = ("demonstrations", "comparisons")
 

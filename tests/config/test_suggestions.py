@@ -8,7 +8,7 @@ from rlhf_cli.config.keys import GROUPS, nearest_keys, schema_keys
 from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.config.suggestions import COMMANDS, OURS, STAGE_WORDS, VALUES, not_here, ours
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 
 def test_every_suggestion_is_a_key():

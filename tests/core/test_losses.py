@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 
 from rlhf_cli.core.logprobs import token_logprobs
 from rlhf_cli.core.losses import lm_loss, policy_loss, value_loss
-from tests.core.ends import response_mask
+from tests.support.response_masks import response_mask
 
 LENGTHS = [2, 8, 5, 1]
 MASK = torch.arange(8) < torch.tensor(LENGTHS)[:, None]

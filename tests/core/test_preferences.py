@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlhf_cli.core.preferences import pair_probabilities, preference_loss
+from rlhf_cli.core.preferences import PreferenceLoss, pair_probabilities
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "core.json").read_text())["ties"]
 ONE_PAIR = torch.tensor([[0, 1]])
@@ -29,16 +29,15 @@ def sigmoid(x):
 
 
 def loss(scores, pairs=ONE_PAIR, targets=None, weights=None, *, num_prompts=1, **options):
-    """preference_loss in float64 with everything plain unless said otherwise."""
+    """PreferenceLoss in float64 with everything plain unless said otherwise."""
     scores = torch.as_tensor(scores, dtype=torch.double)
     ones = torch.ones(len(pairs), dtype=torch.double)
-    return preference_loss(
+    return PreferenceLoss(**{**PLAIN, **options})(
         scores,
         pairs,
         ones if targets is None else torch.as_tensor(targets, dtype=torch.double),
         ones if weights is None else weights,
         num_prompts=num_prompts,
-        **{**PLAIN, **options},
     )
 
 
@@ -151,13 +150,12 @@ def test_gradients_equal_finite_differences(options):
 @pytest.mark.parametrize("gap", [-1e4, 1e4])
 def test_absurd_scores_give_finite_losses_and_gradients(options, gap):
     scores = torch.tensor([gap, 0.0], requires_grad=True)
-    out = preference_loss(
+    out = PreferenceLoss(**{**PLAIN, **options})(
         scores,
         ONE_PAIR.expand(2, 2),
         torch.tensor([1.0, 0.5]),
         torch.ones(2),
         num_prompts=1,
-        **{**PLAIN, **options},
     )
     out.backward()
     assert out.isfinite() and scores.grad.isfinite().all()

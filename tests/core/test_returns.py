@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import pad
 
 from rlhf_cli.core.returns import gae, missing_eos, shaped_rewards
-from tests.core.ends import response_mask
+from tests.support.response_masks import response_mask
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "core.json").read_text())["gae"]
 LENGTHS = torch.tensor([1, 3, 5])

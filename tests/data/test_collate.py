@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Batch, Batching, LossOn
-from rlhf_cli.core.preferences import preference_loss
-from rlhf_cli.core.sharing import Share
+from rlhf_cli.core.microbatches import Share
+from rlhf_cli.core.preferences import PreferenceLoss
 from rlhf_cli.data.collate import (
+    BatchOptions,
     pad_left,
     pad_right,
     preference_batch,
@@ -52,14 +53,16 @@ def batches_of(
 ):
     return sft_batches(
         examples,
-        batch=Batch(size=size, microbatch=rows, max_tokens=budget),
+        BatchOptions(
+            batch=Batch(size=size, microbatch=rows, max_tokens=budget),
+            seed=seed,
+            epoch=epoch,
+            pad_id=PAD,
+            padded=padded,
+        ),
         batching=batching,
         loss_on=loss_on,
-        seed=seed,
-        epoch=epoch,
         max_tokens=64,
-        pad_id=PAD,
-        padded=padded,
     )
 
 
@@ -214,7 +217,10 @@ def comparisons(num):
 def test_every_pair_of_a_prompt_is_in_one_microbatch_and_points_at_its_completions():
     examples = comparisons(23)
     steps = preference_batches(
-        examples, batch=Batch(size=6, microbatch=7, max_tokens=None), seed=1, epoch=0, pad_id=PAD
+        examples,
+        BatchOptions(
+            batch=Batch(size=6, microbatch=7, max_tokens=None), seed=1, epoch=0, pad_id=PAD
+        ),
     )
     assert [sum(b.num_prompts for b in step) for step in steps] == [6, 6, 6, 5]
     seen = Counter()
@@ -244,8 +250,8 @@ def test_processes_with_nothing_left_to_read_get_blanks_that_count_for_nothing()
     examples, counted = comparisons(4), []
     for rank in range(3):
         ((first, second),) = preference_batches(
-            examples, batch=Batch(size=4, microbatch=1, max_tokens=None), seed=1, epoch=0,
-            pad_id=PAD, share=Share(rank, 3),
+            examples, BatchOptions(batch=Batch(size=4, microbatch=1, max_tokens=None), seed=1, epoch=0,
+            pad_id=PAD, share=Share(rank, 3))
         )  # fmt: skip
         counted += [(b.num_prompts, len(b.pairs), len(b.weights)) for b in (first, second)]
     wanted = [(1, len(e.better) + len(e.ties), len(e.better) + len(e.ties)) for e in examples]
@@ -256,8 +262,8 @@ def test_processes_with_nothing_left_to_read_get_blanks_that_count_for_nothing()
 def test_a_budget_of_tokens_keeps_the_completions_of_a_prompt_together(padded):
     examples = comparisons(23)
     (step,) = preference_batches(
-        examples, batch=Batch(size=23, microbatch=None, max_tokens=60), seed=1, epoch=0,
-        pad_id=PAD, padded=padded,
+        examples, BatchOptions(batch=Batch(size=23, microbatch=None, max_tokens=60), seed=1, epoch=0,
+        pad_id=PAD, padded=padded)
     )  # fmt: skip
     assert sum(batch.num_prompts for batch in step) == 23
     assert sum(len(batch.pairs) for batch in step) == sum(
@@ -272,10 +278,9 @@ def test_a_budget_of_tokens_keeps_the_completions_of_a_prompt_together(padded):
 def test_a_completion_is_a_row_once():
     (step,) = preference_batches(
         comparisons(9),
-        batch=Batch(size=9, microbatch=1000, max_tokens=None),
-        seed=1,
-        epoch=0,
-        pad_id=PAD,
+        BatchOptions(
+            batch=Batch(size=9, microbatch=1000, max_tokens=None), seed=1, epoch=0, pad_id=PAD
+        ),
     )
     (batch,) = step
     assert batch.tokens.shape[0] == sum(len(e.response_ids) for e in comparisons(9))
@@ -286,10 +291,9 @@ def test_a_completion_is_a_row_once():
 def test_weights_of_a_fully_labelled_prompt_sum_to_one():
     (step,) = preference_batches(
         comparisons(1),
-        batch=Batch(size=1, microbatch=9, max_tokens=None),
-        seed=1,
-        epoch=0,
-        pad_id=PAD,
+        BatchOptions(
+            batch=Batch(size=1, microbatch=9, max_tokens=None), seed=1, epoch=0, pad_id=PAD
+        ),
     )
     assert step[0].weights.sum() == pytest.approx(1.0)
     four = EncodedComparison(
@@ -300,7 +304,10 @@ def test_weights_of_a_fully_labelled_prompt_sum_to_one():
         record=None,
     )
     (step,) = preference_batches(
-        [four], batch=Batch(size=1, microbatch=9, max_tokens=None), seed=1, epoch=0, pad_id=PAD
+        [four],
+        BatchOptions(
+            batch=Batch(size=1, microbatch=9, max_tokens=None), seed=1, epoch=0, pad_id=PAD
+        ),
     )
     assert step[0].pairs.shape == (6, 2)
     assert step[0].weights.sum() == pytest.approx(1.0)
@@ -319,11 +326,9 @@ def test_a_prompt_of_which_only_some_pairs_are_labelled_weighs_as_much_as_any_ot
     assert batch.weights.tolist() == [0.5, 0.5]
     scores, settings = torch.zeros(4), {"tie_param": 1.0, "margin": 0.0, "label_smoothing": 0.0}
     for ties, share in (("soft", 1.0), ("drop", 0.5)):
-        loss = preference_loss(
-            scores, batch.pairs, batch.targets, batch.weights,
-            num_prompts=1, ties=ties, center_coef=0.0, **settings,
-        )  # fmt: skip
-        assert float(loss) == pytest.approx(share * math.log(2))
+        loss = PreferenceLoss(ties=ties, center_coef=0.0, **settings)
+        found = loss(scores, batch.pairs, batch.targets, batch.weights, num_prompts=1)
+        assert float(found) == pytest.approx(share * math.log(2))
 
 
 def prompts(num):

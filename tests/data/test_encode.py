@@ -26,7 +26,7 @@ from rlhf_cli.data.records import (
 )
 from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.templates import build
-from tests.data.sided import encoded, load, of
+from tests.support.data_sources import encoded, load, of
 
 ORIGIN = Origin("a", 1)
 AROUND_PROMPT = len("Human: ") + len("\n\nAssistant:")

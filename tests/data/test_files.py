@@ -9,7 +9,7 @@ import pytest
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError, RowError
 from rlhf_cli.data.sources import source_hash
-from tests.data.reading import ROWS, read, values
+from tests.support.data_sources import ROWS, read, values
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rlhf_cli.data.records import DataError, RowError
-from tests.data.reading import ROWS, read, values
+from tests.support.data_sources import ROWS, read, values
 
 GOOD = '{"prompt": "a"}'
 
@@ -118,7 +118,7 @@ def test_an_array_that_is_not_one_is_refused_with_its_line(write, text):
 
 
 def test_elements_longer_than_a_chunk_are_read_whole(write, monkeypatch):
-    monkeypatch.setattr("rlhf_cli.data.json_arrays.CHUNK", 3)
+    monkeypatch.setattr("rlhf_cli.data.json_values.CHUNK", 3)
     found = [{"prompt": "x" * n, "n": n} for n in (1, 50, 2, 7)]
     for indent in (None, 1):
         path = write("a.json", json.dumps(found, indent=indent))
@@ -129,8 +129,8 @@ def test_elements_longer_than_a_chunk_are_read_whole(write, monkeypatch):
 
 
 def test_an_element_or_a_document_above_its_limit_is_refused(write, monkeypatch):
-    monkeypatch.setattr("rlhf_cli.data.json_arrays.CHUNK", 10)
-    monkeypatch.setattr("rlhf_cli.data.json_arrays.LIMIT", 100)
+    monkeypatch.setattr("rlhf_cli.data.json_values.CHUNK", 10)
+    monkeypatch.setattr("rlhf_cli.data.json_values.LIMIT", 100)
     with pytest.raises(DataError, match=r"a\.json:2: "):
         values(write("a.json", f'[{GOOD},\n{{"prompt": "{"x" * 1000}"}}]'))
     monkeypatch.setattr("rlhf_cli.data.json_files.DOCUMENT", 100)

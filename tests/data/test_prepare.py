@@ -15,7 +15,7 @@ from rlhf_cli.data.prepare import ROWS, rows_key
 from rlhf_cli.data.records import DataError, RowError
 from rlhf_cli.data.split import opening
 from rlhf_cli.stages.reading import records_of, spec_of
-from tests.data.sided import place_of, survey
+from tests.support.data_sources import place_of, survey
 
 
 @pytest.fixture

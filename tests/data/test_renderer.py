@@ -1,21 +1,14 @@
 """One rendering for all stages: prompt and response are the conversation, cut at one token."""
 
-import importlib.util
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 
 from rlhf_cli.data.records import DataError, Message, RowError
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.data.templates import build
-
-_spec = importlib.util.spec_from_file_location(
-    "known_templates", Path(__file__).with_name("known_templates.py")
-)
-known = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(known)
-KNOWN = known.KNOWN
+from tests.support import chat_templates
+from tests.support.chat_templates import KNOWN
 
 USER, BOT = Message("user", "Where is Paris?"), Message("assistant", "In France.")
 AGAIN, THEN = Message("user", "And Rome?"), Message("assistant", "In Italy.")
@@ -220,7 +213,7 @@ def test_a_thought_is_part_of_what_was_said_unless_it_is_empty(make_tokenizer, n
 
 def test_a_generation_prompt_that_the_conversation_does_not_have_is_refused(make_tokenizer):
     tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>")
-    tokenizer.chat_template = known.R1
+    tokenizer.chat_template = chat_templates.R1
     said = r"'.*<think>.*' became '.*walrus.*'.*set data.template=chatml, or a .jinja file"
     with pytest.raises(DataError, match=said):
         build(tokenizer, template="auto", system=None)
@@ -310,10 +303,10 @@ def test_without_a_date_a_template_says_today(make_tokenizer):
 )
 def test_a_date_that_cannot_be_fixed_is_refused(make_tokenizer, call, tmp_path):
     path = tmp_path / "dated.jinja"
-    path.write_text(call + "{# strftime_now(x) in a comment is nothing #}" + known.ZEPHYR)
+    path.write_text(call + "{# strftime_now(x) in a comment is nothing #}" + chat_templates.ZEPHYR)
     with pytest.raises(DataError, match=r"today's date .* give data.template a .jinja file"):
         build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
-    path.write_text("{# strftime_now(x) in a comment is nothing #}" + known.ZEPHYR)
+    path.write_text("{# strftime_now(x) in a comment is nothing #}" + chat_templates.ZEPHYR)
     build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
 
 
@@ -421,16 +414,16 @@ def test_a_template_that_refuses_a_conversation_is_a_bad_row(make_tokenizer):
 
 def test_a_template_file_is_read_and_travels_with_the_tokenizer(make_tokenizer, tmp_path):
     path = tmp_path / "mine.jinja"
-    path.write_text(known.ZEPHYR)
+    path.write_text(chat_templates.ZEPHYR)
     r = build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
-    assert r.tokenizer.chat_template == known.ZEPHYR
+    assert r.tokenizer.chat_template == chat_templates.ZEPHYR
 
 
 def test_a_named_template_wins_over_the_tokenizers_own(make_tokenizer):
-    own = make_tokenizer(eos_token="</s>", chat_template=known.ZEPHYR)
-    assert build(own, template="auto", system=None).tokenizer.chat_template == known.ZEPHYR
+    own = make_tokenizer(eos_token="</s>", chat_template=chat_templates.ZEPHYR)
+    assert build(own, template="auto", system=None).tokenizer.chat_template == chat_templates.ZEPHYR
     plain = build(make_tokenizer(eos_token="</s>"), template="plain", system=None)
-    own = make_tokenizer(eos_token="</s>", chat_template=known.ZEPHYR)
+    own = make_tokenizer(eos_token="</s>", chat_template=chat_templates.ZEPHYR)
     assert build(own, template="plain", system=None).template == plain.template
 
 
@@ -462,8 +455,8 @@ def test_a_broken_template_file_is_refused_at_once(make_tokenizer, tmp_path, tex
 
 def test_auto_takes_the_models_own_template_or_plain(make_tokenizer):
     own = make_tokenizer(eos_token="</s>")
-    own.chat_template = known.ZEPHYR
-    assert build(own, template="auto", system=None).template == known.ZEPHYR
+    own.chat_template = chat_templates.ZEPHYR
+    assert build(own, template="auto", system=None).template == chat_templates.ZEPHYR
     bare = make_tokenizer(eos_token="</s>")
     assert build(bare, template="auto", system=None).template == BUILT_IN["plain"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Prompt
 from rlhf_cli.data.split import HASHED, NAMED, HeldOut, number, opening, place
-from tests.data.leaks import leak_check
+from tests.support.data_sources import leak_check
 
 ORIGIN = Origin("a", 1)
 

@@ -4,7 +4,7 @@ import pytest
 
 from rlhf_cli.config.schema import ConfigError, Source
 from rlhf_cli.data.records import DataError, RowError
-from tests.data.reading import ROWS, lines, read, values
+from tests.support.data_sources import ROWS, lines, read, values
 
 
 def test_csv_keeps_quoted_newlines_and_counts_lines_of_the_file(write):

@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from rlhf_cli.data.records import DataError
-from tests.data.reading import read
+from tests.support.data_sources import read
 
 LINES = "".join(f'{{"prompt": "question {i}"}}\n' for i in range(2000)).encode()
 PACKED = gzip.compress(LINES, mtime=0)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from rlhf_cli.core.sharing import Share
-
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.evaluation.likelihood import Continuation, log_likelihoods
-from rlhf_cli.models.unpadding.attention import enable_unpadding, reads_unpadded
+from rlhf_cli.models.forward import reads_unpadded
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
-from tests.models.tiny import causal
-from tests.stages.ppo.tabular import network
+from tests.support.tabular import network
+from tests.support.tiny_models import causal
 
 # Options that begin alike, one that another begins with, of several lengths; 1 is the end token.
 OPTIONS = ([5, 6, 1], [5, 6, 7, 1], [5, 8, 9, 10, 1], [1])

@@ -9,8 +9,8 @@ from rlhf_cli.evaluation.rank_classification import Choice, firsts, rank
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
 from tests.evaluation.test_likelihood import OPTIONS, PROMPTS, by_itself
-from tests.models.tiny import causal
-from tests.stages.ppo.tabular import network
+from tests.support.tabular import network
+from tests.support.tiny_models import causal
 
 TEXTS = ("no", "it is not possible to", "nay", "né")
 CHOICES = [Choice(prompt_ids=p, options=TEXTS, option_ids=OPTIONS) for p in PROMPTS]

@@ -17,8 +17,8 @@ from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.models.generation import decoding
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.runtime.world import World
-from tests.models.tiny import VOCAB, causal, scalar
-from tests.stages.ppo.tabular import network
+from tests.support.tabular import network
+from tests.support.tiny_models import VOCAB, causal, scalar
 
 RENDERER = SimpleNamespace(decode_response=lambda ids: " ".join(map(str, ids)))
 

@@ -1,7 +1,5 @@
 """Nodes prove to each other that they share the run, and listen where they were told to."""
 
-import _socket
-import contextlib
 import os
 import socket
 import stat
@@ -18,6 +16,7 @@ from rlhf_cli.launch.channel import (
     read_secret,
     write_secret,
 )
+from tests.support.sockets import can_connect, outer_address
 
 
 def connected(secret: bytes = b"ours", other: bytes = b"ours"):
@@ -121,27 +120,6 @@ def test_a_secret_that_somebody_else_could_have_left_is_refused(tmp_path, spoil)
     spoil(path)
     with pytest.raises(UserError, match=r"\.nodes-1 (is not this user's alone|cannot be read)"):
         read_secret(path)
-
-
-def outer_address() -> str:
-    """An address of this machine that others could reach."""
-    probe = _socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with contextlib.suppress(OSError):
-        probe.connect(("192.0.2.1", 9))  # sends nothing
-        if not (found := probe.getsockname()[0]).startswith(("127.", "0.")):
-            return found
-    pytest.skip("this machine has no address but its loopback")
-
-
-def can_connect(address: str, port: int) -> bool:
-    caller = _socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        caller.connect((address, port))
-    except ConnectionRefusedError:
-        return False
-    finally:
-        caller.close()
-    return True
 
 
 def test_nobody_outside_reaches_a_socket_on_the_loopback():

@@ -19,7 +19,7 @@ from rlhf_cli.launch.channel import LOOPBACK, listen, write_secret
 from rlhf_cli.launch.coordinator import Coordinator
 from rlhf_cli.launch.nodes import find_rendezvous, first_host, start_refusal
 from rlhf_cli.launch.rendezvous import Rendezvous, _check_welcome, join
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 
 def rendezvous(folder: Path, ports: tuple[int, ...], rank: int = 1) -> Rendezvous:

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from rlhf_cli.launch.channel import LOOPBACK, listen
-from tests.launch.starting import Started, alive, two, two_nodes, wait_until
-from tests.launch.test_channel import can_connect, outer_address
+from tests.support.command_line import Started, alive, two, two_nodes, wait_until
+from tests.support.sockets import can_connect, outer_address
 
 
 def test_each_process_knows_its_place(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.models.capabilities import require_causal
-from tests.models.tiny import causal
+from tests.support.tiny_models import causal
 
 
 def draws(module, inputs, output):

@@ -13,8 +13,8 @@ from rlhf_cli.models.forward import token_scores
 from rlhf_cli.models.generation.sampling import SamplingParams, sample
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.engine import Network
-from tests.models.tiny import causal, ragged, scalar
-from tests.stages.ppo.tabular import CPU
+from tests.support.tabular import CPU
+from tests.support.tiny_models import causal, ragged, scalar
 
 
 def gradients(model, rows) -> list[torch.Tensor]:

@@ -1,5 +1,6 @@
 """Model FLOPs by the maths, against those that torch counts while a model runs."""
 
+import time
 from copy import deepcopy
 
 import pytest
@@ -9,10 +10,15 @@ from transformers import AutoModelForCausalLM, MistralConfig, MixtralConfig
 
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.core.masking import position_ids
-from rlhf_cli.models.flops import context_lengths, forward_flops, training_flops
+from rlhf_cli.models.flops import (
+    context_lengths,
+    forward_flops,
+    measured_peak_flops,
+    training_flops,
+)
 from rlhf_cli.models.forward import text_logprobs
 from rlhf_cli.models.unpadding.attention import enable_unpadding
-from tests.models.tiny import CONFIGS, VOCAB, causal, ragged, scalar
+from tests.support.tiny_models import CONFIGS, VOCAB, causal, ragged, scalar
 
 LAYERS, WIDTH = 2, 16  # of the tiny networks, each with heads as wide as its states
 
@@ -112,3 +118,26 @@ def test_contexts_restart_with_every_text():
     positions = torch.tensor([[0, 1, 2, 0, 1, 0]])
     mask = torch.tensor([[True, True, True, True, True, False]])
     assert context_lengths(mask, positions).tolist() == [1, 2, 3, 1, 2]
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_rate_is_one_that_a_product_reaches():
+    rate, x = measured_peak_flops(CPU, torch.float32), torch.ones(256, 256)
+    seconds = []
+    for _ in range(20):
+        before = time.perf_counter()
+        x @ x
+        seconds.append(time.perf_counter() - before)
+    assert rate > 0.2 * 2 * 256**3 / min(seconds)
+    assert rate < 1e14  # no CPU does that
+
+
+def test_it_is_measured_once_and_draws_no_number_of_the_run():
+    measured_peak_flops.cache_clear()
+    before = torch.get_rng_state()
+    first = measured_peak_flops(CPU, torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert measured_peak_flops(CPU, torch.float32) == first
+    assert measured_peak_flops.cache_info().misses == 1

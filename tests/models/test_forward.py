@@ -12,7 +12,7 @@ from rlhf_cli.models.forward import (
     sequence_scores,
     token_scores,
 )
-from tests.models.tiny import CONFIGS, causal, ragged, scalar
+from tests.support.tiny_models import CONFIGS, causal, ragged, scalar
 
 
 def batch(seed=0):

@@ -25,7 +25,7 @@ from rlhf_cli.models.load import (
     load_scalar_model,
 )
 from rlhf_cli.models.reward_head import transformers_has_class
-from tests.models.tiny import SPECIAL, VOCAB, causal, ragged, scalar
+from tests.support.tiny_models import SPECIAL, VOCAB, causal, ragged, scalar
 
 BLOOM = BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2, **SPECIAL)
 COHERE = CohereConfig(

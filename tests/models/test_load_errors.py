@@ -8,7 +8,7 @@ import pytest
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.models.load import ASSETS, load_causal_lm, load_tokenizer
 from rlhf_cli.models.load_errors import why
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rlhf_cli.models.forward import last_hidden, sequence_scores
 from rlhf_cli.models.reward_head import check_head, draw_head, shift_head_mean
-from tests.models.tiny import CONFIGS, ragged, scalar
+from tests.support.tiny_models import CONFIGS, ragged, scalar
 
 
 def test_head_starts_with_standard_deviation_one_over_root_d_plus_one():

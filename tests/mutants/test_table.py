@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.keys import flatten
-from tests.config.test_compose import composed
 from tests.mutants.tables import ROOT, read_tables
+from tests.support.configuration import composed
 
 MUTANTS = read_tables()
 LEAST = 120

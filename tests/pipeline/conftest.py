@@ -1,3 +1,4 @@
-"""The cache of the data lies in a folder of the tests here too."""
+"""Stages keep what they read in a folder of the tests."""
 
-from tests.stages.conftest import cache  # noqa: F401
+from tests.support.data_cache import data_cache  # noqa: F401
+from tests.support.data_fixtures import write  # noqa: F401

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.pipeline.model_folders import damage, external, require_model, shipped
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 
 @pytest.fixture(scope="module")

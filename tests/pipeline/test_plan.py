@@ -16,9 +16,9 @@ from rlhf_cli.config.schema.run import Parents, Resume
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.pipeline.messages import foreseen, plan_rows
 from rlhf_cli.pipeline.plan import Planner, State
-from tests.config.test_compose import composed
-from tests.report.runs import finish
-from tests.stages.little import changed
+from tests.support.configuration import composed
+from tests.support.run_folders import finish
+from tests.support.small_stages import changed
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from rlhf_cli.pipeline import requirements
 from rlhf_cli.pipeline.model_folders import shipped
 from rlhf_cli.pipeline.requirements import require, require_device, roles_of
 from rlhf_cli.stages import reading
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from rlhf_cli.cli import main
 from rlhf_cli.report.compare import compare, differences, differing_figures
 from rlhf_cli.report.comparison_page import print_comparison
 from rlhf_cli.report.run_state import read_run
-from tests.report.runs import HEADLINES, STAGES, finish
+from tests.support.run_folders import HEADLINES, STAGES, finish
 
 
 def columns(*runs, **how):

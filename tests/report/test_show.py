@@ -12,7 +12,7 @@ import pytest
 from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.cli import main
 from rlhf_cli.report.show import command_for
-from tests.report.runs import finish
+from tests.support.run_folders import finish
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[/]"
 TABLE = {

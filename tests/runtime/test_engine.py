@@ -14,11 +14,11 @@ from rlhf_cli.models.load import freeze
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.device import pick_device, threads_for
 from rlhf_cli.runtime.engine import Engine, Network, NotFinite
-from rlhf_cli.runtime.offload import OffloadedNetwork
+from rlhf_cli.runtime.factory import OffloadedNetwork
 from rlhf_cli.runtime.world import World
-from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, ragged, scalar
-from tests.runtime import small
-from tests.stages.ppo.tabular import CPU
+from tests.support import engines as small
+from tests.support.tabular import CPU
+from tests.support.tiny_models import CONFIGS, SPECIAL, VOCAB, ragged, scalar
 
 
 @torch.no_grad()

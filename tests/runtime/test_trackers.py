@@ -11,7 +11,11 @@ import pytest
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Tracker
 from rlhf_cli.runtime.trackers import open_trackers, require_installed
-from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.telemetry.recorder import RecordedStage, Recorder
+
+
+def stage(total_steps: int, config: dict) -> RecordedStage:
+    return RecordedStage(name="sft", total_steps=total_steps, headline=(), every=1, config=config)
 
 
 def test_what_is_not_installed_is_named_with_the_remedy(monkeypatch):
@@ -27,9 +31,8 @@ def test_tensorboard_gets_every_finite_number(tmp_path):
 
     trackers = open_trackers([Tracker.tensorboard], folder=tmp_path, project="p", run_name="r")
     with Recorder(
-        tmp_path, stage="sft", total_steps=2, headline=(), trackers=trackers,
-        run_config={"a": {"b": [1, 2]}, "c": None}, every=1,
-    ) as log:  # fmt: skip
+        tmp_path, stage(2, config={"a": {"b": [1, 2]}, "c": None}), trackers=trackers
+    ) as log:
         log.log({"sft/loss": 2.0, "odd": float("nan")}, 1)
         log.log({"sft/loss": 1.5}, 2)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -70,9 +73,7 @@ def test_wandb_and_trackio_are_started_logged_to_and_finished(name, tmp_path, mo
     module.config = config
     monkeypatch.setitem(sys.modules, name.value, module)
     trackers = open_trackers([name], folder=tmp_path, project="mine", run_name="r-sft")
-    with Recorder(
-        tmp_path, stage="sft", total_steps=1, headline=(), trackers=trackers, run_config={}, every=1
-    ) as log:
+    with Recorder(tmp_path, stage(1, config={}), trackers=trackers) as log:
         log.log({"sft/loss": 2.0}, 1)
     assert told[0]["project"] == "mine"
     assert told[0]["name"] == "r-sft"

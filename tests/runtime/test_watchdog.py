@@ -12,7 +12,7 @@ import pytest
 from rlhf_cli.config.errors import ExitCode
 from rlhf_cli.launch.exit_report import WorkerExit, hang_reason, run_result
 from rlhf_cli.runtime import watchdog
-from tests.launch.starting import Started, two
+from tests.support.command_line import Started, two
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.world import World
 from rlhf_cli.runtime.zero_generation import ZeroGeneration
 from rlhf_cli.runtime.zero_loading import required_stage
-from tests.runtime.dist import run_processes
-from tests.runtime.small import runtime
+from tests.support.distributed.processes import run_processes
+from tests.support.engines import runtime
 
 pytestmark = pytest.mark.dist
 ALL = ("zero1", "zero2", "zero3", "zero3_offload")
@@ -20,18 +20,18 @@ FEWER = [*([name, "float32"] for name in ALL), ["zero1", "bfloat16"], ["zero3", 
 
 
 def test_training_alone_is_the_plain_engines():
-    run_processes(1, "tests.runtime.bodies:check_alone", *BOTH)
+    run_processes(1, "tests.support.distributed.training:check_alone", *BOTH)
 
 
 def test_training_of_two_is_the_plain_engines():
-    run_processes(2, "tests.runtime.bodies:check_training", *BOTH)
+    run_processes(2, "tests.support.distributed.training:check_training", *BOTH)
 
 
 def test_states_go_on_exactly_and_move_between_topologies(tmp_path):
-    run_processes(2, "tests.runtime.bodies:check_resuming", str(tmp_path), *FEWER)
+    run_processes(2, "tests.support.distributed.training:check_resuming", str(tmp_path), *FEWER)
     run_processes(
         1,
-        "tests.runtime.bodies:check_moving",
+        "tests.support.distributed.training:check_moving",
         str(tmp_path),
         ["zero3", "zero2"],
         ["zero3_offload", "zero3"],
@@ -43,7 +43,7 @@ def test_states_go_on_exactly_and_move_between_topologies(tmp_path):
 def test_responses_are_the_plain_models():
     run_processes(
         2,
-        "tests.runtime.bodies_networks:check_generating",
+        "tests.support.distributed.networks:check_generating",
         ["zero3", "llama", "always"],
         ["zero3", "gpt2", "never"],
         ["zero3_offload", "gpt2", "auto"],
@@ -53,7 +53,7 @@ def test_responses_are_the_plain_models():
 def test_four_networks_in_one_process(tmp_path):
     run_processes(
         2,
-        "tests.runtime.bodies_networks:check_players",
+        "tests.support.distributed.networks:check_players",
         str(tmp_path),
         ["zero3", "float32", "llama", 1e-5],
         ["zero3_offload", "float32", "gpt2", 1e-5],
@@ -96,6 +96,6 @@ def test_weights_are_gathered_where_they_fit(free, layer_by_layer, monkeypatch):
 
 def test_a_failing_process_is_shown():
     with pytest.raises(AssertionError, match=r"(?s)failed.*rank 1.*ZeroDivisionError: of rank 1"):
-        run_processes(2, "tests.runtime.failing:divide", timeout=60)
+        run_processes(2, "tests.support.distributed.failing:divide", timeout=60)
     with pytest.raises(AssertionError, match=r"(?s)not done after 2 s.*rank 0.*I sleep"):
-        run_processes(1, "tests.runtime.failing:sleep", timeout=2)
+        run_processes(1, "tests.support.distributed.failing:sleep", timeout=2)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.pipeline.test_driver import rlhf
+from tests.support.command_line import rlhf
 
 pytestmark = pytest.mark.slow
 

@@ -1,27 +1,4 @@
-"""The run that those of several processes are compared with."""
+"""Stages keep what they read in a folder of the tests."""
 
-from pathlib import Path
-
-import pytest
-
-from rlhf_cli.config.stage_table import STAGES
-from tests.stages.test_resume import SAME_EVERYWHERE, work
-
-
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory) -> Path:
-    """All stages in one process, plain torch, without an interruption."""
-    folder = tmp_path_factory.mktemp("plain")
-    for stage in STAGES:
-        work(stage, folder, folder, *SAME_EVERYWHERE)
-    return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """What stages keep of their data lies in a folder of the tests."""
-    from rlhf_cli.stages import reading
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+from tests.support.data_cache import data_cache  # noqa: F401
+from tests.support.data_fixtures import plain_renderer  # noqa: F401

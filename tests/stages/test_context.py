@@ -1,17 +1,25 @@
-"""What a stage opens first: the renderer of its configuration, and the account of its rows."""
+"""What a stage opens first, what it refuses before it begins, and what it tells the models it loads."""
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file, save_file
 
 from rlhf_cli.config.compose import conf_dir, resolve
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.data.records import Message, Origin
 from rlhf_cli.data.report import DataReport
+from rlhf_cli.runtime.factory import local_parameters
+from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import Encoded, open_context
 from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
+from tests.support.small_stages import changed, little
 
 DATED = (
     "{{ strftime_now('%d %b %Y') }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
@@ -62,3 +70,82 @@ def test_what_a_template_shows_otherwise_is_told_with_an_example(dated, capsys):
     Encoded(train=[], select=[], held_out=[], report=quiet).print_report(recorder)
     assert notes == [report.headline(), "1 x the template differs"]
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture(scope="module")
+def context():
+    return open_context(little())
+
+
+def test_a_model_without_room_is_refused(context):
+    cfg = changed(context.cfg, {"data.max_prompt_tokens": 100, "data.max_response_tokens": 29})
+    with pytest.raises(UserError, match="129 tokens, but the model has 128 positions"):
+        replace(context, cfg=cfg).causal_lm()
+    fits = changed(cfg, {"data.max_response_tokens": 28})
+    assert replace(context, cfg=fits).causal_lm() is not None
+
+
+def test_batches_that_cannot_be_divided_are_refused(context):
+    four = replace(context, world=World(Share(0, 4)))
+    four.require_whole_shares({"sft.batch.size": 8})
+    with pytest.raises(UserError, match=r"sft\.batch\.size=6 cannot be divided among 4 .* 4 or 8"):
+        four.require_whole_shares({"sft.batch.size": 6})
+
+
+def test_a_scalar_model_knows_the_pad_token_of_the_renderer(context):
+    other = replace(context, renderer=SimpleNamespace(pad_id=7))
+    assert other.scalar_model("tiny", new_head=True).config.pad_token_id == 7
+
+
+def test_dropout_of_a_step_is_a_function_of_its_place(context):
+    def drawn(*place):
+        context.seed_dropout(*place)
+        return float(torch.rand(()))
+
+    assert drawn("sft", 1) == drawn("sft", 1)
+    assert len({drawn("sft", 1), drawn("sft", 2), drawn("rm", 1)}) == 3
+
+
+@pytest.fixture
+def broken(context, tmp_path):
+    """broken(engine) -> a model folder of it, one of whose weights is then NaN."""
+
+    def made(engine) -> Path:
+        context.export(engine, tmp_path / "broken")
+        file = tmp_path / "broken" / "model.safetensors"
+        tensors = load_file(file)
+        name = sorted(tensors)[-1]
+        tensors[name].view(-1)[5] = float("nan")
+        save_file(tensors, file, metadata={"format": "pt"})
+        return tmp_path / "broken"
+
+    return made
+
+
+def test_a_model_with_broken_weights_is_refused_by_name_when_it_is_loaded(context, broken):
+    """Not after its first loss, with the advice to lower the learning rate."""
+    folder = broken(context.engine(context.causal_lm(), context.cfg.sft.optim))
+    for load in (context.causal_lm, partial(context.scalar_model, new_head=True)):
+        with pytest.raises(UserError, match=r"the model .*/broken is broken: its weight .* NaN"):
+            load(folder)
+
+
+def test_an_average_that_is_not_finite_is_not_exported(context, tmp_path):
+    engine = context.engine(context.causal_lm(), context.cfg.ppo.optim, ema_decay=0.9)
+    engine.average[3].view(-1)[0] = float("inf")
+    context.export(engine, tmp_path / "weights")  # they are whole
+    engine.use_average()
+    with pytest.raises(UserError, match=r"not written: its weight .* holds an infinite number"):
+        context.export(engine, tmp_path / "average")
+    assert not (tmp_path / "average").exists()
+
+
+def test_of_a_sharded_parameter_the_padding_does_not_count():
+    """Three processes hold seven numbers as 3, 3 and 1; the rest of the last part is not cleared."""
+    model = torch.nn.Linear(7, 1, bias=False)
+    model.weight.ds_numel = 7
+    model.weight.ds_tensor = torch.tensor([1.0, float("nan"), float("nan")])
+    ((_, mine),) = local_parameters(model, World(Share(2, 3)))
+    assert mine.tolist() == [1.0]
+    ((_, mine),) = local_parameters(model, World(Share(0, 3)))
+    assert len(mine) == 3

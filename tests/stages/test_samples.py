@@ -8,12 +8,15 @@ from rlhf_cli.stages import samples
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.samples import (
     MAX_SHOWN_CHARS,
+    SUPERVISED,
     BeforeAfter,
     last_turn,
+    plain,
     prompts_of,
+    rendered,
     response_text,
 )
-from tests.stages.little import little
+from tests.support.small_stages import little
 
 WHERE = Origin("made in a test", 0)
 
@@ -61,3 +64,19 @@ def test_before_comes_before_after(monkeypatch):
     shown.sample("after", None)
     shown.show(SimpleNamespace(samples=lambda title, found: rows.extend(found)))
     assert rows == [{"prompt": "hi", "before": "first", "after": "second"}]
+
+
+TALK = (Message("user", "Why [bold]?"), Message("assistant", "Because."))
+
+
+def test_supervised_tokens_stand_out_and_special_tokens_are_seen(plain_renderer):
+    ids, mask = plain_renderer.conversation(TALK)
+    text = rendered(plain_renderer, ids, mask)
+    assert text.plain == "Human: Why [bold]?\n\nAssistant: Because.</s>"
+    shown = [text.plain[s.start : s.end] for s in text.spans if s.style == SUPERVISED]
+    assert shown == [" Because.</s>"]
+
+
+def test_the_plain_form_marks_them_with_brackets(plain_renderer):
+    ids, mask = plain_renderer.conversation(TALK)
+    assert plain(plain_renderer, ids, mask) == ("Human: Why [bold]?\n\nAssistant:[[ Because.</s>]]")

@@ -19,8 +19,8 @@ from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import saving
 from rlhf_cli.stages.saving import Resumed, Saver, load_checkpoint, require_space
 from rlhf_cli.telemetry.timing import Clock
-from tests.runtime.dist import run_processes
-from tests.stages.ppo.tabular import engine, optim, policy_network
+from tests.support.distributed.processes import run_processes
+from tests.support.tabular import engine, optim, policy_network
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,9 @@ def test_what_is_not_finite_is_never_saved(where, tmp_path):
 
 @pytest.mark.dist
 def test_what_is_not_finite_on_one_process_is_saved_by_none(tmp_path):
-    run_processes(2, "tests.stages.bodies:broken_on_one_process", str(tmp_path), timeout=60)
+    run_processes(
+        2, "tests.support.distributed.stages:broken_on_one_process", str(tmp_path), timeout=60
+    )
 
 
 @pytest.mark.parametrize(

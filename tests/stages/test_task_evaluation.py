@@ -13,7 +13,7 @@ from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.evaluate import preview, run
 from rlhf_cli.stages.task_evaluation import open_suite
 from rlhf_cli.stages.task_reading import evaluated_tasks
-from tests.stages.little import changed, little, work
+from tests.support.small_stages import changed, little, work
 
 RTE = """
 name: rte

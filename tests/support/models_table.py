@@ -1,6 +1,6 @@
 """The table of docs/models.md: what is done with each causal type of transformers, found by trying it.
 
-`python -m tests.support.models_table` writes it; tests/models/test_architectures.py checks each line.
+`python -m tests.support.models_table` writes it; tests/behaviour/test_architectures.py checks each line.
 """
 
 from pathlib import Path
@@ -10,9 +10,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.models.capabilities import decoder_for, separates_packed_texts
+from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.generation.decoding import FastDecoder, PlainDecoder, UncachedDecoder
 from rlhf_cli.models.reward_head import transformers_has_class
-from rlhf_cli.models.unpadding.attention import enable_unpadding, reads_unpadded
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from tests.support.architectures import SKIPPED, TYPES, tiny_causal_lm
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"

@@ -127,8 +127,8 @@ def iteration() -> dict[str, str]:
     # here, because only this measure needs torch
     from rlhf_cli.config.schema import PPOBatch
     from rlhf_cli.stages.ppo.loop import train
-    from tests.stages.ppo.tabular import Silent, ppo
-    from tests.stages.ppo.test_loop import PARAMS, batch, cast
+    from tests.support.ppo_networks import PARAMS, batch, cast
+    from tests.support.tabular import Silent, ppo
 
     size = PPOBatch(rollout=8, minibatch=8, microbatch=8, max_tokens=None)
     cfg = ppo(batch=size, total_episodes=8, inner_epochs=1)

@@ -11,7 +11,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.telemetry import console as screen
 from rlhf_cli.telemetry import progress, recorder
 from rlhf_cli.telemetry.progress import duration, short
-from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.telemetry.recorder import RecordedStage, Recorder
 
 
 class Spy:
@@ -33,12 +33,14 @@ class Spy:
 def opened(folder, *, total=20, every=1, trackers=(), **more):
     return Recorder(
         folder,
-        stage="sft",
-        total_steps=total,
-        headline=("sft/loss",),
+        RecordedStage(
+            name="sft",
+            total_steps=total,
+            headline=("sft/loss",),
+            every=every,
+            config={"sft": {"optim": {"lr": 0.1}, "betas": [0.9, 0.95]}, "seed": None},
+        ),
         trackers=trackers,
-        run_config={"sft": {"optim": {"lr": 0.1}, "betas": [0.9, 0.95]}, "seed": None},
-        every=every,
         **more,
     )
 

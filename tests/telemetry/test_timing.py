@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from rlhf_cli.telemetry import timing
-from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.telemetry.recorder import RecordedStage, Recorder
 from rlhf_cli.telemetry.timing import PHASES, Clock
 
 
@@ -121,8 +121,8 @@ def test_the_start_reaches_back_to_where_the_process_began(wait):
 
 def recorder(folder, clock, *, every=1, **more):
     return Recorder(
-        folder, stage="sft", total_steps=5, headline=(), trackers=(), run_config={}, every=every,
-        clock=clock, **more,
+        folder, RecordedStage(name="sft", total_steps=5, headline=(), every=every, config={}),
+        trackers=(), clock=clock, **more,
     )  # fmt: skip
 
 

@@ -14,20 +14,9 @@ from rlhf_cli.config.schema import TinyWorld
 from rlhf_cli.tiny_world import ROLES, ceiling, code_hash, generate, keys_of, utility
 from rlhf_cli.tiny_world.clusters import HELD_OUT, TRAINED
 from rlhf_cli.tiny_world.people import rank_groups
+from tests.support.tiny_world import SETTINGS
 
 CODE = sys.modules[generate.__module__]  # the package gives its name to the function
-SETTINGS = TinyWorld(
-    demonstrations=200,
-    comparisons=150,
-    prompts=200,
-    held_out_prompts=30,
-    pretraining=100,
-    completions=[4, 9],
-    noise=0.5,
-    tie_margin=0.2,
-    length_bias=0.0,
-    format_bias=0.0,
-)
 
 
 def world(**changes) -> TinyWorld:

@@ -28,6 +28,7 @@ SMALL = (
     "ppo.batch.minibatch=8", "ppo.batch.microbatch=8", "evaluation.prompts=8",
 )  # fmt: skip
 PATIENCE = 600.0
+OVERWRITTEN = re.compile(r"[^\n]*(?:\r(?!\n)|\x1b\[2K)")  # earlier frames of a live line
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)|\r")
 COMMAND = [sys.executable, "-m", "rlhf_cli"]
 ONLINE = {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_ENDPOINT": "https://hub.invalid"}
@@ -120,7 +121,7 @@ class Place:
         return Came(code=found.returncode, text=text, errors=found.stderr)
 
     def screen(self, *words: str, columns: int) -> Came:
-        """A command on a terminal of so many columns, escape codes taken out."""
+        """A command on a terminal of so many columns: what stays on the screen, without escape codes."""
         master, slave = pty.openpty()
         ioctl(slave, TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         process = subprocess.Popen(
@@ -128,7 +129,8 @@ class Place:
             env=_environment({"TERM": "xterm-256color", "COLUMNS": ""}), close_fds=True,
         )  # fmt: skip
         os.close(slave)
-        text = ESCAPES.sub("", b"".join(_read(master)).decode(errors="replace"))
+        text = b"".join(_read(master)).decode(errors="replace")
+        text = ESCAPES.sub("", OVERWRITTEN.sub("", text))
         return Came(code=process.wait(timeout=PATIENCE), text=self._plain(text))
 
     def _plain(self, text: str) -> str:

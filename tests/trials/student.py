@@ -249,13 +249,13 @@ SCREENS = [
     *(Row(tried=f"`rlhf {words[0]} {words[1] if words[0] != 'data' else '...'}` at {columns} columns",
           play=narrow(columns, *words), has=(*has, r"\[fits: True\]"))
       for columns in (80, 140)
-      for words, has in ((CHECK_LONG, (r"jsonl:21\b|:21\b",)), (("show", "small"), (r"gained",)),
+      for words, has in ((CHECK_LONG, (r"jsonl:21\b|:21\b",)), (("show", "small"), (r"Evaluation on",)),
                          (("run", "--help"), (r"pythia_410m",)))),
     shelled(f"{SMALL_RUN} name=small | cat", r"Evaluation on", prepare=finished,
             lacks=("\x1b",), tried="output into a pipe"),
     shelled("rlhf config | head -1; echo ${PIPESTATUS[0]}", r"^0$", tried="`rlhf config | head -1`"),
-    shelled("PYTHONIOENCODING=ascii rlhf show small", r"gained", prepare=finished),
-    shelled(f"LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {SMALL_RUN} name=small", r"gained",
+    shelled("PYTHONIOENCODING=ascii rlhf show small", r"Evaluation on", prepare=finished),
+    shelled(f"LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {SMALL_RUN} name=small", r"Evaluation on",
             prepare=finished, tried="`LC_ALL=C rlhf run`"),
 ]  # fmt: skip
 

@@ -8,8 +8,16 @@ from typing import Any
 from rlhf_cli.config.keys import nearest
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.formats import comparisons, demonstrations, prompts
-from rlhf_cli.data.formats.columns import check_columns, no_form
-from rlhf_cli.data.formats.fields import PROMPTS, RESPONSES, TEXTS, Fields, found, rename
+from rlhf_cli.data.formats.fields import (
+    PROMPTS,
+    RESPONSES,
+    TEXTS,
+    Fields,
+    check_columns,
+    found,
+    no_form,
+    rename,
+)
 from rlhf_cli.data.records import BadRow, DataError, Origin, Record, RowError
 
 Parse = Callable[[Fields, Origin], Any]

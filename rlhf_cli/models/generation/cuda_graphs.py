@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, DynamicLayer
 
+from rlhf_cli.models.forward import accepts
 from rlhf_cli.models.generation.decoding import FastDecoder, forward
-from rlhf_cli.models.load import accepts
 from rlhf_cli.models.unpadding.attention import ATTENTION
 
 COLUMN_BLOCK = 256  # a graph reads the cache up to a multiple of this
@@ -50,6 +50,7 @@ def captured(step: Step) -> Step:
     if _refused:
         return step
     side, graph = _capture_stream(torch.cuda.current_device()), torch.cuda.CUDAGraph()
+    # The eager run inside the capture reads what the current stream is still writing.
     side.wait_stream(torch.cuda.current_stream())
     try:
         _capture(step, side, graph)
@@ -137,6 +138,8 @@ class CUDAGraphDecoder(FastDecoder):
             tuple(self._enlarged(x, size) for x in (layer.keys, layer.values))
             for layer in self.cache.layers
         ]
+        # Dropping rows goes through the cache's layers, so they must share the memory of the
+        # graphs.
         for layer, (keys, values) in zip(self.cache.layers, self.memory, strict=True):
             layer.keys, layer.values = keys, values
         place = prompts.device
@@ -159,6 +162,8 @@ class CUDAGraphDecoder(FastDecoder):
         self.column.fill_(end)
         seen = (self.columns >= self.starts[:, None]) & (self.columns <= end)
         self.visible[:num, 0, 0] = seen
+        # Columns rounded up, so that one graph serves many tokens; those not yet written are
+        # hidden.
         key = bucket(num), min(self.total, -(-(end + 1) // COLUMN_BLOCK) * COLUMN_BLOCK)
         if key not in self.steps:
             self.steps[key] = self._step(*key)

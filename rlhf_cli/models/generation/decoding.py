@@ -14,8 +14,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rlhf_cli.core.masking import real_first
+from rlhf_cli.models.forward import accepts
 from rlhf_cli.models.generation.kv_cache import KVCache
-from rlhf_cli.models.load import accepts
 
 COMPACT_SHARE = 0.75  # PlainDecoder drops finished rows once at most this share is running
 PREFILL_TOKENS = {"cpu": 2048}  # tokens of prompts per forward pass, by device

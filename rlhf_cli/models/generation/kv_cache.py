@@ -54,6 +54,8 @@ class KVCacheLayer(CacheLayerMixin):
             self._grow()
         rows, first, end = self.view.rows, self.view.first, self.end
         for memory, states in ((self.keys, key_states), (self.values, value_states)):
+            # The copies of a prompt are neighbouring rows: seen as (B, k), one write reaches all of
+            # them.
             target = memory[rows, :, start:end].unflatten(0, (len(states), -1))
             target.copy_(states[:, None])
         if start == first:
@@ -63,6 +65,7 @@ class KVCacheLayer(CacheLayerMixin):
 
     def _grow(self) -> None:
         """Move the rows in the view to a larger memory, half as large again."""
+        # By a factor, so that all moves together copy each column a bounded number of times.
         columns = max(self.end, self.keys.shape[2] + max(GROWTH_COLUMNS, self.keys.shape[2] // 2))
         columns = max(self.end, min(columns, self.view.num_columns))
         self.keys, self.values = (self._enlarged(x, columns) for x in (self.keys, self.values))
@@ -116,6 +119,7 @@ class KVCache(Cache):
         Rows from the end are copied over those that stopped, so few rows move, but their order changes.
         """
         places = torch.arange(int(running.sum()), device=running.device)
+        # places[i] is the old row of row i: rows running at the end fill the gaps in front.
         free = (~running[: len(places)]).nonzero().squeeze(1)
         places[free] = len(places) + running[len(places) :].nonzero().squeeze(1)
         for layer in self.layers if len(free) else ():

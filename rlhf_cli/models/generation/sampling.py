@@ -10,26 +10,86 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.core.logprobs import entropy, token_logprobs
 from rlhf_cli.models.capabilities import decoder_for
 from rlhf_cli.models.generation.cuda_graphs import CUDAGraphDecoder, can_capture
 from rlhf_cli.models.generation.decoding import Decoder, FastDecoder, PlainDecoder, in_lock_step
-from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
 from rlhf_cli.models.generation.onednn_linear import prepacked
 
-# Tokens between two checks for finished rows, by device: a check waits for the device.
+BLOCK = 64  # tokens of the vocabulary whose sum is one step of the coarse distribution function
+LEAST = -1e4  # finite stand-in for -inf: its exp is 0, and 0 times it is 0, not nan
 CHECK_EVERY = {"cuda": 8}
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+
+
+def sample_token(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
+    """Return one token per row, drawn from softmax(logits / temperature).
+
+    Temperature 0 takes the likeliest token. logits (B, V), uniform (B,) in [0, 1) -> (B,)
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits.float() / temperature, dim=-1).to(uniform.dtype).cumsum(-1)
+    level = uniform[:, None] * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, level, right=True)
+    return chosen.squeeze(1).clamp_(max=logits.shape[-1] - 1)
+
+
+def sample_and_score(
+    logits: Tensor, uniform: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one token per row as `sample_token` does, its log-prob and the entropy of its distribution.
+
+    Inverts in two levels, first the token's block and then its position there, so that only one block per
+    row is summed in double precision. At temperature 0 log-probs and entropies are 0.
+    logits (B, V), uniform (B,) -> tokens (B,), logprobs (B,) and entropies (B,) in float32, nats
+    """
+    if temperature == 0:
+        certain = logits.new_zeros(len(logits), dtype=torch.float32)
+        return logits.argmax(-1), certain, certain
+    wide = logits.float() / temperature
+    below = wide.sub_(wide.amax(-1, keepdim=True)).clamp_(min=LEAST)
+    weights = below.exp()
+    blocks = pad(weights, (0, -weights.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    coarse = blocks.sum(-1).to(uniform.dtype).cumsum(-1)
+    block, share = _invert(coarse, uniform[:, None])
+    fine = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK)).squeeze(1)
+    place, _ = _invert(fine.to(uniform.dtype).cumsum(-1), share)
+    tokens = (block * BLOCK + place).clamp_(max=logits.shape[-1] - 1)
+    # With m the largest logit and Z = sum exp(x - m): log p(i) = (x_i - m) - log Z, and the entropy
+    # is log Z - sum p (x - m).
+    mass = coarse[:, -1]
+    logprobs = below.gather(1, tokens).squeeze(1) - mass.log()
+    entropies = mass.log() - torch.linalg.vecdot(weights, below) / mass
+    return tokens.squeeze(1), logprobs.float(), entropies.float()
+
+
+def _invert(cumulative: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the step in which `cumulative` passes this share of its total, and the share within that step.
+
+    cumulative (B, n), share (B, 1) -> index (B, 1), share within (B, 1)
+    """
+    total = cumulative[:, -1:]
+    # Strictly below the total, so that a last step without weight is never chosen.
+    level = torch.minimum(share * total, total * (1 - torch.finfo(total.dtype).eps))
+    index = torch.searchsorted(cumulative, level, right=True).clamp_(max=cumulative.shape[-1] - 1)
+    below = cumulative.gather(1, (index - 1).clamp_(min=0)).masked_fill(index == 0, 0)
+    return index, (level - below) / (cumulative.gather(1, index) - below)
+
+
+# Tokens between two checks for finished rows, by device: a check waits for the device.
 
 # Largest mean distance, in nats per token, of the sampler's log-probs from those of a forward pass.
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class SamplingParams:
     """How responses are sampled. temperature: 0 takes the likeliest token. end_ids: tokens that end one.
 
+    copies: responses per prompt; the rows of one prompt are consecutive, and it is read once for all.
     reference: use the plain path, to compare with. cuda_graphs: capture the steps on a CUDA device.
     """
 
@@ -37,6 +97,7 @@ class SamplingParams:
     temperature: float
     end_ids: list[int]
     pad_id: int
+    copies: int = 1
     reference: bool = False
     cuda_graphs: bool = False
 
@@ -77,16 +138,14 @@ def sample(
     uniforms: Tensor,
     params: SamplingParams,
     *,
-    copies: int = 1,
     keep_going: Callable[[bool], bool] = bool,
 ) -> Samples:
     """Continue left-padded prompts until an end token or `params.max_new_tokens` tokens.
 
     A finished row leaves the batch, so a long response does not delay the short ones.
-    copies: responses per prompt; the rows of one prompt are consecutive, and it is read once for all.
     keep_going(running): whether to take another token. Processes that must call the model equally often
     answer True while any of them is running, and each asks after every token.
-    prompts, prompt_mask (B / copies, P), uniforms (B, max_new_tokens)
+    prompts, prompt_mask (B / params.copies, P), uniforms (B, max_new_tokens)
     """
     in_step = in_lock_step(model)
     sample_next = _sample_by_reference if params.reference else sample_and_score
@@ -104,7 +163,7 @@ def sample(
         )
         num_columns = params.max_new_tokens
         decoder = make_decoder(
-            model, prompts, prompt_mask, copies=copies, max_new_tokens=num_columns
+            model, prompts, prompt_mask, copies=params.copies, max_new_tokens=num_columns
         )
         for column in range(num_columns):
             rows = decoder.rows

@@ -6,6 +6,7 @@ are neighbours, so that they are one batch of attention.
 """
 
 from contextlib import nullcontext
+from dataclasses import dataclass
 from inspect import signature
 
 import torch
@@ -31,6 +32,15 @@ FAMILIES = frozenset(
 BREAKS = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 
 
+@dataclass(slots=True, frozen=True)
+class AttentionSettings:
+    """What a layer's attention is computed with. window: tokens that one attends to, itself included."""
+
+    dropout: float
+    scaling: float | None
+    window: int | None
+
+
 def is_proved(config: PretrainedConfig) -> bool:
     """Return whether tests prove that every fast path is right for the architecture."""
     return config.model_type in FAMILIES and not any(getattr(config, name, None) for name in BREAKS)
@@ -46,11 +56,6 @@ def enable_unpadding(model: nn.Module) -> nn.Module:
     if can_unpad(model.config):
         model.config._attn_implementation = ATTENTION
     return model
-
-
-def reads_unpadded(model: nn.Module) -> bool:
-    """Return whether `enable_unpadding` has prepared the model."""
-    return model.config._attn_implementation == ATTENTION
 
 
 def unpadded_states(body: nn.Module, tokens: Tensor, unpadded: Unpadded) -> Tensor:
@@ -79,23 +84,24 @@ def attend(
     scaling: float | None = None,
     sliding_window: int | None = None,
     unpadded: Unpadded | None = None,
-    **settings,
+    **others,
 ) -> tuple[Tensor, None]:
     """Compute causal attention within each text of an unpadded row; without one, torch's own attention.
 
     query (1, H, N, d), key, value (1, G, N, d) -> (1, N, H, d)
     """
     if unpadded is None:
-        settings |= {"dropout": dropout, "scaling": scaling}
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+        others |= {"dropout": dropout, "scaling": scaling}
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **others)
+    settings = AttentionSettings(dropout, scaling, sliding_window)
     attention = _varlen_attention if _has_varlen_kernel(query, dropout) else _attention_per_length
     rows = (x[0] for x in (query, key, value))
     if unpadded.source_index is None:
-        return attention(*rows, unpadded, dropout, scaling, sliding_window)[None], None
+        return attention(*rows, unpadded, settings)[None], None
     # Queries, keys and values are computed once per shared token and copied to all of its texts here:
     # attention itself is the only step in which texts of one prefix differ.
     rows = (_take_rows(x.transpose(0, 1), unpadded.source_index).transpose(0, 1) for x in rows)
-    found = attention(*rows, unpadded, dropout, scaling, sliding_window)
+    found = attention(*rows, unpadded, settings)
     return _take_rows(found, unpadded.computed_index)[None], None
 
 
@@ -105,13 +111,7 @@ def _take_rows(x: Tensor, which: Tensor) -> Tensor:
 
 
 def _attention_per_length(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    unpadded: Unpadded,
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
+    query: Tensor, key: Tensor, value: Tensor, unpadded: Unpadded, settings: AttentionSettings
 ) -> Tensor:
     """Call torch's causal attention once for all texts of each length. query (H, N, d) -> (N, H, d)"""
     runs, found, narrow = unpadded.equal_length_runs(), [], compute_dtype(query)
@@ -123,15 +123,16 @@ def _attention_per_length(
         pieces = zip(*(x.split(sizes, dim=1) for x in whole), strict=True)
         for (count, length), piece in zip(runs, pieces, strict=True):
             q, k, v = (x.unflatten(1, (count, length)).transpose(0, 1) for x in piece)
-            band = _window_mask(length, window, query.device)
+            band = _window_mask(length, settings.window, query.device)
             part = scaled_dot_product_attention(
                 q,
                 k,
                 v,
                 attn_mask=band,
-                dropout_p=dropout,
+                dropout_p=settings.dropout,
+                # torch takes a mask or is_causal, not both; the band of a window is causal itself.
                 is_causal=band is None,
-                scale=scaling,
+                scale=settings.scaling,
                 enable_gqa=q.shape[1] != k.shape[1],
             )
             found.append(part.transpose(1, 2).flatten(0, 1))
@@ -139,13 +140,7 @@ def _attention_per_length(
 
 
 def _varlen_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    unpadded: Unpadded,
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
+    query: Tensor, key: Tensor, value: Tensor, unpadded: Unpadded, settings: AttentionSettings
 ) -> Tensor:
     """Compute the same in one call of torch's flash attention for texts of several lengths."""
     dtype = compute_dtype(query)
@@ -156,8 +151,8 @@ def _varlen_attention(
         unpadded.cu_seqlens,
         longest,
         longest,
-        scale=scaling,
-        window_size=(-1 if window is None else window - 1, 0),
+        scale=settings.scaling,
+        window_size=(-1 if settings.window is None else settings.window - 1, 0),
         enable_gqa=query.shape[0] != key.shape[0],
     )
 

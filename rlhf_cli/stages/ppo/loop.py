@@ -18,7 +18,6 @@ from rlhf_cli.data.order import num_batches
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages.ppo.checks import MetricAlerts, check_start, over
 from rlhf_cli.stages.ppo.models import PPOModels
-from rlhf_cli.stages.ppo.ptx import PretrainingLoss
 from rlhf_cli.stages.ppo.rollout import MAX_GAP, collect_rollout, should_recompute
 from rlhf_cli.stages.ppo.update import updates
 from rlhf_cli.stages.saving import Saver
@@ -81,7 +80,6 @@ def train(
     *,
     seed: int,
     state: TrainState | None = None,
-    ptx: PretrainingLoss | None = None,
     saver: Saver | None = None,
 ) -> dict[str, float]:
     """Run all iterations from where `state` stands; return the last metrics.
@@ -91,14 +89,15 @@ def train(
     """
     state = state or TrainState.start(cfg)
     metrics: dict[str, float] = {}
-    for iteration in range(state.iteration, num_iterations(cfg)):
+    total = num_iterations(cfg)
+    for iteration in range(state.iteration, total):
         batch, kl_coef = next(prompts).to(models.device.torch), state.controller.coef
 
         if state.rollout is None:
             recompute = should_recompute(cfg.old_logprobs, state.gap, iteration)
             drawn = uniforms(len(batch.tokens), params.max_new_tokens, seed, "rollout", iteration)
             state.rollout, state.objective = collect_rollout(
-                models, batch, drawn, params, cfg, kl_coef=kl_coef, recompute=recompute
+                models, batch, drawn, params, cfg, recompute=recompute
             )
             state.gap = state.objective.get("policy/sampler_gap", state.gap)
             if iteration == 0:
@@ -107,9 +106,9 @@ def train(
 
         rollout = compute_advantages(state.rollout, kl_coef, cfg)
         minibatches = minibatches_of(len(rollout.scores), cfg, seed, iteration)
-        factor = lr_factor(cfg.schedule, iteration, num_iterations(cfg))
+        factor = lr_factor(cfg.schedule, iteration, total)
         done = len(state.rows)
-        for row in updates(models, rollout, minibatches, cfg, done=done, lr_factor=factor, ptx=ptx):
+        for row in updates(models, rollout, minibatches, cfg, done=done, lr_factor=factor):
             state.rows.append(row)
             if saver is not None:
                 saver.after_step(models.policy.steps, state)
@@ -117,7 +116,7 @@ def train(
         kl = state.objective["objective/kl"]
         state.controller.update(kl, len(rollout.scores))
         metrics = state.objective | mean_metrics(state.rows, len(minibatches))
-        metrics |= explained_variance(rollout)
+        metrics |= penalty_metrics(metrics, kl_coef) | explained_variance(rollout)
         metrics |= progress_metrics(models, cfg, iteration, factor)
         recorder.log(metrics, iteration + 1)
         for alert in state.alerts.new(metrics):
@@ -186,6 +185,15 @@ def compute_advantages(rollout: Rollout, kl_coef: float, cfg: PPO) -> Rollout:
     if cfg.whiten_advantages:
         advantages = whiten(advantages, mask, shift_mean=True)
     return replace(rollout, advantages=advantages, returns=returns)
+
+
+def penalty_metrics(metrics: dict[str, float], kl_coef: float) -> dict[str, float]:
+    """Return the KL coefficient of the iteration, and the score per response after the penalty."""
+    penalty = kl_coef * metrics["objective/kl"]
+    return {
+        "objective/rlhf_reward": metrics["objective/scores"] - penalty,
+        "objective/kl_coef": kl_coef,
+    }
 
 
 def progress_metrics(

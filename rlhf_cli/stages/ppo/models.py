@@ -1,4 +1,7 @@
-"""The four models of PPO: the policy and value model that are trained, the reference and reward model."""
+"""The four models of PPO: the policy and value model that are trained, the reference and reward model.
+
+With PPO-ptx the gradient of a language-model loss on pretraining text is added to the policy's (IG C.4).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,16 +10,63 @@ from pathlib import Path
 from torch import Tensor
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import ValueInit
+from rlhf_cli.config.schema import Batch, Batching, LossOn, ValueInit
+from rlhf_cli.core.batches import SFTBatch
+from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.models.forward import ModelInputs
+from rlhf_cli.models.forward import ModelInputs, reads_unpadded
 from rlhf_cli.models.reward_head import check_head
 from rlhf_cli.runtime.device import Device
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
+from rlhf_cli.stages.training import token_loss, work_on_texts
 from rlhf_cli.telemetry.timing import Clock
+
+
+class PretrainingLoss:
+    """ratio * minibatch pretraining texts per optimizer step, repeating the data as often as needed."""
+
+    def __init__(self, context: StageContext, texts: list, *, policy: Engine):
+        self.context, self.texts = context, texts
+        self.padded = not reads_unpadded(policy.model)
+        ppo = context.cfg.ppo
+        self.size = min(ppo.ptx.ratio * ppo.batch.minibatch, len(texts))
+        self.epoch, self.steps = -1, []
+
+    def add_gradient(self, policy: Engine) -> float:
+        """Add the gradient of coef times the texts' mean loss per token; return that product."""
+        coef, texts = self.context.cfg.ppo.ptx.coef, self.texts_of(policy.steps)
+        found = token_loss(policy, texts, scale=coef)
+        self.context.clock.count(**work_on_texts(policy, texts))
+        return coef * found.loss
+
+    def texts_of(self, step: int) -> list[SFTBatch]:
+        """Return the microbatches of optimizer step `step`, from 0."""
+        epoch, place = divmod(step, -(-len(self.texts) // self.size))
+        if epoch != self.epoch:
+            self.epoch, self.steps = epoch, self._steps_of(epoch)
+        return self.steps[place]
+
+    def _steps_of(self, epoch: int) -> list[list[SFTBatch]]:
+        cfg = self.context.cfg
+        limits = cfg.ppo.batch
+        options = BatchOptions(
+            batch=Batch(size=self.size, microbatch=limits.microbatch, max_tokens=limits.max_tokens),
+            seed=cfg.seed,
+            epoch=epoch,
+            pad_id=self.context.renderer.pad_id,
+            share=self.context.world.share,
+            padded=self.padded,
+        )
+        return sft_batches(
+            self.texts,
+            options,
+            batching=Batching.grouped,
+            loss_on=LossOn.all,
+            max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
+        )
+
 
 # prompts with their responses -> scores (B,)
 Score = Callable[[ModelInputs], Tensor]
@@ -27,7 +77,7 @@ class PPOModels:
     """score: of the frozen reward model, or any function of prompts and responses.
 
     reward_model: the network behind `score`, which is offloaded when it has scored a rollout; None
-    where there is no network. clock: of the stage.
+    where there is no network. ptx: the loss that PPO-ptx adds to the policy's. clock: of the stage.
     """
 
     policy: Engine
@@ -36,11 +86,8 @@ class PPOModels:
     score: Score
     device: Device
     reward_model: Network | None = None
+    ptx: PretrainingLoss | None = None
     clock: Clock = field(default_factory=Clock)
-
-    @property
-    def world(self) -> World:
-        return self.policy.world
 
 
 def build_models(

@@ -16,9 +16,8 @@ from rlhf_cli.core.kl import k1, k2, k3
 from rlhf_cli.core.masking import masked_mean, masked_sum
 from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide
 from rlhf_cli.core.returns import missing_eos
-from rlhf_cli.models.forward import ModelInputs, response_logprobs, response_values
+from rlhf_cli.models.forward import ModelInputs, reads_unpadded, response_logprobs, response_values
 from rlhf_cli.models.generation.sampling import SamplingParams, require_close_logprobs, sample
-from rlhf_cli.models.unpadding.attention import reads_unpadded
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World
@@ -38,7 +37,6 @@ def collect_rollout(
     params: SamplingParams,
     cfg: PPO,
     *,
-    kl_coef: float,
     recompute: bool = True,
 ) -> tuple[Rollout, dict[str, float]]:
     """Return a scored rollout and its metrics; raises NotFinite where a score or log-prob is not.
@@ -57,7 +55,7 @@ def collect_rollout(
                 rollout = replace(rollout, logprobs=logprobs)
         rollout = score_rollout(models, rollout, parts, cfg)
     models.clock.count(generated=int(rollout.response_mask.sum()))
-    metrics = rollout_metrics(rollout, entropies, kl_coef)
+    metrics = rollout_metrics(rollout, entropies)
     return rollout, metrics if gap is None else metrics | {"policy/sampler_gap": gap}
 
 
@@ -66,7 +64,7 @@ def sample_responses(
 ) -> tuple[Rollout, Tensor]:
     """Return one response per prompt with the sampler's log-probs, not yet scored, and the entropies."""
     heartbeat("sampling a rollout")
-    world, policy = models.world, models.policy
+    policy, world = models.policy, models.policy.world
     policy.eval()
     with policy.generating() as model:
         samples = sample(
@@ -92,7 +90,7 @@ def sample_responses(
 
 def score_rollout(models: PPOModels, rollout: Rollout, parts: list[Part], cfg: PPO) -> Rollout:
     """Return the rollout with ref_logprobs, scores and values: one model after the other reads it all."""
-    world = models.world
+    world = models.policy.world
     reference = logprobs_by(models.ref_policy, cfg.temperature)
     ref_logprobs = forward_all(reference, parts, rollout.ref_logprobs, world)
     models.ref_policy.offload()
@@ -127,7 +125,7 @@ def recompute_logprobs(
     A sampler that is off by more than rounding is refused. gap: mean distance, nats per token.
     """
     policy = logprobs_by(models.policy, cfg.temperature)
-    logprobs = forward_all(policy, parts, rollout.logprobs, models.world)
+    logprobs = forward_all(policy, parts, rollout.logprobs, models.policy.world)
     gap = float(masked_mean((logprobs - rollout.logprobs).abs(), rollout.response_mask))
     require_finite(logprobs.sum(1), "log-prob of the policy", rollout)
     require_close_logprobs(gap, models.device.dtype)
@@ -173,7 +171,7 @@ def microbatches(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[T
 
     The number of rows is a multiple of the number of processes, so that no piece is empty.
     """
-    share = models.world.share
+    share = models.policy.world.share
     rows = torch.arange(len(rollout.scores), device=rollout.scores.device)
     if batch.max_tokens is None:
         return list(share.of(rows).split(batch.microbatch))
@@ -187,14 +185,13 @@ def microbatches(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[T
     return [torch.tensor(part, device=rows.device) for part in parts]
 
 
-def rollout_metrics(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict[str, float]:
+def rollout_metrics(rollout: Rollout, entropies: Tensor) -> dict[str, float]:
     """Return KL per response in three estimates, score, reward, entropy and length of the rollout."""
     mask = rollout.response_mask
     per_response = {
         name: masked_sum(estimate(rollout.logprobs, rollout.ref_logprobs), mask) / len(mask)
         for name, estimate in (("kl", k1), ("kl_k2", k2), ("kl_k3", k3))
     }
-    kl, score = float(per_response["kl"]), float(rollout.scores.mean())
     ended = rollout.scores[rollout.finished]
     found = {f"objective/{name}": float(value) for name, value in per_response.items()}
     if len(ended):
@@ -202,11 +199,9 @@ def rollout_metrics(rollout: Rollout, entropies: Tensor, kl_coef: float) -> dict
     if len(ended) > 1:
         found["objective/scores_ended_std"] = float(ended.std(unbiased=False))
     return found | {
-        "objective/scores": score,
+        "objective/scores": float(rollout.scores.mean()),
         "objective/scores_std": float(rollout.scores.std(unbiased=False)),
-        "objective/rlhf_reward": score - kl_coef * kl,
         "objective/entropy": float(masked_mean(entropies, mask)),
         "objective/eos_rate": float(rollout.finished.float().mean()),
         "objective/response_length": float(mask.sum(1).float().mean()),
-        "objective/kl_coef": kl_coef,
     }

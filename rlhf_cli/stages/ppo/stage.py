@@ -15,13 +15,12 @@ from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.data.collate import prompt_batches
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.order import num_batches
-from rlhf_cli.report.preview import Preview
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.ppo.checks import NotFinite
 from rlhf_cli.stages.ppo.loop import TrainState, num_episodes, num_iterations, train
-from rlhf_cli.stages.ppo.models import PPOModels, build_models
-from rlhf_cli.stages.ppo.ptx import PretrainingLoss
+from rlhf_cli.stages.ppo.models import PPOModels, PretrainingLoss, build_models
 from rlhf_cli.stages.samples import BeforeAfter, example
 from rlhf_cli.stages.stage_run import StageRun, open_run
 from rlhf_cli.telemetry.recorder import Recorder
@@ -72,6 +71,7 @@ def train_or_save(
 ) -> dict[str, float]:
     """Run the loop; where a number is not finite, save the offending samples before stopping."""
     cfg = context.cfg
+    models.ptx = pretraining_loss(context, models.policy, stage_run.recorder)
     try:
         return train(
             models,
@@ -81,7 +81,6 @@ def train_or_save(
             stage_run.recorder,
             seed=cfg.seed,
             state=state,
-            ptx=pretraining_loss(context, models.policy, stage_run.recorder),
             saver=stage_run.saver,
         )
     except NotFinite as error:

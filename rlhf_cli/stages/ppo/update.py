@@ -12,7 +12,6 @@ from rlhf_cli.models.forward import ModelInputs, response_logprobs, response_val
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages.ppo.checks import check_first_ratio, over, require_finite
 from rlhf_cli.stages.ppo.models import PPOModels
-from rlhf_cli.stages.ppo.ptx import PretrainingLoss
 from rlhf_cli.stages.ppo.rollout import microbatches
 from rlhf_cli.stages.training import work_on_minibatch
 
@@ -27,7 +26,6 @@ def updates(
     *,
     done: int,
     lr_factor: float,
-    ptx: PretrainingLoss | None = None,
 ) -> Iterator[Metrics]:
     """Take one optimizer step of policy and value model per minibatch; yield the metrics of each.
 
@@ -38,7 +36,7 @@ def updates(
     for number, rows in enumerate(minibatches[done:], start=done):
         with models.clock.phase("learn"):
             minibatch = rollout.select(rows.to(rollout.scores.device))
-            metrics = accumulate_gradients(models, minibatch, cfg, ptx)
+            metrics = accumulate_gradients(models, minibatch, cfg)
             if number == 0:
                 check_first_ratio(abs(metrics["val/ratio"] - 1), models.device.dtype)
             if over(metrics["policy/approxkl_avg"], cfg.kl_stop.iteration):
@@ -51,9 +49,7 @@ def updates(
         yield metrics
 
 
-def accumulate_gradients(
-    models: PPOModels, minibatch: Rollout, cfg: PPO, ptx: PretrainingLoss | None = None
-) -> Metrics:
+def accumulate_gradients(models: PPOModels, minibatch: Rollout, cfg: PPO) -> Metrics:
     """Sum the gradients of a minibatch over its microbatches; every term is per token of the whole."""
     num_tokens = minibatch.response_mask.sum()
     totals: dict[str, Tensor] = {}
@@ -67,12 +63,13 @@ def accumulate_gradients(
             num_tokens,
             cfg,
             last=last,
-            last_of_policy=last and ptx is None,
+            last_of_policy=last and models.ptx is None,
         )
         totals = {name: totals.get(name, 0) + term for name, term in terms.items()}
-    metrics = models.world.sum_scalars({name: float(value) for name, value in totals.items()})
-    if ptx is not None:
-        metrics["loss/ptx"] = ptx.add_gradient(models.policy)
+    sums = {name: float(value) for name, value in totals.items()}
+    metrics = models.policy.world.sum_scalars(sums)
+    if models.ptx is not None:
+        metrics["loss/ptx"] = models.ptx.add_gradient(models.policy)
     total = sum(value for name, value in metrics.items() if name.startswith("loss/"))
     require_finite(torch.tensor(total), "loss", minibatch)
     return metrics

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.formats.table import FORMS, PARSER, check_format, convert, format_names
-from rlhf_cli.data.read_records import paired
+from rlhf_cli.data.load import paired
 from rlhf_cli.data.records import BadRow, DataError, Message, Origin, RowError
 from rlhf_cli.data.validate import notes_on, validate
 

@@ -11,10 +11,15 @@ from rlhf_cli.core.logprobs import entropy
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.forward import ModelInputs, response_logprobs
 from rlhf_cli.models.generation import cuda_graphs, decoding, kv_cache, onednn_linear, sampling
-from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
-from rlhf_cli.models.generation.sampling import Samples, SamplingParams, sample
+from rlhf_cli.models.generation.sampling import (
+    Samples,
+    SamplingParams,
+    sample,
+    sample_and_score,
+    sample_token,
+)
 from rlhf_cli.models.unpadding.attention import enable_unpadding
-from tests.models.tiny import CONFIGS, SPECIAL, VOCAB, causal, ragged
+from tests.support.tiny_models import CONFIGS, SPECIAL, VOCAB, causal, ragged
 
 SHAPE = {
     "vocab_size": VOCAB,
@@ -123,9 +128,9 @@ def test_a_step_that_can_be_recorded_is_the_plain_step(monkeypatch, name, packed
     made = through_graphs(monkeypatch, lambda step: step)
     prompts, mask = ragged(11, 9, side="left", seed=3)
     drawn = uniforms(22, 20, 5)
-    found = sample(model, prompts, mask, drawn, PARAMS, copies=2)
+    found = sample(model, prompts, mask, drawn, replace(PARAMS, copies=2))
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True), copies=2))
+    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True, copies=2)))
     sizes, columns = (sorted(set(part)) for part in zip(*made[0].steps, strict=True))
     assert sizes[-1] == 32 and len(sizes) > 2 and len(columns) > 2
 
@@ -202,10 +207,10 @@ def test_a_prompt_read_once_answers_like_one_read_for_every_copy(name):
     drawn = uniforms(21, 12, 6)
     params = replace(PARAMS, max_new_tokens=12, temperature=1.0)
     plain = replace(params, reference=True)
-    shared = sample(model, prompts, mask, drawn, params, copies=3)
+    shared = sample(model, prompts, mask, drawn, replace(params, copies=3))
     thrice = (x.repeat_interleave(3, dim=0) for x in (prompts, mask))
     agree(shared, sample(model, *thrice, drawn, plain))
-    agree(shared, sample(model, prompts, mask, drawn, plain, copies=3))
+    agree(shared, sample(model, prompts, mask, drawn, replace(plain, copies=3)))
 
 
 @torch.no_grad()

@@ -8,9 +8,13 @@ import torch
 
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.forward import ModelInputs, response_logprobs
-from rlhf_cli.models.generation.inverse_cdf import sample_and_score, sample_token
-from rlhf_cli.models.generation.sampling import SamplingParams, sample
-from tests.models.tiny import CONFIGS, VOCAB, causal, ragged
+from rlhf_cli.models.generation.sampling import (
+    SamplingParams,
+    sample,
+    sample_and_score,
+    sample_token,
+)
+from tests.support.tiny_models import CONFIGS, VOCAB, causal, ragged
 
 PARAMS = SamplingParams(max_new_tokens=9, temperature=0, end_ids=[1], pad_id=0)
 MANY_ENDS = list(range(1, 12))

@@ -20,6 +20,7 @@ from rlhf_cli.core.masking import position_ids
 from rlhf_cli.models.forward import (
     ModelInputs,
     last_hidden,
+    reads_unpadded,
     response_logprobs,
     response_values,
     sequence_scores,
@@ -28,10 +29,10 @@ from rlhf_cli.models.forward import (
 )
 from rlhf_cli.models.generation.sampling import SamplingParams, sample
 from rlhf_cli.models.unpadding import attention
-from rlhf_cli.models.unpadding.attention import enable_unpadding, reads_unpadded
+from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.models.unpadding.rows import unpad
-from tests.models import tiny
-from tests.models.tiny import SPECIAL, VOCAB, ragged
+from tests.support import tiny_models as tiny
+from tests.support.tiny_models import SPECIAL, VOCAB, ragged
 
 SHAPE = SPECIAL | {
     "vocab_size": VOCAB,

@@ -9,20 +9,14 @@ import torch
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import KLStop, MissingEOS, MissingEOSMode, OldLogprobs, PPOBatch
-from rlhf_cli.core.batches import PromptBatch
-from rlhf_cli.core.randomness import uniforms
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.core.returns import gae
-from rlhf_cli.core.sharing import Share
-from rlhf_cli.models.forward import response_scores
 from rlhf_cli.models.generation import decoding
-from rlhf_cli.models.generation.sampling import SamplingParams
-from rlhf_cli.models.load import freeze
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo import rollout as rollouts
 from rlhf_cli.stages.ppo.checks import MetricAlerts, NotFinite, check_start
 from rlhf_cli.stages.ppo.loop import minibatches_of, train
-from rlhf_cli.stages.ppo.models import PPOModels
 from rlhf_cli.stages.ppo.rollout import (
     collect_rollout,
     microbatches,
@@ -31,41 +25,12 @@ from rlhf_cli.stages.ppo.rollout import (
 )
 from rlhf_cli.stages.ppo.stage import save_offending
 from rlhf_cli.stages.ppo.update import accumulate_gradients, updates
-from tests.models.tiny import causal, ragged, scalar
-from tests.stages.ppo.tabular import CPU, OFF, Silent, advantages_of, engine, network, optim, ppo
+from tests.support.ppo_networks import PARAMS, batch, cast, drawn
+from tests.support.tabular import CPU, OFF, Silent, advantages_of, optim, ppo
 
 pad = torch.nn.functional.pad
 NOT_PAID = MissingEOS(mode=MissingEOSMode.none, value=0.0)
 REPLACED = MissingEOS(mode=MissingEOSMode.replace, value=-1.0)
-PARAMS = SamplingParams(max_new_tokens=8, temperature=1.0, end_ids=[1, 2, 3, 4], pad_id=0)
-
-
-def cast(name="llama", score=None, cfg=None, policy_seed=0):
-    cfg = cfg or ppo()
-    reward = freeze(scalar(name, seed=9, sharpness=3.0))
-
-    def by_model(inputs):
-        return response_scores(reward, inputs)
-
-    return PPOModels(
-        policy=engine(
-            causal(name, seed=policy_seed, sharpness=3.0), cfg.optim, ema_decay=cfg.ema_decay
-        ),
-        value_model=engine(scalar(name, seed=5, sharpness=2.0), cfg.value_optim),
-        ref_policy=network(causal(name, seed=0, sharpness=3.0)),
-        score=score or by_model,
-        device=CPU,
-    )
-
-
-def batch(rows=16):
-    tokens, mask = ragged(rows, 6, side="left")
-    return PromptBatch(tokens=tokens, mask=mask, index=list(range(rows)))
-
-
-def drawn(rows=16):
-    """Uniform numbers for the tokens of a rollout."""
-    return uniforms(rows, PARAMS.max_new_tokens, 0)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -75,7 +40,7 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
         batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None),
     )
     models, params = cast(cfg=cfg), replace(PARAMS, temperature=temperature)
-    rollout, found = collect_rollout(models, batch(), drawn(), params, cfg, kl_coef=0.1)
+    rollout, found = collect_rollout(models, batch(), drawn(), params, cfg)
     check_start(rollout, torch.float32)
     assert found["objective/kl"] == pytest.approx(0, abs=1e-4)
     advantages, returns = advantages_of(rollout, 0.1, cfg)
@@ -90,10 +55,8 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
 def test_the_samplers_logprobs_are_those_of_a_forward_pass():
     """So the start is as near to ratio 1 and KL 0 without the forward pass as with it."""
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
-    told, found = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
-    kept, other = collect_rollout(
-        cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, kl_coef=0.1, recompute=False
-    )
+    told, found = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
+    kept, other = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, recompute=False)
     assert 0 < found["policy/sampler_gap"] < 1e-6 and "policy/sampler_gap" not in other
     assert torch.equal(told.responses, kept.responses)
     real = told.response_mask
@@ -119,7 +82,7 @@ def test_a_sampler_that_rounds_is_believed_where_that_is_asked_for(mode, monkeyp
     coarse(monkeypatch, 0.02)
     cfg = ppo(old_logprobs=mode)
     models = replace(cast(cfg=cfg), device=replace(CPU, dtype=torch.bfloat16))
-    rollout, found = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    rollout, found = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
     assert found["policy/sampler_gap"] == pytest.approx(0.02, abs=1e-5)
     off = (rollout.logprobs - rollout.ref_logprobs)[rollout.response_mask].abs().max()
     assert (off > 0.01) == (mode is OldLogprobs.sampler)
@@ -136,7 +99,7 @@ def test_a_sampler_that_reads_other_positions_is_refused(mode, monkeypatch):
     monkeypatch.setattr(decoding, "forward", shifted)
     cfg = ppo(old_logprobs=mode)
     with pytest.raises(UserError, match=r"sampler's log-probs are .* off those of a forward pass"):
-        collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+        collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
 
 
 def test_when_a_forward_pass_tells_the_old_logprobs_too():
@@ -154,7 +117,7 @@ def test_when_a_forward_pass_tells_the_old_logprobs_too():
 def test_a_policy_that_is_not_its_reference_is_refused():
     cfg = ppo()
     models = cast(policy_seed=1)
-    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
     with pytest.raises(UserError, match="must start at KL 0"):
         check_start(rollout, torch.float32)
 
@@ -166,7 +129,7 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
     for size in (1, 16, 5):
         cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=None))
         models = cast(name, cfg=cfg)
-        rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+        rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
         # the same rollout for all: sampling draws do not depend on the microbatch
         advantages, returns = advantages_of(rollout, 0.1, cfg)
         rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
@@ -188,7 +151,7 @@ def test_gradients_do_not_depend_on_the_budget_of_tokens(packed):
     models, everything = cast(cfg=cfg), torch.arange(16)
     for one in (models.policy, models.value_model, models.ref_policy) if packed else ():
         enable_unpadding(one.model)
-    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
     advantages, returns = advantages_of(rollout, 0.1, cfg)
     rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
 
@@ -247,7 +210,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
         row = accumulate_gradients(
             models, replace(rollout, advantages=advantages, returns=returns), cfg
         )
-        results.append((rollout_metrics(rollout, pad(entropies, (0, extra)), 0.1) | row, models))
+        results.append((rollout_metrics(rollout, pad(entropies, (0, extra))) | row, models))
     (a, first), (b, second) = results
     assert a == pytest.approx(b, abs=1e-6)
     for p, q in zip(first.policy.model.parameters(), second.policy.model.parameters(), strict=True):
@@ -257,7 +220,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
 def test_the_score_is_paid_once_and_the_kl_everywhere():
     cfg = ppo(gae_lambda=1.0)
     models = cast(cfg=cfg)
-    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
     rollout.ref_logprobs = rollout.logprobs - 0.1 * rollout.response_mask
     advantages, returns = advantages_of(rollout, 0.5, cfg)
     lengths = rollout.response_mask.sum(1)
@@ -275,7 +238,7 @@ def test_the_score_is_paid_once_and_the_kl_everywhere():
 
 def test_missing_eos_is_paid_where_nothing_ended():
     cfg = ppo(missing_eos=MissingEOS(mode=MissingEOSMode.replace, value=-7.0))
-    rollout, _ = collect_rollout(cast(), batch(64), drawn(64), PARAMS, cfg, kl_coef=0.1)
+    rollout, _ = collect_rollout(cast(), batch(64), drawn(64), PARAMS, cfg)
     assert 0 < rollout.finished.float().mean() < 1
     assert (rollout.scores[~rollout.finished] == -7.0).all()
     assert (rollout.scores[rollout.finished] != -7.0).all()
@@ -289,7 +252,7 @@ def test_a_score_that_is_no_number_stops_with_the_sample():
 
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None))
     with pytest.raises(NotFinite, match="score of the reward model") as caught:
-        collect_rollout(cast(score=poisoned), batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+        collect_rollout(cast(score=poisoned), batch(), drawn(), PARAMS, cfg)
     assert caught.value.rows == [2]
     assert caught.value.rollout.responses.shape[0] == 16
 
@@ -302,7 +265,7 @@ def test_kl_stop_ends_the_updates_of_an_iteration():
         kl_stop=KLStop(iteration=0.02, run=None),
     )
     models = cast(cfg=cfg)
-    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg, kl_coef=0.1)
+    rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
     advantages, returns = advantages_of(rollout, 0.1, cfg)
     minibatches = minibatches_of(16, cfg, seed=0, iteration=0)
     rollout = replace(rollout, advantages=advantages, returns=returns)
@@ -446,7 +409,7 @@ def test_the_offending_samples_are_saved(tmp_path):
     models = cast(score=lambda inputs: torch.full((len(inputs.tokens),), float("inf")))
     cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4, max_tokens=None))
     with pytest.raises(NotFinite) as caught:
-        collect_rollout(models, batch(4), drawn(4), PARAMS, cfg, kl_coef=0.1)
+        collect_rollout(models, batch(4), drawn(4), PARAMS, cfg)
     tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
     context = SimpleNamespace(renderer=SimpleNamespace(tokenizer=tokenizer), world=World())
     saved = json.loads(save_offending(caught.value, context, tmp_path).read_text())

@@ -6,11 +6,11 @@ import pytest
 
 from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.core.sharing import Share
+from rlhf_cli.core.microbatches import Share
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo import stage
-from tests.stages.test_resume import config
+from tests.support.stage_runs import config
 
 TINY = PACKAGE / "assets" / "tiny"
 

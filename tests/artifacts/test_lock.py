@@ -1,0 +1,45 @@
+"""The lock of a run: who holds it, and what is no lock."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rlhf_cli.artifacts.lock import locked
+from rlhf_cli.artifacts.manifest import ArtifactError
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_lock_that_is_another_file_is_refused_and_that_file_stays(tmp_path, link):
+    victim = tmp_path / "precious"
+    victim.write_text("precious")
+    (tmp_path / "run").mkdir()
+    link(victim, tmp_path / "run" / ".lock")
+    with pytest.raises(ArtifactError, match=r"\.lock is .*no lock file; remove it"):
+        with locked(tmp_path / "run", "rlhf run"):
+            pass
+    assert victim.read_text() == "precious"
+
+
+HOLD = """
+import sys, pathlib
+from rlhf_cli.artifacts.lock import locked
+with locked(pathlib.Path(sys.argv[1]), "rlhf run"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_lock_names_its_holder_and_ends_with_it(tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ArtifactError, match=f"in use by process {holder.pid} on .*rlhf run"):
+        locked(tmp_path, "another").__enter__()
+    holder.kill()
+    holder.communicate()
+    with locked(tmp_path, "another"):
+        pass

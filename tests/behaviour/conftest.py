@@ -1,0 +1,3 @@
+"""Stages keep what they read in a folder of the tests."""
+
+from tests.support.data_cache import data_cache  # noqa: F401

@@ -1,0 +1,67 @@
+"""*.max_steps ends a stage early, as a whole: schedule, selection, export and preview know it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf_cli.stages import rm, sft
+from rlhf_cli.stages.ppo import stage as ppo
+from rlhf_cli.stages.ppo.loop import num_iterations
+from rlhf_cli.stages.training import lr_factor
+from tests.support.small_stages import changed, little, work
+
+
+def rows(folder: Path) -> list[dict]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in found if "step" in row]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Both stages of two epochs, ended after the third step."""
+    place = tmp_path_factory.mktemp("short")
+    for name in ("sft", "rm"):
+        work(name, place, {f"{name}.epochs": 2, f"{name}.max_steps": 3, f"{name}.batch.size": 7})
+    return place
+
+
+@pytest.mark.parametrize("name", ["sft", "rm"])
+def test_the_schedule_is_laid_out_over_the_steps_that_are_taken(folder, name):
+    found = rows(folder / name)
+    cfg = getattr(little(), name)
+    assert [row["step"] for row in found] == [1, 2, 3]
+    expected = [cfg.optim.lr * lr_factor(cfg.schedule, step, 3) for step in range(3)]
+    assert [row[f"{name}/lr"] for row in found] == pytest.approx(expected)
+    assert (folder / name / "model" / "model.safetensors").is_file()
+
+
+def test_the_last_step_is_judged_as_the_end_of_an_epoch_is(folder):
+    found = {row["step"]: row["sft/epoch"] for row in rows(folder / "sft") if "sft/epoch" in row}
+    assert found == {2: 1.0, 3: 1.5}
+    assert "sft/eval_loss" in rows(folder / "sft")[-1]
+
+
+@pytest.mark.parametrize("stage", [sft, rm])
+@pytest.mark.parametrize(("most", "said"), [(3, "3 in total"), (None, "4 in total")])
+def test_a_dry_run_counts_them(stage, most, said):
+    name = stage.__name__.rpartition(".")[2]
+    values = {f"{name}.epochs": 2, f"{name}.max_steps": most, f"{name}.batch.size": 7}
+    assert said in stage.preview(changed(little(), values), {}).facts["optimizer steps"]
+
+
+@pytest.mark.parametrize(
+    ("most", "iterations", "steps", "passes"), [(None, 4, 8, 16), (2, 2, 4, 8), (9, 4, 8, 16)]
+)
+def test_ppo_counts_iterations(most, iterations, steps, passes):
+    values = {
+        "ppo.total_episodes": 16, "ppo.batch.rollout": 4, "ppo.batch.minibatch": 4,
+        "ppo.inner_epochs": 2, "ppo.max_steps": most,
+    }  # fmt: skip
+    cfg = changed(little(), values)
+    facts = ppo.preview(cfg, {}).facts
+    assert num_iterations(cfg.ppo) == iterations
+    assert facts["iterations"] == f"{iterations} of 4 episodes"
+    assert facts["optimizer steps"] == f"{steps} at most"
+    prompts = int(facts["prompts"].split()[0])
+    assert facts["passes over the prompts"] == f"{passes / prompts:.1f}"

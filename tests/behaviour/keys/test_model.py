@@ -1,0 +1,147 @@
+"""Every key of `model` changes what is loaded, and nothing else is loaded than what it says."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+import transformers.dynamic_module_utils as dynamic
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import LearningRates, Model
+from rlhf_cli.models.generation import sampling
+from rlhf_cli.models.generation.cuda_graphs import CUDAGraphDecoder
+from rlhf_cli.models.load import load_causal_lm, load_tokenizer
+from tests.support.data_fixtures import byte_tokenizer
+from tests.support.tiny_models import causal, ragged
+
+MODEL = Model(
+    path="tiny",
+    revision=None,
+    tokenizer=None,
+    trust_remote_code=False,
+    attention="sdpa",
+    gradient_checkpointing=False,
+    lr=LearningRates(sft=1.0, rm=1.0, policy=1.0, value=1.0),
+)
+
+
+def folder_of(where: Path, *, seed: int, end: str) -> Path:
+    """A model whose weights know the seed, with a tokenizer that knows its end token."""
+    causal("llama", seed=seed).save_pretrained(where)
+    byte_tokenizer(eos_token=end).save_pretrained(where)
+    return where
+
+
+def same_weights(one, other) -> bool:
+    return torch.equal(one.get_input_embeddings().weight, other.get_input_embeddings().weight)
+
+
+def test_path_names_the_model(tmp_path):
+    place = folder_of(tmp_path / "m", seed=5, end="</s>")
+    model = replace(MODEL, path=str(place))
+    assert same_weights(load_causal_lm(model), causal("llama", seed=5))
+    assert load_tokenizer(model).eos_token == "</s>"
+    assert len(load_causal_lm(MODEL).get_input_embeddings().weight) != 40  # "tiny"
+
+
+def test_tokenizer_may_lie_elsewhere_but_a_stage_brings_its_own(tmp_path):
+    for name, end in (("m", "</m>"), ("t", "</t>"), ("stage", "</stage>")):
+        folder_of(tmp_path / name, seed=0, end=end)
+    model = replace(MODEL, path=str(tmp_path / "m"), tokenizer=str(tmp_path / "t"))
+    assert load_tokenizer(model).eos_token == "</t>"
+    assert load_tokenizer(model, str(tmp_path / "stage")).eos_token == "</stage>"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """someone/small in the hub's cache: main and a tag, with other weights and another end token."""
+    repository = tmp_path / "hub" / "models--someone--small"
+    for number, (name, end) in enumerate({"main": "</main>", "v2": "</v2>"}.items()):
+        commit = str(number) * 40
+        folder_of(repository / "snapshots" / commit, seed=number, end=end)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / name).write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return replace(MODEL, path="someone/small")
+
+
+@pytest.mark.parametrize(("revision", "seed", "end"), [(None, 0, "</main>"), ("v2", 1, "</v2>")])
+def test_revision_is_that_of_the_hub(hub, revision, seed, end):
+    model = replace(hub, revision=revision)
+    assert same_weights(load_causal_lm(model), causal("llama", seed=seed))
+    assert load_tokenizer(model).eos_token == end
+
+
+def test_revision_is_that_of_the_model_and_of_nothing_else(hub):
+    """A tokenizer of another repository has no such tag."""
+    model = replace(MODEL, revision="v2", tokenizer="someone/small")
+    assert load_tokenizer(model).eos_token == "</main>"
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own_llama"
+
+class OwnLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """A model whose classes lie in its own folder."""
+    monkeypatch.setattr(dynamic, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    place = folder_of(tmp_path / "own", seed=3, end="</s>")
+    (place / "own.py").write_text(CODE)
+    config = json.loads((place / "config.json").read_text())
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnLM"}
+    (place / "config.json").write_text(
+        json.dumps(config | {"model_type": "own_llama", "auto_map": classes})
+    )
+    return replace(MODEL, path=str(place))
+
+
+def test_code_of_a_repository_is_run_only_where_it_is_trusted(own_code):
+    with pytest.raises(UserError, match="could not be loaded"):
+        load_causal_lm(own_code)
+    model = load_causal_lm(replace(own_code, trust_remote_code=True))
+    assert type(model).__name__ == "OwnLM"
+    assert same_weights(model, causal("llama", seed=3))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_attention_is_the_one_that_is_asked_for(attention, tmp_path):
+    folder_of(tmp_path, seed=0, end="</s>")
+    model = replace(MODEL, path=str(tmp_path), attention=attention)
+    assert load_causal_lm(model, unpadded=False).config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradient_checkpointing_computes_every_block_twice(checkpointing, tmp_path):
+    causal("llama").save_pretrained(tmp_path)
+    model = replace(MODEL, path=str(tmp_path), gradient_checkpointing=checkpointing)
+    network = load_causal_lm(model, unpadded=False).train()
+    runs = []
+    network.model.layers[0].mlp.register_forward_pre_hook(lambda *_: runs.append(1))
+    tokens, _ = ragged(2, 5, side="right")
+    network(tokens, use_cache=False).logits.square().sum().backward()
+    assert len(runs) == 1 + checkpointing
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_steps_are_recorded_on_a_gpu_where_that_is_asked_for(graphs):
+    def way(device: str, **asked):
+        asked = {"reference": False, "cuda_graphs": graphs} | asked
+        return sampling.decoder_class(causal("llama"), torch.device(device), **asked)
+
+    assert (way("cuda") is CUDAGraphDecoder) is graphs
+    assert way("cpu") is not CUDAGraphDecoder
+    assert way("cuda", reference=True) is not CUDAGraphDecoder

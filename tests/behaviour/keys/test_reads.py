@@ -1,0 +1,128 @@
+"""What a stage reads of the configuration while it runs is what its fingerprint covers."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+
+import pytest
+
+from rlhf_cli.config.keys import covers
+from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
+from rlhf_cli.data.spec import ROLES
+from rlhf_cli.pipeline.plan import Planner
+from tests.stages.test_task_evaluation import write
+from tests.support.small_stages import changed, little
+
+COPYING = ("dataclasses", "copy", "rlhf_cli.config.compose")  # whole sections, for others to read
+SOURCES = tuple(f"data.{role}" for role in ROLES)
+# So that no key is idle: every stage has a use for all of its own.
+IN_USE = {
+    "rm.ties": Ties.davidson,
+    "ppo.ptx.coef": 0.5,
+    "ppo.kl.controller": KLController.adaptive,
+    "ppo.missing_eos.mode": MissingEOSMode.replace,
+    "sft.schedule.kind": ScheduleKind.linear,
+    "rm.schedule.kind": ScheduleKind.cosine,
+    "ppo.schedule.kind": ScheduleKind.linear,
+    "data.pretraining": [Source(path="tiny_world:pretraining")],
+    "evaluation.best_of_n": 2,
+    "evaluation.tasks.also": ["hot"],
+    "evaluation.tasks.samples": 2,
+    "data.max_prompt_tokens": 12,
+    "data.max_response_tokens": 4,
+}
+
+TASK = """
+name: hot
+clusters: [facts]
+source: hot.jsonl
+options: ["no", "yes"]
+answer: "{{ options[right] }}"
+rationale: question
+templates: [{name: plain, input: "{{ question }}", target: "{{ answer }}"}]
+"""
+
+
+def sections(section, prefix: str = "") -> Iterator[tuple[object, str]]:
+    """Every section of a configuration with the beginning of its keys."""
+    yield section, prefix
+    for field in fields(section):
+        value = getattr(section, field.name)
+        if is_dataclass(value):
+            yield from sections(value, f"{prefix}{field.name}.")
+
+
+@contextmanager
+def recording(cfg: Config) -> Iterator[set[str]]:
+    """The keys of this configuration that are read meanwhile, by anything but a copy of a section."""
+    prefixes = {id(section): prefix for section, prefix in sections(cfg)}
+    read: set[str] = set()
+
+    def getting(section, name: str):
+        value = object.__getattribute__(section, name)
+        prefix = prefixes.get(id(section))
+        known = prefix is not None and name in type(section).__dataclass_fields__
+        copied = sys._getframe(1).f_globals["__name__"] in COPYING
+        if known and not is_dataclass(value) and not copied:
+            read.add(prefix + name)
+        return value
+
+    kinds = {type(section) for section, _ in sections(cfg)}
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in kinds:
+            patch.setattr(kind, "__getattribute__", getting)
+        yield read
+
+
+def covered_by(cfg: Config, stage: str) -> set[str]:
+    """The keys that decide whether the stage runs again; its sources and files count by content."""
+    config = Planner(cfg=cfg).fingerprint(STAGES[stage]).config
+    return {key for key in config if not key.startswith(SOURCES)}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """ran(stage) -> (keys read, keys covered); each stage runs once, after those it needs."""
+    folder, found = tmp_path_factory.mktemp("reads"), {}
+    (folder / "hot.yaml").write_text(TASK)
+    write(folder / "hot.jsonl", [{"question": f"{i}", "right": i % 2} for i in range(20)])
+    files = {"tasks.files": [str(folder / "hot.yaml")], "evaluation.tasks.shots": [0, 1]}
+    cfg = changed(little(), {**IN_USE, **files, "runs_dir": str(folder / "runs")})
+
+    def run(stage: str) -> tuple[set[str], set[str]]:
+        if stage not in found:
+            for parent in STAGES[stage].parents:
+                run(parent)
+            (folder / stage).mkdir()
+            inputs = {name: folder / name / "model" for name in STAGES[stage].parents}
+            with recording(cfg) as read:
+                import_module(STAGES[stage].module).run(cfg, inputs, folder / stage)
+            found[stage] = read, covered_by(cfg, stage)
+        return found[stage]
+
+    return run
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_what_its_fingerprint_covers_and_nothing_else(ran, stage):
+    read, covered = ran(stage)
+    allowed = (*NOT_RESULTS, *BY_CONTENT, *SOURCES)
+    uncovered = {k for k in read - covered if not any(covers(section, k) for section in allowed)}
+    assert not uncovered, f"{stage} reads {sorted(uncovered)}: a change would not run it again"
+    unread = covered - read
+    assert not unread, f"{stage} never reads {sorted(unread)}: a change would run it for nothing"
+
+
+def test_what_a_copy_reads_is_not_recorded_and_what_a_stage_reads_is():
+    cfg = changed(little(), {})
+    with recording(cfg) as read:
+        Config(**{f.name: getattr(cfg, f.name) for f in fields(cfg)})
+        changed(cfg, {"sft.epochs": 3})
+        assert not [key for key in read if key.startswith(("sft.", "rm."))]
+        assert cfg.sft.epochs + cfg.rm.optim.lr
+        assert {"sft.epochs", "rm.optim.lr"} <= read
+        assert "sft.optim.lr" not in read

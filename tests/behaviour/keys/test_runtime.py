@@ -1,0 +1,223 @@
+"""Every key of `runtime` that decides where and how tensors are computed.
+
+Torch's "meta" device stands for one that is not the CPU: it exists on every machine.
+"""
+
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from rlhf_cli.config.errors import ExitCode
+from rlhf_cli.config.schema import Gather
+from rlhf_cli.core.microbatches import Share
+from rlhf_cli.launch import worker_group
+from rlhf_cli.launch.worker_group import LocalRanks, WorkerGroup
+from rlhf_cli.launch.workers import run_workers
+from rlhf_cli.runtime import zero, zero_generation, zero_loading
+from rlhf_cli.runtime.device import Device, pick_device
+from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.factory import (
+    OffloadedNetwork,
+    Replicated,
+    model_loading,
+    open_engine,
+    open_network,
+)
+from rlhf_cli.runtime.world import World
+from rlhf_cli.runtime.zero_generation import ZeroGeneration
+from tests.support.tabular import CPU, optim, runtime
+from tests.support.tiny_models import causal
+
+META = Device(torch=torch.device("meta"), dtype=torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def process():
+    """A test may change the number of threads, and what is done about signals."""
+    threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGUSR1)
+    yield
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGUSR1, handler)
+
+
+@pytest.mark.parametrize("asked", [1, 3])
+def test_num_threads_is_that_of_torch(asked):
+    pick_device(runtime(num_threads=asked))
+    assert torch.get_num_threads() == asked
+    pick_device(runtime(num_threads=None))
+    assert torch.get_num_threads() == asked  # nobody chose: left alone
+
+
+def told_to_worker(place: LocalRanks, **keys) -> dict[str, str]:
+    return worker_group._environment(place, 1, runtime(**keys))
+
+
+def test_several_processes_share_the_cores_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(worker_group, "_cores", lambda: 12)
+    two = LocalRanks(local_world_size=2, world_size=2)
+    assert told_to_worker(two)["OMP_NUM_THREADS"] == "6"
+    assert told_to_worker(two, num_threads=5)["OMP_NUM_THREADS"] == "5"
+
+
+def test_a_worker_knows_its_rank_among_all_machines_and_nothing_of_foreign_engines(monkeypatch):
+    for name in ("GROUP_RANK", "TORCHELASTIC_RUN_ID", "MASTER_PORT"):
+        monkeypatch.setenv(name, "foreign")
+    told = told_to_worker(
+        LocalRanks(
+            first_rank=4, local_world_size=2, world_size=6, master_addr="10.0.0.1", master_port=99
+        )
+    )
+    wanted = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    assert told | wanted | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "99"} == told
+    assert not {"GROUP_RANK", "TORCHELASTIC_RUN_ID"} & told.keys()
+
+
+TELL = "import os, pathlib; pathlib.Path('told-' + os.environ.get('RANK', 'none')).touch()"
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, {"none"}), (1, {"none"}), (2, {"0", "1"})])
+def test_num_processes_are_started(asked, told, tmp_path, monkeypatch):
+    """Processes of three lines stand in for workers, which take seconds to start."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        worker_group, "worker_command", lambda job: [sys.executable, "-S", "-c", TELL]
+    )
+    outcome = run_workers(tmp_path / "job.json", runtime(num_processes=asked))
+    assert outcome.code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {f"told-{rank}" for rank in told}
+
+
+def test_what_an_earlier_attempt_left_explains_nothing(tmp_path, monkeypatch):
+    for name in ("failure.json", "failure-1.json", "traceback.txt"):
+        (tmp_path / name).write_text('{"reason": "old", "expected": true, "broken": false}')
+    fail = [sys.executable, "-S", "-c", "raise SystemExit(1)"]
+    monkeypatch.setattr(worker_group, "worker_command", lambda job: fail)
+    outcome = run_workers(tmp_path / "job.json", runtime())
+    assert (outcome.code, outcome.reason) == (1, "its process ended with code 1")
+
+
+def test_processes_that_were_asked_to_stop_have_the_timeout_to_save(monkeypatch):
+    """The others are ended when it is over, and sooner where one has failed."""
+    monkeypatch.setattr(worker_group.time, "monotonic", lambda: 1000.0)
+    for timeout, code, end in (
+        (7.0, ExitCode.INTERRUPTED, 1007.0),
+        (90.0, ExitCode.INTERRUPTED, 1090.0),
+        (90.0, 1, 1001.0),
+    ):
+        workers = WorkerGroup(
+            Path("job.json"), LocalRanks(local_world_size=0), runtime(timeout=timeout)
+        )
+        workers.schedule_termination(code)
+        assert workers.terminate_at == end
+
+
+def rollout_of(gather: Gather) -> ZeroGeneration:
+    """Of a model whose whole copy has one GiB."""
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(torch.empty(0))
+    model.weight.ds_numel = 2**28
+    return ZeroGeneration(None, model, CPU, World(), gather)
+
+
+@pytest.mark.parametrize(
+    ("gather", "gib", "layer_by_layer"),
+    [("auto", 1, True), ("auto", 2, False), ("always", 1, False), ("never", 9, True)],
+)
+def test_gather_decides_how_sharded_weights_generate(gather, gib, layer_by_layer, monkeypatch):
+    """By itself: whole, where one and a half copies fit."""
+    monkeypatch.setattr(zero_generation, "_free_memory", lambda device: gib * 2**30)
+    rollout = rollout_of(Gather[gather])
+    assert rollout.layer_by_layer is layer_by_layer
+    assert ("layer by layer" if layer_by_layer else "from one gathered copy") in rollout.note()
+
+
+@pytest.mark.parametrize(
+    ("offload", "device", "kind"),
+    [(True, META, OffloadedNetwork), (False, META, Network), (True, CPU, Network)],
+)
+def test_offload_lets_frozen_models_rest_where_there_is_another_memory(offload, device, kind):
+    given = runtime(offload=offload)
+    found = open_network(causal("llama"), device=device, world=World(), runtime=given)
+    assert type(found) is kind
+
+
+ALONE = World()
+
+
+def opened(world: World = ALONE, **keys) -> Engine:
+    return open_engine(
+        causal("llama"), optim=optim(0.1), device=CPU, world=world, runtime=runtime(**keys)
+    )
+
+
+def test_several_processes_sum_their_gradients():
+    assert type(opened()) is Engine
+    assert type(opened(World(Share(0, 2)))) is Replicated
+
+
+class Started(Exception):
+    """DeepSpeed was asked to train; with what."""
+
+
+def initialize(*, model, optimizer, config):
+    if optimizer is not None:
+        raise Started(config["zero_optimization"])
+    return [SimpleNamespace(config=config)]
+
+
+@pytest.fixture
+def deepspeed(monkeypatch):
+    """DeepSpeed is not imported, which takes seconds: it stands in with what it is asked for."""
+    for name in ("deepspeed", "deepspeed.runtime", "deepspeed.runtime.config"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["deepspeed.runtime.config"].DeepSpeedConfig = dict
+    for module in (zero, zero_loading):
+        monkeypatch.setattr(
+            module, "import_deepspeed", lambda world: SimpleNamespace(initialize=initialize)
+        )
+
+
+def sharded(stage: int, **more) -> dict:
+    return {"deepspeed": {"zero_optimization": {"stage": stage, "overlap_comm": True}}, **more}
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_deepspeed_trains_where_its_dictionary_is_given(stage, deepspeed):
+    with pytest.raises(Started, match=f"'stage': {stage}"):
+        opened(**sharded(stage))
+
+
+def test_deepspeed_gets_its_dictionary_with_what_other_keys_say(deepspeed):
+    found = zero_loading.deepspeed_config(
+        runtime(**sharded(2)), World(Share(0, 4)), torch.bfloat16, grad_clip=0.5
+    )
+    assert found["zero_optimization"] == {"stage": 2, "overlap_comm": True}
+    assert found["train_batch_size"] == 4
+    assert found["gradient_clipping"] == 0.5
+    assert found["bf16"]["enabled"]
+
+
+@pytest.mark.parametrize("gather", Gather)
+def test_frozen_models_are_sharded_at_stage_three_only(gather, deepspeed):
+    def frozen(stage: int):
+        given = runtime(**sharded(stage), gather=gather)
+        return open_network(causal("llama"), device=CPU, world=World(), runtime=given)
+
+    assert type(frozen(1)) is type(frozen(2)) is Network
+    network = frozen(3)
+    assert network.zero.config["zero_optimization"] == sharded(3)["deepspeed"]["zero_optimization"]
+    assert network.generation.gather is gather
+
+
+def test_models_are_sharded_as_they_are_read_at_stage_three_only(monkeypatch):
+    read = []
+    monkeypatch.setattr(zero_loading, "sharded_loading", lambda *given: nullcontext(read.append(1)))
+    for stage in (1, 2, 3):
+        with model_loading(runtime(**sharded(stage)), World()):
+            assert len(read) == (stage == 3)

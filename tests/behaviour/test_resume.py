@@ -1,0 +1,211 @@
+"""An interrupted stage goes on as if nothing had been: the same numbers to the last bit."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from rlhf_cli.artifacts import checkpoints
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.launch.signals import Stopped
+from rlhf_cli.stages.saving import Saver
+from rlhf_cli.telemetry.timing import PHASES
+from tests.support.stage_runs import SMALL, rows, work
+
+# PPO has 2 minibatches x 2 inner epochs an iteration: 1, 3 and 6 lie inside a rollout, 4 ends one
+STOPS = {"sft": (1, 4, 7), "rm": (1, 2, 4), "ppo": (1, 3, 4, 6, 11)}
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """A stage at work heeds signals in its own way; pytest wants its own back."""
+    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in heeded}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """All three stages without an interruption."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    for stage in STOPS:
+        work(stage, folder, folder)
+    return folder
+
+
+def test_the_time_of_a_resumed_stage_is_that_of_all_attempts(undisturbed, tmp_path, monkeypatch):
+    """Interrupted inside a rollout: its parts keep their seconds, and nothing is counted twice."""
+    stop_at(monkeypatch, 3)
+    with pytest.raises(Stopped):
+        work("ppo", undisturbed, tmp_path)
+    file = tmp_path / "ppo" / "metrics.jsonl"
+    assert "time/learn" not in file.read_text()  # inside the first iteration
+    saved = checkpoints.latest(tmp_path / "ppo", "auto").state["recorder"]["clock"]
+    monkeypatch.undo()
+    work("ppo", undisturbed, tmp_path)
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sum("time/start" in row for row in found) == 2
+    first = next(row for row in found if row.get("step") == 1)
+    for part in ("generate", "score"):  # the rollout was not made again
+        assert first[f"time/{part}"] == saved["seconds"][part] > 0
+    assert first["time/learn"] > saved["seconds"]["learn"] > 0
+    generated = first["speed/generated_tokens_per_s"] * first["time/generate"]
+    assert generated == pytest.approx(saved["counts"]["generated"])
+    assert generated >= first["objective/response_length"] * 16  # and what was asked before
+    parts = sum(v for row in found for k, v in row.items() if k in {f"time/{p}" for p in PHASES})
+    assert parts == pytest.approx(found[-1]["time"], abs=0.2)
+
+
+def assert_same_result(one: Path, other: Path) -> None:
+    assert rows(one) == rows(other)
+    assert (one / "samples.jsonl").read_text() == (other / "samples.jsonl").read_text()
+    weights = sorted(path.relative_to(one) for path in one.glob("*model/*.safetensors"))
+    assert weights
+    for path in weights:
+        assert (one / path).read_bytes() == (other / path).read_bytes(), path
+
+
+def stop_at(monkeypatch, *steps: int) -> None:
+    """Ctrl-C, or a pre-emption, at these steps."""
+    monkeypatch.setattr(Saver, "_wanted", lambda self, step: (step in steps, step in steps))
+
+
+@pytest.mark.parametrize("stage", STOPS)
+def test_a_resumed_stage_is_the_uninterrupted_one_bit_for_bit(
+    stage, undisturbed, tmp_path, monkeypatch
+):
+    """Interrupted again and again: weights, metrics and samples are those of the undisturbed run."""
+    for step in STOPS[stage]:
+        stop_at(monkeypatch, step)
+        with pytest.raises(Stopped, match=f"saved at step {step}"):
+            work(stage, undisturbed, tmp_path)
+    monkeypatch.undo()
+    work(stage, undisturbed, tmp_path)
+    assert_same_result(tmp_path / stage, undisturbed / stage)
+
+
+@pytest.mark.parametrize("stage", ["sft", "rm"])
+def test_an_epoch_is_collated_when_it_is_reached(stage, undisturbed, tmp_path, monkeypatch):
+    """Not all of them before the first step, and none anew that is behind a resumed stage."""
+    module, made = import_module(STAGES[stage].module), []
+    collate = module.steps_of
+
+    def steps_of(context, examples, epoch, **options):
+        made.append(epoch)
+        return collate(context, examples, epoch, **options)
+
+    monkeypatch.setattr(module, "steps_of", steps_of)
+    keys = (f"{stage}.epochs=3", "sft.select_by=last")
+    per_epoch = {"sft": 5, "rm": 6}[stage]
+    for step, epochs in ((1, [0]), (per_epoch + 1, [0, 1]), (per_epoch + 2, [1])):
+        made.clear()
+        stop_at(monkeypatch, step)
+        with pytest.raises(Stopped):
+            work(stage, undisturbed, tmp_path, *keys)
+        read_held_out = [0] if stage == "sft" and step == per_epoch + 1 else []
+        assert made == epochs[:1] + read_held_out + epochs[1:]
+
+
+def test_saving_changes_nothing(undisturbed, tmp_path):
+    for stage in STOPS:
+        work(stage, undisturbed, tmp_path, "save.every_steps=1")
+        assert_same_result(tmp_path / stage, undisturbed / stage)
+        kept = sorted(p.name for p in (tmp_path / stage / "resume").iterdir())
+        assert len(kept) == 2  # save.keep
+
+
+def test_what_came_after_the_checkpoint_is_taken_back(undisturbed, tmp_path, monkeypatch):
+    """Killed with steps behind the last save: their metrics are not there twice."""
+    stop_at(monkeypatch, 3)
+    with pytest.raises(Stopped):
+        work("sft", undisturbed, tmp_path)
+    monkeypatch.undo()
+    folder = tmp_path / "sft"
+    monkeypatch.setattr(Saver, "_wanted", killed_at(6))
+    with pytest.raises(MemoryError):
+        work("sft", undisturbed, tmp_path)
+    monkeypatch.undo()
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 7, "sft/lo')  # a line torn by the kill
+    work("sft", undisturbed, tmp_path)
+    assert_same_result(folder, undisturbed / "sft")
+
+
+def killed_at(step):
+    def wanted(self, now):
+        if now == step:
+            raise MemoryError
+        return False, False
+
+    return wanted
+
+
+def test_a_broken_checkpoint_is_named_and_never_passed_over(undisturbed, tmp_path, monkeypatch):
+    for step in (2, 4):
+        stop_at(monkeypatch, step)
+        with pytest.raises(Stopped):
+            work("sft", undisturbed, tmp_path)
+    monkeypatch.undo()
+    latest = checkpoints.latest(tmp_path / "sft", "auto")
+    assert latest.step == 4
+    file = next(latest.folder.glob("model-*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"truncated.*step.*2.*resume=last_valid"):
+        work("sft", undisturbed, tmp_path)
+    work("sft", undisturbed, tmp_path, "resume=last_valid")
+    assert_same_result(tmp_path / "sft", undisturbed / "sft")
+
+
+@pytest.mark.slow
+def test_a_preempted_command_goes_on_where_it_saved(undisturbed, tmp_path):
+    """SIGUSR1 saves and goes on, SIGTERM saves and stops; the same command ends as if nothing had been."""
+    stage = ("run", *SMALL, "stage=sft", "sft.epochs=2")
+    victim = start(tmp_path, *stage)
+    work_folder = tmp_path / "runs" / "default" / ".sft.work"
+    wait_for(lambda: lines(work_folder / "metrics.jsonl") >= 1, victim)
+    victim.send_signal(signal.SIGUSR1)
+    wait_for(lambda: (work_folder / "latest.json").exists(), victim)
+    victim.send_signal(signal.SIGTERM)
+    _, told = victim.communicate(timeout=60)
+    assert victim.returncode == 130
+    assert re.search(r"stopped during sft, saved at step \d+ .*Resume with: .*rlhf", told)
+    again = start(tmp_path, *stage)
+    said, told = again.communicate(timeout=120)
+    assert again.returncode == 0, told
+    assert re.search(r"resuming from step \d+", said)
+    finished = tmp_path / "runs" / "default" / "sft"
+    assert_same_result(finished, undisturbed / "sft")
+    assert not (finished / "resume").exists()
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "rlhf_cli", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def wait_for(holds, process: subprocess.Popen) -> None:
+    until = time.monotonic() + 60
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.002)

@@ -1,0 +1,39 @@
+"""How presets explain themselves."""
+
+import pytest
+
+from rlhf_cli.config.compose import conf_dir, freeze
+from rlhf_cli.report.config_page import all_comments, comments_of, split_sections
+from tests.support.configuration import composed
+
+CONF = conf_dir()
+SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
+
+
+@pytest.mark.parametrize("name", ["cpu", "ddp", *SHARDED])
+def test_what_is_inherited_is_explained_where_it_comes_from(name):
+    inherited = comments_of(CONF / "runtime" / "auto.yaml")
+    found = comments_of(CONF / "runtime" / f"{name}.yaml")
+    assert found.keys() >= inherited.keys()
+    assert found["num_threads"] == inherited["num_threads"]
+
+
+def test_the_chosen_preset_explains_its_own_values():
+    frozen = freeze(composed("runtime=zero3"))
+    key = "runtime.deepspeed.zero_optimization.overlap_comm"
+    told = {name: all_comments(CONF, frozen, {"runtime": name})[key] for name in SHARDED[1:]}
+    assert "reduce gradients" in told["zero2"]
+    assert "fetch the next layer" in told["zero3"]
+
+
+def test_a_key_of_deepspeeds_dictionary_is_a_section():
+    sections, rest = split_sections(["runtime.deepspeed.zero_optimization", "runtime=zero2"])
+    assert sections == ["runtime.deepspeed.zero_optimization"]
+    assert rest == ["runtime=zero2"]
+
+
+def test_lists_named_like_files_are_not_taken_for_defaults(tmp_path):
+    (tmp_path / "base.yaml").write_text("a: 1 # of base\nb: 2 # also of base\n")
+    text = "defaults:\n  - base\n  - _self_\nb: 3 # own\nc:\n  - base\nd: 4 # own too\n"
+    (tmp_path / "own.yaml").write_text(text)
+    assert comments_of(tmp_path / "own.yaml") == {"a": "of base", "b": "own", "d": "own too"}

@@ -1,0 +1,80 @@
+"""Stages of a small smoke run in this process, and the figures that they leave."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.stage_table import STAGES
+
+SMALL = (
+    "experiment=smoke",
+    "runtime=cpu",
+    "runtime.num_threads=1",
+    "tiny_world.demonstrations=40",
+    "tiny_world.comparisons=24",
+    "tiny_world.prompts=40",
+    "tiny_world.pretraining=40",
+    "sft.epochs=2",
+    "sft.batch.size=8",
+    "sft.batch.microbatch=4",
+    "sft.dropout=0.1",
+    "sft.select_by=eval_loss",
+    "rm.batch.size=4",
+    "rm.dropout=0.1",
+    "ppo.total_episodes=44",  # the last rollout has 12, its last minibatch 4
+    "ppo.batch.rollout=16",
+    "ppo.batch.minibatch=8",
+    "ppo.batch.microbatch=8",
+    "ppo.kl.controller=adaptive",
+    "ppo.ema_decay=0.9",
+    "ppo.ptx.coef=1.0",
+    "ppo.ptx.ratio=1",
+    "ppo.whiten_rewards=true",
+    "evaluation.prompts=8",
+    "evaluation.best_of_n=2",
+    "samples=1",
+)
+
+
+MEASURED = ("time/", "speed/", "mem/", "total_steps")  # and what each attempt says anew
+
+
+# what dropout drops depends on the process; at the edge of the value's clip rounding decides which
+# gradient there is; microbatches that divide nothing evenly
+SAME_EVERYWHERE = [
+    "sft.dropout=0", "rm.dropout=0", "ppo.value_clip_eps=null",
+    "sft.batch.microbatch=3", "rm.batch.microbatch=12", "ppo.batch.microbatch=3",
+]  # fmt: skip
+
+
+def config(*more: str):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return resolve(compose("config", overrides=[*SMALL, *more]))
+
+
+def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float]:
+    """Run a stage in `folder`, or go on with it."""
+    out = folder / stage
+    out.mkdir(parents=True, exist_ok=True)
+    roles = STAGES[stage].parents if stage != "sft" else ()
+    inputs = {role: parents / role / "model" for role in roles}
+    return import_module(STAGES[stage].module).run(config(*more), inputs, out)
+
+
+def rows(folder: Path) -> list[dict]:
+    """metrics.jsonl without what a clock or the memory says, and lines that say nothing else."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    left = [
+        {k: v for k, v in row.items() if k != "time" and not k.startswith(MEASURED)}
+        for row in found
+    ]
+    return [row for row in left if row]
+
+
+def metrics(folder: Path) -> list[dict]:
+    """metrics.jsonl without the lines that belong to no step."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if "step" in row]

@@ -1,0 +1,52 @@
+"""A config field that nothing reads is a lie to the user."""
+
+import ast
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+import rlhf_cli
+from rlhf_cli.config import schema
+from rlhf_cli.config.schema import run
+from rlhf_cli.config.stage_table import STAGES
+from tests.support.configuration import composed
+
+PACKAGE = Path(rlhf_cli.__file__).parent
+
+
+def attributes_read() -> set[str]:
+    """Names read as `something.name` anywhere but in the schema itself."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name != "schema":
+            tree = ast.parse(path.read_text())
+            found |= {
+                node.attr
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+            }
+    return found
+
+
+def test_every_field_is_read_somewhere():
+    read = attributes_read()
+    classes = [
+        c for c in (vars(schema) | vars(run)).values() if isinstance(c, type) and is_dataclass(c)
+    ]
+    assert run.Config in classes
+    unread = {f"{c.__name__}.{f.name}" for c in classes for f in fields(c) if f.name not in read}
+    read_by_name = {"Parents.sft", "Parents.rm"}  # pipeline.plan asks for parents.<stage>
+    assert not unread - read_by_name
+
+
+def test_every_field_has_a_type_omegaconf_checks():
+    for name, hint in get_type_hints(run.Config).items():
+        assert hint is not object, name
+
+
+def test_selection_by_score_depends_on_what_it_reads():
+    """As many held-out prompts as the evaluation has are answered then, and only then."""
+    plain = composed()
+    scored = composed("sft.reward_model=x", "sft.select_by=rm_score")
+    assert "evaluation.prompts" in STAGES["sft"].config(scored)
+    assert "evaluation.prompts" not in STAGES["sft"].config(plain)
