@@ -83,9 +83,9 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.missing_eos.value": cfg.ppo.missing_eos.mode is MissingEOSMode.none,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
-        "evaluation.tasks": not has_tasks(cfg),
+        "evaluation.tasks": not cfg.tasks.files,
         "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
-        "tasks.shots_as": not has_tasks(cfg),
+        "tasks.shots_as": not cfg.tasks.files,
     }
     for name in ("sft", "rm", "ppo"):
         schedule = getattr(cfg, name).schedule
@@ -93,19 +93,10 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
     return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))
 
 
-def has_tasks(cfg: Config) -> bool:
-    """Return whether tasks are evaluated."""
-    return bool(cfg.tasks.files and (cfg.tasks.hold_out or cfg.evaluation.tasks.also))
-
-
-def has_prompts(cfg: Config) -> bool:
-    """Return whether there are questions to answer."""
-    return bool(cfg.data.prompts or cfg.data.comparisons)
-
-
 def _evaluate_data(cfg: Config) -> tuple[str, ...]:
     """Without any prompts the tasks alone are evaluated, where there are tasks."""
-    return ("prompts",) if has_prompts(cfg) or not has_tasks(cfg) else ()
+    has_prompts = cfg.data.prompts or cfg.data.comparisons
+    return ("prompts",) if has_prompts or not cfg.tasks.files else ()
 
 
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:

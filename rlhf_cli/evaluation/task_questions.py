@@ -16,6 +16,7 @@ from rlhf_cli.data.tasks.prompts import prompt_of, without_first
 from rlhf_cli.data.tasks.render import STEP_BY_STEP, example
 from rlhf_cli.data.tasks.rows import TaskRows
 from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow, Template
+from rlhf_cli.evaluation.cot_prompts import exemplars_of, in_its_form
 
 CANDIDATES = 20  # per exemplar: rows that a template cannot use are passed over
 
@@ -66,18 +67,23 @@ class QuestionMaker:
                 f"{counted(self.left_out)}; change its templates "
                 "or the limits data.max_prompt_tokens and data.max_response_tokens"
             )
+        has_chains = task.rationale is not None or task.cot_prompt is not None
         wanted = self.settings.cot is Chains.all or (
-            self.settings.cot is Chains.auto and task.rationale is not None
+            self.settings.cot is Chains.auto and has_chains
         )
         chains = list(self._rendered(chain=True)) if wanted else []
         return TaskQuestions(task=task, direct=direct, chains=chains, left_out=self.left_out)
 
     def _rendered(self, *, chain: bool) -> Iterator[Question]:
-        for template in self._templates():
+        """Yield all questions; exemplars that a task brings for its chains are of one template alone."""
+        templates, given = self._templates(), None
+        if chain and (path := self.rows.task.cot_prompt):
+            templates, given = templates[:1], exemplars_of(path, self.rows.task.name)
+        for template in templates:
             pool = self._pool(template)
             for row in self.rows.evaluation:
                 if template in self.rows.templates_of(row):
-                    yield from self._of_row(row, template, pool, chain)
+                    yield from self._of_row(row, template, pool, chain, given)
 
     def _templates(self) -> Sequence[Template]:
         """Return the templates that ask for the answer, all or the first ones."""
@@ -92,18 +98,27 @@ class QuestionMaker:
         return [row for row in others if template in self.rows.templates_of(row)]
 
     def _of_row(
-        self, row: TaskRow, template: Template, pool: list[TaskRow], chain: bool
+        self,
+        row: TaskRow,
+        template: Template,
+        pool: list[TaskRow],
+        chain: bool,
+        given: list[TaskExample] | None,
     ) -> Iterator[Question]:
-        """Yield the question with each number of exemplars; a row that has none is counted."""
+        """Yield the question with each number of exemplars; a row that has none is counted.
+
+        given: exemplars that the task brings, in place of rows.
+        """
         most = max(self.settings.shots)
         try:
-            one = example(self.rows.task, row, template, chain=chain)
+            one = example(self.rows.task, row, template, chain=chain and given is None)
             candidates = self._candidates(row, pool)
-            shown = exemplars(self.rows.task, one, template, candidates, num=most)
-            self.left_out["exemplars that no row was found for"] += most - len(shown)
+            shown = given or exemplars(self.rows.task, one, template, candidates, num=most)
+            self.left_out["exemplars that no row was found for"] += max(0, most - len(shown))
             option_ids = self._option_ids(one)
             if chain:
-                one, *shown = (_as_chain(each) for each in (one, *shown))
+                one = _as_chain(one) if given is None else in_its_form(one)
+                shown = [_as_chain(each) for each in shown]
             for shots in self.settings.shots:
                 yield Question(
                     example=one,

@@ -19,7 +19,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import covers, select
 from rlhf_cli.config.schema import Model, Runtime
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec, has_tasks, without_effect
+from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec, without_effect
 from rlhf_cli.data.tasks.contents import contents
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.pipeline.model_folders import external, shipped
@@ -191,8 +191,8 @@ class Planner:
             config = spec_of(self.cfg, role).config() | config
             for other, found in self._contents(role).items():
                 data.setdefault(f"data.{other}", {}).update(found)
-        if spec.tasks and has_tasks(self.cfg):
-            data["tasks"] = self._task_contents()
+        if spec.tasks and (tasks := self._task_contents()):
+            data["tasks"] = tasks
         return Fingerprint(
             config=config,
             data=data,

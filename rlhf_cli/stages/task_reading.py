@@ -38,3 +38,15 @@ def evaluation_rows(cfg: Config, task: Task) -> TaskRows:
             f"evaluated, task {task.name} has {num}: lower it, or add rows"
         )
     return found
+
+
+def require_tasks(cfg: Config, *, alone: bool) -> None:
+    """Read the tasks as their evaluation does, and refuse as it would. alone: without any prompts."""
+    tasks = evaluated_tasks(cfg)
+    if alone and not tasks:
+        raise UserError(
+            "nothing to evaluate: data has neither prompts nor comparisons, and no task of tasks.files is "
+            "held out; name one in tasks.hold_out or in evaluation.tasks.also"
+        )
+    for task in tasks:
+        evaluation_rows(cfg, task)

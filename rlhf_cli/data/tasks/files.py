@@ -16,7 +16,7 @@ from rlhf_cli.data.tasks.yaml_files import load_yaml
 
 KEYS = (
     "name", "clusters", "source", "options", "answer", "rationale", "metric", "templates", "groups",
-    "turned_around",
+    "turned_around", "held_out", "cot_prompt",
 )  # fmt: skip
 OF_SOURCE = (
     "path", "columns", "split", "config", "data_dir", "revision", "limit", "unescape", "delimiter",
@@ -143,9 +143,7 @@ def _task(path: Path, content: Any, data: Path) -> Task:
     options = _options(section)
     if not templates and source.rendered is False:
         raise DataError(f"{path}: task {name} has no templates; write at least one")
-    answer = section.text(
-        "answer", needed=bool(templates) and not all(t.options for t in templates)
-    )
+    answer = section.text("answer", needed=any(t.target is not None for t in templates))
     task = Task(
         name=name,
         clusters=clusters,
@@ -157,6 +155,8 @@ def _task(path: Path, content: Any, data: Path) -> Task:
         templates=templates,
         groups=section.texts("groups"),
         turned_around=section.texts("turned_around"),
+        held_out=section.flag("held_out", False),
+        cot_prompt=_cot_prompt(section, data),
         file=path,
     )
     if templates and all(t.turned_around for t in templates):
@@ -208,6 +208,11 @@ def _metric(section: _Section, options: object) -> str:
     return name
 
 
+def _cot_prompt(section: _Section, data: Path) -> Path | None:
+    text = section.text("cot_prompt")
+    return None if text is None else data / Path(text).expanduser()
+
+
 def _source(path: Path, content: Any, data: Path) -> TaskSource:
     if isinstance(content, str):
         content = {"path": content}
@@ -223,6 +228,11 @@ def _source(path: Path, content: Any, data: Path) -> TaskSource:
     given |= {"columns": {str(k): str(v) for k, v in columns.items()}}
 
     def named(at: str, split: str | None) -> Source:
+        if path.parent != data and Path(at).suffix and not (data / at).exists():
+            raise DataError(
+                f"the preset {path.stem} reads {at}, which is not in {data.absolute()}; "
+                "set tasks.folder to the folder that holds it"
+            )
         try:
             return Source(path=_beside(at, data), split=split, **given)
         except ConfigError as error:
