@@ -149,7 +149,7 @@ class QuestionMaker:
         """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""
         whole, starts = prompt_of(one, shown, self.shots_as)
         prompts = [whole, *(without_first(whole, start) for start in starts)]
-        messages = next(filter(self._fits, prompts), prompts[-1])
+        messages = next(filter(self._fits, prompts[:-1]), prompts[-1])
         self.left_out["exemplars that do not fit data.max_prompt_tokens"] += prompts.index(messages)
         found = encode_prompt(self.renderer, Prompt(messages, one.origin), self.data)
         for note in found.notes:
