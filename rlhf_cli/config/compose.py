@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
-from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -24,20 +23,7 @@ from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.config.suggestions import OTHER_METHODS, STAGE_WORDS
 
-PACKAGE = Path(__file__).resolve().parents[1]
 LARGEST = 2**53  # whole numbers up to here are exact as floating-point numbers too
-
-
-def conf_dir() -> Path:
-    """Return the shipped conf/: beside the package in a checkout, inside it when from a wheel."""
-    checkout = PACKAGE.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
-        return checkout / "conf"
-    if (PACKAGE / "conf" / "config.yaml").is_file():
-        return PACKAGE / "conf"
-    raise ConfigError(
-        f"this installation has no conf/ folder ({PACKAGE / 'conf'}): install it again"
-    )
 
 
 def resolve(composed: DictConfig) -> Config:

@@ -60,11 +60,11 @@ NOT_RESULTS = (
     "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "ppo.alerts",
 )  # fmt: skip
 
-# Known by what they name: the models of a stage, the template, the tasks that are evaluated; and the keys
-# of its data (data/spec.py).
+# Known by what they name: the models of a stage, the template, the tasks of a mixture and those that are
+# evaluated; and the keys of its data (data/spec.py).
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
-    "tasks.files", "tasks.folder", "tasks.hold_out", "evaluation.tasks.also",
+    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive", "evaluation.tasks.also",
 )  # fmt: skip
 
 TEXT = (

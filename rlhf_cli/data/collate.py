@@ -71,6 +71,11 @@ def lengths(examples: Sequence[EncodedDemonstration] | Sequence[EncodedCompariso
     ]
 
 
+def of_epoch(examples: Sequence, epoch: int) -> Sequence:
+    """Return the examples of an epoch: rows of tasks are rendered differently in each."""
+    return examples.of_epoch(epoch) if isinstance(examples, Rows) else examples
+
+
 def pad_right(sequences: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Return (tokens, mask) (B, T), real tokens at the left."""
     return _padded(sequences, pad_id, left=False)
@@ -104,6 +109,7 @@ def sft_batches(
 
     max_tokens: that a packed row holds.
     """
+    examples = of_epoch(examples, options.epoch)
     batch, seed, epoch, capacity = options.batch, options.seed, options.epoch, 0
     if batching is Batching.packed:
         parts = chunks(len(examples), batch.size, seed=seed, epoch=epoch)

@@ -39,6 +39,8 @@ class Twin:
 def twins(role: str, records: Records) -> Iterator[Twin]:
     """Yield the records of a role that are like one before: all of it, or nearly."""
     rows, record = np.concatenate(records.sides), records.table.record
+    _, first_of_unit = np.unique(records.table.units[rows], return_index=True)
+    rows = rows[np.sort(first_of_unit)]  # the renderings of later epochs repeat rows on purpose
     identities = np.fromiter(map(_identity, records.each(rows)), np.uint64, len(rows))
     _, first, which = np.unique(identities, return_index=True, return_inverse=True)
     for index in np.flatnonzero(first[which] != np.arange(len(rows))):

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.data.cache import Unusable, code, read_account, write_account
-from rlhf_cli.data.embedded import EmbeddedTask, task_of
+from rlhf_cli.data.embedded import MIXTURE, EmbeddedTask, scheme_of, task_of
 from rlhf_cli.data.formats.table import check_format, convert
 from rlhf_cli.data.record_files import Records, RecordTable, RecordWriter
 from rlhf_cli.data.records import (
@@ -62,6 +63,10 @@ def read_records(
 def _read(
     spec: LoadSpec, source: Source, role: str, report: DataReport
 ) -> Iterator[Record | BadRow]:
+    if scheme_of(source.path) == MIXTURE:
+        assert spec.mixture is not None, source
+        yield from islice(spec.mixture.records(report), source.limit)
+        return
     if task := task_of(source.path):
         yield from _generated(task, spec, source, role, report)
         return
@@ -164,6 +169,7 @@ def marked_alone(spec: LoadSpec) -> list[LoadSpec]:
             eval_fraction=0.0,
             select_fraction=0.0,
             drop_ties=False,
+            mixture=None,
         )
         for role, source in spec.marked
     ]
@@ -180,7 +186,7 @@ class Reading:
             strict=spec.strict,
             max_bad_fraction=spec.max_bad_fraction,
             num_examples=num_examples,
-            rows=Counter({label(source): 0 for source in spec.sources}),
+            rows=Counter({label(s): 0 for s in spec.sources if scheme_of(s.path) != MIXTURE}),
         )
 
     def rows(self) -> Iterator[int]:
@@ -207,7 +213,7 @@ class Reading:
         table = RecordTable(self.folder / RECORDS, spec.role)
         every, asked, apart = np.arange(table.num), table.whole("asked"), table.whole("apart")
         pools = [
-            Pool(source=source, rows=every[span], asked=asked[span], apart=apart[span])
+            Pool(source, every[span], asked[span], apart[span], table.units[span])
             for source, span in self.spans
         ]
         out = HeldOut(
@@ -225,7 +231,7 @@ class Reading:
                 seed=spec.seed,
                 report=report,
             )
-        report.num_train, report.num_select, report.num_eval = map(len, found)
+        report.num_train, report.num_select, report.num_eval = map(table.num_per_epoch, found)
         write_account(self.folder, found, report)
 
 

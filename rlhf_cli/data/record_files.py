@@ -7,6 +7,7 @@ import json
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from rlhf_cli.data.split import number, opening
 GROUP = 1024  # rows of a record batch; a row's batch is found by division
 KINDS: dict[str, type] = {"comparisons": Comparison, "prompts": Prompt}  # all others: Demonstration
 SHORT = json.JSONEncoder(separators=(",", ":"), default=str)
-SCHEMA = pa.schema({"asked": pa.uint64(), "apart": pa.bool_(), "record": pa.large_binary()})
+SCHEMA = pa.schema(
+    {"asked": pa.uint64(), "apart": pa.bool_(), "slot": pa.int64(), "record": pa.large_binary()}
+)
 
 
 class Writer:
@@ -101,7 +104,10 @@ class Table:
 
 
 class RecordWriter(Writer):
-    """Writes records, each with what decides its side: its question, and whether it is set apart."""
+    """Writes records, each with what decides its side: its question, and whether it is set apart.
+
+    slot: of records that take turns, an epoch each, the place in the epoch that they share.
+    """
 
     def __init__(self, path: Path, *, seed: int):
         super().__init__(path, SCHEMA)
@@ -111,7 +117,8 @@ class RecordWriter(Writer):
         """Write a record after those before."""
         asked = number(opening(record), seed=self.seed)
         apart = bool(record.meta.get("held_out"))
-        self.add({"asked": asked, "apart": apart, "record": _packed(record)})
+        slot = record.meta.get("slot")
+        self.add({"asked": asked, "apart": apart, "slot": slot, "record": _packed(record)})
 
 
 def as_json(value: Any) -> bytes:
@@ -138,6 +145,19 @@ class RecordTable(Table):
     def __init__(self, path: Path, role: str):
         super().__init__(path)
         self.kind = KINDS.get(role, Demonstration)
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Return a number per record, equal for those of one slot, which an epoch has one of."""
+        slotted = self.is_set("slot")
+        if not slotted.any():
+            return np.arange(self.num)
+        slots = np.where(slotted, self.whole("slot"), 0.0).astype(np.int64)
+        return np.where(slotted, slots, slots.max() + 1 + np.arange(self.num))
+
+    def num_per_epoch(self, rows: np.ndarray) -> int:
+        """Return how many examples these records are in an epoch."""
+        return len(np.unique(self.units[rows]))
 
     def record(self, row: int) -> Record:
         """Return the record of a row."""

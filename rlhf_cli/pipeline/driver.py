@@ -20,9 +20,10 @@ from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.artifacts.manifest import FINISHED, ArtifactError, StageManifest, read_errors
 from rlhf_cli.artifacts.publication import publish, rename_to_final, replace_stage
 from rlhf_cli.artifacts.store import FREE, write_errors, write_text
-from rlhf_cli.config.compose import PACKAGE, freeze
+from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.hub import require_hub
+from rlhf_cli.config.keys import PACKAGE
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES, StageSpec
 from rlhf_cli.launch.coordinator import Coordinator
@@ -198,6 +199,7 @@ def _print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: i
         model=cfg.model,
         data=cfg.data,
         runtime=cfg.runtime,
+        tasks=cfg.tasks,
         num_nodes=num_nodes,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from rlhf_cli.artifacts.layout import MANIFEST
 from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
 from rlhf_cli.artifacts.store import open_stage
-from rlhf_cli.config.compose import PACKAGE
+from rlhf_cli.config.keys import PACKAGE
 from rlhf_cli.config.schema import Model
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")

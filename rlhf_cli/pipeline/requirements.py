@@ -10,7 +10,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import StageSpec
-from rlhf_cli.data.embedded import scheme_of
+from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.template_texts import template_file
@@ -77,7 +77,7 @@ def require_source(cfg: Config, role: str) -> None:
 def require_rows(cfg: Config, role: str) -> None:
     """Read a role for its stage, and refuse as it would. The embedded world needs no reading."""
     sources = [source for other in ROLES for source in getattr(cfg.data, other)]
-    if all(scheme_of(source.path) for source in sources):
+    if all(task_of(source.path) for source in sources):
         return
     from rlhf_cli.stages.reading import cache_of, records_of
 

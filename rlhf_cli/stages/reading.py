@@ -17,6 +17,7 @@ from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.report import EXAMPLES
 from rlhf_cli.data.spec import ROLES, LoadSpec
+from rlhf_cli.data.tasks.source import Mixture, has_tasks
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.telemetry.progress import RowCounter
 
@@ -29,6 +30,7 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
     read_as = "comparisons" if role == "prompts" and not cfg.data.prompts else role
     split = [getattr(cfg.data, other) for other in ROLES if other != "pretraining"]
+    mixed = has_tasks(getattr(cfg.data, read_as), read_as)
     return LoadSpec(
         role=role,
         read_as=read_as,
@@ -40,8 +42,20 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
         drop_ties=role == "comparisons" and cfg.rm.ties is Ties.drop,
         settings={scheme: getattr(cfg, scheme) for scheme in TASKS},
+        mixture=_mixture(cfg) if mixed else None,
         strict=cfg.data.strict,
         max_bad_fraction=cfg.data.max_bad_fraction,
+    )
+
+
+def _mixture(cfg: Config) -> Mixture:
+    """Return what the source tasks:train depends on."""
+    return Mixture(
+        settings=cfg.tasks,
+        seed=cfg.seed,
+        epochs=cfg.sft.epochs,
+        eval_fraction=cfg.data.eval_fraction,
+        select_fraction=cfg.data.select_fraction,
     )
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rlhf_cli.config.compose import conf_dir, conform, freeze, resolve, stage_list, thaw
-from rlhf_cli.config.keys import flatten, nearest_keys, schema_keys, select
+from rlhf_cli.config.compose import conform, freeze, resolve, stage_list, thaw
+from rlhf_cli.config.keys import conf_dir, flatten, nearest_keys, schema_keys, select
 from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
@@ -75,7 +75,7 @@ def test_an_experiment_wins_over_the_defaults(tmp_path):
 def test_every_key_belongs_to_a_stage_or_changes_no_result():
     cfg = composed("ppo.ptx.coef=1.0", "sft.select_by=rm_score", "sft.reward_model=x")
     frozen = freeze(cfg)
-    read = {*NOT_RESULTS, *BY_CONTENT, *(f"data.{role}" for role in ROLES), "tiny_world"}
+    read = {*NOT_RESULTS, *BY_CONTENT, *(f"data.{role}" for role in ROLES), "tiny_world", "tasks"}
     for spec in STAGES.values():
         read |= set(spec.config(cfg))
         for role in spec.data(cfg):
