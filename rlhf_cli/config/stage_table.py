@@ -30,6 +30,7 @@ class StageSpec:
     parents: the stages whose results it reads. required: all of them must exist; else it takes those
     that do. headline: the metrics that a person is shown first. default: part of stage=all. candidate:
     the name under which the evaluation compares its model, None for a stage that trains no policy.
+    tasks: it evaluates the tasks that are held out.
     """
 
     name: str
@@ -45,6 +46,7 @@ class StageSpec:
     optional: tuple[str, ...] = ()
     default: bool = True
     candidate: str | None = None
+    tasks: bool = False
 
 
 # What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
@@ -58,11 +60,11 @@ NOT_RESULTS = (
     "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "ppo.alerts",
 )  # fmt: skip
 
-# Known by what they name: the models of a stage, the template, the tasks of a mixture; and the keys of
-# its data (data/spec.py).
+# Known by what they name: the models of a stage, the template, the tasks of a mixture and those that are
+# evaluated; and the keys of its data (data/spec.py).
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
-    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive",
+    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive", "evaluation.tasks.also",
 )  # fmt: skip
 
 TEXT = (
@@ -81,11 +83,20 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.missing_eos.value": cfg.ppo.missing_eos.mode is MissingEOSMode.none,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
+        "evaluation.tasks": not cfg.tasks.files,
+        "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
+        "tasks.shots_as": not cfg.tasks.files,
     }
     for name in ("sft", "rm", "ppo"):
         schedule = getattr(cfg, name).schedule
         idle[f"{name}.schedule.final"] = schedule.kind is ScheduleKind.constant
     return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))
+
+
+def _evaluate_data(cfg: Config) -> tuple[str, ...]:
+    """Without any prompts the tasks alone are evaluated, where there are tasks."""
+    has_prompts = cfg.data.prompts or cfg.data.comparisons
+    return ("prompts",) if has_prompts or not cfg.tasks.files else ()
 
 
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
@@ -164,12 +175,13 @@ _EVALUATE = StageSpec(
     label="evaluate",
     title="base, SFT, PPO and best-of-n side by side",
     module="rlhf_cli.stages.evaluate",
-    config=lambda cfg: (*TEXT, "evaluation"),
-    data=lambda cfg: ("prompts",),
+    config=lambda cfg: (*TEXT, "evaluation", "tasks.shots_as", "data.eval_fraction"),
+    data=_evaluate_data,
     models=_base,
     parents=tuple(row.name for row in _TRAINING),
     required=False,
     headline=(),
+    tasks=True,
 )
 STAGES: Mapping[str, StageSpec] = MappingProxyType({r.name: r for r in (*_TRAINING, _EVALUATE)})
 REPLACEABLE = tuple(field.name for field in fields(Parents))  # by parents.<stage>

@@ -14,6 +14,7 @@ from rlhf_cli.report.comparison_page import print_comparison
 from rlhf_cli.report.run_state import metric_lines, read_run
 from rlhf_cli.report.show import command_for
 from rlhf_cli.report.table import print_table
+from rlhf_cli.report.task_table import print_tasks
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
 
@@ -105,6 +106,7 @@ def close_run(planner: Planner) -> None:
     evaluation = planner.judged.get("evaluate")
     if evaluation is not None and evaluation.state is State.fresh:
         print_table(evaluation.folder)
+        print_tasks(evaluation.folder)
     line(f"Results: {one_line(str(planner.folder))}; show them with", style="dim")
     line(f"  {command_for(planner.folder)}", whole=True)
 

@@ -20,10 +20,12 @@ from rlhf_cli.config.keys import covers, select
 from rlhf_cli.config.schema import Model, Runtime
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec, without_effect
+from rlhf_cli.data.tasks.contents import contents
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.pipeline.model_folders import external, shipped
 from rlhf_cli.report.header import GPUS
 from rlhf_cli.stages.reading import spec_of
+from rlhf_cli.stages.task_reading import evaluated_tasks
 
 
 class State(Enum):
@@ -72,6 +74,7 @@ class Planner:
     cfg: Config
     judged: dict[str, Judgement] = field(default_factory=dict)
     contents: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    tasks: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         data = self.cfg.data
@@ -187,8 +190,10 @@ class Planner:
         config, data = own_config(spec, self.cfg), {"data.template": _template(self.cfg)}
         for role in spec.data(self.cfg):
             config = spec_of(self.cfg, role).config() | config
-            for other, contents in self._contents(role).items():
-                data.setdefault(f"data.{other}", {}).update(contents)
+            for other, found in self._contents(role).items():
+                data.setdefault(f"data.{other}", {}).update(found)
+        if spec.tasks and (tasks := self._task_contents()):
+            data["tasks"] = tasks
         return Fingerprint(
             config=config,
             data=data,
@@ -205,6 +210,12 @@ class Planner:
             except OSError as error:
                 raise UserError(f"data.{role} cannot be read: {error}") from error
         return self.contents[role]
+
+    def _task_contents(self) -> dict[str, str]:
+        """The hashes of the tasks that are evaluated, read once."""
+        if not self.tasks:
+            self.tasks = contents(evaluated_tasks(self.cfg))
+        return self.tasks
 
     def require_parents(self, spec: StageSpec) -> None:
         """Refuse a stage that lacks a parent; one that takes what there is, when that is not sound."""

@@ -17,6 +17,7 @@ from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
 from rlhf_cli.pipeline.model_folders import external, require_model
 from rlhf_cli.stages.reading import spec_of
+from rlhf_cli.stages.task_reading import require_tasks
 
 DRIVER = Path("/dev/nvidiactl")
 
@@ -37,6 +38,9 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     for role in roles:
         if role != "prompts" or cfg.data.prompts or "comparisons" not in roles:
             require_rows(cfg, role)  # prompts of the comparisons are as good as those are
+    for spec in specs:
+        if spec.tasks:
+            require_tasks(cfg, alone=not spec.data(cfg))
 
 
 def require_device(runtime: Runtime) -> None:

@@ -162,6 +162,7 @@ NO_EFFECT = [
     ("ppo", {"ppo.ptx.ratio": 3, "ppo.missing_eos.value": 0.5, "data.select_fraction": 0.2}),
     ("ppo", {"rm.ties": Ties.soft, "ppo.batch.microbatch": 1, "rm.batch.microbatch": 1}),
     ("evaluate", {"evaluation.batch": 1, "sft.epochs": 9}),
+    ("evaluate", {"evaluation.tasks.limit": 7, "tasks.shots": [2]}),
     ("evaluate", {"runtime.device": "cpu", "runtime.dtype": "float32"}),
 ]
 
@@ -192,6 +193,43 @@ def test_what_changes_a_result_under_other_keys_runs_it_again(changes, stage, be
     (told,) = changes(stage, before, before | values)
     (key,) = values
     assert told.startswith(f"{key} changed ")
+
+
+TASK = """
+name: {name}
+clusters: [nli]
+source: {rows}
+answer: "{{{{ a }}}}"
+templates: [{{name: plain, input: "{{{{ q }}}}", target: "{{{{ answer }}}}"}}]
+"""
+
+
+def test_tasks_that_are_evaluated_count_by_content(changes, tmp_path):
+    """Neither where they stand nor a comment; a row, a template, and which they are do."""
+
+    def task(name: str, *, comment: str = "", rows: str = '{"q": "1 + 1", "a": 2}') -> list[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "rows.jsonl").write_text(rows + "\n")
+        (folder / "task.yaml").write_text(TASK.format(name=name, rows="rows.jsonl") + comment)
+        return [str(folder / "task.yaml")]
+
+    before = {"tasks.files": task("rte"), "tasks.hold_out": ["nli"]}
+    assert changes("evaluate", before, before | {"tasks.files": task("rte", comment="# new")}) == []
+    also = {"tasks.hold_out": [], "evaluation.tasks.also": ["rte"]}
+    assert changes("evaluate", before, before | also) == []
+    assert changes("sft", before, before | {"tasks.files": task("cb")}) == []
+    for other in (
+        {"tasks.files": task("rte", rows='{"q": "1 + 1", "a": 3}')},
+        {"tasks.files": task("cb")},
+    ):
+        assert changes("evaluate", before, before | other)
+    assert changes("evaluate", before, before | {"evaluation.tasks.limit": 7})
+    assert not changes("evaluate", before, before | {"evaluation.tasks.temperature": 0.5})
+    votes = {"evaluation.tasks.samples": 5}
+    assert changes(
+        "evaluate", before | votes, before | votes | {"evaluation.tasks.temperature": 0.5}
+    )
 
 
 def test_the_precision_that_is_left_to_the_machine_is_that_of_the_earlier_run(changes):
