@@ -100,7 +100,8 @@ def theirs(path: Path, folder: Path) -> None:
 def config(path: Path, folder: Path):
     from hydra import compose, initialize_config_dir
 
-    from rlhf_cli.config.compose import conf_dir, resolve
+    from rlhf_cli.config.compose import resolve
+    from rlhf_cli.config.keys import conf_dir
 
     words = ["data=generic", "data.max_prompt_tokens=512", "data.max_response_tokens=512"]
     words += [f"runs_dir={folder}", f"data.comparisons=[{{path: {path}}}]"]

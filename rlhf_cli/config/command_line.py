@@ -14,9 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.compose import resolve
 from rlhf_cli.config.error_messages import explain
 from rlhf_cli.config.errors import ExitCode, UserError
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.config.overrides import VALUED, experiment_files, spelled_out
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.schema import ConfigError

@@ -1,13 +1,19 @@
-"""Commands and keys of the configuration: all valid ones, and those nearest to a mistyped one."""
+"""Commands, the folder conf/, and keys: all valid ones, and those nearest to a mistyped one.
+
+Neither Hydra nor OmegaConf is imported: help pages start fast.
+"""
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
 from typing import Any, get_type_hints
 
+from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.suggestions import ours
 
+PACKAGE = Path(__file__).resolve().parents[1]
 # Each command: what follows it, and what it does. cli.py has its functions.
 COMMANDS = {
     "run": ("[key=value ...]", "SFT, reward model, PPO; then the evaluation table"),
@@ -16,6 +22,18 @@ COMMANDS = {
     "show": ("[RUN ...] [--time]", "a run, its numbers; time per phase; runs compared"),
 }
 GROUPS = ("model", "data", "runtime", "experiment")
+
+
+def conf_dir() -> Path:
+    """Return the shipped conf/: beside the package in a checkout, inside it when from a wheel."""
+    checkout = PACKAGE.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "conf" / "config.yaml").is_file():
+        return checkout / "conf"
+    if (PACKAGE / "conf" / "config.yaml").is_file():
+        return PACKAGE / "conf"
+    raise ConfigError(
+        f"this installation has no conf/ folder ({PACKAGE / 'conf'}): install it again"
+    )
 
 
 def schema_keys(schema: type = Config, prefix: str = "") -> list[str]:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from rlhf_cli.config.compose import conf_dir
-from rlhf_cli.config.keys import GROUPS, did_you_mean, nearest, nearest_keys
+from rlhf_cli.config.keys import GROUPS, conf_dir, did_you_mean, nearest, nearest_keys
 from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.config.stage_table import STAGES
 

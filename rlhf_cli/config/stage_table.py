@@ -76,8 +76,8 @@ NOT_RESULTS = (
     "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "rationales.batch", "ppo.alerts",
 )  # fmt: skip
 
-# Known by what they name: the models of a stage, the template, the tasks that are evaluated; and the keys
-# of its data (data/spec.py).
+# Known by what they name: the models of a stage, the template, the tasks of a mixture and those that are
+# evaluated; and the keys of its data (data/spec.py).
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
     "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive", "evaluation.tasks.also",
@@ -94,14 +94,14 @@ OF_RATIONALES = ("rationales", "tasks.shots_as", "data.eval_fraction", "data.sel
 
 
 def without_effect(cfg: Config) -> tuple[str, ...]:
-    """Keys and sections whose change gives the same result under this configuration."""
+    """Return keys and sections whose change gives the same result under this configuration."""
     idle = {
         "rm.tie_param": cfg.rm.ties in (Ties.drop, Ties.soft),
         "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.missing_eos.value": cfg.ppo.missing_eos.mode is MissingEOSMode.none,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
-        "evaluation.tasks": not has_tasks(cfg),
+        "evaluation.tasks": not cfg.tasks.files,
         "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
         "rationales.max_tokens": Check.length not in cfg.rationales.checks,
         "rationales.gain": Check.likelihood not in cfg.rationales.checks,
@@ -112,23 +112,14 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
     return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))
 
 
-def has_tasks(cfg: Config) -> bool:
-    """Return whether tasks are evaluated."""
-    return bool(cfg.tasks.files and (cfg.tasks.hold_out or cfg.evaluation.tasks.also))
-
-
-def has_prompts(cfg: Config) -> bool:
-    """Return whether there are questions to answer."""
-    return bool(cfg.data.prompts or cfg.data.comparisons)
-
-
 def _evaluate_data(cfg: Config) -> tuple[str, ...]:
     """Without any prompts the tasks alone are evaluated, where there are tasks."""
-    return ("prompts",) if has_prompts(cfg) or not has_tasks(cfg) else ()
+    has_prompts = cfg.data.prompts or cfg.data.comparisons
+    return ("prompts",) if has_prompts or not cfg.tasks.files else ()
 
 
 def _shots_as(cfg: Config) -> tuple[str, ...]:
-    return ("tasks.shots_as",) if has_tasks(cfg) else ()
+    return ("tasks.shots_as",) if cfg.tasks.files else ()
 
 
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
@@ -149,7 +140,7 @@ def _sft_config(cfg: Config) -> tuple[str, ...]:
 
 
 def _sft_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    """The base model, the tokenizer where it is another's, and the judge where there is one."""
+    """Return the base model, the tokenizer where it is another's, and the judge where there is one."""
     found = _with_tokenizer(cfg)
     if cfg.sft.select_by is SelectBy.rm_score and cfg.sft.reward_model is not None:
         found["reward_model"] = (cfg.sft.reward_model, None)

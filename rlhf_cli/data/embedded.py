@@ -12,6 +12,7 @@ from rlhf_cli.data.records import Record
 
 Measure = bool | float | None  # a hit or a miss, a number, or not applicable to this prompt
 TASKS = MappingProxyType({"tiny_world": "rlhf_cli.tiny_world"})
+MIXTURE = "tasks"  # the scheme of tasks:train, which is made of task files (data/tasks)
 
 
 class EmbeddedTask(Protocol):
@@ -45,20 +46,20 @@ class EmbeddedTask(Protocol):
 def scheme_of(path: str) -> str | None:
     """Return the scheme of a source's path; None for a file, a folder or a hub id."""
     scheme, colon, _ = path.partition(":")
-    return scheme if colon and scheme in TASKS else None
+    return scheme if colon and scheme in (*TASKS, MIXTURE) else None
 
 
 def task_of(path: str) -> EmbeddedTask | None:
     """Return the task that generates the source of this path; None for a source that is read."""
     scheme = scheme_of(path)
-    return None if scheme is None else _package(scheme)
+    return _package(scheme) if scheme in TASKS else None
 
 
 def common_task(paths: Iterable[str]) -> EmbeddedTask | None:
     """Return the task that generates all these sources; None if there is no such task."""
     schemes = {scheme_of(path) for path in paths}
     scheme = schemes.pop() if len(schemes) == 1 else None
-    return None if scheme is None else _package(scheme)
+    return _package(scheme) if scheme in TASKS else None
 
 
 def measure_labels() -> dict[str, str]:

@@ -6,7 +6,14 @@ from itertools import islice
 from typing import Any
 
 from rlhf_cli.config.schema import Data, LongText
-from rlhf_cli.data.fit import characters, fit_prompt, fit_response, length_of, room_for
+from rlhf_cli.data.fit import (
+    characters,
+    fit_prompt,
+    fit_response,
+    length_of,
+    room_for,
+    without_exemplars,
+)
 from rlhf_cli.data.records import (
     BadRow,
     Comparison,
@@ -20,6 +27,7 @@ from rlhf_cli.data.records import (
 )
 from rlhf_cli.data.renderer import Renderer
 
+GONE = "exemplars that do not fit, left out"
 TOGETHER = 512  # records of which the texts are tokenised in one call
 
 
@@ -125,7 +133,8 @@ def encode_demonstration(
     if record.messages[0].role == "text":
         return _encode_text(renderer, record, data)
     last = last_answer(record.messages)
-    before, asked, note = fit_prompt(renderer, record.messages[:last], data)
+    shown, num_gone = _shown(renderer, record, record.messages[:last], data)
+    before, asked, note = fit_prompt(renderer, shown, data)
     response, cut = fit_response(renderer, record.messages[last].content, data)
     answer = record.messages[last]
     answer = replace(answer, content=answer.content[: room_for(renderer, data.max_response_tokens)])
@@ -140,7 +149,7 @@ def encode_demonstration(
         ids=ids,
         loss_mask=loss_mask,
         record=record,
-        notes=tuple(filter(None, (note, cut, unseen))),
+        notes=(*filter(None, (note, cut, unseen)), *(GONE,) * num_gone),
         differences=_differences(renderer, before, [record.messages[last].content]),
     )
 
@@ -196,13 +205,22 @@ def encode_comparison(renderer: Renderer, record: Comparison, data: Data) -> Enc
 def encode_prompt(renderer: Renderer, record: Prompt, data: Data) -> EncodedPrompt:
     """Return the tokens up to where the response begins."""
     _refuse_control_tokens(renderer, record)
-    messages, asked, note = fit_prompt(renderer, record.messages, data)
+    shown, num_gone = _shown(renderer, record, record.messages, data)
+    messages, asked, note = fit_prompt(renderer, shown, data)
     return EncodedPrompt(
         ids=asked,
         messages=messages,
         record=record,
-        notes=(note,) if note else (),
+        notes=(*filter(None, (note,)), *(GONE,) * num_gone),
     )
+
+
+def _shown(
+    renderer: Renderer, record: Demonstration | Prompt, messages: tuple[Message, ...], data: Data
+) -> tuple[tuple[Message, ...], int]:
+    """Return (the prompt without the exemplars that do not fit, how many those are)."""
+    starts = record.meta.get("exemplars", ())
+    return without_exemplars(renderer, messages, starts, data)
 
 
 def _refuse_control_tokens(renderer: Renderer, record: Record) -> None:

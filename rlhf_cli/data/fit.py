@@ -1,12 +1,13 @@
 """Texts within the configured numbers of tokens: prompts lose their beginning, responses their end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
 from rlhf_cli.config.schema import Data, LongText
 from rlhf_cli.data.records import Filtered, Message
 from rlhf_cli.data.renderer import Renderer
+from rlhf_cli.data.tasks.prompts import Start, without_first
 
 GENEROUS = 8  # times as many characters as the longest tokens have
 
@@ -39,6 +40,23 @@ def fit_response(renderer: Renderer, text: str, data: Data) -> tuple[list[int], 
 def length_of(ids: list[int], text: str, max_chars: int) -> str:
     """Describe the length of a text; one that was cut before is not counted in tokens."""
     return f"{len(ids)} tokens" if len(text) <= max_chars else f"{len(text)} characters"
+
+
+def without_exemplars(
+    renderer: Renderer, messages: tuple[Message, ...], starts: Sequence[Start], data: Data
+) -> tuple[tuple[Message, ...], int]:
+    """Return (the messages without the first exemplars, as few as must go, how many went).
+
+    starts: where the prompt begins without the first 1, 2, ... of them. Without any it is for
+    fit_prompt, which cuts it or leaves it out.
+    """
+    limit, kept = data.max_prompt_tokens, messages
+    for number, start in enumerate(starts):
+        short = characters(kept) <= room_for(renderer, limit)
+        if short and len(renderer.prompt_ids(kept)) <= limit:
+            return kept, number
+        kept = without_first(messages, start)
+    return kept, len(starts)
 
 
 def fit_prompt(

@@ -81,7 +81,8 @@ def _settled(
         lost = [row for row in worth if not _account(table, row, report)]
         left.append(rows[~np.isin(rows, lost)] if lost else rows)
         report.notes |= dict.fromkeys(renderer.notes, 1)
-    _note_emptied(report, [len(rows) for rows in sides], [len(rows) for rows in left])
+    before, after = ([table.num_per_epoch(rows) for rows in some] for some in (sides, left))
+    _note_emptied(report, before, after)
     return left
 
 

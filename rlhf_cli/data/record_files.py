@@ -1,12 +1,14 @@
 """The records of a role in an Arrow file, and which of them each side has.
 
-Rows are written in order, then mapped into memory, where any one of them is read.
+Rows are written in order, then mapped into memory, where any one of them is read. `Writer` and `Table`
+are for rows of any columns, records here and encoded rows in rows.py.
 """
 
 import json
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,11 @@ from rlhf_cli.data.split import number, opening
 GROUP = 1024  # rows of a record batch; a row's batch is found by division
 KINDS: dict[str, type] = {"comparisons": Comparison, "prompts": Prompt}  # all others: Demonstration
 SHORT = json.JSONEncoder(separators=(",", ":"), default=str)
-SCHEMA = pa.schema({"asked": pa.uint64(), "apart": pa.bool_(), "record": pa.large_binary()})
+# asked: a number of its question; apart: whether its meta data hold it out; slot: of records that take
+# turns, an epoch each, the place in the epoch that they share.
+SCHEMA = pa.schema(
+    {"asked": pa.uint64(), "apart": pa.bool_(), "slot": pa.int64(), "record": pa.large_binary()}
+)
 
 
 class Writer:
@@ -63,7 +69,7 @@ class Writer:
 
 
 class Table:
-    """A file of rows in memory, of which the system keeps no more than was read lately."""
+    """A file of rows, mapped into memory, of which the system keeps no more than was read lately."""
 
     def __init__(self, path: Path):
         with path.open("rb") as file:
@@ -101,7 +107,10 @@ class Table:
 
 
 class RecordWriter(Writer):
-    """Writes records, each with what decides its side: its question, and whether it is set apart."""
+    """Writes records, each with what decides its side: its question, and whether it is set apart.
+
+    slot: of records that take turns, an epoch each, the place in the epoch that they share.
+    """
 
     def __init__(self, path: Path, *, seed: int):
         super().__init__(path, SCHEMA)
@@ -111,25 +120,8 @@ class RecordWriter(Writer):
         """Write a record after those before."""
         asked = number(opening(record), seed=self.seed)
         apart = bool(record.meta.get("held_out"))
-        self.add({"asked": asked, "apart": apart, "record": _packed(record)})
-
-
-def as_json(value: Any) -> bytes:
-    """Return a value as short JSON."""
-    return SHORT.encode(value).encode()
-
-
-def turns(messages: tuple[Message, ...]) -> list[list[Any]]:
-    """Return messages as JSON values."""
-    return [[m.role, m.content, m.supervised] for m in messages]
-
-
-def _packed(record: Record) -> bytes:
-    origin = [record.origin.source, record.origin.row, record.origin.line]
-    content: list[Any] = [origin, record.meta, turns(context_of(record))]
-    if isinstance(record, Comparison):
-        content += [record.responses, record.better, record.ties]
-    return as_json(content)
+        slot = record.meta.get("slot")
+        self.add({"asked": asked, "apart": apart, "slot": slot, "record": _packed(record)})
 
 
 class RecordTable(Table):
@@ -138,6 +130,19 @@ class RecordTable(Table):
     def __init__(self, path: Path, role: str):
         super().__init__(path)
         self.kind = KINDS.get(role, Demonstration)
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Return a number per record, equal for those of one slot, which an epoch has one of."""
+        slotted = self.is_set("slot")
+        if not slotted.any():
+            return np.arange(self.num)
+        slots = np.where(slotted, self.whole("slot"), 0.0).astype(np.int64)
+        return np.where(slotted, slots, slots.max() + 1 + np.arange(self.num))
+
+    def num_per_epoch(self, rows: np.ndarray) -> int:
+        """Return how many examples these records are in an epoch."""
+        return len(np.unique(self.units[rows]))
 
     def record(self, row: int) -> Record:
         """Return the record of a row."""
@@ -170,3 +175,21 @@ class Records:
     def each(self, rows: np.ndarray) -> Iterator[Record]:
         """Yield the records of these rows."""
         return map(self.table.record, rows.tolist())
+
+
+def _packed(record: Record) -> bytes:
+    origin = [record.origin.source, record.origin.row, record.origin.line]
+    content: list[Any] = [origin, record.meta, turns(context_of(record))]
+    if isinstance(record, Comparison):
+        content += [record.responses, record.better, record.ties]
+    return as_json(content)
+
+
+def turns(messages: tuple[Message, ...]) -> list[list[Any]]:
+    """Return messages as JSON values."""
+    return [[m.role, m.content, m.supervised] for m in messages]
+
+
+def as_json(value: Any) -> bytes:
+    """Return a value as short JSON."""
+    return SHORT.encode(value).encode()

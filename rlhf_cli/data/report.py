@@ -23,9 +23,10 @@ Line = tuple[int, str, str]  # indent, text, style
 
 @dataclass(slots=True, kw_only=True)
 class DataReport:
-    """The report of one role. bad: invalid rows . left_out: rows the configuration
-    leaves out . notes: rows kept but changed, and other things to know . rows: read per source .
-    num_examples: of a kind are kept; None: all.
+    """The report of one role. bad: invalid rows . left_out: rows the configuration leaves out . notes:
+    rows kept but changed, and other things to know . rows: read per source . num_examples: how many
+    examples of each kind are kept; None: all . num_undrawn: of rows that a mixture draws from, the
+    good ones less the records made of them.
     """
 
     role: str
@@ -33,6 +34,7 @@ class DataReport:
     max_bad_fraction: float = 1.0
     num_examples: int | None = EXAMPLES
     num_kept: int = 0
+    num_undrawn: int = 0
     num_train: int = 0
     num_select: int = 0
     num_eval: int = 0
@@ -50,7 +52,12 @@ class DataReport:
     @property
     def bad_fraction(self) -> float:
         """Return the share of bad records among those that were not left out by choice."""
-        return self.num_bad / max(1, self.num_bad + self.num_kept)
+        return self.num_bad / max(1, self.num_checked)
+
+    @property
+    def num_checked(self) -> int:
+        """Return how many rows were found good or bad."""
+        return self.num_bad + self.num_kept + self.num_undrawn
 
     def reject(self, origin: Origin, error: RowError) -> None:
         """Count a row that is not used."""
@@ -96,7 +103,7 @@ class DataReport:
             return f"data.{self.role} has no rows: {empty}"
         if self.bad_fraction > self.max_bad_fraction:
             return (
-                f"data.{self.role}: {self.num_bad} of {self.num_bad + self.num_kept} rows are bad "
+                f"data.{self.role}: {self.num_bad} of {self.num_checked} rows are bad "
                 f"({self.bad_fraction:.1%}), more than data.max_bad_fraction="
                 f"{self.max_bad_fraction:g}; first: {self._first_bad()}. "
                 "Repair the rows or raise data.max_bad_fraction; `rlhf data check --all` lists them"

@@ -87,6 +87,15 @@ class RowTable(Table):
         """Return the number of tokens of every row, of its longest response where it has several."""
         return self.whole("length")
 
+    @cached_property
+    def units(self) -> np.ndarray:
+        """Return a number per row, equal for those of which an epoch has one."""
+        return self.records.units[self.whole("row")]
+
+    def num_per_epoch(self, rows: np.ndarray) -> int:
+        """Return how many examples these rows are in an epoch."""
+        return len(np.unique(self.units[rows]))
+
     def rows_with_findings(self) -> np.ndarray:
         """Return the rows that have findings for the report."""
         return np.flatnonzero(self.is_set("findings"))
@@ -157,6 +166,16 @@ class Rows(Sequence[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return map(self.table.example, self.index.tolist())
+
+    def of_epoch(self, epoch: int) -> "Rows":
+        """Return the rows of an epoch: of those that take turns the one whose turn it is."""
+        units = self.table.units[self.index]
+        order = np.argsort(units, kind="stable")
+        _, first, counts = np.unique(units[order], return_index=True, return_counts=True)
+        if len(counts) == len(units):
+            return self
+        chosen = order[first + epoch % counts]
+        return replace(self, index=self.index[np.sort(chosen)])
 
     def lengths(self) -> list[int]:
         """Return the number of tokens of each."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.embedded import scheme_of, task_of
+from rlhf_cli.data.embedded import MIXTURE, scheme_of, task_of
 from rlhf_cli.data.sources import local_files, source_hash
+from rlhf_cli.data.tasks.source import Mixture
 
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
 
@@ -22,7 +23,8 @@ class LoadSpec:
     (role, source) of every source marked eval, whatever its role: what it asks is trained on nowhere .
     by_hash: some role has no such source, so that a share of all questions is trained on nowhere .
     drop_ties: comparisons with nothing but ties are left out . settings: of the embedded tasks,
-    by scheme . strict, max_bad_fraction: when to refuse; they change no record, and are not hashed.
+    by scheme . mixture: of tasks:train, where it is among the sources . strict, max_bad_fraction:
+    when to refuse; they change no record, and are not hashed.
     """
 
     role: str
@@ -35,6 +37,7 @@ class LoadSpec:
     select_fraction: float
     drop_ties: bool
     settings: Mapping[str, Any]
+    mixture: Mixture | None = None
     strict: bool = False
     max_bad_fraction: float = 1.0
 
@@ -42,7 +45,8 @@ class LoadSpec:
     def pinned(self) -> bool:
         """Return whether all contents are known by their hashes: a hub id needs a revision."""
         named = [*self.sources, *(source for _, source in self.marked)]
-        return all(scheme_of(s.path) or s.revision is not None or local_files(s) for s in named)
+        known = (scheme_of(s.path) or s.revision is not None or local_files(s) for s in named)
+        return all(known) and (self.mixture is None or self.mixture.pinned)
 
     def config(self) -> dict[str, Any]:
         """Return the configuration keys that decide the records, flat, without the contents."""
@@ -59,13 +63,17 @@ class LoadSpec:
         for key, source in self._named():
             found |= _options(key, source)
             found |= self._settings(source)
-        return found
+        return found if self.mixture is None else found | self.mixture.config()
 
     def contents(self) -> dict[str, dict[str, str]]:
         """Return {role: {source: sha256 of its content}}, those that decide the sides alone among them."""
         found: dict[str, dict[str, str]] = {}
         for role, source in [*((self.read_as, s) for s in self.sources), *self._others()]:
-            found.setdefault(role, {})[label(source)] = self._hash(source)
+            named = found.setdefault(role, {})
+            if self.mixture is not None and scheme_of(source.path) == MIXTURE:
+                named |= self.mixture.contents()
+            else:
+                named[label(source)] = self._hash(source)
         return found
 
     def _others(self) -> list[tuple[str, Source]]:

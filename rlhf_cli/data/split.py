@@ -1,6 +1,6 @@
-"""Train, selection and held-out splits, and the mixture of sources.
+"""The sides of records (trained on, selected by, held out), and the mixture of sources.
 
-A record's split is a function of the opening question and the seed, so that the same question is
+A record's side is a function of the opening question and the seed, so that the same question is
 held out from every list of every stage, whatever file it came from.
 
     u = place(number): [0, eval_fraction) held out | [.., + select_fraction) to select by | trained on
@@ -30,8 +30,11 @@ Sides = tuple[np.ndarray, np.ndarray, np.ndarray]  # rows trained on, selected b
 def opening(record: Record) -> str:
     """Return the normalised first user turn (or raw text), which decides a record's side.
 
-    Not the whole prompt: a dialogue and its own first turn must not be parted.
+    Not the whole prompt: a dialogue and its own first turn must not be parted. All renderings of a
+    task's row have the question of the row.
     """
+    if (question := record.meta.get("question")) is not None:
+        return question
     messages = context_of(record)
     first = next((m.content for m in messages if m.role in ("user", "text")), "")
     return normalised(first)
@@ -93,20 +96,34 @@ class HeldOut:
         return {NAMED: named, HASHED: hashed & ~named}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Pool:
-    """A source and the rows of its good records: what each asks, and whether it is set apart."""
+    """A source and the rows of its good records: what each asks, and whether it is set apart.
+
+    units: equal for rows of which an epoch has one.
+    """
 
     source: Source
     rows: np.ndarray
     asked: np.ndarray
     apart: np.ndarray
+    units: np.ndarray
 
     def only(self, which: np.ndarray) -> "Pool":
         """Return the pool with these of its records alone."""
-        return replace(
-            self, rows=self.rows[which], asked=self.asked[which], apart=self.apart[which]
-        )
+        names = ("rows", "asked", "apart", "units")
+        return replace(self, **{name: getattr(self, name)[which] for name in names})
+
+    @property
+    def num(self) -> int:
+        """Return how many examples it has per epoch."""
+        return len(np.unique(self.units))
+
+    def drawn(self, places: list[int]) -> np.ndarray:
+        """Return the rows of some of its examples."""
+        if self.num == len(self.rows):
+            return self.rows[places]
+        return self.rows[np.isin(self.units, np.unique(self.units)[places])]
 
 
 def sides(
@@ -197,13 +214,13 @@ def mixed(pools: list[Pool], *, seed: int, report: DataReport) -> np.ndarray:
             f"these have none: {', '.join(lacking)}"
         )
     shares = [weight / sum(weights) for weight in weights]
-    total = min(len(pool.rows) / share for pool, share in zip(pools, shares, strict=True))
+    total = min(pool.num / share for pool, share in zip(pools, shares, strict=True))
     drawn = []
     for position, (pool, share) in enumerate(zip(pools, shares, strict=True)):
-        num = len(pool.rows)
+        num = pool.num
         count = min(num, round(total * share))
         places = Random(f"{seed}/{report.role}/{position}").sample(range(num), count)
-        drawn.append(pool.rows[places])
-        if count < num:
-            report.leave_out(f"left out to keep the weight of {pool.source.path}", num - count)
+        drawn.append(pool.drawn(places))
+        if (lost := len(pool.rows) - len(drawn[-1])) > 0:
+            report.leave_out(f"left out to keep the weight of {pool.source.path}", lost)
     return _rows(drawn)

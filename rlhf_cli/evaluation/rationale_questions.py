@@ -7,16 +7,17 @@ from random import Random
 
 from rlhf_cli.config.schema import Data, LongText, Rationales, ShotsAs
 from rlhf_cli.data.encode import encode_prompt
-from rlhf_cli.data.fit import fit_response
+from rlhf_cli.data.fit import fit_response, without_exemplars
 from rlhf_cli.data.records import Message, Prompt, RowError
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.tasks.mixture import exemplars, hashed
-from rlhf_cli.data.tasks.render import chain_target, example
+from rlhf_cli.data.tasks.prompts import prompt_of
+from rlhf_cli.data.tasks.render import STEP_BY_STEP, chain_target, example
 from rlhf_cli.data.tasks.rows import TaskRows
 from rlhf_cli.data.tasks.task import TaskExample, TaskRow, Template
 from rlhf_cli.evaluation.rationale_checks import Rationale
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.evaluation.task_questions import CANDIDATES, as_chain, fitted_prompt
+from rlhf_cli.evaluation.task_questions import CANDIDATES
 
 EXPLAIN = "The answer is {answer}. Explain step by step why."
 
@@ -79,15 +80,17 @@ class AnsweredQuestions:
         self._require_room(one)
         candidates = self._candidates(row, template, pool)
         shown = exemplars(self.rows.task, one, template, candidates, num=self.settings.shots)
-        ids, left_out = fitted_prompt(
-            answered(one),
-            [answered(other) for other in shown],
-            shots_as=self.shots_as,
-            renderer=self.renderer,
-            data=self.data,
-        )
-        self.left_out += left_out
+        ids = self._prompt_ids(answered(one), [answered(other) for other in shown])
         return AnsweredQuestion(example=one, row=row.number, prompt_ids=ids)
+
+    def _prompt_ids(self, one: TaskExample, shown: list[TaskExample]) -> list[int]:
+        """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""
+        whole, starts = prompt_of(one, shown, self.shots_as)
+        messages, num_gone = without_exemplars(self.renderer, whole, starts, self.data)
+        found = encode_prompt(self.renderer, Prompt(messages, one.origin), self.data)
+        self.left_out.update(found.notes)
+        self.left_out["exemplars that do not fit data.max_prompt_tokens"] += num_gone
+        return found.ids
 
     def _candidates(
         self, row: TaskRow, template: Template, pool: list[TaskRow]
@@ -104,7 +107,7 @@ class AnsweredQuestions:
     def _require_room(self, one: TaskExample) -> None:
         """Refuse a row that no rationale can make a demonstration of."""
         strict = replace(self.data, long_responses=LongText.drop)
-        message = Message("user", as_chain(one).input)
+        message = Message("user", f"{one.input}\n{STEP_BY_STEP}")
         encode_prompt(self.renderer, Prompt((message,), one.origin), strict)
         fit_response(self.renderer, chain_target("", one.answer), strict)
 

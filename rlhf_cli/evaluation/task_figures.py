@@ -50,16 +50,21 @@ class Outcome:
 def figure(outcomes: Sequence[Outcome], metric: str) -> dict[str, Any]:
     """Return the figure of one task, asked in one way, as JSON values.
 
-    value: the mean over templates. low, high: its 95 % interval over rows, whose values are means over
-    templates. template_std: the standard deviation over templates (FLAN, figure 9), None for one.
+    value, and every other mean: over templates, each the mean over its rows. low, high: the 95 %
+    interval of the value over rows, each the mean over its templates. template_std: the standard
+    deviation over templates (FLAN, figure 9), None for one.
     """
     templates = _by(outcomes, lambda one: one.template)
     values = {name: fmean(one.value for one in some) for name, some in templates.items()}
     value = fmean(values.values())
     rows = [fmean(o.value for o in some) for some in _by(outcomes, lambda one: one.row).values()]
     low, high = _interval(value, rows, metric)
-    chances = [one.chance for one in outcomes if one.chance is not None]
-    chance = fmean(chances) if len(chances) == len(outcomes) else None
+    ranked = all(one.chance is not None for one in outcomes)
+    means = [
+        _means([{"chance": one.chance or 0.0, "unreadable": one.unreadable} for one in some])
+        for some in templates.values()
+    ]
+    chance = _means(means)["chance"] if ranked else None
     return {
         "value": value,
         "low": low,
@@ -67,11 +72,11 @@ def figure(outcomes: Sequence[Outcome], metric: str) -> dict[str, Any]:
         "template_std": stdev(values.values()) if len(values) > 1 else None,
         "templates": values,
         "rows": len(rows),
-        "unreadable": fmean(one.unreadable for one in outcomes),
+        "unreadable": _means(means)["unreadable"],
         "chance": chance,
         "near_chance": chance is not None and low <= chance <= high,
-        "ranks": _means([one.ranks for one in outcomes]),
-        "votes": _means([one.votes for one in outcomes]),
+        "ranks": _means([_means([o.ranks for o in some]) for some in templates.values()]),
+        "votes": _means([_means([o.votes for o in some]) for some in templates.values()]),
     }
 
 
@@ -86,7 +91,7 @@ def _interval(value: float, rows: list[float], metric: str) -> tuple[float, floa
 
 
 def _means(found: Sequence[Mapping]) -> dict[str, float]:
-    """Return the mean of each key over the outcomes that have it."""
+    """Return the mean of each key over those that have it."""
     keys = dict.fromkeys(key for one in found for key in one)
     return {str(key): fmean(one[key] for one in found if key in one) for key in keys}
 

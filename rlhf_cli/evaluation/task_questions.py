@@ -16,6 +16,7 @@ from rlhf_cli.data.tasks.prompts import prompt_of, without_first
 from rlhf_cli.data.tasks.render import STEP_BY_STEP, example
 from rlhf_cli.data.tasks.rows import TaskRows
 from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow, Template
+from rlhf_cli.evaluation.cot_prompts import exemplars_of, in_its_form
 
 CANDIDATES = 20  # per exemplar: rows that a template cannot use are passed over
 
@@ -66,18 +67,23 @@ class QuestionMaker:
                 f"{counted(self.left_out)}; change its templates "
                 "or the limits data.max_prompt_tokens and data.max_response_tokens"
             )
+        has_chains = task.rationale is not None or task.cot_prompt is not None
         wanted = self.settings.cot is Chains.all or (
-            self.settings.cot is Chains.auto and task.rationale is not None
+            self.settings.cot is Chains.auto and has_chains
         )
         chains = list(self._rendered(chain=True)) if wanted else []
         return TaskQuestions(task=task, direct=direct, chains=chains, left_out=self.left_out)
 
     def _rendered(self, *, chain: bool) -> Iterator[Question]:
-        for template in self._templates():
+        """Yield all questions; exemplars that a task brings for its chains are of one template alone."""
+        templates, given = self._templates(), None
+        if chain and (path := self.rows.task.cot_prompt):
+            templates, given = templates[:1], exemplars_of(path, self.rows.task.name)
+        for template in templates:
             pool = self._pool(template)
             for row in self.rows.evaluation:
                 if template in self.rows.templates_of(row):
-                    yield from self._of_row(row, template, pool, chain)
+                    yield from self._of_row(row, template, pool, chain, given)
 
     def _templates(self) -> Sequence[Template]:
         """Return the templates that ask for the answer, all or the first ones."""
@@ -92,18 +98,27 @@ class QuestionMaker:
         return [row for row in others if template in self.rows.templates_of(row)]
 
     def _of_row(
-        self, row: TaskRow, template: Template, pool: list[TaskRow], chain: bool
+        self,
+        row: TaskRow,
+        template: Template,
+        pool: list[TaskRow],
+        chain: bool,
+        given: list[TaskExample] | None,
     ) -> Iterator[Question]:
-        """Yield the question with each number of exemplars; a row that has none is counted."""
+        """Yield the question with each number of exemplars; a row that has none is counted.
+
+        given: exemplars that the task brings, in place of rows.
+        """
         most = max(self.settings.shots)
         try:
-            one = example(self.rows.task, row, template, chain=chain)
+            one = example(self.rows.task, row, template, chain=chain and given is None)
             candidates = self._candidates(row, pool)
-            shown = exemplars(self.rows.task, one, template, candidates, num=most)
-            self.left_out["exemplars that no row was found for"] += most - len(shown)
+            shown = given or exemplars(self.rows.task, one, template, candidates, num=most)
+            self.left_out["exemplars that no row was found for"] += max(0, most - len(shown))
             option_ids = self._option_ids(one)
             if chain:
-                one, *shown = (as_chain(each) for each in (one, *shown))
+                one = _as_chain(one) if given is None else in_its_form(one)
+                shown = [_as_chain(each) for each in shown]
             for shots in self.settings.shots:
                 yield Question(
                     example=one,
@@ -131,48 +146,33 @@ class QuestionMaker:
         return ids
 
     def _prompt_ids(self, one: TaskExample, shown: Sequence[TaskExample]) -> list[int]:
-        ids, left_out = fitted_prompt(
-            one, shown, shots_as=self.shots_as, renderer=self.renderer, data=self.data
-        )
-        self.left_out += left_out
-        return ids
+        """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""
+        whole, starts = prompt_of(one, shown, self.shots_as)
+        prompts = [whole, *(without_first(whole, start) for start in starts)]
+        messages = next(filter(self._fits, prompts[:-1]), prompts[-1])
+        self.left_out["exemplars that do not fit data.max_prompt_tokens"] += prompts.index(messages)
+        found = encode_prompt(self.renderer, Prompt(messages, one.origin), self.data)
+        for note in found.notes:
+            self.left_out[note] += 1
+        return found.ids
 
-
-def fitted_prompt(
-    one: TaskExample,
-    shown: Sequence[TaskExample],
-    *,
-    shots_as: ShotsAs,
-    renderer: Renderer,
-    data: Data,
-) -> tuple[list[int], Counter[str]]:
-    """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens, and what left."""
-
-    def fits(messages: tuple[Message, ...]) -> bool:
-        limit = data.max_prompt_tokens
-        few = characters(messages) <= room_for(renderer, limit)
-        return few and len(renderer.prompt_ids(messages)) <= limit
-
-    whole, starts = prompt_of(one, shown, shots_as)
-    prompts = [whole, *(without_first(whole, start) for start in starts)]
-    messages = next(filter(fits, prompts), prompts[-1])
-    found = encode_prompt(renderer, Prompt(messages, one.origin), data)
-    left_out = Counter(found.notes)
-    left_out["exemplars that do not fit data.max_prompt_tokens"] += prompts.index(messages)
-    return found.ids, left_out
-
-
-def as_chain(one: TaskExample) -> TaskExample:
-    """Return the example as one that asks for a chain of thought, also where it has no rationale."""
-    if one.chain:
-        return one
-    text = f"{one.input}\n{STEP_BY_STEP}"
-    return replace(one, input=text, target=f"The answer is {one.answer}.", chain=True)
+    def _fits(self, messages: tuple[Message, ...]) -> bool:
+        limit = self.data.max_prompt_tokens
+        few = characters(messages) <= room_for(self.renderer, limit)
+        return few and len(self.renderer.prompt_ids(messages)) <= limit
 
 
 def counted(left_out: Counter[str]) -> str:
     """Return how often each reason was counted, the most frequent first."""
     return ", ".join(f"{num} x {reason}" for reason, num in left_out.most_common() if num)
+
+
+def _as_chain(one: TaskExample) -> TaskExample:
+    """Return the example as one that asks for a chain of thought, also where it has no rationale."""
+    if one.chain:
+        return one
+    text = f"{one.input}\n{STEP_BY_STEP}"
+    return replace(one, input=text, target=f"The answer is {one.answer}.", chain=True)
 
 
 def empty_prompt(renderer: Renderer) -> list[int]:

@@ -4,8 +4,11 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
+
+from rich.padding import Padding
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.hub import require_hub
@@ -22,6 +25,7 @@ from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline.check_request import CheckRequest
 from rlhf_cli.pipeline.plan import Planner
 from rlhf_cli.pipeline.requirements import require_source, roles_of
+from rlhf_cli.pipeline.template_check import TemplateExample, template_examples
 from rlhf_cli.stages.reading import counted, records_of, spec_of
 from rlhf_cli.telemetry.console import console, line
 
@@ -40,10 +44,12 @@ def check_data(cfg: Config, request: CheckRequest) -> None:
     renderer = open_context(cfg).renderer
     reports = check_all(cfg, renderer, num_examples=num_examples, silent=silent)
     refused = _refused(cfg, specs, reports)
+    examples = template_examples(cfg, renderer)
     if request.as_json:
-        _write_json(specs, reports, refused)
+        _write_json(specs, reports, refused, {e.title: _plain(renderer, e) for e in examples})
     else:
         _print_reports(reports)
+        _print_templates(renderer, examples)
     if refused:
         raise UserError(refused)
     if not request.as_json:
@@ -57,7 +63,7 @@ def check_all(
     num_examples: int | None = EXAMPLES,
     silent: bool = True,
 ) -> list[DataReport]:
-    """A report on every role that has sources, whatever is wrong with it."""
+    """Return a report on every role that has sources, whatever is wrong with it."""
     specs = {role: spec_of(cfg, role) for role in ROLES}
     reports: dict[str, DataReport] = {}
     found: dict[str, Records] = {}
@@ -84,7 +90,7 @@ def check_all(
 
 
 def _specs(cfg: Config, request: CheckRequest) -> list[StageSpec]:
-    """The stages that a run would have: those asked for, or those that the files are enough for."""
+    """Return the stages that a run would have: those asked for, or those that the files are enough for."""
     if not request.any_stage:
         return Planner(cfg=cfg).chosen()
     there = {role for role, _ in request.roles.values()}
@@ -99,7 +105,7 @@ def _enough_for(cfg: Config, roles: Collection[str]) -> list[StageSpec]:
 
 
 def _refused(cfg: Config, specs: list[StageSpec], reports: list[DataReport]) -> str | None:
-    """The line with which a run would refuse, of the first stage that would."""
+    """Return the line with which a run would refuse, of the first stage that would."""
     known = {report.role: report for report in reports}
     for role in roles_of(cfg, specs):
         try:
@@ -120,12 +126,36 @@ def _print_reports(reports: list[DataReport]) -> None:
             line(" " * indent + text, style=style)
 
 
-def _write_json(specs: list[StageSpec], reports: list[DataReport], refused: str | None) -> None:
-    found = {
+def _print_templates(renderer: Renderer, examples: Iterable[TemplateExample]) -> None:
+    """Print an example of every template of the task files, its supervised tokens marked."""
+    from rlhf_cli.stages.samples import example
+
+    for one in examples:
+        line(one.title, style="bold")
+        if one.problem:
+            line(f"  {one.problem}", style="red")
+        else:
+            console().print(Padding(example(renderer, one.ids, one.loss_mask), (0, 4)))
+
+
+def _plain(renderer: Renderer, one: TemplateExample) -> str:
+    from rlhf_cli.stages.samples import plain
+
+    return one.problem or plain(renderer, one.ids, one.loss_mask)
+
+
+def _write_json(
+    specs: list[StageSpec],
+    reports: list[DataReport],
+    refused: str | None,
+    templates: dict[str, str],
+) -> None:
+    found: dict[str, Any] = {
         "stages": [spec.name for spec in specs],
         "refused": refused,
         "roles": [report.as_json() for report in reports],
     }
+    found |= {"templates": templates} if templates else {}
     sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 

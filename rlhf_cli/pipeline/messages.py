@@ -21,7 +21,7 @@ from rlhf_cli.telemetry.progress import duration, short
 
 
 def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
-    """What a run would refuse, and what is known of time and memory before it."""
+    """Return what a run would refuse, and what is known of time and memory before it."""
     for step in steps:
         try:
             planner.require_parents(step.spec)
@@ -46,7 +46,7 @@ def _spent(manifest: StageManifest, folder: Path) -> str:
 def plan_rows(
     planner: Planner, steps: list[Judgement], *, would: str = ""
 ) -> list[tuple[str, str, str]]:
-    """(stage, title, what will happen) for the header, given parents included.
+    """Return (stage, title, what will happen) for the header, given parents included.
 
     would: "would " where nothing will.
     """
@@ -80,7 +80,7 @@ def say_left_out(planner: Planner, step: Judgement) -> None:
 
 
 def say_other_text(planner: Planner, step: Judgement) -> None:
-    """Parents made here share tokenizer and template; a given one may not, which is printed."""
+    """Print where a given parent has another tokenizer or template; parents made here share theirs."""
     parents = [p for p in planner.parents(step.spec).values() if p.manifest is not None]
     for kind in ("tokenizer_hash", "template_hash"):
         hashes = {p.spec.name: getattr(p.manifest, kind) for p in parents}
@@ -103,7 +103,7 @@ def say_done(step: Judgement, seconds: float) -> None:
 
 
 def close_run(planner: Planner) -> None:
-    """The closing table, when there is one, and where to look."""
+    """Print the closing table, when there is one, and where to look."""
     evaluation = planner.judged.get("evaluate")
     if evaluation is not None and evaluation.state is State.fresh:
         print_table(evaluation.folder)
@@ -116,7 +116,7 @@ def close_run(planner: Planner) -> None:
 
 
 def close_sweep(runs: list[Path]) -> None:
-    """The runs of a sweep side by side; those that differ in the seed alone are one column."""
+    """Print the runs of a sweep side by side; those that differ in the seed alone are one column."""
     headlines = {name: spec.headline for name, spec in STAGES.items()}
     states = [read_run(folder, tuple(headlines)) for folder in runs]
     line(f"the {len(runs)} runs of the sweep", style="bold")

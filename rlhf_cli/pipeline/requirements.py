@@ -9,21 +9,21 @@ from pathlib import Path
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import StageSpec
-from rlhf_cli.data.embedded import scheme_of
+from rlhf_cli.config.stage_table import StageSpec, TasksRead
+from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
 from rlhf_cli.pipeline.model_folders import external, require_model
 from rlhf_cli.stages.reading import spec_of
-from rlhf_cli.stages.task_reading import require_task_rows
+from rlhf_cli.stages.task_reading import require_explained, require_tasks
 
 DRIVER = Path("/dev/nvidiactl")
 
 
 def require(cfg: Config, specs: list[StageSpec]) -> None:
-    """Refuse what these stages would stumble over later; raises UserError."""
+    """Refuse what would stop one of these stages later; raise UserError."""
     if not specs:
         return
     require_device(cfg.runtime)
@@ -41,8 +41,10 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
         if role != "prompts" or cfg.data.prompts or "comparisons" not in roles:
             require_rows(cfg, role)  # prompts of the comparisons are as good as those are
     for spec in specs:
-        if spec.tasks:
-            require_task_rows(cfg, spec.tasks)
+        if spec.tasks is TasksRead.evaluated:
+            require_tasks(cfg, alone=not spec.data(cfg))
+        elif spec.tasks is TasksRead.trained:
+            require_explained(cfg)
 
 
 def require_device(runtime: Runtime) -> None:
@@ -62,7 +64,7 @@ def require_device(runtime: Runtime) -> None:
 
 
 def roles_of(cfg: Config, specs: list[StageSpec]) -> list[str]:
-    """The roles that these stages cannot do without or have sources of, in the order of the stages."""
+    """Return the roles that these stages need or have sources of, in the order of the stages."""
     found = dict.fromkeys(role for spec in specs for role in spec.data(cfg))
     spared = {role for spec in specs for role in spec.optional} - {
         role for spec in specs for role in spec.data(cfg) if role not in spec.optional
@@ -79,7 +81,7 @@ def require_source(cfg: Config, role: str) -> None:
 def require_rows(cfg: Config, role: str) -> None:
     """Read a role for its stage, and refuse as it would. The embedded world needs no reading."""
     sources = [source for other in ROLES for source in getattr(cfg.data, other)]
-    if all(scheme_of(source.path) for source in sources):
+    if all(task_of(source.path) for source in sources):
         return
     from rlhf_cli.stages.reading import cache_of, records_of
 

@@ -9,8 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from rlhf_cli.config.command_line import choices
-from rlhf_cli.config.compose import conf_dir
-from rlhf_cli.config.keys import did_you_mean, nearest_keys, schema_keys
+from rlhf_cli.config.keys import conf_dir, did_you_mean, nearest_keys, schema_keys
 from rlhf_cli.config.overrides import VALUED, YAML
 from rlhf_cli.config.schema import ConfigError
 from rlhf_cli.telemetry.console import console

@@ -9,8 +9,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.config.schema import Data, Model, Runtime, Source
-from rlhf_cli.data.embedded import scheme_of
+from rlhf_cli.config.schema import Data, Model, Runtime, Source, Tasks
+from rlhf_cli.data.embedded import MIXTURE, scheme_of, task_of
+from rlhf_cli.data.tasks.files import read_tasks
+from rlhf_cli.data.tasks.holdout import left_out
 from rlhf_cli.launch.local_world import local_world_size
 from rlhf_cli.telemetry.console import console, plain_name
 
@@ -25,6 +27,7 @@ def print_header(
     model: Model,
     data: Data,
     runtime: Runtime,
+    tasks: Tasks,
     num_nodes: int = 1,
 ) -> None:
     """Print the header of the run `name`. plan: (stage, title, what will happen)."""
@@ -33,6 +36,8 @@ def print_header(
     grid.add_column()
     grid.add_row("model", plain_name(describe_model(model)))
     grid.add_row("data", plain_name(describe_data(data)))
+    if any(scheme_of(source.path) == MIXTURE for source in data.demonstrations):
+        grid.add_row("tasks", Text("\n").join(map(plain_name, describe_tasks(tasks))))
     grid.add_row("device", plain_name(describe_device(runtime, num_nodes)))
     grid.add_row("stages", _plan_grid(plan))
     title = plain_name(f"rlhf run: {name}")
@@ -47,7 +52,7 @@ def _plan_grid(plan: list[tuple[str, str, str]]) -> Table:
 
 
 def describe_model(model: Model) -> str:
-    """The base model, and what replaces stages of this run."""
+    """Return the base model, and what replaces stages of this run."""
     if model.path == "tiny":
         return "tiny (embedded, about 1M parameters)"
     revision = f" at {model.revision}" if model.revision else ""
@@ -55,14 +60,23 @@ def describe_model(model: Model) -> str:
 
 
 def describe_data(data: Data) -> str:
-    """Sources in the order of the stages, each once."""
+    """Return the sources in the order of the stages, each once."""
     roles = (data.demonstrations, data.comparisons, data.prompts)
     names = list(dict.fromkeys(_source(source) for role in roles for source in role))
     return ", ".join(names) or "none"
 
 
+def describe_tasks(tasks: Tasks) -> list[str]:
+    """Return which tasks are trained on, and one line per task that is not, with the reason."""
+    found = read_tasks(tasks.files, folder=tasks.folder)
+    because = left_out(found, tasks.hold_out, tasks.exclusive)
+    trained = [task.name for task in found if task.name not in because]
+    first = f"{len(trained)} trained on: {', '.join(trained)}"
+    return [first, *(f"without {name}: {why}" for name, why in because.items())]
+
+
 def _source(source: Source) -> str:
-    if scheme := scheme_of(source.path):
+    if (scheme := scheme_of(source.path)) and task_of(source.path):
         return f"the embedded {scheme.replace('_', ' ')}"
     parts = [source.path, source.config, source.split]
     return ":".join(part for part in parts if part)

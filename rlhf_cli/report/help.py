@@ -6,8 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli import __version__
-from rlhf_cli.config.compose import conf_dir
-from rlhf_cli.config.keys import COMMANDS, GROUPS
+from rlhf_cli.config.keys import COMMANDS, GROUPS, conf_dir
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.telemetry.console import console, line
 

@@ -24,10 +24,8 @@ from rlhf_cli.telemetry.console import console, line, plain_name
 from rlhf_cli.telemetry.progress import short
 
 RUNS = Path("runs")  # the default of --runs-dir
-NARROW, WIDE = (
-    80,
-    100,
-)  # columns of the screen: below the one short names, from the other on more air
+# Columns of the screen: below NARROW names are short, from WIDE on columns have more space.
+NARROW, WIDE = 80, 100
 MINUTES = len("2026-01-31 12:59")
 
 

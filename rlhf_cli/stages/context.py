@@ -42,11 +42,8 @@ from rlhf_cli.telemetry.console import line, status
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
 
-POSITIONS = (
-    "max_position_embeddings",
-    "max_seq_len",
-    "max_sequence_length",
-)  # names in configurations
+# Under these names the configurations of models hold their number of positions.
+POSITIONS = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,9 +135,8 @@ class StageContext:
                 f"the model {where} is broken: its weight {found[0]} holds {found[1]}; download or copy "
                 "it again, or name another one"
             )
-        num = sum(
-            getattr(p, "ds_numel", p.numel()) for p in model.parameters()
-        )  # whole, if sharded
+        # ds_numel: of the complete parameter where ZeRO-3 has sharded it.
+        num = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
         self.largest = max(self.largest, num)
         if self.cfg.runtime.num_threads is None:
             torch.set_num_threads(threads_for(self.largest, self.threads))

@@ -17,6 +17,7 @@ from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.report import EXAMPLES
 from rlhf_cli.data.spec import ROLES, LoadSpec
+from rlhf_cli.data.tasks.source import Mixture, has_tasks
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.telemetry.progress import RowCounter
 
@@ -29,6 +30,7 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
     read_as = "comparisons" if role == "prompts" and not cfg.data.prompts else role
     split = [getattr(cfg.data, other) for other in ROLES if other != "pretraining"]
+    mixed = has_tasks(getattr(cfg.data, read_as), read_as)
     return LoadSpec(
         role=role,
         read_as=read_as,
@@ -40,19 +42,31 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
         drop_ties=role == "comparisons" and cfg.rm.ties is Ties.drop,
         settings={scheme: getattr(cfg, scheme) for scheme in TASKS},
+        mixture=_mixture(cfg) if mixed else None,
         strict=cfg.data.strict,
         max_bad_fraction=cfg.data.max_bad_fraction,
     )
 
 
+def _mixture(cfg: Config) -> Mixture:
+    """Return what the source tasks:train depends on."""
+    return Mixture(
+        settings=cfg.tasks,
+        seed=cfg.seed,
+        epochs=cfg.sft.epochs,
+        eval_fraction=cfg.data.eval_fraction,
+        select_fraction=cfg.data.select_fraction,
+    )
+
+
 def keeps(cfg: Config, spec: LoadSpec) -> bool:
-    """Whether what is read is kept: not in a dry run, nor of a data set that may change unseen."""
+    """Return whether what is read is kept: not in a dry run, nor of a data set that may change unseen."""
     return spec.pinned and not cfg.dry_run
 
 
 @contextmanager
 def cache_of(cfg: Config, spec: LoadSpec) -> Iterator[Path]:
-    """The folder of what is kept; where nothing is, one for now: what is mapped outlives it."""
+    """Yield the folder of what is kept, or else a temporary one: what is mapped stays readable after it."""
     if keeps(cfg, spec):
         yield Path(cfg.runs_dir) / CACHE
         return
@@ -68,7 +82,7 @@ def records_of(
     num_examples: int | None = EXAMPLES,
     silent: bool = False,
 ) -> Records:
-    """The records of a role, read now if they are not in the cache. key: theirs, where it is known."""
+    """Return the records of a role, read now if they are not in the cache. key: theirs, where known."""
     key = key or records_key(spec)
     found = opened(cache / key, spec)
     if found is None:
@@ -84,7 +98,7 @@ def records_of(
 
 
 def counted(what: str, numbers: Iterable[int], *, silent: bool) -> None:
-    """Show how far it is, with rows per second."""
+    """Consume the numbers of rows done, and show the progress with rows per second."""
     with RowCounter(what, silent=silent) as counting:
         for num in numbers:
             heartbeat(what)

@@ -33,7 +33,10 @@ Tensors = dict[str, Tensor]
 
 
 class TrainState(Protocol):
-    """Where a stage stands in its training, besides its engines: numbers and lists, and tensors."""
+    """Where a stage is in its training, besides its engines: numbers and lists, and tensors.
+
+    SFT and PPO have one; the reward model needs no more than the step of its engine.
+    """
 
     def state_dict(self) -> State: ...
     def tensors(self) -> Tensors: ...

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import MODEL
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batching, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import SFTBatch
-from rlhf_cli.data.collate import BatchOptions, sft_batches
+from rlhf_cli.data.collate import BatchOptions, of_epoch, sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.models.capabilities import separates_packed_texts
@@ -63,7 +64,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         note_selected(training.selected, cfg, recorder)
         training.samples.show(recorder)
         if cfg.sft.select_by is SelectBy.last:
-            context.export(engine, out / "model")
+            context.export(engine, out / MODEL)
     return training.selected.metrics
 
 
@@ -167,11 +168,11 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        return num_batches(len(self.train), self.context.cfg.sft.batch.size)
+        return num_batches(len(of_epoch(self.train, 0)), self.context.cfg.sft.batch.size)
 
     @property
     def total_steps(self) -> int:
-        return total_steps(self.context.cfg, len(self.train))
+        return total_steps(self.context.cfg, len(of_epoch(self.train, 0)))
 
     @property
     def padded(self) -> bool:
@@ -232,7 +233,7 @@ def end_epoch(training: Training, step: int, metrics: dict[str, float]) -> dict[
     if training.selected is None or value > training.selected.value:
         training.selected = SelectedEpoch(metrics=metrics | found, value=value)
         if select_by is not SelectBy.last:
-            training.context.export(training.engine, training.out / "model")
+            training.context.export(training.engine, training.out / MODEL)
         if select_by is not SelectBy.last or step == training.total_steps:
             training.samples.sample("after", training.engine)
     return found
@@ -286,13 +287,14 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """Return what a dry run shows: counts, steps, one demonstration with its supervised tokens."""
     context = open_context(cfg)
     data = context.encoded("demonstrations")
+    num = len(of_epoch(data.train, 0))
     steps = steps_of(context, data.train, epoch=0, padded=cfg.runtime.reference_implementation)
     first = steps[0][0]
     return Preview(
         facts={
-            "demonstrations": f"{len(data.train)} to train on, {len(data.select)} to select by, "
+            "demonstrations": f"{num} to train on, {len(data.select)} to select by, "
             f"{len(data.held_out)} held out",
-            "optimizer steps": f"{len(steps)} per epoch, {total_steps(cfg, len(data.train))} in total",
+            "optimizer steps": f"{len(steps)} per epoch, {total_steps(cfg, num)} in total",
             "supervised tokens": f"{sum(count_targets(step) for step in steps)} per epoch",
             "first microbatch": " x ".join(str(n) for n in first.tokens.shape)
             + f", {int(first.mask.sum())} tokens",

@@ -12,8 +12,8 @@ from transformers import (
     BloomConfig,
 )
 
-from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import PACKAGE
 from rlhf_cli.data.split import opening
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Network

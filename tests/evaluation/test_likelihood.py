@@ -1,29 +1,17 @@
 """Log-probs of given responses, against one forward pass of the model per response."""
 
 import pytest
-import torch
 
 from rlhf_cli.core.microbatches import Share
 from rlhf_cli.evaluation.likelihood import Continuation, log_likelihoods
 from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
+from tests.support.options import OPTIONS, PROMPTS, by_itself
 from tests.support.tabular import network
 from tests.support.tiny_models import causal
 
-# Options that begin alike, one that another begins with, of several lengths; 1 is the end token.
-OPTIONS = ([5, 6, 1], [5, 6, 7, 1], [5, 8, 9, 10, 1], [1])
-PROMPTS = ([11, 12, 13], [14], [11, 12, 15, 16, 17, 18], [20, 21, 22])
 ROWS = [Continuation(prompt_ids=prompt, ids=ids) for prompt in PROMPTS for ids in OPTIONS]
-
-
-@torch.no_grad()
-def by_itself(model, row: Continuation) -> float:
-    """The sum of the log-probs in a forward pass over this prompt and response and nothing else."""
-    tokens = torch.tensor([row.prompt_ids + row.ids])
-    logprobs = model(input_ids=tokens).logits[0].double().log_softmax(-1)
-    first = len(row.prompt_ids)
-    return sum(float(logprobs[first + i - 1, token]) for i, token in enumerate(row.ids))
 
 
 @pytest.mark.parametrize(("name", "unpadded"), [("llama", True), ("llama", False), ("opt", False)])

@@ -8,7 +8,7 @@ from rlhf_cli.evaluation.likelihood import Continuation
 from rlhf_cli.evaluation.rank_classification import Choice, firsts, rank
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
-from tests.evaluation.test_likelihood import OPTIONS, PROMPTS, by_itself
+from tests.support.options import OPTIONS, PROMPTS, by_itself
 from tests.support.tabular import network
 from tests.support.tiny_models import causal
 

@@ -162,7 +162,7 @@ NO_EFFECT = [
     ("ppo", {"ppo.ptx.ratio": 3, "ppo.missing_eos.value": 0.5, "data.select_fraction": 0.2}),
     ("ppo", {"rm.ties": Ties.soft, "ppo.batch.microbatch": 1, "rm.batch.microbatch": 1}),
     ("evaluate", {"evaluation.batch": 1, "sft.epochs": 9}),
-    ("evaluate", {"evaluation.tasks.limit": 7, "tasks.hold_out": ["nli"], "tasks.shots": [2]}),
+    ("evaluate", {"evaluation.tasks.limit": 7, "tasks.shots": [2]}),
     ("evaluate", {"runtime.device": "cpu", "runtime.dtype": "float32"}),
 ]
 

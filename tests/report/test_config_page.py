@@ -2,7 +2,8 @@
 
 import pytest
 
-from rlhf_cli.config.compose import conf_dir, freeze
+from rlhf_cli.config.compose import freeze
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.report.config_page import all_comments, comments_of, split_sections
 from tests.support.configuration import composed
 

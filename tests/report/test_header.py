@@ -3,6 +3,7 @@
 import pytest
 
 from rlhf_cli.report import header
+from tests.support.tasks import make, settings
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,15 @@ def test_precision_is_named(tmp_path, monkeypatch, flags, dtype, device, said):
 def test_without_cpuinfo_nothing_is_promised(tmp_path, monkeypatch):
     monkeypatch.setattr(header, "CPUINFO", tmp_path / "missing")
     assert header.describe_precision("auto", "cpu") == "float32"
+
+
+def test_the_tasks_of_a_mixture_are_named_with_what_left_it_and_why(tmp_path):
+    files = [
+        make(tmp_path, name=name, clusters=[cluster])
+        for name, cluster in (("rte", "nli"), ("mrpc", "paraphrase"), ("sst", "sentiment"))
+    ]
+    assert header.describe_tasks(settings(*files, hold_out=["nli"])) == [
+        "1 trained on: sst",
+        "without rte: held out",
+        "without mrpc: of cluster paraphrase, exclusive with nli, which is held out",
+    ]

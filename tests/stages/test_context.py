@@ -10,8 +10,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file, save_file
 
-from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.compose import resolve
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.core.microbatches import Share
 from rlhf_cli.data.records import Message, Origin
 from rlhf_cli.data.report import DataReport

@@ -22,8 +22,9 @@ from rlhf_cli.stages.preparing import prepared
 from rlhf_cli.stages.rationales import ask, open_scorer, preview, run
 from rlhf_cli.stages.reading import spec_of
 from rlhf_cli.stages.saving import Saver
-from tests.stages.test_task_evaluation import RTE, SUMS, write
+from tests.stages.test_task_evaluation import RTE, SUMS
 from tests.support.small_stages import changed, little, work
+from tests.support.tasks import write_rows
 
 BIRDS = RTE.replace("clusters: [nli]", "clusters: [birds]\nrationale: why")
 
@@ -34,8 +35,8 @@ def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("tasks")
     (place / "sums.yaml").write_text(SUMS)
     (place / "rte.yaml").write_text(BIRDS)
-    write(place / "sums.jsonl", [{"a": i, "b": i + 1, "total": 2 * i + 1} for i in range(40)])
-    write(place / "rte.jsonl", [
+    write_rows(place / "sums.jsonl", [{"a": i, "b": i + 1, "total": 2 * i + 1} for i in range(40)])
+    write_rows(place / "rte.jsonl", [
         {"premise": f"bird {i} sings", "hypothesis": f"bird {i} is loud", "label": i % 2,
          "why": f"bird {i} is a bird." if i % 5 == 0 else None}
         for i in range(40)

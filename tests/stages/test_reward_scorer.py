@@ -8,8 +8,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.compose import resolve
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.config.schema import LongText
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.data.collate import pad_left, pad_right

@@ -12,8 +12,9 @@ from rlhf_cli.evaluation.task_figures import Asked
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.evaluate import preview, run
 from rlhf_cli.stages.task_evaluation import open_suite
-from rlhf_cli.stages.task_reading import evaluated_tasks
+from rlhf_cli.stages.task_reading import evaluated_tasks, require_tasks
 from tests.support.small_stages import changed, little, work
+from tests.support.tasks import write_rows
 
 RTE = """
 name: rte
@@ -43,16 +44,12 @@ def folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("tasks")
     (place / "rte.yaml").write_text(RTE)
     (place / "sums.yaml").write_text(SUMS)
-    write(place / "rte.jsonl", [
+    write_rows(place / "rte.jsonl", [
         {"premise": f"bird {i} sings", "hypothesis": f"bird {i} is loud", "label": i % 2}
         for i in range(24)
     ])  # fmt: skip
-    write(place / "sums.jsonl", [{"a": i, "b": i + 1, "total": 2 * i + 1} for i in range(24)])
+    write_rows(place / "sums.jsonl", [{"a": i, "b": i + 1, "total": 2 * i + 1} for i in range(24)])
     return place
-
-
-def write(path: Path, rows: list[dict]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def settings(folder: Path, **values) -> dict:
@@ -153,6 +150,28 @@ def test_chains_of_thought_are_asked_of_tasks_with_rationales(asked):
     assert text.count("The answer is") == 2
 
 
+def test_a_task_brings_exemplars_of_its_own(folder, tmp_path):
+    """In their order, before the question in their form; the first template is what is asked."""
+    (tmp_path / "rte.jsonl").write_text((folder / "rte.jsonl").read_text())
+    blocks = "\n\n".join(
+        f"Q: case {i}?\nA: Let's think step by step.\nThe answer is no." for i in (1, 2, 3)
+    )
+    (tmp_path / "cot.txt").write_text(f"Decide.\n\n{blocks}\n")
+    (tmp_path / "rte.yaml").write_text(RTE + "cot_prompt: cot.txt\n")
+    values = settings(tmp_path) | {"tasks.hold_out": ["nli"]}
+    context = open_context(changed(little(), values))
+    (found,) = open_suite(context).tasks
+    assert {q.example.template for q in found.chains} == {"conclude"}
+    for question in found.chains:
+        text = text_of(context.renderer, question)
+        before = "Decide.\n\nQ: case 1?" in text
+        assert [f"case {i}?" in text for i in (1, 2, 3)] == [question.shots == 2] * 2 + [False]
+        assert before is (question.shots == 2)
+        assert text.count("A: Let's think step by step.") == 1 + question.shots
+        assert "OPTIONS:\n- yes\n- no\nA: Let's" in text
+    assert {q.example.template for q in found.direct} == {"conclude", "follows"}
+
+
 def test_the_rows_are_drawn_by_the_seed(asked):
     def rows(**values) -> list[str]:
         return [q.row for q in asked(**values)[0]["sums"].direct]
@@ -191,6 +210,17 @@ def test_what_also_names_is_evaluated_with_what_is_held_out(folder):
     assert names(**{"evaluation.tasks.also": ["arithmetic"]}) == ["sums"]
     both = {"evaluation.tasks.also": ["sums", "rte"], "tasks.hold_out": ["nli"]}
     assert names(**both) == ["rte", "sums"]
+
+
+def test_nothing_to_evaluate_is_refused_before_anything_starts(folder):
+    values = settings(folder) | {"tasks.hold_out": []}
+    require_tasks(changed(little(), values), alone=False)
+    with pytest.raises(UserError, match=r"nothing to evaluate: .* evaluation\.tasks\.also"):
+        require_tasks(changed(little(), values), alone=True)
+    with pytest.raises(UserError, match="no row to evaluate"):
+        require_tasks(
+            changed(little(), settings(folder) | {"data.eval_fraction": 1e-9}), alone=True
+        )
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf_cli.config.command_line import compose_each
-from rlhf_cli.config.compose import conf_dir, freeze
-from rlhf_cli.config.keys import covers, flatten
+from rlhf_cli.config.compose import freeze
+from rlhf_cli.config.keys import conf_dir, covers, flatten
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.report.config_page import all_comments, flow
 

@@ -10,7 +10,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.compose import resolve
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.config.schema import LongText, Source
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.templates import build

@@ -13,7 +13,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.compose import resolve
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.runtime.engine import Engine

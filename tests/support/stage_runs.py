@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.compose import resolve
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.config.stage_table import STAGES
 
 SMALL = (

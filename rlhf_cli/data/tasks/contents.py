@@ -21,7 +21,10 @@ def _hash(task: Task) -> str:
     source = replace(
         task.source, train=_placeless(train), evaluation=evaluation and _placeless(evaluation)
     )
-    parts = [repr(replace(task, source=source, file=Path())), *map(source_hash, sources)]
+    texts = replace(task, source=source, file=Path(), cot_prompt=None)
+    parts = [repr(texts), *map(source_hash, sources)]
+    if task.cot_prompt is not None:
+        parts.append(task.cot_prompt.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 

@@ -5,18 +5,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.config.compose import conf_dir
-from rlhf_cli.config.keys import did_you_mean, nearest
+from rlhf_cli.config.keys import conf_dir, did_you_mean, nearest
 from rlhf_cli.config.schema import ConfigError, Source
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.promptsource import promptsource_templates
 from rlhf_cli.data.tasks.render import check_syntax
+from rlhf_cli.data.tasks.sections import Section, kind_of
 from rlhf_cli.data.tasks.task import METRICS, Task, TaskSource, Template
 from rlhf_cli.data.tasks.yaml_files import load_yaml
 
 KEYS = (
     "name", "clusters", "source", "options", "answer", "rationale", "metric", "templates", "groups",
-    "turned_around",
+    "turned_around", "held_out", "cot_prompt",
 )  # fmt: skip
 OF_SOURCE = (
     "path", "columns", "split", "config", "data_dir", "revision", "limit", "unescape", "delimiter",
@@ -76,58 +76,8 @@ def _inside(folder: Path) -> list[Path]:
     return found
 
 
-class _Section:
-    """A mapping of a task file whose keys and kinds are checked; `where` begins every message."""
-
-    def __init__(self, where: str, content: Any, known: tuple[str, ...]):
-        if not isinstance(content, dict):
-            raise DataError(f"{where}: found {_kind(content)}, expected keys: {', '.join(known)}")
-        for key in content:
-            if key not in known:
-                meant = nearest(str(key), known)
-                tail = did_you_mean([meant]) if meant else f"; the keys: {', '.join(known)}"
-                raise DataError(f"{where}: unknown key {key!r}{tail}")
-        self.where, self.content = where, content
-
-    def text(self, key: str, default: str | None = None, *, needed: bool = False) -> str | None:
-        value = self.content.get(key, default)
-        if value is None and not needed:
-            return None
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-            raise self.wrong(key, value, "a text")
-        return str(value)
-
-    def flag(self, key: str, default: bool | None) -> Any:
-        value = self.content.get(key, default)
-        if value is not default and not isinstance(value, bool):
-            raise self.wrong(key, value, "true or false")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.content.get(key)
-        value = [] if value is None else value
-        for item in value if isinstance(value, list) else [None]:
-            if isinstance(item, bool):
-                raise DataError(
-                    f"{self.where}: {key} has {str(item).lower()}: write a word such as yes or no "
-                    "in quotes"
-                )
-            if not isinstance(item, str | int | float):
-                raise self.wrong(key, value, "a list of texts")
-        return tuple(map(str, value))
-
-    def wrong(self, key: str, value: Any, wanted: str) -> DataError:
-        found = "is missing" if key not in self.content else f"is {_kind(value)}"
-        return DataError(f"{self.where}: {key} {found}; it must be {wanted}")
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "a mapping", list: "a list", bool: str(value).lower(), type(None): "empty"}
-    return kinds.get(type(value), repr(value))
-
-
 def _task(path: Path, content: Any, data: Path) -> Task:
-    section = _Section(str(path), content, KEYS)
+    section = Section(str(path), content, KEYS)
     name = section.text("name", needed=True)
     assert name is not None
     if not re.fullmatch(r"\w[\w.-]*", name):
@@ -143,9 +93,7 @@ def _task(path: Path, content: Any, data: Path) -> Task:
     options = _options(section)
     if not templates and source.rendered is False:
         raise DataError(f"{path}: task {name} has no templates; write at least one")
-    answer = section.text(
-        "answer", needed=bool(templates) and not all(t.options for t in templates)
-    )
+    answer = section.text("answer", needed=any(t.target is not None for t in templates))
     task = Task(
         name=name,
         clusters=clusters,
@@ -157,6 +105,8 @@ def _task(path: Path, content: Any, data: Path) -> Task:
         templates=templates,
         groups=section.texts("groups"),
         turned_around=section.texts("turned_around"),
+        held_out=section.flag("held_out", False),
+        cot_prompt=_cot_prompt(section, data),
         file=path,
     )
     if templates and all(t.turned_around for t in templates):
@@ -167,7 +117,7 @@ def _task(path: Path, content: Any, data: Path) -> Task:
     return task
 
 
-def _options(section: _Section) -> tuple[str, ...] | str | None:
+def _options(section: Section) -> tuple[str, ...] | str | None:
     value = section.content.get("options")
     if value is None:
         return None
@@ -192,13 +142,13 @@ def _twice(values: Iterable[str]) -> str:
     return next(value for i, value in enumerate(listed) if value in listed[:i])
 
 
-def _rationale(section: _Section) -> str | None:
+def _rationale(section: Section) -> str | None:
     """Return an expression; a plain name is that of a column."""
     text = section.text("rationale")
     return f"{{{{ {text} }}}}" if text and re.fullmatch(r"\w+", text) else text
 
 
-def _metric(section: _Section, options: object) -> str:
+def _metric(section: Section, options: object) -> str:
     name = section.text("metric", "exact_match" if options is None else "accuracy")
     assert name is not None
     if name not in METRICS:
@@ -208,10 +158,15 @@ def _metric(section: _Section, options: object) -> str:
     return name
 
 
+def _cot_prompt(section: Section, data: Path) -> Path | None:
+    text = section.text("cot_prompt")
+    return None if text is None else data / Path(text).expanduser()
+
+
 def _source(path: Path, content: Any, data: Path) -> TaskSource:
     if isinstance(content, str):
         content = {"path": content}
-    section = _Section(f"{path}: source", content, OF_SOURCE)
+    section = Section(f"{path}: source", content, OF_SOURCE)
     where = section.text("path", needed=True)
     assert where is not None
     columns = section.content.get("columns") or {}
@@ -223,6 +178,11 @@ def _source(path: Path, content: Any, data: Path) -> TaskSource:
     given |= {"columns": {str(k): str(v) for k, v in columns.items()}}
 
     def named(at: str, split: str | None) -> Source:
+        if path.parent != data and Path(at).suffix and not (data / at).exists():
+            raise DataError(
+                f"the preset {path.stem} reads {at}, which is not in {data.absolute()}; "
+                "set tasks.folder to the folder that holds it"
+            )
         try:
             return Source(path=_beside(at, data), split=split, **given)
         except ConfigError as error:
@@ -253,7 +213,7 @@ def _templates(path: Path, content: Any) -> tuple[Template, ...]:
         return promptsource_templates(path.parent / Path(content).expanduser())
     if not isinstance(content, list):
         raise DataError(
-            f"{path}: templates is {_kind(content)}; it must be a list, or the path of a "
+            f"{path}: templates is {kind_of(content)}; it must be a list, or the path of a "
             "promptsource file"
         )
     found = [_template(path, number, one) for number, one in enumerate(content)]
@@ -264,7 +224,7 @@ def _templates(path: Path, content: Any) -> tuple[Template, ...]:
 
 
 def _template(path: Path, number: int, content: Any) -> Template:
-    section = _Section(f"{path}: templates[{number}]", content, OF_TEMPLATE)
+    section = Section(f"{path}: templates[{number}]", content, OF_TEMPLATE)
     name, text = section.text("name", needed=True), section.text("input", needed=True)
     assert name is not None and text is not None
     target = section.text("target", needed="|||" not in text)

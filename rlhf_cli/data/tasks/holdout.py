@@ -13,7 +13,7 @@ from rlhf_cli.data.tasks.task import Task
 def held_out(
     tasks: Sequence[Task], hold_out: Sequence[str], *, key: str = "tasks.hold_out"
 ) -> list[Task]:
-    """Return the tasks that are evaluated: of a cluster in `hold_out`, or named there.
+    """Return the tasks that are evaluated: of a cluster in `hold_out`, named there, or by their file.
 
     key: where these names are configured, for messages.
     """
@@ -23,7 +23,8 @@ def held_out(
             meant = nearest(name, known)
             tail = did_you_mean([meant]) if meant else f": {', '.join(sorted(known)) or 'none'}"
             raise DataError(f"{key}: no task and no cluster is named {name}{tail}")
-    return [task for task in tasks if {task.name, *task.clusters} & set(hold_out)]
+    named = set(hold_out)
+    return [task for task in tasks if task.held_out or {task.name, *task.clusters} & named]
 
 
 def left_out(

@@ -38,20 +38,14 @@ def chosen_templates(
     """Return the templates to train on: at most `num`, of them 3 turned around, but not those alone."""
     order = list(templates)
     Random(f"{seed}/tasks/{task}/templates").shuffle(order)
-    order.sort(key=lambda t: t is not next((o for o in order if not o.turned_around), None))
+    plain = next((template for template in order if not template.turned_around), None)
+    order.sort(key=lambda template: template is not plain)
     chosen: list[Template] = []
     for template in order:
         full = sum(t.turned_around for t in chosen) == MOST_TURNED_AROUND
         if len(chosen) < num and not (template.turned_around and full):
             chosen.append(template)
     return tuple(chosen)
-
-
-def slot_rows(num: int, quota: int, *, task: str, epoch: int, seed: int) -> list[int]:
-    """Return the rows of an epoch's slots, all different; later epochs have those that come next."""
-    order = list(range(num))
-    Random(f"{seed}/tasks/{task}/rows").shuffle(order)
-    return [order[(epoch * quota + slot) % num] for slot in range(quota)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,42 +77,56 @@ class Draw:
     def task(self) -> Task:
         return self.rows.task
 
+    def order(self, num: int, quota: int, epoch: int) -> list[int]:
+        """Return the rows of an epoch's slots, all different; the next epoch has those that come next."""
+        order = list(range(num))
+        Random(f"{self.seed}/tasks/{self.task.name}/rows").shuffle(order)
+        return [order[(epoch * quota + slot) % num] for slot in range(quota)]
+
+    def some(self, listed: Sequence[TaskRow], most: int) -> list[TaskRow]:
+        """Return at most this many of the rows, those of the smallest hash."""
+        return sorted(listed, key=lambda row: self._hash(row, "some"))[:most]
+
     def usable(self) -> list[TaskRow]:
         """Return the rows to train on that have a text by one of the templates."""
-        return [row for row in self.rows.train if self._templates_of(row)]
+        return [row for row in self.rows.train if self.templates_of(row)]
 
     def template(self, row: TaskRow, epoch: int) -> Template:
         """Return the template of a row in an epoch: in turn, from one that the row decides."""
-        able = self._templates_of(row)
+        able = self.templates_of(row)
         return able[(self._hash(row, "template") + epoch) % len(able)]
 
-    def drawn(self, row: TaskRow, epoch: int, pool: Sequence[TaskRow]) -> Drawn:
+    def pools(self, rows: Sequence[TaskRow]) -> dict[str, list[TaskRow]]:
+        """Return {template: those of the rows that have a text by it}; exemplars come from them."""
+        return {
+            t.name: [row for row in rows if t in self.templates_of(row)] for t in self.templates
+        }
+
+    def drawn(self, row: TaskRow, epoch: int, pools: Mapping[str, Sequence[TaskRow]]) -> Drawn:
         """Return a row as an example of an epoch; RowError where it has none by its template.
 
-        pool: the rows that exemplars come from, which are all trained on.
+        pools: per template the rows that exemplars come from, which are all trained on.
         """
         template = self.template(row, epoch)
         show = self._uniform(row, "options") < self.settings.options
         chain = self._uniform(row, "cot", epoch) < self.settings.cot
         one = example(self.task, row, template, show_options=show, chain=chain)
         num = self.settings.shots[self._hash(row, "shots", epoch) % len(self.settings.shots)]
-        candidates = self._candidates(row, template, epoch, pool)
+        candidates = self._candidates(row, epoch, pools[template.name])
         found = exemplars(self.task, one, template, candidates, num=num, show_options=show)
         return Drawn(example=one, exemplars=found, lacking=num - len(found))
 
-    def _candidates(
-        self, row: TaskRow, template: Template, epoch: int, pool: Sequence[TaskRow]
-    ) -> Iterator[TaskRow]:
+    def _candidates(self, row: TaskRow, epoch: int, pool: Sequence[TaskRow]) -> Iterator[TaskRow]:
         """Yield rows with different questions, none of them the row's own, in an order that it decides."""
         asked = {row.question}
         for attempt in range(ATTEMPTS * max(self.settings.shots)):
             other = pool[self._hash(row, "exemplar", epoch, attempt) % len(pool)]
-            has = not other.rendered or template.name in other.rendered
-            if has and other.question not in asked:
+            if other.question not in asked:
                 asked.add(other.question)
                 yield other
 
-    def _templates_of(self, row: TaskRow) -> list[Template]:
+    def templates_of(self, row: TaskRow) -> list[Template]:
+        """Return the templates to train on that the row has a text by."""
         able = self.rows.templates_of(row)
         return [template for template in self.templates if template in able]
 
@@ -157,11 +165,15 @@ def exemplars(
     return tuple(found)
 
 
-def require_exemplars(rows: Sequence[TaskRow], task: Task, shots: Sequence[int]) -> None:
-    """Refuse a task with fewer rows than exemplars are asked for, without the example's own."""
-    num, needed = len({row.question for row in rows}), max(shots) + 1
-    if max(shots) and num < needed:
-        raise DataError(
-            f"{task.file}: tasks.shots={list(shots)} needs {needed} rows with different questions to "
-            f"train on, task {task.name} has {num}; lower tasks.shots or add rows"
-        )
+def require_exemplars(
+    pools: Mapping[str, Sequence[TaskRow]], task: Task, shots: Sequence[int]
+) -> None:
+    """Refuse a template with fewer rows than exemplars are asked for, beside the example's own."""
+    needed = max(shots) + 1
+    for template, rows in pools.items() if max(shots) else ():
+        num = len({row.question for row in rows})
+        if 0 < num < needed:
+            raise DataError(
+                f"{task.file}: tasks.shots={list(shots)} needs {needed} rows with different questions "
+                f"to train on, template {template} has {num}; lower tasks.shots or add rows"
+            )

@@ -25,8 +25,8 @@ from rlhf_cli.data.tasks.task import Task, TaskRow, Template
 class TaskRows:
     """A task with its usable rows. templates: of the task, or those that its rendered rows name.
 
-    bad: what was skipped . num_read: rows of all sources . num_asked_again: rows left out because
-    their question is among the evaluation rows.
+    bad: what was skipped . num_read: rows of all sources . num_good: usable ones, beyond a cap too .
+    num_asked_again: rows left out because their question is among the evaluation rows.
     """
 
     task: Task
@@ -36,6 +36,7 @@ class TaskRows:
     evaluation: list[TaskRow]
     bad: list[BadRow]
     num_read: int
+    num_good: int
     num_asked_again: int
 
     def templates_of(self, row: TaskRow) -> tuple[Template, ...]:
@@ -72,6 +73,7 @@ def task_rows(
         **{side: _drawn(side, task, listed, seed, cap) for side, listed in sides.items()},
         bad=[row for one in read for row in one.bad],
         num_read=sum(one.num_read for one in read),
+        num_good=sum(len(one.rows) for one in read),
         num_asked_again=again,
     )
 

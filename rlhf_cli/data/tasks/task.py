@@ -49,8 +49,9 @@ class Task:
     """A task file. options: texts, each jinja, or one expression that gives a list; None: free answers.
 
     answer, rationale: jinja over the row. metric: one of METRICS. groups: of tasks, for means in
-    tables. turned_around: names of templates that are, where the rows are rendered already. file:
-    where it was read, for messages.
+    tables. turned_around: names of templates that are, where the rows are rendered already. held_out:
+    it is evaluated and never trained on. cot_prompt: a text file with exemplars of its own, for an
+    evaluation with a chain of thought. file: where it was read, for messages.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Task:
     templates: tuple[Template, ...]
     groups: tuple[str, ...] = ()
     turned_around: tuple[str, ...] = ()
+    held_out: bool = False
+    cot_prompt: Path | None = None
     file: Path = field(default=Path(), compare=False)
 
 

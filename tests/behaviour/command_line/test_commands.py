@@ -129,7 +129,7 @@ def test_info_works_as_its_help_says(logging_restored, capsys):
 
 def test_help_answers_at_once_without_torch_or_hydra():
     code = "import sys; from rlhf_cli.cli import main; main(['--help']); main(['run', '--help']);"
-    code += "print(sorted({'torch', 'hydra', 'transformers'} & set(sys.modules)))"
+    code += "print(sorted({'torch', 'hydra', 'omegaconf', 'transformers'} & set(sys.modules)))"
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")

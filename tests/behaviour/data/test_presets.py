@@ -7,7 +7,8 @@ from dataclasses import fields
 import pytest
 from hydra import compose, initialize_config_dir
 
-from rlhf_cli.config.compose import conf_dir, resolve
+from rlhf_cli.config.compose import resolve
+from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.config.schema import Data, Source
 from rlhf_cli.data.formats.table import check_format, format_names
 from rlhf_cli.data.spec import ROLES

@@ -21,8 +21,8 @@ from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline.plan import Planner
-from tests.stages.test_task_evaluation import write
 from tests.support.small_stages import changed, little
+from tests.support.tasks import make, settings, write_rows
 
 COPYING = ("dataclasses", "copy", "rlhf_cli.config.compose")  # whole sections, for others to read
 SOURCES = tuple(f"data.{role}" for role in ROLES)
@@ -99,7 +99,7 @@ def ran(tmp_path_factory):
     """ran(stage) -> (keys read, keys covered); each stage runs once, after those it needs."""
     folder, found = tmp_path_factory.mktemp("reads"), {}
     (folder / "hot.yaml").write_text(TASK)
-    write(folder / "hot.jsonl", [{"question": f"{i}", "right": i % 2} for i in range(20)])
+    write_rows(folder / "hot.jsonl", [{"question": f"{i}", "right": i % 2} for i in range(20)])
     files = {"tasks.files": [str(folder / "hot.yaml")], "evaluation.tasks.shots": [0, 1]}
     cfg = changed(little(), {**IN_USE, **files, "runs_dir": str(folder / "runs")})
 
@@ -136,3 +136,26 @@ def test_what_a_copy_reads_is_not_recorded_and_what_a_stage_reads_is():
         assert cfg.sft.epochs + cfg.rm.optim.lr
         assert {"sft.epochs", "rm.optim.lr"} <= read
         assert "sft.optim.lr" not in read
+
+
+def test_sft_on_tasks_reads_what_its_fingerprint_covers_and_all_of_tasks(tmp_path):
+    """Two tasks, one of which is held out, with a use for every key."""
+    files = [make(tmp_path, 30, name="rte"), make(tmp_path, 30, name="sst", clusters=["sentiment"])]
+    values = {
+        "runs_dir": str(tmp_path / "runs"),
+        "tasks": settings(*files, hold_out=["nli"], shots=[0, 1], cot=0.5, options=0.5),
+        "data.demonstrations": [Source(path="tasks:train")],
+        "data.max_prompt_tokens": 64,
+        "sft.epochs": 2,
+    }
+    cfg = changed(little(), values)
+    (tmp_path / "sft").mkdir()
+    with recording(cfg) as read:
+        metrics = import_module(STAGES["sft"].module).run(cfg, {}, tmp_path / "sft")
+    covered = covered_by(cfg, "sft")
+    allowed = (*NOT_RESULTS, *BY_CONTENT, *SOURCES)
+    assert not {k for k in read - covered if not any(covers(section, k) for section in allowed)}
+    every = {f"tasks.{field.name}" for field in fields(cfg.tasks)}
+    assert every <= read
+    assert every - covered == {"tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive"}
+    assert metrics["sft/epoch"] == 2

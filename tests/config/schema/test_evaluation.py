@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf_cli.config.errors import UserError
-from tests.config.test_compose import composed
+from tests.support.configuration import composed
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from rlhf_cli.config.compose import PACKAGE
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import PACKAGE
 from rlhf_cli.core.microbatches import Share
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import open_context
