@@ -27,8 +27,8 @@ LABELS = {
     "best": "best of its row",
 }
 LEGEND = (
-    "rationales left after each check, of so many rows, with their mean g in nats",
-    "g: log P(answer | question, rationale) - log P(answer | question),",
+    "rationales left after each check, of so many rows; mean g of complete ones",
+    "g = log P(answer | question, rationale) - log P(answer | question) in nats,",
     "without sentences that contain the answer; in brackets with them",
 )
 Step = Mapping[str, Any]

@@ -204,16 +204,39 @@ templates: [{{name: plain, input: "{{{{ q }}}}", target: "{{{{ answer }}}}"}}]
 """
 
 
-def test_tasks_that_are_evaluated_count_by_content(changes, tmp_path):
-    """Neither where they stand nor a comment; a row, a template, and which they are do."""
+@pytest.fixture
+def task(tmp_path):
+    """task(name, comment=, rows=) -> tasks.files with a new task file."""
 
-    def task(name: str, *, comment: str = "", rows: str = '{"q": "1 + 1", "a": 2}') -> list[str]:
+    def make(name: str, *, comment: str = "", rows: str = '{"q": "1 + 1", "a": 2}') -> list[str]:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         (folder / "rows.jsonl").write_text(rows + "\n")
         (folder / "task.yaml").write_text(TASK.format(name=name, rows="rows.jsonl") + comment)
         return [str(folder / "task.yaml")]
 
+    return make
+
+
+def test_tasks_that_rationales_are_written_for_count_by_content_and_so_does_the_scorer(
+    changes, task
+):
+    before = {"tasks.files": task("rte")}
+    same = {"tasks.files": task("rte", comment="# new"), "rationales.batch": 7}
+    same |= {"evaluation.tasks.also": ["rte"], "evaluation.batch": 7, "tasks.shots": [2]}
+    assert changes("rationales", before, before | same) == []
+    assert changes("rationales", before, before | {"tasks.files": task("cb")})
+    for key, value in (("rationales.gain", 0.5), ("rationales.max_tokens", 9), ("seed", 9)):
+        (found,) = changes("rationales", before, before | {key: value})
+        assert found.startswith(f"{key} changed ")
+        unused = before | {"rationales.checks": []}
+        assert bool(changes("rationales", unused, unused | {key: value})) == (key == "seed")
+    scorer = {"rationales.scorer": "none/such"}
+    assert changes("rationales", before, before | scorer) == ["model scorer changed"]
+
+
+def test_tasks_that_are_evaluated_count_by_content(changes, task):
+    """Neither where they stand nor a comment; a row, a template, and which they are do."""
     before = {"tasks.files": task("rte"), "tasks.hold_out": ["nli"]}
     assert changes("evaluate", before, before | {"tasks.files": task("rte", comment="# new")}) == []
     also = {"tasks.hold_out": [], "evaluation.tasks.also": ["rte"]}
