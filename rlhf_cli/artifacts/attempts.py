@@ -16,6 +16,7 @@ from rlhf_cli.artifacts.fingerprint import Fingerprint
 from rlhf_cli.artifacts.layout import (
     ATTEMPT,
     BESIDE,
+    DRAWN,
     FAILURES,
     GONE,
     JOB,
@@ -50,7 +51,7 @@ REPORTS = (
     f".*{BESIDE}", f".*{GONE}",
 )  # fmt: skip
 # What serves the attempt only, and is no part of the finished stage.
-UNPUBLISHED = frozenset({ATTEMPT, RESULT, JOB, RESUME, POINTER, RANKS})
+UNPUBLISHED = frozenset({ATTEMPT, RESULT, JOB, RESUME, POINTER, RANKS, DRAWN})
 
 
 @dataclass(slots=True, kw_only=True)

@@ -88,9 +88,8 @@ def commit(work: Path, step: int, state: dict[str, Any], keep: int) -> Path:
             _move(partial, folder)
             _point(work, step)
         except OSError:
-            shutil.rmtree(
-                partial, ignore_errors=True
-            )  # an incomplete checkpoint only fills the disk
+            # An incomplete checkpoint only fills the disk.
+            shutil.rmtree(partial, ignore_errors=True)
             raise
         _prune(work, step, keep)
     return folder

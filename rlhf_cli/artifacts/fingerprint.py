@@ -13,15 +13,13 @@ from typing import Any
 from rlhf_cli.artifacts.manifest import StageManifest, canonical_hash
 from rlhf_cli.artifacts.store import FREE, file_hash, write_errors, write_text
 
-SMALL = 16 << 20
+SMALL = 16 << 20  # bytes of a file up to which its content is hashed
 TEMPLATES = "additional_chat_templates"  # the one folder inside that transformers reads
 READ_BY_PEOPLE = "*.md"
-DATE = ".date"
+DATE = ".date"  # the file of a run that holds the day on which it was begun
 VOCABULARIES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
-USAGE = (
-    "padding",
-    "truncation",
-)  # state of the last call, saved by the library, no part of the text
+# State of the last call, which the library saves with a tokenizer: no part of the text.
+USAGE = ("padding", "truncation")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +57,7 @@ class Fingerprint:
 
 
 def _role(role: str) -> str:
-    models = ("base", "reward_model", "tokenizer")
+    models = ("base", "reward_model", "tokenizer", "scorer")
     return f"model {role}" if role in models else f"parent {role}"
 
 

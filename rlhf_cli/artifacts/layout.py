@@ -18,6 +18,7 @@ MANIFEST, CONFIG, METRICS, SAMPLES = (
     "metrics.jsonl",
     "samples.jsonl",
 )
+DRAWN = "drawn.jsonl"  # what a stage has sampled so far
 MODEL, VALUE_MODEL = "model", "value_model"
 ATTEMPT, JOB, RESULT, OFFENDING = "attempt.json", "job.json", "result.json", "offending.json"
 RANKS = "ranks"

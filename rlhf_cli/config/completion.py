@@ -26,7 +26,7 @@ FIXED = {
 
 
 def own_words(typed: str) -> list[str] | None:
-    """Completions of this project's own words; None where Hydra knows better: keys."""
+    """Return completions of this project's own words; None where Hydra knows better: keys."""
     words = typed.split()[1:]
     open_word = words[-1] if words and not typed.endswith(" ") else ""
     before = words[: len(words) - bool(open_word)]
@@ -40,7 +40,7 @@ def own_words(typed: str) -> list[str] | None:
 
 
 def _of_show(word: str, before: list[str]) -> list[str]:
-    """Options, names of runs, and folders where a folder is begun."""
+    """Return options, names of runs, and folders where a folder is begun."""
     if word.startswith("-"):
         return _beginning(OF_SHOW, word)
     if before[-1] == "--runs-dir":
@@ -51,7 +51,7 @@ def _of_show(word: str, before: list[str]) -> list[str]:
 
 
 def _of_request(word: str, before: list[str]) -> list[str] | None:
-    """Of a command that composes: options, values of keys, files of experiments or of data."""
+    """Return those of a command that composes: options, values of keys, files of experiments or of data."""
     checks = before[:2] == ["data", "check"]
     if before[-1] in ("--config-dir", "-cd"):
         return _folders(word)
@@ -68,7 +68,7 @@ def _of_request(word: str, before: list[str]) -> list[str] | None:
 
 
 def _values(key: str, value: str, before: list[str]) -> list[str] | None:
-    """What may stand behind `key=`, beginning with `value`; None for a value of any other kind."""
+    """Return what may stand behind `key=`, beginning with `value`; None for a value of any other kind."""
     if key in GROUPS:
         found = _beginning(presets(key, before), value)
         endings = {"experiment": ("/", *YAML), "model": ("/",)}.get(key, ())
@@ -91,7 +91,7 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 
 def _type_of(key: str) -> Any:
-    """The type of a key of the schema, without its "or null"; None for no key."""
+    """Return the type of a key of the schema, without its "or null"; None for no key."""
     kind: Any = Config
     for name in key.split("."):
         hints = get_type_hints(kind) if isinstance(kind, type) else {}
@@ -100,7 +100,7 @@ def _type_of(key: str) -> Any:
 
 
 def _places(begun: str) -> list[str]:
-    """Files and folders whose path begins like this; folders end with a slash."""
+    """Return files and folders whose path begins like this; folders end with a slash."""
     head, slash, tail = begun.rpartition("/")
     folder = Path(head or ("/" if slash else ".")).expanduser()
     if not folder.is_dir():
@@ -122,7 +122,7 @@ def _beginning(words: Iterable[str], begun: str) -> list[str]:
 
 
 def without_verb(typed: str) -> str:
-    """ "rlhf run stage=" -> "rlhf stage=": Hydra knows no verbs."""
+    """Return the line without the command, "rlhf stage=" of "rlhf run stage=": Hydra has no commands."""
     program, _, rest = typed.partition(" ")
     for verb in COMPOSING:
         if rest.startswith(f"{verb} "):
@@ -131,7 +131,7 @@ def without_verb(typed: str) -> str:
 
 
 def run_names(runs_dir: Path) -> list[str]:
-    """Folders of runs, sorted by name."""
+    """Return the folders of runs, sorted by name."""
     if not runs_dir.is_dir():
         return []
     return sorted(p.name for p in runs_dir.iterdir() if p.is_dir() and not p.name.startswith("."))

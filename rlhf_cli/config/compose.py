@@ -43,22 +43,6 @@ def resolve(composed: DictConfig) -> Config:
     return _built(Config, values)
 
 
-def _built(kind: Any, values: Any, section: str = "") -> Any:
-    """Return the dataclass of a section; section: its path, with a dot at the end."""
-    hints, items = get_type_hints(kind), dict(values)
-    for key, hint in hints.items():
-        element = get_args(hint)[0] if get_origin(hint) is list else None
-        if is_dataclass(hint):
-            items[key] = _built(hint, items[key], f"{section}{key}.")
-        elif is_dataclass(element):
-            listed = enumerate(items[key])
-            items[key] = [_built(element, item, f"{section}{key}[{i}].") for i, item in listed]
-    try:
-        return kind(**items)
-    except ConstraintError as error:
-        raise ConfigError(error.message(section)) from error
-
-
 def stage_list(given: Any) -> list[str]:
     """Return the chosen stages in pipeline order, each once; given: all, one name, or a list."""
     names = list(STAGES)
@@ -82,24 +66,6 @@ def _no_stage(name: str, names: list[str]) -> str:
     return (
         f"stage={name} is not one of all, {', '.join(names)}{did_you_mean([hint] if hint else [])}"
     )
-
-
-def freeze(config: Config) -> dict[str, Any]:
-    """Return the configuration as plain JSON values; `thaw` is the inverse."""
-    return _plain(asdict(config))
-
-
-def thaw(frozen: Mapping[str, Any]) -> Config:
-    """Return the `Config` of JSON values, checked like any other."""
-    return resolve(OmegaConf.create(dict(frozen)))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.name if isinstance(value, Enum) else value
 
 
 def conform(given: dict, schema: type, section: str = "") -> dict:
@@ -209,3 +175,37 @@ def expected(kind: Any) -> str:
         return f"one of {', '.join(item.name for item in kind)}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return words.get(kind, "a value")
+
+
+def _built(kind: Any, values: Any, section: str = "") -> Any:
+    """Return the dataclass of a section; section: its path, with a dot at the end."""
+    hints, items = get_type_hints(kind), dict(values)
+    for key, hint in hints.items():
+        element = get_args(hint)[0] if get_origin(hint) is list else None
+        if is_dataclass(hint):
+            items[key] = _built(hint, items[key], f"{section}{key}.")
+        elif is_dataclass(element):
+            listed = enumerate(items[key])
+            items[key] = [_built(element, item, f"{section}{key}[{i}].") for i, item in listed]
+    try:
+        return kind(**items)
+    except ConstraintError as error:
+        raise ConfigError(error.message(section)) from error
+
+
+def freeze(config: Config) -> dict[str, Any]:
+    """Return the configuration as plain JSON values; `thaw` is the inverse."""
+    return _plain(asdict(config))
+
+
+def thaw(frozen: Mapping[str, Any]) -> Config:
+    """Return the `Config` of JSON values, checked like any other."""
+    return resolve(OmegaConf.create(dict(frozen)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.name if isinstance(value, Enum) else value

@@ -1,4 +1,4 @@
-"""Commands and keys of the configuration: all valid ones, and those nearest to a mistyped one.
+"""Commands, the folder conf/, and keys: all valid ones, and those nearest to a mistyped one.
 
 Neither Hydra nor OmegaConf is imported: help pages start fast.
 """

@@ -8,17 +8,33 @@ that parents.<stage> can replace has a field of `Parents` too. A stage's module 
         gives the model inside). `out` is the work folder: write model/ there and give it to the
         Recorder, which writes metrics.jsonl. The returned numbers go into the manifest.
         The evaluate stage leaves its rows with report.table.write_table(out, rows, title=...).
-    preview(cfg, inputs) -> report.preview.Preview
+    preview(cfg, inputs) -> stages.dry_run.Preview
         for dry_run: loads and tokenises one batch, counts steps, shows one rendered example.
         `inputs` holds only the parents that exist already.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from enum import Enum
 from types import MappingProxyType
 
-from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, SelectBy, Ties
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import (
+    Check,
+    KLController,
+    MissingEOSMode,
+    ScheduleKind,
+    SelectBy,
+    Ties,
+)
 from rlhf_cli.config.schema.run import Config, Parents
+
+
+class TasksRead(Enum):
+    """Which tasks of tasks.files a stage reads: those held out, those trained on."""
+
+    evaluated = "evaluated"
+    trained = "trained"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,9 +43,10 @@ class StageSpec:
     the data it reads. models(cfg): role -> (path, revision) of models that are not stages.
     optional: roles of its data that may have no sources.
 
-    parents: the stages whose results it reads. required: all of them must exist; else it takes those
-    that do. headline: the metrics that a person is shown first. default: part of stage=all. candidate:
-    the name under which the evaluation compares its model, None for a stage that trains no policy.
+    parents(cfg): the stages whose results it reads. required: all of them must exist; else it takes
+    those that do. headline: the metrics that a person is shown first. default: part of stage=all.
+    candidate: the name under which the evaluation compares its model, None for a stage that trains no
+    policy. tasks: those that it reads itself, beside those of the mixture in its data.
     """
 
     name: str
@@ -39,12 +56,13 @@ class StageSpec:
     config: Callable[[Config], tuple[str, ...]]
     data: Callable[[Config], tuple[str, ...]]
     models: Callable[[Config], dict[str, tuple[str, str | None]]]
-    parents: tuple[str, ...]
+    parents: Callable[[Config], tuple[str, ...]]
     required: bool
     headline: tuple[str, ...]
     optional: tuple[str, ...] = ()
     default: bool = True
     candidate: str | None = None
+    tasks: TasksRead | None = None
 
 
 # What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
@@ -55,14 +73,15 @@ NOT_RESULTS = (
     "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
     "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
     "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
-    "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "ppo.alerts",
+    "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "rationales.batch", "ppo.alerts",
 )  # fmt: skip
 
-# Known by what they name: the models of a stage, the template, the tasks of a mixture; and the keys of
-# its data (data/spec.py).
+# Known by what they name: the models of a stage, the template, the tasks of a mixture and those that are
+# evaluated; and the keys of its data (data/spec.py).
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
-    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive",
+    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive", "evaluation.tasks.also",
+    "rationales.scorer",
 )  # fmt: skip
 
 TEXT = (
@@ -71,16 +90,21 @@ TEXT = (
     "data.max_prompt_tokens", "data.max_response_tokens", "data.long_prompts",
 )  # fmt: skip
 TRAINED = (*TEXT, "runtime.compile")
+OF_RATIONALES = ("rationales", "tasks.shots_as", "data.eval_fraction", "data.select_fraction")
 
 
 def without_effect(cfg: Config) -> tuple[str, ...]:
-    """Keys and sections whose change gives the same result under this configuration."""
+    """Return keys and sections whose change gives the same result under this configuration."""
     idle = {
         "rm.tie_param": cfg.rm.ties in (Ties.drop, Ties.soft),
         "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.missing_eos.value": cfg.ppo.missing_eos.mode is MissingEOSMode.none,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
+        "evaluation.tasks": not cfg.tasks.files,
+        "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
+        "rationales.max_tokens": Check.length not in cfg.rationales.checks,
+        "rationales.gain": Check.likelihood not in cfg.rationales.checks,
     }
     for name in ("sft", "rm", "ppo"):
         schedule = getattr(cfg, name).schedule
@@ -88,8 +112,25 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
     return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))
 
 
+def _evaluate_data(cfg: Config) -> tuple[str, ...]:
+    """Without any prompts the tasks alone are evaluated, where there are tasks."""
+    has_prompts = cfg.data.prompts or cfg.data.comparisons
+    return ("prompts",) if has_prompts or not cfg.tasks.files else ()
+
+
+def _shots_as(cfg: Config) -> tuple[str, ...]:
+    return ("tasks.shots_as",) if cfg.tasks.files else ()
+
+
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
     return {"base": (cfg.model.path, cfg.model.revision)}
+
+
+def _with_tokenizer(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    found = _base(cfg)
+    if cfg.model.tokenizer is not None:
+        found["tokenizer"] = (cfg.model.tokenizer, None)
+    return found
 
 
 def _sft_config(cfg: Config) -> tuple[str, ...]:
@@ -99,10 +140,8 @@ def _sft_config(cfg: Config) -> tuple[str, ...]:
 
 
 def _sft_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    """The base model, the tokenizer where it is another's, and the judge where there is one."""
-    found = _base(cfg)
-    if cfg.model.tokenizer is not None:
-        found["tokenizer"] = (cfg.model.tokenizer, None)
+    """Return the base model, the tokenizer where it is another's, and the judge where there is one."""
+    found = _with_tokenizer(cfg)
     if cfg.sft.select_by is SelectBy.rm_score and cfg.sft.reward_model is not None:
         found["reward_model"] = (cfg.sft.reward_model, None)
     return found
@@ -127,7 +166,7 @@ _TRAINING = (
         config=_sft_config,
         data=lambda cfg: ("demonstrations",),
         models=_sft_models,
-        parents=(),
+        parents=lambda cfg: (),
         required=True,
         headline=("sft/loss", "sft/eval_loss"),
         candidate="SFT",
@@ -140,7 +179,7 @@ _TRAINING = (
         config=lambda cfg: (*TRAINED, "data.long_responses", "rm"),
         data=lambda cfg: ("comparisons", "demonstrations"),
         models=lambda cfg: {},
-        parents=("sft",),
+        parents=lambda cfg: ("sft",),
         required=True,
         headline=("rm/loss", "rm/accuracy"),
         optional=("demonstrations",),
@@ -153,23 +192,59 @@ _TRAINING = (
         config=_ppo_config,
         data=_ppo_data,
         models=lambda cfg: {},
-        parents=("sft", "rm"),
+        parents=lambda cfg: ("sft", "rm"),
         required=True,
         headline=("objective/scores", "objective/kl", "objective/eos_rate"),
         candidate="PPO",
     ),
 )
+
+
 _EVALUATE = StageSpec(
     name="evaluate",
     label="evaluate",
     title="base, SFT, PPO and best-of-n side by side",
     module="rlhf_cli.stages.evaluate",
-    config=lambda cfg: (*TEXT, "evaluation"),
-    data=lambda cfg: ("prompts",),
+    config=lambda cfg: (*TEXT, "evaluation", "data.eval_fraction", *_shots_as(cfg)),
+    data=_evaluate_data,
     models=_base,
-    parents=tuple(row.name for row in _TRAINING),
+    parents=lambda cfg: tuple(row.name for row in _TRAINING),
     required=False,
     headline=(),
+    tasks=TasksRead.evaluated,
 )
-STAGES: Mapping[str, StageSpec] = MappingProxyType({r.name: r for r in (*_TRAINING, _EVALUATE)})
+
+
+def _writes_rationales(cfg: Config) -> tuple[str, ...]:
+    """Return the stage whose model writes the rationales; none where that is the base model."""
+    of, policies = cfg.rationales.of, [row.name for row in _TRAINING if row.candidate]
+    if of not in ("base", *policies):
+        raise UserError(f"rationales.of={of} is none of base, {', '.join(policies)}")
+    return () if of == "base" else (of,)
+
+
+def _rationales_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    """The base model where it writes, and the scorer where it is another model."""
+    found = {} if _writes_rationales(cfg) else _with_tokenizer(cfg)
+    other = cfg.rationales.scorer != "same"
+    return found | ({"scorer": (cfg.rationales.scorer, None)} if other else {})
+
+
+_RATIONALES = StageSpec(
+    name="rationales",
+    label="rationales",
+    title="write chains of thought to known answers, and check them",
+    module="rlhf_cli.stages.rationales",
+    config=lambda cfg: (*TEXT, *OF_RATIONALES),
+    data=lambda cfg: (),
+    models=_rationales_models,
+    parents=_writes_rationales,
+    required=True,
+    headline=("rationales/generated", "rationales/kept", "rationales/gain"),
+    default=False,
+    tasks=TasksRead.trained,
+)
+STAGES: Mapping[str, StageSpec] = MappingProxyType(
+    {row.name: row for row in (*_TRAINING, _EVALUATE, _RATIONALES)}
+)
 REPLACEABLE = tuple(field.name for field in fields(Parents))  # by parents.<stage>

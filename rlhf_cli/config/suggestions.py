@@ -176,7 +176,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 
 
 def ours(key: str, known: Iterable[str]) -> list[str]:
-    """What the key of another trainer is called here; of the same stage where it begins with one."""
+    """Return what the key of another trainer is called here; of the same stage where it begins with one."""
     section, _, leaf = key.lower().replace("-", "_").rpartition(".")
     meant = [name for name in OURS.get(leaf, ()) if name in set(known) or "." not in name]
     top = section.partition(".")[0]
@@ -184,5 +184,5 @@ def ours(key: str, known: Iterable[str]) -> list[str]:
 
 
 def not_here(key: str) -> str | None:
-    """What the key asks for, where this project does not have it at all."""
+    """Return what the key asks for, where this project does not have it at all."""
     return NOT_HERE.get(key.lower().replace("-", "_").rpartition(".")[2])

@@ -36,11 +36,11 @@ class SFTBatch:
 
 @dataclass(slots=True, kw_only=True)
 class PreferenceBatch:
-    """Completions, each in one row, with all pairs of a prompt, which share its weight (IG 3.5).
+    """Responses, each in one row after its prompt, with all pairs of a prompt (IG 3.5).
 
     tokens, mask (N, T), right-padded. lengths (N,): response tokens. pairs (M, 2): rows of winner and
     loser. targets (M,): 1.0, or 0.5 for a tie. weights (M,): 1 / labelled pairs of the prompt.
-    prompt_of (N,).
+    prompt_of (N,): the prompt of each row, counted from 0.
     """
 
     tokens: Tensor
@@ -70,7 +70,7 @@ class PromptBatch:
 
 @dataclass(slots=True, kw_only=True)
 class Rollout:
-    """What the policy wrote, and what all models made of it when it was sampled.
+    """Prompts with the policy's responses, and what all models computed of them when they were sampled.
 
     prompts, prompt_mask (B, P) left padded . responses, response_mask (B, R) right padded .
     logprobs, ref_logprobs, values, advantages, returns (B, R) . scores (B,) . finished (B,) bool

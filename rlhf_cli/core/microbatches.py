@@ -2,6 +2,7 @@
 
 Every process has as many microbatches as any other, because sharded networks must be called equally often.
 The plan depends on the rows' lengths alone, so each process computes the same one without communication.
+`Share` is the part of a process where rows are divided without regard to their length.
 """
 
 from collections.abc import Sequence
@@ -82,7 +83,7 @@ def divide(
 ) -> list[list[list[int]]]:
     """Return the microbatches of every process, as indices of `items`; empty ones fill up its end.
 
-    items: costs of rows that stay together, a text or all completions of a prompt. If only rows are
+    items: costs of rows that stay together, a text or all responses to a prompt. If only rows are
     limited, every process takes every num_processes-th item and cuts. If tokens are, there are as few
     microbatches as possible, evenly filled. The fullest comes first: the others fit the memory it took.
     """

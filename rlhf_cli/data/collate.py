@@ -172,7 +172,7 @@ def _learned(example: EncodedDemonstration, loss_on: LossOn | None) -> list[bool
 def preference_batches(examples: Sequence[EncodedComparison], options: BatchOptions) -> Steps:
     """Return an epoch as global batches of batch.size prompts, a prompt's pairs in one microbatch.
 
-    A microbatch holds as many completions as its limits allow, but at least one prompt.
+    A microbatch holds as many responses as its limits allow, but at least one prompt.
     """
     size, seed, epoch = options.batch.size, options.seed, options.epoch
     return Steps(
@@ -206,7 +206,7 @@ def blank_preference_batch(example: EncodedComparison, pad_id: int) -> Preferenc
 
 
 def preference_batch(examples: list[EncodedComparison], pad_id: int) -> PreferenceBatch:
-    """Return a microbatch: each completion is a row once, pairs point at rows, a tie has target 0.5.
+    """Return a microbatch: each response is one row, pairs point at rows, a tie has target 0.5.
 
     A pair weighs 1 / the labelled pairs of its prompt, ties among them; the weights of every prompt
     add up to 1. Where all its pairs are labelled that is 1/C(K, 2) (IG Eq. 1).

@@ -16,12 +16,15 @@ from rlhf_cli.data.records import Comparison, Demonstration, Message, Origin, Re
 from rlhf_cli.data.split import normalised, opening
 
 CONTRARY = "the same responses as in an earlier row, ranked the other way round"
-SIDES = ("trained on", "selected by", "held out")  # an earlier one is what a later one is near to
+# A question of a later side is compared with those of the earlier ones.
+SIDES = ("trained on", "selected by", "held out")
 THRESHOLD = 0.8
 WORDS = 3  # in a run
+# Two texts are compared where one of BANDS hashes, each of ROWS minima, is the same in both.
 BANDS, ROWS = 14, 5
-LONGEST = 100_000  # characters of a text that are looked at
-APART = bytes(  # letters small, signs between words; whatever is not ASCII belongs to a word
+LONGEST = 100_000  # characters of a text that are read
+# Bytes as they are compared: letters in lower case, signs as spaces, all but ASCII as it is.
+APART = bytes(
     ord(chr(c).lower()) if c > 127 or chr(c).isalnum() else ord(" ") for c in range(128)
 ) + bytes(range(128, 256))
 
@@ -130,27 +133,25 @@ def _twin(role: str, record: Record, earlier: Record, how: str) -> Twin:
     return Twin(role=role, origin=record.origin, what=what, detail=str(earlier.origin))
 
 
-def _odd(seed: int, *shape: int) -> np.ndarray:
-    """Return random odd factors: multiplication by one permutes the numbers below 2**64."""
-    drawn = np.random.default_rng(seed).integers(1, 2**63, size=shape, dtype=np.uint64)
-    return drawn | np.uint64(1)
+def near_pairs(
+    num: int,
+    parts_of: Callable[[int], tuple[str, ...]],
+    alike: Callable[[int, int], bool] = lambda index, other: True,
+) -> Iterator[tuple[int, int]]:
+    """Yield (a text, the first one found that is near to it and before it), at most one for each.
+
+    parts_of: the parts of a text, by its number; each of them must be near . alike: whether a pair
+    counts at all.
+    """
+    done = -1
+    for index, other in candidates(bands(num, (" ".join(parts_of(index)) for index in range(num)))):
+        if index != done and alike(index, other) and _near(parts_of(index), parts_of(other)):
+            yield index, other
+            done = index
 
 
-FACTORS = _odd(0, BANDS * ROWS, 1)
-SHIFTS = _odd(1, BANDS * ROWS, 1)
-IN_RUN = _odd(2, WORDS)
-IN_BAND = _odd(3, ROWS)
-
-
-def runs(text: str) -> np.ndarray:
-    """Return the hashes of the text's runs of words; of all its words together where they are fewer."""
-    data = text[:LONGEST].encode("utf-8", "replace")
-    words = data.translate(APART).split() or [data]
-    hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
-    length = min(WORDS, len(words))
-    num = len(words) - length + 1
-    mixed = sum(hashes[i : i + num] * IN_RUN[i] for i in range(length))  # wraps at 2**64
-    return mixed ^ (mixed >> np.uint64(29))
+def _near(parts: tuple[str, ...], others: tuple[str, ...]) -> bool:
+    return all(similarity(a, b) >= THRESHOLD for a, b in zip(parts, others, strict=True))
 
 
 def similarity(first: str, second: str) -> float:
@@ -158,19 +159,6 @@ def similarity(first: str, second: str) -> float:
     a, b = np.unique(runs(first)), np.unique(runs(second))
     shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / (len(a) + len(b) - shared)
-
-
-def bands(num: int, texts: Iterable[str]) -> np.ndarray:
-    """Return (number of texts, BANDS): texts that agree in a column are candidates."""
-    found = np.empty((num, BANDS), np.uint64)
-    for index, text in enumerate(texts):
-        found[index] = _bands(runs(text))
-    return found
-
-
-def _bands(hashes: np.ndarray) -> np.ndarray:
-    minima = (hashes * FACTORS + SHIFTS).min(axis=1) >> np.uint64(17)
-    return (minima.reshape(BANDS, ROWS) * IN_BAND).sum(axis=1, dtype=np.uint64)
 
 
 def candidates(columns: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -188,21 +176,37 @@ def candidates(columns: np.ndarray) -> Iterator[tuple[int, int]]:
         yield divmod(int(pair), num)
 
 
-def near_pairs(
-    num: int,
-    parts: Callable[[int], tuple[str, ...]],
-    alike: Callable[[int, int], bool] = lambda index, other: True,
-) -> Iterator[tuple[int, int]]:
-    """Yield (a text, the first one found that is near to it and before it), at most one for each.
-
-    parts: of a text, by its number; each of them is near . alike: whether a pair counts at all.
-    """
-    done = -1
-    for index, other in candidates(bands(num, (" ".join(parts(index)) for index in range(num)))):
-        if index != done and alike(index, other) and _near(parts(index), parts(other)):
-            yield index, other
-            done = index
+def bands(num: int, texts: Iterable[str]) -> np.ndarray:
+    """Return (number of texts, BANDS): texts that agree in a column are candidates."""
+    found = np.empty((num, BANDS), np.uint64)
+    for index, text in enumerate(texts):
+        found[index] = _bands(runs(text))
+    return found
 
 
-def _near(parts: tuple[str, ...], others: tuple[str, ...]) -> bool:
-    return all(similarity(a, b) >= THRESHOLD for a, b in zip(parts, others, strict=True))
+def _bands(hashes: np.ndarray) -> np.ndarray:
+    minima = (hashes * FACTORS + SHIFTS).min(axis=1) >> np.uint64(17)
+    return (minima.reshape(BANDS, ROWS) * IN_BAND).sum(axis=1, dtype=np.uint64)
+
+
+def runs(text: str) -> np.ndarray:
+    """Return the hashes of the text's runs of words; of all its words together where they are fewer."""
+    data = text[:LONGEST].encode("utf-8", "replace")
+    words = data.translate(APART).split() or [data]
+    hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
+    length = min(WORDS, len(words))
+    num = len(words) - length + 1
+    mixed = sum(hashes[i : i + num] * IN_RUN[i] for i in range(length))  # wraps at 2**64
+    return mixed ^ (mixed >> np.uint64(29))
+
+
+def _odd(seed: int, *shape: int) -> np.ndarray:
+    """Return random odd factors: multiplication by one permutes the numbers below 2**64."""
+    drawn = np.random.default_rng(seed).integers(1, 2**63, size=shape, dtype=np.uint64)
+    return drawn | np.uint64(1)
+
+
+FACTORS = _odd(0, BANDS * ROWS, 1)
+SHIFTS = _odd(1, BANDS * ROWS, 1)
+IN_RUN = _odd(2, WORDS)
+IN_BAND = _odd(3, ROWS)

@@ -12,9 +12,9 @@ from rlhf_cli.data.records import DataError, Origin, RowError
 from rlhf_cli.data.text_files import LIMIT, undecodable
 
 SPACE = re.compile(r"[ \t\r\n]*")
-HALF = re.compile(r"\\u[dD][89a-fA-F]")
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # half of a surrogate pair, escaped
 DEEP = "nested too deeply"
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # characters read at once
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -58,6 +58,7 @@ def _half_character(value: Any) -> Any:
 
 
 def refuse_undecodable(text: str, name: str, line: int) -> None:
+    """Refuse a text, which begins in `line`, with a byte that is not UTF-8."""
     fault = undecodable(text)
     if fault:
         line += text.count("\n", 0, fault[0])
@@ -65,6 +66,7 @@ def refuse_undecodable(text: str, name: str, line: int) -> None:
 
 
 def broken(name: str, line: int, column: int, message: str) -> str:
+    """Return the message on a file that is no JSON."""
     return (
         f"{name}:{line}: not valid JSON at column {column} ({message}); "
         "repair the file, or write one object per line as .jsonl to lose only that row"

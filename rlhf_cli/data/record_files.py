@@ -1,6 +1,7 @@
 """The records of a role in an Arrow file, and which of them each side has.
 
-Rows are written in order, then mapped into memory, where any one of them is read.
+Rows are written in order, then mapped into memory, where any one of them is read. `Writer` and `Table`
+are for rows of any columns, records here and encoded rows in rows.py.
 """
 
 import json
@@ -29,6 +30,8 @@ from rlhf_cli.data.split import number, opening
 GROUP = 1024  # rows of a record batch; a row's batch is found by division
 KINDS: dict[str, type] = {"comparisons": Comparison, "prompts": Prompt}  # all others: Demonstration
 SHORT = json.JSONEncoder(separators=(",", ":"), default=str)
+# asked: a number of its question; apart: whether its meta data hold it out; slot: of records that take
+# turns, an epoch each, the place in the epoch that they share.
 SCHEMA = pa.schema(
     {"asked": pa.uint64(), "apart": pa.bool_(), "slot": pa.int64(), "record": pa.large_binary()}
 )
@@ -66,7 +69,7 @@ class Writer:
 
 
 class Table:
-    """A file of rows in memory, of which the system keeps no more than was read lately."""
+    """A file of rows, mapped into memory, of which the system keeps no more than was read lately."""
 
     def __init__(self, path: Path):
         with path.open("rb") as file:
@@ -121,24 +124,6 @@ class RecordWriter(Writer):
         self.add({"asked": asked, "apart": apart, "slot": slot, "record": _packed(record)})
 
 
-def as_json(value: Any) -> bytes:
-    """Return a value as short JSON."""
-    return SHORT.encode(value).encode()
-
-
-def turns(messages: tuple[Message, ...]) -> list[list[Any]]:
-    """Return messages as JSON values."""
-    return [[m.role, m.content, m.supervised] for m in messages]
-
-
-def _packed(record: Record) -> bytes:
-    origin = [record.origin.source, record.origin.row, record.origin.line]
-    content: list[Any] = [origin, record.meta, turns(context_of(record))]
-    if isinstance(record, Comparison):
-        content += [record.responses, record.better, record.ties]
-    return as_json(content)
-
-
 class RecordTable(Table):
     """The records that were written; each is read when it is asked for."""
 
@@ -190,3 +175,21 @@ class Records:
     def each(self, rows: np.ndarray) -> Iterator[Record]:
         """Yield the records of these rows."""
         return map(self.table.record, rows.tolist())
+
+
+def _packed(record: Record) -> bytes:
+    origin = [record.origin.source, record.origin.row, record.origin.line]
+    content: list[Any] = [origin, record.meta, turns(context_of(record))]
+    if isinstance(record, Comparison):
+        content += [record.responses, record.better, record.ties]
+    return as_json(content)
+
+
+def turns(messages: tuple[Message, ...]) -> list[list[Any]]:
+    """Return messages as JSON values."""
+    return [[m.role, m.content, m.supervised] for m in messages]
+
+
+def as_json(value: Any) -> bytes:
+    """Return a value as short JSON."""
+    return SHORT.encode(value).encode()

@@ -42,10 +42,10 @@ class Renderer:
 
     origin: where the template comes from, for errors . pad_id: never an end id . end_id: ends a
     response and is learned . end_ids: all that stop sampling . added_tokens: new tokens; the
-    embedding needs `num_tokens` rows . asked: the text of a probe's prompt . opening: a header that
-    the generation prompt lacks . before: what the template puts between prompt and a plain response
-    . tail: what follows it if no end token does . hash: of all that decides the tokens . notes:
-    what the template cannot do and how that is got round.
+    embedding needs `num_tokens` rows . probe_prompt: the text of a probe's prompt . header: what the
+    generation prompt lacks of it . response_prefix: what the template puts between prompt and a plain
+    response . response_suffix: what follows it if no end token does . hash: of all that decides the
+    tokens . notes: what the template cannot do, and what is done instead.
     """
 
     tokenizer: object

@@ -23,9 +23,9 @@ Line = tuple[int, str, str]  # indent, text, style
 
 @dataclass(slots=True, kw_only=True)
 class DataReport:
-    """The report of one role. bad: invalid rows . left_out: rows the configuration
-    leaves out . notes: rows kept but changed, and other things to know . rows: read per source .
-    num_examples: of a kind are kept; None: all . num_undrawn: of rows that a mixture draws from, the
+    """The report of one role. bad: invalid rows . left_out: rows the configuration leaves out . notes:
+    rows kept but changed, and other things to know . rows: read per source . num_examples: how many
+    examples of each kind are kept; None: all . num_undrawn: of rows that a mixture draws from, the
     good ones less the records made of them.
     """
 

@@ -1,4 +1,7 @@
-"""Rows of a configured source: files, folders and the hub, in the layouts of `datasets`. No torch."""
+"""Rows of a configured source: files, folders and the hub, in the layouts of `datasets`. No torch.
+
+The hash of a source is part of the fingerprint of every stage that reads it.
+"""
 
 import hashlib
 import json
@@ -15,8 +18,78 @@ from rlhf_cli.data.files import SUFFIXES, file_rows, suffix_of
 from rlhf_cli.data.records import DataError, Origin, Row, RowError
 from rlhf_cli.data.text_files import damaged
 
+# Files by which a folder that `datasets` has saved is recognised.
 SAVED = ("dataset_dict.json", "state.json")
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+
+
+def rows(source: Source) -> Iterator[Row]:
+    """Yield (origin, row) of a source in its order, at most `limit`; an unreadable row is a RowError."""
+    number = -1
+    for number, (origin, row) in enumerate(_all_rows(source)):
+        if number == source.limit:
+            return
+        yield origin, _unescaped(row) if source.unescape else row
+    if number < 0:
+        raise DataError(f"data source {source.path} holds no rows; write it again, or leave it out")
+
+
+def _unescaped(row: dict | RowError) -> dict | RowError:
+    try:
+        return unescape(row)
+    except RecursionError:
+        return RowError("nested too deeply")
+
+
+def unescape(value: Any) -> Any:
+    r"""Replace backslash escapes (\n, \t, \r, \\) in a row's texts by the characters they name."""
+    if isinstance(value, str):
+        return re.sub(r"\\([ntr\\])", lambda match: ESCAPES[match[1]], value)
+    if isinstance(value, dict):
+        return {key: unescape(child) for key, child in value.items()}
+    return [unescape(child) for child in value] if isinstance(value, list) else value
+
+
+def _all_rows(source: Source) -> Iterator[Row]:
+    if task_of(source.path):
+        yield from table_rows(source.path)
+        return
+    files = local_files(source)
+    if not files:
+        yield from hub_rows(source)
+    for path in files:
+        if path.is_dir():
+            yield from folder_rows(path, source)
+        else:
+            yield from file_rows(path, _name(path, source), source)
+
+
+def local_files(source: Source) -> list[Path]:
+    """Return the files or the folder behind a path or pattern; empty for a hub id, and for a table."""
+    if task_of(source.path):
+        return []
+    path = Path(source.path).expanduser()
+    if path.exists():
+        return [path]
+    start = Path(path.anchor)
+    pattern = path.relative_to(start).as_posix()
+    found = sorted(p for p in start.glob(pattern) if p.is_file()) if "*" in pattern else []
+    if not found and _means_a_file(source.path):
+        raise DataError(
+            f"data source {source.path} does not exist (looked in {Path.cwd()}); "
+            "give the path of a file, a folder saved by `datasets`, or a hub id such as owner/name"
+        )
+    return found
+
+
+def _means_a_file(path: str) -> bool:
+    """Return whether a path that does not exist was meant as a file: no hub id, or like a file name."""
+    is_hub_id = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path) is not None
+    return not is_hub_id or suffix_of(Path(path)) in SUFFIXES
+
+
+def _name(path: Path, source: Source) -> str:
+    return source.path if path == Path(source.path).expanduser() else str(path)
 
 
 def folder_rows(path: Path, source: Source) -> Iterator[Row]:
@@ -48,30 +121,6 @@ def _saved(path: Path, source: Source) -> Any:
             f"{source.path} has no split {split!r}; set split to one of {', '.join(found)}"
         )
     return found[split]
-
-
-def _damaged(source: Source, error: Exception) -> DataError:
-    return DataError(
-        f"data source {source.path} cannot be read ({_first_line(error)}); "
-        "a file of it is missing or damaged: copy it again"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _dataset_rows(dataset, source: Source) -> Iterator[Row]:
-    row, values = 0, iter(dataset)
-    while True:
-        try:
-            value = next(values, None)
-        except Exception as error:  # damaged files, and decoders of images and sounds
-            raise _damaged(source, error) from error
-        if value is None:
-            return
-        row += 1
-        yield Origin(source.path, row), value
 
 
 def _files_of_split(path: Path, source: Source) -> list[Path] | None:
@@ -125,73 +174,28 @@ def _hub_trouble(source: Source, error: Exception) -> str:
     )
 
 
-def rows(source: Source) -> Iterator[Row]:
-    """Yield (origin, row) of a source in its order, at most `limit`; an unreadable row is a RowError."""
-    number = -1
-    for number, (origin, row) in enumerate(_all_rows(source)):
-        if number == source.limit:
+def _dataset_rows(dataset, source: Source) -> Iterator[Row]:
+    row, values = 0, iter(dataset)
+    while True:
+        try:
+            value = next(values, None)
+        except Exception as error:  # damaged files, and decoders of images and sounds
+            raise _damaged(source, error) from error
+        if value is None:
             return
-        yield origin, _unescaped(row) if source.unescape else row
-    if number < 0:
-        raise DataError(f"data source {source.path} holds no rows; write it again, or leave it out")
+        row += 1
+        yield Origin(source.path, row), value
 
 
-def _unescaped(row: dict | RowError) -> dict | RowError:
-    try:
-        return unescape(row)
-    except RecursionError:
-        return RowError("nested too deeply")
+def _damaged(source: Source, error: Exception) -> DataError:
+    return DataError(
+        f"data source {source.path} cannot be read ({_first_line(error)}); "
+        "a file of it is missing or damaged: copy it again"
+    )
 
 
-def _all_rows(source: Source) -> Iterator[Row]:
-    if task_of(source.path):
-        yield from table_rows(source.path)
-        return
-    files = local_files(source)
-    if not files:
-        yield from hub_rows(source)
-    for path in files:
-        if path.is_dir():
-            yield from folder_rows(path, source)
-        else:
-            yield from file_rows(path, _name(path, source), source)
-
-
-def local_files(source: Source) -> list[Path]:
-    """Return the files or the folder behind a path or pattern; empty for a hub id, and for a table."""
-    if task_of(source.path):
-        return []
-    path = Path(source.path).expanduser()
-    if path.exists():
-        return [path]
-    start = Path(path.anchor)
-    pattern = path.relative_to(start).as_posix()
-    found = sorted(p for p in start.glob(pattern) if p.is_file()) if "*" in pattern else []
-    if not found and _means_a_file(source.path):
-        raise DataError(
-            f"data source {source.path} does not exist (looked in {Path.cwd()}); "
-            "give the path of a file, a folder saved by `datasets`, or a hub id such as owner/name"
-        )
-    return found
-
-
-def _means_a_file(path: str) -> bool:
-    """Return whether a path that does not exist was meant as a file: no hub id, or like a file name."""
-    is_hub_id = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path) is not None
-    return not is_hub_id or suffix_of(Path(path)) in SUFFIXES
-
-
-def _name(path: Path, source: Source) -> str:
-    return source.path if path == Path(source.path).expanduser() else str(path)
-
-
-def unescape(value: Any) -> Any:
-    r"""Replace backslash escapes (\n, \t, \r, \\) in a row's texts by the characters they name."""
-    if isinstance(value, str):
-        return re.sub(r"\\([ntr\\])", lambda match: ESCAPES[match[1]], value)
-    if isinstance(value, dict):
-        return {key: unescape(child) for key, child in value.items()}
-    return [unescape(child) for child in value] if isinstance(value, list) else value
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def source_hash(source: Source) -> str:

@@ -1,6 +1,6 @@
-"""Train, selection and held-out splits, and the mixture of sources.
+"""The sides of records (trained on, selected by, held out), and the mixture of sources.
 
-A record's split is a function of the opening question and the seed, so that the same question is
+A record's side is a function of the opening question and the seed, so that the same question is
 held out from every list of every stage, whatever file it came from.
 
     u = place(number): [0, eval_fraction) held out | [.., + select_fraction) to select by | trained on

@@ -49,8 +49,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def memory_remedy(stage: str | None) -> str:
     """Return which keys to lower, those of `stage` where it is given."""
-    if stage == "evaluate":
-        return "lower evaluation.batch"
+    if stage in ("evaluate", "rationales"):
+        return f"lower {'evaluation' if stage == 'evaluate' else stage}.batch"
     batch = f"{stage}.batch" if stage else "the stage's batch"
     return (
         f"lower {batch}.microbatch or {batch}.max_tokens, or set model.gradient_checkpointing=true"

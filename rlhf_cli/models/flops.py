@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
+# The kinds of layers that can be counted.
 LAYERS = {"full_attention", "sliding_attention"}
 SMALLEST, LARGEST = 128, 8192  # rows and columns of the products measured
 ENOUGH = 0.01  # seconds of one product from which larger ones are not measured

@@ -56,7 +56,7 @@ class ModelInputs:
 
     @cached_property
     def is_response(self) -> Tensor:
-        """Which of all columns hold response tokens, (B, P + R) bool."""
+        """Return which of all columns hold response tokens, (B, P + R) bool."""
         prompts = torch.zeros_like(self.batch.prompt_mask)
         return torch.cat([prompts, self.batch.response_mask], dim=1)
 

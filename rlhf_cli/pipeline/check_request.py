@@ -18,8 +18,9 @@ from rlhf_cli.data.sources import rows
 from rlhf_cli.data.validate import validate
 
 ALL, JSON = OF_CHECK
-SAMPLE = 100  # rows at the beginning that are looked at
-ROLES = ("comparisons", "demonstrations", "prompts")  # what serves for an earlier one serves for it
+SAMPLE = 100  # rows at the beginning that are read
+# In this order a role is chosen: rows of an earlier one would serve for a later one too.
+ROLES = ("comparisons", "demonstrations", "prompts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def read_words(words: list[str]) -> CheckRequest:
 
 
 def _added(roles: dict[str, tuple[str, str]], keys: set[str]) -> list[str]:
-    """The words that name the files as sources, and no other data beside them."""
+    """Return the words that name the files as sources, and no other data beside them."""
     sources: dict[str, list[str]] = {}
     for path, (role, _) in roles.items():
         sources.setdefault(role, []).append(f"{{path: {_quoted(path)}}}")

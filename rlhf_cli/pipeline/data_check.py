@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def check_all(
     num_examples: int | None = EXAMPLES,
     silent: bool = True,
 ) -> list[DataReport]:
-    """A report on every role that has sources, whatever is wrong with it."""
+    """Return a report on every role that has sources, whatever is wrong with it."""
     specs = {role: spec_of(cfg, role) for role in ROLES}
     reports: dict[str, DataReport] = {}
     found: dict[str, Records] = {}
@@ -90,22 +90,28 @@ def check_all(
 
 
 def _specs(cfg: Config, request: CheckRequest) -> list[StageSpec]:
-    """The stages that a run would have: those asked for, or those that the files are enough for."""
+    """Return the stages that a run would have: those asked for, or those that the files are enough for."""
     if not request.any_stage:
         return Planner(cfg=cfg).chosen()
     there = {role for role, _ in request.roles.values()}
     there |= {"prompts"} if "comparisons" in there else set()
-    return [s for s in STAGES.values() if there.issuperset(roles_of(cfg, [s]))]
+    return _enough_for(cfg, there)
+
+
+def _enough_for(cfg: Config, roles: Collection[str]) -> list[StageSpec]:
+    """The stages of stage=all that need no other roles."""
+    ours = [spec for spec in STAGES.values() if spec.default]
+    return [spec for spec in ours if set(roles_of(cfg, [spec])) <= set(roles)]
 
 
 def _refused(cfg: Config, specs: list[StageSpec], reports: list[DataReport]) -> str | None:
-    """The line with which a run would refuse, of the first stage that would."""
+    """Return the line with which a run would refuse, of the first stage that would."""
     known = {report.role: report for report in reports}
     for role in roles_of(cfg, specs):
         try:
             require_source(cfg, role)
         except UserError as error:
-            enough = [s.name for s in STAGES.values() if known.keys() >= set(roles_of(cfg, [s]))]
+            enough = [spec.name for spec in _enough_for(cfg, known)]
             hint = f"; the data is enough for stage=[{','.join(enough)}]" if enough else ""
             return f"{error}{hint}"
         if verdict := known[role].verdict():

@@ -56,7 +56,7 @@ class StageFailed(UserError):
 
 
 def run(cfg: Config, *, command: list[str]) -> Path | None:
-    """Run the selected stages that are not fresh, in order; raises UserError or StageFailed.
+    """Run the selected stages that are not fresh, in order; raise UserError or StageFailed.
 
     Return the folder of the run; None for a dry run, and for a node that follows another.
     """
@@ -75,7 +75,7 @@ def run(cfg: Config, *, command: list[str]) -> Path | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driver:
-    """command: the words of the request . coordinator: of the other nodes, where there are several."""
+    """Runs the steps of a plan. command: the words of the request. coordinator: of other nodes, if any."""
 
     planner: Planner
     command: list[str]
@@ -146,7 +146,7 @@ class Driver:
 
 
 def _require_outside_of_runs(planner: Planner) -> None:
-    """A run inside another one would be deleted with the stage that contains it."""
+    """Refuse a run inside another one: it would be deleted with the stage that contains it."""
     for folder in planner.folder.absolute().parents:
         if (folder / LOCK).is_file() and any((folder / name).is_dir() for name in STAGES):
             found = f"runs_dir={planner.cfg.runs_dir} is inside the run {folder}"
@@ -154,7 +154,7 @@ def _require_outside_of_runs(planner: Planner) -> None:
 
 
 def _planned(planner: Planner) -> list[Judgement]:
-    """The steps of the run; refused at once where one needs the hub and there is no connection."""
+    """Return the steps of the run; refuse at once where one needs the hub and it is out of reach."""
     steps = planner.plan()
     _require_hub(planner.cfg, [step for step in steps if step.state is State.run])
     return steps
@@ -205,7 +205,7 @@ def _print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: i
 
 
 def _existing(planner: Planner, step: Judgement) -> list[Judgement]:
-    parents = [planner.judge(stage) for stage in step.spec.parents]
+    parents = [planner.judge(stage) for stage in step.spec.parents(planner.cfg)]
     return [p for p in parents if p.digest]
 
 
@@ -226,7 +226,7 @@ def _write_job(cfg: Config, work: Path, job: dict) -> Path:
 
 
 def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
-    """What the work folder records, with the fingerprint it was made of."""
+    """Return the manifest of the work folder, with the fingerprint that it was made of."""
     spec, work = step.spec, work_folder(planner.folder, step.spec.name)
     made_of = planner.fingerprint(spec)
     with read_errors(work):
@@ -262,7 +262,7 @@ def _last_step(path: Path) -> int:
 
 
 def _commit() -> str | None:
-    """The git commit of a checkout; None when installed from a wheel."""
+    """Return the git commit of a checkout; None when installed from a wheel."""
     if not (PACKAGE.parent / ".git").exists():
         return None
     found = subprocess.run(
@@ -287,7 +287,7 @@ def _stopped(when: str, command: list[str]) -> StageFailed:
 
 
 def _reason(work: Path, outcome: RunResult) -> tuple[str, bool]:
-    """Why the workers ended, and whether a traceback is worth a look."""
+    """Return why the workers ended, and whether there is a traceback."""
     return outcome.reason or f"ended with code {outcome.code}", outcome.traceback is not None
 
 

@@ -11,15 +11,17 @@ from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.pipeline.plan import Judgement, Planner, State
 from rlhf_cli.report.compare import compare
 from rlhf_cli.report.comparison_page import print_comparison
+from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import metric_lines, read_run
 from rlhf_cli.report.show import command_for
 from rlhf_cli.report.table import print_table
+from rlhf_cli.report.task_table import print_tasks
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
 
 
 def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
-    """What a run would refuse, and what is known of time and memory before it."""
+    """Return what a run would refuse, and what is known of time and memory before it."""
     for step in steps:
         try:
             planner.require_parents(step.spec)
@@ -44,7 +46,7 @@ def _spent(manifest: StageManifest, folder: Path) -> str:
 def plan_rows(
     planner: Planner, steps: list[Judgement], *, would: str = ""
 ) -> list[tuple[str, str, str]]:
-    """(stage, title, what will happen) for the header, given parents included.
+    """Return (stage, title, what will happen) for the header, given parents included.
 
     would: "would " where nothing will.
     """
@@ -71,14 +73,14 @@ def say_kept(step: Judgement) -> None:
 
 
 def say_left_out(planner: Planner, step: Judgement) -> None:
-    for name in set(step.spec.parents) - planner.parents(step.spec).keys():
+    for name in set(step.spec.parents(planner.cfg)) - planner.parents(step.spec).keys():
         out = planner.judge(name)
         why = "not there" if out.why == "new" else f"stale: {first_of(out.why)}"
         line(f"  without {out.spec.name} ({why})", style="yellow")
 
 
 def say_other_text(planner: Planner, step: Judgement) -> None:
-    """Parents made here share tokenizer and template; a given one may not, which is printed."""
+    """Print where a given parent has another tokenizer or template; parents made here share theirs."""
     parents = [p for p in planner.parents(step.spec).values() if p.manifest is not None]
     for kind in ("tokenizer_hash", "template_hash"):
         hashes = {p.spec.name: getattr(p.manifest, kind) for p in parents}
@@ -101,16 +103,20 @@ def say_done(step: Judgement, seconds: float) -> None:
 
 
 def close_run(planner: Planner) -> None:
-    """The closing table, when there is one, and where to look."""
+    """Print the closing table, when there is one, and where to look."""
     evaluation = planner.judged.get("evaluate")
     if evaluation is not None and evaluation.state is State.fresh:
         print_table(evaluation.folder)
+        print_tasks(evaluation.folder)
+    rationales = planner.judged.get("rationales")
+    if rationales is not None and rationales.state is State.fresh:
+        print_rationales(rationales.folder)
     line(f"Results: {one_line(str(planner.folder))}; show them with", style="dim")
     line(f"  {command_for(planner.folder)}", whole=True)
 
 
 def close_sweep(runs: list[Path]) -> None:
-    """The runs of a sweep side by side; those that differ in the seed alone are one column."""
+    """Print the runs of a sweep side by side; those that differ in the seed alone are one column."""
     headlines = {name: spec.headline for name, spec in STAGES.items()}
     states = [read_run(folder, tuple(headlines)) for folder in runs]
     line(f"the {len(runs)} runs of the sweep", style="bold")

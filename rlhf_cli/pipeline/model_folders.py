@@ -28,7 +28,7 @@ def shipped(path: str) -> str:
 
 
 def may_be_hub_id(place: str) -> bool:
-    """Whether owner/name can mean the hub: nothing of that name is here, nor a folder to look in."""
+    """Return whether owner/name can mean the hub: nothing of that name is here, nor a folder to look in."""
     folder = Path(place).expanduser()
     return bool(HUB_ID.fullmatch(place)) and not folder.exists() and not folder.parent.is_dir()
 
@@ -99,7 +99,7 @@ def require_kind(label: str, config: dict[str, Any], *, scores: bool) -> None:
 
 
 def needs_code(config: dict[str, Any]) -> bool:
-    """Whether transformers has no class of its own for what auto_map names."""
+    """Return whether transformers has no class of its own for what auto_map names."""
     package = find_spec("transformers")
     assert package is not None and package.origin is not None
     own = str(config.get("model_type", "")).replace("-", "_")
@@ -123,7 +123,7 @@ def require_weights(label: str, folder: Path) -> None:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a safetensors file by its header; its tensors are not read."""
+    """Return what is wrong with a safetensors file by its header; its tensors are not read."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -139,7 +139,7 @@ def damage(path: Path) -> str | None:
 
 
 def read_json(path: Path, label: str) -> dict[str, Any]:
-    """The object of a JSON file of a model."""
+    """Return the object of a JSON file of a model."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -19,11 +19,19 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import covers, select
 from rlhf_cli.config.schema import Model, Runtime
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec, without_effect
+from rlhf_cli.config.stage_table import (
+    REPLACEABLE,
+    STAGES,
+    StageSpec,
+    TasksRead,
+    without_effect,
+)
+from rlhf_cli.data.tasks.contents import contents
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.pipeline.model_folders import external, shipped
 from rlhf_cli.report.header import GPUS
 from rlhf_cli.stages.reading import spec_of
+from rlhf_cli.stages.task_reading import tasks_read
 
 
 class State(Enum):
@@ -39,7 +47,7 @@ USABLE = (State.fresh, State.run, State.given)
 
 @dataclass(slots=True, kw_only=True)
 class Judgement:
-    """digest identifies the artifact; it is empty as long as the stage has to run.
+    """What was decided about one stage. digest: of its artifact, empty as long as the stage has to run.
 
     attempt: what an interrupted run left of it, looked at once the stage is sure to run. aside: where
     a fresh one is that has only to be put back, because another configuration replaced it.
@@ -56,12 +64,12 @@ class Judgement:
 
     @property
     def kept(self) -> str:
-        """Why it need not run."""
+        """Return why it need not run."""
         return "made before with this configuration, put back" if self.aside else "unchanged"
 
     @property
     def reason(self) -> str:
-        """Why it runs, and what it continues from."""
+        """Return why it runs, and what it continues from."""
         return self.attempt.description or self.why
 
 
@@ -72,6 +80,7 @@ class Planner:
     cfg: Config
     judged: dict[str, Judgement] = field(default_factory=dict)
     contents: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    tasks: dict[TasksRead, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self):
         data = self.cfg.data
@@ -82,7 +91,7 @@ class Planner:
         return Path(self.cfg.runs_dir) / self.cfg.name
 
     def chosen(self) -> list[StageSpec]:
-        """Selected stages that no parents.<stage> replaces."""
+        """Return the selected stages that no parents.<stage> replaces."""
         given = _given(self.cfg)
         names = [name for name in self.cfg.stage if name not in given]
         if not names:
@@ -92,7 +101,7 @@ class Planner:
         return [STAGES[name] for name in names]
 
     def plan(self) -> list[Judgement]:
-        """The chosen stages in order, or an ArtifactError when one of them lacks a parent."""
+        """Return the chosen stages in order; raise ArtifactError when one of them lacks a parent."""
         steps = [self.judge(spec.name) for spec in self.chosen()]
         for step in steps:
             self.require_parents(step.spec)
@@ -102,13 +111,14 @@ class Planner:
         return steps
 
     def attempt(self, spec: StageSpec) -> Attempt:
-        """What an interrupted run left of the stage, as its parents are now."""
+        """Return what an interrupted run left of the stage, as its parents are now."""
         with read_errors(self.folder):
             return find_attempt(
                 self.folder, spec.name, self.fingerprint(spec), self.cfg.resume.name
             )
 
     def judge(self, name: str) -> Judgement:
+        """Return the judgement of a stage, made once."""
         if name not in self.judged:
             self.judged[name] = self._judge(STAGES[name])
         return self.judged[name]
@@ -174,20 +184,22 @@ class Planner:
 
     def parents(self, spec: StageSpec) -> dict[str, Judgement]:
         """Return {name: judgement} of the parents that this stage will use."""
-        found = {name: self.judge(name) for name in spec.parents}
+        found = {name: self.judge(name) for name in spec.parents(self.cfg)}
         if spec.required:
             return found
         return {name: parent for name, parent in found.items() if parent.state in USABLE}
 
     def fingerprint(self, spec: StageSpec) -> Fingerprint:
-        """What the stage's result depends on now; parents that have to run count as unknown."""
+        """Return what the stage's result depends on now; parents that have to run count as unknown."""
         parents = {role: parent.digest for role, parent in self.parents(spec).items()}
         models = {r: model_hash(shipped(p), rev) for r, (p, rev) in spec.models(self.cfg).items()}
         config, data = own_config(spec, self.cfg), {"data.template": _template(self.cfg)}
         for role in spec.data(self.cfg):
             config = spec_of(self.cfg, role).config() | config
-            for other, contents in self._contents(role).items():
-                data.setdefault(f"data.{other}", {}).update(contents)
+            for other, found in self._contents(role).items():
+                data.setdefault(f"data.{other}", {}).update(found)
+        if spec.tasks and (found := self._task_contents(spec.tasks)):
+            data["tasks"] = found
         return Fingerprint(
             config=config,
             data=data,
@@ -197,7 +209,7 @@ class Planner:
         )
 
     def _contents(self, role: str) -> dict[str, dict[str, str]]:
-        """The hashes of a role's data, read once; an unreadable source is for the user to repair."""
+        """Return the hashes of a role's data, read once; UserError where a source cannot be read."""
         if role not in self.contents:
             try:
                 self.contents[role] = spec_of(self.cfg, role).contents()
@@ -205,9 +217,15 @@ class Planner:
                 raise UserError(f"data.{role} cannot be read: {error}") from error
         return self.contents[role]
 
+    def _task_contents(self, which: TasksRead) -> dict[str, str]:
+        """The hashes of the tasks that a stage reads itself, read once."""
+        if which not in self.tasks:
+            self.tasks[which] = contents(tasks_read(self.cfg, which))
+        return self.tasks[which]
+
     def require_parents(self, spec: StageSpec) -> None:
         """Refuse a stage that lacks a parent; one that takes what there is, when that is not sound."""
-        found = [self.judge(stage) for stage in spec.parents]
+        found = [self.judge(stage) for stage in spec.parents(self.cfg)]
         lacking = [p for p in found if p.state not in USABLE]
         if spec.required and lacking:
             raise ArtifactError(*_lacking(spec, lacking))
@@ -220,9 +238,9 @@ class Planner:
             )
 
     def _refuse_unsound(self, child: StageSpec, parent: Judgement) -> None:
-        """A damaged stage, or one of other settings, may not go missing from what is evaluated.
+        """Refuse to leave a damaged stage, or one of other settings, out of what is evaluated.
 
-        One that is not there may, and so may one whose parents are made again now.
+        One that is not there may be left out, and so may one whose parents are made again now.
         """
         if parent.why == "new" or self._made_again(parent):
             return
@@ -232,8 +250,8 @@ class Planner:
         )
 
     def _made_again(self, judged: Judgement) -> bool:
-        """Whether it is stale because a stage that it was made from runs now."""
-        parents = [self.judge(stage) for stage in judged.spec.parents]
+        """Return whether it is stale because a stage that it was made from runs now."""
+        parents = [self.judge(stage) for stage in judged.spec.parents(self.cfg)]
         return any(p.state is State.run or self._made_again(p) for p in parents)
 
 
@@ -242,7 +260,7 @@ def _parent_word(state: State) -> str:
 
 
 def _lacking(child: StageSpec, lacking: list[Judgement]) -> tuple[str, str]:
-    """What is missing or stale, and the two ways out."""
+    """Return what is missing or stale, and what to do about it, as an ArtifactError takes them."""
     first = lacking[0]
     names = [name for name in STAGES if name in [child.name, *(p.spec.name for p in lacking)]]
     remedy = f"make it with stage=[{','.join(names)}]"
@@ -264,7 +282,7 @@ def _given(cfg: Config) -> dict[str, str]:
 
 
 def _external(spec: StageSpec, place: str, model: Model) -> Judgement:
-    """A stage folder of another run, verified, or a Hugging Face model folder or hub id."""
+    """Return the judgement of a stage folder of another run, verified, or of a model folder or hub id."""
     key = f"parents.{spec.name}"
     manifest = external(key, place, spec.name, model)
     revision = model.revision if place == model.path else None
@@ -279,7 +297,7 @@ def _external(spec: StageSpec, place: str, model: Model) -> Judgement:
 
 
 def own_config(spec: StageSpec, cfg: Config) -> dict[str, Any]:
-    """The keys of the stage itself that decide its result, without those that have no effect."""
+    """Return the keys of the stage itself that decide its result, without those that have no effect."""
     left_out = without_effect(cfg)
     found = select(freeze(cfg), spec.config(cfg))
     found = {k: v for k, v in found.items() if not any(covers(p, k) for p in left_out)}
@@ -287,7 +305,7 @@ def own_config(spec: StageSpec, cfg: Config) -> dict[str, Any]:
 
 
 def _precision(runtime: Runtime) -> str:
-    """What `auto` will find, found without importing torch."""
+    """Return the precision, that which `auto` will choose too, without importing torch."""
     if runtime.dtype != "auto":
         return runtime.dtype
     gpu = runtime.device.startswith("cuda") or (
@@ -297,7 +315,7 @@ def _precision(runtime: Runtime) -> str:
 
 
 def _template(cfg: Config) -> dict[str, str]:
-    """{data.template: what it holds}: the text of a file, or the name of a built-in one."""
+    """Return {data.template: its content}: the hash of a file, or the name of a built-in one."""
     name = cfg.data.template
     path = Path(name).expanduser()
     is_file = name not in ("auto", *BUILT_IN) and path.is_file()

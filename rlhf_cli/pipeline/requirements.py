@@ -9,7 +9,7 @@ from pathlib import Path
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import StageSpec
+from rlhf_cli.config.stage_table import StageSpec, TasksRead
 from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
@@ -17,12 +17,13 @@ from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
 from rlhf_cli.pipeline.model_folders import external, require_model
 from rlhf_cli.stages.reading import spec_of
+from rlhf_cli.stages.task_reading import require_explained, require_tasks
 
 DRIVER = Path("/dev/nvidiactl")
 
 
 def require(cfg: Config, specs: list[StageSpec]) -> None:
-    """Refuse what these stages would stumble over later; raises UserError."""
+    """Refuse what would stop one of these stages later; raise UserError."""
     if not specs:
         return
     require_device(cfg.runtime)
@@ -31,12 +32,19 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     require_model("model.path", model.path, model, has_tokenizer=model.tokenizer is None)
     if cfg.sft.select_by is SelectBy.rm_score and any(spec.name == "sft" for spec in specs):
         external("sft.reward_model", str(cfg.sft.reward_model), "rm", model)
+    if any("scorer" in spec.models(cfg) for spec in specs):
+        external("rationales.scorer", cfg.rationales.scorer, "sft", model)
     roles = roles_of(cfg, specs)
     for role in roles:
         require_source(cfg, role)
     for role in roles:
         if role != "prompts" or cfg.data.prompts or "comparisons" not in roles:
             require_rows(cfg, role)  # prompts of the comparisons are as good as those are
+    for spec in specs:
+        if spec.tasks is TasksRead.evaluated:
+            require_tasks(cfg, alone=not spec.data(cfg))
+        elif spec.tasks is TasksRead.trained:
+            require_explained(cfg)
 
 
 def require_device(runtime: Runtime) -> None:
@@ -56,7 +64,7 @@ def require_device(runtime: Runtime) -> None:
 
 
 def roles_of(cfg: Config, specs: list[StageSpec]) -> list[str]:
-    """The roles that these stages cannot do without or have sources of, in the order of the stages."""
+    """Return the roles that these stages need or have sources of, in the order of the stages."""
     found = dict.fromkeys(role for spec in specs for role in spec.data(cfg))
     spared = {role for spec in specs for role in spec.optional} - {
         role for spec in specs for role in spec.data(cfg) if role not in spec.optional

@@ -53,7 +53,7 @@ def _plan_grid(plan: list[tuple[str, str, str]]) -> Table:
 
 
 def describe_model(model: Model) -> str:
-    """The base model, and what replaces stages of this run."""
+    """Return the base model, and what replaces stages of this run."""
     if model.path in LOCAL_MODELS:
         return f"{model.path} (embedded, about {LOCAL_MODELS[model.path]} parameters)"
     revision = f" at {model.revision}" if model.revision else ""
@@ -61,7 +61,7 @@ def describe_model(model: Model) -> str:
 
 
 def describe_data(data: Data) -> str:
-    """Sources in the order of the stages, each once."""
+    """Return the sources in the order of the stages, each once."""
     roles = (data.demonstrations, data.comparisons, data.prompts)
     names = list(dict.fromkeys(_source(source) for role in roles for source in role))
     return ", ".join(names) or "none"

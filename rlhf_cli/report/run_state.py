@@ -11,6 +11,7 @@ from rlhf_cli.artifacts.lock import Holder, holder
 from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
 from rlhf_cli.artifacts.store import verified
 from rlhf_cli.report.table import read_table
+from rlhf_cli.report.task_table import read_task_figures
 from rlhf_cli.telemetry.progress import duration
 
 Headlines = Mapping[str, tuple[str, ...]]  # stage -> its most telling metrics, in pipeline order
@@ -45,6 +46,7 @@ class RunState:
     problems: list[str]
     at_work: AtWork | None
     table: dict[str, Any] | None
+    tasks: dict[str, Any] | None
 
     @property
     def name(self) -> str:
@@ -60,6 +62,7 @@ class RunState:
             "folder": str(self.folder),
             "stages": stages,
             "table": self.table,
+            "tasks": self.tasks,
             "at_work": None if self.at_work is None else asdict(self.at_work),
             "problems": self.problems,
         }
@@ -70,9 +73,14 @@ def read_run(run: Path, stages: tuple[str, ...]) -> RunState:
     manifests, problems = read_stages(run, stages)
     at_work = read_at_work(run, stages)
     problems += stale_parents(manifests) + unfinished(run, stages, at_work)
-    table = read_table(run / "evaluate") if "evaluate" in manifests else None
+    evaluated = "evaluate" in manifests
     return RunState(
-        folder=run, manifests=manifests, problems=problems, at_work=at_work, table=table
+        folder=run,
+        manifests=manifests,
+        problems=problems,
+        at_work=at_work,
+        table=read_table(run / "evaluate") if evaluated else None,
+        tasks=read_task_figures(run / "evaluate") if evaluated else None,
     )
 
 

@@ -16,16 +16,16 @@ from rlhf_cli.artifacts.manifest import StageManifest
 from rlhf_cli.artifacts.store import verified
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.places import Kind, Place, locate, runs_in
+from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import Headlines, RunState, read_at_work, read_run
 from rlhf_cli.report.table import print_table
+from rlhf_cli.report.task_table import print_tasks
 from rlhf_cli.telemetry.console import console, line, plain_name
 from rlhf_cli.telemetry.progress import short
 
 RUNS = Path("runs")  # the default of --runs-dir
-NARROW, WIDE = (
-    80,
-    100,
-)  # columns of the screen: below the one short names, from the other on more air
+# Columns of the screen: below NARROW names are short, from WIDE on columns have more space.
+NARROW, WIDE = 80, 100
 MINUTES = len("2026-01-31 12:59")
 
 
@@ -45,8 +45,11 @@ def show_run(run: RunState, headlines: Headlines) -> None:
     line(f"run {one_line(run.name)} in {one_line(str(run.folder))}", style="bold")
     if run.manifests:
         console().print(stage_table(run.manifests, headlines), lineage(run.manifests))
-    if run.table:
+    if "evaluate" in run.manifests:
         print_table(run.folder / "evaluate")
+        print_tasks(run.folder / "evaluate")
+    if "rationales" in run.manifests:
+        print_rationales(run.folder / "rationales")
     if run.at_work:
         line(f"running: {run.at_work.progress()}", style="green")
         line(f"  {one_line(str(run.at_work.holder))}", style="dim")
@@ -64,7 +67,10 @@ def show_stage(place: Place, headlines: Headlines) -> None:
     console().print(stage_table(known, headlines), lineage(known))
     if place.stage == "evaluate":
         print_table(place.folder)
+        print_tasks(place.folder)
         return
+    if place.stage == "rationales":
+        print_rationales(place.folder)
     numbers_of = Table.grid(padding=(0, 2, 0, 0))
     for name, value in manifest.metrics.items():
         numbers_of.add_row(plain_name(f"  {name}"), short(value))

@@ -15,51 +15,6 @@ from rlhf_cli.runtime.world import World
 BUCKET = 25_000_000  # gradient elements in one all-reduce
 
 
-class OffloadedNetwork(Network):
-    """A frozen model in the memory of the CPU, copied to the device for as long as it is used.
-
-    Its weights never change, so nothing is copied back.
-    """
-
-    def __init__(self, model: nn.Module, *, device: Device):
-        self.model, self.device, self.on_device = (
-            cast_parameters(model, device.dtype),
-            device,
-            False,
-        )
-        for tensor in _tensors(model):
-            # Only copies from pinned memory run beside the program.
-            tensor.data = tensor.data.pin_memory() if device.torch.type == "cuda" else tensor.data
-        self.host_tensors = [tensor.data for tensor in _tensors(model)]
-
-    def __call__(self, forward_fn: Callable, *args: Any, **kwargs: Any) -> Any:
-        self._to_device()
-        return super().__call__(forward_fn, *args, **kwargs)
-
-    @contextmanager
-    def generating(self) -> Iterator[nn.Module]:
-        self._to_device()
-        with super().generating() as model:
-            yield model
-
-    def _to_device(self) -> None:
-        if not self.on_device:
-            for tensor, data in zip(_tensors(self.model), self.host_tensors, strict=True):
-                # The program does not wait here: kernels that read the weights are queued behind the copy.
-                tensor.data = data.to(self.device.torch, non_blocking=True, copy=True)
-            self.on_device = True
-
-    def offload(self) -> None:
-        for tensor, data in zip(_tensors(self.model), self.host_tensors, strict=True):
-            tensor.data = data
-        self.on_device = False
-
-
-def _tensors(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
-
-
 def open_engine(
     model: nn.Module,
     *,
@@ -129,7 +84,7 @@ class Replicated(Engine):
 
     def _sum_gradients(self) -> None:
         for bucket in _buckets([p for p in self.masters if p.requires_grad]):
-            # a parameter that this process did not use has no gradient, and others may have one
+            # A parameter that this process did not use has no gradient, and others may have one.
             grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
             flat = self.world.all_reduce(torch.cat([grad.reshape(-1) for grad in grads]))
             pieces = flat.split([p.numel() for p in bucket])
@@ -146,3 +101,48 @@ def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         bucket.append(parameter)
         size += parameter.numel()
     yield bucket
+
+
+class OffloadedNetwork(Network):
+    """A frozen model in the memory of the CPU, copied to the device for as long as it is used.
+
+    Its weights never change, so nothing is copied back.
+    """
+
+    def __init__(self, model: nn.Module, *, device: Device):
+        self.model, self.device, self.on_device = (
+            cast_parameters(model, device.dtype),
+            device,
+            False,
+        )
+        for tensor in _tensors(model):
+            # Only copies from pinned memory run beside the program.
+            tensor.data = tensor.data.pin_memory() if device.torch.type == "cuda" else tensor.data
+        self.host_tensors = [tensor.data for tensor in _tensors(model)]
+
+    def __call__(self, forward_fn: Callable, *args: Any, **kwargs: Any) -> Any:
+        self._to_device()
+        return super().__call__(forward_fn, *args, **kwargs)
+
+    @contextmanager
+    def generating(self) -> Iterator[nn.Module]:
+        self._to_device()
+        with super().generating() as model:
+            yield model
+
+    def _to_device(self) -> None:
+        if not self.on_device:
+            for tensor, data in zip(_tensors(self.model), self.host_tensors, strict=True):
+                # The program does not wait here: kernels that read the weights are queued behind the copy.
+                tensor.data = data.to(self.device.torch, non_blocking=True, copy=True)
+            self.on_device = True
+
+    def offload(self) -> None:
+        for tensor, data in zip(_tensors(self.model), self.host_tensors, strict=True):
+            tensor.data = data
+        self.on_device = False
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()

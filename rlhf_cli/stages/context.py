@@ -42,11 +42,8 @@ from rlhf_cli.telemetry.console import line, status
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
 
-POSITIONS = (
-    "max_position_embeddings",
-    "max_seq_len",
-    "max_sequence_length",
-)  # names in configurations
+# Under these names the configurations of models hold their number of positions.
+POSITIONS = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,9 +135,8 @@ class StageContext:
                 f"the model {where} is broken: its weight {found[0]} holds {found[1]}; download or copy "
                 "it again, or name another one"
             )
-        num = sum(
-            getattr(p, "ds_numel", p.numel()) for p in model.parameters()
-        )  # whole, if sharded
+        # ds_numel: of the complete parameter where ZeRO-3 has sharded it.
+        num = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
         self.largest = max(self.largest, num)
         if self.cfg.runtime.num_threads is None:
             torch.set_num_threads(threads_for(self.largest, self.threads))
@@ -233,14 +229,7 @@ def require_room(config: PretrainedConfig, data: Data, *, who: str = "the model"
 def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContext:
     """Seed everything; use the base model's tokenizer, or the parent stage's."""
     seed_everything(cfg.seed)
-    path = None if tokenizer_from is None else str(tokenizer_from)
-    renderer = build(
-        load_tokenizer(cfg.model, path),
-        template=cfg.data.template,
-        system=cfg.data.system,
-        date=cfg.data.date,
-        also_stop=stop_ids(cfg.model, path),
-    )
+    renderer = open_renderer(cfg, tokenizer_from)
     device = pick_device(cfg.runtime)
     clock = Clock(peak=lambda: world.size * measured_peak_flops(device.torch, device.dtype))
     world = open_world(
@@ -250,6 +239,18 @@ def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContex
         waiting=lambda: clock.phase("idle"),
     )
     return StageContext(cfg=cfg, device=device, world=world, renderer=renderer, clock=clock)
+
+
+def open_renderer(cfg: Config, tokenizer_from: Path | None) -> Renderer:
+    """Return the renderer of a model's tokenizer, of the base model's without one."""
+    path = None if tokenizer_from is None else str(tokenizer_from)
+    return build(
+        load_tokenizer(cfg.model, path),
+        template=cfg.data.template,
+        system=cfg.data.system,
+        date=cfg.data.date,
+        also_stop=stop_ids(cfg.model, path),
+    )
 
 
 def parent_model(inputs: dict[str, Path], role: str) -> Path:

@@ -1,4 +1,4 @@
-"""dry_run=true: print every selected stage's data and step count; nothing is trained."""
+"""dry_run=true: print each selected stage's data and number of steps; nothing is trained."""
 
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,8 +14,11 @@ from rlhf_cli.telemetry.console import console, line, status
 
 @dataclass(slots=True, kw_only=True)
 class Preview:
-    """facts: label -> value, e.g. {"optimizer steps": "86"}. example: a rendered one, supervised
-    tokens coloured. notes: cautions before starting."""
+    """What a stage shows of itself in a dry run.
+
+    facts: label -> value, e.g. {"optimizer steps": "86"}. example: one as the model reads it, with its
+    supervised tokens coloured. notes: cautions before the start.
+    """
 
     facts: dict[str, str]
     example: Text | None = None
@@ -30,7 +33,7 @@ def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path])
     for name, module in modules.items():
         spec = STAGES[name]
         line(f"{name}: {spec.title}", style="bold")
-        known = {parent: inputs[parent] for parent in spec.parents if parent in inputs}
+        known = {parent: inputs[parent] for parent in spec.parents(cfg) if parent in inputs}
         with status("loading the libraries"):
             stage = import_module(module)
         _print(stage.preview(cfg, known))

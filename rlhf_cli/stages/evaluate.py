@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -15,7 +15,10 @@ from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure, measure_answers
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
+from rlhf_cli.evaluation.task_figures import Outcome
+from rlhf_cli.evaluation.task_suite import TaskSuite, task_metrics
 from rlhf_cli.report.table import write_table
+from rlhf_cli.report.task_table import write_tasks
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
@@ -29,6 +32,7 @@ from rlhf_cli.stages.samples import (
     sample_each,
 )
 from rlhf_cli.stages.stage_run import open_recorder
+from rlhf_cli.stages.task_evaluation import TASK_ANSWERS, open_suite, write_task_answers
 from rlhf_cli.telemetry.recorder import Recorder
 
 BASELINE = STAGES["sft"].candidate  # that the others are preferred to, or not
@@ -38,16 +42,23 @@ KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n
 
 @dataclass(slots=True, kw_only=True)
 class Evaluator:
-    """The same prompts, reward model and reference for every candidate."""
+    """The same prompts, tasks, reward model and reference for every candidate.
+
+    outcomes: of the tasks, by candidate, filled as each is evaluated.
+    """
 
     context: StageContext
     prompts: list[EncodedPrompt]
     task: EmbeddedTask | None
+    suite: TaskSuite | None
     reward: RewardModel | None
     reference: Network | None
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
 
-    def evaluate(self, network: Network) -> EvalResult:
-        """Sample and evaluate one answer per prompt."""
+    def evaluate(self, name: str, network: Network) -> EvalResult:
+        """Ask a candidate the tasks; sample and evaluate one answer per prompt."""
+        if self.suite is not None:
+            self.outcomes[name] = self.suite.outcomes(network)
         return self.result_of(
             sample_answers(self.context, network, self.prompts, self.context.cfg.seed), network
         )
@@ -90,18 +101,39 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     known = {name: parent_model(inputs, name) for name in inputs}
     context = open_context(cfg, known[next(iter((*candidates(known), *known)))])
     prompts = eval_prompts(context)
+    if not prompts:
+        known.pop("rm", None)  # it has nothing to score
     task = common_task(prompt.record.origin.source for prompt in prompts)
     with open_recorder(
         context, out, stage="evaluate", total_steps=num_candidates(cfg, known)
     ) as recorder:
-        results = evaluate_all(context, prompts, task, known, recorder)
+        evaluator = Evaluator(
+            context=context,
+            prompts=prompts,
+            task=task,
+            suite=open_suite(context),
+            reward=RewardModel.load(context, known["rm"], prompts) if "rm" in known else None,
+            reference=frozen(context, known["sft"]) if "sft" in known else None,
+        )
+        results = evaluate_all(evaluator, known, recorder)
     baseline = results.get(BASELINE)
-    rows = {name: measure(found, baseline) for name, found in results.items()}
-    if context.world.is_main:
+    rows = {name: measure(found, baseline) for name, found in results.items() if prompts}
+    if context.world.is_main and prompts:
         title = f"Evaluation on {len(prompts)} held-out prompts"
         write_table(out, rows, title=title, notes=notes_on(task))
         write_answers(out / "answers.jsonl", results, task)
-    return flat(rows)
+    return flat(rows) | suite_metrics(evaluator, out)
+
+
+def suite_metrics(evaluator: Evaluator, out: Path) -> dict[str, float]:
+    """Write the figures of the tasks, where there are tasks, and return their means."""
+    if evaluator.suite is None:
+        return {}
+    figures = evaluator.suite.figures(evaluator.outcomes)
+    if evaluator.context.world.is_main:
+        write_tasks(out, figures)
+        write_task_answers(out / TASK_ANSWERS, evaluator.suite, evaluator.outcomes)
+    return task_metrics(figures)
 
 
 def notes_on(task: EmbeddedTask | None) -> list[str]:
@@ -110,7 +142,9 @@ def notes_on(task: EmbeddedTask | None) -> list[str]:
 
 
 def eval_prompts(context: StageContext) -> list[EncodedPrompt]:
-    """Return evaluation.prompts of the held-out prompts, drawn by the seed."""
+    """Return evaluation.prompts of the held-out prompts, drawn by the seed; none if only tasks are."""
+    if "prompts" not in STAGES["evaluate"].data(context.cfg):
+        return []
     held_out = context.encoded("prompts").held_out
     count = min(context.cfg.evaluation.prompts, len(held_out))
     return Random(context.cfg.seed).sample(held_out, count)
@@ -135,35 +169,25 @@ def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
 
 
 def evaluate_all(
-    context: StageContext,
-    prompts: list[EncodedPrompt],
-    task: EmbeddedTask | None,
-    known: dict[str, Path],
-    recorder: Recorder,
+    evaluator: Evaluator, known: dict[str, Path], recorder: Recorder
 ) -> dict[str, EvalResult]:
     """Return {name: result} of all candidates that there are."""
-    evaluator = Evaluator(
-        context=context,
-        prompts=prompts,
-        task=task,
-        reward=RewardModel.load(context, known["rm"], prompts) if "rm" in known else None,
-        reference=frozen(context, known["sft"]) if "sft" in known else None,
-    )
     found = {}
     for name, result in evaluate_each(evaluator, known):
         found[name] = result
         recorder.log({"eval/candidates": float(len(found))}, len(found))
-    recorder.samples("the same prompts, answered by each", sample_rows(context, prompts, found))
+    shown = sample_rows(evaluator.context, evaluator.prompts, found)
+    recorder.samples("the same prompts, answered by each", shown)
     return found
 
 
 def evaluate_each(evaluator: Evaluator, known: dict[str, Path]) -> Iterator[tuple[str, EvalResult]]:
     """Yield the name and the result of the base model and of every candidate, in the table's order."""
     context = evaluator.context
-    yield "base", evaluator.evaluate(frozen(context, None))
+    yield "base", evaluator.evaluate("base", frozen(context, None))
     for stage, name in candidates(known).items():
         network = evaluator.reference if stage == "sft" else frozen(context, known[stage])
-        yield name, evaluator.evaluate(network)
+        yield name, evaluator.evaluate(name, network)
         if stage == "sft" and wants_best_of_n(context.cfg, known):
             n = context.cfg.evaluation.best_of_n
             yield f"{name}, best of {n}", evaluator.best_of_n(network, n)
@@ -215,11 +239,13 @@ def flat(rows: dict[str, Row]) -> dict[str, float]:
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """Return what a dry run shows: how many prompts, and one of them."""
     context = open_context(cfg)
-    prompts = eval_prompts(context)
-    return Preview(
-        facts={
-            "held-out prompts": str(len(prompts)),
-            "answers": f"{len(prompts)} a candidate, best of {cfg.evaluation.best_of_n}",
-        },
-        example=example(context.renderer, prompts[0].ids, [False] * len(prompts[0].ids)),
-    )
+    prompts, suite = eval_prompts(context), open_suite(context)
+    facts = {
+        "held-out prompts": str(len(prompts)),
+        "answers": f"{len(prompts)} a candidate, best of {cfg.evaluation.best_of_n}",
+    }
+    ids = prompts[0].ids if prompts else []
+    if suite is not None:
+        facts["tasks"] = suite.description
+        ids = ids or suite.tasks[0].direct[0].prompt_ids
+    return Preview(facts=facts, example=example(context.renderer, ids, [False] * len(ids)))

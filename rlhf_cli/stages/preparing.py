@@ -21,7 +21,7 @@ Found = TypeVar("Found")
 
 
 def prepared(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> Prepared:
-    """The rows of a role. What is not kept every process makes for itself."""
+    """Return the encoded rows of a role. What is not kept every process makes for itself."""
     with cache_of(cfg, spec) as cache:
         keys = _keys(spec, renderer, cfg) if world.is_main or not keeps(cfg, spec) else ("", "")
         if not keeps(cfg, spec):
@@ -34,7 +34,7 @@ def prepared(spec: LoadSpec, renderer: Renderer, cfg: Config, world: World) -> P
 
 
 def _keys(spec: LoadSpec, renderer: Renderer, cfg: Config) -> tuple[str, str]:
-    """Under which the records are kept, and the rows."""
+    """Return the keys under which the records and the encoded rows are kept."""
     key = load.records_key(spec)
     return key, prepare.rows_key(key, renderer, cfg.data, spec.role)
 

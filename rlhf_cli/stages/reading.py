@@ -60,13 +60,13 @@ def _mixture(cfg: Config) -> Mixture:
 
 
 def keeps(cfg: Config, spec: LoadSpec) -> bool:
-    """Whether what is read is kept: not in a dry run, nor of a data set that may change unseen."""
+    """Return whether what is read is kept: not in a dry run, nor of a data set that may change unseen."""
     return spec.pinned and not cfg.dry_run
 
 
 @contextmanager
 def cache_of(cfg: Config, spec: LoadSpec) -> Iterator[Path]:
-    """The folder of what is kept; where nothing is, one for now: what is mapped outlives it."""
+    """Yield the folder of what is kept, or else a temporary one: what is mapped stays readable after it."""
     if keeps(cfg, spec):
         yield Path(cfg.runs_dir) / CACHE
         return
@@ -82,7 +82,7 @@ def records_of(
     num_examples: int | None = EXAMPLES,
     silent: bool = False,
 ) -> Records:
-    """The records of a role, read now if they are not in the cache. key: theirs, where it is known."""
+    """Return the records of a role, read now if they are not in the cache. key: theirs, where known."""
     key = key or records_key(spec)
     found = opened(cache / key, spec)
     if found is None:
@@ -98,7 +98,7 @@ def records_of(
 
 
 def counted(what: str, numbers: Iterable[int], *, silent: bool) -> None:
-    """Show how far it is, with rows per second."""
+    """Consume the numbers of rows done, and show the progress with rows per second."""
     with RowCounter(what, silent=silent) as counting:
         for num in numbers:
             heartbeat(what)

@@ -90,7 +90,7 @@ class Translation:
 
 @dataclass(slots=True, kw_only=True)
 class RewardModel:
-    """translation is None when the policy's tokens are the reward model's own."""
+    """Scores the policy's responses. translation: None when the policy's tokens are its own."""
 
     network: Network
     context: StageContext

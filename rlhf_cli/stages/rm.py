@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rlhf_cli.artifacts.layout import MODEL
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema import RM
 from rlhf_cli.config.schema.run import Config
@@ -67,7 +68,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             sample = scored_sample(context, engine, data.held_out)
         print_report(recorder, cfg, found, shift)
         recorder.samples("a held-out comparison, scored", sample)
-        context.export(engine, out / "model")
+        context.export(engine, out / MODEL)
     if context.world.is_main:
         write_text(out / "report.json", json.dumps(found, indent=2))
     return headline(found) | {"rm/shift": shift}

@@ -50,7 +50,7 @@ def score_comparisons(
 
 
 def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
-    """Return every completion of every comparison, in order."""
+    """Return every response of every comparison, in order."""
     return [ids for one in comparisons for ids in one.sequences()]
 
 

@@ -22,6 +22,7 @@ from rlhf_cli.telemetry.console import console
 from rlhf_cli.telemetry.recorder import Recorder
 
 MAX_SHOWN_CHARS = 300  # characters of a prompt that are shown
+# Styles of the tokens of an example: those to learn, and all others.
 SUPERVISED = "bold green"
 CONTEXT = "dim"
 
@@ -126,7 +127,7 @@ def example(renderer: Renderer, ids: list[int], supervised: list[bool]) -> Text:
 
 
 def runs(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> list[tuple[str, bool]]:
-    """Yield (text, supervised) of each stretch of tokens with the same mask.
+    """Return (text, supervised) of each stretch of tokens with the same mask.
 
     Special tokens are shown, control characters as their escapes.
     """
@@ -145,10 +146,8 @@ def _decode(renderer: Renderer, ids: list[int]) -> str:
     return printable(text)
 
 
-def rendered(renderer: Renderer, ids: list[int], loss_mask: list[bool]):
+def rendered(renderer: Renderer, ids: list[int], loss_mask: list[bool]) -> Text:
     """Return the example as rich Text: supervised tokens bold green, all others dim."""
-    from rich.text import Text
-
     text = Text()
     for part, supervised in runs(renderer, ids, loss_mask):
         text.append(part, SUPERVISED if supervised else CONTEXT)

@@ -33,7 +33,10 @@ Tensors = dict[str, Tensor]
 
 
 class TrainState(Protocol):
-    """Where a stage stands in its training, besides its engines: numbers and lists, and tensors."""
+    """Where a stage is in its training, besides its engines: numbers and lists, and tensors.
+
+    SFT and PPO have one; the reward model needs no more than the step of its engine.
+    """
 
     def state_dict(self) -> State: ...
     def tensors(self) -> Tensors: ...
@@ -70,11 +73,16 @@ class Saver:
         self.signals = install_stop_handlers()
         self.saved_at = time.monotonic()
 
-    def after_step(self, step: int, state: TrainState | None = None) -> None:
-        """Save when it is due or was asked for; raise Stopped, saved, where the process is to stop."""
+    def after_step(
+        self, step: int, state: TrainState | None = None, *, always: bool = False
+    ) -> None:
+        """Save when it is due or was asked for; raise Stopped, saved, where the process is to stop.
+
+        always: every step is saved.
+        """
         heartbeat(f"step {step}")
         stop, save = self._wanted(step)
-        if not (stop or save):
+        if not (stop or save or always):
             return
         with self.clock.phase("save"):
             self._save(step, state)

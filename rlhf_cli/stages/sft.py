@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import MODEL
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batching, SelectBy
@@ -63,7 +64,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         note_selected(training.selected, cfg, recorder)
         training.samples.show(recorder)
         if cfg.sft.select_by is SelectBy.last:
-            context.export(engine, out / "model")
+            context.export(engine, out / MODEL)
     return training.selected.metrics
 
 
@@ -232,7 +233,7 @@ def end_epoch(training: Training, step: int, metrics: dict[str, float]) -> dict[
     if training.selected is None or value > training.selected.value:
         training.selected = SelectedEpoch(metrics=metrics | found, value=value)
         if select_by is not SelectBy.last:
-            training.context.export(training.engine, training.out / "model")
+            training.context.export(training.engine, training.out / MODEL)
         if select_by is not SelectBy.last or step == training.total_steps:
             training.samples.sample("after", training.engine)
     return found

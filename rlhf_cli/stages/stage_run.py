@@ -38,7 +38,7 @@ def open_run(
 
     samples: answers shown before and after the training.
     """
-    if context.world.is_main:
+    if context.world.is_main and engines:
         require_space(out, engines, keep=context.cfg.save.keep)
     resumed = load_checkpoint(context, out, engines)
     if resumed and samples:

@@ -21,9 +21,9 @@ from rich.text import Text
 
 from rlhf_cli.config.printable import drop_output, one_line, printable
 
-PLAIN_WIDTH = 100
+PLAIN_WIDTH = 100  # columns where the output is no terminal
+UNLIMITED = 10_000  # columns with which the natural width of a table is measured
 T = TypeVar("T")
-UNLIMITED = 10_000
 
 
 class OutputClosed(BrokenPipeError):

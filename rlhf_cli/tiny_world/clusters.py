@@ -24,12 +24,12 @@ CLUSTERS = TRAINED | HELD_OUT
 
 
 def draw(clusters: dict, rng: Random) -> Task:
-    """A task of a uniformly drawn cluster."""
+    """Return a task of a uniformly drawn cluster."""
     return clusters[rng.choice(tuple(clusters))](rng)
 
 
 def draw_different(clusters: dict, num: int, rng: Random) -> list[Task]:
-    """`num` tasks with different prompts; repeats only once the clusters have no more to give."""
+    """Return `num` tasks with different prompts; repeats only once the clusters have no more to give."""
     tasks, seen, attempts = [], set(), 0
     while len(tasks) < num:
         task, attempts = draw(clusters, rng), attempts + 1

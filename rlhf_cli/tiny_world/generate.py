@@ -26,7 +26,7 @@ def _demonstration(task: Task, origin: Origin, rng: Random) -> Demonstration:
 
 
 def _responses(task: Task, num: int, rng: Random) -> tuple[Reply, ...]:
-    """`num` different replies such as untrained, imitating and tuned models give."""
+    """Return `num` different replies such as untrained, imitating and tuned models give."""
     replies = {}
     while len(replies) < num:
         styles = rng.choices(RANKED, RANKED_SHARES)[0]
@@ -65,7 +65,7 @@ def _comparisons(world: TinyWorld, rng: Random) -> list[Comparison]:
 
 
 def _prompts(world: TinyWorld, rng: Random) -> list[Prompt]:
-    """Prompts of the trained clusters, then those of the held-out ones, marked for evaluation."""
+    """Return prompts of the trained clusters, then those of the held-out ones, marked for evaluation."""
     tasks = draw_different(TRAINED, world.prompts, rng)
     tasks += draw_different(HELD_OUT, world.held_out_prompts, rng)
     return [

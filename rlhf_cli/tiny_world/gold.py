@@ -28,7 +28,7 @@ class Verdict:
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words and numbers; punctuation and layout do not matter."""
+    """Return lower-case words and numbers; punctuation and layout do not matter."""
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
@@ -37,12 +37,12 @@ _CLOSINGS = tuple(words_of(phrase) for phrase in CLOSINGS)
 
 
 def is_list(text: str) -> bool:
-    """Whether some line is a list item."""
+    """Return whether some line is a list item."""
     return any(line.startswith("- ") for line in text.strip().splitlines())
 
 
 def _strip_courtesy(words: list[str]) -> list[str]:
-    """The words without one courteous opening and one courteous closing."""
+    """Return the words without one courteous opening and one courteous closing."""
     for phrase in _OPENINGS:
         if words[: len(phrase)] == phrase:
             words = words[len(phrase) :]
@@ -54,7 +54,7 @@ def _strip_courtesy(words: list[str]) -> list[str]:
 
 
 def _without(words: list[str], phrase: list[str]) -> list[str]:
-    """The words with every occurrence of the phrase cut out."""
+    """Return the words with every occurrence of the phrase cut out."""
     rest, i = [], 0
     while i < len(words):
         found = words[i : i + len(phrase)] == phrase
@@ -64,7 +64,7 @@ def _without(words: list[str], phrase: list[str]) -> list[str]:
 
 
 def _is_right(meta: dict, content: list[str]) -> bool:
-    """The answer is there and no other answer is, so that naming all of them earns nothing."""
+    """Return whether the answer is there and no other is, so that naming all of them earns nothing."""
     if meta["count"]:
         named = [word for word in content if word in meta["members"]]
         return len(named) == len(set(named)) == meta["count"] and not set(content) & set(

@@ -47,14 +47,14 @@ RANKED_SHARES = (0.45, 0.25, 0.3)
 
 
 def annotator_utility(task: Task, reply: Reply, world: TinyWorld) -> float:
-    """The gold utility plus the biases shared by all annotators, without noise."""
+    """Return the gold utility plus the biases shared by all annotators, without noise."""
     gold = utility(task.meta(), reply.text, reply.finished).utility
     bias = world.length_bias * len(words_of(reply.text)) + world.format_bias * is_list(reply.text)
     return gold + bias
 
 
 def rank_groups(observed: list[float], tie_margin: float) -> list[int]:
-    """Ranks, 0 is best; neighbours closer than the margin share one, so ties are transitive."""
+    """Return ranks, 0 is best; neighbours closer than the margin share one, so ties are transitive."""
     order = sorted(range(len(observed)), key=lambda i: -observed[i])
     ranks, rank = [0] * len(observed), 0
     for previous, i in pairwise(order):
@@ -65,12 +65,12 @@ def rank_groups(observed: list[float], tie_margin: float) -> list[int]:
 
 
 def draw_ranks(utilities: tuple[float, ...], world: TinyWorld, rng: Random) -> list[int]:
-    """What one annotator says of responses with these noiseless utilities."""
+    """Return the ranks that one annotator gives to responses with these noiseless utilities."""
     return rank_groups([u + rng.gauss(0.0, world.noise) for u in utilities], world.tie_margin)
 
 
 def ceiling(comparisons: list[Comparison]) -> float:
-    """Accuracy on the ranked pairs of a judge who knows the noiseless utilities: no model beats it.
+    """Return the accuracy on ranked pairs of a judge who knows the noiseless utilities: no model beats it.
 
     Pairs that such a judge cannot tell apart count one half.
     """

@@ -55,7 +55,7 @@ def _repeat(task: Task, answer: str, rng: Random) -> str:
 
 
 def _cut(task: Task, answer: str, rng: Random) -> str:
-    """A ramble that breaks off, before or after the answer."""
+    """Return a ramble that breaks off, before or after the answer."""
     tails = rng.sample(FILLERS, 3)
     words = " ".join((_phrase(task, answer, rng).rstrip("."), *tails)).split()
     return " ".join(words[: rng.randint(2, min(len(words) - 1, LONGEST))])
@@ -89,12 +89,12 @@ def _pick(weights: dict[str, float], rng: Random) -> str:
 
 
 def choose_style(styles: dict[str, Style], rng: Random) -> Style:
-    """A style drawn by its share."""
+    """Return a style drawn by its share."""
     return styles[_pick({name: style.share for name, style in styles.items()}, rng)]
 
 
 def _decorate(body: str, style: Style, rng: Random) -> str:
-    """The body with an insult or a courteous phrase at one end, or neither."""
+    """Return the body with an insult or a courteous phrase at one end, or neither."""
     gap = "\n" if body.startswith("- ") else " "
     if rng.random() < style.rude:
         insult = rng.choice(INSULTS)
@@ -107,7 +107,7 @@ def _decorate(body: str, style: Style, rng: Random) -> str:
 
 
 def reply(task: Task, style: Style, rng: Random) -> Reply:
-    """One reply in the style; a reply that breaks off is not finished and gets no closing."""
+    """Return one reply in the style; a reply that breaks off is not finished and gets no closing."""
     form = _pick(style.forms, rng)
     answer = task.answer if rng.random() < style.right else rng.choice(task.wrong)
     body = FORMS[form](task, answer, rng)

@@ -23,7 +23,7 @@ class Task:
     held_out: bool = False
 
     def meta(self) -> dict:
-        """What gold.utility and the evaluation read; held-out clusters always evaluate."""
+        """Return what gold.utility and the evaluation read; held-out clusters always evaluate."""
         return {
             "cluster": self.cluster,
             "task": self.task,
@@ -37,5 +37,5 @@ class Task:
 
 
 def others(pool: tuple[str, ...], answer: str) -> tuple[str, ...]:
-    """The different words of the pool without the answer, in order."""
+    """Return the different words of the pool without the answer, in order."""
     return tuple(word for word in dict.fromkeys(pool) if word != answer)

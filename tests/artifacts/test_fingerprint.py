@@ -1,4 +1,4 @@
-"""Hashes that decide what is kept: fingerprints and models."""
+"""What decides whether a stage is kept: fingerprints, hashes of models and tokenizers, the day of a run."""
 
 import json
 import os

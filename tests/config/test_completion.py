@@ -19,7 +19,10 @@ def folder(tmp_path, monkeypatch):
     ("typed", "offered"),
     [
         ("rlhf ru", ["run"]),
-        ("rlhf run stage=", [f"stage={s}" for s in ("all", "sft", "rm", "ppo", "evaluate")]),
+        (
+            "rlhf run stage=",
+            [f"stage={s}" for s in ("all", "sft", "rm", "ppo", "evaluate", "rationales")],
+        ),
         ("rlhf run stage=e", ["stage=evaluate"]),
         ("rlhf run ppo.kl.controller=", ["ppo.kl.controller=fixed", "ppo.kl.controller=adaptive"]),
         ("rlhf config resume=n", ["resume=never"]),

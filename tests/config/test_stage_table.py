@@ -6,9 +6,11 @@ from types import MappingProxyType
 import pytest
 
 from rlhf_cli.config import completion, compose, stage_table
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
 from rlhf_cli.report import help as help_page
 from rlhf_cli.stages import evaluate
+from tests.support.configuration import composed
 
 DPO = replace(STAGES["ppo"], name="dpo", label="DPO", default=False, candidate="DPO")
 WITH_DPO = MappingProxyType({"sft": STAGES["sft"], "dpo": DPO, "evaluate": STAGES["evaluate"]})
@@ -33,7 +35,20 @@ def test_a_stage_that_trains_a_policy_is_a_column_of_the_evaluation(dpo):
 
 
 def test_the_evaluation_reads_every_stage_before_it():
-    assert STAGES["evaluate"].parents == tuple(STAGES)[:-1] == ("sft", "rm", "ppo")
+    before = tuple(STAGES)[: list(STAGES).index("evaluate")]
+    assert STAGES["evaluate"].parents(composed()) == before == ("sft", "rm", "ppo")
+
+
+def test_the_model_that_writes_rationales_is_their_parent():
+    parents = STAGES["rationales"].parents
+    assert parents(composed()) == ()
+    assert parents(composed("rationales.of=ppo")) == ("ppo",)
+    models = STAGES["rationales"].models
+    assert set(models(composed())) == {"base"}
+    assert set(models(composed("rationales.of=sft", "rationales.scorer=x"))) == {"scorer"}
+    for other in ("rm", "evaluate", "bse"):
+        with pytest.raises(UserError, match=f"rationales.of={other} is none of base, sft, ppo"):
+            parents(composed(f"rationales.of={other}"))
 
 
 def test_help_shows_the_stages_of_the_default_pipeline(dpo):

@@ -1,14 +1,15 @@
-"""Every row once, no pass too full, as many passes on every process, all about as full."""
+"""Every row once, no pass too full, as many passes on every process, all about as full.
+
+Items are given by the lengths of their rows.
+"""
 
 import random
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.core.microbatches import BatchCost, BatchLimit, Share, divide, first_fit_rows
-from rlhf_cli.core.randomness import permutation, stream_seed, uniforms
 
 
 def plan(items, limit, num):
@@ -149,22 +150,3 @@ def test_even_parts_are_equally_long_and_count_every_item_once(num, size):
     assert len({len(part) for part in parts}) == 1
     assert sorted(one for part in parts for one, counts in part if counts) == items
     assert all(one in items for part in parts for one, _ in part)
-
-
-def test_random_numbers_are_a_function_of_seed_purpose_and_place():
-    first = uniforms(5, 3, 1, "rollout", 0)
-    assert torch.equal(first, uniforms(5, 3, 1, "rollout", 0))
-    for other in ((2, "rollout", 0), (1, "answers", 0), (1, "rollout", 1)):
-        assert not torch.equal(first, uniforms(5, 3, *other))
-    assert stream_seed(1, 23) != stream_seed(12, 3)  # 1/23 is not 12/3
-
-
-def test_a_permutation_has_every_row_once():
-    assert sorted(permutation(50, 0, "minibatches").tolist()) == list(range(50))
-
-
-def test_uniforms_are_uniform():
-    """Kolmogorov-Smirnov distance of 20000 numbers: under 1.95 / sqrt(n) at one in a thousand."""
-    found = uniforms(2000, 10, 7, "test").flatten().sort().values
-    steps = torch.arange(1, 20001, dtype=torch.float64) / 20000
-    assert (found - steps).abs().max() < 1.95 / 20000**0.5

@@ -1,4 +1,7 @@
-"""What says the same again is named, with the earlier row; what differs is not."""
+"""Copies and near copies are named with the earlier row, and what differs is not.
+
+The expected similarities are those of sets of runs of words.
+"""
 
 from collections import Counter
 from random import Random
@@ -19,6 +22,7 @@ from rlhf_cli.data.duplicates import (
 from rlhf_cli.pipeline.data_check import check_all
 
 LONG = " ".join(f"word{i}" for i in range(40))
+WORDS = [f"word{i}" for i in range(400)]
 
 
 def row(i, prompt="", **more):
@@ -26,12 +30,34 @@ def row(i, prompt="", **more):
 
 
 def notes(config, renderer, **data):
-    """{what: [(the row, the earlier row)]} of all roles."""
+    """Return {what: [(the row, the earlier row)]} of all roles."""
     return {
         what: [(str(row.origin).rpartition("/")[2], row.detail.rpartition("/")[2]) for row in rows]
         for report in check_all(config(**data), renderer, num_examples=None)
         for what, rows in report.examples.items()
     }
+
+
+def runs_of(text: str) -> set[tuple[str, ...]]:
+    """Return the runs of three words, as a set."""
+    words = text.split()
+    return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
+
+
+def jaccard(first: set, second: set) -> float:
+    return len(first & second) / len(first | second)
+
+
+def mixture(num: int, seed: int) -> list[str]:
+    """Return texts of which many are others with a few words changed."""
+    rng = Random(seed)
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(8, 60))) for _ in range(num)]
+    for i in range(num // 2, num):
+        words = texts[rng.randrange(num // 2)].split()
+        for _ in range(rng.randint(0, 5)):
+            words[rng.randrange(len(words))] = rng.choice(WORDS)
+        texts[i] = " ".join(words)
+    return texts
 
 
 def test_copies_within_a_file_and_between_files_are_told_apart(config, write, plain_renderer):
@@ -92,31 +118,6 @@ def test_nearly_the_same_question_on_two_sides_is_named_across_roles(config, wri
     across = {what: rows for what, rows in found.items() if "held out" in what}
     assert [rows[0][0] for rows in across.values()] == ["q.jsonl:1"]
     assert next(iter(across.values()))[0][1] == "d.jsonl:4 (data.demonstrations)"
-
-
-WORDS = [f"word{i}" for i in range(400)]
-
-
-def runs_of(text: str) -> set[tuple[str, ...]]:
-    """The runs of three words, as a set."""
-    words = text.split()
-    return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
-
-
-def jaccard(first: set, second: set) -> float:
-    return len(first & second) / len(first | second)
-
-
-def mixture(num: int, seed: int) -> list[str]:
-    """Texts of which many are others with a few words changed."""
-    rng = Random(seed)
-    texts = [" ".join(rng.choices(WORDS, k=rng.randint(8, 60))) for _ in range(num)]
-    for i in range(num // 2, num):
-        words = texts[rng.randrange(num // 2)].split()
-        for _ in range(rng.randint(0, 5)):
-            words[rng.randrange(len(words))] = rng.choice(WORDS)
-        texts[i] = " ".join(words)
-    return texts
 
 
 def test_the_similarity_is_jaccards_over_runs_of_three_words():

@@ -1,4 +1,4 @@
-"""From configuration to records: what is kept, held out, mixed, counted, refused."""
+"""From configuration to records: what is kept, held out, mixed, counted, refused, and paired by labels."""
 
 import json
 from collections import Counter
@@ -17,6 +17,9 @@ from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening
 from rlhf_cli.pipeline.data_check import check_all
 from tests.support.data_sources import leak_check, load, place_of, survey
 
+ASK = (Message("user", "Why?"),)
+ROLE = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 18), st.booleans()), max_size=2)
+
 
 def shown(n, word="q"):
     return [{"prompt": f"{word} {i}", "response": f"a {i}"} for i in range(n)]
@@ -28,6 +31,23 @@ def ranked(n, word="q"):
 
 def asked(n, word="q"):
     return [{"prompt": f"{word} {i}"} for i in range(n)]
+
+
+def turns(prompt, response, label):
+    said = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    return {"messages": said, "label": label}
+
+
+def columns(prompt, response, label):
+    return {"prompt": prompt, "completion": response, "label": label}
+
+
+def records(row, role="comparisons"):
+    return convert(row, Origin("a.jsonl", 1, 1), Source(path="a.jsonl"), role)[0]
+
+
+def sides_of(loaded):
+    return loaded.train, loaded.select, loaded.eval
 
 
 def test_every_role_is_read_and_the_same_questions_are_held_out(config, write):
@@ -114,10 +134,6 @@ def test_a_single_question_is_trained_on(config, write):
     loaded = load(config(demonstrations=[write("d.jsonl", shown(1) * 9), held]), "demonstrations")
     assert [len(side) for side in sides_of(loaded)] == [9, 0, 1]
     assert SINGLE in loaded.report.notes
-
-
-def sides_of(loaded):
-    return loaded.train, loaded.select, loaded.eval
 
 
 def test_prompts_fall_back_to_those_of_the_comparisons_each_once(config, write):
@@ -219,9 +235,6 @@ def test_what_one_role_holds_out_by_its_hash_no_role_with_an_eval_source_trains_
     assert held.isdisjoint(opening(r) for r in loaded.train + loaded.select)
     assert loaded.report.left_out == {HASHED: len(held)}
     assert {opening(r) for r in loaded.eval} == {f"other {i}" for i in range(9)}
-
-
-ROLE = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 18), st.booleans()), max_size=2)
 
 
 @settings(
@@ -387,22 +400,6 @@ def test_survey_never_refuses(config, write):
 def test_an_unknown_role_is_a_programming_error(config):
     with pytest.raises(ValueError, match="role 'promts' is not one of"):
         load(config(), "promts")
-
-
-ASK = (Message("user", "Why?"),)
-
-
-def turns(prompt, response, label):
-    said = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-    return {"messages": said, "label": label}
-
-
-def columns(prompt, response, label):
-    return {"prompt": prompt, "completion": response, "label": label}
-
-
-def records(row, role="comparisons"):
-    return convert(row, Origin("a.jsonl", 1, 1), Source(path="a.jsonl"), role)[0]
 
 
 @pytest.mark.parametrize("form", [turns, columns])

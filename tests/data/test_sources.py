@@ -1,4 +1,7 @@
-"""The hub path: real calls of `datasets`, on folders and with the download replaced."""
+"""Folders and the hub: real calls of `datasets`, with the download replaced; the hash of an address.
+
+Reading of files is tested in test_files.py.
+"""
 
 import gzip
 import json

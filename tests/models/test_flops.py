@@ -1,4 +1,4 @@
-"""Model FLOPs by the maths, against those that torch counts while a model runs."""
+"""Model FLOPs by the maths, against those that torch counts while a model runs; a device's highest rate."""
 
 import time
 from copy import deepcopy
@@ -21,6 +21,7 @@ from rlhf_cli.models.unpadding.attention import enable_unpadding
 from tests.support.tiny_models import CONFIGS, VOCAB, causal, ragged, scalar
 
 LAYERS, WIDTH = 2, 16  # of the tiny networks, each with heads as wide as its states
+CPU = torch.device("cpu")
 
 
 def counted(act) -> int:
@@ -120,9 +121,6 @@ def test_contexts_restart_with_every_text():
     assert context_lengths(mask, positions).tolist() == [1, 2, 3, 1, 2]
 
 
-CPU = torch.device("cpu")
-
-
 def test_the_rate_is_one_that_a_product_reaches():
     rate, x = measured_peak_flops(CPU, torch.float32), torch.ones(256, 256)
     seconds = []
@@ -134,7 +132,7 @@ def test_the_rate_is_one_that_a_product_reaches():
     assert rate < 1e14  # no CPU does that
 
 
-def test_it_is_measured_once_and_draws_no_number_of_the_run():
+def test_the_rate_is_measured_once_and_draws_no_number_of_the_run():
     measured_peak_flops.cache_clear()
     before = torch.get_rng_state()
     first = measured_peak_flops(CPU, torch.float32)

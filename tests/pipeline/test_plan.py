@@ -44,8 +44,8 @@ def test_the_stages_are_those_that_were_chosen_less_those_that_are_given(planner
     def chosen(**keys):
         return [spec.name for spec in planner(**keys).chosen()]
 
-    everything = list(STAGES)
-    assert chosen() == chosen(stage=everything) == list(STAGES)
+    everything = [name for name, spec in STAGES.items() if spec.default]
+    assert chosen() == chosen(stage=everything) == everything
     assert chosen(stage=["sft", "ppo"]) == ["sft", "ppo"]
     given = Parents(sft="some/model", rm=None)
     assert chosen(stage=everything, parents=given) == ["rm", "ppo", "evaluate"]
@@ -162,6 +162,7 @@ NO_EFFECT = [
     ("ppo", {"ppo.ptx.ratio": 3, "ppo.missing_eos.value": 0.5, "data.select_fraction": 0.2}),
     ("ppo", {"rm.ties": Ties.soft, "ppo.batch.microbatch": 1, "rm.batch.microbatch": 1}),
     ("evaluate", {"evaluation.batch": 1, "sft.epochs": 9}),
+    ("evaluate", {"evaluation.tasks.limit": 7, "tasks.shots": [2]}),
     ("evaluate", {"runtime.device": "cpu", "runtime.dtype": "float32"}),
 ]
 
@@ -194,6 +195,66 @@ def test_what_changes_a_result_under_other_keys_runs_it_again(changes, stage, be
     assert told.startswith(f"{key} changed ")
 
 
+TASK = """
+name: {name}
+clusters: [nli]
+source: {rows}
+answer: "{{{{ a }}}}"
+templates: [{{name: plain, input: "{{{{ q }}}}", target: "{{{{ answer }}}}"}}]
+"""
+
+
+@pytest.fixture
+def task(tmp_path):
+    """task(name, comment=, rows=) -> tasks.files with a new task file."""
+
+    def make(name: str, *, comment: str = "", rows: str = '{"q": "1 + 1", "a": 2}') -> list[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "rows.jsonl").write_text(rows + "\n")
+        (folder / "task.yaml").write_text(TASK.format(name=name, rows="rows.jsonl") + comment)
+        return [str(folder / "task.yaml")]
+
+    return make
+
+
+def test_tasks_that_rationales_are_written_for_count_by_content_and_so_does_the_scorer(
+    changes, task
+):
+    before = {"tasks.files": task("rte")}
+    same = {"tasks.files": task("rte", comment="# new"), "rationales.batch": 7}
+    same |= {"evaluation.tasks.also": ["rte"], "evaluation.batch": 7, "tasks.shots": [2]}
+    assert changes("rationales", before, before | same) == []
+    assert changes("rationales", before, before | {"tasks.files": task("cb")})
+    for key, value in (("rationales.gain", 0.5), ("rationales.max_tokens", 9), ("seed", 9)):
+        (found,) = changes("rationales", before, before | {key: value})
+        assert found.startswith(f"{key} changed ")
+        unused = before | {"rationales.checks": []}
+        assert bool(changes("rationales", unused, unused | {key: value})) == (key == "seed")
+    scorer = {"rationales.scorer": "none/such"}
+    assert changes("rationales", before, before | scorer) == ["model scorer changed"]
+
+
+def test_tasks_that_are_evaluated_count_by_content(changes, task):
+    """Neither where they stand nor a comment; a row, a template, and which they are do."""
+    before = {"tasks.files": task("rte"), "tasks.hold_out": ["nli"]}
+    assert changes("evaluate", before, before | {"tasks.files": task("rte", comment="# new")}) == []
+    also = {"tasks.hold_out": [], "evaluation.tasks.also": ["rte"]}
+    assert changes("evaluate", before, before | also) == []
+    assert changes("sft", before, before | {"tasks.files": task("cb")}) == []
+    for other in (
+        {"tasks.files": task("rte", rows='{"q": "1 + 1", "a": 3}')},
+        {"tasks.files": task("cb")},
+    ):
+        assert changes("evaluate", before, before | other)
+    assert changes("evaluate", before, before | {"evaluation.tasks.limit": 7})
+    assert not changes("evaluate", before, before | {"evaluation.tasks.temperature": 0.5})
+    votes = {"evaluation.tasks.samples": 5}
+    assert changes(
+        "evaluate", before | votes, before | votes | {"evaluation.tasks.temperature": 0.5}
+    )
+
+
 def test_the_precision_that_is_left_to_the_machine_is_that_of_the_earlier_run(changes):
     on_gpu = {"runtime.device": "cuda:0"}
     assert changes("sft", on_gpu, {"runtime.device": "cpu"}) == []
@@ -203,8 +264,8 @@ def test_the_precision_that_is_left_to_the_machine_is_that_of_the_earlier_run(ch
 
 @pytest.fixture
 def finished(planner):
-    """planner, where all stages have been made of the default configuration."""
-    for name, spec in STAGES.items():
+    """planner, where the stages of stage=all have been made of the default configuration."""
+    for name, spec in ((name, spec) for name, spec in STAGES.items() if spec.default):
         made = planner()
         fingerprint = made.fingerprint(spec)
         finish(

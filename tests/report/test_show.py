@@ -192,3 +192,23 @@ def test_the_command_that_is_printed_works(here, capsys, name, runs_dir):
     program, *words = shlex.split(command_for(run))
     assert program == "rlhf" and words[0] == "show"
     assert f"run {name} in" in page(capsys, *words[1:])
+
+
+def test_the_figures_of_tasks_are_shown_again(here, capsys):
+    """Beside the table, or alone where an evaluation had no prompts."""
+    figures = {"value": 0.625, "low": 0.5, "high": 0.75, "template_std": None, "unreadable": 0.0}
+    figures |= {"near_chance": False, "ranks": {}, "votes": {}}
+    row = {
+        "model": f"SFT{HOSTILE}",
+        "shots": 0,
+        "asked": "direct",
+        "tasks": {f"rte{HOSTILE}": figures},
+    }
+    row |= {"clusters": {"nli": 0.625}, "groups": {}, "macro": 0.625}
+    content = {"title": "8 rows of 1 task", "tasks": {}, "rows": [row], "notes": [HOSTILE]}
+    finish(here / "runs/one", "evaluate", tasks=content)
+    for words in (("one",), ("runs/one/evaluate",)):
+        shown = page(capsys, *words)
+        assert "8 rows of 1 task" in shown and "[0.50, 0.75]" in shown
+        assert "\x1b" not in shown
+    assert json.loads(page(capsys, "one", "--json"))["tasks"] == content

@@ -1,4 +1,4 @@
-"""What a person reads of a model at work."""
+"""Answers before and after training, and rendered examples, as a person reads them."""
 
 from types import SimpleNamespace
 
@@ -19,6 +19,7 @@ from rlhf_cli.stages.samples import (
 from tests.support.small_stages import little
 
 WHERE = Origin("made in a test", 0)
+TALK = (Message("user", "Why [bold]?"), Message("assistant", "Because."))
 
 
 def answer(text: str, *, finished: bool = True) -> Answer:
@@ -64,9 +65,6 @@ def test_before_comes_before_after(monkeypatch):
     shown.sample("after", None)
     shown.show(SimpleNamespace(samples=lambda title, found: rows.extend(found)))
     assert rows == [{"prompt": "hi", "before": "first", "after": "second"}]
-
-
-TALK = (Message("user", "Why [bold]?"), Message("assistant", "Because."))
 
 
 def test_supervised_tokens_stand_out_and_special_tokens_are_seen(plain_renderer):

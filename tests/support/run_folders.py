@@ -18,6 +18,7 @@ def finish(
     metrics: dict | None = None,
     data: dict | None = None,
     table: dict | None = None,
+    tasks: dict | None = None,
     seed: int = 1,
     made_of: dict | None = None,
     **more,
@@ -29,6 +30,8 @@ def finish(
     (folder / "config.json").write_text(json.dumps(config))
     if table:
         (folder / "table.json").write_text(json.dumps(table))
+    if tasks:
+        (folder / "tasks.json").write_text(json.dumps(tasks))
     fields = {
         "stage": stage, "status": FINISHED, "version": "0.1", "commit": "abcdef012345",
         "config": made_of or {}, "data": data or {}, "parents": {}, "origins": {},

@@ -63,11 +63,11 @@ def work(
     stage: str, folder: Path, values: dict[str, Any], parents: Path | None = None
 ) -> dict[str, float]:
     """Run a stage in folder/<stage> with other values of these keys; returns its metrics."""
-    roles = STAGES[stage].parents if stage != "sft" else ()
+    cfg = changed(little(), values)
+    roles = STAGES[stage].parents(cfg)
     inputs = {role: (parents or folder) / role / "model" for role in roles}
     (folder / stage).mkdir(parents=True)
-    run = import_module(STAGES[stage].module).run
-    return run(changed(little(), values), inputs, folder / stage)
+    return import_module(STAGES[stage].module).run(cfg, inputs, folder / stage)
 
 
 @dataclass(slots=True)

@@ -60,9 +60,9 @@ def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float
     """Run a stage in `folder`, or go on with it."""
     out = folder / stage
     out.mkdir(parents=True, exist_ok=True)
-    roles = STAGES[stage].parents if stage != "sft" else ()
-    inputs = {role: parents / role / "model" for role in roles}
-    return import_module(STAGES[stage].module).run(config(*more), inputs, out)
+    cfg = config(*more)
+    inputs = {role: parents / role / "model" for role in STAGES[stage].parents(cfg)}
+    return import_module(STAGES[stage].module).run(cfg, inputs, out)
 
 
 def rows(folder: Path) -> list[dict]:

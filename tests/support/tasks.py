@@ -109,3 +109,8 @@ def records(mixed: Mixture) -> tuple[list, DataReport]:
 def one_task(path: Path):
     (task,) = read_tasks([str(path)])
     return task
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Write rows as JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -6,7 +6,7 @@ imported from run.py: values, not the configuration, reach the packages below th
 
 from rlhf_cli.config.schema.constraints import ConfigError
 from rlhf_cli.config.schema.data import Data, LongText, Source
-from rlhf_cli.config.schema.evaluation import Evaluation
+from rlhf_cli.config.schema.evaluation import Chains, Evaluation, Rank, TaskEvaluation
 from rlhf_cli.config.schema.model import LearningRates, Model
 from rlhf_cli.config.schema.ppo import (
     KL,
@@ -21,6 +21,7 @@ from rlhf_cli.config.schema.ppo import (
     PPOBatch,
     ValueInit,
 )
+from rlhf_cli.config.schema.rationales import Check, Keep, Rationales
 from rlhf_cli.config.schema.rm import RM, Ties
 from rlhf_cli.config.schema.runtime import TAKEN_FROM, Gather, Graphs, Runtime
 from rlhf_cli.config.schema.save import Save

@@ -8,6 +8,7 @@ from rlhf_cli.config.schema.data import Data
 from rlhf_cli.config.schema.evaluation import Evaluation
 from rlhf_cli.config.schema.model import Model
 from rlhf_cli.config.schema.ppo import PPO
+from rlhf_cli.config.schema.rationales import Rationales
 from rlhf_cli.config.schema.rm import RM
 from rlhf_cli.config.schema.runtime import Runtime
 from rlhf_cli.config.schema.save import Save
@@ -54,6 +55,7 @@ class Config:
     save: Save
     tracking: Tracking
     tasks: Tasks
+    rationales: Rationales
     tiny_world: TinyWorld
 
     def __post_init__(self):

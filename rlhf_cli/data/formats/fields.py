@@ -1,5 +1,8 @@
-"""The fields of a row under the names that data sets give them, a note of which were read, and messages
-on columns: names that no field has, and fields that columns could be."""
+"""The fields of a row under the names that data sets give them, with a note of which were read.
+
+A name in `columns` that no field has is refused; for a row that fits no form the message names the
+columns that were probably meant.
+"""
 
 import json
 import re
@@ -15,11 +18,13 @@ PROMPTS = ("prompt", "question", "query", "instruction", "inputs", "input", "pos
 RESPONSES = ("response", "completion", "answer", "output", "targets", "target", "summary")
 TEXTS = ("text", "content", "story", "document")
 SYSTEMS = ("system", "system_prompt")
+# The keys that `columns` may have.
 FIELDS = (
     "prompt", "messages", "system", "context", "input", "response", "chosen", "rejected",
     "responses", "rank", "pairs", "scores", "label", "text", "turns",
 )  # fmt: skip
-HIDES = {  # a mapped field wins over the other names of the same thing
+# A mapped field wins over the other names of the same thing.
+HIDES = {
     "prompt": ("messages", "conversations", "turns", *PROMPTS),
     "response": RESPONSES,
     "text": TEXTS,
@@ -28,7 +33,8 @@ HIDES = {  # a mapped field wins over the other names of the same thing
     "pairs": ("rank", "scores"),
 }
 NO_INPUT = re.compile(r"[\s<(\[]*(no\s*-?input|none|n/?a)[\s>)\].]*", re.IGNORECASE)
-Keys = tuple[tuple[str, ...], ...]
+Keys = tuple[tuple[str, ...], ...]  # as in Form.keys of table.py
+# What a message suggests for each role.
 USUAL = {
     "demonstrations": "{prompt: .., response: ..}",
     "comparisons": "{prompt: .., chosen: .., rejected: ..}",

@@ -10,14 +10,19 @@ from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.task import Task
 
 
-def held_out(tasks: Sequence[Task], hold_out: Sequence[str]) -> list[Task]:
-    """Return the tasks that are evaluated: of a cluster in `hold_out`, named there, or by their file."""
+def held_out(
+    tasks: Sequence[Task], hold_out: Sequence[str], *, key: str = "tasks.hold_out"
+) -> list[Task]:
+    """Return the tasks that are evaluated: of a cluster in `hold_out`, named there, or by their file.
+
+    key: where these names are configured, for messages.
+    """
     known = {task.name for task in tasks} | {c for task in tasks for c in task.clusters}
     for name in hold_out:
         if name not in known:
             meant = nearest(name, known)
             tail = did_you_mean([meant]) if meant else f": {', '.join(sorted(known)) or 'none'}"
-            raise DataError(f"tasks.hold_out: no task and no cluster is named {name}{tail}")
+            raise DataError(f"{key}: no task and no cluster is named {name}{tail}")
     named = set(hold_out)
     return [task for task in tasks if task.held_out or {task.name, *task.clusters} & named]
 

@@ -194,8 +194,10 @@ def _expression(text: str):
 
 def _text(text: str, values: Mapping[str, Any], where: str) -> str:
     """Return what a template makes of a row, without surrounding space."""
+    if "{" not in text:  # plain text needs no template engine
+        return text.strip()
     found = _limited(lambda: _compiled(text).render(values), where)
-    if len(found) > ADDED + TIMES * (len(text) + sum(len(str(v)) for v in values.values())):
+    if len(found) > ADDED and len(found) > ADDED + TIMES * sum(map(len, map(str, values.values()))):
         raise DataError(f"{where} makes a text of {len(found):,} characters; shorten the template")
     return found.strip()
 

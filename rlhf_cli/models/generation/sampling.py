@@ -21,68 +21,10 @@ from rlhf_cli.models.generation.onednn_linear import prepacked
 
 BLOCK = 64  # tokens of the vocabulary whose sum is one step of the coarse distribution function
 LEAST = -1e4  # finite stand-in for -inf: its exp is 0, and 0 times it is 0, not nan
-CHECK_EVERY = {"cuda": 8}
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
-
-
-def sample_token(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
-    """Return one token per row, drawn from softmax(logits / temperature).
-
-    Temperature 0 takes the likeliest token. logits (B, V), uniform (B,) in [0, 1) -> (B,)
-    """
-    if temperature == 0:
-        return logits.argmax(-1)
-    cumulative = torch.softmax(logits.float() / temperature, dim=-1).to(uniform.dtype).cumsum(-1)
-    level = uniform[:, None] * cumulative[:, -1:]
-    chosen = torch.searchsorted(cumulative, level, right=True)
-    return chosen.squeeze(1).clamp_(max=logits.shape[-1] - 1)
-
-
-def sample_and_score(
-    logits: Tensor, uniform: Tensor, *, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return one token per row as `sample_token` does, its log-prob and the entropy of its distribution.
-
-    Inverts in two levels, first the token's block and then its position there, so that only one block per
-    row is summed in double precision. At temperature 0 log-probs and entropies are 0.
-    logits (B, V), uniform (B,) -> tokens (B,), logprobs (B,) and entropies (B,) in float32, nats
-    """
-    if temperature == 0:
-        certain = logits.new_zeros(len(logits), dtype=torch.float32)
-        return logits.argmax(-1), certain, certain
-    wide = logits.float() / temperature
-    below = wide.sub_(wide.amax(-1, keepdim=True)).clamp_(min=LEAST)
-    weights = below.exp()
-    blocks = pad(weights, (0, -weights.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
-    coarse = blocks.sum(-1).to(uniform.dtype).cumsum(-1)
-    block, share = _invert(coarse, uniform[:, None])
-    fine = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK)).squeeze(1)
-    place, _ = _invert(fine.to(uniform.dtype).cumsum(-1), share)
-    tokens = (block * BLOCK + place).clamp_(max=logits.shape[-1] - 1)
-    # With m the largest logit and Z = sum exp(x - m): log p(i) = (x_i - m) - log Z, and the entropy
-    # is log Z - sum p (x - m).
-    mass = coarse[:, -1]
-    logprobs = below.gather(1, tokens).squeeze(1) - mass.log()
-    entropies = mass.log() - torch.linalg.vecdot(weights, below) / mass
-    return tokens.squeeze(1), logprobs.float(), entropies.float()
-
-
-def _invert(cumulative: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the step in which `cumulative` passes this share of its total, and the share within that step.
-
-    cumulative (B, n), share (B, 1) -> index (B, 1), share within (B, 1)
-    """
-    total = cumulative[:, -1:]
-    # Strictly below the total, so that a last step without weight is never chosen.
-    level = torch.minimum(share * total, total * (1 - torch.finfo(total.dtype).eps))
-    index = torch.searchsorted(cumulative, level, right=True).clamp_(max=cumulative.shape[-1] - 1)
-    below = cumulative.gather(1, (index - 1).clamp_(min=0)).masked_fill(index == 0, 0)
-    return index, (level - below) / (cumulative.gather(1, index) - below)
-
-
 # Tokens between two checks for finished rows, by device: a check waits for the device.
-
+CHECK_EVERY = {"cuda": 8}
 # Largest mean distance, in nats per token, of the sampler's log-probs from those of a forward pass.
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -115,19 +57,6 @@ class Samples:
     finished: Tensor
     logprobs: Tensor
     entropies: Tensor
-
-
-def require_close_logprobs(gap: float, dtype: torch.dtype) -> None:
-    """Raise UserError if the sampler's distribution is not the one that is scored.
-
-    gap: mean distance of its log-probs from those of a forward pass, nats per token.
-    """
-    if not gap <= TOLERANCE[dtype]:
-        raise UserError(
-            f"the sampler's log-probs are {gap:.2g} nats per token off those of a forward pass, in "
-            f"{str(dtype).removeprefix('torch.')} {TOLERANCE[dtype]:g} at most: what is sampled is not "
-            "what is scored; compare with runtime.reference_implementation=true, and report this model"
-        )
 
 
 @torch.no_grad()
@@ -193,31 +122,20 @@ def decoder_class(
     return CUDAGraphDecoder if captured else FastDecoder
 
 
-def _sample_by_reference(
-    logits: Tensor, uniform: Tensor, *, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `sample_and_score` does, with the functions of core that score a forward pass."""
-    tokens = sample_token(logits, uniform, temperature=temperature)
-    if temperature == 0:
-        certain = logits.new_zeros(len(logits), dtype=torch.float32)
-        return tokens, certain, certain
-    one = logits[:, None]
-    logprobs = token_logprobs(one, tokens[:, None], temperature=temperature)
-    return tokens, logprobs.float().squeeze(1), entropy(one, temperature=temperature).squeeze(1)
-
-
 class SampleBuffer:
     """What has been sampled so far, in the caller's order of rows."""
 
-    def __init__(self, uniforms: Tensor, place: torch.device, params: SamplingParams):
+    def __init__(self, uniforms: Tensor, device: torch.device, params: SamplingParams):
         # Double precision where the device has it.
-        self.uniforms = uniforms.to(place, torch.float32 if place.type == "mps" else torch.float64)
+        self.uniforms = uniforms.to(
+            device, torch.float32 if device.type == "mps" else torch.float64
+        )
         size = uniforms.shape
-        self.pad_id, self.ends = params.pad_id, torch.tensor(params.end_ids, device=place)
-        self.responses = torch.full(size, self.pad_id, device=place)
-        self.logprobs, self.entropies = torch.zeros(2, *size, device=place)
-        self.lengths = torch.zeros(size[0], dtype=torch.long, device=place)
-        self.finished = torch.zeros(size[0], dtype=torch.bool, device=place)
+        self.pad_id, self.ends = params.pad_id, torch.tensor(params.end_ids, device=device)
+        self.responses = torch.full(size, self.pad_id, device=device)
+        self.logprobs, self.entropies = torch.zeros(2, *size, device=device)
+        self.lengths = torch.zeros(size[0], dtype=torch.long, device=device)
+        self.finished = torch.zeros(size[0], dtype=torch.bool, device=device)
 
     def write(
         self, rows: Tensor, column: int, tokens: Tensor, logprobs: Tensor, entropies: Tensor
@@ -242,4 +160,85 @@ class SampleBuffer:
             finished=self.finished,
             logprobs=self.logprobs[:, :width],
             entropies=self.entropies[:, :width],
+        )
+
+
+def sample_and_score(
+    logits: Tensor, uniform: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one token per row as `sample_token` does, its log-prob and the entropy of its distribution.
+
+    Inverts in two levels, first the token's block and then its position there, so that only one block per
+    row is summed in double precision. At temperature 0 log-probs and entropies are 0.
+    logits (B, V), uniform (B,) -> tokens (B,), logprobs (B,) and entropies (B,) in float32, nats
+    """
+    if temperature == 0:
+        certain = logits.new_zeros(len(logits), dtype=torch.float32)
+        return logits.argmax(-1), certain, certain
+    wide = logits.float() / temperature
+    below = wide.sub_(wide.amax(-1, keepdim=True)).clamp_(min=LEAST)
+    weights = below.exp()
+    blocks = pad(weights, (0, -weights.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
+    coarse = blocks.sum(-1).to(uniform.dtype).cumsum(-1)
+    block, share = _invert(coarse, uniform[:, None])
+    fine = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK)).squeeze(1)
+    place, _ = _invert(fine.to(uniform.dtype).cumsum(-1), share)
+    tokens = (block * BLOCK + place).clamp_(max=logits.shape[-1] - 1)
+    # With m the largest logit and Z = sum exp(x - m): log p(i) = (x_i - m) - log Z, and the entropy
+    # is log Z - sum p (x - m).
+    mass = coarse[:, -1]
+    logprobs = below.gather(1, tokens).squeeze(1) - mass.log()
+    entropies = mass.log() - torch.linalg.vecdot(weights, below) / mass
+    return tokens.squeeze(1), logprobs.float(), entropies.float()
+
+
+def _invert(cumulative: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the step in which `cumulative` passes this share of its total, and the share within that step.
+
+    cumulative (B, n), share (B, 1) -> index (B, 1), share within (B, 1)
+    """
+    total = cumulative[:, -1:]
+    # Strictly below the total, so that a last step without weight is never chosen.
+    level = torch.minimum(share * total, total * (1 - torch.finfo(total.dtype).eps))
+    index = torch.searchsorted(cumulative, level, right=True).clamp_(max=cumulative.shape[-1] - 1)
+    below = cumulative.gather(1, (index - 1).clamp_(min=0)).masked_fill(index == 0, 0)
+    return index, (level - below) / (cumulative.gather(1, index) - below)
+
+
+def _sample_by_reference(
+    logits: Tensor, uniform: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `sample_and_score` does, with the functions of core that score a forward pass."""
+    tokens = sample_token(logits, uniform, temperature=temperature)
+    if temperature == 0:
+        certain = logits.new_zeros(len(logits), dtype=torch.float32)
+        return tokens, certain, certain
+    one = logits[:, None]
+    logprobs = token_logprobs(one, tokens[:, None], temperature=temperature)
+    return tokens, logprobs.float().squeeze(1), entropy(one, temperature=temperature).squeeze(1)
+
+
+def sample_token(logits: Tensor, uniform: Tensor, *, temperature: float) -> Tensor:
+    """Return one token per row, drawn from softmax(logits / temperature).
+
+    Temperature 0 takes the likeliest token. logits (B, V), uniform (B,) in [0, 1) -> (B,)
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits.float() / temperature, dim=-1).to(uniform.dtype).cumsum(-1)
+    level = uniform[:, None] * cumulative[:, -1:]
+    chosen = torch.searchsorted(cumulative, level, right=True)
+    return chosen.squeeze(1).clamp_(max=logits.shape[-1] - 1)
+
+
+def require_close_logprobs(gap: float, dtype: torch.dtype) -> None:
+    """Raise UserError if the sampler's distribution is not the one that is scored.
+
+    gap: mean distance of its log-probs from those of a forward pass, nats per token.
+    """
+    if not gap <= TOLERANCE[dtype]:
+        raise UserError(
+            f"the sampler's log-probs are {gap:.2g} nats per token off those of a forward pass, in "
+            f"{str(dtype).removeprefix('torch.')} {TOLERANCE[dtype]:g} at most: what is sampled is not "
+            "what is scored; compare with runtime.reference_implementation=true, and report this model"
         )

@@ -14,7 +14,7 @@ class Unpadded:
     """The M real tokens of rows (B, T), one text after another, short texts first; N of them are computed.
 
     A token that follows the same tokens as an equal one in the text of the previous row has the same
-    states in every layer, so only one of them is computed: completions share their prompt.
+    states in every layer, so only one of them is computed: responses share their prompt.
 
     index (M,): position of each in the flattened rows.
     slot (B * T,): the inverse of `index`, -1 at pads.

@@ -1,1 +1,1 @@
-"""Step 3, PPO. Read stage.py, loop.py, rollout.py, update.py, core/losses.py; checks.py refuses."""
+"""Step 3, PPO. Read stage.py, models.py, loop.py, rollout.py, update.py, then core/losses.py."""

@@ -13,7 +13,10 @@ from rlhf_cli.models.generation.sampling import TOLERANCE
 
 
 class NotFinite(UserError):
-    """A score, log-prob or loss is NaN or infinite; `rows` of `rollout` are the offending samples."""
+    """A score, log-prob or loss is NaN or infinite; `rows` of `rollout` are the offending samples.
+
+    `runtime.engine.NotFinite` is that of a gradient, of which no sample is known.
+    """
 
     def __init__(self, message: str, rollout: Rollout, rows: list[int]):
         super().__init__(message)

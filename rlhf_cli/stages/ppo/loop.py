@@ -1,6 +1,4 @@
-"""PPO as its algorithm box reads: collect, shape rewards, estimate advantages, update, adapt the KL
-coefficient.
-"""
+"""The iterations of PPO: collect, shape rewards, estimate advantages, update, adapt the KL coefficient."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -27,10 +25,10 @@ from rlhf_cli.telemetry.recorder import Recorder
 
 @dataclass(slots=True, kw_only=True)
 class TrainState:
-    """Where PPO stands: inside `iteration`, after as many minibatches as `rows` has metrics of.
+    """Where PPO is: inside `iteration`, after one optimizer step for each dictionary of metrics in `rows`.
 
-    rollout and objective: of this iteration, once it was collected. gap: between the log-probs of the
-    sampler and those of a forward pass when they were last compared, nats per token.
+    rollout and objective, its metrics: of this iteration, once it was collected. gap: between the
+    log-probs of the sampler and those of a forward pass when they were last compared, nats per token.
     """
 
     controller: FixedKL | AdaptiveKL

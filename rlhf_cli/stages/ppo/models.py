@@ -23,6 +23,60 @@ from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
 from rlhf_cli.stages.training import token_loss, work_on_texts
 from rlhf_cli.telemetry.timing import Clock
 
+# A function of prompts with their responses that returns scores (B,).
+Score = Callable[[ModelInputs], Tensor]
+
+
+@dataclass(slots=True, kw_only=True)
+class PPOModels:
+    """score: of the frozen reward model, or any function of prompts and responses.
+
+    reward_model: the network behind `score`, which is offloaded when it has scored a rollout; None
+    where there is no network. ptx: the loss that PPO-ptx adds to the policy's. clock: of the stage.
+    """
+
+    policy: Engine
+    value_model: Engine
+    ref_policy: Network
+    score: Score
+    device: Device
+    reward_model: Network | None = None
+    ptx: "PretrainingLoss | None" = None
+    clock: Clock = field(default_factory=Clock)
+
+
+def build_models(
+    context: StageContext, sft: Path, rm: Path, prompts: list[EncodedPrompt]
+) -> tuple[PPOModels, list[str]]:
+    """Return the models and notes on them.
+
+    Policy and reference are the SFT model; the value model is the reward model, or the SFT model with
+    a new head (ppo.value_init).
+    """
+    cfg = context.cfg.ppo
+    reward = RewardModel.load(context, rm, prompts)
+    from_rm = cfg.value_init is ValueInit.rm
+    if from_rm and reward.renderer is not None:
+        raise UserError(
+            "ppo.value_init=rm needs a reward model with the policy's tokenizer and chat template; "
+            "this one has others: use ppo.value_init=sft"
+        )
+    value_model = context.scalar_model(rm if from_rm else sft, new_head=not from_rm)
+    check_head(value_model)
+    models = PPOModels(
+        policy=context.engine(context.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
+        value_model=context.engine(value_model, cfg.value_optim),
+        ref_policy=context.network(context.causal_lm(sft)),
+        score=reward.score,
+        reward_model=reward.network,
+        device=context.device,
+        clock=context.clock,
+    )
+    if not from_rm:
+        reset_head(models.value_model, seed=context.cfg.seed)
+    plan = models.policy.generation_note()
+    return models, reward.notes() + ([f"the policy {plan}"] if plan else [])
+
 
 class PretrainingLoss:
     """ratio * minibatch pretraining texts per optimizer step, repeating the data as often as needed."""
@@ -66,58 +120,3 @@ class PretrainingLoss:
             loss_on=LossOn.all,
             max_tokens=cfg.data.max_prompt_tokens + cfg.data.max_response_tokens,
         )
-
-
-# prompts with their responses -> scores (B,)
-Score = Callable[[ModelInputs], Tensor]
-
-
-@dataclass(slots=True, kw_only=True)
-class PPOModels:
-    """score: of the frozen reward model, or any function of prompts and responses.
-
-    reward_model: the network behind `score`, which is offloaded when it has scored a rollout; None
-    where there is no network. ptx: the loss that PPO-ptx adds to the policy's. clock: of the stage.
-    """
-
-    policy: Engine
-    value_model: Engine
-    ref_policy: Network
-    score: Score
-    device: Device
-    reward_model: Network | None = None
-    ptx: PretrainingLoss | None = None
-    clock: Clock = field(default_factory=Clock)
-
-
-def build_models(
-    context: StageContext, sft: Path, rm: Path, prompts: list[EncodedPrompt]
-) -> tuple[PPOModels, list[str]]:
-    """Return the models and notes on them.
-
-    Policy and reference are the SFT model; the value model is the reward model, or the SFT model with
-    a new head (ppo.value_init).
-    """
-    cfg = context.cfg.ppo
-    reward = RewardModel.load(context, rm, prompts)
-    from_rm = cfg.value_init is ValueInit.rm
-    if from_rm and reward.renderer is not None:
-        raise UserError(
-            "ppo.value_init=rm needs a reward model with the policy's tokenizer and chat template; "
-            "this one has others: use ppo.value_init=sft"
-        )
-    value_model = context.scalar_model(rm if from_rm else sft, new_head=not from_rm)
-    check_head(value_model)
-    models = PPOModels(
-        policy=context.engine(context.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
-        value_model=context.engine(value_model, cfg.value_optim),
-        ref_policy=context.network(context.causal_lm(sft)),
-        score=reward.score,
-        reward_model=reward.network,
-        device=context.device,
-        clock=context.clock,
-    )
-    if not from_rm:
-        reset_head(models.value_model, seed=context.cfg.seed)
-    plan = models.policy.generation_note()
-    return models, reward.notes() + ([f"the policy {plan}"] if plan else [])

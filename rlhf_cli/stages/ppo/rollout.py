@@ -1,4 +1,4 @@
-"""Collect a rollout: sample one response per prompt, then read the samples with every model.
+"""Collect a rollout: sample one response per prompt, then score the samples with every model.
 
 The processes divide the rows among themselves; afterwards each holds the complete rollout, which is
 small beside the models, so that all that follows is the same on each.
@@ -39,7 +39,7 @@ def collect_rollout(
     *,
     recompute: bool = True,
 ) -> tuple[Rollout, dict[str, float]]:
-    """Return a scored rollout and its metrics; raises NotFinite where a score or log-prob is not.
+    """Return a scored rollout and its metrics; raise NotFinite where a score or log-prob is not.
 
     uniforms (B, max_new_tokens). recompute: a forward pass computes the old log-probs too, and the
     metrics measure the sampler's distance from them.
@@ -162,14 +162,14 @@ def all_gather_rows(values: Tensor, size: tuple[int, ...], world: World, fill: i
 
 def readings_of(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[Part]:
     """Return this process's rows in microbatches, each trimmed to its own longest response."""
-    pieces = microbatches(models, rollout, batch)
-    return [(rows, ModelInputs(rollout.select(rows).trim())) for rows in pieces]
+    indices = microbatches(models, rollout, batch)
+    return [(rows, ModelInputs(rollout.select(rows).trim())) for rows in indices]
 
 
 def microbatches(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[Tensor]:
-    """Return which rows this process reads, in pieces for one forward pass; every process has as many.
+    """Return the rows of this process's microbatches; every process has as many.
 
-    The number of rows is a multiple of the number of processes, so that no piece is empty.
+    The number of rows is a multiple of the number of processes, so that no microbatch is empty.
     """
     share = models.policy.world.share
     rows = torch.arange(len(rollout.scores), device=rollout.scores.device)
@@ -177,12 +177,12 @@ def microbatches(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[T
         return list(share.of(rows).split(batch.microbatch))
     masks = (rollout.prompt_mask, rollout.response_mask)
     lengths = torch.stack([mask.sum(1) for mask in masks], dim=1).tolist()
-    loads = [BatchCost(1, sum(widths), tuple(widths)) for widths in lengths]
+    costs = [BatchCost(1, sum(widths), tuple(widths)) for widths in lengths]
     networks = (models.policy, models.value_model, models.ref_policy)
     padded = not all(reads_unpadded(network.model) for network in networks)
     limit = BatchLimit(rows=batch.microbatch, tokens=batch.max_tokens, padded=padded)
-    parts = divide(loads, limit, share.size)[share.rank]
-    return [torch.tensor(part, device=rows.device) for part in parts]
+    indices = divide(costs, limit, share.size)[share.rank]
+    return [torch.tensor(index, device=rows.device) for index in indices]
 
 
 def rollout_metrics(rollout: Rollout, entropies: Tensor) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """Step 3, PPO: raise the reward-model score of the policy's responses under a KL penalty to the SFT model.
 
-ModelInputs order: here, then loop.py.
+Reading order: `run` here, then `train` in loop.py.
 """
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf_cli.artifacts.layout import MODEL, OFFENDING, VALUE_MODEL
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import PPO
@@ -56,8 +57,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         models.policy.use_average()
         samples.sample("after", models.policy)
         samples.show(recorder)
-        context.export(models.policy, out / "model")
-        context.export(models.value_model, out / "value_model")
+        context.export(models.policy, out / MODEL)
+        context.export(models.value_model, out / VALUE_MODEL)
     return metrics
 
 
@@ -116,7 +117,7 @@ NOT_FINITE_REMEDY = "Lower ppo.optim.lr, raise ppo.kl.coef, or use runtime.dtype
 
 def save_offending(error: NotFinite, context: StageContext, out: Path) -> Path:
     """Write the samples behind a number that is not finite: texts, token ids, score."""
-    rollout, place = error.rollout, out / "offending.json"
+    rollout, place = error.rollout, out / OFFENDING
     rows = [
         {
             "prompt": context.renderer.tokenizer.decode(rollout.prompts[i][rollout.prompt_mask[i]]),

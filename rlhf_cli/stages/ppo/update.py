@@ -53,10 +53,10 @@ def accumulate_gradients(models: PPOModels, minibatch: Rollout, cfg: PPO) -> Met
     """Sum the gradients of a minibatch over its microbatches; every term is per token of the whole."""
     num_tokens = minibatch.response_mask.sum()
     totals: dict[str, Tensor] = {}
-    parts = microbatches(models, minibatch, cfg.batch)
-    for number, rows in enumerate(parts, start=1):
+    indices = microbatches(models, minibatch, cfg.batch)
+    for number, rows in enumerate(indices, start=1):
         heartbeat("learning from a rollout")
-        last = number == len(parts)
+        last = number == len(indices)
         terms = ppo_microbatch_step(
             models,
             minibatch.select(rows).trim(),
@@ -77,7 +77,7 @@ def accumulate_gradients(models: PPOModels, minibatch: Rollout, cfg: PPO) -> Met
 
 def ppo_microbatch_step(
     models: PPOModels,
-    piece: Rollout,
+    microbatch: Rollout,
     num_tokens: Tensor,
     cfg: PPO,
     *,
@@ -88,12 +88,12 @@ def ppo_microbatch_step(
 
     last: nothing is added to the value model's gradient after it; last_of_policy: to the policy's.
     """
-    mask, inputs = piece.response_mask, ModelInputs(piece)
+    mask, inputs = microbatch.response_mask, ModelInputs(microbatch)
     logprobs, _ = models.policy(response_logprobs, inputs, temperature=cfg.temperature)
     policy = policy_loss(
         logprobs,
-        piece.logprobs,
-        piece.advantages,
+        microbatch.logprobs,
+        microbatch.advantages,
         mask,
         clip_eps=cfg.clip_eps,
         num_tokens=num_tokens,
@@ -102,8 +102,8 @@ def ppo_microbatch_step(
     values = models.value_model(response_values, inputs)
     value = value_loss(
         values,
-        piece.values,
-        piece.returns,
+        microbatch.values,
+        microbatch.returns,
         mask,
         clip_eps=cfg.value_clip_eps,
         num_tokens=num_tokens,

@@ -9,13 +9,20 @@ from importlib import import_module
 import pytest
 
 from rlhf_cli.config.keys import covers
-from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
+from rlhf_cli.config.schema import (
+    KLController,
+    LongText,
+    MissingEOSMode,
+    ScheduleKind,
+    Source,
+    Ties,
+)
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline.plan import Planner
 from tests.support.small_stages import changed, little
-from tests.support.tasks import make, settings
+from tests.support.tasks import make, settings, write_rows
 
 COPYING = ("dataclasses", "copy", "rlhf_cli.config.compose")  # whole sections, for others to read
 SOURCES = tuple(f"data.{role}" for role in ROLES)
@@ -30,9 +37,24 @@ IN_USE = {
     "ppo.schedule.kind": ScheduleKind.linear,
     "data.pretraining": [Source(path="tiny_world:pretraining")],
     "evaluation.best_of_n": 2,
+    "evaluation.tasks.also": ["hot"],
+    "evaluation.tasks.samples": 2,
+    "rationales.limit": 2,
+    "rationales.samples": 2,
+    "data.long_prompts": LongText.truncate,
     "data.max_prompt_tokens": 12,
-    "data.max_response_tokens": 4,
+    "data.max_response_tokens": 16,
 }
+
+TASK = """
+name: hot
+clusters: [facts]
+source: hot.jsonl
+options: ["no", "yes"]
+answer: "{{ options[right] }}"
+rationale: question
+templates: [{name: plain, input: "{{ question }}", target: "{{ answer }}"}]
+"""
 
 
 def sections(section, prefix: str = "") -> Iterator[tuple[object, str]]:
@@ -76,14 +98,17 @@ def covered_by(cfg: Config, stage: str) -> set[str]:
 def ran(tmp_path_factory):
     """ran(stage) -> (keys read, keys covered); each stage runs once, after those it needs."""
     folder, found = tmp_path_factory.mktemp("reads"), {}
-    cfg = changed(little(), {**IN_USE, "runs_dir": str(folder / "runs")})
+    (folder / "hot.yaml").write_text(TASK)
+    write_rows(folder / "hot.jsonl", [{"question": f"{i}", "right": i % 2} for i in range(20)])
+    files = {"tasks.files": [str(folder / "hot.yaml")], "evaluation.tasks.shots": [0, 1]}
+    cfg = changed(little(), {**IN_USE, **files, "runs_dir": str(folder / "runs")})
 
     def run(stage: str) -> tuple[set[str], set[str]]:
         if stage not in found:
-            for parent in STAGES[stage].parents:
+            for parent in STAGES[stage].parents(cfg):
                 run(parent)
             (folder / stage).mkdir()
-            inputs = {name: folder / name / "model" for name in STAGES[stage].parents}
+            inputs = {name: folder / name / "model" for name in STAGES[stage].parents(cfg)}
             with recording(cfg) as read:
                 import_module(STAGES[stage].module).run(cfg, inputs, folder / stage)
             found[stage] = read, covered_by(cfg, stage)

@@ -1,4 +1,4 @@
-"""Columns that were named wrongly are told with the name that was meant."""
+"""Columns under wrong names are refused with the name that was meant."""
 
 import pytest
 

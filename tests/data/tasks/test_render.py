@@ -4,6 +4,7 @@ import pytest
 
 from rlhf_cli.data import sandbox
 from rlhf_cli.data.records import DataError, Filtered, RowError
+from rlhf_cli.data.tasks import render
 from rlhf_cli.data.tasks.render import example, options_text
 from rlhf_cli.data.tasks.rows import task_rows
 from tests.support.tasks import make, one_task
@@ -139,3 +140,13 @@ def test_a_target_without_text_is_refused(tmp_path):
     found = task_rows(task, **SPLIT)
     assert {bad.reason for bad in found.bad} == {"empty target"}
     assert issubclass(Filtered, RowError)
+
+
+def test_a_template_that_makes_a_huge_text_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(render, "ADDED", 1000)
+    huge = [{"name": "huge", "input": "{{ 'x' * 9000 }}", "target": "{{answer}}"}]
+    with pytest.raises(DataError, match=r"template huge makes a text of 9,000 characters; shorten"):
+        task_rows(one_task(make(tmp_path, templates=huge)), **SPLIT)
+    rows = [{"p": "y" * 3000, "h": f"{i}", "y": 0, "why": ""} for i in range(3)]
+    same = [{"name": "same", "input": "{{premise}}{{hypothesis}}", "target": "{{answer}}"}]
+    assert not task_rows(one_task(make(tmp_path, rows=rows, templates=same)), **SPLIT).bad

@@ -21,6 +21,10 @@ MANY_ENDS = list(range(1, 12))
 ANY = uniforms(64, 9, 0)  # what a row draws, column by column
 
 
+def scored(*inputs, **settings):
+    return sample_and_score(*inputs, **settings)[0]
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_decoding_is_that_of_transformers(name):
     model = causal(name, sharpness=4.0)
@@ -104,10 +108,6 @@ def test_an_end_token_is_kept_and_nothing_follows_it():
         assert bool(is_end[-1]) == bool(found.finished[row])
         assert not is_end[:-1].any()
         assert found.finished[row] or len(text) == 9
-
-
-def scored(*inputs, **settings):
-    return sample_and_score(*inputs, **settings)[0]
 
 
 @pytest.mark.parametrize("way", [sample_token, scored])

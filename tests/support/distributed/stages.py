@@ -26,8 +26,8 @@ def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[s
 
 
 def every_stage(parents: str, folder: str, words: list[str]) -> None:
-    """All stages, each on the parents of another run."""
-    for stage in STAGES:
+    """All stages of the default pipeline, each on the parents of another run."""
+    for stage in (name for name, spec in STAGES.items() if spec.default):
         work(stage, Path(parents), Path(folder), *words)
 
 

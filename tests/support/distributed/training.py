@@ -41,9 +41,8 @@ def check_training(*kinds: list) -> None:
         engine, twin = trained(given, world, odd(packed=True)), plain_twin(dtype)
         begun, steps = dict(engine.weights()), [learn(engine, s, world) for s in range(STEPS)]
         if world.is_main:
-            assert (
-                gap(begun, dict(twin.weights())) == 0
-            )  # bfloat16 takes no digits from the masters
+            # bfloat16 takes no digits from the masters.
+            assert gap(begun, dict(twin.weights())) == 0
         near = 1e-5 if dtype == "float32" else 5e-3
         assert far(steps, [learn(twin, s, ALONE) for s in range(STEPS)]) < near, (name, dtype)
         assert engine.steps == STEPS

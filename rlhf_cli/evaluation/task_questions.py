@@ -1,0 +1,180 @@
+"""Evaluation rows of tasks as questions: every template, every number of shots, as token ids."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Chains, Data, ShotsAs, TaskEvaluation
+from rlhf_cli.data.encode import encode_prompt
+from rlhf_cli.data.fit import characters, room_for
+from rlhf_cli.data.records import Message, Prompt, RowError
+from rlhf_cli.data.renderer import Renderer
+from rlhf_cli.data.tasks.mixture import exemplars
+from rlhf_cli.data.tasks.prompts import prompt_of, without_first
+from rlhf_cli.data.tasks.render import STEP_BY_STEP, example
+from rlhf_cli.data.tasks.rows import TaskRows
+from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow, Template
+from rlhf_cli.evaluation.cot_prompts import exemplars_of, in_its_form
+
+CANDIDATES = 20  # per exemplar: rows that a template cannot use are passed over
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Question:
+    """An evaluation row by one template, after `shots` exemplars. option_ids: with the end token.
+
+    row: what its renderings by several templates have in common.
+    """
+
+    example: TaskExample
+    row: str
+    shots: int
+    prompt_ids: list[int]
+    option_ids: tuple[list[int], ...]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class TaskQuestions:
+    """What a model is asked of a task. left_out: rows, renderings and exemplars, each with the reason."""
+
+    task: Task
+    direct: list[Question]
+    chains: list[Question]
+    left_out: Counter[str]
+
+
+@dataclass(slots=True, kw_only=True)
+class QuestionMaker:
+    """Renders and encodes the questions of one task."""
+
+    rows: TaskRows
+    settings: TaskEvaluation
+    shots_as: ShotsAs
+    renderer: Renderer
+    data: Data
+    seed: int
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def questions(self) -> TaskQuestions:
+        """Return the questions of all rows; UserError where there are none."""
+        task = self.rows.task
+        direct = list(self._rendered(chain=False))
+        if not direct:
+            raise UserError(
+                f"{task.file}: no row of task {task.name} can be evaluated: "
+                f"{counted(self.left_out)}; change its templates "
+                "or the limits data.max_prompt_tokens and data.max_response_tokens"
+            )
+        has_chains = task.rationale is not None or task.cot_prompt is not None
+        wanted = self.settings.cot is Chains.all or (
+            self.settings.cot is Chains.auto and has_chains
+        )
+        chains = list(self._rendered(chain=True)) if wanted else []
+        return TaskQuestions(task=task, direct=direct, chains=chains, left_out=self.left_out)
+
+    def _rendered(self, *, chain: bool) -> Iterator[Question]:
+        """Yield all questions; exemplars that a task brings for its chains are of one template alone."""
+        templates, given = self._templates(), None
+        if chain and (path := self.rows.task.cot_prompt):
+            templates, given = templates[:1], exemplars_of(path, self.rows.task.name)
+        for template in templates:
+            pool = self._pool(template)
+            for row in self.rows.evaluation:
+                if template in self.rows.templates_of(row):
+                    yield from self._of_row(row, template, pool, chain, given)
+
+    def _templates(self) -> Sequence[Template]:
+        """Return the templates that ask for the answer, all or the first ones."""
+        asking = [template for template in self.rows.templates if not template.turned_around]
+        return (
+            asking if self.settings.templates == "all" else asking[: int(self.settings.templates)]
+        )
+
+    def _pool(self, template: Template) -> list[TaskRow]:
+        """Return the rows that exemplars by a template come from: never an evaluation row."""
+        others = (*self.rows.train, *self.rows.select)
+        return [row for row in others if template in self.rows.templates_of(row)]
+
+    def _of_row(
+        self,
+        row: TaskRow,
+        template: Template,
+        pool: list[TaskRow],
+        chain: bool,
+        given: list[TaskExample] | None,
+    ) -> Iterator[Question]:
+        """Yield the question with each number of exemplars; a row that has none is counted.
+
+        given: exemplars that the task brings, in place of rows.
+        """
+        most = max(self.settings.shots)
+        try:
+            one = example(self.rows.task, row, template, chain=chain and given is None)
+            candidates = self._candidates(row, pool)
+            shown = given or exemplars(self.rows.task, one, template, candidates, num=most)
+            self.left_out["exemplars that no row was found for"] += max(0, most - len(shown))
+            option_ids = self._option_ids(one)
+            if chain:
+                one = _as_chain(one) if given is None else in_its_form(one)
+                shown = [_as_chain(each) for each in shown]
+            for shots in self.settings.shots:
+                yield Question(
+                    example=one,
+                    row=str(row.number),
+                    shots=shots,
+                    prompt_ids=self._prompt_ids(one, shown[:shots]),
+                    option_ids=option_ids,
+                )
+        except RowError as error:
+            self.left_out[error.reason] += 1
+
+    def _candidates(self, row: TaskRow, pool: list[TaskRow]) -> Iterator[TaskRow]:
+        """Yield rows for exemplars, all with different questions, in an order that the row decides."""
+        most = min(len(pool), CANDIDATES * max(self.settings.shots))
+        seen = {row.question}
+        for other in Random(f"{self.seed}/tasks/{row.task}/shots/{row.number}").sample(pool, most):
+            if other.question not in seen:
+                seen.add(other.question)
+                yield other
+
+    def _option_ids(self, one: TaskExample) -> tuple[list[int], ...]:
+        ids = tuple(self.renderer.response_ids(option) for option in one.options)
+        if any(len(each) > self.data.max_response_tokens for each in ids):
+            raise RowError("an option longer than data.max_response_tokens")
+        return ids
+
+    def _prompt_ids(self, one: TaskExample, shown: Sequence[TaskExample]) -> list[int]:
+        """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""
+        whole, starts = prompt_of(one, shown, self.shots_as)
+        prompts = [whole, *(without_first(whole, start) for start in starts)]
+        messages = next(filter(self._fits, prompts[:-1]), prompts[-1])
+        self.left_out["exemplars that do not fit data.max_prompt_tokens"] += prompts.index(messages)
+        found = encode_prompt(self.renderer, Prompt(messages, one.origin), self.data)
+        for note in found.notes:
+            self.left_out[note] += 1
+        return found.ids
+
+    def _fits(self, messages: tuple[Message, ...]) -> bool:
+        limit = self.data.max_prompt_tokens
+        few = characters(messages) <= room_for(self.renderer, limit)
+        return few and len(self.renderer.prompt_ids(messages)) <= limit
+
+
+def counted(left_out: Counter[str]) -> str:
+    """Return how often each reason was counted, the most frequent first."""
+    return ", ".join(f"{num} x {reason}" for reason, num in left_out.most_common() if num)
+
+
+def _as_chain(one: TaskExample) -> TaskExample:
+    """Return the example as one that asks for a chain of thought, also where it has no rationale."""
+    if one.chain:
+        return one
+    text = f"{one.input}\n{STEP_BY_STEP}"
+    return replace(one, input=text, target=f"The answer is {one.answer}.", chain=True)
+
+
+def empty_prompt(renderer: Renderer) -> list[int]:
+    """Return the prompt of an empty question, at least one token."""
+    return renderer.prompt_ids((Message("user", ""),)) or [renderer.eos_id]

@@ -1,0 +1,164 @@
+"""The closing tables of tasks: a row per model and way to ask; means over tasks, then every task."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from textwrap import wrap
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.table import number
+from rlhf_cli.telemetry.console import console, line, plain_name, print_blocks
+
+TASKS = "tasks.json"
+WIDE = 100  # columns of the screen from which there is air between the columns
+NAME = 18  # characters of a task's name on one line
+ASKED = {"direct": "direct", "chain": "CoT", "votes": "CoT + SC"}
+CELLS = "mean over templates ± standard deviation [95 % interval over rows]"
+CHAINS = "CoT: chain of thought; SC: self-consistency, what most samples answer"
+VOTES = "maj@n: votes of n samples, in blocks that do not overlap"
+NEAR_CHANCE = "~: the interval holds what a random option would reach"
+Row = Mapping[str, Any]
+
+
+def write_tasks(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the figures of the tasks into the folder of their stage."""
+    (folder / TASKS).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_task_figures(folder: Path) -> dict[str, Any] | None:
+    """Return the figures kept in a stage folder, checked; None when there are none."""
+    path = folder / TASKS
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for row in content["rows"]:
+            _ = _way(row), row["model"], [f"{mean:.2f}" for mean in means_of(row).values()]
+            _ = [_cell(found) for found in row["tasks"].values()]
+        _ = content["title"], [str(note) for note in content["notes"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no table of this program: run the stage evaluate again"
+        ) from error
+    return content
+
+
+def print_tasks(folder: Path) -> None:
+    """Print the tables of tasks kept in a stage folder; nothing when there are none."""
+    if content := read_task_figures(folder):
+        rows = content["rows"]
+        found = [means_of(row) for row in rows]
+        names = list(dict.fromkeys(name for means in found for name in means))
+        title = str(content["title"])
+        print_blocks(names, lambda some: means_table(rows, some, title=f"Means: {title}"))
+        tasks = list(dict.fromkeys(name for row in rows for name in row["tasks"]))
+        print_blocks(tasks, lambda some: tasks_table(rows, some, title=title))
+        for note in [*_legend(rows), *content["notes"]]:
+            line(f"  {one_line(str(note))}", style="dim")
+
+
+def _legend(rows: Sequence[Row]) -> list[str]:
+    """Return what the signs in these tables mean."""
+    asked = {row["asked"] for row in rows}
+    near = any(found["near_chance"] for row in rows for found in row["tasks"].values())
+    needed = {CELLS: True, NEAR_CHANCE: near, CHAINS: len(asked) > 1, VOTES: "votes" in asked}
+    return [note for note, is_needed in needed.items() if is_needed]
+
+
+def means_of(row: Row) -> dict[str, float]:
+    """Return {heading: mean} of a row: over clusters, groups, all tasks; where there is something to mean.
+
+    Of the tasks with options by each way to rank, and of those that were voted on by number of votes.
+    """
+    found = {"mean\nof clusters": row["macro"]}
+    if len(row["clusters"]) > 1:
+        found |= {f"{name}\ncluster": value for name, value in row["clusters"].items()}
+    found |= {f"{name}\ngroup": value for name, value in row["groups"].items()}
+    figures = list(row["tasks"].values())
+    unreadable = fmean(one["unreadable"] for one in figures)
+    if unreadable > 0 or row["asked"] != "direct":
+        found["un-\nreadable"] = unreadable
+    for key, heading in (("ranks", "rank\n{}"), ("votes", "votes\nmaj@{}")):
+        some = [one[key] for one in figures if one[key]]
+        for name in some[0] if some else ():
+            found[heading.format(name)] = fmean(one[name] for one in some)
+    return found
+
+
+def means_table(rows: Sequence[Row], headings: Sequence[str], *, title: str) -> Table:
+    """Return the table of these means, one line per row."""
+    table = _table(title)
+    for heading in headings:
+        table.add_column(_heading(heading.split("\n")), justify="right", no_wrap=True)
+    for row, last in _with_ends(rows):
+        means = means_of(row)
+        cells = (Text(f"{means[h]:.2f}") if h in means else Text("-", "dim") for h in headings)
+        label = Text.assemble(plain_name(f"{row['model']} "), (_way(row), "dim"))
+        table.add_row(label, *cells, end_section=last)
+    return table
+
+
+def tasks_table(rows: Sequence[Row], tasks: Sequence[str], *, title: str) -> Table:
+    """Return the table of these tasks: the mean, its spread over templates, and under it the interval."""
+    table = _table(title)
+    for name in tasks:
+        table.add_column(heading_of(name), justify="right", no_wrap=True)
+    for row, last in _with_ends(rows):
+        label = Text.assemble(plain_name(row["model"]), (f"\n{_way(row)}", "dim"))
+        found = (row["tasks"].get(name) for name in tasks)
+        cells = (Text("-", "dim") if one is None else _cell(one) for one in found)
+        table.add_row(label, *cells, end_section=last)
+    return table
+
+
+def _table(title: str) -> Table:
+    table = Table(
+        title=plain_name(title),
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1 if console().width >= WIDE else 0),
+    )
+    table.add_column("", no_wrap=True)
+    return table
+
+
+def heading_of(task: str) -> Text:
+    """Return the name of a task in lines that are not too long."""
+    words = wrap(task.replace("_", "_ "), NAME, break_on_hyphens=False)
+    return _heading([part.replace("_ ", "_") for part in words])
+
+
+def _heading(lines: Sequence[str]) -> Text:
+    return Text("\n").join(plain_name(part) for part in lines)
+
+
+def _with_ends(rows: Sequence[Row]) -> list[tuple[Row, bool]]:
+    """Return every row, and whether it is the last one of its model."""
+    models = [row["model"] for row in rows]
+    return [
+        (row, model != following)
+        for row, model, following in zip(rows, models, [*models[1:], None], strict=True)
+    ]
+
+
+def _way(row: Row) -> str:
+    return f"{row['shots']}-shot {ASKED[row['asked']]}"
+
+
+def _cell(found: Mapping[str, Any]) -> Text:
+    """Return 0.83 ±0.02, under it [0.79, 0.87]; a ~ before what may be chance."""
+    value, low, high = float(found["value"]), float(found["low"]), float(found["high"])
+    spread, mark = found["template_std"], "~" if found["near_chance"] else ""
+    return Text.assemble(
+        mark + number(value, high - low),
+        ("" if spread is None else f" ±{float(spread):.2f}", "dim"),
+        (f"\n[{number(low, high - low)}, {number(high, high - low)}]", "dim"),
+    )

@@ -1,0 +1,106 @@
+"""Figures of tasks, against values worked out by hand."""
+
+from dataclasses import replace
+from statistics import stdev
+
+import pytest
+import torch
+
+from rlhf_cli.config.schema import Source
+from rlhf_cli.core.estimates import mean_interval, wilson_interval
+from rlhf_cli.data.tasks.task import Task, TaskSource
+from rlhf_cli.evaluation.task_figures import Asked, Outcome, figure, table_rows
+
+BLANK = Task(
+    name="rte",
+    clusters=("nli",),
+    source=TaskSource(train=Source(path="rte.jsonl")),
+    options=None,
+    answer=None,
+    rationale=None,
+    metric="accuracy",
+    templates=(),
+)
+
+
+def outcome(row, value, **found) -> Outcome:
+    plain = {"task": "rte", "template": "a", "shots": 0, "asked": Asked.direct, "read": None}
+    return Outcome(**{**plain, "row": str(row), "response": "", "value": value, **found})
+
+
+# Template a is right in 3 rows of 4, b in 1 of 4.
+JUDGED = [
+    outcome(row, value, template=template, chance=0.5, ranks={"sum": value, "token": 1.0})
+    for template, values in {"a": (1, 1, 1, 0), "b": (1, 0, 0, 0)}.items()
+    for row, value in enumerate(values)
+]
+
+
+def test_a_figure_is_the_mean_over_templates_with_its_spread_and_its_interval_over_rows():
+    found = figure(JUDGED, "accuracy")
+    assert found["value"] == 0.5
+    assert found["templates"] == {"a": 0.75, "b": 0.25}
+    assert found["template_std"] == pytest.approx(stdev([0.75, 0.25]))
+    assert found["rows"] == 4
+    assert (found["low"], found["high"]) == pytest.approx(wilson_interval(2, 4)[1:])
+    assert found["ranks"] == {"sum": 0.5, "token": 1.0}
+    assert found["chance"] == 0.5
+    assert found["near_chance"]
+
+
+def test_every_template_weighs_the_same_whatever_rows_it_has():
+    """Rows of which each is rendered by one template."""
+    other = outcome(
+        9, 0.0, template="c", chance=0.25, unreadable=1.0, ranks={"sum": 0.0, "token": 0}
+    )
+    found = figure([*JUDGED[:4], other], "accuracy")
+    assert found["value"] == pytest.approx((0.75 + 0) / 2)
+    assert found["rows"] == 5
+    assert found["ranks"] == {"sum": pytest.approx(0.375), "token": 0.5}
+    assert found["chance"] == pytest.approx((0.5 + 0.25) / 2)
+    assert found["unreadable"] == 0.5
+
+
+def test_a_graded_metric_has_the_interval_of_its_row_means():
+    values = [0.2, 0.5, 0.4, 0.3]
+    found = figure([outcome(row, value) for row, value in enumerate(values)], "rouge_l")
+    expected = mean_interval(torch.tensor(values, dtype=torch.float64))
+    assert (found["value"], found["low"], found["high"]) == pytest.approx(expected)
+    assert found["template_std"] is None
+    assert found["chance"] is None
+    assert not found["near_chance"]
+
+
+def test_an_interval_above_chance_is_not_called_chance():
+    judged = [outcome(row, 1.0, chance=0.5) for row in range(40)]
+    assert not figure(judged, "accuracy")["near_chance"]
+
+
+def test_votes_and_unreadable_shares_are_means():
+    judged = [
+        outcome(0, 1.0, asked=Asked.votes, unreadable=0.5, votes={1: 0.5, 2: 1.0}),
+        outcome(1, 0.0, asked=Asked.votes, unreadable=0.0, votes={1: 0.0, 2: 0.0}),
+    ]
+    found = figure(judged, "accuracy")
+    assert found["unreadable"] == 0.25
+    assert found["votes"] == {"1": 0.25, "2": 0.5}
+
+
+def test_rows_of_the_table_have_means_of_clusters_their_macro_mean_and_groups():
+    tasks = [
+        BLANK,
+        replace(BLANK, name="cb", clusters=("nli", "read"), groups=("ours",)),
+        replace(BLANK, name="qa", clusters=("read",), groups=("ours",)),
+    ]
+    values = {"rte": 0.0, "cb": 1.0, "qa": 0.5}
+    judged = [outcome(0, value, task=name) for name, value in values.items()]
+    chains = [outcome(0, 1.0, task="qa", shots=3, asked=Asked.chain)]
+    rows = table_rows({"base": [*chains, *judged], "SFT": judged[:1]}, tasks)
+    keys = [(row["model"], row["shots"], row["asked"]) for row in rows]
+    assert keys == [("base", 0, "direct"), ("base", 3, "chain"), ("SFT", 0, "direct")]
+    assert rows[0]["clusters"] == {"nli": 0.5, "read": 0.75}
+    assert rows[0]["macro"] == pytest.approx((0.5 + 0.75) / 2)
+    assert rows[0]["groups"] == {"ours": 0.75}
+    assert list(rows[0]["tasks"]) == ["rte", "cb", "qa"]
+    assert rows[1]["clusters"] == {"read": 1.0}
+    assert rows[2]["groups"] == {}

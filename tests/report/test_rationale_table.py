@@ -1,0 +1,78 @@
+"""The closing table of rationales on narrow and wide screens."""
+
+import json
+
+import pytest
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.report.rationale_table import (
+    print_rationales,
+    read_rationale_figures,
+    write_rationale_figures,
+)
+
+NAMES = ("gsm8k", "tracking_shuffled_objects_seven_objects", "strategyqa", "qasc", "creak")
+STEPS = ("generated", "answer", "length", "ending", "duplicate", "likelihood", "best")
+
+
+def steps(num: int) -> list[dict]:
+    return [
+        {"step": name, "rationales": num * (9 - i), "rows": num, "gain": -0.5, "gain_stated": 4.25}
+        for i, name in enumerate(STEPS)
+    ]
+
+
+def content(names=NAMES) -> dict:
+    tasks = {name: steps(10 * i + 13) for i, name in enumerate(names)}
+    tasks[names[0]][-1] |= {"rationales": 0, "rows": 0, "gain": None, "gain_stated": None}
+    notes = ["gsm8k: 3 x prompt too long", "a note \x1b[2J"]
+    return {
+        "title": "Rationales of sft, 5 per row",
+        "all": steps(321),
+        "tasks": tasks,
+        "notes": notes,
+    }
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch, capsys):
+    """shown(80, content) -> what is printed on a screen of 80 columns."""
+
+    def show(width: int, figures: dict) -> str:
+        from rlhf_cli.telemetry import console
+
+        write_rationale_figures(tmp_path, figures)
+        monkeypatch.setenv("COLUMNS", str(width))
+        console._console.cache_clear()
+        print_rationales(tmp_path)
+        return capsys.readouterr().out
+
+    return show
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_nothing_is_cut_and_no_line_is_longer_than_the_screen(shown, width):
+    text = shown(width, content())
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text and "\x1b" not in text
+    for name in ("all tasks", "gsm8k", "tracking_", "shuffled_objects_", "strategyqa", "creak"):
+        assert name in text
+    for cell in ("2889 of 321 rows", "963 of 321 rows", "g -0.50 (4.25)", "0 of 0 rows"):
+        assert cell in text
+    for label in ("contain the answer", "short enough", "best of its row", "3 x prompt too long"):
+        assert label in text
+
+
+def test_one_task_is_one_column(shown):
+    text = shown(80, content(("gsm8k",)))
+    assert "all tasks" not in text
+    assert "gsm8k" in text
+
+
+def test_what_is_no_table_is_one_line_and_none_is_nothing(tmp_path, shown):
+    assert read_rationale_figures(tmp_path) is None
+    (tmp_path / "figures.json").write_text(json.dumps({"all": 3}))
+    with pytest.raises(
+        UserError, match=r"figures.json is no table of this program: run the stage rat"
+    ):
+        read_rationale_figures(tmp_path)

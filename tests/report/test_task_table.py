@@ -1,0 +1,97 @@
+"""The closing tables of tasks on narrow and wide screens."""
+
+import json
+
+import pytest
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.report.task_table import means_of, print_tasks, read_task_figures, write_tasks
+
+NAMES = ("rte", "gsm8k", "object_counting", "tracking_shuffled_objects_seven_objects", "cb", "qa")
+
+
+def found(value: float, **changes) -> dict:
+    plain = {"value": value, "low": value - 0.05, "high": value + 0.05, "template_std": 0.031}
+    plain |= {"unreadable": 0.0, "near_chance": False, "ranks": {}, "votes": {}}
+    return plain | changes
+
+
+def row(model: str, asked: str, figures: dict) -> dict:
+    means = {"clusters": {"nli": 0.4, "arithmetic": 0.2}, "groups": {"algorithmic": 0.35}}
+    return {"model": model, "shots": 3, "asked": asked, "tasks": figures, "macro": 0.3, **means}
+
+
+def content() -> dict:
+    ranks = {"sum": 0.6, "token": 0.5}
+    direct = {name: found(0.11 * i, ranks=ranks) for i, name in enumerate(NAMES, start=1)}
+    direct["rte"] = found(0.5123, near_chance=True, template_std=None)
+    votes = {"gsm8k": found(0.25, unreadable=0.125, votes={"1": 0.21, "5": 0.27})}
+    rows = [
+        row(m, a, t) for m in ("base", "SFT") for a, t in (("direct", direct), ("votes", votes))
+    ]
+    return {"title": "1200 rows of 6 tasks", "tasks": {}, "rows": rows, "notes": ["rte: 3 x bad"]}
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch, capsys):
+    """shown(80) -> what is printed on a screen of 80 columns."""
+    write_tasks(tmp_path, content())
+
+    def show(width: int) -> str:
+        from rlhf_cli.telemetry import console
+
+        monkeypatch.setenv("COLUMNS", str(width))
+        console._console.cache_clear()
+        print_tasks(tmp_path)
+        return capsys.readouterr().out
+
+    return show
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_nothing_is_cut_and_no_line_is_longer_than_the_screen(shown, width):
+    text = shown(width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for name in ("rte", "gsm8k", "object_counting", "tracking_", "shuffled_objects_", "cb", "qa"):
+        assert name in text
+    for cell in ("~0.51", "[0.46, 0.56]", "0.22 ±0.03", "[0.17, 0.27]", "0.25"):
+        assert cell in text
+    for heading in ("of clusters", "algorithmic", "arithmetic", "maj@1", "maj@5", "token", "un-"):
+        assert heading in text
+    for label in ("base 3-shot direct", "SFT 3-shot CoT + SC", "1200 rows of 6 tasks"):
+        assert label in text
+    for note in ("rte: 3 x bad", "random option", "self-consistency"):
+        assert note in text
+
+
+def test_means_are_of_the_tasks_that_have_them():
+    direct, votes = content()["rows"][:2]
+    means = means_of(direct)
+    assert means["mean\nof clusters"] == 0.3
+    assert means["nli\ncluster"] == 0.4
+    assert means["algorithmic\ngroup"] == 0.35
+    assert means["rank\nsum"] == pytest.approx(0.6)
+    assert "un-\nreadable" not in means
+    means = means_of(votes)
+    assert means["un-\nreadable"] == 0.125
+    assert means["votes\nmaj@5"] == 0.27
+    assert "rank\nsum" not in means
+
+
+def test_no_figures_print_nothing(tmp_path, capsys):
+    print_tasks(tmp_path)
+    assert capsys.readouterr().out == ""
+    assert read_task_figures(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"title": "t", "notes": [], "rows": [{}]}'])
+def test_a_file_that_is_not_ours_is_refused(tmp_path, text):
+    (tmp_path / "tasks.json").write_text(text)
+    with pytest.raises(UserError, match=r"tasks\.json is no table of this program"):
+        read_task_figures(tmp_path)
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_tasks(tmp_path, content())
+    assert read_task_figures(tmp_path) == json.loads(json.dumps(content()))

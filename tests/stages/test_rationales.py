@@ -1,0 +1,342 @@
+"""The stage that writes rationales: its prompts, its files, resumed, and read again."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import rlhf_cli
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Check, Keep, LongText, ShotsAs, Source
+from rlhf_cli.data.tasks.files import read_tasks
+from rlhf_cli.data.tasks.render import example
+from rlhf_cli.data.tasks.rows import task_rows
+from rlhf_cli.evaluation.rationale_checks import Rationale, verdicts
+from rlhf_cli.evaluation.rationale_questions import AnsweredQuestion, read_rationale
+from rlhf_cli.evaluation.respond import Answer
+from rlhf_cli.launch.signals import Stopped
+from rlhf_cli.stages import rationales
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.preparing import prepared
+from rlhf_cli.stages.rationales import ask, open_scorer, preview, run
+from rlhf_cli.stages.reading import spec_of
+from rlhf_cli.stages.saving import Saver
+from tests.stages.test_task_evaluation import RTE, SUMS
+from tests.support.small_stages import changed, little, work
+from tests.support.tasks import write_rows
+
+BIRDS = RTE.replace("clusters: [nli]", "clusters: [birds]\nrationale: why")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The tasks sums, all rows with a rationale, and rte, only a few of them with one."""
+    place = tmp_path_factory.mktemp("tasks")
+    (place / "sums.yaml").write_text(SUMS)
+    (place / "rte.yaml").write_text(BIRDS)
+    write_rows(place / "sums.jsonl", [{"a": i, "b": i + 1, "total": 2 * i + 1} for i in range(40)])
+    write_rows(place / "rte.jsonl", [
+        {"premise": f"bird {i} sings", "hypothesis": f"bird {i} is loud", "label": i % 2,
+         "why": f"bird {i} is a bird." if i % 5 == 0 else None}
+        for i in range(40)
+    ])  # fmt: skip
+    return place
+
+
+def settings(folder: Path, **values) -> dict:
+    plain = {
+        "tasks.files": [str(folder)],
+        "data.eval_fraction": 0.3,
+        "data.max_prompt_tokens": 200,
+        "data.max_response_tokens": 24,
+        "rationales.limit": 5,
+        "rationales.samples": 3,
+        "rationales.shots": 2,
+        "rationales.checks": [Check.duplicate],
+        "rationales.keep": Keep.all,
+        "rationales.temperature": 0.6,
+        "rationales.batch": 32,
+    }
+    return plain | {key.replace("__", "."): value for key, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def asked(folder):
+    """asked(key=value, ...) -> ({task: its questions}, texts of their prompts, what was left out)."""
+
+    def of(**values):
+        context = open_context(changed(little(), settings(folder, **values)))
+        found = ask(context)
+        by_task: dict[str, list[AnsweredQuestion]] = {}
+        for one in found.questions:
+            by_task.setdefault(one.example.task, []).append(one)
+        decode = context.renderer.tokenizer.decode
+        texts = {name: [decode(q.prompt_ids) for q in qs] for name, qs in by_task.items()}
+        return by_task, texts, found.left_out
+
+    return of
+
+
+def test_a_prompt_is_exemplars_with_rationales_then_question_answer_and_request(asked):
+    questions, texts, _ = asked()
+    assert {name: len(listed) for name, listed in questions.items()} == {"rte": 5, "sums": 5}
+    for name, listed in questions.items():
+        for question, text in zip(listed, texts[name], strict=True):
+            one = question.example
+            ending = f"{one.input} The answer is {one.answer}. Explain step by step why."
+            assert "".join(ending.split()) in "".join(text.split())
+            assert text.count("Explain step by step why") == 3
+            assert "step by step." not in one.input
+    for question, text in zip(questions["rte"], texts["rte"], strict=True):
+        assert text.count("is a bird") == 2
+        assert question.example.rationale is None or question.example.rationale not in text
+
+
+def test_exemplars_are_rows_that_are_trained_on_and_never_the_rows_own(asked, folder):
+    (task,) = (task for task in read_tasks([str(folder)]) if task.name == "sums")
+    rows = task_rows(task, seed=little().seed, eval_fraction=0.3, select_fraction=0.05)
+    trained = {row.values["a"] for row in rows.train}
+    assert len(trained) < 40
+    questions, texts, _ = asked(
+        rationales__limit=None, rationales__shots=4, data__max_prompt_tokens=400
+    )
+    assert {q.row for q in questions["sums"]} == {row.number for row in rows.train}
+    for text in texts["sums"]:
+        shown = [int(part.split()[0]) for part in text.split("what is ")[1:]]
+        assert len(shown) == len(set(shown)) == 5
+        assert set(shown) <= trained
+
+
+def test_exemplars_are_turns_where_they_are_configured_so(asked):
+    _, text, _ = asked()
+    _, turns, _ = asked(tasks__shots_as=ShotsAs.turns)
+    assert turns["sums"][0] != text["sums"][0]
+    assert turns["sums"][0].count("Explain step by step why") == 3
+
+
+def test_the_row_decides_its_template_and_none_is_turned_around(asked):
+    questions, _, _ = asked(rationales__limit=None)
+    assert {q.example.template for q in questions["rte"]} == {"conclude", "follows"}
+    again, _, _ = asked()
+    by_row = {q.row: q for q in questions["rte"]}
+    assert all(by_row[q.row].prompt_ids == q.prompt_ids for q in again["rte"])
+
+
+def test_the_rows_are_drawn_by_the_seed(asked):
+    def rows(**values) -> list[int]:
+        return [q.row for q in asked(**values)[0]["sums"]]
+
+    assert rows() == rows()
+    assert rows() != rows(seed=5)
+
+
+def test_what_does_not_fit_is_counted(asked):
+    questions, _, _ = asked()
+    longest = max(len(q.prompt_ids) for q in questions["sums"])
+    _, shorter, left_out = asked(data__max_prompt_tokens=longest - 20)
+    assert left_out["sums"]["exemplars that do not fit data.max_prompt_tokens"] > 0
+    assert min(text.count("Explain") for text in shorter["sums"]) < 3
+    with pytest.raises(UserError, match=r"no row of task rte: 5 x response too long; change"):
+        asked(data__max_response_tokens=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tasks.files": []}, "stage=rationales has no tasks: name task files or presets"),
+        ({"data.eval_fraction": 0.94, "seed": 7}, "task rte has no row to train on of 40"),
+        ({"tasks.hold_out": ["rte", "sums"]}, "tasks.hold_out leaves none of 2 tasks"),
+        ({"data.max_prompt_tokens": 3, "data.long_prompts": LongText.drop}, "5 x prompt too long"),
+    ],
+)
+def test_what_no_rationale_can_be_written_for_is_named(folder, values, message):
+    context = open_context(changed(little(), settings(folder) | values))
+    with pytest.raises(UserError, match=message):
+        ask(context)
+
+
+def test_no_rationale_is_written_for_what_is_held_out(asked):
+    questions, _, left_out = asked(tasks__hold_out=["arithmetic"])
+    assert set(questions) == set(left_out) == {"rte"}
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "expected", "is_complete"),
+    [
+        ("It is so.", True, "It is so.", True),
+        ("It is so.\n\nSo it is.", True, "It is so.\n\nSo it is.", True),
+        ("It is so.\n\nWhat is 3 plus 4\nThe an", False, "It is so.", True),
+        ("It is so. And", False, "It is so. And", False),
+        ("It is so, and it is so, and it is so, and it is so.", True, None, False),
+    ],
+)
+def test_a_rationale_without_an_end_ends_before_the_next_question(
+    asked, folder, text, finished, expected, is_complete
+):
+    context = open_context(changed(little(), settings(folder)))
+    question = asked()[0]["sums"][0]
+    answer = Answer(prompt_ids=[], ids=[], text=text, finished=finished)
+    found = read_rationale(question, answer, renderer=context.renderer, data=context.cfg.data)
+    assert found.rationale == (expected or text)
+    assert found.is_complete is is_complete
+    assert found.num_tokens == len(context.renderer.response_ids(found.rationale)) - 1
+    assert (found.task, found.row, found.answer) == ("sums", question.row, question.example.answer)
+
+
+@pytest.fixture
+def few_rows(monkeypatch):
+    """Steps of four rows."""
+    monkeypatch.setattr(rationales, "ROWS", 4)
+
+
+TINY = Path(rlhf_cli.__file__).parent / "assets" / "tiny"
+SHORT = {"data.max_prompt_tokens": 96}  # the embedded model has 128 positions
+
+
+@pytest.fixture(scope="module")
+def ran(folder, tmp_path_factory):
+    """(the folder of the stage without an interruption, its metrics)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rationales, "ROWS", 4)
+        place = tmp_path_factory.mktemp("ran")
+        return place / "rationales", work("rationales", place, settings(folder) | SHORT)
+
+
+def read_all(place: Path) -> list[Rationale]:
+    rows = lines(place / "rationales.jsonl")
+    return [Rationale(**{k: v for k, v in row.items() if k != "dropped"}) for row in rows]
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_rationale_is_kept_with_its_verdict_and_what_passes_is_a_demonstration(ran, folder):
+    place, metrics = ran
+    every = lines(place / "rationales.jsonl")
+    assert set(Counter((row["task"], row["row"]) for row in every).values()) == {3}
+    assert len(every) == 2 * 5 * 3
+    found = read_all(place)
+    cfg = changed(little(), settings(folder))
+    assert [row["dropped"] for row in every] == verdicts(found, cfg.rationales)
+    kept = [
+        one.demonstration() for one, row in zip(found, every, strict=True) if not row["dropped"]
+    ]
+    assert kept
+    assert lines(place / "data" / "demonstrations.jsonl") == kept
+    figures = json.loads((place / "figures.json").read_text())
+    assert [step["rationales"] for step in figures["all"]] == [30, len(kept)]
+    assert sum(steps[-1]["rationales"] for steps in figures["tasks"].values()) == len(kept)
+    assert metrics["rationales/generated"] == 30
+    assert metrics["rationales/kept"] == metrics["rationales/left/duplicate"] == len(kept)
+    assert metrics["rationales/gain"] == pytest.approx(figures["all"][-1]["gain"])
+
+
+def test_the_samples_of_a_row_differ_and_so_do_those_of_the_steps(ran):
+    every = lines(ran[0] / "rationales.jsonl")
+    texts = [row["rationale"] for row in every if row["task"] == "sums"]
+    assert len(set(texts[:3])) > 1
+    assert len(set(texts)) > 6
+
+
+def assert_same(one: Path, other: Path) -> None:
+    for name in ("data/demonstrations.jsonl", "rationales.jsonl", "figures.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def again(folder: Path, out: Path, **values) -> None:
+    run(changed(little(), settings(folder, **values) | SHORT), {}, out)
+
+
+def test_a_resumed_stage_draws_what_is_left_and_leaves_the_same_files(
+    ran, folder, tmp_path, monkeypatch, few_rows
+):
+    drawn, asked = [], []
+    respond = rationales.respond
+
+    def noted(network, prompts, renderer, params, world, *, batch, seeds):
+        drawn.append(len(prompts))
+        asked.append((params.temperature, batch, len(seeds)))
+        return respond(network, prompts, renderer, params, world, batch=batch, seeds=seeds)
+
+    monkeypatch.setattr(rationales, "respond", noted)
+    monkeypatch.setattr(Saver, "_wanted", lambda self, step: (step == 1, step == 1))
+    with pytest.raises(Stopped, match="saved at step 1"):
+        again(folder, tmp_path)
+    monkeypatch.setattr(Saver, "_wanted", lambda self, step: (False, False))
+    append = rationales.append_drawn
+
+    def killed(path, step, found):
+        append(path, step, found)
+        if step == 3:
+            with path.open("a") as stream:
+                stream.write('{"step": 3, "ta')  # torn
+            raise MemoryError
+
+    monkeypatch.setattr(rationales, "append_drawn", killed)
+    with pytest.raises(MemoryError):
+        again(folder, tmp_path)
+    assert drawn == [4, 4, 2]
+    monkeypatch.setattr(rationales, "append_drawn", append)
+    again(folder, tmp_path)
+    assert drawn == [4, 4, 2, 2]  # the step whose end was not saved
+    assert set(asked) == {(0.6, 32, 3)}
+    assert_same(tmp_path, ran[0])
+
+
+def test_what_it_leaves_is_read_as_demonstrations(ran, folder):
+    place = ran[0] / "data" / "demonstrations.jsonl"
+    values = settings(folder) | {"data.demonstrations": [Source(path=str(place))]}
+    context = open_context(changed(little(), values))
+    found = prepared(spec_of(context.cfg, "demonstrations"), context.renderer, context.cfg,
+                     context.world)  # fmt: skip
+    assert found.report.num_bad == 0
+    rows = lines(place)
+    read = [one.record.messages for side in (found.train, found.select, found.eval) for one in side]
+    kept = [tuple(turn["content"] for turn in row["messages"]) for row in rows]
+    assert {tuple(m.content for m in messages) for messages in read} == set(kept)
+
+
+TASK = """
+name: again
+clusters: [again]
+source: {path}
+answer: "{{{{ answer }}}}"
+rationale: rationale
+templates: [{{name: asked, input: "{{{{ question }}}}", target: "{{{{ answer }}}}"}}]
+"""
+
+
+def test_what_it_leaves_is_read_by_a_task_file(ran, tmp_path):
+    place = ran[0] / "data" / "demonstrations.jsonl"
+    (tmp_path / "again.yaml").write_text(TASK.format(path=place))
+    (task,) = read_tasks([str(tmp_path / "again.yaml")])
+    found = task_rows(task, seed=1, eval_fraction=0.0, select_fraction=0.0)
+    assert not found.bad
+    for row, kept in zip(found.train, lines(place), strict=True):
+        one = example(task, row, task.templates[0], chain=True)
+        assert [one.input, one.target] == [turn["content"] for turn in kept["messages"]]
+
+
+def test_the_model_that_writes_and_the_one_that_judges_are_those_configured(
+    ran, folder, tmp_path, few_rows
+):
+    values = settings(folder, rationales__of="sft", rationales__scorer=str(TINY)) | SHORT
+    work("sft", tmp_path, values | {"sft.max_steps": 1})
+    work("rationales", tmp_path, values)
+    of_base, of_sft = (read_all(place) for place in (ran[0], tmp_path / "rationales"))
+    assert [one.rationale for one in of_base] != [one.rationale for one in of_sft]
+    context = open_context(changed(little(), values))
+    judged = open_scorer(context, context.network(context.causal_lm())).scored(of_sft[:6])
+    gains = [one.gain_stated for one in judged]
+    assert [one.gain_stated for one in of_sft[:6]] == pytest.approx(gains, abs=1e-3)
+    title = json.loads((tmp_path / "rationales" / "figures.json").read_text())["title"]
+    assert title == "Rationales of sft, 3 per row"
+
+
+def test_a_dry_run_shows_the_prompt(folder):
+    found = preview(changed(little(), settings(folder, rationales__of="sft")), {})
+    assert found.facts["rows"] == "10 of 2 tasks"
+    assert found.facts["rationales"] == "3 per row, 30 in all"
+    assert "Explain step by step why" in found.example.plain

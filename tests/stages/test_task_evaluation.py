@@ -1,0 +1,325 @@
+"""Tasks as the evaluate stage asks them: rows, templates, exemplars, and the files that it leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Chains, Rank, ShotsAs
+from rlhf_cli.evaluation import task_suite
+from rlhf_cli.evaluation.task_figures import Asked
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.evaluate import preview, run
+from rlhf_cli.stages.task_evaluation import open_suite
+from rlhf_cli.stages.task_reading import evaluated_tasks, require_tasks
+from tests.support.small_stages import changed, little, work
+from tests.support.tasks import write_rows
+
+RTE = """
+name: rte
+clusters: [nli]
+source: rte.jsonl
+options: ["yes", "no"]
+answer: "{{ options[label] }}"
+templates:
+  - {name: conclude, input: "{{ premise }}\\nSo {{ hypothesis }}?\\n{{ options_ }}", target: "{{ answer }}"}
+  - {name: invent, turned_around: true, input: "Write a premise.", target: "{{ premise }}"}
+  - {name: follows, input: "Does {{ hypothesis }} follow from {{ premise }}?", target: "{{ answer }}"}
+"""
+SUMS = """
+name: sums
+clusters: [arithmetic]
+groups: [numbers]
+source: sums.jsonl
+answer: "{{ total }}"
+rationale: "{{ a }} plus {{ b }} is {{ total }}."
+templates:
+  - {name: plain, input: "what is {{ a }} plus {{ b }}", target: "{{ answer }}"}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("tasks")
+    (place / "rte.yaml").write_text(RTE)
+    (place / "sums.yaml").write_text(SUMS)
+    write_rows(place / "rte.jsonl", [
+        {"premise": f"bird {i} sings", "hypothesis": f"bird {i} is loud", "label": i % 2}
+        for i in range(24)
+    ])  # fmt: skip
+    write_rows(place / "sums.jsonl", [{"a": i, "b": i + 1, "total": 2 * i + 1} for i in range(24)])
+    return place
+
+
+def settings(folder: Path, **values) -> dict:
+    plain = {
+        "tasks.files": [str(folder)],
+        "tasks.hold_out": ["nli", "sums"],
+        "data.eval_fraction": 0.3,
+        "data.max_prompt_tokens": 400,
+        "evaluation.tasks.limit": 3,
+        "evaluation.tasks.shots": [0, 2],
+    }
+    return plain | {key.replace("__", "."): value for key, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def asked(folder):
+    """asked(key=value, ...) -> {task: its questions} with these keys, dots written as __."""
+
+    def ask(**values):
+        context = open_context(changed(little(), settings(folder, **values)))
+        suite = open_suite(context)
+        return {questions.task.name: questions for questions in suite.tasks}, context.renderer
+
+    return ask
+
+
+def text_of(renderer, question) -> str:
+    return renderer.tokenizer.decode(question.prompt_ids)
+
+
+def test_every_template_that_asks_renders_every_row_with_every_number_of_shots(asked):
+    found, renderer = asked()
+    rte = found["rte"].direct
+    assert {(q.example.template, q.shots) for q in rte} == {
+        (template, shots) for template in ("conclude", "follows") for shots in (0, 2)
+    }
+    assert len(rte) == 2 * 2 * 3
+    assert all(q.example.options == ("yes", "no") for q in rte)
+    end = renderer.end_id
+    assert all([ids[-1] for ids in q.option_ids] == [end, end] for q in rte)
+    assert rte[0].option_ids == tuple(renderer.response_ids(text) for text in ("yes", "no"))
+    assert len({q.row for q in rte}) == 3
+
+
+def test_the_first_templates_are_those_that_ask(asked):
+    found, _ = asked(evaluation__tasks__templates="1")
+    assert {q.example.template for q in found["rte"].direct} == {"conclude"}
+
+
+def test_exemplars_are_other_rows_that_are_not_evaluated(asked, folder):
+    found, renderer = asked(evaluation__tasks__limit=None)
+    questions = [q for q in found["rte"].direct if q.example.template == "follows"]
+    evaluated = {q.example.input.split(" follow")[0] for q in questions}
+    assert 3 < len(evaluated) < 24
+    for question in questions:
+        text = text_of(renderer, question)
+        assert text.count("follow from") == 1 + question.shots
+        shown = text.split("Does ")[1:-1]
+        assert len(set(shown)) == question.shots
+        for other in evaluated:
+            named = text.count(other.removeprefix("Does ") + " follow")
+            assert named == (other == question.example.input.split(" follow")[0])
+
+
+def test_exemplars_are_turns_where_they_are_configured_so(asked):
+    found, renderer = asked(tasks__shots_as=ShotsAs.turns)
+    question = next(q for q in found["sums"].direct if q.shots == 2)
+    assert question.prompt_ids.count(renderer.end_id) == 2
+
+
+def test_exemplars_that_do_not_fit_leave_from_the_first_on(asked):
+    found, renderer = asked(evaluation__tasks__shots=[6])
+    questions, before = found["sums"].direct, len(found["sums"].direct[0].prompt_ids)
+    assert not found["sums"].left_out.total()
+    found, _ = asked(evaluation__tasks__shots=[6], data__max_prompt_tokens=before - 4)
+    cut = found["sums"].direct[0]
+    assert len(cut.prompt_ids) <= before - 4
+    whole = text_of(renderer, questions[0])
+    last = text_of(renderer, cut).removeprefix(renderer.probe_prompt.split("zebra")[0])
+    assert whole.endswith(last)
+    assert cut.example.input in last
+    assert found["sums"].left_out.total() >= 3
+
+
+def test_chains_of_thought_are_asked_of_tasks_with_rationales(asked):
+    found, renderer = asked()
+    assert found["rte"].chains == []
+    texts = [text_of(renderer, q) for q in found["sums"].chains if q.shots == 2]
+    assert texts
+    for text in texts:
+        assert text.count("step by step") == 3
+        assert text.count("The answer is") == 2
+        assert text.count("plus") >= 3 + 2
+    assert not asked(evaluation__tasks__cot=Chains.none)[0]["sums"].chains
+    everywhere, renderer = asked(evaluation__tasks__cot=Chains.all)
+    text = next(text_of(renderer, q) for q in everywhere["rte"].chains if q.shots == 2)
+    assert text.count("step by step") == 3
+    assert text.count("The answer is") == 2
+
+
+def test_a_task_brings_exemplars_of_its_own(folder, tmp_path):
+    """In their order, before the question in their form; the first template is what is asked."""
+    (tmp_path / "rte.jsonl").write_text((folder / "rte.jsonl").read_text())
+    blocks = "\n\n".join(
+        f"Q: case {i}?\nA: Let's think step by step.\nThe answer is no." for i in (1, 2, 3)
+    )
+    (tmp_path / "cot.txt").write_text(f"Decide.\n\n{blocks}\n")
+    (tmp_path / "rte.yaml").write_text(RTE + "cot_prompt: cot.txt\n")
+    values = settings(tmp_path) | {"tasks.hold_out": ["nli"]}
+    context = open_context(changed(little(), values))
+    (found,) = open_suite(context).tasks
+    assert {q.example.template for q in found.chains} == {"conclude"}
+    for question in found.chains:
+        text = text_of(context.renderer, question)
+        before = "Decide.\n\nQ: case 1?" in text
+        assert [f"case {i}?" in text for i in (1, 2, 3)] == [question.shots == 2] * 2 + [False]
+        assert before is (question.shots == 2)
+        assert text.count("A: Let's think step by step.") == 1 + question.shots
+        assert "OPTIONS:\n- yes\n- no\nA: Let's" in text
+    assert {q.example.template for q in found.direct} == {"conclude", "follows"}
+
+
+def test_the_rows_are_drawn_by_the_seed(asked):
+    def rows(**values) -> list[str]:
+        return [q.row for q in asked(**values)[0]["sums"].direct]
+
+    assert rows() == rows()
+    assert rows() != rows(seed=5)
+
+
+def test_an_option_beyond_the_limit_is_counted_and_no_row_left_is_an_error(asked):
+    with pytest.raises(
+        UserError, match=r"no row of task rte.* an option longer than data.max_resp"
+    ):
+        asked(data__max_response_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"evaluation.tasks.shots": [40]}, r"shots=\[40\] needs 40 rows that are not evaluated, .* has"),
+        ({"data.eval_fraction": 1e-9}, r"task rte has no row to evaluate of 24"),
+        ({"evaluation.tasks.also": ["nil"]}, r"evaluation\.tasks\.also: .* named nil.*nli"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_is_named(folder, values, message):
+    context = open_context(changed(little(), settings(folder) | values))
+    with pytest.raises(UserError, match=message):
+        open_suite(context)
+
+
+def test_what_also_names_is_evaluated_with_what_is_held_out(folder):
+    def names(**values) -> list[str]:
+        cfg = changed(little(), settings(folder) | {"tasks.hold_out": [], **values})
+        return [task.name for task in evaluated_tasks(cfg)]
+
+    assert names() == []
+    assert names(**{"evaluation.tasks.also": ["arithmetic"]}) == ["sums"]
+    both = {"evaluation.tasks.also": ["sums", "rte"], "tasks.hold_out": ["nli"]}
+    assert names(**both) == ["rte", "sums"]
+
+
+def test_nothing_to_evaluate_is_refused_before_anything_starts(folder):
+    values = settings(folder) | {"tasks.hold_out": []}
+    require_tasks(changed(little(), values), alone=False)
+    with pytest.raises(UserError, match=r"nothing to evaluate: .* evaluation\.tasks\.also"):
+        require_tasks(changed(little(), values), alone=True)
+    with pytest.raises(UserError, match="no row to evaluate"):
+        require_tasks(
+            changed(little(), settings(folder) | {"data.eval_fraction": 1e-9}), alone=True
+        )
+
+
+@pytest.fixture(scope="module")
+def ran(folder, tmp_path_factory):
+    """The stages sft and evaluate, with prompts, tasks and votes: (configuration values, folder)."""
+    place = tmp_path_factory.mktemp("ran")
+    values = settings(
+        folder,
+        evaluation__tasks__samples=4,
+        evaluation__tasks__rank=Rank.byte,
+        evaluation__tasks__limit=2,
+        evaluation__tasks__shots=[0],
+        evaluation__best_of_n=0,
+        data__max_response_tokens=8,
+        data__max_prompt_tokens=48,
+    )
+    work("sft", place, values)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        respond = task_suite.respond
+
+        def noted(network, prompts, renderer, params, world, **settings):
+            calls.append((params.temperature, len(prompts), settings["seeds"]))
+            return respond(network, prompts, renderer, params, world, **settings)
+
+        patch.setattr(task_suite, "respond", noted)
+        metrics = run_evaluate(values, place)
+    return place / "evaluate", metrics, calls
+
+
+def run_evaluate(values: dict, place: Path) -> dict[str, float]:
+    (place / "evaluate").mkdir()
+    return run(changed(little(), values), {"sft": place / "sft" / "model"}, place / "evaluate")
+
+
+def answers_in(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "task_answers.jsonl").read_text().splitlines()]
+
+
+def test_every_model_is_asked_in_every_way_and_the_figures_are_those_of_the_answers(ran):
+    folder, metrics, _ = ran
+    figures = json.loads((folder / "tasks.json").read_text())
+    assert [(row["model"], row["asked"]) for row in figures["rows"]] == [
+        (model, way.name) for model in ("base", "SFT") for way in Asked
+    ]
+    answers = answers_in(folder)
+    for row in figures["rows"]:
+        for name, found in row["tasks"].items():
+            mine = [
+                a["value"] for a in answers
+                if (a["model"], a["task"], a["asked"]) == (row["model"], name, row["asked"])
+            ]  # fmt: skip
+            assert found["value"] == pytest.approx(sum(mine) / len(mine))
+            assert len(mine) == 2 * (2 if name == "rte" else 1)
+        assert metrics[f"eval/{row['model']}/tasks/0-shot/{row['asked']}"] == row["macro"]
+    assert set(figures["rows"][0]["tasks"]["rte"]["ranks"]) == {"sum", "token", "byte", "prior"}
+    assert "rank=byte" in figures["title"]
+    assert figures["tasks"]["sums"]["groups"] == ["numbers"]
+    assert (folder / "table.json").is_file()
+
+
+def test_the_ranking_that_is_configured_decides(ran):
+    folder, _, _ = ran
+    figures = json.loads((folder / "tasks.json").read_text())
+    for row in figures["rows"]:
+        if row["asked"] == "direct":
+            assert row["tasks"]["rte"]["ranks"]["byte"] == row["tasks"]["rte"]["value"]
+
+
+def test_every_model_is_asked_with_its_own_weights(ran):
+    asked: dict[str, list[str]] = {}
+    for entry in answers_in(ran[0]):
+        if entry["asked"] == "chain":
+            asked.setdefault(entry["model"], []).append(entry["response"])
+    assert asked["base"] != asked["SFT"]
+
+
+def test_answers_are_greedy_and_votes_are_samples_of_their_own(ran):
+    _, _, calls = ran
+    greedy = [call for call in calls if call[0] == 0]
+    votes = [call for call in calls if call[1] and call[0] == 0.7]
+    assert [call[1] for call in greedy if call[1]] == [2, 2] * 2  # free answers, chains; two models
+    assert len(votes) == 2
+    assert all(len(set(seeds)) == 4 for _, _, seeds in votes)
+
+
+def test_without_tasks_there_is_no_file_of_them(ran, tmp_path):
+    values = {"evaluation.best_of_n": 0}
+    metrics = run(changed(little(), values), {"sft": ran[0].parent / "sft" / "model"}, tmp_path)
+    assert not (tmp_path / "tasks.json").exists()
+    assert not [name for name in metrics if "tasks" in name]
+
+
+def test_without_prompts_the_tasks_alone_are_evaluated(ran, folder, tmp_path):
+    values = settings(folder, evaluation__tasks__limit=1, evaluation__tasks__shots=[0])
+    values |= {"data.prompts": [], "data.comparisons": [], "tasks.hold_out": ["nli"]}
+    values |= {"data.max_prompt_tokens": 64}
+    cfg = changed(little(), values)
+    metrics = run(cfg, {"sft": ran[0].parent / "sft" / "model"}, tmp_path)
+    assert set(metrics) == {f"eval/{name}/tasks/0-shot/direct" for name in ("base", "SFT")}
+    assert not (tmp_path / "table.json").exists()
+    assert preview(cfg, {}).facts["tasks"] == "1 row of 1 task"
