@@ -36,11 +36,11 @@ def main(job_path: str) -> int:
     """Run the job and return an ExitCode; the reason of a failure is in failure.json."""
     timing.begin()
     ready_streams()
-    raise_on_first_signal()
     path = Path(job_path)
     job = json.loads(path.read_text())
     die_with_parent()
     try:
+        raise_on_first_signal()
         _quiet_libraries()
         _work(job, path.parent)
         return ExitCode.OK

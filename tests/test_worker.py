@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from threading import get_ident
 from types import ModuleType
 
 import pytest
 
 from rlhf_cli import worker
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.launch.signals import Stopped
+from rlhf_cli.launch.signals import Stopped, stop_signals_blocked
 from rlhf_cli.runtime import watchdog
 from rlhf_cli.telemetry import timing
 from rlhf_cli.telemetry.console import OutputClosed
@@ -96,6 +97,19 @@ def test_the_reason_of_an_end_is_left_for_the_parent(error, code, left, work, tm
     found = json.loads((tmp_path / "failure.json").read_text())
     assert tuple(found[name] for name in ("reason", "expected", "broken", "saved")) == left
     assert not (tmp_path / "result.json").exists()
+
+
+def test_a_stop_that_came_while_it_started_ends_it_with_its_reason(work, tmp_path):
+    """Until it has handlers the parent has them blocked: nothing is lost, and no traceback printed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    begun = []
+    with stop_signals_blocked():
+        signal.pthread_kill(get_ident(), signal.SIGINT)  # other threads would take it at once
+        code = work(lambda cfg, inputs, out: begun.append(True))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards one that nobody took
+    assert code == 130
+    found = json.loads((tmp_path / "failure.json").read_text())
+    assert (found["reason"], begun) == ("it was interrupted", [])
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: out of memory")])

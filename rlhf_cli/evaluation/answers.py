@@ -1,9 +1,11 @@
 """The answer that a response gives: what follows "The answer is" or "####", else the last one named.
 
-Where nothing is found a response is unreadable: None, never a guess.
+Where nothing is found a response is unreadable: None, never a guess. Self-consistency takes the answer
+that most of several sampled chains of thought give.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from rlhf_cli.evaluation.numerals import canonical, numbers_in
@@ -106,3 +108,24 @@ def _named(option: str) -> str:
         return words
     marked = rf"(?i:\({label}\))|(?<![\w'(]){label}(?:\)|(?=[.:]?(?:\s*$)))"
     return marked if len(option) <= len("(A)") else f"{words}|{marked}"
+
+
+def plurality(answers: Sequence[str | None]) -> str | None:
+    """Return the most frequent answer, of equally frequent ones the first seen.
+
+    Unreadable answers (None) do not vote; None where none is readable.
+    """
+    counts = Counter(answer for answer in answers if answer is not None)
+    return max(counts, key=counts.__getitem__, default=None)
+
+
+def block_votes(answers: Sequence[str | None]) -> dict[int, list[str | None]]:
+    """Return {n: the votes of consecutive blocks of n answers} for every n that divides their number.
+
+    The blocks are disjoint, so the mean over them estimates the accuracy of n votes without bias.
+    """
+    total = len(answers)
+    sizes = [n for n in range(1, total + 1) if total % n == 0]
+    return {
+        n: [plurality(answers[start : start + n]) for start in range(0, total, n)] for n in sizes
+    }

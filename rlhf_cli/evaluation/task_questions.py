@@ -1,24 +1,80 @@
-"""Evaluation rows of tasks as questions: every template, every number of shots, as token ids."""
+"""Evaluation rows of tasks as questions: every template, every number of shots, as token ids.
 
+A benchmark may bring a chain-of-thought prompt of its own, exemplars in a text file in the form of
+BIG-Bench-Hard:
+
+a warning that is not part of the prompt
+-----
+What the task is.
+
+Q: the question
+A: Let's think step by step.
+the chain of thought. So the answer is 5.
+"""
+
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from random import Random
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Chains, Data, ShotsAs, TaskEvaluation
 from rlhf_cli.data.encode import encode_prompt
 from rlhf_cli.data.fit import characters, room_for
-from rlhf_cli.data.records import Message, Prompt, RowError
+from rlhf_cli.data.records import Message, Origin, Prompt, RowError
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.tasks.mixture import exemplars
 from rlhf_cli.data.tasks.prompts import prompt_of, without_first
 from rlhf_cli.data.tasks.render import STEP_BY_STEP, example
 from rlhf_cli.data.tasks.rows import TaskRows
 from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow, Template
-from rlhf_cli.evaluation.cot_prompts import exemplars_of, in_its_form
 
+BELOW = re.compile(r"\A.*?^-{3,}\s*$", re.DOTALL | re.MULTILINE)
+BEFORE = re.compile(r"\n\s*\n(?=Q:)")  # what is between two exemplars
 CANDIDATES = 20  # per exemplar: rows that a template cannot use are passed over
+
+
+def in_its_form(one: TaskExample) -> TaskExample:
+    """Return an example that asks for a chain of thought as the exemplars of such a file do."""
+    return replace(one, input=_asked(one.input), chain=True)
+
+
+def exemplars_of(path: Path, task: str) -> list[TaskExample]:
+    """Return the exemplars of a file in their order, the first with what stands before it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cot_prompt of task {task}: {path} cannot be read: {error}") from error
+    blocks = BEFORE.split(BELOW.sub("", text).strip())
+    before = "" if blocks[0].startswith("Q:") else f"{blocks.pop(0)}\n\n"
+    found = [_exemplar(path, task, number, block) for number, block in enumerate(blocks, start=1)]
+    if not found:
+        raise UserError(f"cot_prompt of task {task}: {path} holds no exemplar, Q: and A: in lines")
+    return [replace(found[0], input=before + found[0].input), *found[1:]]
+
+
+def _exemplar(path: Path, task: str, number: int, block: str) -> TaskExample:
+    question, found, answer = block.partition("\nA:")
+    if not found:
+        raise UserError(f"cot_prompt of task {task}: exemplar {number} of {path} has no line A:")
+    chain = answer.strip().removeprefix(STEP_BY_STEP).strip()
+    return TaskExample(
+        task=task,
+        template="cot_prompt",
+        input=_asked(question.removeprefix("Q:").strip()),
+        target=chain,
+        options=(),
+        answer="",
+        rationale=chain,
+        origin=Origin(str(path), number),
+        chain=True,
+    )
+
+
+def _asked(question: str) -> str:
+    return f"Q: {question}\nA: {STEP_BY_STEP}"
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -8,14 +8,13 @@ from typing import Any
 from rlhf_cli.config.schema import TaskEvaluation
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.tasks.task import TaskExample
-from rlhf_cli.evaluation.answers import MARKER, read_answer, without_more_questions
+from rlhf_cli.evaluation.answers import MARKER, block_votes, read_answer, without_more_questions
+from rlhf_cli.evaluation.likelihood import Choice, rank
 from rlhf_cli.evaluation.numerals import quantity
-from rlhf_cli.evaluation.rank_classification import Choice, rank
 from rlhf_cli.evaluation.respond import Answer, respond
 from rlhf_cli.evaluation.task_figures import RIGHT_OR_WRONG, Asked, Outcome, table_rows
 from rlhf_cli.evaluation.task_questions import Question, TaskQuestions, counted, empty_prompt
 from rlhf_cli.evaluation.text_metrics import METRICS
-from rlhf_cli.evaluation.votes import block_votes
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.world import World

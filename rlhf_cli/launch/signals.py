@@ -48,6 +48,16 @@ def stop_signals() -> list[signal.Signals]:
 
 
 @contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Hold stop signals back; processes started meanwhile hold theirs back until they unblock them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def forward_signals(
     workers: Signalled, to_nodes: Callable[[int], None] | None = None
 ) -> Iterator[list[int]]:
@@ -111,6 +121,8 @@ def raise_on_first_signal() -> None:
     for number in stops:
         signal.signal(number, stop)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # The parent has started this process with them blocked: one that came before now comes here.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
 
 def install_stop_handlers() -> StopRequest:

@@ -20,6 +20,7 @@ from rlhf_cli.launch.channel import LOOPBACK
 from rlhf_cli.launch.exit_report import WorkerExit, read_exit
 from rlhf_cli.launch.local_world import is_deepspeed
 from rlhf_cli.launch.memory import oom_kills
+from rlhf_cli.launch.signals import stop_signals_blocked
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 GRACE = 1.0  # seconds in which the other ranks may fail too, so that the first cause is seen
@@ -74,13 +75,15 @@ class WorkerGroup:
         self.oom_kills = oom_kills()
         self.terminate_at = self.kill_at = float("inf")
         self.workers: dict[int, subprocess.Popen] = {}
-        # inherited by the workers: SIGUSR1 must not kill one that has no handler yet
+        # Inherited by the workers, of which none has a handler yet: SIGUSR1 is ignored, stop signals
+        # wait until the worker unblocks them.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         try:
             for local_rank in range(ranks.local_world_size):
-                self.workers[ranks.first_rank + local_rank] = _start(
-                    job, ranks, local_rank, runtime
-                )
+                with stop_signals_blocked():
+                    self.workers[ranks.first_rank + local_rank] = _start(
+                        job, ranks, local_rank, runtime
+                    )
         except BaseException:
             self.kill()
             raise

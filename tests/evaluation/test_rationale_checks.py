@@ -14,6 +14,7 @@ from rlhf_cli.evaluation.rationale_checks import (
     verdicts,
     without_answer,
 )
+from tests.support.rationales import GOOD
 
 SETTINGS = Rationales(
     of="base",
@@ -27,19 +28,6 @@ SETTINGS = Rationales(
     scorer="same",
     keep=Keep.all,
     batch=4,
-)
-GOOD = Rationale(
-    task="sums",
-    template="plain",
-    row=0,
-    origin="sums.jsonl:1",
-    question="What is 3 plus 4?",
-    answer="7",
-    rationale="Three and four make 7.",
-    num_tokens=8,
-    is_complete=True,
-    gain=0.5,
-    gain_stated=2.0,
 )
 
 

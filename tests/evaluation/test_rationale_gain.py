@@ -12,7 +12,7 @@ from rlhf_cli.data.records import Message
 from rlhf_cli.evaluation.rationale_gain import Scorer
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.context import open_context
-from tests.evaluation.test_rationale_checks import GOOD
+from tests.support.rationales import GOOD
 from tests.support.small_stages import changed, little
 from tests.support.tabular import network
 

@@ -6,7 +6,7 @@ import pytest
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.stages.rationale_files import append_drawn, keep_drawn, read_drawn
-from tests.evaluation.test_rationale_checks import GOOD
+from tests.support.rationales import GOOD
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from rlhf_cli.stages.preparing import prepared
 from rlhf_cli.stages.rationales import ask, open_scorer, preview, run
 from rlhf_cli.stages.reading import spec_of
 from rlhf_cli.stages.saving import Saver
-from tests.stages.test_task_evaluation import RTE, SUMS
 from tests.support.small_stages import changed, little, work
+from tests.support.task_files import RTE, SUMS
 from tests.support.tasks import write_rows
 
 BIRDS = RTE.replace("clusters: [nli]", "clusters: [birds]\nrationale: why")

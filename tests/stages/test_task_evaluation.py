@@ -14,29 +14,8 @@ from rlhf_cli.stages.evaluate import preview, run
 from rlhf_cli.stages.task_evaluation import open_suite
 from rlhf_cli.stages.task_reading import evaluated_tasks, require_tasks
 from tests.support.small_stages import changed, little, work
+from tests.support.task_files import RTE, SUMS
 from tests.support.tasks import write_rows
-
-RTE = """
-name: rte
-clusters: [nli]
-source: rte.jsonl
-options: ["yes", "no"]
-answer: "{{ options[label] }}"
-templates:
-  - {name: conclude, input: "{{ premise }}\\nSo {{ hypothesis }}?\\n{{ options_ }}", target: "{{ answer }}"}
-  - {name: invent, turned_around: true, input: "Write a premise.", target: "{{ premise }}"}
-  - {name: follows, input: "Does {{ hypothesis }} follow from {{ premise }}?", target: "{{ answer }}"}
-"""
-SUMS = """
-name: sums
-clusters: [arithmetic]
-groups: [numbers]
-source: sums.jsonl
-answer: "{{ total }}"
-rationale: "{{ a }} plus {{ b }} is {{ total }}."
-templates:
-  - {name: plain, input: "what is {{ a }} plus {{ b }}", target: "{{ answer }}"}
-"""
 
 
 @pytest.fixture(scope="module")

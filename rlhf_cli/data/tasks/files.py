@@ -10,9 +10,8 @@ from rlhf_cli.config.schema import ConfigError, Source
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.promptsource import promptsource_templates
 from rlhf_cli.data.tasks.render import check_syntax
-from rlhf_cli.data.tasks.sections import Section, kind_of
+from rlhf_cli.data.tasks.sections import Section, kind_of, load_yaml
 from rlhf_cli.data.tasks.task import METRICS, Task, TaskSource, Template
-from rlhf_cli.data.tasks.yaml_files import load_yaml
 
 KEYS = (
     "name", "clusters", "source", "options", "answer", "rationale", "metric", "templates", "groups",

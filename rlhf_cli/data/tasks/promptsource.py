@@ -7,8 +7,8 @@ that are turned around. https://github.com/bigscience-workshop/promptsource
 from pathlib import Path
 
 from rlhf_cli.data.records import DataError
+from rlhf_cli.data.tasks.sections import load_yaml
 from rlhf_cli.data.tasks.task import Template
-from rlhf_cli.data.tasks.yaml_files import load_yaml
 
 BETWEEN = "|||"  # input and target, and answer choices
 

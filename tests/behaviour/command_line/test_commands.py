@@ -44,7 +44,7 @@ def test_every_command_that_help_and_completion_list_is_carried_out():
         (["run", "ppo.gamma=2"], "ppo.gamma=2.0 must lie in (0, 1]"),
         (
             ["run", "stage=sftt"],
-            "stage=sftt is not one of all, sft, rm, ppo, evaluate: did you mean sft?",
+            "stage=sftt is not one of all, sft, rm, ppo, evaluate, rationales: did you mean sft?",
         ),
         (["run", "stage=[]"], "stage is empty"),
         (["run", "model=tyny"], "did you mean model=tiny?"),

@@ -102,6 +102,16 @@ def test_what_an_earlier_attempt_left_explains_nothing(tmp_path, monkeypatch):
     assert (outcome.code, outcome.reason) == (1, "its process ended with code 1")
 
 
+def test_a_worker_starts_with_stop_signals_blocked(tmp_path, monkeypatch):
+    code = "import signal; raise SystemExit(signal.SIGTERM in signal.pthread_sigmask(0, []))"
+    monkeypatch.setattr(
+        worker_group, "worker_command", lambda job: [sys.executable, "-S", "-c", code]
+    )
+    group = WorkerGroup(tmp_path / "job.json", LocalRanks(), runtime())
+    assert group.workers[0].wait() == 1
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_processes_that_were_asked_to_stop_have_the_timeout_to_save(monkeypatch):
     """The others are ended when it is over, and sooner where one has failed."""
     monkeypatch.setattr(worker_group.time, "monotonic", lambda: 1000.0)

@@ -10,7 +10,7 @@ from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.files import preset_names, read_tasks
 from rlhf_cli.data.tasks.rows import task_rows
-from rlhf_cli.data.tasks.yaml_files import load_yaml
+from rlhf_cli.data.tasks.sections import load_yaml
 from tests.support.tasks import RTE, make, one_task, rows
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}

@@ -3,7 +3,7 @@
 import pytest
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.evaluation.cot_prompts import exemplars_of
+from rlhf_cli.evaluation.task_questions import exemplars_of
 
 FILE = """NOT FOR TRAINING. canary
 -----
