@@ -137,6 +137,19 @@ def _show(rest: list[str]) -> None:
         answer(parse(rest), {name: spec.headline for name, spec in STAGES.items()})
 
 
+def _report(rest: list[str]) -> None:
+    from rlhf_cli.config.stage_table import STAGES
+
+    if wants_help(rest):
+        from rlhf_cli.report.help import print_report_help
+
+        print_report_help()
+    else:
+        from rlhf_cli.report.page import parse, report
+
+        report(parse(rest), tuple(STAGES))
+
+
 def _data(rest: list[str]) -> int | None:
     if rest[:1] not in ([], ["check"]) and not wants_help(rest):
         raise UserError(f"rlhf data {rest[0]} is no command: did you mean rlhf data check?")
@@ -167,6 +180,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "run": _run,
     "config": _config,
     "show": _show,
+    "report": _report,
     "data": _data,
     "--help": _help,
     "-h": _help,

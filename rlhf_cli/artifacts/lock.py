@@ -94,6 +94,14 @@ def holder(run: Path) -> Holder | str | None:
     return None
 
 
+def last_command(run: Path) -> str | None:
+    """Return the command that last held the run folder; None where it is unknown."""
+    try:
+        return Holder(**json.loads((run / LOCK).read_text(encoding="utf-8"))).command
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def _holder(handle: int) -> Holder | str:
     try:
         who = json.loads(os.pread(handle, 4096, 0))

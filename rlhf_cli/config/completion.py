@@ -13,6 +13,7 @@ from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
 COMPOSING = ("run", "config", "data check")
 RUNS = Path("runs")
 OF_SHOW = ("--time", "--json", "--runs-dir", "--help")
+OF_REPORT = ("--out", "--runs-dir", "--help")
 OF_CHECK = ("--all", "--json")
 PLACES = (
     *(f"parents.{name}" for name in REPLACEABLE), "model.path", "model.tokenizer",
@@ -34,17 +35,19 @@ def own_words(typed: str) -> list[str] | None:
         return _beginning(COMMANDS, open_word)
     if before == ["data"]:
         return ["check"]
-    if before[0] == "show":
-        return _of_show(open_word, before)
+    if options := {"show": OF_SHOW, "report": OF_REPORT}.get(before[0]):
+        return _of_places(open_word, before, options)
     return _of_request(open_word, before)
 
 
-def _of_show(word: str, before: list[str]) -> list[str]:
+def _of_places(word: str, before: list[str], options: Iterable[str]) -> list[str]:
     """Return options, names of runs, and folders where a folder is begun."""
     if word.startswith("-"):
-        return _beginning(OF_SHOW, word)
+        return _beginning(options, word)
     if before[-1] == "--runs-dir":
         return _folders(word)
+    if before[-1] == "--out":
+        return _places(word)
     given = list(values_of(before, ("--runs-dir", "runs_dir")))
     names = _beginning(run_names(Path(given[-1]) if given else RUNS), word)
     return names or _folders(word)

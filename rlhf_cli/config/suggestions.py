@@ -159,7 +159,6 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "upload": "hf upload ORG/NAME runs/<name>/<stage>/model does it",
         "compare": "rlhf show A B compares runs: what differs, their figures side by side",
         "diff": "rlhf show A B compares runs: what differs, their figures side by side",
-        "report": "rlhf show RUN is the report",
         "plot": "tracking.trackers=[tensorboard] writes curves",
         "plan": "rlhf run dry_run=true shows what a run would do",
         "list": "rlhf show lists the runs",

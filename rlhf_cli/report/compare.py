@@ -40,11 +40,11 @@ def compare(
     """Return a column for each run. merge_seeds: one for those that differ in the seed alone."""
     columns = [
         Column(
-            name=run.name if _unique(run, runs) else str(run.folder),
+            name=name,
             settings=dict(_settings(run)),
             figures={key: [value] for key, value in _figures(run, headlines)},
         )
-        for run in runs
+        for name, run in zip(names_of(runs), runs, strict=True)
     ]
     return _merged(columns) if merge_seeds else columns
 
@@ -68,8 +68,13 @@ def differing_figures(columns: Sequence[Column]) -> list[Key]:
     ]
 
 
-def _unique(run: RunState, runs: Sequence[RunState]) -> bool:
-    return sum(other.name == run.name for other in runs) == 1
+def names_of(runs: Sequence[RunState]) -> list[str]:
+    """Return the name of each run, its folder where several have the same name."""
+    names = [run.name for run in runs]
+    return [
+        name if names.count(name) == 1 else str(run.folder)
+        for name, run in zip(names, runs, strict=True)
+    ]
 
 
 def _settings(run: RunState) -> Iterator[tuple[str, str]]:

@@ -114,6 +114,23 @@ def print_show_help() -> None:
     _section("examples", examples)
 
 
+def print_report_help() -> None:
+    """Print how to write the page of runs."""
+    text = (
+        " RUN [RUN ...] [--out FILE] [--runs-dir DIR]\n\n"
+        "Writes one HTML file: commands, the tables of the evaluation, and the charts of tasks. It opens "
+        "without network, and its path is printed. RUN is a name or the folder of a run.\n"
+    )
+    console().print(Text.assemble(("rlhf report", "bold"), text))
+    examples = {
+        "rlhf report default": "runs/default/report.html",
+        "rlhf report one other": "runs/report.html: several runs in its charts",
+        "rlhf report default --out page.html": "another file",
+        "rlhf report one --runs-dir elsewhere": "a run in another folder",
+    }
+    _section("examples", examples)
+
+
 def print_data_help() -> None:
     """Print how to check data."""
     text = (

@@ -119,14 +119,15 @@ def _json_of(place: Place, headlines: Headlines) -> dict[str, Any]:
 
 def print_json(value: Any) -> None:
     """Print strict JSON: numbers that are not finite are null, control characters are escapes."""
-    console().file.write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    console().file.write(json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return JSON values with null for each number that is not finite."""
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -151,7 +152,7 @@ def stage_table(manifests: dict[str, StageManifest], headlines: Headlines) -> Ta
         table.add_row(
             stage,
             Text.assemble(
-                plain_name(manifest.finished[:MINUTES]), "\n", (_made_by(manifest), "dim")
+                plain_name(manifest.finished[:MINUTES]), "\n", (made_by(manifest), "dim")
             ),
             str(manifest.step),
             str(manifest.seed),
@@ -160,7 +161,8 @@ def stage_table(manifests: dict[str, StageManifest], headlines: Headlines) -> Ta
     return table
 
 
-def _made_by(manifest: StageManifest) -> str:
+def made_by(manifest: StageManifest) -> str:
+    """Return the version and commit of the code that made a stage."""
     commit = f" ({manifest.commit[:7]})" if manifest.commit else ""
     return one_line(f"{manifest.version}{commit}")
 

@@ -1,6 +1,7 @@
 """Parse `rlhf show WORDS` and print the result."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,23 +18,33 @@ from rlhf_cli.report.time_table import read_time, show_time
 
 def parse(words: list[str]) -> argparse.Namespace:
     """Return places, time, json and runs_dir; an option that does not exist is refused."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("places", nargs="*")
+    parser = places_parser()
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--json", action="store_true")
+    return parse_places(parser, words, command="show", options=OF_SHOW)
+
+
+def places_parser() -> argparse.ArgumentParser:
+    """Return a parser of the names or folders of runs, and of the folder that names are looked up in."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("places", nargs="*")
     parser.add_argument("--runs-dir", type=Path, default=RUNS)
+    return parser
+
+
+def parse_places(
+    parser: argparse.ArgumentParser, words: list[str], *, command: str, options: Sequence[str]
+) -> argparse.Namespace:
+    """Return the parsed words of a command with these options."""
     try:
         found, unknown = parser.parse_known_intermixed_args(words)
     except argparse.ArgumentError as error:
-        raise UserError(f"rlhf show: {error}") from error
+        raise UserError(f"rlhf {command}: {error}") from error
     if unknown:
-        raise UserError(f"rlhf show has no option {unknown[0]}{_meant(unknown[0])}")
+        meant = nearest(unknown[0].partition("=")[0], options)
+        tail = did_you_mean([meant]) if meant else f": rlhf {command} --help lists them"
+        raise UserError(f"rlhf {command} has no option {unknown[0]}{tail}")
     return _without_settings(found)
-
-
-def _meant(word: str) -> str:
-    meant = nearest(word.partition("=")[0], OF_SHOW)
-    return did_you_mean([meant]) if meant else ": rlhf show --help lists them"
 
 
 def _without_settings(found: argparse.Namespace) -> argparse.Namespace:

@@ -54,17 +54,21 @@ def print_tasks(folder: Path) -> None:
     """Print the tables of tasks kept in a stage folder; nothing when there are none."""
     if content := read_task_figures(folder):
         rows = content["rows"]
-        found = [means_of(row) for row in rows]
-        names = list(dict.fromkeys(name for means in found for name in means))
+        names, tasks = headings_of(rows)
         title = str(content["title"])
         print_blocks(names, lambda some: means_table(rows, some, title=f"Means: {title}"))
-        tasks = list(dict.fromkeys(name for row in rows for name in row["tasks"]))
         print_blocks(tasks, lambda some: tasks_table(rows, some, title=title))
-        for note in [*_legend(rows), *content["notes"]]:
+        for note in [*legend_of(rows), *content["notes"]]:
             line(f"  {one_line(str(note))}", style="dim")
 
 
-def _legend(rows: Sequence[Row]) -> list[str]:
+def headings_of(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Return the headings of all means of the rows, and the names of all their tasks."""
+    means = dict.fromkeys(name for row in rows for name in means_of(row))
+    return list(means), list(dict.fromkeys(name for row in rows for name in row["tasks"]))
+
+
+def legend_of(rows: Sequence[Row]) -> list[str]:
     """Return what the signs in these tables mean."""
     asked = {row["asked"] for row in rows}
     near = any(found["near_chance"] for row in rows for found in row["tasks"].values())

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rlhf_cli.artifacts.lock import locked
+from rlhf_cli.artifacts.lock import last_command, locked
 from rlhf_cli.artifacts.manifest import ArtifactError
 
 
@@ -20,6 +20,16 @@ def test_a_lock_that_is_another_file_is_refused_and_that_file_stays(tmp_path, li
         with locked(tmp_path / "run", "rlhf run"):
             pass
     assert victim.read_text() == "precious"
+
+
+def test_the_last_command_of_a_run_is_known_after_its_end(tmp_path):
+    assert last_command(tmp_path) is None
+    command = "rlhf run " + "x" * 5000
+    with locked(tmp_path, command):
+        pass
+    assert last_command(tmp_path) == command
+    (tmp_path / ".lock").write_text("[]")
+    assert last_command(tmp_path) is None
 
 
 HOLD = """

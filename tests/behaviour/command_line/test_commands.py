@@ -136,7 +136,7 @@ def test_help_answers_at_once_without_torch_or_hydra():
     assert time.monotonic() - started < 5  # a loaded machine; about 0.2 s otherwise
 
 
-@pytest.mark.parametrize("verb", ["run", "config", "data", "show"])
+@pytest.mark.parametrize("verb", ["run", "config", "data", "show", "report"])
 def test_every_verb_has_help_that_is_whole_on_a_usual_screen(capsys, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "80")
     assert main([verb, "--help"]) == 0

@@ -1,0 +1,230 @@
+"""The charts of instruction tuning, from the figures of `task_study`, each with its numbers as a table.
+
+A chart is a dict of JSON values, drawn by page.js: bars in groups, or points of series on two axes.
+Every number that a person reads is text here; the script formats those of the axes alone.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from rlhf_cli.report.table import number
+
+Block = dict[str, Any]
+Found = Mapping[str, Any]
+
+# Each paradigm: its name in words, and its colour in page.css.
+PARADIGMS = {
+    "prompting": ("prompting: not tuned", "neutral"),
+    "finetuned": ("fine-tuned on the task alone", "second"),
+    "instruction_tuned": ("instruction-tuned on other clusters", "accent"),
+}
+TUNED = {False: ("base", "neutral"), True: ("tuned", "accent")}
+CURVES = {
+    "clusters": ("Number of clusters trained on", "clusters trained on"),
+    "templates": ("Templates per task", "templates per task trained on"),
+}
+FIGURE, ACCURACY = "figure of the task, from 0 to 1", "mean over held-out clusters, from 0 to 1"
+INTERVAL = "95 % interval, over rows (one run) or over runs (several)."
+BARS = (
+    "Bar: mean over templates. Wide band: one standard deviation over templates to each side. "
+    f"Thin line: {INTERVAL}"
+)
+CHANCE = " Dashed: what a random option would reach."
+LINES = f"Vertical line: {INTERVAL}"
+
+
+def charts_of(study: Found) -> list[Block]:
+    """Return the charts of what a study has: paradigms, curves, scale."""
+    curves = [
+        _curve(study[f"{key}_curve"], key, title, label)
+        for key, (title, label) in CURVES.items()
+        if study.get(f"{key}_curve")
+    ]
+    return [*_paradigms(study), *curves, *_scale(study.get("scale") or {"points": []})]
+
+
+def _paradigms(study: Found) -> Iterator[Block]:
+    """Yield the chart of means over clusters, and that of the tasks by cluster."""
+    if means := study.get("means"):
+        group = {"name": "mean over held-out clusters", "chance": None, "bars": means}
+        yield _bars([group], title="Three paradigms on tasks of held-out clusters")
+    tasks = sorted(study.get("paradigms", ()), key=lambda one: str(one["cluster"]))
+    groups = [one | {"name": f"{one['cluster']}: {one['task']}"} for one in tasks if one["bars"]]
+    if groups:
+        yield _bars(groups, title="Every task")
+
+
+def _bars(groups: Sequence[Found], *, title: str) -> Block:
+    """Return a chart with a heading per group and its bars below it."""
+    rows, spans, numbers = [], [], []
+    for i, group in enumerate(groups):
+        rows.append({"id": f"{i}", "group": group["name"]})
+        bars = [
+            _bar(one, group["name"]) | {"id": f"{i}.{j}"} for j, one in enumerate(group["bars"])
+        ]
+        rows += bars
+        span = {"first": bars[0]["id"], "last": bars[-1]["id"], "chance": group["chance"]}
+        spans.append(span)
+        numbers += [_bar_numbers(group, one) for one in group["bars"]]
+    used = {one["paradigm"]: None for group in groups for one in group["bars"]}
+    return {
+        "kind": "bars",
+        "title": title,
+        "caption": BARS + (CHANCE if any(one["chance"] is not None for one in spans) else ""),
+        "legend": [{"name": n, "colour": c} for key, (n, c) in PARADIGMS.items() if key in used],
+        "x": FIGURE,
+        "rows": rows,
+        "spans": spans,
+        "numbers": _table(
+            ["paradigm", "model", "figure", "over templates", "chance", "runs"], numbers
+        ),
+    }
+
+
+def _bar(one: Found, group: str) -> Block:
+    label = f"{one['model']}, {one['shots']}-shot"
+    tip = [group, f"{label} ({PARADIGMS[one['paradigm']][0]})", *_words(one)]
+    return {
+        "label": label,
+        "colour": PARADIGMS[one["paradigm"]][1],
+        "value": one["value"],
+        "low": one["low"],
+        "high": one["high"],
+        "std": one["template_std"],
+        "shown": _interval(one)[0],
+        "tip": "\n".join(tip),
+    }
+
+
+def _bar_numbers(group: Found, one: Found) -> Block:
+    cells = [
+        [PARADIGMS[one["paradigm"]][0]],
+        [f"{one['model']}, {one['shots']}-shot"],
+        _interval(one),
+        ["-" if one["template_std"] is None else f"±{one['template_std']:.2f}"],
+        ["-" if group["chance"] is None else f"{group['chance']:.2f}"],
+        [str(one["runs"])],
+    ]
+    return {"head": [group["name"]], "cells": cells}
+
+
+def _curve(points: Sequence[Found], key: str, title: str, label: str) -> Block:
+    shown = [
+        _point(one, x=one[key], y="value", about=f"{one[key]} {label}")
+        for one in sorted(points, key=lambda one: one[key])
+    ]
+    rows = [
+        {"head": [str(one[key])], "cells": [_interval(one), [str(one["runs"])]]}
+        for one in sorted(points, key=lambda one: one[key])
+    ]
+    return {
+        "kind": "lines",
+        "title": title,
+        "caption": LINES,
+        "legend": [],
+        "x": {"label": label, "log": False},
+        "y": {"label": ACCURACY, "log": False},
+        "series": [{"name": "instruction-tuned", "colour": "accent", "points": shown, "fit": None}],
+        "numbers": _table(["figure", "runs"], rows),
+    }
+
+
+def _scale(scale: Found) -> Iterator[Block]:
+    """Yield accuracy and loss against parameters, each where the points have it."""
+    slopes = scale.get("slopes") or {}
+    for key, title, label in (
+        ("accuracy", "Scale: held-out clusters", ACCURACY),
+        ("loss", "Scale: loss", "loss, nats per token"),
+    ):
+        series = [_series(scale["points"], slopes, key, tuned) for tuned in TUNED]
+        series = [one for one in series if one["points"]]
+        if series:
+            is_loss = key == "loss"
+            yield {
+                "kind": "lines",
+                "title": title,
+                "caption": _slopes(series, slopes) if is_loss else LINES,
+                "legend": [{"name": one["name"], "colour": one["colour"]} for one in series],
+                "x": {"label": "parameters", "log": True},
+                "y": {"label": label, "log": is_loss},
+                "series": series,
+                "numbers": _scale_numbers(scale["points"], key),
+            }
+
+
+def _series(points: Sequence[Found], slopes: Found, key: str, tuned: bool) -> Block:
+    name, colour = TUNED[tuned]
+    some = [one for one in points if one["tuned"] is tuned and one.get(key) is not None]
+    some.sort(key=lambda one: one["parameters"])
+    shown = [
+        _point(one, x=one["parameters"], y=key, about=f"{one['model']}, {name}") for one in some
+    ]
+    slope = slopes.get(name) if key == "loss" else None
+    return {"name": name, "colour": colour, "points": shown, "fit": _fit(shown, slope)}
+
+
+def _fit(points: Sequence[Found], slope: float | None) -> list[list[float]] | None:
+    """Return the ends of the line of this slope through the means of log x and log y."""
+    if slope is None or len(points) < 2:
+        return None
+    x, y = ([math.log(one[axis]) for one in points] for axis in ("x", "y"))
+    return [[math.exp(end), math.exp(fmean(y) + slope * (end - fmean(x)))] for end in (x[0], x[-1])]
+
+
+def _slopes(series: Sequence[Found], slopes: Found) -> str:
+    found = [f"{one['name']} {slopes[one['name']]:.3f}" for one in series if one["fit"]]
+    lines = f" Dashed: least squares, slope of log loss per log parameters: {', '.join(found)}."
+    return "Both axes are logarithmic." + (lines if found else "")
+
+
+def _scale_numbers(points: Sequence[Found], key: str) -> Block:
+    some = sorted(points, key=lambda one: (one["parameters"], one["tuned"]))
+    rows = [
+        {
+            "head": [f"{one['model']}, {TUNED[one['tuned']][0]}"],
+            "cells": [
+                [f"{one['parameters']:,}"],
+                _interval(one, key),
+                [str(one["runs"])],
+            ],
+        }
+        for one in some
+        if one.get(key) is not None
+    ]
+    return _table(["parameters", key, "runs"], rows)
+
+
+def _point(one: Found, *, x: float, y: str, about: str) -> Block:
+    ends = dict.fromkeys(("low", "high")) if y == "loss" else {k: one[k] for k in ("low", "high")}
+    return {"x": x, "y": one[y], "tip": "\n".join([about, *_words(one, y)])} | ends
+
+
+def _words(one: Found, key: str = "value") -> list[str]:
+    """Return a figure in words: the interval, the spread over templates, how many runs."""
+    value, *interval = _interval(one, key)
+    spread = one.get("template_std")
+    return [
+        " ".join([value, *interval]),
+        *([] if spread is None else [f"±{spread:.2f} over templates"]),
+        *([f"mean of {one['runs']} runs"] if one["runs"] > 1 else []),
+    ]
+
+
+def _interval(one: Found, key: str = "value") -> list[str]:
+    """Return a figure and, where there is one, its interval; of a loss the figure alone."""
+    value, low, high = one[key], one["low"], one["high"]
+    if key == "loss" or low is None or high is None:
+        return [f"{value:.3f}"]
+    width = high - low
+    return [number(value, width), f"[{number(low, width)}, {number(high, width)}]"]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Found]) -> Block:
+    return {
+        "kind": "table",
+        "title": "",
+        "columns": [[name] for name in columns],
+        "rows": list(rows),
+    }
