@@ -63,7 +63,7 @@ def explained_tasks(cfg: Config) -> list[Task]:
     if not cfg.tasks.files:
         raise UserError("stage=rationales has no tasks: name task files or presets in tasks.files")
     tasks = read_tasks(cfg.tasks.files, folder=cfg.tasks.folder)
-    return trained_on(tasks, cfg.tasks.hold_out, cfg.tasks.exclusive)
+    return trained_on(tasks, cfg.tasks)
 
 
 def explained_rows(cfg: Config, task: Task) -> TaskRows:
