@@ -207,13 +207,23 @@ def _named(config: Config, words: list[str]) -> Config:
         return config
     from hydra.core.hydra_config import HydraConfig
 
-    given = spelled_out(words)
-    swept = [o for o in HydraConfig.get().overrides.task if o not in given]
+    given = {key for word in spelled_out(words) for key in _fixed(word)}
+    swept = [o for o in HydraConfig.get().overrides.task if o.partition("=")[0] not in given]
     own = [re.sub(r"['\"]", "", o).replace("/", "_") for o in swept if not o.startswith("name=")]
     name = "-".join([config.name, *own])
     if not is_folder_name(name):  # too long, as a rule
         name = f"{config.name[:100]}-{sha256(name.encode()).hexdigest()[:12]}"
     return replace(config, name=name)
+
+
+def _fixed(word: str) -> list[str]:
+    """Return the key of an override that has one value in all jobs; Hydra writes the value differently."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if "=" not in word or word.startswith("-"):
+        return []
+    override = OverridesParser.create().parse_override(word)
+    return [] if override.is_sweep_override() else [override.get_key_element()]
 
 
 def complete(words: list[str]) -> None:

@@ -80,8 +80,8 @@ NOT_RESULTS = (
 # evaluated; and the keys of its data (data/spec.py).
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
-    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive", "evaluation.tasks.also",
-    "rationales.scorer",
+    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
+    "evaluation.tasks.also", "rationales.scorer",
 )  # fmt: skip
 
 TEXT = (

@@ -71,6 +71,14 @@ class Choice:
     option_ids: tuple[list[int], ...]
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Ranked:
+    """firsts: {way to rank: index of the option that it puts first}. logprobs: the sum of each option."""
+
+    firsts: dict[str, int]
+    logprobs: list[float]
+
+
 def rank(
     network: Network,
     choices: Sequence[Choice],
@@ -79,8 +87,8 @@ def rank(
     pad_id: int,
     batch: int,
     world: World,
-) -> list[dict[str, int]]:
-    """Return for each choice {way to rank: index of the option that it puts first}.
+) -> list[Ranked]:
+    """Return the options of each choice, ranked in four ways.
 
     sum: of the log-probs; token, byte: divided by the tokens or by the bytes of the text; prior: minus
     the log-prob of the option after `empty_prompt`. Of equal options the first one is taken.
@@ -96,10 +104,9 @@ def rank(
     priors = log_likelihoods(network, list(alone.values()), **settings).tolist()
     prior_of = dict(zip(alone, priors, strict=True))
     return [
-        firsts(
-            choice,
-            [next(found) for _ in choice.options],
-            [prior_of[tuple(ids)] for ids in choice.option_ids],
+        Ranked(
+            logprobs=(logprobs := [next(found) for _ in choice.options]),
+            firsts=firsts(choice, logprobs, [prior_of[tuple(ids)] for ids in choice.option_ids]),
         )
         for choice in choices
     ]

@@ -29,8 +29,9 @@ class Outcome:
 
     read: the answer read in the response, None where it is unreadable. response: of several the first.
     value: in [0, 1]. unreadable: share of the responses. chance: the expected value of a random option,
-    None for a free answer. ranks: the value by each way to rank. votes: {n: mean value over the votes of
-    n samples}.
+    None for a free answer. loss: minus the log-prob per token of the right answer, end token included;
+    None where it is not computed. ranks: the value by each way to rank. votes: {n: mean value over the
+    votes of n samples}.
     """
 
     task: str
@@ -43,6 +44,7 @@ class Outcome:
     value: float
     unreadable: float = 0.0
     chance: float | None = None
+    loss: float | None = None
     ranks: Mapping[str, float] = field(default_factory=dict)
     votes: Mapping[int, float] = field(default_factory=dict)
 
@@ -52,7 +54,7 @@ def figure(outcomes: Sequence[Outcome], metric: str) -> dict[str, Any]:
 
     value, and every other mean: over templates, each the mean over its rows. low, high: the 95 %
     interval of the value over rows, each the mean over its templates. template_std: the standard
-    deviation over templates (FLAN, figure 9), None for one.
+    deviation over templates (FLAN, figure 9), None for one. loss: None where no outcome has one.
     """
     templates = _by(outcomes, lambda one: one.template)
     values = {name: fmean(one.value for one in some) for name, some in templates.items()}
@@ -65,6 +67,10 @@ def figure(outcomes: Sequence[Outcome], metric: str) -> dict[str, Any]:
         for some in templates.values()
     ]
     chance = _means(means)["chance"] if ranked else None
+    losses = [
+        _means([{"loss": one.loss} for one in some if one.loss is not None])
+        for some in templates.values()
+    ]
     return {
         "value": value,
         "low": low,
@@ -75,6 +81,7 @@ def figure(outcomes: Sequence[Outcome], metric: str) -> dict[str, Any]:
         "unreadable": _means(means)["unreadable"],
         "chance": chance,
         "near_chance": chance is not None and low <= chance <= high,
+        "loss": _means(losses).get("loss"),
         "ranks": _means([_means([o.ranks for o in some]) for some in templates.values()]),
         "votes": _means([_means([o.votes for o in some]) for some in templates.values()]),
     }

@@ -79,9 +79,10 @@ def _asked(question: str) -> str:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Question:
-    """An evaluation row by one template, after `shots` exemplars. option_ids: with the end token.
+    """An evaluation row by one template, after `shots` exemplars.
 
-    row: what its renderings by several templates have in common.
+    row: what its renderings by several templates have in common. option_ids, target_ids: with the end
+    token; no target where there are options, where a chain is asked for and where it is too long.
     """
 
     example: TaskExample
@@ -89,6 +90,7 @@ class Question:
     shots: int
     prompt_ids: list[int]
     option_ids: tuple[list[int], ...]
+    target_ids: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -172,6 +174,7 @@ class QuestionMaker:
             shown = given or exemplars(self.rows.task, one, template, candidates, num=most)
             self.left_out["exemplars that no row was found for"] += max(0, most - len(shown))
             option_ids = self._option_ids(one)
+            target_ids = [] if option_ids or chain else self._target_ids(one)
             if chain:
                 one = _as_chain(one) if given is None else in_its_form(one)
                 shown = [_as_chain(each) for each in shown]
@@ -182,6 +185,7 @@ class QuestionMaker:
                     shots=shots,
                     prompt_ids=self._prompt_ids(one, shown[:shots]),
                     option_ids=option_ids,
+                    target_ids=target_ids,
                 )
         except RowError as error:
             self.left_out[error.reason] += 1
@@ -200,6 +204,10 @@ class QuestionMaker:
         if any(len(each) > self.data.max_response_tokens for each in ids):
             raise RowError("an option longer than data.max_response_tokens")
         return ids
+
+    def _target_ids(self, one: TaskExample) -> list[int]:
+        ids = self.renderer.response_ids(one.target)
+        return ids if len(ids) <= self.data.max_response_tokens else []
 
     def _prompt_ids(self, one: TaskExample, shown: Sequence[TaskExample]) -> list[int]:
         """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""

@@ -9,7 +9,7 @@ from rlhf_cli.config.schema import TaskEvaluation
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.tasks.task import TaskExample
 from rlhf_cli.evaluation.answers import MARKER, block_votes, read_answer, without_more_questions
-from rlhf_cli.evaluation.likelihood import Choice, rank
+from rlhf_cli.evaluation.likelihood import Choice, Continuation, Ranked, log_likelihoods, rank
 from rlhf_cli.evaluation.numerals import quantity
 from rlhf_cli.evaluation.respond import Answer, respond
 from rlhf_cli.evaluation.task_figures import RIGHT_OR_WRONG, Asked, Outcome, table_rows
@@ -63,8 +63,9 @@ class TaskSuite:
         choices = [one for one in questions.direct if one.example.options]
         free = [one for one in questions.direct if not one.example.options]
         yield from self._choices(network, choices, metric)
-        for one, answer in zip(free, self._answers(network, free), strict=True):
-            yield direct_outcome(one, answer, metric)
+        losses = self._losses(network, free)
+        for one, answer, loss in zip(free, self._answers(network, free), losses, strict=True):
+            yield replace(direct_outcome(one, answer, metric), loss=loss)
         chains = questions.chains
         for one, answer in zip(chains, self._answers(network, chains), strict=True):
             yield chain_outcome(one, answer, metric)
@@ -88,8 +89,22 @@ class TaskSuite:
                 batch=self.batch,
                 world=self.world,
             )
-        for question, firsts in zip(questions, ranked, strict=True):
-            yield choice_outcome(question, firsts, metric, self.settings.rank.name)
+        for question, found in zip(questions, ranked, strict=True):
+            yield choice_outcome(question, found, metric, self.settings.rank.name)
+
+    def _losses(self, network: Network, questions: list[Question]) -> list[float | None]:
+        """Return minus the log-prob per token of the target of each question; None where it has none."""
+        rows = [
+            Continuation(prompt_ids=one.prompt_ids, ids=one.target_ids)
+            for one in questions
+            if one.target_ids
+        ]
+        with self.clock.phase("score"):
+            found = log_likelihoods(
+                network, rows, pad_id=self.sampling.pad_id, batch=self.batch, world=self.world
+            )
+        sums = iter(found.tolist())
+        return [-next(sums) / len(one.target_ids) if one.target_ids else None for one in questions]
 
     def _answers(self, network: Network, questions: list[Question]) -> list[Answer]:
         """Return the likeliest answer to each question, token by token."""
@@ -142,17 +157,21 @@ def task_metrics(figures: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def choice_outcome(question: Question, firsts: Mapping[str, int], metric: str, way: str) -> Outcome:
-    """Return the outcome of rank classification. way: to rank, of those in `firsts`."""
+def choice_outcome(question: Question, ranked: Ranked, metric: str, way: str) -> Outcome:
+    """Return the outcome of rank classification. way: to rank, of those in `ranked`."""
     options, right = question.example.options, question.example.answer
-    chosen = options[firsts[way]]
+    chosen = options[ranked.firsts[way]]
+    place = options.index(right)
     return _outcome(
         question,
         Asked.direct,
         read=chosen,
         response=chosen,
         value=METRICS[metric](chosen, right),
-        ranks={name: METRICS[metric](options[first], right) for name, first in firsts.items()},
+        loss=-ranked.logprobs[place] / len(question.option_ids[place]),
+        ranks={
+            name: METRICS[metric](options[first], right) for name, first in ranked.firsts.items()
+        },
     )
 
 

@@ -10,11 +10,12 @@ from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.pipeline.plan import Judgement, Planner, State
 from rlhf_cli.report.compare import compare
-from rlhf_cli.report.comparison_page import print_comparison
 from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import metric_lines, read_run
 from rlhf_cli.report.show import command_for
+from rlhf_cli.report.study_table import print_compared
 from rlhf_cli.report.table import print_table
+from rlhf_cli.report.task_study import task_study
 from rlhf_cli.report.task_table import print_tasks
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
@@ -120,6 +121,6 @@ def close_sweep(runs: list[Path]) -> None:
     headlines = {name: spec.headline for name, spec in STAGES.items()}
     states = [read_run(folder, tuple(headlines)) for folder in runs]
     line(f"the {len(runs)} runs of the sweep", style="bold")
-    print_comparison(compare(states, headlines, merge_seeds=True))
+    print_compared(compare(states, headlines, merge_seeds=True), task_study(runs))
     line("compare them seed by seed with:", style="dim")
     line(f"  {command_for(*runs)}", whole=True)

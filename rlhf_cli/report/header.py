@@ -13,7 +13,7 @@ from rlhf_cli.config.hub import LOCAL_MODELS
 from rlhf_cli.config.schema import Data, Model, Runtime, Source, Tasks
 from rlhf_cli.data.embedded import MIXTURE, scheme_of, task_of
 from rlhf_cli.data.tasks.files import read_tasks
-from rlhf_cli.data.tasks.holdout import left_out
+from rlhf_cli.data.tasks.holdout import UNNAMED, left_out
 from rlhf_cli.launch.local_world import local_world_size
 from rlhf_cli.telemetry.console import console, plain_name
 
@@ -70,10 +70,15 @@ def describe_data(data: Data) -> str:
 def describe_tasks(tasks: Tasks) -> list[str]:
     """Return which tasks are trained on, and one line per task that is not, with the reason."""
     found = read_tasks(tasks.files, folder=tasks.folder)
-    because = left_out(found, tasks.hold_out, tasks.exclusive)
+    because = left_out(found, tasks)
     trained = [task.name for task in found if task.name not in because]
     first = f"{len(trained)} trained on: {', '.join(trained)}"
-    return [first, *(f"without {name}: {why}" for name, why in because.items())]
+    unnamed = sum(why == UNNAMED for why in because.values())
+    return [
+        first,
+        *(f"without {name}: {why}" for name, why in because.items() if why != UNNAMED),
+        *([f"without {unnamed} others, which are {UNNAMED}"] if unnamed else []),
+    ]
 
 
 def _source(source: Source) -> str:

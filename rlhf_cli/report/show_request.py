@@ -9,10 +9,11 @@ from rlhf_cli.config.completion import OF_SHOW
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import did_you_mean, nearest
 from rlhf_cli.report.compare import compare, differences
-from rlhf_cli.report.comparison_page import print_comparison
 from rlhf_cli.report.places import find_run
 from rlhf_cli.report.run_state import Headlines, read_run
 from rlhf_cli.report.show import RUNS, as_json, print_json, show, show_runs
+from rlhf_cli.report.study_table import print_compared
+from rlhf_cli.report.task_study import task_study
 from rlhf_cli.report.time_table import read_time, show_time
 
 
@@ -87,8 +88,9 @@ def _answer_comparison(asked: argparse.Namespace, headlines: Headlines) -> None:
     stages = tuple(headlines)
     runs = [read_run(find_run(p, asked.runs_dir, stages), stages) for p in asked.places]
     columns = compare(runs, headlines)
+    study = task_study([run.folder for run in runs])
     if asked.json:
         apart = differences(columns)
-        print_json({"runs": [run.as_json() for run in runs], "differences": apart})
+        print_json({"runs": [run.as_json() for run in runs], "differences": apart, "study": study})
     else:
-        print_comparison(columns)
+        print_compared(columns, study)

@@ -98,7 +98,7 @@ def means_of(row: Row) -> dict[str, float]:
 
 def means_table(rows: Sequence[Row], headings: Sequence[str], *, title: str) -> Table:
     """Return the table of these means, one line per row."""
-    table = _table(title)
+    table = blank_table(title)
     for heading in headings:
         table.add_column(_heading(heading.split("\n")), justify="right", no_wrap=True)
     for row, last in _with_ends(rows):
@@ -111,7 +111,7 @@ def means_table(rows: Sequence[Row], headings: Sequence[str], *, title: str) -> 
 
 def tasks_table(rows: Sequence[Row], tasks: Sequence[str], *, title: str) -> Table:
     """Return the table of these tasks: the mean, its spread over templates, and under it the interval."""
-    table = _table(title)
+    table = blank_table(title)
     for name in tasks:
         table.add_column(heading_of(name), justify="right", no_wrap=True)
     for row, last in _with_ends(rows):
@@ -122,7 +122,8 @@ def tasks_table(rows: Sequence[Row], tasks: Sequence[str], *, title: str) -> Tab
     return table
 
 
-def _table(title: str) -> Table:
+def blank_table(title: str) -> Table:
+    """Return a table with a title and an empty first heading."""
     table = Table(
         title=plain_name(title),
         title_justify="left",

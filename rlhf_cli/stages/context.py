@@ -135,9 +135,7 @@ class StageContext:
                 f"the model {where} is broken: its weight {found[0]} holds {found[1]}; download or copy "
                 "it again, or name another one"
             )
-        # ds_numel: of the complete parameter where ZeRO-3 has sharded it.
-        num = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-        self.largest = max(self.largest, num)
+        self.largest = max(self.largest, num_parameters(model))
         if self.cfg.runtime.num_threads is None:
             torch.set_num_threads(threads_for(self.largest, self.threads))
         return model
@@ -251,6 +249,11 @@ def open_renderer(cfg: Config, tokenizer_from: Path | None) -> Renderer:
         date=cfg.data.date,
         also_stop=stop_ids(cfg.model, path),
     )
+
+
+def num_parameters(model: torch.nn.Module) -> int:
+    """Return how many parameters a model has, counted completely where ZeRO-3 has sharded them."""
+    return sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
 
 
 def parent_model(inputs: dict[str, Path], role: str) -> Path:

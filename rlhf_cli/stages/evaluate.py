@@ -20,7 +20,7 @@ from rlhf_cli.evaluation.task_suite import TaskSuite, task_metrics
 from rlhf_cli.report.table import write_table
 from rlhf_cli.report.task_table import write_tasks
 from rlhf_cli.runtime.engine import Network
-from rlhf_cli.stages.context import StageContext, open_context, parent_model
+from rlhf_cli.stages.context import StageContext, num_parameters, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import RewardModel
 from rlhf_cli.stages.samples import (
@@ -33,6 +33,7 @@ from rlhf_cli.stages.samples import (
 )
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.stages.task_evaluation import TASK_ANSWERS, open_suite, write_task_answers
+from rlhf_cli.stages.task_reading import clusters_of_all
 from rlhf_cli.telemetry.recorder import Recorder
 
 BASELINE = STAGES["sft"].candidate  # that the others are preferred to, or not
@@ -44,7 +45,8 @@ KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n
 class Evaluator:
     """The same prompts, tasks, reward model and reference for every candidate.
 
-    outcomes: of the tasks, by candidate, filled as each is evaluated.
+    outcomes, parameters: of the tasks, and how many the model has, by candidate, filled as each is
+    evaluated.
     """
 
     context: StageContext
@@ -54,11 +56,13 @@ class Evaluator:
     reward: RewardModel | None
     reference: Network | None
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
 
     def evaluate(self, name: str, network: Network) -> EvalResult:
         """Ask a candidate the tasks; sample and evaluate one answer per prompt."""
         if self.suite is not None:
             self.outcomes[name] = self.suite.outcomes(network)
+            self.parameters[name] = num_parameters(network.model)
         return self.result_of(
             sample_answers(self.context, network, self.prompts, self.context.cfg.seed), network
         )
@@ -130,6 +134,8 @@ def suite_metrics(evaluator: Evaluator, out: Path) -> dict[str, float]:
     if evaluator.suite is None:
         return {}
     figures = evaluator.suite.figures(evaluator.outcomes)
+    figures["parameters"] = evaluator.parameters
+    figures["clusters"] = clusters_of_all(evaluator.context.cfg)
     if evaluator.context.world.is_main:
         write_tasks(out, figures)
         write_task_answers(out / TASK_ANSWERS, evaluator.suite, evaluator.outcomes)

@@ -24,6 +24,12 @@ def evaluated_tasks(cfg: Config) -> list[Task]:
     return [task for task in tasks if task in found]
 
 
+def clusters_of_all(cfg: Config) -> dict[str, list[str]]:
+    """Return the clusters of every task of tasks.files."""
+    tasks = read_tasks(cfg.tasks.files, folder=cfg.tasks.folder)
+    return {task.name: list(task.clusters) for task in tasks}
+
+
 def evaluation_rows(cfg: Config, task: Task) -> TaskRows:
     """Return the rows of a task that are evaluated, and its others; UserError where they are too few."""
     settings = cfg.evaluation.tasks
@@ -63,7 +69,7 @@ def explained_tasks(cfg: Config) -> list[Task]:
     if not cfg.tasks.files:
         raise UserError("stage=rationales has no tasks: name task files or presets in tasks.files")
     tasks = read_tasks(cfg.tasks.files, folder=cfg.tasks.folder)
-    return trained_on(tasks, cfg.tasks.hold_out, cfg.tasks.exclusive)
+    return trained_on(tasks, cfg.tasks)
 
 
 def explained_rows(cfg: Config, task: Task) -> TaskRows:

@@ -99,7 +99,10 @@ def test_ranks_are_those_of_options_scored_one_at_a_time(unpadded, batch):
         model = causal("llama", seed, sharpness=4.0)
         read = network(enable_unpadding(model) if unpadded else model)
         settings = {"empty_prompt": EMPTY, "pad_id": 0, "batch": batch, "world": World()}
-        assert rank(read, CHOICES, **settings) == expected(seed)
+        found = rank(read, CHOICES, **settings)
+        assert [one.firsts for one in found] == expected(seed)
+        alone = [by_itself(model, Continuation(prompt_ids=PROMPTS[0], ids=ids)) for ids in OPTIONS]
+        assert found[0].logprobs == pytest.approx(alone, abs=1e-4)
 
 
 def test_the_ways_to_rank_differ_on_these_models():

@@ -51,14 +51,16 @@ def test_a_figure_is_the_mean_over_templates_with_its_spread_and_its_interval_ov
 def test_every_template_weighs_the_same_whatever_rows_it_has():
     """Rows of which each is rendered by one template."""
     other = outcome(
-        9, 0.0, template="c", chance=0.25, unreadable=1.0, ranks={"sum": 0.0, "token": 0}
+        9, 0.0, template="c", chance=0.25, unreadable=1.0, ranks={"sum": 0.0, "token": 0}, loss=3.0
     )
-    found = figure([*JUDGED[:4], other], "accuracy")
+    found = figure([replace(JUDGED[0], loss=1.0), *JUDGED[1:4], other], "accuracy")
     assert found["value"] == pytest.approx((0.75 + 0) / 2)
     assert found["rows"] == 5
     assert found["ranks"] == {"sum": pytest.approx(0.375), "token": 0.5}
     assert found["chance"] == pytest.approx((0.5 + 0.25) / 2)
     assert found["unreadable"] == 0.5
+    assert found["loss"] == 2.0  # of the rows that have one
+    assert figure(JUDGED, "accuracy")["loss"] is None
 
 
 def test_a_graded_metric_has_the_interval_of_its_row_means():

@@ -4,6 +4,7 @@ import pytest
 
 from rlhf_cli.data.records import Origin
 from rlhf_cli.data.tasks.task import TaskExample
+from rlhf_cli.evaluation.likelihood import Ranked
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.evaluation.task_figures import Asked
 from rlhf_cli.evaluation.task_questions import Question
@@ -26,7 +27,8 @@ def question(answer: str, *options: str) -> Question:
         rationale=None,
         origin=Origin("t.jsonl", 1),
     )
-    return Question(example=example, row="7", shots=3, prompt_ids=[2], option_ids=())
+    ids = ([5, 6, 1], [5, 1], [7, 8, 9, 1])[: len(options)]
+    return Question(example=example, row="7", shots=3, prompt_ids=[2], option_ids=ids)
 
 
 def answered(text: str, *, finished: bool = True) -> Answer:
@@ -35,11 +37,13 @@ def answered(text: str, *, finished: bool = True) -> Answer:
 
 def test_the_configured_way_to_rank_decides_and_the_others_are_reported():
     firsts = {"sum": 0, "token": 1, "byte": 1, "prior": 2}
+    ranked = Ranked(firsts=firsts, logprobs=[-1.0, -3.0, -8.0])
     asked = question("no", "yes", "no", "maybe")
-    found = choice_outcome(asked, firsts, "accuracy", "token")
+    found = choice_outcome(asked, ranked, "accuracy", "token")
     assert (found.read, found.value, found.chance) == ("no", 1.0, pytest.approx(1 / 3))
     assert found.ranks == {"sum": 0.0, "token": 1.0, "byte": 1.0, "prior": 0.0}
-    assert choice_outcome(asked, firsts, "accuracy", "sum").value == 0.0
+    assert found.loss == 3.0 / 2  # of "no", its end token included
+    assert choice_outcome(asked, ranked, "accuracy", "sum").value == 0.0
     assert (found.task, found.template, found.shots, found.row) == ("t", "plain", 3, "7")
 
 

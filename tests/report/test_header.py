@@ -41,3 +41,7 @@ def test_the_tasks_of_a_mixture_are_named_with_what_left_it_and_why(tmp_path):
         "without rte: held out",
         "without mrpc: of cluster paraphrase, exclusive with nli, which is held out",
     ]
+    assert header.describe_tasks(settings(*files, train=["sst"])) == [
+        "1 trained on: sst",
+        "without 2 others, which are not in tasks.train",
+    ]

@@ -258,6 +258,12 @@ def test_every_model_is_asked_in_every_way_and_the_figures_are_those_of_the_answ
     assert set(figures["rows"][0]["tasks"]["rte"]["ranks"]) == {"sum", "token", "byte", "prior"}
     assert "rank=byte" in figures["title"]
     assert figures["tasks"]["sums"]["groups"] == ["numbers"]
+    assert figures["clusters"] == {"rte": ["nli"], "sums": ["arithmetic"]}
+    assert figures["parameters"]["base"] == figures["parameters"]["SFT"] > 1000
+    for row in figures["rows"]:
+        losses = [found["loss"] for found in row["tasks"].values()]
+        known = [loss is not None and loss > 0 for loss in losses]
+        assert known == [row["asked"] == "direct"] * len(losses)
     assert (folder / "table.json").is_file()
 
 
@@ -275,6 +281,13 @@ def test_every_model_is_asked_with_its_own_weights(ran):
         if entry["asked"] == "chain":
             asked.setdefault(entry["model"], []).append(entry["response"])
     assert asked["base"] != asked["SFT"]
+
+
+def test_a_free_answer_has_the_tokens_of_its_target_for_the_loss(asked):
+    found, renderer = asked()
+    for question in found["sums"].direct:
+        assert question.target_ids == renderer.response_ids(question.example.target)
+    assert not any(q.target_ids for q in (*found["rte"].direct, *found["sums"].chains))
 
 
 def test_answers_are_greedy_and_votes_are_samples_of_their_own(ran):

@@ -77,6 +77,7 @@ def settings(*files: Path, **changes) -> Tasks:
         "files": [str(file) for file in files],
         "folder": None,
         "hold_out": [],
+        "train": [],
         "exclusive": [["nli", "paraphrase"]],
         "examples": 20000,
         "cap": 30000,

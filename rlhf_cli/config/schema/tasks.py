@@ -18,6 +18,7 @@ class Tasks:
     files: list[str]
     folder: str | None
     hold_out: list[str]
+    train: list[str]
     exclusive: list[list[str]]
     examples: int
     cap: int

@@ -1,4 +1,4 @@
-"""Which tasks are held out, and which others leave the mixture because of them.
+"""Which tasks are trained on: not those held out, nor others because of them, nor unnamed ones.
 
 A task is unseen only if no task of any of its clusters was trained on (FLAN, section 2.2).
 """
@@ -6,8 +6,11 @@ A task is unseen only if no task of any of its clusters was trained on (FLAN, se
 from collections.abc import Sequence
 
 from rlhf_cli.config.keys import did_you_mean, nearest
+from rlhf_cli.config.schema import Tasks
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.task import Task
+
+UNNAMED = "not in tasks.train"
 
 
 def held_out(
@@ -17,26 +20,32 @@ def held_out(
 
     key: where these names are configured, for messages.
     """
+    named = _named(tasks, hold_out, key)
+    return [task for task in tasks if task.held_out or task.name in named]
+
+
+def _named(tasks: Sequence[Task], names: Sequence[str], key: str) -> set[str]:
+    """Return the tasks that have one of these names, or a cluster that has it; refuse unknown names."""
     known = {task.name for task in tasks} | {c for task in tasks for c in task.clusters}
-    for name in hold_out:
+    for name in names:
         if name not in known:
             meant = nearest(name, known)
             tail = did_you_mean([meant]) if meant else f": {', '.join(sorted(known)) or 'none'}"
             raise DataError(f"{key}: no task and no cluster is named {name}{tail}")
-    named = set(hold_out)
-    return [task for task in tasks if task.held_out or {task.name, *task.clusters} & named]
+    return {task.name for task in tasks if {task.name, *task.clusters} & set(names)}
 
 
-def left_out(
-    tasks: Sequence[Task], hold_out: Sequence[str], exclusive: Sequence[Sequence[str]]
-) -> dict[str, str]:
+def left_out(tasks: Sequence[Task], settings: Tasks) -> dict[str, str]:
     """Return {task that is not trained on: because of what}, the held-out ones among them."""
-    evaluated = held_out(tasks, hold_out)
+    evaluated = held_out(tasks, settings.hold_out)
+    allowed = _named(tasks, settings.train or [task.name for task in tasks], "tasks.train")
     because = {task.name: "held out" for task in evaluated}
     clusters = {cluster: task.name for task in evaluated for cluster in task.clusters}
     for task in tasks:
-        if task.name not in because and (why := _reason(task, clusters, exclusive)):
+        if task.name not in because and (why := _reason(task, clusters, settings.exclusive)):
             because[task.name] = why
+        elif task.name not in because and task.name not in allowed:
+            because[task.name] = UNNAMED
     return because
 
 
@@ -51,18 +60,17 @@ def _reason(task: Task, clusters: dict[str, str], exclusive: Sequence[Sequence[s
     return None
 
 
-def trained_on(
-    tasks: Sequence[Task], hold_out: Sequence[str], exclusive: Sequence[Sequence[str]]
-) -> list[Task]:
+def trained_on(tasks: Sequence[Task], settings: Tasks) -> list[Task]:
     """Return the tasks of the mixture; DataError where none is left."""
-    because = left_out(tasks, hold_out, exclusive)
-    found = [task for task in tasks if task.name not in because]
     if not tasks:
         raise DataError("tasks:train has no tasks: name task files or presets in tasks.files")
+    because = left_out(tasks, settings)
+    found = [task for task in tasks if task.name not in because]
     if not found:
-        name, why = next(iter(because.items()))
+        name, why = next((name, why) for name, why in because.items() if why != UNNAMED)
+        keys = "tasks.train and tasks.hold_out leave" if settings.train else "tasks.hold_out leaves"
         raise DataError(
-            f"tasks.hold_out leaves none of {len(tasks)} tasks to train on ({name}: {why}); "
+            f"{keys} none of {len(tasks)} tasks to train on ({name}: {why}); "
             "hold out less, or add tasks of other clusters"
         )
     return found

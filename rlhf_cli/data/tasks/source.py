@@ -41,7 +41,7 @@ class Mixture:
         """Return the tasks that are trained on; DataError where none is."""
         settings = self.settings
         found = read_tasks(settings.files, folder=settings.folder)
-        return trained_on(found, settings.hold_out, settings.exclusive)
+        return trained_on(found, settings)
 
     @property
     def pinned(self) -> bool:

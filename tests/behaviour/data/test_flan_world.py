@@ -94,7 +94,7 @@ def test_nothing_of_a_held_out_cluster_is_in_the_mixture():
 
 def test_paraphrase_leaves_with_nli_and_no_other_cluster_does():
     cfg = composed("data=flan_world", "tasks.hold_out=[nli]")
-    gone = left_out(list(TASKS.values()), cfg.tasks.hold_out, cfg.tasks.exclusive)
+    gone = left_out(list(TASKS.values()), cfg.tasks)
     clusters = ("nli", "paraphrase")
     assert gone.keys() == {name for name, t in TABLES.items() if t.cluster in clusters}
 

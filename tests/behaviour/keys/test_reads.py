@@ -157,5 +157,6 @@ def test_sft_on_tasks_reads_what_its_fingerprint_covers_and_all_of_tasks(tmp_pat
     assert not {k for k in read - covered if not any(covers(section, k) for section in allowed)}
     every = {f"tasks.{field.name}" for field in fields(cfg.tasks)}
     assert every <= read
-    assert every - covered == {"tasks.files", "tasks.folder", "tasks.hold_out", "tasks.exclusive"}
+    names = ("files", "folder", "hold_out", "train", "exclusive")
+    assert every - covered == {f"tasks.{name}" for name in names}
     assert metrics["sft/epoch"] == 2

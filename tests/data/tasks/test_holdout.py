@@ -4,9 +4,7 @@ import pytest
 
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.holdout import held_out, left_out, trained_on
-from tests.support.tasks import make, one_task
-
-PAIRS = [["nli", "paraphrase"]]
+from tests.support.tasks import make, one_task, settings
 
 
 @pytest.fixture
@@ -19,46 +17,73 @@ def tasks(tmp_path):
 
 
 def test_a_cluster_leaves_with_those_exclusive_with_it(tasks):
-    because = left_out(tasks, ["nli"], PAIRS)
+    because = left_out(tasks, settings(hold_out=["nli"]))
     assert because["rte"] == because["cb"] == "held out"
     assert because["mrpc"] == "of cluster paraphrase, exclusive with nli, which is held out"
     assert because.keys() == {"rte", "cb", "mrpc", "mixed"}
-    assert left_out(tasks, ["paraphrase"], PAIRS).keys() == {"mrpc", "mixed", "rte", "cb", "boolq"}
-    assert left_out(tasks, ["nli"], []).keys() == {"rte", "cb"}
+    assert left_out(tasks, settings(hold_out=["paraphrase"])).keys() == {
+        "mrpc",
+        "mixed",
+        "rte",
+        "cb",
+        "boolq",
+    }
+    assert left_out(tasks, settings(hold_out=["nli"], exclusive=[])).keys() == {"rte", "cb"}
 
 
 def test_a_task_of_two_clusters_takes_both_out(tasks):
-    because = left_out(tasks, ["both"], PAIRS)
+    because = left_out(tasks, settings(hold_out=["both"]))
     assert because == {
         "both": "held out",
         "piqa": "of cluster commonsense, as both, which is held out",
         "squad": "of cluster reading, as both, which is held out",
     }
-    assert left_out(tasks, ["reading"], PAIRS).keys() == {"both", "squad", "piqa"}
+    assert left_out(tasks, settings(hold_out=["reading"])).keys() == {"both", "squad", "piqa"}
 
 
 def test_what_only_left_takes_nothing_else_out(tasks):
     """piqa is not evaluated where it left because of `both`; nor does mixed take qa out with nli."""
     assert [task.name for task in held_out(tasks, ["both"])] == ["both"]
-    assert "boolq" not in left_out(tasks, ["nli"], PAIRS)
+    assert "boolq" not in left_out(tasks, settings(hold_out=["nli"]))
 
 
 def test_a_task_that_its_file_holds_out_is_never_trained_on(tasks, tmp_path):
     bench = one_task(make(tmp_path, name="bench", clusters=["qa"], held_out=True))
-    because = left_out([*tasks, bench], [], PAIRS)
+    because = left_out([*tasks, bench], settings(hold_out=[]))
     assert because.keys() == {"bench", "boolq", "mixed"}
 
 
 def test_a_mixture_with_nothing_left_is_refused(tasks):
     with pytest.raises(DataError, match=r"leaves none of 2 tasks to train on \(rte: held out\)"):
-        trained_on(tasks[:2], ["nli"], PAIRS)
+        trained_on(tasks[:2], settings(hold_out=["nli"]))
     with pytest.raises(DataError, match=r"no tasks: name task files or presets in tasks.files"):
-        trained_on([], [], PAIRS)
-    assert len(trained_on(tasks, ["nli"], PAIRS)) == 4
+        trained_on([], settings(hold_out=[]))
+    assert len(trained_on(tasks, settings(hold_out=["nli"]))) == 4
 
 
 def test_a_name_that_no_task_has_is_refused_with_the_nearest(tasks):
     with pytest.raises(
         DataError, match=r"tasks.hold_out: .* named paraphrse: did you mean paraphrase"
     ):
-        left_out(tasks, ["paraphrse"], PAIRS)
+        left_out(tasks, settings(hold_out=["paraphrse"]))
+    with pytest.raises(
+        DataError, match=r"tasks.train: no task and no cluster is named x: boolq, both"
+    ):
+        left_out(tasks, settings(train=["rte", "x"]))
+
+
+def test_only_what_is_named_is_trained_on_if_anything_is(tasks):
+    """By task or by cluster; what is held out is not, whatever is named."""
+
+    def names(**changes):
+        return [task.name for task in trained_on(tasks, settings(**changes))]
+
+    assert names(train=["cb"]) == ["cb"]
+    assert names(train=["nli", "qa"]) == ["rte", "cb", "boolq", "mixed"]
+    assert names(train=["nli", "qa"], hold_out=["rte"]) == ["boolq"]
+    because = left_out(tasks, settings(train=["commonsense"], hold_out=["squad"]))
+    assert because["both"] == "of cluster reading, as squad, which is held out"
+    assert because["rte"] == "not in tasks.train" and "piqa" not in because
+    why = r"tasks.train and tasks.hold_out leave none of 8 tasks to train on \(mrpc: held out\)"
+    with pytest.raises(DataError, match=why):
+        names(train=["nli"], hold_out=["mrpc"])

@@ -238,7 +238,7 @@ def key(cfg) -> str:
 
 CHANGES = {
     "examples": 7, "cap": 9, "rate": 11, "templates": 2, "options": 0.5, "shots": [0, 1], "cot": 0.5,
-    "hold_out": ["qa"],
+    "hold_out": ["qa"], "train": ["qa"],
 }  # fmt: skip
 
 
@@ -250,7 +250,7 @@ def test_a_setting_that_matters_is_hashed(name, four, tasks_config):
 def test_what_changes_nothing_is_not_hashed(four, tasks_config, tmp_path):
     usual = key(tasks_config(*four, hold_out=["nli"]))
     assert usual == key(tasks_config(*four, hold_out=["rte", "mrpc"], exclusive=[]))
-    assert usual == key(tasks_config(*four[2:]))
+    assert usual == key(tasks_config(*four[2:])) == key(tasks_config(*four, train=["qa", "sst"]))
     assert usual == key(tasks_config(*four, hold_out=["nli"], shots_as=ShotsAs.turns))
     plain = make(tmp_path, 30, name="plain", rationale=None)
     assert key(tasks_config(plain)) == key(tasks_config(plain, cot=0.5))
@@ -323,4 +323,5 @@ def test_what_is_held_out_is_a_change_by_the_tasks_that_are_left(four, tasks_con
     names = [f"tasks:train {name}" for name in ("rte", "mrpc", "sst", "boolq")]
     (every,), (left,) = contents(), contents(hold_out=["nli"])
     assert (list(every), list(left)) == (names, names[2:])
+    assert contents(train=["sst", "boolq"]) == [left]
     assert left == {name: every[name] for name in names[2:]}
