@@ -95,9 +95,9 @@ function bars(block, width) {
         x2: (row) => Math.min(1, row.value + row.std),
         y: "id", fill: INK, fillOpacity: 0.3, insetTop: 5, insetBottom: 5,
       }),
-      Plot.ruleY(drawn, { x1: "low", x2: "high", y: "id", stroke: INK, strokeWidth: 1.2 }),
+      Plot.ruleY(drawn, { x1: "low", x2: "high", y: "id", stroke: INK, strokeWidth: 1.2, clip: true }),
       ...["low", "high"].map((end) =>
-        Plot.tickX(drawn, { x: end, y: "id", stroke: INK, strokeWidth: 1.2, insetTop: 5, insetBottom: 5 }),
+        Plot.tickX(drawn, { x: end, y: "id", stroke: INK, strokeWidth: 1.2, insetTop: 5, insetBottom: 5, clip: true }),
       ),
       Plot.ruleX(block.spans, { x: 0, y1: "first", y2: "last", stroke: INK }),
       Plot.ruleX(chances, {
@@ -122,7 +122,9 @@ function lines(block, width) {
   const fits = block.series.filter((one) => one.fit);
   const bounds = points.filter((point) => point.low !== null);
   const x = [...new Set(points.map((point) => point.x))].sort(d3.ascending);
-  const ends = d3.extent(points.flatMap(({ y, low, high }) => [y, low ?? y, high ?? y]));
+  const all = d3.extent(points.flatMap(({ y, low, high }) => [y, low ?? y, high ?? y]));
+  // An interval over two seeds may be longer than the scale of what is measured.
+  const ends = block.y.log ? all : [Math.max(0, all[0]), Math.min(1, all[1])];
   const room = block.y.log ? 1.03 : 0;
   const few = x.length <= 8;
   return Plot.plot({
@@ -147,7 +149,7 @@ function lines(block, width) {
     marks: [
       Plot.gridY({ strokeOpacity: 0.12, ticks: room ? d3.ticks(...ends, 5) : 5 }),
       Plot.frame({ anchor: "bottom", strokeOpacity: 0.5 }),
-      Plot.ruleX(bounds, { x: "x", y1: "low", y2: "high", stroke: paint, strokeWidth: 1.5 }),
+      Plot.ruleX(bounds, { x: "x", y1: "low", y2: "high", stroke: paint, strokeWidth: 1.5, clip: true }),
       ...(fits.length
         ? fits.map((one) => Plot.line(one.fit, { stroke: paint(one), strokeDasharray: "4,4" }))
         : [Plot.lineY(points, { x: "x", y: "y", z: "name", stroke: paint, strokeWidth: 1.5 })]),

@@ -21,6 +21,7 @@ from rlhf_cli.report.places import find_run
 from rlhf_cli.report.run_state import RunState, read_run
 from rlhf_cli.report.show import finite
 from rlhf_cli.report.show_request import parse_places, places_parser
+from rlhf_cli.report.task_study import task_study
 from rlhf_cli.telemetry.console import line
 
 HERE = Path(__file__).parent
@@ -46,7 +47,7 @@ def report(asked: argparse.Namespace, stages: tuple[str, ...]) -> None:
     out = (asked.out or _place(folders)).expanduser()
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file in it, {out / PAGE}")
-    text = render(content_of(runs, {}))
+    text = render(content_of(runs, task_study(folders)))
     with write_errors(out, "give another file by --out FILE"):
         write_text(out, text)
     line(str(out), whole=True)

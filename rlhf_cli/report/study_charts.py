@@ -9,37 +9,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from rlhf_cli.report.study_table import CURVES, MEAN, PARADIGMS, compared
 from rlhf_cli.report.table import number
 
 Block = dict[str, Any]
 Found = Mapping[str, Any]
 
-# Each paradigm: its name in words, and its colour in page.css.
-PARADIGMS = {
-    "prompting": ("prompting: not tuned", "neutral"),
-    "finetuned": ("fine-tuned on the task alone", "second"),
-    "instruction_tuned": ("instruction-tuned on other clusters", "accent"),
-}
+COLOURS = {"prompting": "neutral", "finetuned": "second", "instruction_tuned": "accent"}  # page.css
 TUNED = {False: ("base", "neutral"), True: ("tuned", "accent")}
-CURVES = {
-    "clusters": ("Number of clusters trained on", "clusters trained on"),
-    "templates": ("Templates per task", "templates per task trained on"),
-}
-FIGURE, ACCURACY = "figure of the task, from 0 to 1", "mean over held-out clusters, from 0 to 1"
-INTERVAL = "95 % interval, over rows (one run) or over runs (several)."
+AXES = {"clusters": "clusters trained on", "templates": "templates per task trained on"}
+FIGURE, ACCURACY = "figure of the task, from 0 to 1", "mean over unseen clusters, from 0 to 1"
+INTERVAL = "95 % interval over seeds, of one run over rows."
 BARS = (
     "Bar: mean over templates. Wide band: one standard deviation over templates to each side. "
     f"Thin line: {INTERVAL}"
 )
 CHANCE = " Dashed: what a random option would reach."
 LINES = f"Vertical line: {INTERVAL}"
+UNTRAINED = " At 0 the base model."
 
 
 def charts_of(study: Found) -> list[Block]:
     """Return the charts of what a study has: paradigms, curves, scale."""
     curves = [
-        _curve(study[f"{key}_curve"], key, title, label)
-        for key, (title, label) in CURVES.items()
+        _curve(study[f"{key}_curve"], key, label)
+        for key, label in AXES.items()
         if study.get(f"{key}_curve")
     ]
     return [*_paradigms(study), *curves, *_scale(study.get("scale") or {"points": []})]
@@ -47,9 +41,8 @@ def charts_of(study: Found) -> list[Block]:
 
 def _paradigms(study: Found) -> Iterator[Block]:
     """Yield the chart of means over clusters, and that of the tasks by cluster."""
-    if means := study.get("means"):
-        group = {"name": "mean over held-out clusters", "chance": None, "bars": means}
-        yield _bars([group], title="Three paradigms on tasks of held-out clusters")
+    if means := compared(study):
+        yield _bars([{"name": MEAN, "chance": None, "bars": means}], title="Paradigms")
     tasks = sorted(study.get("paradigms", ()), key=lambda one: str(one["cluster"]))
     groups = [one | {"name": f"{one['cluster']}: {one['task']}"} for one in tasks if one["bars"]]
     if groups:
@@ -59,10 +52,12 @@ def _paradigms(study: Found) -> Iterator[Block]:
 def _bars(groups: Sequence[Found], *, title: str) -> Block:
     """Return a chart with a heading per group and its bars below it."""
     rows, spans, numbers = [], [], []
+    several = len({one["model"] for group in groups for one in group["bars"]}) > 1
     for i, group in enumerate(groups):
         rows.append({"id": f"{i}", "group": group["name"]})
         bars = [
-            _bar(one, group["name"]) | {"id": f"{i}.{j}"} for j, one in enumerate(group["bars"])
+            _bar(one, group["name"], several) | {"id": f"{i}.{j}"}
+            for j, one in enumerate(group["bars"])
         ]
         rows += bars
         span = {"first": bars[0]["id"], "last": bars[-1]["id"], "chance": group["chance"]}
@@ -73,22 +68,23 @@ def _bars(groups: Sequence[Found], *, title: str) -> Block:
         "kind": "bars",
         "title": title,
         "caption": BARS + (CHANCE if any(one["chance"] is not None for one in spans) else ""),
-        "legend": [{"name": n, "colour": c} for key, (n, c) in PARADIGMS.items() if key in used],
+        "legend": [{"name": PARADIGMS[k], "colour": c} for k, c in COLOURS.items() if k in used],
         "x": FIGURE,
         "rows": rows,
         "spans": spans,
         "numbers": _table(
-            ["paradigm", "model", "figure", "over templates", "chance", "runs"], numbers
+            ["paradigm", "model", "figure", "over templates", "chance", "seeds"], numbers
         ),
     }
 
 
-def _bar(one: Found, group: str) -> Block:
-    label = f"{one['model']}, {one['shots']}-shot"
-    tip = [group, f"{label} ({PARADIGMS[one['paradigm']][0]})", *_words(one)]
+def _bar(one: Found, group: str, several: bool) -> Block:
+    """Return a bar of a group. several: the chart has several models, so that bars name theirs."""
+    shots = f"{one['shots']}-shot"
+    tip = [group, PARADIGMS[one["paradigm"]], f"{one['model']}, {shots}", *_words(one)]
     return {
-        "label": label,
-        "colour": PARADIGMS[one["paradigm"]][1],
+        "label": f"{one['model']}, {shots}" if several else shots,
+        "colour": COLOURS[one["paradigm"]],
         "value": one["value"],
         "low": one["low"],
         "high": one["high"],
@@ -100,7 +96,7 @@ def _bar(one: Found, group: str) -> Block:
 
 def _bar_numbers(group: Found, one: Found) -> Block:
     cells = [
-        [PARADIGMS[one["paradigm"]][0]],
+        [PARADIGMS[one["paradigm"]]],
         [f"{one['model']}, {one['shots']}-shot"],
         _interval(one),
         ["-" if one["template_std"] is None else f"±{one['template_std']:.2f}"],
@@ -110,7 +106,7 @@ def _bar_numbers(group: Found, one: Found) -> Block:
     return {"head": [group["name"]], "cells": cells}
 
 
-def _curve(points: Sequence[Found], key: str, title: str, label: str) -> Block:
+def _curve(points: Sequence[Found], key: str, label: str) -> Block:
     shown = [
         _point(one, x=one[key], y="value", about=f"{one[key]} {label}")
         for one in sorted(points, key=lambda one: one[key])
@@ -121,13 +117,20 @@ def _curve(points: Sequence[Found], key: str, title: str, label: str) -> Block:
     ]
     return {
         "kind": "lines",
-        "title": title,
-        "caption": LINES,
+        "title": CURVES[key].capitalize(),
+        "caption": LINES + (UNTRAINED if any(one[key] == 0 for one in points) else ""),
         "legend": [],
         "x": {"label": label, "log": False},
         "y": {"label": ACCURACY, "log": False},
-        "series": [{"name": "instruction-tuned", "colour": "accent", "points": shown, "fit": None}],
-        "numbers": _table(["figure", "runs"], rows),
+        "series": [
+            {
+                "name": PARADIGMS["instruction_tuned"],
+                "colour": "accent",
+                "points": shown,
+                "fit": None,
+            }
+        ],
+        "numbers": _table(["figure", "seeds"], rows),
     }
 
 
@@ -135,8 +138,8 @@ def _scale(scale: Found) -> Iterator[Block]:
     """Yield accuracy and loss against parameters, each where the points have it."""
     slopes = scale.get("slopes") or {}
     for key, title, label in (
-        ("accuracy", "Scale: held-out clusters", ACCURACY),
-        ("loss", "Scale: loss", "loss, nats per token"),
+        ("accuracy", "Unseen clusters, by model", ACCURACY),
+        ("loss", "Loss, by model", "loss, nats per token of the right answer"),
     ):
         series = [_series(scale["points"], slopes, key, tuned) for tuned in TUNED]
         series = [one for one in series if one["points"]]
@@ -193,7 +196,7 @@ def _scale_numbers(points: Sequence[Found], key: str) -> Block:
         for one in some
         if one.get(key) is not None
     ]
-    return _table(["parameters", key, "runs"], rows)
+    return _table(["parameters", key, "seeds"], rows)
 
 
 def _point(one: Found, *, x: float, y: str, about: str) -> Block:
@@ -208,7 +211,7 @@ def _words(one: Found, key: str = "value") -> list[str]:
     return [
         " ".join([value, *interval]),
         *([] if spread is None else [f"±{spread:.2f} over templates"]),
-        *([f"mean of {one['runs']} runs"] if one["runs"] > 1 else []),
+        *([f"mean of {one['runs']} seeds"] if one["runs"] > 1 else []),
     ]
 
 

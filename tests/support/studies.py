@@ -33,8 +33,14 @@ def study() -> dict[str, Any]:
         ],
         "means": bars(),
         "clusters_curve": [
-            {"clusters": n, "value": n / 10, "low": n / 10 - 0.05, "high": n / 10 + 0.05, "runs": 3}
-            for n in (7, 1, 4)
+            {
+                "clusters": n,
+                "value": 0.2 + n / 10,
+                "low": 0.15 + n / 10,
+                "high": 0.25 + n / 10,
+                "runs": 3,
+            }
+            for n in (7, 0, 4)
         ],
         "templates_curve": [
             {"templates": n, "value": 0.4, "low": 0.3, "high": 0.5, "runs": 1} for n in (1, 2, 5)
