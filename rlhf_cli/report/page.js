@@ -34,11 +34,12 @@ function table(block) {
     element("tr", "", cell("th", row.head, "row"), ...row.cells.map((lines) => cell("td", lines))),
   );
   const made = element("table", "", element("thead", "", element("tr", "", ...heads)));
-  if (block.title) made.prepend(element("caption", "", block.title));
   made.append(element("tbody", "", ...rows));
   const scroll = element("div", "scroll", made);
   scroll.tabIndex = 0; // the keyboard can scroll it
-  return scroll;
+  if (!block.title) return scroll;
+  made.setAttribute("aria-label", block.title);
+  return element("div", "titled", element("h3", "", block.title), scroll);
 }
 
 function notes(block) {

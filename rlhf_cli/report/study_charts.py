@@ -19,7 +19,7 @@ COLOURS = {"prompting": "neutral", "finetuned": "second", "instruction_tuned": "
 TUNED = {False: ("base", "neutral"), True: ("tuned", "accent")}
 AXES = {"clusters": "clusters trained on", "templates": "templates per task trained on"}
 FIGURE, ACCURACY = "figure of the task, from 0 to 1", "mean over unseen clusters, from 0 to 1"
-INTERVAL = "95 % interval over seeds, of one run over rows."
+INTERVAL = "95\N{NO-BREAK SPACE}% interval over seeds, of one run over rows."
 BARS = (
     "Bar: mean over templates. Wide band: one standard deviation over templates to each side. "
     f"Thin line: {INTERVAL}"
