@@ -1,5 +1,6 @@
 """The study of instruction tuning, from run folders made by hand; its numbers are worked out by hand."""
 
+import json
 import math
 from pathlib import Path
 from statistics import stdev
@@ -7,8 +8,10 @@ from statistics import stdev
 import pytest
 
 from rlhf_cli.artifacts.manifest import read_manifest
+from rlhf_cli.pipeline.messages import close_sweep
+from rlhf_cli.report.show_request import answer, parse
 from rlhf_cli.report.task_study import task_study
-from tests.support.run_folders import finish
+from tests.support.run_folders import HEADLINES, finish
 
 CLUSTERS = {
     "rte": ["nli"],
@@ -214,3 +217,18 @@ def test_runs_without_figures_of_tasks_hold_nothing(tmp_path, make):
     run = make(["sst"], {"rte": 0.3}, {"rte": 0.5})
     (run / "sft" / "manifest.json").unlink()  # what it was trained on is not known any more
     assert set(bars_of(task_study([run]), "rte")) == {("prompting", 0)}
+
+
+def test_the_study_is_printed_after_runs_side_by_side_and_at_the_end_of_a_sweep(make, capsys):
+    runs = [
+        make(["rte"], {"rte": 0.31}, {"rte": 0.91}),
+        make(["sst", "qa"], {"rte": 0.31}, {"rte": 0.61}),
+    ]
+    words = [str(run) for run in runs]
+    answer(parse(words), HEADLINES)
+    for shown in (capsys.readouterr().out, (close_sweep(runs), capsys.readouterr().out)[1]):
+        assert shown.index("what differs") < shown.index("instruction tuned")
+        for value in ("0.31", "0.91", "0.61"):
+            assert value in shown.partition("three paradigms")[2]
+    answer(parse([*words, "--json"]), HEADLINES)
+    assert json.loads(capsys.readouterr().out)["study"] == task_study(runs)
