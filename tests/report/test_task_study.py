@@ -148,6 +148,15 @@ def test_means_are_over_clusters_of_the_tasks_that_all_bars_have(make):
     assert means["prompting"]["template_std"] == pytest.approx(0.02)
 
 
+def test_a_run_on_another_task_takes_no_mean_away(make):
+    runs = [
+        make(["sst"], {"rte": 0.3, "sums": 0.5}, {"rte": 0.6, "sums": 0.8}),
+        make(["qa"], {"qa": 0.1}, {"qa": 0.9}),
+    ]
+    means = {bar["paradigm"]: bar["value"] for bar in task_study(runs)["means"]}
+    assert means == pytest.approx({"prompting": 0.4, "instruction_tuned": 0.7})
+
+
 def test_a_mean_counts_the_seeds_in_which_every_task_has_a_figure(make):
     runs = [
         make(["sst"], {}, {"rte": value}, seed=seed)
