@@ -136,7 +136,7 @@ def _paradigms(
 def _means(
     bars: Mapping[tuple[str, str, int], Chosen], runs: Sequence[StudyRun]
 ) -> list[dict[str, Any]]:
-    """Return the bars as means over clusters, each of the tasks that all bars of its model have.
+    """Return the bars as means over clusters, each of the tasks that the bars of its model share.
 
     clusters: {cluster: mean over its tasks}. A bar counts the seeds in which each task has a figure.
     """
@@ -144,9 +144,9 @@ def _means(
     found = []
     for key, some in bars.items():
         others = [other for (_, model, _), other in bars.items() if model == key[1]]
-        tasks = [task for task in some if all(task in other for other in others)]
-        seeds = [{one.seed: one.figure for one in some[task]} for task in tasks]
-        common = [seed for seed in seeds[0] if all(seed in one for one in seeds)] if tasks else []
+        tasks = _common(others)
+        seeds = [{one.seed: one.figure for one in some.get(task, ())} for task in tasks]
+        common = [seed for seed in seeds[0] if all(seed in one for one in seeds)]
         if not common:
             continue
         figures = {seed: dict(zip(tasks, (f[seed] for f in seeds), strict=True)) for seed in common}
@@ -164,6 +164,14 @@ def _means(
         }
         found.append(_bar(key, by_seed, spreads) | {"clusters": of_clusters})
     return found
+
+
+def _common(bars: Sequence[Chosen]) -> list[str]:
+    """Return the tasks that the bars share; a bar that shares none with larger ones does not count."""
+    tasks: list[str] = []
+    for some in sorted(bars, key=len, reverse=True):
+        tasks = [task for task in tasks if task in some] or tasks or list(some)
+    return tasks
 
 
 def _bar(

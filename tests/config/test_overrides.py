@@ -46,7 +46,10 @@ def test_words_in_hydras_grammar(words, spelled):
         ("model=qwen", "did you mean model=qwen2.5_0.5b or model=qwen3_0.6b?"),
         ("model=nosuch", "no preset and no folder (a hub model is org/name, or model.path=nosuch;"),
         ("model=null", "model=null is no choice: model is one of gemma3_1b, generic"),
-        ("experiment=", "experiment= is no choice: experiment is one of instructgpt"),
+        (
+            "experiment=",
+            "experiment= is no choice: experiment is one of flan, flan_supervised, instructgpt",
+        ),
         ("hydra.run.dir=x", "hydra.run.dir is Hydra's own: only hydra.launcher and hydra.sweeper"),
         ("+hydra.callbacks.x=1", "hydra.callbacks.x is Hydra's own"),
         ("hydra/job_logging=default", "hydra/job_logging is Hydra's own"),

@@ -1,5 +1,6 @@
 """The study of instruction tuning, from run folders made by hand; its numbers are worked out by hand."""
 
+import json
 import math
 from pathlib import Path
 from statistics import stdev
@@ -7,8 +8,10 @@ from statistics import stdev
 import pytest
 
 from rlhf_cli.artifacts.manifest import read_manifest
+from rlhf_cli.pipeline.messages import close_sweep
+from rlhf_cli.report.show_request import answer, parse
 from rlhf_cli.report.task_study import task_study
-from tests.support.run_folders import finish
+from tests.support.run_folders import HEADLINES, finish
 
 CLUSTERS = {
     "rte": ["nli"],
@@ -145,6 +148,15 @@ def test_means_are_over_clusters_of_the_tasks_that_all_bars_have(make):
     assert means["prompting"]["template_std"] == pytest.approx(0.02)
 
 
+def test_a_run_on_another_task_takes_no_mean_away(make):
+    runs = [
+        make(["sst"], {"rte": 0.3, "sums": 0.5}, {"rte": 0.6, "sums": 0.8}),
+        make(["qa"], {"qa": 0.1}, {"qa": 0.9}),
+    ]
+    means = {bar["paradigm"]: bar["value"] for bar in task_study(runs)["means"]}
+    assert means == pytest.approx({"prompting": 0.4, "instruction_tuned": 0.7})
+
+
 def test_a_mean_counts_the_seeds_in_which_every_task_has_a_figure(make):
     runs = [
         make(["sst"], {}, {"rte": value}, seed=seed)
@@ -214,3 +226,18 @@ def test_runs_without_figures_of_tasks_hold_nothing(tmp_path, make):
     run = make(["sst"], {"rte": 0.3}, {"rte": 0.5})
     (run / "sft" / "manifest.json").unlink()  # what it was trained on is not known any more
     assert set(bars_of(task_study([run]), "rte")) == {("prompting", 0)}
+
+
+def test_the_study_is_printed_after_runs_side_by_side_and_at_the_end_of_a_sweep(make, capsys):
+    runs = [
+        make(["rte"], {"rte": 0.31}, {"rte": 0.91}),
+        make(["sst", "qa"], {"rte": 0.31}, {"rte": 0.61}),
+    ]
+    words = [str(run) for run in runs]
+    answer(parse(words), HEADLINES)
+    for shown in (capsys.readouterr().out, (close_sweep(runs), capsys.readouterr().out)[1]):
+        assert shown.index("what differs") < shown.index("instruction tuned")
+        for value in ("0.31", "0.91", "0.61"):
+            assert value in shown.partition("three paradigms")[2]
+    answer(parse([*words, "--json"]), HEADLINES)
+    assert json.loads(capsys.readouterr().out)["study"] == task_study(runs)

@@ -73,7 +73,7 @@ def test_every_command_that_help_and_completion_list_is_carried_out():
         (["run", "data=my.jsonl"], "a file is data.demonstrations=[{path: my.jsonl}]"),
         (
             ["run", "experiment=try"],
-            "is one of instructgpt, none, nplus, smoke; your own: --config-dir",
+            "is one of flan, flan_supervised, instructgpt, none, nplus, scale, smoke; your own: ",
         ),
         (
             ["run", "sft.optim.lr=${ppo.nosuch}"],

@@ -5,7 +5,9 @@ from itertools import islice
 from random import Random
 
 import pytest
+from omegaconf import OmegaConf
 
+from rlhf_cli.config.command_line import compose_each
 from rlhf_cli.config.keys import conf_dir
 from rlhf_cli.data.embedded import table_rows
 from rlhf_cli.data.records import DataError, Demonstration
@@ -113,3 +115,26 @@ def test_the_preset_names_the_task_files_and_the_three_steps_stay_without():
     assert composed().tasks.files == []
     assert composed("data=flan_world", "tasks.files=[other]").tasks.files == ["other"]
     assert (conf_dir() / "tasks" / "tiny_world").is_dir()
+
+
+def test_the_presets_of_the_study_ask_tasks_alone():
+    cfg = composed("experiment=flan", "tasks.hold_out=[nli]")
+    assert ([*cfg.stage], [*cfg.tasks.files]) == (["sft", "evaluate"], ["tiny_world"])
+    assert [source.path for source in cfg.data.demonstrations] == ["tasks:train"]
+    assert not cfg.data.prompts and not cfg.data.comparisons
+    assert composed("experiment=scale").tasks.hold_out == ["nli", "facts", "coreference"]
+
+
+def test_the_supervised_preset_has_every_task_alone_and_evaluates_it():
+    preset = OmegaConf.load(conf_dir() / "experiment" / "flan_supervised.yaml")
+    swept = preset.hydra.sweeper.params["tasks.train"]
+    assert re.findall(r"\w+", swept) == sorted(TASKS)
+    own = ["data=generic", "tasks.files=[x/]", "tasks.train=[a],[b]", "dry_run=true"]
+    found = []
+    compose_each(["-m", "experiment=flan_supervised", *own], found.append)
+    assert [cfg.name for cfg in found] == [
+        "supervised-tasks.train=[a]",
+        "supervised-tasks.train=[b]",
+    ]
+    assert [cfg.evaluation.tasks.also for cfg in found] == [["a"], ["b"]]
+    assert [[*cfg.tasks.files] for cfg in found] == [["x/"]] * 2
