@@ -79,6 +79,7 @@ def test_a_curve_is_in_the_order_of_its_axis():
 def test_the_line_of_a_power_law_goes_through_its_points():
     chart = charts(study())["Loss, by model"]
     (base,) = chart["series"]  # the tuned points have no loss
+    assert [point["x"] for point in base["points"]] == [10**5, 10**6, 10**7]
     for end, exact in zip(base["fit"], (base["points"][0], base["points"][-1]), strict=True):
         assert end == pytest.approx([exact["x"], exact["y"]])
     assert chart["x"]["log"] and chart["y"]["log"]
