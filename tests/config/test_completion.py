@@ -31,7 +31,7 @@ def folder(tmp_path, monkeypatch):
         ("rlhf run seed=1 --config-dir mine experiment=t", ["experiment=try"]),
         ("rlhf run experiment=my", ["experiment=my.yaml"]),
         ("rlhf run --config-dir m", ["mine/"]),
-        ("rlhf run model=ti", ["model=tiny"]),
+        ("rlhf run model=ti", ["model=tiny", "model=tiny_l", "model=tiny_xs"]),
         ("rlhf run model=./r", ["model=./runs/"]),
         ("rlhf run parents.sft=ru", ["parents.sft=runs/"]),
         ("rlhf run parents.sft=runs/one/", ["parents.sft=runs/one/sft/"]),
