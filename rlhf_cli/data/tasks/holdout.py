@@ -60,9 +60,10 @@ def trained_on(
     if not tasks:
         raise DataError("tasks:train has no tasks: name task files or presets in tasks.files")
     if not found:
-        name, why = next(iter(because.items()))
+        (name, why), others = next(iter(because.items())), len(because) - 1
+        more = f", and {others} more" if others else ""
         raise DataError(
-            f"tasks.hold_out leaves none of {len(tasks)} tasks to train on ({name}: {why}); "
+            f"tasks.hold_out leaves none of {len(tasks)} tasks to train on ({name}: {why}{more}); "
             "hold out less, or add tasks of other clusters"
         )
     return found
