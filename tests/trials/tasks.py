@@ -125,7 +125,7 @@ ROWS_OF_TASKS = [
     tasks("every template with its supervised tokens", r"task rte, template conclude$",
           r"Assistant:\[\[yes<\|eos\|>\]\]", r"template invent, turned around", r"template follows",
           r"task sums, template plain", r"Assistant:\[\[3<\|eos\|>\]\]", code=0),
-    tasks("rendered rows with an empty target, line 31", r"1 empty target", r"rte.jsonl:31: template a",
+    tasks("rendered rows with an empty target, line 21", r"1 empty target", r"rte.jsonl:21: template a",
           files=EMPTY, code=0),
     tasks("promptsource's `|||` file", r"task rte, template so$", r"bird 0 sings So bird 0 is loud\?",
           r"\[\[yes<\|eos\|>\]\]", files=IMPORTED, code=0),
