@@ -98,6 +98,14 @@ def table_rows(path: str) -> Iterator[Row]:
         yield Origin(path, number), row
 
 
+def right_steps(path: str, rationale: str, *, question: str) -> list[bool] | None:
+    """Return whether each step of a rationale is right; None where the source is read from files."""
+    task = task_of(path)
+    if task is None:
+        return None
+    return [step.right for step in task.check_steps(rationale, question=question)]
+
+
 def measure_labels() -> dict[str, str]:
     """Return {measure: its name in tables} of all tasks."""
     return {name: label for scheme in TASKS for name, label in _package(scheme).LABELS.items()}

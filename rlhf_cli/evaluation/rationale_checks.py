@@ -16,6 +16,7 @@ from rlhf_cli.evaluation.numerals import numbers_in, quantity
 QUOTES = "\"'”’)\\]"  # what may follow the sign that ends a sentence
 BETWEEN = re.compile(rf"((?:(?<=[.!?…。])|(?<=[.!?…。][{QUOTES}]))\s+|\n+)")  # two sentences
 ENDED = re.compile(rf"[.!?…。][{QUOTES}]*$")
+CLOSING = re.compile(r"(?:\A|(?<=\s))The answer is (?P<answer>[^\n]*?)\.?\s*\Z")
 NOT_BEST = "not the best"  # passed all checks, another rationale of its row is kept
 
 
@@ -23,9 +24,11 @@ NOT_BEST = "not the best"  # passed all checks, another rationale of its row is 
 class Rationale:
     """A generated rationale. question, answer: of its row by a template.
 
-    is_complete: it ended, and with the answer after it it fits data.max_response_tokens. gain:
+    stated: the answer of a closing "The answer is ...", which is no part of the rationale. is_complete:
+    it ended, and with the answer after it it fits data.max_response_tokens. gain:
     log P(answer | question, rationale) - log P(answer | question) in nats, of the rationale without
     sentences that contain the answer; gain_stated: with them; None where the scorer has no room for it.
+    steps: whether each of its steps is right, where an embedded task can check that.
     """
 
     task: str
@@ -37,8 +40,10 @@ class Rationale:
     rationale: str
     num_tokens: int
     is_complete: bool
+    stated: str | None = None
     gain: float | None = None
     gain_stated: float | None = None
+    steps: list[bool] | None = None
 
     def demonstration(self) -> dict[str, Any]:
         """Return a row that is read as a demonstration, or by a task file as question and answer."""
@@ -68,6 +73,15 @@ def contains(text: str, answer: str) -> bool:
     return bool(re.search(rf"(?<!\w){words}(?!\w)", text, re.IGNORECASE))
 
 
+def without_closing(text: str) -> tuple[str, str | None]:
+    """Return a text without a last "The answer is ...", and the answer that this states.
+
+    A model that learned chains of thought closes so; a demonstration states the right answer there.
+    """
+    closing = CLOSING.search(text)
+    return (text[: closing.start()].rstrip(), closing["answer"]) if closing else (text, None)
+
+
 def without_answer(text: str, answer: str) -> str:
     """Return a text without the sentences that contain the answer; each line is at least a sentence."""
     parts = [*BETWEEN.split(text), ""]
@@ -85,7 +99,7 @@ def first_failed(found: Sequence[Rationale], settings: Rationales) -> list[Check
 
     def passes(check: Check, one: Rationale) -> bool:
         if check is Check.answer:
-            return contains(one.rationale, one.answer)
+            return contains(one.rationale if one.stated is None else one.stated, one.answer)
         if check is Check.length:
             return one.is_complete and one.num_tokens <= most_tokens
         if check is Check.ending:
@@ -125,23 +139,39 @@ def _worth(one: Rationale) -> float:
 def figures(
     found: Sequence[Rationale], dropped: Sequence[str | None], settings: Rationales
 ) -> list[dict[str, Any]]:
-    """Return what is left after each step: its name, the rationales, their rows and mean gains."""
+    """Return what is left after each step: its name, the rationales, their rows and mean gains.
+
+    right, dropped_right: shares of right ones, of what is left and of what this step dropped; None
+    where steps are not checked.
+    """
     order = [check.name for check in settings.checks]
     left = list(zip(found, dropped, strict=True))
-    steps = [_step("generated", found)]
+    steps = [_step("generated", found, ())]
     for name in [*order, *([NOT_BEST] if settings.keep is Keep.best else [])]:
+        gone = [one for one, why in left if why == name]
         left = [(one, why) for one, why in left if why != name]
-        steps.append(_step("best" if name == NOT_BEST else name, [one for one, _ in left]))
+        steps.append(_step("best" if name == NOT_BEST else name, [one for one, _ in left], gone))
     return steps
 
 
-def _step(name: str, left: Sequence[Rationale]) -> dict[str, Any]:
+def _step(name: str, left: Sequence[Rationale], gone: Sequence[Rationale]) -> dict[str, Any]:
     return {
         "step": name,
         "rationales": len(left),
         "rows": len({(one.task, one.row) for one in left}),
         "gain": _mean(one.gain for one in left),
         "gain_stated": _mean(one.gain_stated for one in left),
+        "right": _rightness(left),
+        "dropped_right": _rightness(gone),
+    }
+
+
+def _rightness(rationales: Sequence[Rationale]) -> dict[str, float | None]:
+    """Return the share of rationales with right steps alone, and the share of steps that are right."""
+    checked = [one.steps for one in rationales if one.steps is not None]
+    return {
+        "rationales": _mean(bool(steps) and all(steps) for steps in checked),
+        "steps": _mean(right for steps in checked for right in steps),
     }
 
 

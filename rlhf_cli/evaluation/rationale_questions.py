@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from rlhf_cli.config.schema import Data, LongText, Rationales, ShotsAs
+from rlhf_cli.data.embedded import right_steps
 from rlhf_cli.data.encode import encode_prompt
 from rlhf_cli.data.fit import fit_response, without_exemplars
 from rlhf_cli.data.records import Message, Prompt, RowError
@@ -15,7 +16,7 @@ from rlhf_cli.data.tasks.prompts import prompt_of
 from rlhf_cli.data.tasks.render import STEP_BY_STEP, chain_target, example
 from rlhf_cli.data.tasks.rows import TaskRows
 from rlhf_cli.data.tasks.task import TaskExample, TaskRow, Template
-from rlhf_cli.evaluation.rationale_checks import Rationale
+from rlhf_cli.evaluation.rationale_checks import Rationale, without_closing
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.evaluation.task_questions import CANDIDATES
 
@@ -24,10 +25,15 @@ EXPLAIN = "The answer is {answer}. Explain step by step why."
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class AnsweredQuestion:
-    """A row by one of its templates; the prompt gives its answer and asks for the rationale."""
+    """A row by one of its templates; the prompt gives its answer and asks for the rationale.
+
+    source: the path of its row. question: of the row, without options and answer, normalised.
+    """
 
     example: TaskExample
+    source: str
     row: int
+    question: str
     prompt_ids: list[int]
 
 
@@ -81,7 +87,13 @@ class AnsweredQuestions:
         candidates = self._candidates(row, template, pool)
         shown = exemplars(self.rows.task, one, template, candidates, num=self.settings.shots)
         ids = self._prompt_ids(answered(one), [answered(other) for other in shown])
-        return AnsweredQuestion(example=one, row=row.number, prompt_ids=ids)
+        return AnsweredQuestion(
+            example=one,
+            source=self.rows.task.source.train.path,
+            row=row.number,
+            question=row.question,
+            prompt_ids=ids,
+        )
 
     def _prompt_ids(self, one: TaskExample, shown: list[TaskExample]) -> list[int]:
         """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""
@@ -124,11 +136,13 @@ def read_rationale(
     """Return what a response holds as rationale.
 
     Without an end token it ends at the first blank line: what follows are questions of its own making.
+    A closing "The answer is ..." is no part of it.
     """
     text, ended = answer.text, answer.finished
     if not ended:
         text, blank, _ = text.partition("\n\n")
         ended = bool(blank)
+    text, stated = without_closing(text)
     num_tokens, fits = _lengths(text, one.example.answer, renderer, data)
     return Rationale(
         task=one.example.task,
@@ -140,6 +154,8 @@ def read_rationale(
         rationale=text,
         num_tokens=num_tokens,
         is_complete=ended and fits,
+        stated=stated,
+        steps=right_steps(one.source, text, question=one.question),
     )
 
 

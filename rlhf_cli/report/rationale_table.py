@@ -31,6 +31,10 @@ LEGEND = (
     "g = log P(answer | question, rationale) - log P(answer | question) in nats,",
     "without sentences that contain the answer; in brackets with them",
 )
+RIGHT = (
+    "right: share with right steps alone (share of their steps that are right)",
+    "dropped: the same of what the check dropped",
+)
 Step = Mapping[str, Any]
 
 
@@ -65,7 +69,8 @@ def print_rationales(folder: Path) -> None:
             list(columns),
             lambda some: steps_table({n: columns[n] for n in some}, title=str(content["title"])),
         )
-        for note in (*LEGEND, *content["notes"]):
+        known = any(step["right"]["steps"] is not None for step in content["all"])
+        for note in (*LEGEND, *(RIGHT if known else ()), *content["notes"]):
             line(f"  {one_line(str(note))}", style="dim")
 
 
@@ -88,9 +93,16 @@ def steps_table(columns: Mapping[str, Sequence[Step]], *, title: str) -> Table:
 
 
 def _cell(step: Step) -> Text:
-    """Return 123 of 40 rows, under it the mean gains."""
-    gains = [step["gain"], step["gain_stated"]]
-    shown = "" if None in gains else f"\ng {float(gains[0]):.2f} ({float(gains[1]):.2f})"
-    return Text.assemble(
-        f"{int(step['rationales'])}", (f" of {int(step['rows'])} rows", "dim"), (shown, "dim")
-    )
+    """Return 123 of 40 rows, under it the mean gains, and shares of right ones where they are known."""
+    pairs = {
+        "g": (step["gain"], step["gain_stated"]),
+        "right": (step["right"]["rationales"], step["right"]["steps"]),
+        "dropped": (step["dropped_right"]["rationales"], step["dropped_right"]["steps"]),
+    }
+    shown = [
+        f"\n{name} {float(one):.2f} ({float(other):.2f})"
+        for name, (one, other) in pairs.items()
+        if one is not None and other is not None
+    ]
+    num, rows = int(step["rationales"]), int(step["rows"])
+    return Text.assemble(f"{num}", (f" of {rows} rows", "dim"), ("".join(shown), "dim"))

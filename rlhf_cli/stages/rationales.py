@@ -215,8 +215,14 @@ def metrics_of(steps: Sequence[dict]) -> dict[str, float]:
     left = {f"rationales/left/{step['step']}": step["rationales"] for step in steps[1:]}
     known = {"rationales/generated": first["rationales"], **left}
     known |= {"rationales/kept": last["rationales"], "rationales/rows": last["rows"]}
-    gains = {"rationales/gain": last["gain"], "rationales/gain_stated": last["gain_stated"]}
-    return known | {name: value for name, value in gains.items() if value is not None}
+    maybe = {"rationales/gain": last["gain"], "rationales/gain_stated": last["gain_stated"]}
+    maybe |= {
+        f"rationales/{which}/{unit}/{step['step']}": share
+        for step in steps
+        for which in ("right", "dropped_right")
+        for unit, share in step[which].items()
+    }
+    return known | {name: value for name, value in maybe.items() if value is not None}
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:

@@ -34,7 +34,11 @@ def evaluation_rows(cfg: Config, task: Task) -> TaskRows:
     """Return the rows of a task that are evaluated, and its others; UserError where they are too few."""
     settings = cfg.evaluation.tasks
     found = eval_rows(
-        task, seed=cfg.seed, eval_fraction=cfg.data.eval_fraction, limit=settings.limit
+        task,
+        seed=cfg.seed,
+        eval_fraction=cfg.data.eval_fraction,
+        limit=settings.limit,
+        templates=settings.most_templates,
     )
     if not found.evaluation:
         why = f" ({found.bad[0]})" if found.bad else ""

@@ -1,6 +1,6 @@
 """Which sources are generated, and by which package."""
 
-from rlhf_cli.data.embedded import common_task, measure_labels, scheme_of, task_of
+from rlhf_cli.data.embedded import common_task, measure_labels, right_steps, scheme_of, task_of
 
 
 def test_only_a_known_scheme_is_generated():
@@ -29,3 +29,9 @@ def test_every_measure_of_a_task_has_a_label():
     assert list(task.measure_answer(meta, "cold", finished=True)) == list(task.LABELS)
     assert task.UTILITY in task.LABELS
     assert measure_labels()["gold"] == "gold utility"
+
+
+def test_steps_of_a_rationale_are_checked_where_its_question_is_of_a_task():
+    rationale, question = "5 plus 3 is 8. 8 minus 2 is 7.", "I have 5, get 3 and lose 2."
+    assert right_steps("tiny_world:step_sums", rationale, question=question) == [True, False]
+    assert right_steps("sums.jsonl", rationale, question=question) is None

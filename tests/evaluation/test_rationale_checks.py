@@ -13,6 +13,7 @@ from rlhf_cli.evaluation.rationale_checks import (
     figures,
     verdicts,
     without_answer,
+    without_closing,
 )
 from tests.support.rationales import GOOD
 
@@ -71,6 +72,27 @@ def test_an_answer_is_named_as_a_number_or_in_words(text, answer, expected):
 )
 def test_sentences_that_contain_the_answer_are_removed(text, left):
     assert without_answer(text, "7") == left
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "stated"),
+    [
+        ("3 plus 4 is 7.\nThe answer is 7.", "3 plus 4 is 7.", "7"),
+        ("3 plus 4 is 8. The answer is 8", "3 plus 4 is 8.", "8"),
+        ("The answer is (A) 3.5.\n", "", "(A) 3.5"),
+        ("So the answer is 7.", "So the answer is 7.", None),
+        ("The answer is 7.\nThree and four.", "The answer is 7.\nThree and four.", None),
+        ("3 plus 4 is 7.", "3 plus 4 is 7.", None),
+        ("", "", None),
+    ],
+)
+def test_a_closing_as_of_a_chain_of_thought_is_no_part_of_a_rationale(text, left, stated):
+    assert without_closing(text) == (left, stated)
+
+
+def test_what_a_rationale_closed_with_is_its_answer():
+    found = [one("One is grey.", stated="7"), one("Then it is 7.", stated="8"), one("So it is 7.")]
+    assert verdicts(found, SETTINGS) == [None, "answer", None]
 
 
 DROPPED = [
@@ -144,6 +166,32 @@ def test_gains_are_means_of_what_is_left_and_of_those_that_have_one():
     assert (first["gain"], first["gain_stated"]) == (pytest.approx(-1.0), pytest.approx(3.0))
     assert (last["gain"], last["gain_stated"]) == (pytest.approx(1.5), pytest.approx(4.0))
     assert figures([], [], SETTINGS)[0]["gain"] is None
+
+
+def test_right_steps_are_counted_in_what_is_left_and_in_what_a_check_dropped():
+    right, half, wrong, empty = [True, True], [True, False], [False, False, False], []
+    found = [
+        one("So 7.", steps=right, gain=2.0),
+        one("Hence 7.", steps=half, gain=1.0),
+        one("Well 7.", steps=right, gain=-1.0),
+        one("Also 7.", steps=wrong, gain=-2.0),
+        one("Then 7", steps=empty, gain=3.0),
+        one("And 7.", task="others", steps=None, gain=3.0),
+    ]
+    best = replace(SETTINGS, keep=Keep.best)
+    steps = {step["step"]: step for step in figures(found, verdicts(found, best), best)}
+
+    def shares(name: str) -> list[float | None]:
+        step = steps[name]
+        return [*step["right"].values(), *step["dropped_right"].values()]
+
+    assert list(steps["best"]["right"]) == ["rationales", "steps"]
+    assert shares("generated") == [2 / 5, 5 / 9, None, None]
+    assert shares("ending") == [2 / 4, 5 / 9, 0.0, None]  # no step at all is not right
+    assert shares("likelihood") == [1 / 2, 3 / 4, 1 / 2, 2 / 5]
+    assert shares("best") == [1.0, 1.0, 0.0, 1 / 2]
+    others = figures(found[-1:], [None], SETTINGS)
+    assert others[0]["right"] == {"rationales": None, "steps": None}
 
 
 def test_a_demonstration_is_the_chain_of_thought_with_its_answer():

@@ -132,6 +132,8 @@ def main() -> int:
     asked = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     mutants = [one for one in read_tables() if asked.only in f"{one.name} {one.tests}"]
+    if not mutants:
+        parser.error(f"no fault has {asked.only!r} in its line")
     for name in IMPORTED:
         importlib.import_module(name)
     rows = []

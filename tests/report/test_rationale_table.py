@@ -15,20 +15,29 @@ NAMES = ("gsm8k", "tracking_shuffled_objects_seven_objects", "strategyqa", "qasc
 STEPS = ("generated", "answer", "length", "ending", "duplicate", "likelihood", "best")
 
 
-def steps(num: int) -> list[dict]:
-    return [
+UNKNOWN = {"rationales": None, "steps": None}
+RIGHT, DROPPED = {"rationales": 0.625, "steps": 0.8}, {"rationales": 0.0, "steps": 1 / 3}
+
+
+def steps(num: int, *, right=UNKNOWN, dropped=UNKNOWN) -> list[dict]:
+    every = [
         {"step": name, "rationales": num * (9 - i), "rows": num, "gain": -0.5, "gain_stated": 4.25}
         for i, name in enumerate(STEPS)
     ]
+    return [
+        step | {"right": right, "dropped_right": dropped if i else UNKNOWN}
+        for i, step in enumerate(every)
+    ]
 
 
-def content(names=NAMES) -> dict:
-    tasks = {name: steps(10 * i + 13) for i, name in enumerate(names)}
-    tasks[names[0]][-1] |= {"rationales": 0, "rows": 0, "gain": None, "gain_stated": None}
+def content(names=NAMES, **shares) -> dict:
+    tasks = {name: steps(10 * i + 13, **shares) for i, name in enumerate(names)}
+    nothing = {"rationales": 0, "rows": 0, "gain": None, "gain_stated": None, "right": UNKNOWN}
+    tasks[names[0]][-1] |= nothing
     notes = ["gsm8k: 3 x prompt too long", "a note \x1b[2J"]
     return {
         "title": "Rationales of sft, 5 per row",
-        "all": steps(321),
+        "all": steps(321, **shares),
         "tasks": tasks,
         "notes": notes,
     }
@@ -61,6 +70,17 @@ def test_nothing_is_cut_and_no_line_is_longer_than_the_screen(shown, width):
         assert cell in text
     for label in ("contain the answer", "short enough", "best of its row", "3 x prompt too long"):
         assert label in text
+    assert "right" not in text and "dropped" not in text
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_shares_of_right_ones_are_shown_where_they_are_known(shown, width):
+    text = shown(width, content(right=RIGHT, dropped=DROPPED))
+    assert max(map(len, text.splitlines())) <= width
+    columns, checks = 1 + len(NAMES), len(STEPS)
+    assert text.count("right 0.62 (0.80)") == columns * checks - 1  # of nothing there is no share
+    assert text.count("dropped 0.00 (0.33)") == columns * (checks - 1)
+    assert "dropped: the same of what the check dropped" in text
 
 
 def test_one_task_is_one_column(shown):

@@ -167,6 +167,7 @@ def test_no_rationale_is_written_for_what_is_held_out(asked):
         ("It is so.", True, "It is so.", True),
         ("It is so.\n\nSo it is.", True, "It is so.\n\nSo it is.", True),
         ("It is so.\n\nWhat is 3 plus 4\nThe an", False, "It is so.", True),
+        ("It is so.\nThe answer is 7.\n\nWhat", False, "It is so.", True),
         ("It is so. And", False, "It is so. And", False),
         ("It is so, and it is so, and it is so, and it is so.", True, None, False),
     ],
@@ -180,8 +181,22 @@ def test_a_rationale_without_an_end_ends_before_the_next_question(
     found = read_rationale(question, answer, renderer=context.renderer, data=context.cfg.data)
     assert found.rationale == (expected or text)
     assert found.is_complete is is_complete
+    assert found.stated == ("7" if "answer is 7" in text else None)
     assert found.num_tokens == len(context.renderer.response_ids(found.rationale)) - 1
     assert (found.task, found.row, found.answer) == ("sums", question.row, question.example.answer)
+
+
+def test_steps_are_checked_against_the_question_without_its_options(asked):
+    questions, _, _ = asked(tasks__files=["tiny_world/step_facts"], rationales__limit=3)
+    cfg = changed(little(), {"data.max_response_tokens": 48})
+    renderer = open_context(cfg).renderer
+    for question in questions["step_facts"]:
+        assert question.example.options
+        assert not set(question.example.options) & set(question.question.split())
+        text = f"{question.example.rationale} The moon is red."
+        answer = Answer(prompt_ids=[], ids=[], text=text, finished=True)
+        found = read_rationale(question, answer, renderer=renderer, data=cfg.data)
+        assert found.steps == [True, True, False]
 
 
 @pytest.fixture

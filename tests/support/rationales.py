@@ -12,6 +12,8 @@ GOOD = Rationale(
     rationale="Three and four make 7.",
     num_tokens=8,
     is_complete=True,
+    stated=None,
     gain=0.5,
     gain_stated=2.0,
+    steps=None,
 )

@@ -51,6 +51,13 @@ SAME_EVERYWHERE = [
 ]  # fmt: skip
 
 
+RATIONALES = [  # in batches that two processes do not share evenly
+    "tasks.files=[tiny_world/step_same]", "rationales.limit=5", "rationales.samples=2",
+    "rationales.shots=1", "rationales.batch=4", "rationales.keep=all",
+    "rationales.checks=[duplicate]", "data.max_prompt_tokens=96",
+]  # fmt: skip
+
+
 def config(*more: str):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return resolve(compose("config", overrides=[*SMALL, *more]))

@@ -9,6 +9,7 @@ from tests.trials.engineer import ROWS_OF_ENGINEER
 from tests.trials.researcher import ROWS_OF_RESEARCHER
 from tests.trials.row import Row
 from tests.trials.student import ROWS_OF_STUDENT
+from tests.trials.tasks import ROWS_OF_TASKS
 
 SECTIONS: dict[str, list[Row]] = {
     "A. Student: help, screens, first hour": ROWS_OF_STUDENT,
@@ -20,4 +21,5 @@ SECTIONS: dict[str, list[Row]] = {
         *ROWS_OF_VALUES,
     ],
     "E. Configuration (`rlhf config WORD`)": ROWS_OF_WORDS,
+    "F. Task files (`rlhf data check 'tasks.files=[tasks]'`)": ROWS_OF_TASKS,
 }

@@ -69,8 +69,9 @@ def trained_on(tasks: Sequence[Task], settings: Tasks) -> list[Task]:
     if not found:
         name, why = next((name, why) for name, why in because.items() if why != UNNAMED)
         keys = "tasks.train and tasks.hold_out leave" if settings.train else "tasks.hold_out leaves"
+        more = f", and {len(because) - 1} more" if len(because) > 1 else ""
         raise DataError(
-            f"{keys} none of {len(tasks)} tasks to train on ({name}: {why}); "
+            f"{keys} none of {len(tasks)} tasks to train on ({name}: {why}{more}); "
             "hold out less, or add tasks of other clusters"
         )
     return found

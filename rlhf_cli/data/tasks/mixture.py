@@ -96,6 +96,10 @@ class Draw:
         able = self.templates_of(row)
         return able[(self._hash(row, "template") + epoch) % len(able)]
 
+    def chain(self, row: TaskRow, epoch: int) -> bool:
+        """Return whether an epoch asks a row for a chain of thought, if it has a rationale."""
+        return self._uniform(row, "cot", epoch) < self.settings.cot
+
     def pools(self, rows: Sequence[TaskRow]) -> dict[str, list[TaskRow]]:
         """Return {template: those of the rows that have a text by it}; exemplars come from them."""
         return {
@@ -109,8 +113,7 @@ class Draw:
         """
         template = self.template(row, epoch)
         show = self._uniform(row, "options") < self.settings.options
-        chain = self._uniform(row, "cot", epoch) < self.settings.cot
-        one = example(self.task, row, template, show_options=show, chain=chain)
+        one = example(self.task, row, template, show_options=show, chain=self.chain(row, epoch))
         num = self.settings.shots[self._hash(row, "shots", epoch) % len(self.settings.shots)]
         candidates = self._candidates(row, epoch, pools[template.name])
         found = exemplars(self.task, one, template, candidates, num=num, show_options=show)

@@ -39,6 +39,10 @@ class TaskRows:
     num_good: int
     num_asked_again: int
 
+    def asking(self, most: int | None = None) -> tuple[Template, ...]:
+        """Return the templates that ask for the answer, all or the first ones."""
+        return tuple(one for one in self.templates if not one.turned_around)[:most]
+
     def templates_of(self, row: TaskRow) -> tuple[Template, ...]:
         """Return the templates that a row has a text by."""
         if not row.rendered:
@@ -78,10 +82,22 @@ def task_rows(
     )
 
 
-def eval_rows(task: Task, *, seed: int, eval_fraction: float, limit: int | None = None) -> TaskRows:
-    """Return a task's rows with at most `limit` evaluation rows; its other rows may be exemplars."""
+def eval_rows(
+    task: Task,
+    *,
+    seed: int,
+    eval_fraction: float,
+    limit: int | None = None,
+    templates: int | None = None,
+) -> TaskRows:
+    """Return a task's rows with at most `limit` evaluation rows; its other rows may be exemplars.
+
+    Evaluation rows have a text by one of the first `templates` that ask for the answer.
+    """
     found = task_rows(task, seed=seed, eval_fraction=eval_fraction, select_fraction=0.0)
-    return replace(found, evaluation=_drawn("evaluation", task, found.evaluation, seed, limit))
+    asking = set(found.asking(templates))
+    able = [row for row in found.evaluation if asking & set(found.templates_of(row))]
+    return replace(found, evaluation=_drawn("evaluation", task, able, seed, limit))
 
 
 def _places(listed: list[TaskRow], seed: int) -> np.ndarray:

@@ -157,7 +157,7 @@ def _first(draw: Draw, row: TaskRow) -> TaskExample | None:
     """Return a row by the first of its templates that asks for the answer and applies to it."""
     for template in (t for t in draw.templates_of(row) if not t.turned_around):
         try:
-            return example(draw.task, row, template)
+            return example(draw.task, row, template, chain=draw.chain(row, epoch=0))
         except RowError:
             continue
     return None

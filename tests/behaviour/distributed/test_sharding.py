@@ -87,6 +87,9 @@ def assert_same_run(expected: Path, found: Path) -> None:
     said, scores = answers(found)
     assert said == answers(expected)[0]
     assert scores == pytest.approx(answers(expected)[1], abs=1e-3)
+    for name in ("data/demonstrations.jsonl", "rationales.jsonl", "figures.json"):
+        written = [(run / "rationales" / name).read_text() for run in (expected, found)]
+        assert written[0].strip() and written[0] == written[1], name
 
 
 def assert_same_stage(expected: Path, found: Path, stage: str) -> None:

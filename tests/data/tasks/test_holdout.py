@@ -54,7 +54,9 @@ def test_a_task_that_its_file_holds_out_is_never_trained_on(tasks, tmp_path):
 
 
 def test_a_mixture_with_nothing_left_is_refused(tasks):
-    with pytest.raises(DataError, match=r"leaves none of 2 tasks to train on \(rte: held out\)"):
+    with pytest.raises(
+        DataError, match=r"leaves none of 2 tasks to train on \(rte: held out, and 1 more\)"
+    ):
         trained_on(tasks[:2], settings(hold_out=["nli"]))
     with pytest.raises(DataError, match=r"no tasks: name task files or presets in tasks.files"):
         trained_on([], settings(hold_out=[]))

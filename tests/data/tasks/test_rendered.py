@@ -7,7 +7,7 @@ import pytest
 from rlhf_cli.data.records import BadRow, DataError
 from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.data.tasks.render import example
-from rlhf_cli.data.tasks.rows import task_rows
+from rlhf_cli.data.tasks.rows import eval_rows, task_rows
 from tests.support.tasks import make, mixture, one_task, records, rendered_rows
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
@@ -126,3 +126,12 @@ def test_the_real_sets_with_rationales_and_benchmarks_are_read(real_data):
         assert task.held_out and task.groups[0] in ("algorithmic", "language")
         assert task.cot_prompt.is_file()
         assert all(bad.detail.startswith("'Monsters, Inc'") for bad in found.bad)
+
+
+def test_evaluation_rows_are_drawn_from_those_with_a_text_by_the_templates_asked(tmp_path):
+    task = one_task(dump(tmp_path, rows=rendered_rows(100)))
+    settings = {"seed": 1, "eval_fraction": 0.3, "limit": 8}
+    for templates, expected in ((None, {"short", "long"}), (1, {"short"})):
+        found = eval_rows(task, templates=templates, **settings)
+        assert len(found.evaluation) == 8
+        assert {t.name for row in found.evaluation for t in found.templates_of(row)} == expected

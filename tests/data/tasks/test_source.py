@@ -325,3 +325,16 @@ def test_what_is_held_out_is_a_change_by_the_tasks_that_are_left(four, tasks_con
     assert (list(every), list(left)) == (names, names[2:])
     assert contents(train=["sst", "boolq"]) == [left]
     assert left == {name: every[name] for name in names[2:]}
+
+
+def test_rows_apart_are_asked_for_chains_of_thought_in_the_share_that_is_trained_on(tmp_path):
+    path = make(tmp_path, 60)
+
+    def chains(cot: float) -> float:
+        found, _ = records(mixture(path, cot=cot))
+        apart = [one for one in found if "slot" not in one.meta]
+        assert len(apart) > 10
+        return sum("Let's think" in one.messages[0].content for one in apart) / len(apart)
+
+    assert (chains(0.0), chains(1.0)) == (0.0, 1.0)
+    assert 0.0 < chains(0.5) < 1.0

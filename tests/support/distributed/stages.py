@@ -12,7 +12,7 @@ from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import Clock
 from tests.support.engines import odd, runtime, trained, world_of
-from tests.support.stage_runs import work
+from tests.support.stage_runs import RATIONALES, work
 
 
 def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[str]) -> None:
@@ -26,9 +26,10 @@ def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[s
 
 
 def every_stage(parents: str, folder: str, words: list[str]) -> None:
-    """All stages of the default pipeline, each on the parents of another run."""
+    """All stages of the default pipeline, each on the parents of another run, and rationales."""
     for stage in (name for name, spec in STAGES.items() if spec.default):
         work(stage, Path(parents), Path(folder), *words)
+    work("rationales", Path(parents), Path(folder), *words, *RATIONALES)
 
 
 def finished_work(stage: str, parents: str, folder: str, words: list[str]) -> None:
