@@ -1,23 +1,18 @@
 """The closing tables of tasks: a row per model and way to ask; means over tasks, then every task."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.printable import one_line
-from rlhf_cli.report.table import number
-from rlhf_cli.telemetry.console import console, line, plain_name, print_blocks
+from rlhf_cli.report.table import framed, number, print_notes, read_content, write_content
+from rlhf_cli.telemetry.console import plain_name, print_blocks
 
 TASKS = "tasks.json"
-WIDE = 100  # columns of the screen from which there is air between the columns
 NAME = 18  # characters of a task's name on one line
 ASKED = {"direct": "direct", "chain": "CoT", "votes": "CoT + SC"}
 CELLS = "mean over templates ± standard deviation [95 % interval over rows]"
@@ -29,24 +24,19 @@ Row = Mapping[str, Any]
 
 def write_tasks(folder: Path, content: Mapping[str, Any]) -> None:
     """Write the figures of the tasks into the folder of their stage."""
-    (folder / TASKS).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_content(folder / TASKS, content)
 
 
 def read_task_figures(folder: Path) -> dict[str, Any] | None:
     """Return the figures kept in a stage folder, checked; None when there are none."""
-    path = folder / TASKS
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for row in content["rows"]:
-            _ = _way(row), row["model"], [f"{mean:.2f}" for mean in means_of(row).values()]
-            _ = [_cell(found) for found in row["tasks"].values()]
-        _ = content["title"], [str(note) for note in content["notes"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no table of this program: run the stage evaluate again"
-        ) from error
+    return read_content(folder / TASKS, "evaluate", _checked)
+
+
+def _checked(content: Any) -> dict[str, Any]:
+    for row in content["rows"]:
+        _ = _way(row), row["model"], [f"{mean:.2f}" for mean in means_of(row).values()]
+        _ = [_cell(found) for found in row["tasks"].values()]
+    _ = content["title"], [str(note) for note in content["notes"]]
     return content
 
 
@@ -60,8 +50,7 @@ def print_tasks(folder: Path) -> None:
         print_blocks(names, lambda some: means_table(rows, some, title=f"Means: {title}"))
         tasks = list(dict.fromkeys(name for row in rows for name in row["tasks"]))
         print_blocks(tasks, lambda some: tasks_table(rows, some, title=title))
-        for note in [*_legend(rows), *content["notes"]]:
-            line(f"  {one_line(str(note))}", style="dim")
+        print_notes([*_legend(rows), *content["notes"]])
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:
@@ -94,7 +83,7 @@ def means_of(row: Row) -> dict[str, float]:
 
 def means_table(rows: Sequence[Row], headings: Sequence[str], *, title: str) -> Table:
     """Return the table of these means, one line per row."""
-    table = _table(title)
+    table = framed(plain_name(title))
     for heading in headings:
         table.add_column(_heading(heading.split("\n")), justify="right", no_wrap=True)
     for row, last in _with_ends(rows):
@@ -107,7 +96,7 @@ def means_table(rows: Sequence[Row], headings: Sequence[str], *, title: str) -> 
 
 def tasks_table(rows: Sequence[Row], tasks: Sequence[str], *, title: str) -> Table:
     """Return the table of these tasks: the mean, its spread over templates, and under it the interval."""
-    table = _table(title)
+    table = framed(plain_name(title))
     for name in tasks:
         table.add_column(heading_of(name), justify="right", no_wrap=True)
     for row, last in _with_ends(rows):
@@ -115,18 +104,6 @@ def tasks_table(rows: Sequence[Row], tasks: Sequence[str], *, title: str) -> Tab
         found = (row["tasks"].get(name) for name in tasks)
         cells = (Text("-", "dim") if one is None else _cell(one) for one in found)
         table.add_row(label, *cells, end_section=last)
-    return table
-
-
-def _table(title: str) -> Table:
-    table = Table(
-        title=plain_name(title),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1 if console().width >= WIDE else 0),
-    )
-    table.add_column("", no_wrap=True)
     return table
 
 
