@@ -50,8 +50,8 @@ def task_rows(
     task: Task, *, seed: int, eval_fraction: float, select_fraction: float, cap: int | None = None
 ) -> TaskRows:
     """Return a task's rows by side, at most `cap` of each, drawn by the seed where there are more."""
-    own = _Read.of(task, task.source.train)
-    apart = None if task.source.evaluation is None else _Read.of(task, task.source.evaluation)
+    read = [_Read.of(task, source) for source in task.source.every]
+    own, apart = read[0], read[1] if len(read) > 1 else None
     places = _places(own.rows, seed)
     below = eval_fraction + select_fraction
     asked = {row.question for row in apart.rows} if apart else set()
@@ -66,7 +66,6 @@ def task_rows(
             sides["evaluation"].append(row)
     if apart:
         sides["evaluation"] = apart.rows
-    read = [own, *([apart] if apart else [])]
     return TaskRows(
         task=task,
         templates=own.templates,

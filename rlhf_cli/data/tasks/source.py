@@ -46,7 +46,7 @@ class Mixture:
     def pinned(self) -> bool:
         """Return whether the contents are known by their hashes: a hub id needs a revision."""
         return all(
-            s.revision is not None or local_files(s) for t in self.tasks for s in _sources(t)
+            s.revision is not None or local_files(s) for t in self.tasks for s in t.source.every
         )
 
     def config(self) -> dict[str, Any]:
@@ -163,16 +163,11 @@ def _first(draw: Draw, row: TaskRow) -> TaskExample | None:
     return None
 
 
-def _sources(task: Task) -> list[Source]:
-    apart = task.source.evaluation
-    return [task.source.train, *([] if apart is None else [apart])]
-
-
 def _hash(task: Task) -> str:
     """Return the sha256 of all of a task that its training examples depend on."""
     read = [
         [source.columns, source.limit, source.unescape, source.delimiter, source_hash(source)]
-        for source in _sources(task)
+        for source in task.source.every
     ]
     texts = [[t.name, t.input, t.target, t.turned_around, t.options] for t in task.templates]
     parts = [task.name, task.options, task.answer, task.rationale, texts, task.turned_around]
