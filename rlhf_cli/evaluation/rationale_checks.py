@@ -140,11 +140,12 @@ def _step(name: str, left: Sequence[Rationale]) -> dict[str, Any]:
         "step": name,
         "rationales": len(left),
         "rows": len({(one.task, one.row) for one in left}),
-        "gain": _mean(one.gain for one in left),
-        "gain_stated": _mean(one.gain_stated for one in left),
+        "gain": mean_gain(one.gain for one in left),
+        "gain_stated": mean_gain(one.gain_stated for one in left),
     }
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
+def mean_gain(gains: Iterable[float | None]) -> float | None:
+    """Return the mean of the gains that are known; None without one."""
+    known = [gain for gain in gains if gain is not None]
     return sum(known) / len(known) if known else None
