@@ -103,7 +103,7 @@ class TaskQuestions:
 
 @dataclass(slots=True, kw_only=True)
 class QuestionMaker:
-    """Renders and encodes the questions of one task."""
+    """Renders and encodes the questions of one task. rows: with the templates to ask by."""
 
     rows: TaskRows
     settings: TaskEvaluation
@@ -132,7 +132,7 @@ class QuestionMaker:
 
     def _rendered(self, *, chain: bool) -> Iterator[Question]:
         """Yield all questions; exemplars that a task brings for its chains are of one template alone."""
-        templates, given = self._templates(), None
+        templates, given = self.rows.templates, None
         if chain and (path := self.rows.task.cot_prompt):
             templates, given = templates[:1], exemplars_of(path, self.rows.task.name)
         for template in templates:
@@ -140,13 +140,6 @@ class QuestionMaker:
             for row in self.rows.evaluation:
                 if template in self.rows.templates_of(row):
                     yield from self._of_row(row, template, pool, chain, given)
-
-    def _templates(self) -> Sequence[Template]:
-        """Return the templates that ask for the answer, all or the first ones."""
-        asking = [template for template in self.rows.templates if not template.turned_around]
-        return (
-            asking if self.settings.templates == "all" else asking[: int(self.settings.templates)]
-        )
 
     def _pool(self, template: Template) -> list[TaskRow]:
         """Return the rows that exemplars by a template come from: never an evaluation row."""

@@ -28,7 +28,11 @@ def evaluation_rows(cfg: Config, task: Task) -> TaskRows:
     """Return the rows of a task that are evaluated, and its others; UserError where they are too few."""
     settings = cfg.evaluation.tasks
     found = eval_rows(
-        task, seed=cfg.seed, eval_fraction=cfg.data.eval_fraction, limit=settings.limit
+        task,
+        seed=cfg.seed,
+        eval_fraction=cfg.data.eval_fraction,
+        templates=None if settings.templates == "all" else int(settings.templates),
+        limit=settings.limit,
     )
     if not found.evaluation:
         raise _no_row(found, "to evaluate", "a larger data.eval_fraction")

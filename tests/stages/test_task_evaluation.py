@@ -1,6 +1,7 @@
 """Tasks as the evaluate stage asks them: rows, templates, exemplars, and the files that it leaves."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,49 @@ def test_the_rows_are_drawn_by_the_seed(asked):
 
     assert rows() == rows()
     assert rows() != rows(seed=5)
+
+
+T0 = """
+name: t0
+clusters: [sentiment]
+source: t0.jsonl
+turned_around: [write]
+"""
+
+
+@pytest.fixture
+def rendered(tmp_path):
+    """rendered(key=value, ...) -> {template: number of its questions} of rows with a template each."""
+    (tmp_path / "t0.yaml").write_text(T0)
+    write_rows(tmp_path / "t0.jsonl", [
+        {"template": name, "prompt": f"{name} {i}", "completion": "good"}
+        for i in range(40) for name in ("write", "short", "long")
+    ])  # fmt: skip
+
+    def ask(**values) -> Counter[str]:
+        values = {"evaluation__tasks__limit": 8, "evaluation__tasks__shots": [0], **values}
+        held = {"tasks.hold_out": ["sentiment"]}
+        (found,) = open_suite(
+            open_context(changed(little(), settings(tmp_path, **values) | held))
+        ).tasks
+        return Counter(question.example.template for question in found.direct)
+
+    return ask
+
+
+def test_the_limit_is_of_rows_that_can_be_asked(rendered):
+    every = rendered(evaluation__tasks__limit=None)
+    assert set(every) == {"short", "long"}
+    assert rendered().total() == 8
+    assert rendered(evaluation__tasks__templates="1") == {"short": 8}
+    assert rendered(evaluation__tasks__limit=1000) == every
+
+
+def test_rows_that_no_template_asks_are_no_rows_to_evaluate(rendered, tmp_path):
+    (tmp_path / "t0.yaml").write_text(T0.replace("[write]", "[write, short, long]"))
+    message = r"t0.yaml: none of the \d+ evaluation rows of task t0 .* turned_around"
+    with pytest.raises(UserError, match=message):
+        rendered()
 
 
 def test_an_option_beyond_the_limit_is_counted_and_no_row_left_is_an_error(asked):

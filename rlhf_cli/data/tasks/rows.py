@@ -77,10 +77,28 @@ def task_rows(
     )
 
 
-def eval_rows(task: Task, *, seed: int, eval_fraction: float, limit: int | None = None) -> TaskRows:
-    """Return a task's rows with at most `limit` evaluation rows; its other rows may be exemplars."""
+def eval_rows(
+    task: Task,
+    *,
+    seed: int,
+    eval_fraction: float,
+    templates: int | None = None,
+    limit: int | None = None,
+) -> TaskRows:
+    """Return a task's rows with the templates that ask for the answer, at most the first `templates`.
+
+    Of the evaluation rows that have a text by one of them at most `limit`; the others may be exemplars.
+    """
     found = task_rows(task, seed=seed, eval_fraction=eval_fraction, select_fraction=0.0)
-    return replace(found, evaluation=_drawn("evaluation", task, found.evaluation, seed, limit))
+    asking = [template for template in found.templates if not template.turned_around]
+    found = replace(found, templates=tuple(asking[:templates]))
+    able = [row for row in found.evaluation if found.templates_of(row)]
+    if found.evaluation and not able:
+        raise DataError(
+            f"{task.file}: none of the {len(found.evaluation)} evaluation rows of task {task.name} has "
+            "a template that asks for the answer; see turned_around there and evaluation.tasks.templates"
+        )
+    return replace(found, evaluation=_drawn("evaluation", task, able, seed, limit))
 
 
 def _places(listed: list[TaskRow], seed: int) -> np.ndarray:
