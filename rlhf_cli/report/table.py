@@ -125,11 +125,11 @@ def closing_table(rows: Rows, *, title: str) -> Table:
     for metric in dict.fromkeys(metric for row in rows.values() for metric in row):
         cells = [row.get(metric) for row in rows.values()]
         if any(cell is not None for cell in cells):
-            table.add_row(plain_name(label_of(metric)), *(_cell(cell) for cell in cells))
+            table.add_row(plain_name(label_of(metric)), *map(estimate_cell, cells))
     return table
 
 
-def _cell(estimate: Interval | None) -> Text:
+def estimate_cell(estimate: Interval | None) -> Text:
     """Return 0.83, and under it [0.79, 0.87]; a number without an interval stands alone."""
     if estimate is None:
         return Text("-", style="dim")

@@ -9,13 +9,21 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.report.table import framed, number, print_notes, read_content, write_content
+from rlhf_cli.report.table import (
+    estimate_cell,
+    framed,
+    number,
+    print_notes,
+    read_content,
+    write_content,
+)
 from rlhf_cli.telemetry.console import plain_name, print_blocks
 
 TASKS = "tasks.json"
 NAME = 18  # characters of a task's name on one line
 ASKED = {"direct": "direct", "chain": "CoT", "votes": "CoT + SC"}
 CELLS = "mean over templates ± standard deviation [95 % interval over rows]"
+MEANS = "means: [95 % interval over rows, from those of the tasks]"
 CHAINS = "CoT: chain of thought; SC: self-consistency, what most samples answer"
 VOTES = "maj@n: votes of n samples, in blocks that do not overlap"
 NEAR_CHANCE = "~: the interval holds what a random option would reach"
@@ -34,7 +42,7 @@ def read_task_figures(folder: Path) -> dict[str, Any] | None:
 
 def _checked(content: Any) -> dict[str, Any]:
     for row in content["rows"]:
-        _ = _way(row), row["model"], [f"{mean:.2f}" for mean in means_of(row).values()]
+        _ = _way(row), row["model"], _mean_cells(row)
         _ = [_cell(found) for found in row["tasks"].values()]
     _ = content["title"], [str(note) for note in content["notes"]]
     return content
@@ -57,7 +65,14 @@ def _legend(rows: Sequence[Row]) -> list[str]:
     """Return what the signs in these tables mean."""
     asked = {row["asked"] for row in rows}
     near = any(found["near_chance"] for row in rows for found in row["tasks"].values())
-    needed = {CELLS: True, NEAR_CHANCE: near, CHAINS: len(asked) > 1, VOTES: "votes" in asked}
+    bounded = any("intervals" in row for row in rows)
+    needed = {
+        CELLS: True,
+        MEANS: bounded,
+        NEAR_CHANCE: near,
+        CHAINS: len(asked) > 1,
+        VOTES: "votes" in asked,
+    }
     return [note for note, is_needed in needed.items() if is_needed]
 
 
@@ -66,10 +81,7 @@ def means_of(row: Row) -> dict[str, float]:
 
     Of the tasks with options by each way to rank, and of those that were voted on by number of votes.
     """
-    found = {"mean\nof clusters": row["macro"]}
-    if len(row["clusters"]) > 1:
-        found |= {f"{name}\ncluster": value for name, value in row["clusters"].items()}
-    found |= {f"{name}\ngroup": value for name, value in row["groups"].items()}
+    found = _headed(row)
     figures = list(row["tasks"].values())
     unreadable = fmean(one["unreadable"] for one in figures)
     if unreadable > 0 or row["asked"] != "direct":
@@ -81,16 +93,33 @@ def means_of(row: Row) -> dict[str, float]:
     return found
 
 
+def _headed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {heading: what is found} of the mean over clusters, of each of several, and of each group."""
+    headed = {"mean\nof clusters": found["macro"]}
+    if len(found["clusters"]) > 1:
+        headed |= {f"{name}\ncluster": value for name, value in found["clusters"].items()}
+    return headed | {f"{name}\ngroup": value for name, value in found["groups"].items()}
+
+
+def _mean_cells(row: Row) -> dict[str, Text]:
+    """Return {heading: mean}, under it its interval where the file has one."""
+    cells = {heading: Text(f"{mean:.2f}") for heading, mean in means_of(row).items()}
+    for heading, (low, high) in _headed(row["intervals"]).items() if "intervals" in row else ():
+        cells[heading] = estimate_cell((means_of(row)[heading], low, high))
+    return cells
+
+
 def means_table(rows: Sequence[Row], headings: Sequence[str], *, title: str) -> Table:
     """Return the table of these means, one line per row."""
     table = framed(plain_name(title))
     for heading in headings:
         table.add_column(_heading(heading.split("\n")), justify="right", no_wrap=True)
     for row, last in _with_ends(rows):
-        means = means_of(row)
-        cells = (Text(f"{means[h]:.2f}") if h in means else Text("-", "dim") for h in headings)
+        cells = _mean_cells(row)
         label = Text.assemble(plain_name(f"{row['model']} "), (_way(row), "dim"))
-        table.add_row(label, *cells, end_section=last)
+        table.add_row(
+            label, *(cells.get(h) or Text("-", "dim") for h in headings), end_section=last
+        )
     return table
 
 

@@ -65,6 +65,27 @@ def test_nothing_is_cut_and_no_line_is_longer_than_the_screen(shown, width):
         assert note in text
 
 
+INTERVALS = {
+    "macro": [0.234, 0.367],
+    "clusters": {"nli": [0.311, 0.487], "arithmetic": [0.104, 0.296]},
+    "groups": {"algorithmic": [0.253, 0.449]},
+}
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_means_have_their_intervals_below_them(shown, tmp_path, width):
+    figures = content()
+    for one in figures["rows"]:
+        one["intervals"] = INTERVALS
+    assert "means: [95 %" not in shown(width)  # a file without them, of an earlier version
+    write_tasks(tmp_path, figures)
+    text = shown(width)
+    assert max(map(len, text.splitlines())) <= width
+    for interval in ("[0.23, 0.37]", "[0.31, 0.49]", "[0.10, 0.30]", "[0.25, 0.45]"):
+        assert text.count(interval) == len(figures["rows"])
+    assert "means: [95 % interval" in text
+
+
 def test_means_are_of_the_tasks_that_have_them():
     direct, votes = content()["rows"][:2]
     means = means_of(direct)
@@ -85,7 +106,11 @@ def test_no_figures_print_nothing(tmp_path, capsys):
     assert read_task_figures(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"title": "t", "notes": [], "rows": [{}]}'])
+BROKEN = json.dumps({"title": "t", "notes": [], "rows": [row("m", "direct", {"rte": found(0.5)}) | {
+    "intervals": {"macro": ["x", 1], "clusters": {}, "groups": {}}}]})  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"title": "t", "notes": [], "rows": [{}]}', BROKEN])
 def test_a_file_that_is_not_ours_is_refused(tmp_path, text):
     (tmp_path / "tasks.json").write_text(text)
     with pytest.raises(UserError, match=r"tasks\.json is no table of this program"):
