@@ -103,9 +103,10 @@ def _headed(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mean_cells(row: Row) -> dict[str, Text]:
     """Return {heading: mean}, under it its interval where the file has one."""
-    cells = {heading: Text(f"{mean:.2f}") for heading, mean in means_of(row).items()}
+    means = means_of(row)
+    cells = {heading: Text(f"{mean:.2f}") for heading, mean in means.items()}
     for heading, (low, high) in _headed(row["intervals"]).items() if "intervals" in row else ():
-        cells[heading] = estimate_cell((means_of(row)[heading], low, high))
+        cells[heading] = estimate_cell((means[heading], low, high))
     return cells
 
 
