@@ -26,12 +26,10 @@ from rlhf_cli.config.stage_table import (
     TasksRead,
     without_effect,
 )
-from rlhf_cli.data.tasks.contents import contents
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.pipeline.model_folders import external, shipped
 from rlhf_cli.report.header import GPUS
 from rlhf_cli.stages.reading import spec_of
-from rlhf_cli.stages.task_reading import tasks_read
 
 
 class State(Enum):
@@ -198,7 +196,8 @@ class Planner:
             config = spec_of(self.cfg, role).config() | config
             for other, found in self._contents(role).items():
                 data.setdefault(f"data.{other}", {}).update(found)
-        if spec.tasks and (found := self._task_contents(spec.tasks)):
+        which = spec.tasks(self.cfg)
+        if which and (found := self._task_contents(which)):
             data["tasks"] = found
         return Fingerprint(
             config=config,
@@ -218,7 +217,10 @@ class Planner:
         return self.contents[role]
 
     def _task_contents(self, which: TasksRead) -> dict[str, str]:
-        """The hashes of the tasks that a stage reads itself, read once."""
+        """Return the hashes of the tasks that a stage reads itself, read once."""
+        from rlhf_cli.data.tasks.contents import contents
+        from rlhf_cli.stages.task_reading import tasks_read
+
         if which not in self.tasks:
             self.tasks[which] = contents(tasks_read(self.cfg, which))
         return self.tasks[which]

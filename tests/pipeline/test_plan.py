@@ -1,6 +1,9 @@
 """What a run plans: where it writes, which stages it takes, what an interrupted one goes on with."""
 
 import json
+import pickle
+import subprocess
+import sys
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -253,6 +256,18 @@ def test_tasks_that_are_evaluated_count_by_content(changes, task):
     assert changes(
         "evaluate", before | votes, before | votes | {"evaluation.tasks.temperature": 0.5}
     )
+
+
+def test_a_run_without_tasks_is_planned_without_the_template_engine(planner):
+    """Its import takes a tenth of a second of every start."""
+    code = "import pickle, sys; from rlhf_cli.pipeline.driver import Planner, require;"
+    code += "planner = Planner(cfg=pickle.load(sys.stdin.buffer));"
+    code += "require(planner.cfg, [step.spec for step in planner.plan()]);"
+    code += "read = {'jinja2', 'rlhf_cli.data.tasks.files'} & set(sys.modules);"
+    code += "print(*planner.judged, *read)"
+    cfg = pickle.dumps(planner().cfg)
+    done = subprocess.run([sys.executable, "-c", code], input=cfg, capture_output=True, check=True)
+    assert done.stdout.split() == [b"sft", b"rm", b"ppo", b"evaluate"]
 
 
 def test_the_precision_that_is_left_to_the_machine_is_that_of_the_earlier_run(changes):
