@@ -77,7 +77,7 @@ class Planner:
 
     cfg: Config
     judged: dict[str, Judgement] = field(default_factory=dict)
-    contents: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
+    data: dict[str, tuple[dict[str, Any], dict[str, dict[str, str]]]] = field(default_factory=dict)
     tasks: dict[TasksRead, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -193,8 +193,9 @@ class Planner:
         models = {r: model_hash(shipped(p), rev) for r, (p, rev) in spec.models(self.cfg).items()}
         config, data = own_config(spec, self.cfg), {"data.template": _template(self.cfg)}
         for role in spec.data(self.cfg):
-            config = spec_of(self.cfg, role).config() | config
-            for other, found in self._contents(role).items():
+            keys, contents = self._data(role)
+            config = keys | config
+            for other, found in contents.items():
                 data.setdefault(f"data.{other}", {}).update(found)
         which = spec.tasks(self.cfg)
         if which and (found := self._task_contents(which)):
@@ -207,14 +208,15 @@ class Planner:
             open=("runtime.dtype",) if self.cfg.runtime.dtype == "auto" else (),
         )
 
-    def _contents(self, role: str) -> dict[str, dict[str, str]]:
-        """Return the hashes of a role's data, read once; UserError where a source cannot be read."""
-        if role not in self.contents:
+    def _data(self, role: str) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+        """Return the keys and the hashes of a role's data, read once; UserError if it cannot be read."""
+        if role not in self.data:
+            spec = spec_of(self.cfg, role)
             try:
-                self.contents[role] = spec_of(self.cfg, role).contents()
+                self.data[role] = spec.config(), spec.contents()
             except OSError as error:
                 raise UserError(f"data.{role} cannot be read: {error}") from error
-        return self.contents[role]
+        return self.data[role]
 
     def _task_contents(self, which: TasksRead) -> dict[str, str]:
         """Return the hashes of the tasks that a stage reads itself, read once."""
