@@ -147,6 +147,8 @@ class Training:
     samples: BeforeAfter
     selector: "ScoreSelector | None"
     out: Path
+    steps_per_epoch: int
+    total_steps: int
     selected: SelectedEpoch | None = None
 
     @classmethod
@@ -156,6 +158,7 @@ class Training:
         most = max(cfg.samples, cfg.evaluation.prompts if by_score else 1)
         prompts = prompts_of(context, data.select, most=most)
         require_selection(cfg, data.select, prompts)
+        num = len(of_epoch(data.train, 0))
         return cls(
             context=context,
             engine=engine,
@@ -164,15 +167,9 @@ class Training:
             samples=BeforeAfter(context=context, prompts=prompts[: cfg.samples]),
             selector=ScoreSelector(context, prompts) if by_score else None,
             out=out,
+            steps_per_epoch=num_batches(num, cfg.sft.batch.size),
+            total_steps=total_steps(cfg, num),
         )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return num_batches(len(of_epoch(self.train, 0)), self.context.cfg.sft.batch.size)
-
-    @property
-    def total_steps(self) -> int:
-        return total_steps(self.context.cfg, len(of_epoch(self.train, 0)))
 
     @property
     def padded(self) -> bool:
