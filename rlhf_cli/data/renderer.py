@@ -6,8 +6,6 @@ what the reward model scores and what PPO samples is cut at the same token. How 
 is templates' matter.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,8 +19,6 @@ THOUGHT = ("<think>", "</think>")  # the marks around a thought, as templates wr
 NO_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
 ASK = Message("user", "zebra")  # asked in probes; no template contains the word
 KEPT = 64  # responses: more than one prompt has
-SAMPLE = "The quick brown fox: 3,141 jumps!\n\n\tnaïve 你好 don't"
-
 
 Piece = tuple[str, bool, bool]  # text, whether it is a response, whether it is supervised
 
@@ -336,12 +332,3 @@ def first_difference(ours: str, theirs: str) -> str:
 
 def _letters(text: str) -> str:
     return "".join(text.split())
-
-
-def fingerprint(renderer: Renderer) -> str:
-    """Return the sha256 of template, system text, special tokens, vocabulary and a sample's tokens."""
-    r = renderer
-    specials = [r.template, r.system, r.end_ids, r.pad_id, r.bos_ids]
-    cut = r.tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
-    decisive = json.dumps([specials, sorted(r.tokenizer.get_vocab().items()), cut])
-    return hashlib.sha256(decisive.encode()).hexdigest()
