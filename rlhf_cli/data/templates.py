@@ -7,8 +7,9 @@ from datetime import date as calendar_date
 from datetime import datetime
 from pathlib import Path
 
+from rlhf_cli.data.conversation_text import ASK, THOUGHT, first_difference
 from rlhf_cli.data.records import DataError, Message, RowError
-from rlhf_cli.data.renderer import ASK, THOUGHT, Renderer, first_difference
+from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.sandbox import limited, render_template
 from rlhf_cli.data.template_texts import BOS, BUILT_IN, CONTROL_TOKENS, template_file
 
