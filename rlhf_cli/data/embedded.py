@@ -12,7 +12,8 @@ from rlhf_cli.data.records import Record
 
 Measure = bool | float | None  # a hit or a miss, a number, or not applicable to this prompt
 TASKS = MappingProxyType({"tiny_world": "rlhf_cli.tiny_world"})
-MIXTURE = "tasks"  # the scheme of tasks:train, which is made of task files (data/tasks)
+MIXTURE = "tasks"  # the scheme of the source that is made of task files (data/tasks)
+MIXTURE_PATH = f"{MIXTURE}:train"
 
 
 class EmbeddedTask(Protocol):

@@ -17,7 +17,7 @@ from rlhf_cli.config.keys import PACKAGE
 from rlhf_cli.data.split import opening
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Network
-from rlhf_cli.stages import sft
+from rlhf_cli.stages import sft, sft_selection
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.telemetry.progress import short
 from tests.support.data_sources import load
@@ -68,13 +68,13 @@ def test_the_loss_that_selects_is_that_of_the_selection_side(tmp_path):
 def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
     tmp_path, monkeypatch, reward_model, capsys
 ):
-    asked, sample_answers = [], sft.sample_answers
+    asked, sample_answers = [], sft_selection.sample_answers
 
     def listening(context, network, prompts, seed):
         asked.append([opening(prompt.record) for prompt in prompts])
         return sample_answers(context, network, prompts, seed)
 
-    monkeypatch.setattr(sft, "sample_answers", listening)
+    monkeypatch.setattr(sft_selection, "sample_answers", listening)
     keys = (*QUICK, "sft.select_by=rm_score", f"sft.reward_model={reward_model}")
     metrics = work("sft", tmp_path, tmp_path, *keys)
     loaded = load(config(*keys), "demonstrations")
@@ -89,13 +89,13 @@ def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
 
 def test_nothing_to_select_by_is_refused_before_training():
     cfg = config("sft.select_by=eval_loss")
-    sft.require_selection(cfg, ["one"], [])
+    sft_selection.require_selection(cfg, ["one"], [])
     with pytest.raises(UserError, match=r"sft\.select_by=eval_loss: no demonstration is left"):
-        sft.require_selection(cfg, [], [])
+        sft_selection.require_selection(cfg, [], [])
     cfg = config("sft.select_by=rm_score", "sft.reward_model=somewhere")
     with pytest.raises(UserError, match=r"sft\.select_by=rm_score: .*data\.select_fraction=0\.05"):
-        sft.require_selection(cfg, ["a text without a prompt"], [])
-    sft.require_selection(config("sft.select_by=last"), [], [])
+        sft_selection.require_selection(cfg, ["a text without a prompt"], [])
+    sft_selection.require_selection(config("sft.select_by=last"), [], [])
 
 
 def test_packing_is_refused_where_texts_of_a_row_see_each_other():

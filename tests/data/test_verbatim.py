@@ -54,7 +54,7 @@ def test_a_template_that_looks_into_a_content_is_none_of_them(body):
 def test_a_renderer_says_the_same_with_and_without_the_engine(
     template, make_tokenizer, monkeypatch
 ):
-    from rlhf_cli.data import renderer as module
+    from rlhf_cli.data import conversation_text as module
     from rlhf_cli.data.templates import build
 
     def made():

@@ -1,6 +1,9 @@
 """What a run plans: where it writes, which stages it takes, what an interrupted one goes on with."""
 
 import json
+import pickle
+import subprocess
+import sys
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +17,8 @@ from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
 from rlhf_cli.config.schema.run import Parents, Resume
 from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.data.tasks import source
+from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.pipeline.messages import foreseen, plan_rows
 from rlhf_cli.pipeline.plan import Planner, State
 from tests.support.configuration import composed
@@ -253,6 +258,29 @@ def test_tasks_that_are_evaluated_count_by_content(changes, task):
     assert changes(
         "evaluate", before | votes, before | votes | {"evaluation.tasks.temperature": 0.5}
     )
+
+
+def test_a_run_without_tasks_is_planned_without_the_template_engine(planner):
+    """Its import takes a tenth of a second of every start."""
+    code = "import pickle, sys; from rlhf_cli.pipeline.driver import Planner, require;"
+    code += "planner = Planner(cfg=pickle.load(sys.stdin.buffer));"
+    code += "require(planner.cfg, [step.spec for step in planner.plan()]);"
+    code += "read = {'jinja2', 'rlhf_cli.data.tasks.files'} & set(sys.modules);"
+    code += "print(*planner.judged, *read)"
+    cfg = pickle.dumps(planner().cfg)
+    done = subprocess.run([sys.executable, "-c", code], input=cfg, capture_output=True, check=True)
+    assert done.stdout.split() == [b"sft", b"rm", b"ppo", b"evaluate"]
+
+
+def test_the_tasks_of_a_mixture_are_read_once(planner, default, task, monkeypatch):
+    read = []
+    monkeypatch.setattr(source, "read_tasks", lambda *a, **b: read.append(a) or read_tasks(*a, **b))
+    data = replace(default.data, demonstrations=[Source(path="tasks:train")])
+    planner = planner(tasks=replace(default.tasks, files=task("rte")), data=data)
+    first = planner.fingerprint(STAGES["sft"])
+    assert first == planner.fingerprint(STAGES["sft"])
+    assert list(first.data["data.demonstrations"]) == ["tasks:train rte"]
+    assert len(read) == 1
 
 
 def test_the_precision_that_is_left_to_the_machine_is_that_of_the_earlier_run(changes):

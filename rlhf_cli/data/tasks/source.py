@@ -10,7 +10,8 @@ from itertools import chain
 from typing import Any
 
 from rlhf_cli.config.schema import Source, Tasks
-from rlhf_cli.data.records import BadRow, DataError, Demonstration, Message, RowError
+from rlhf_cli.data.embedded import MIXTURE_PATH
+from rlhf_cli.data.records import BadRow, Demonstration, Message, RowError
 from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.sources import local_files, source_hash
 from rlhf_cli.data.tasks.files import read_tasks
@@ -21,7 +22,6 @@ from rlhf_cli.data.tasks.render import example
 from rlhf_cli.data.tasks.rows import task_rows
 from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow
 
-PATH = "tasks:train"
 AGAIN = "its question is among the evaluation rows of its task"
 
 
@@ -69,7 +69,7 @@ class Mixture:
 
     def contents(self) -> dict[str, str]:
         """Return {task: sha256 of its file and rows}, of those that are trained on."""
-        return {f"{PATH} {task.name}": _hash(task) for task in self.tasks}
+        return {f"{MIXTURE_PATH} {task.name}": _hash(task) for task in self.tasks}
 
     def records(self, report: DataReport) -> Iterator[Demonstration | BadRow]:
         """Yield the records of every epoch, of the rows to select by and of those held out."""
@@ -105,7 +105,7 @@ class Mixture:
                 select_fraction=self.select_fraction,
                 cap=self.settings.cap,
             )
-            report.rows[f"{PATH} {task.name}"] += rows.num_read
+            report.rows[f"{MIXTURE_PATH} {task.name}"] += rows.num_read
             if rows.num_asked_again:
                 report.left_out[AGAIN] += rows.num_asked_again
             found[task.name] = Draw.of(rows, self.settings, self.seed)
@@ -173,22 +173,3 @@ def _hash(task: Task) -> str:
     parts = [task.name, task.options, task.answer, task.rationale, texts, task.turned_around]
     known = [*parts, task.source.rendered, task.source.item, read]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
-
-
-def has_tasks(sources: Sequence[Source], role: str) -> bool:
-    """Return whether tasks:train is among the sources; refuse it twice, elsewhere, and marked eval."""
-    named = [source for source in sources if source.path.partition(":")[0] == "tasks"]
-    for source in named:
-        if source.path != PATH:
-            raise DataError(f"{source.path} is no source of tasks; the one there is: {PATH}")
-        if role != "demonstrations":
-            raise DataError(
-                f"{PATH} stands under data.{role}; it belongs under data.demonstrations"
-            )
-        if source.eval:
-            raise DataError(
-                f"{PATH} cannot be marked eval: its tasks hold rows out themselves (eval_path)"
-            )
-    if len(named) > 1:
-        raise DataError(f"data.demonstrations names {PATH} twice; leave one out")
-    return bool(named)
