@@ -40,7 +40,7 @@ SMALL = (
 )
 
 
-MEASURED = ("time/", "speed/", "mem/", "total_steps")  # and what each attempt says anew
+MEASURED = ("time/", "speed/", "mem/", "total_steps")  # and what each attempt logs again
 
 
 # what dropout drops depends on the process; at the edge of the value's clip rounding decides which

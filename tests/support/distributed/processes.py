@@ -95,7 +95,7 @@ def _wait(children: list[BaseProcess], deadline: float) -> bool:
     while time.monotonic() < deadline:
         codes = [child.exitcode for child in children]
         if any(codes):
-            time.sleep(1)  # the others may have something to say
+            time.sleep(1)  # the others may still write output
         if any(codes) or None not in codes:
             return True
         time.sleep(0.05)
