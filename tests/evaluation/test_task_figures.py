@@ -37,7 +37,7 @@ JUDGED = [
 ]
 
 
-def test_a_figure_is_the_mean_over_templates_with_its_spread_and_its_interval_over_rows():
+def test_a_figure_is_the_mean_over_templates_with_spread_and_interval():
     found = figure(JUDGED, "accuracy")
     assert found["value"] == 0.5
     assert found["templates"] == {"a": 0.75, "b": 0.25}
@@ -49,8 +49,8 @@ def test_a_figure_is_the_mean_over_templates_with_its_spread_and_its_interval_ov
     assert found["near_chance"]
 
 
-def test_every_template_weighs_the_same_whatever_rows_it_has():
-    """Rows of which each is rendered by one template."""
+def test_every_template_has_the_same_weight_whatever_its_rows():
+    """Here one row is rendered by a template of its own."""
     other = outcome(
         9, 0.0, template="c", chance=0.25, unreadable=1.0, ranks={"sum": 0.0, "token": 0}
     )
@@ -72,31 +72,31 @@ def test_a_graded_metric_has_the_interval_of_its_row_means():
     assert not found["near_chance"]
 
 
-def test_an_interval_above_chance_is_not_called_chance():
-    judged = [outcome(row, 1.0, chance=0.5) for row in range(40)]
-    assert not figure(judged, "accuracy")["near_chance"]
+def test_an_interval_above_chance_is_not_near_chance():
+    outcomes = [outcome(row, 1.0, chance=0.5) for row in range(40)]
+    assert not figure(outcomes, "accuracy")["near_chance"]
 
 
 def test_votes_and_unreadable_shares_are_means():
-    judged = [
+    outcomes = [
         outcome(0, 1.0, asked=Asked.votes, unreadable=0.5, votes={1: 0.5, 2: 1.0}),
         outcome(1, 0.0, asked=Asked.votes, unreadable=0.0, votes={1: 0.0, 2: 0.0}),
     ]
-    found = figure(judged, "accuracy")
+    found = figure(outcomes, "accuracy")
     assert found["unreadable"] == 0.25
     assert found["votes"] == {"1": 0.25, "2": 0.5}
 
 
-def test_rows_of_the_table_have_means_of_clusters_their_macro_mean_and_groups():
+def test_table_rows_have_means_of_clusters_and_groups_and_a_macro_mean():
     tasks = [
         BLANK,
         replace(BLANK, name="cb", clusters=("nli", "read"), groups=("ours",)),
         replace(BLANK, name="qa", clusters=("read",), groups=("ours",)),
     ]
     values = {"rte": 0.0, "cb": 1.0, "qa": 0.5}
-    judged = [outcome(0, value, task=name) for name, value in values.items()]
+    outcomes = [outcome(0, value, task=name) for name, value in values.items()]
     chains = [outcome(0, 1.0, task="qa", shots=3, asked=Asked.chain)]
-    rows = table_rows({"base": [*chains, *judged], "SFT": judged[:1]}, tasks)
+    rows = table_rows({"base": [*chains, *outcomes], "SFT": outcomes[:1]}, tasks)
     keys = [(row["model"], row["shots"], row["asked"]) for row in rows]
     assert keys == [("base", 0, "direct"), ("base", 3, "chain"), ("SFT", 0, "direct")]
     assert rows[0]["clusters"] == {"nli": 0.5, "read": 0.75}

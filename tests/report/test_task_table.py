@@ -1,4 +1,4 @@
-"""The closing tables of tasks on narrow and wide screens."""
+"""The tables of tasks on narrow and wide terminals."""
 
 import json
 
@@ -34,7 +34,7 @@ def content() -> dict:
 
 @pytest.fixture
 def shown(tmp_path, monkeypatch, capsys):
-    """shown(80) -> what is printed on a screen of 80 columns."""
+    """Return shown(width) -> the output on a terminal of that width."""
     write_tasks(tmp_path, content())
 
     def show(width: int) -> str:
@@ -49,7 +49,7 @@ def shown(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_nothing_is_cut_and_no_line_is_longer_than_the_screen(shown, width):
+def test_the_table_of_tasks_fits_the_width_without_truncation(shown, width):
     text = shown(width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
@@ -86,7 +86,7 @@ def test_means_have_their_intervals_below_them(shown, tmp_path, width):
     assert "means: [95 % interval" in text
 
 
-def test_means_are_of_the_tasks_that_have_them():
+def test_means_include_only_tasks_that_have_a_value():
     direct, votes = content()["rows"][:2]
     means = means_of(direct)
     assert means["mean\nof clusters"] == 0.3
@@ -111,12 +111,12 @@ BROKEN = json.dumps({"title": "t", "notes": [], "rows": [row("m", "direct", {"rt
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"title": "t", "notes": [], "rows": [{}]}', BROKEN])
-def test_a_file_that_is_not_ours_is_refused(tmp_path, text):
+def test_an_invalid_file_of_tasks_is_refused(tmp_path, text):
     (tmp_path / "tasks.json").write_text(text)
     with pytest.raises(UserError, match=r"tasks\.json is no table of this program"):
         read_task_figures(tmp_path)
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_figures_are_read_back(tmp_path):
     write_tasks(tmp_path, content())
     assert read_task_figures(tmp_path) == json.loads(json.dumps(content()))

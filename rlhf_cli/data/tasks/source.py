@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from rlhf_cli.config.schema import Source, Tasks
+from rlhf_cli.config.schema import Tasks
 from rlhf_cli.data.embedded import MIXTURE_PATH
 from rlhf_cli.data.records import BadRow, Demonstration, Message, RowError
 from rlhf_cli.data.report import DataReport
