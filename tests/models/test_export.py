@@ -107,6 +107,14 @@ def test_weights_that_are_not_finite_are_refused_and_the_old_folder_is_kept(
     assert before == {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
 
 
+def test_a_buffer_may_hold_an_infinite_bound(tmp_path):
+    model = causal("llama")
+    model.model.register_buffer("input_max", torch.tensor(float("inf")))
+    write(model, tmp_path / "model")
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        assert file.get_tensor("model.input_max") == float("inf")
+
+
 def test_all_exported_files_have_the_permissions_of_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
