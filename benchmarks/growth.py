@@ -1,8 +1,8 @@
-"""How time and memory grow with the work: PPO's parts, SFT and reward-model steps, on one CPU thread.
+"""Growth of time and memory with the work: phases of PPO, SFT and reward-model steps, one thread.
 
 `make growth` measures, draws docs/growth.svg and puts the slopes into docs/benchmarks.md. Along three
-axes, all else fixed: responses a rollout (texts a step), length of every response, parameters. Every
-point is a process of its own, forked when the libraries are loaded, so that its peak memory is its own.
+axes, all else fixed: responses per rollout (texts per step), length of every response, parameters.
+Every point is a separate process, forked when the libraries are loaded, to measure its peak memory.
 """
 
 import argparse
@@ -31,12 +31,12 @@ AXES = {
     "length": [("1m", 16, length) for length in (16, 32, 64, 128, 256)],
     "parameters": [(size, 8, 16) for size in ("1m", "tiny", "14m", "40m", "small")],
 }
-WORKS = ("ppo", "sft", "rm")
+WORKLOADS = ("ppo", "sft", "rm")
 Parts = dict[str, Callable[[], object]]
 
 
 def rows_of(size: str, count: int, length: int) -> list[dict]:
-    """Prompts of one length, responses of another."""
+    """Return rows with prompts of one length and responses of another."""
     draw, vocab = random.Random(0), SIZES[size].vocab
 
     def words(number: int) -> list[int]:
@@ -50,7 +50,7 @@ def rows_of(size: str, count: int, length: int) -> list[dict]:
 
 
 def parts_of(work: str, size: str, batch: int, length: int) -> Parts:
-    """What is timed, each by its name: one step, or the parts of one iteration in their order."""
+    """Return what is timed, by name: one step, or the phases of one iteration in order."""
     from workloads import Material, rm_epochs, setting_of, sft_epochs
 
     folder = made(size)
@@ -79,14 +79,14 @@ def parts_of(work: str, size: str, batch: int, length: int) -> Parts:
 
 
 def iteration(setting, given) -> Parts:
-    """One PPO iteration, each part working on what the one before left."""
-    from workloads import players_of, rollouts
+    """Return the phases of one PPO iteration, each of which uses the result of the one before."""
+    from workloads import models_of, rollouts
 
     from rlhf_cli.stages.ppo.loop import compute_advantages, minibatches_of
     from rlhf_cli.stages.ppo.rollout import readings_of, score_rollout
     from rlhf_cli.stages.ppo.update import updates
 
-    cfg, models = setting.cfg.ppo, players_of(setting, given)
+    cfg, models = setting.cfg.ppo, models_of(setting, given)
     rollout = rollouts(setting, models, given)
     left = {}
 
@@ -107,7 +107,7 @@ def iteration(setting, given) -> Parts:
 
 
 def memory(name: str) -> float:
-    """VmRSS (now) or VmHWM (peak) of this process, MiB."""
+    """Return VmRSS (now) or VmHWM (peak) of this process in MiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) / 1024
@@ -115,7 +115,7 @@ def memory(name: str) -> float:
 
 
 def settle() -> float:
-    """Give back what is free and forget the peak; MiB that are left."""
+    """Return free memory to the system and reset the peak; return the MiB in use."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
@@ -123,9 +123,9 @@ def settle() -> float:
 
 
 def measured(work: str, point: tuple[str, int, int], rounds: int) -> dict[str, dict[str, float]]:
-    """Of each part: CPU seconds, MiB kept since the libraries were loaded, and MiB above that at its peak.
+    """Return CPU seconds of each phase, MiB kept since the imports, and MiB above that at its peak.
 
-    One round warms up: it makes the optimizers' moments.
+    One round warms up and creates the moments of the optimizers.
     """
     libraries = settle()
     parts = parts_of(work, *point)
@@ -147,7 +147,7 @@ def measured(work: str, point: tuple[str, int, int], rounds: int) -> dict[str, d
 
 
 def in_own_process(work: str, point: tuple[str, int, int], rounds: int) -> dict:
-    """`measured`, in a fork of this process."""
+    """Return `measured` of a fork of this process."""
     there, here = multiprocessing.Pipe()
     fork = multiprocessing.get_context("fork")
     child = fork.Process(target=lambda: here.send(measured(work, point, rounds)))
@@ -162,7 +162,7 @@ def in_own_process(work: str, point: tuple[str, int, int], rounds: int) -> dict:
 
 
 def num_parameters(size: str) -> int:
-    """Of the policy, from the header of its file."""
+    """Return the number of parameters of the policy, from the header of its file."""
     file = made(size) / "endless" / "model.safetensors"
     with file.open("rb") as opened:
         header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
@@ -171,7 +171,7 @@ def num_parameters(size: str) -> int:
 
 
 def grown(rounds: int) -> dict:
-    """Every axis: its ticks, and each part's numbers along it."""
+    """Return the ticks of every axis, and the numbers of each phase along it."""
     from run import machine
 
     found = {"when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": machine()}
@@ -182,7 +182,7 @@ def grown(rounds: int) -> dict:
         lines: dict[str, dict[str, list[float]]] = {}
         for point in points:
             print(f"{axis} {at(point)}", file=sys.stderr)
-            for work in WORKS:
+            for work in WORKLOADS:
                 for name, numbers in in_own_process(work, point, rounds).items():
                     for what, number in numbers.items():
                         lines.setdefault(name, {}).setdefault(what, []).append(number)
@@ -201,7 +201,7 @@ def main() -> None:
     peers.make("plots")
     for size, *_ in AXES["parameters"]:
         made(size)
-    import workloads  # noqa: F401  what is loaded here is loaded once for all
+    import workloads  # noqa: F401  imported once, before the forks
 
     found = grown(options.rounds)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What growth.py measured, as a figure and as a table of slopes: RESULTS FIGURE [--into PAGE]."""
+"""The results of growth.py as a figure and as a table of slopes: RESULTS FIGURE [--into PAGE]."""
 
 import argparse
 import json
@@ -11,8 +11,8 @@ from table import put
 plt.rcParams |= {"svg.hashsalt": "growth", "svg.fonttype": "none", "font.size": 9}
 
 AXES = {
-    "batch": "responses a rollout, texts a step",
-    "length": "tokens a response",
+    "batch": "responses per rollout, texts per step",
+    "length": "tokens per response",
     "parameters": "parameters",
 }
 ROWS = {"seconds": "CPU seconds", "working": "MiB while it works", "kept": "MiB kept"}
@@ -26,7 +26,7 @@ COLOURS = {
 
 
 def slope(xs: list[float], ys: list[float]) -> float:
-    """Least squares on logarithms: 1 is linear, 0 is flat."""
+    """Return the slope by least squares on logarithms: 1 is linear, 0 is flat."""
     pairs = [(math.log(x), math.log(y)) for x, y in zip(xs, ys, strict=True) if y > 0]
     mean_x, mean_y = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
     above = sum((x - mean_x) * (y - mean_y) for x, y in pairs)
@@ -34,12 +34,12 @@ def slope(xs: list[float], ys: list[float]) -> float:
 
 
 def lines_of(what: str) -> list[str]:
-    """Parts of a PPO iteration keep the same between them: it is told once."""
+    """Return the phases to show; those of a PPO iteration keep the same memory, shown once."""
     return ["generate", "sft step", "rm step"] if what == "kept" else list(COLOURS)
 
 
 def draw(results: dict, figure: Path) -> None:
-    """Three axes by time and memory; the dotted line is linear growth."""
+    """Draw time and memory along three axes; the dotted line is linear growth."""
     plots, grid = plt.subplots(
         len(ROWS), len(AXES), figsize=(9.5, 8.2), layout="constrained", sharey="row", sharex="col"
     )
@@ -54,7 +54,7 @@ def draw(results: dict, figure: Path) -> None:
 
 
 def panel(place, found: dict, what: str) -> None:
-    """One quantity along one axis."""
+    """Draw one quantity along one axis."""
     ticks, highest = found["ticks"], 0.0
     for name in lines_of(what):
         numbers = found["parts"][name][what]
@@ -73,7 +73,7 @@ def short(tick: float) -> str:
 
 
 def table(results: dict) -> str:
-    """Slopes over all points, and over the last three, where what is fixed weighs least."""
+    """Return slopes over all points, and over the last three, where fixed costs matter least."""
     load, place = results["load"], results["machine"]
     lines = [
         f"{results['when']}, {place['cpu']}, one thread, load {min(load):.1f} to {max(load):.1f}. "
@@ -86,8 +86,8 @@ def table(results: dict) -> str:
     for what, unit in ROWS.items():
         for name in lines_of(what):
             cells = [cell(results[axis], name, what) for axis in AXES]
-            who = "PPO" if (what, name) == ("kept", "generate") else name
-            lines.append(f"| {unit} | {who} | {' | '.join(cells)} |")
+            label = "PPO" if (what, name) == ("kept", "generate") else name
+            lines.append(f"| {unit} | {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,13 +1,13 @@
-"""Rows per second of comparisons, ours beside `datasets.map`, one process each, A and B in turn.
+"""Rows per second of comparisons, compared with `datasets.map`, one process each, in turn.
 
     python benchmarks/loading.py 10000 [--repeat 3] [--length 0.2] [--only ours]
 
 Made-up text of realistic length (about 1 kB per row; --length: a share of it), the tiny model's
 tokenizer and template. Both sides render and tokenise a prompt with two responses and write Arrow
-files; ours checks the rows, compares every response with the template's own text, and assigns sides
-as well. Ours is what a stage does: the parent reads the records, its worker tokenises them; `again` is
-a second start of both, up to the first batch; `check` is `rlhf data check`. Memory is the most that a
-process has beyond what it has after its imports.
+files; ours also checks the rows, compares every response with the text of the template, and assigns
+splits. Ours is what a stage does: the parent reads the records, its worker tokenises them; `again` is
+a second start of both, up to the first batch; `check` is `rlhf data check`. Memory is the peak of a
+process above what it has after its imports.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def check(path: Path, folder: Path) -> None:
     report(lambda: check_all(cfg, renderer))
 
 
-def theirs(path: Path, folder: Path) -> None:
+def datasets_map(path: Path, folder: Path) -> None:
     import datasets
 
     tokenizer = renderer_of(config(path, folder)).tokenizer
@@ -80,21 +80,24 @@ def theirs(path: Path, folder: Path) -> None:
         for side in ("chosen", "rejected"):
             texts = [
                 tokenizer.apply_chat_template(
-                    [{"role": "user", "content": asked}, {"role": "assistant", "content": said}],
+                    [
+                        {"role": "user", "content": question},
+                        {"role": "assistant", "content": response},
+                    ],
                     tokenize=False,
                 )
-                for asked, said in zip(rows["prompt"], rows[side], strict=True)
+                for question, response in zip(rows["prompt"], rows[side], strict=True)
             ]
             found[f"{side}_ids"] = tokenizer(texts, add_special_tokens=False)["input_ids"]
         return found
 
-    def mapped() -> None:
+    def load_and_map() -> None:
         rows = datasets.load_dataset(
             "json", data_files=str(path), split="train", cache_dir=str(folder)
         )
         rows.map(encode, batched=True, keep_in_memory=False)
 
-    report(mapped)
+    report(load_and_map)
 
 
 def config(path: Path, folder: Path):
@@ -129,7 +132,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-CHILDREN = {"parent": parent, "worker": worker, "check": check, "theirs": theirs}
+CHILDREN = {"parent": parent, "worker": worker, "check": check, "datasets": datasets_map}
 
 
 def main() -> None:
@@ -137,48 +140,49 @@ def main() -> None:
     parser.add_argument("num", type=int, help="comparisons")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--length", type=float, default=1.0)
-    parser.add_argument("--only", choices=("ours", "theirs", "check"))
+    parser.add_argument("--only", choices=("ours", "datasets", "check"))
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
-        name, path, folder = asked.child
+    options = parser.parse_args()
+    if options.child:
+        name, path, folder = options.child
         CHILDREN[name](Path(path), Path(folder))
         return
-    rounds = [asked.only] if asked.only else ["ours", "theirs"]
+    rounds = [options.only] if options.only else ["ours", "datasets"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "comparisons.jsonl"
-        write(path, asked.num, asked.length)
-        print(f"{asked.num:,} comparisons of {path.stat().st_size / asked.num:,.0f} bytes")
-        for name in rounds * asked.repeat:
+        write(path, options.num, options.length)
+        print(f"{options.num:,} comparisons of {path.stat().st_size / options.num:,.0f} bytes")
+        for name in rounds * options.repeat:
             with tempfile.TemporaryDirectory() as kept:
-                measure(name, asked.num, path, Path(kept))
+                measure(name, options.num, path, Path(kept))
 
 
 def measure(name: str, num: int, path: Path, folder: Path) -> None:
     if name != "ours":
-        tell(name, num, [child(name, path, folder)])
+        print_rates(name, num, [run_child(name, path, folder)])
         return
-    first, second = ([child(who, path, folder) for who in ("parent", "worker")] for _ in "12")
-    tell("ours", num, first)
-    for who, said in zip(("parent", "worker"), first, strict=True):
-        tell(f"  {who}", num, [said])
-    waited = " and ".join(f"{said['wall']:.2f} s" for said in second)
+    first, second = ([run_child(step, path, folder) for step in ("parent", "worker")] for _ in "12")
+    print_rates("ours", num, first)
+    for step, figures in zip(("parent", "worker"), first, strict=True):
+        print_rates(f"  {step}", num, [figures])
+    seconds_again = " and ".join(f"{figures['wall']:.2f} s" for figures in second)
     kept = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    print(f"   again  {waited}  kept: {kept / num:,.0f} bytes/row", flush=True)
+    print(f"   again  {seconds_again}  kept: {kept / num:,.0f} bytes/row", flush=True)
 
 
-def child(name: str, path: Path, folder: Path) -> dict:
+def run_child(name: str, path: Path, folder: Path) -> dict:
     words = [sys.executable, __file__, "0", "--child", name, str(path), str(folder)]
     done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def tell(name: str, num: int, found: list[dict]) -> None:
+def print_rates(name: str, num: int, found: list[dict]) -> None:
     rates = [
-        f"{num / sum(said[kind] for said in found):,.0f} rows/s {kind}" for kind in ("wall", "cpu")
+        f"{num / sum(figures[kind] for figures in found):,.0f} rows/s {kind}"
+        for kind in ("wall", "cpu")
     ]
-    most = max(said["bytes"] for said in found)
-    print(f"{name:>8}  {'  '.join(rates)}  {most >> 20:,} MiB", flush=True)
+    peak_bytes = max(figures["bytes"] for figures in found)
+    print(f"{name:>8}  {'  '.join(rates)}  {peak_bytes >> 20:,} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every contender is given: random Llamas, a reward model of their shape, a tokenizer, ragged data.
+"""The material of every contender: random Llamas, a reward model, a tokenizer, data.
 
 `model` ends a response with a small chance after every token; `endless` never does.
 
@@ -22,7 +22,7 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A Llama's shape, and the texts it reads: (median, longest) tokens of prompts and of responses.
+    """The shape of a Llama, and the (median, longest) tokens of its prompts and responses.
 
     new_tokens: longest sampled response. end_chance: that a sampled token ends it, so lengths are ragged.
     """
@@ -60,12 +60,12 @@ SIZES = {
 }
 PARTS = ("model", "endless", "reward", "data.json")
 TEXTS = 64  # demonstrations, comparisons and prompts at most
-NEVER = 1e-12  # the chance of a policy that does not end
+NEVER = 1e-12  # the probability of END of a policy that does not end
 CONSTANT = 0.05  # a coordinate of the hidden state that no layer touches
 
 
 def length(draw: random.Random, median: int, longest: int) -> int:
-    """Lognormal, as lengths of texts are."""
+    """Return a random length, lognormal as lengths of texts are."""
     return max(2, min(longest, round(median * math.exp(draw.gauss(0, 0.7)))))
 
 
@@ -74,7 +74,7 @@ def words(draw: random.Random, count: int, vocab: int) -> list[int]:
 
 
 def data(size: Size) -> list[dict]:
-    """Rows of a prompt and two responses, each ended; token ids."""
+    """Return rows of token ids: a prompt and two responses with an end token."""
     draw, vocab = random.Random(SEED), size.vocab
     return [
         {
@@ -87,7 +87,7 @@ def data(size: Size) -> list[dict]:
 
 
 def tokenizer(vocab: int):
-    """One word, one token: texts come back as the ids they were made of."""
+    """Return a tokenizer with one token per word, which encodes texts as their original ids."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -117,7 +117,7 @@ def config(size: Size):
 
 
 def causal_lm(size: Size, end_chance: float):
-    """Random weights, except that END has the same chance after every token."""
+    """Return a model with random weights, in which END has the same probability everywhere."""
     import torch
     from transformers import LlamaForCausalLM
 
@@ -147,7 +147,7 @@ def reward_model(size: Size):
 
 
 def made(size: str) -> Path:
-    """The folder of this size's material, written by a process of its own where it is missing."""
+    """Return the folder of the material of this size; write it in a subprocess if missing."""
     folder = MATERIAL / size
     if not all((folder / part).exists() for part in PARTS):
         subprocess.run([sys.executable, __file__, size, str(folder)], check=True)
@@ -162,7 +162,7 @@ def write(size: Size, folder: Path) -> None:
         "endless": partial(causal_lm, size, NEVER),
         "reward": partial(reward_model, size),
     }
-    if torch.cuda.is_available():  # where half a billion random numbers take no time
+    if torch.cuda.is_available():  # faster for half a billion random numbers
         torch.set_default_device("cuda")
     for name, make in makers.items():
         make().save_pretrained(folder / name)

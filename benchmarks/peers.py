@@ -1,7 +1,7 @@
-"""Environments of the peers: this environment's torch and transformers, plus the peer alone.
+"""Environments of the peers: torch and transformers of this environment, plus the peer.
 
 `python benchmarks/peers.py` makes those that are missing, in benchmarks/peers/. Where nothing can be
-installed, RLHF_PEERS names a folder with one folder of packages a peer (`pip install --target`).
+installed, RLHF_PEERS names a folder with one folder of packages per peer (`pip install --target`).
 """
 
 import os
@@ -16,21 +16,21 @@ from roster import PEERS
 HERE = Path(__file__).resolve().parent
 
 
-def carried(name: str) -> Path | None:
-    """The packages of a peer that somebody brought along."""
+def packages_of(name: str) -> Path | None:
+    """Return the folder of existing packages of a peer, None without RLHF_PEERS."""
     folder = os.environ.get("RLHF_PEERS")
     return Path(folder).resolve() / name if folder else None
 
 
 def python_of(name: str) -> Path:
-    if carried(name):
+    if packages_of(name):
         return Path(sys.executable)
     return HERE / "peers" / name / "bin" / "python"
 
 
 def make(name: str) -> None:
-    """A venv that sees this one's packages after its own; only the peer is installed into it."""
-    if carried(name):
+    """Make a venv with this one's packages after its own; only the peer is installed into it."""
+    if packages_of(name):
         return
     folder, mark = HERE / "peers" / name, HERE / "peers" / name / ".ready"
     listed = HERE / PEERS[name]

@@ -1,6 +1,6 @@
-"""What is measured, and who with which settings; others are compared with the first peer of a task.
+"""The tasks and the contenders with their settings; the first peer of a task is the baseline.
 
-A peer is named with the settings most people run it with, and again with those that are fastest here.
+A peer is listed with the usual settings, and again with those that are fastest here.
 """
 
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ BF16_TRL = {"bf16": True, "gradient_checkpointing": False}
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """script: in contenders/ . peers: its environment, "" is this one . settings: as the table tells.
+    """script: in contenders/ . peers: its environment, "" is this one . settings: as in the table.
 
-    main: one of the few that tell most: the peer as people run it and at its best, ours in both precisions.
+    main: one of the main contenders: the peer as usual and at its fastest, ours in both precisions.
     """
 
     name: str
@@ -144,14 +144,14 @@ PPO = [
         name="TRL RLOO",
         script="trl_online",
         peers="trl-sft",
-        settings="float32; another method: no value model, 4 responses a prompt",
+        settings="float32; another method: no value model, 4 responses per prompt",
         options=PLAIN_TRL | {"method": "rloo"},
     ),
     Contender(
         name="TRL GRPO",
         script="trl_online",
         peers="trl-sft",
-        settings="float32; another method: no value model, 4 responses a prompt",
+        settings="float32; another method: no value model, 4 responses per prompt",
         options=PLAIN_TRL | {"method": "grpo"},
     ),
     OURS,
@@ -191,7 +191,7 @@ ROLLOUT = [
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """does: what a contender is told to do . policy: in the material, one that ends or one that does not .
+    """does: the task of a contender . policy: in the material, one that ends or one that does not .
     batch: by size; half the rows of a round. At the small size a round of the slowest takes under a minute.
     """
 

@@ -1,12 +1,12 @@
-"""Who is measured on a GPU, with which settings: see gpu/training.py. All run there at once, in turn."""
+"""The contenders on a GPU with their settings, see gpu/training.py; all are loaded at once."""
 
 from pathlib import Path
 
 from roster import BF16_TRL, FAST_TRL, OURS_BF16, Contender, Task, ours
 
 
-def knows(word: str) -> bool:
-    """Whether this checkout's runtime has such a key."""
+def runtime_has(word: str) -> bool:
+    """Return whether the runtime section of this checkout has this key."""
     conf = Path(__file__).resolve().parents[1] / "conf" / "runtime" / "auto.yaml"
     return any(line.startswith(f"{word}:") for line in conf.read_text().splitlines())
 
@@ -22,7 +22,7 @@ OURS_ON_GPU = [
                 "runtime.compile=true",
             )
         ]
-        if knows("compile")
+        if runtime_has("compile")
         else []
     ),
 ]
@@ -74,8 +74,8 @@ GPU_PPO = [
         "runtime.cuda_graphs=auto",
     ),
 ]
-# Several contenders lie on the device at once: a batch is 8 texts of about 1000 tokens.
-GPU_SIZES = ("half", "1m")  # the second is to rehearse with
+# Several contenders are on the device at once: a batch is 8 texts of about 1000 tokens.
+GPU_SIZES = ("half", "1m")  # the second is for --rehearse
 GPU_TASKS = {
     "sft": Task(does="sft", contenders=GPU_SFT, batch={"half": 8, "1m": 2}),
     "rm": Task(does="rm", contenders=GPU_RM, batch={"half": 4, "1m": 2}),

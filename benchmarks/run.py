@@ -1,8 +1,8 @@
-"""Side by side: this project and its peers, round by round in turn (A B C A B C ...), one thread each.
+"""Comparison of this project and its peers, round by round in turn (A B C A B C ...), one thread.
 
-`make bench` runs it; `make bench ARGS=--main` leaves out all but the contenders that tell most. Every
-contender is a process of its own that waits for its turn, so that imports and warm-up are not timed and no
-two compute at once.
+`make bench` runs it; `make bench ARGS=--main` runs only the main contenders. Every contender is a
+separate process that waits for its turn, so that imports and warm-up are not timed and no two compute
+at once.
 """
 
 import argparse
@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 def field(
     task: str, size: str, options: argparse.Namespace
 ) -> list[tuple[str, Contender, Path | None]]:
-    """(name, contender, checkout): peers once, ours once for every checkout."""
+    """Return (name, contender, checkout) of peers once and of ours once per checkout."""
     found = []
     for contender in known(size)[task].contenders:
         left_out = options.only and contender.name not in options.only
@@ -44,7 +44,7 @@ def field(
 
 
 def start(runners: list[Runner], task: str, size: str, device: str) -> None:
-    """On a CPU one after the other: loading is work too. Beside a GPU all at once."""
+    """Start the runners: on a CPU one after the other, on a GPU all at once."""
     for runner in runners:
         runner.start(known(size)[task], size, device)
         if device == "cpu":
@@ -58,8 +58,10 @@ def known(size: str) -> dict[str, Task]:
 
 
 def measure(task: str, size: str, options: argparse.Namespace) -> dict:
-    """All rounds of one task at one size."""
-    runners = [Runner(name, who, place) for name, who, place in field(task, size, options)]
+    """Run all rounds of one task at one size; return the result."""
+    runners = [
+        Runner(name, contender, folder) for name, contender, folder in field(task, size, options)
+    ]
     load = [os.getloadavg()[0]]
     try:
         start(runners, task, size, options.device)
@@ -91,16 +93,18 @@ def machine() -> dict[str, str]:
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """Peers' environments and the random models, where they are missing."""
+    """Make the environments of the peers and the random models that are missing."""
     wanted = [(task, size) for size in options.size for task in options.task or known(size)]
-    for name in {who.peers for one in wanted for _, who, _ in field(*one, options)} - {""}:
+    for name in {contender.peers for one in wanted for _, contender, _ in field(*one, options)} - {
+        ""
+    }:
         peers.make(name)
     for size in options.size:
         material.made(size)
 
 
 def checkout(word: str) -> tuple[str, Path]:
-    """NAME=FOLDER, or a folder."""
+    """Return (name, folder) of NAME=FOLDER or of a folder."""
     name, equals, folder = word.rpartition("=")
     place = Path(folder).expanduser().resolve()
     return (name if equals else place.name), place
@@ -114,7 +118,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="7; 3 with --main")
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--main", action="store_true", help="the contenders that tell most")
+    parser.add_argument("--main", action="store_true", help="the main contenders alone")
     parser.add_argument("--only", default=[], help="these contenders, by name", **listed)
     parser.add_argument("--ours", action="store_true", help="no peers: checkouts among themselves")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A contender as the driver sees it: a process that is told what to do and answers (contenders/gate.py)."""
+"""A contender as the driver sees it: a process that receives a job (contenders/gate.py)."""
 
 import json
 import os
@@ -13,11 +13,11 @@ import peers
 from roster import Contender, Task
 
 HERE = Path(__file__).resolve().parent
-PATIENCE = 600  # seconds for one answer of a contender
+ANSWER_TIMEOUT = 600  # seconds for one answer of a contender
 
 
 class Runner:
-    """One contender, alive and waiting."""
+    """The running process of one contender."""
 
     def __init__(self, name: str, contender: Contender, checkout: Path | None):
         self.name, self.contender, self.failed = name, contender, ""
@@ -28,8 +28,8 @@ class Runner:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         python, packages, self.home = sys.executable, checkout, HERE
         if contender.peers:
-            python, packages = peers.python_of(contender.peers), peers.carried(contender.peers)
-        elif checkout is not None:  # its own workloads, which know its names
+            python, packages = peers.python_of(contender.peers), peers.packages_of(contender.peers)
+        elif checkout is not None:  # the workloads of that checkout, which use its names
             self.home = checkout / "benchmarks"
         self.process = subprocess.Popen(
             [str(python), str(self.home / "contenders" / f"{contender.script}.py")],
@@ -41,7 +41,7 @@ class Runner:
         )
 
     def start(self, task: Task, size: str, device: str) -> None:
-        """Hand over the job."""
+        """Send the job."""
         folder = material.MATERIAL / size
         job = {
             "task": task.does,
@@ -54,45 +54,45 @@ class Runner:
             "new_tokens": material.SIZES[size].new_tokens,
             "options": self.contender.options,
         }
-        self._tell(json.dumps(job))
+        self._send(json.dumps(job))
 
     def wait(self) -> None:
-        """Until the contender is ready."""
-        self.versions = (self._hear() or {}).get("ready", {})
+        """Wait until the contender is ready."""
+        self.versions = (self._receive() or {}).get("ready", {})
         print(f"  {self.name} {'failed' if self.failed else 'ready'}", file=sys.stderr)
 
     def round(self, *, keep: bool) -> None:
         if self.failed:
             return
-        found = self._ask("go")
+        found = self._request("go")
         if found and keep:
             self.rounds.append(found)
 
     def stop(self) -> None:
         if not self.failed:
-            self.peak_mib = (self._ask("stop") or {}).get("peak_mib")
+            self.peak_mib = (self._request("stop") or {}).get("peak_mib")
         self.process.kill()
         self.process.wait()
 
-    def _ask(self, line: str) -> dict | None:
-        self._tell(line)
-        return self._hear()
+    def _request(self, line: str) -> dict | None:
+        self._send(line)
+        return self._receive()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         with suppress(BrokenPipeError):
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
 
-    def _hear(self) -> dict | None:
-        limit = Timer(PATIENCE, self.process.kill)
+    def _receive(self) -> dict | None:
+        limit = Timer(ANSWER_TIMEOUT, self.process.kill)
         limit.start()
         answer = self.process.stdout.readline()
         limit.cancel()
         return json.loads(answer) if answer else self._fail()
 
     def _fail(self) -> None:
-        said = self.log.read_text().strip().splitlines()
-        self.failed = said[-1][:300] if said else "it said nothing"
+        log = self.log.read_text().strip().splitlines()
+        self.failed = log[-1][:300] if log else "no output"
         print(f"  {self.name} failed, see {self.log}: {self.failed}", file=sys.stderr)
 
     def result(self) -> dict:
@@ -108,7 +108,7 @@ class Runner:
 
 
 def environment(packages: Path | None) -> dict[str, str]:
-    """One thread, no network, and this project (or a peer) only where it is measured."""
+    """Return variables for one thread, no network, and this project or a peer only if measured."""
     others = [x for x in os.environ.get("PYTHONPATH", "").split(os.pathsep) if x]
     others = [x for x in others if not (Path(x) / "rlhf_cli").is_dir()]
     paths = [*([str(packages)] if packages else []), *others]

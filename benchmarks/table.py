@@ -1,6 +1,6 @@
-"""Results as Markdown: `python benchmarks/table.py [FILE ...]`, by default all of benchmarks/results/.
+"""Results as Markdown: `python benchmarks/table.py [FILE ...]`, by default benchmarks/results/.
 
-`--into PAGE` puts them into a page, between its two lines that say so.
+`--into PAGE` puts them into a page, between its two marker lines.
 """
 
 import argparse
@@ -22,12 +22,12 @@ RESPONSES = "response tokens per CPU s"
 
 
 def speeds(contender: dict, clock: str) -> list[float]:
-    """Tokens a second of every round; clock: seconds (that passed) or cpu (that were computed)."""
+    """Return tokens per second of every round; clock: seconds (wall) or cpu."""
     return [one["tokens"] / one[clock] for one in contender["rounds"]]
 
 
 def ratios(contender: dict, base: dict, clock: str) -> str:
-    """Median of the rounds' ratios, and the smallest and largest."""
+    """Return the median of the ratios of rounds, and the smallest and largest."""
     pairs = zip(speeds(contender, clock), speeds(base, clock), strict=True)
     found = [mine / other for mine, other in pairs]
     return f"{median(found):.2f} ({min(found):.2f}-{max(found):.2f})"
@@ -50,12 +50,12 @@ def line(contender: dict, base: dict) -> str:
 
 
 def versions(result: dict) -> str:
-    told = sorted({f"{k} {v}" for c in result["contenders"] for k, v in c["versions"].items()})
-    return ", ".join(told)
+    found = sorted({f"{k} {v}" for c in result["contenders"] for k, v in c["versions"].items()})
+    return ", ".join(found)
 
 
 def markdown(result: dict) -> str:
-    """One table: the first contender is 1."""
+    """Return one table, relative to the first contender."""
     base, unit = result["contenders"][0], UNITS.get(result["task"], RESPONSES)
     low, high = result["load"]
     place, batch = result["machine"], result["batch"]
@@ -76,7 +76,7 @@ def markdown(result: dict) -> str:
 
 
 def put(text: str, page: Path, what: str = "figures") -> None:
-    """Replace what stands between the two marks of a page."""
+    """Replace the text between the two marks of a page."""
     begin, end = f"<!-- {what} begin -->", f"<!-- {what} end -->"
     before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(end)

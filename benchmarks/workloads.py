@@ -1,4 +1,4 @@
-"""This project's work as its stages do it, on the benchmark's material."""
+"""The work of the stages of this project, on the material of the benchmark."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo.models import build_models
 from rlhf_cli.stages.ppo.rollout import sample_responses
 
-HERE, SAID = Origin("benchmark", 0), (Message("user", "x"), Message("assistant", "y"))
+HERE, DIALOGUE = Origin("benchmark", 0), (Message("user", "x"), Message("assistant", "y"))
 LEARNING_RATES = tuple(f"model.lr.{name}=1e-8" for name in ("sft", "rm", "policy", "value"))
 
 
@@ -31,13 +31,13 @@ class Material:
 
     @property
     def longest(self) -> tuple[int, int]:
-        """Tokens of the longest prompt, and of the longest response that is read or sampled."""
+        """Return the tokens of the longest prompt, and of the longest response read or sampled."""
         read = max(len(row[name]) for row in self.rows for name in ("chosen", "rejected"))
         return max(len(row["prompt"]) for row in self.rows), max(read, self.new_tokens)
 
 
 def setting_of(material: Material, *words: str):
-    """As `rlhf run model=<folder> ...` would open it; half the rows are a batch."""
+    """Return a stage context as of `rlhf run model=<folder> ...`; half the rows are a batch."""
     batch, found = max(1, len(material.rows) // 2), []
     prompt, response = material.longest
     given = [
@@ -64,7 +64,7 @@ def demonstrations(rows: list[dict]) -> list[EncodedDemonstration]:
         EncodedDemonstration(
             ids=row["prompt"] + row["chosen"],
             loss_mask=[False] * len(row["prompt"]) + [True] * len(row["chosen"]),
-            record=Demonstration(SAID, HERE),
+            record=Demonstration(DIALOGUE, HERE),
         )
         for row in rows
     ]
@@ -77,7 +77,7 @@ def comparisons(rows: list[dict]) -> list[EncodedComparison]:
             response_ids=[row["chosen"], row["rejected"]],
             better=((0, 1),),
             ties=(),
-            record=Comparison(SAID[:1], ("y", "z"), ((0, 1),), (), HERE),
+            record=Comparison(DIALOGUE[:1], ("y", "z"), ((0, 1),), (), HERE),
         )
         for row in rows
     ]
@@ -85,13 +85,13 @@ def comparisons(rows: list[dict]) -> list[EncodedComparison]:
 
 def prompts(rows: list[dict]) -> list[EncodedPrompt]:
     return [
-        EncodedPrompt(ids=row["prompt"], messages=SAID[:1], record=Prompt(SAID[:1], HERE))
+        EncodedPrompt(ids=row["prompt"], messages=DIALOGUE[:1], record=Prompt(DIALOGUE[:1], HERE))
         for row in rows
     ]
 
 
 def sft_epochs(setting, material: Material):
-    """(a function that learns epoch number n, the tokens it reads)"""
+    """Return (a function that trains on epoch number n, the tokens it reads)."""
     examples, cfg = demonstrations(material.rows), setting.cfg.sft
     engine = setting.engine(setting.causal_lm(), cfg.optim)
 
@@ -103,7 +103,7 @@ def sft_epochs(setting, material: Material):
 
 
 def rm_epochs(setting, material: Material):
-    """(a function that learns epoch number n, the tokens it reads)"""
+    """Return (a function that trains on epoch number n, the tokens it reads)."""
     examples, cfg = comparisons(material.rows), setting.cfg.rm
     engine = setting.engine(setting.scalar_model(material.reward), cfg.optim)
 
@@ -114,7 +114,7 @@ def rm_epochs(setting, material: Material):
     return epoch, sum(len(ids) for e in examples for ids in e.sequences())
 
 
-def players_of(setting, material: Material):
+def models_of(setting, material: Material):
     return build_models(setting, material.model, material.reward, prompts(material.rows))[0]
 
 
@@ -125,7 +125,7 @@ def sampling_params(setting, material: Material) -> SamplingParams:
 
 
 def rollouts(setting, models, material: Material):
-    """A function that samples rollout number n as the PPO stage does; nothing is judged."""
+    """Return a function that samples rollout number n as the PPO stage does, without scores."""
     params = sampling_params(setting, material)
     size, place = setting.cfg.ppo.batch.rollout, setting.device.torch
     index = [number % len(material.rows) for number in range(size)]

@@ -1,4 +1,4 @@
-"""For all tests: no network, no hub, and where the real data lies."""
+"""Fixtures of all tests: no network, no hub, and the folder of the real data."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ def _refuse(host) -> None:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """Sockets reach this machine only: processes of a test may talk to each other."""
+    """Limit sockets to this machine, so that only processes of a test are connected."""
     connect, connect_ex, getaddrinfo = (
         socket.socket.connect,
         socket.socket.connect_ex,
@@ -53,7 +53,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data sets and models: $RLHF_TEST_DATA, or a folder beside the checkout."""
+    """Return the folder of real data and models: $RLHF_TEST_DATA, or one beside the checkout."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     folder = Path(os.environ.get("RLHF_TEST_DATA", beside))
     if not (folder / "comparisons").is_dir():

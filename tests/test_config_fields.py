@@ -1,4 +1,4 @@
-"""A config field that nothing reads is a lie to the user."""
+"""Every field of the configuration is read by some code."""
 
 import ast
 from dataclasses import fields, is_dataclass
@@ -16,7 +16,7 @@ PACKAGE = Path(rlhf_cli.__file__).parent
 
 
 def attributes_read() -> set[str]:
-    """Names read as `something.name` anywhere but in the schema itself."""
+    """Return the names read as `something.name` anywhere except in the schema."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name != "schema":
@@ -41,13 +41,13 @@ def test_every_field_is_read_somewhere():
     assert not unread - parents - sections
 
 
-def test_every_field_has_a_type_omegaconf_checks():
+def test_every_field_has_a_type_that_omegaconf_checks():
     for name, hint in get_type_hints(run.Config).items():
         assert hint is not object, name
 
 
-def test_selection_by_score_depends_on_what_it_reads():
-    """As many held-out prompts as the evaluation has are answered then, and only then."""
+def test_sft_depends_on_evaluation_prompts_only_when_selecting_by_rm_score():
+    """Only then SFT answers as many held-out prompts as the evaluation has."""
     plain = composed()
     scored = composed("sft.reward_model=x", "sft.select_by=rm_score")
     assert "evaluation.prompts" in STAGES["sft"].config(scored)

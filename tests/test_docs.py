@@ -27,7 +27,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def find(name: str, page: Path) -> Path | None:
-    """Return the file that a page means by a path from the root, the package or the page's folder."""
+    """Return the file of a path that starts at the root, the package or the folder of the page."""
     places = (ROOT / name, ROOT / "rlhf_cli" / name, page.parent / name)
     return next((place for place in places if place.exists()), None)
 
@@ -39,7 +39,7 @@ def test_the_files_that_a_page_names_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_links_of_a_page_lead_somewhere(page):
+def test_the_links_of_a_page_have_targets(page):
     links = re.findall(r"\]\(([^)\s]+)\)", texts(page))
     local = [link.partition("#") for link in links if "://" not in link]
     for path, _, anchor in local:
@@ -50,14 +50,14 @@ def test_the_links_of_a_page_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_lines_of_a_page_are_short(page):
-    """Prose has at most 100 characters per line; tables, code and lines written by commands may not."""
+    """Prose has at most 100 characters per line; tables, code and generated lines may have more."""
     text = re.sub(r"<!-- (\w+):? begin -->.*?<!-- \1:? end -->", "", texts(page), flags=re.DOTALL)
     text = text.partition("<!-- The rest of this page is generated")[0]
     lines = [line for line in text.splitlines() if not line.startswith(("|", "    "))]
     assert not [line for line in lines if len(line) > 100 and "](" not in line]
 
 
-def test_the_functions_of_a_ppo_iteration_stand_in_the_files_that_the_map_names():
+def test_the_functions_of_a_ppo_iteration_are_in_the_files_that_the_map_names():
     page = ROOT / "docs" / "architecture.md"
     rows = re.findall(
         r"^\| [^|]+\| (`[^|]+`[^|]*) \| (`[^|]+\.py`[^|]*) \|", page.read_text(), re.M

@@ -1,4 +1,4 @@
-"""Who may import whom: the contracts of pyproject.toml, and the engines."""
+"""Allowed imports: the contracts of pyproject.toml, and the libraries of the engines."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imported(tree: ast.AST) -> set[str]:
-    """Full names of everything imported, at the top or inside functions."""
+    """Yield the full names of all imports, at the top or inside functions."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -26,7 +26,7 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def used(tree: ast.AST) -> set[str]:
-    """Dotted names such as torch.distributed, however they are reached."""
+    """Yield dotted names such as torch.distributed, imported in any way."""
     return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
 
 
@@ -44,7 +44,7 @@ def test_only_runtime_touches_the_engines(path):
     assert not reached
 
 
-def test_rooms_import_one_way(capsys):
+def test_packages_import_in_one_direction(capsys):
     config = str(PACKAGE.parent / "pyproject.toml")
     assert lint_imports(config_filename=config, cache_dir=None) == 0, capsys.readouterr().out
 
@@ -55,6 +55,6 @@ def test_only_the_embedded_task_names_what_it_measures():
     assert not [path for path in general if words.search(path.read_text())]
 
 
-def test_no_bags():
+def test_no_module_is_named_utils_or_the_like():
     forbidden = {"utils", "helper", "helpers", "manager", "info", "args", "misc", "common"}
     assert not forbidden & {path.stem for path in FILES}

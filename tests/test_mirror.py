@@ -1,4 +1,4 @@
-"""Where tests stand: test_x.py of a package where x.py stands, and nothing else imported from a test."""
+"""Places of tests: test_x.py of a package mirrors x.py, and nothing is imported from a test."""
 
 import ast
 from pathlib import Path
@@ -36,11 +36,11 @@ def imported_from_tests(tests: Path) -> list[str]:
     )
 
 
-def test_a_test_stands_where_its_module_stands():
+def test_every_test_file_mirrors_a_module():
     assert not misplaced(TESTS, PACKAGE)
 
 
-def test_what_tests_share_is_no_test():
+def test_nothing_is_imported_from_a_test_file():
     assert not imported_from_tests(TESTS)
 
 

@@ -1,10 +1,14 @@
-"""Retired words stay retired: names, docstrings and messages of the package, conf/, headings of docs/.
+"""Retired words stay retired.
+
+Searched: names, docstrings and messages of the package, conf/, the headings of docs/, and the test
+names, docstrings and comments of tests/ and benchmarks/.
 
 One word has one meaning here, and it is the field's (docs/architecture.md has the glossary).
 """
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -39,6 +43,11 @@ NAMES = {
     "foreign", "doing", "lap", "go_on", "gather_records", "setting", "crew", "fleet", "verdict_of",
     "leash", "eyeful", "players", "guards", "goes_on", "given_up", "judging", "showing",
 }  # fmt: skip
+# As words of a test's name.
+TEST_NAMES = {
+    "who", "whom", "whoever", "nobody", "somebody", "stranger", "impostor", "twin", "anew", "quietly",
+    "say", "says", "said", "tell", "tells", "told", "know", "knows", "believes", "heeds", "lies",
+}  # fmt: skip
 RIGHT = ("lies in [", "must lie in", "must lie between")  # a number and its interval
 
 
@@ -47,6 +56,13 @@ def modules() -> list[Path]:
     task = ("world", "tiny_world")
     found = [p for p in PACKAGE.rglob("*.py") if not set(p.relative_to(PACKAGE).parts) & {*task}]
     return sorted(found)
+
+
+def checks() -> list[Path]:
+    """Return the modules of tests/ and benchmarks/ but this one, which quotes retired words."""
+    found = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    found += (ROOT / "benchmarks").glob("*/*.py")  # deeper: installed peers
+    return sorted(path for path in found if path != Path(__file__))
 
 
 @cache
@@ -65,6 +81,23 @@ def names_in(path: Path) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found.add(node.id)
     return found
+
+
+def comments_and_docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number of the first line, text) of each."""
+    for node in ast.walk(ast.parse(text_of(path))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            yield node.body[0].lineno, ast.get_docstring(node, clean=False) or ""
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string
+
+
+def names_of_tests(path: Path) -> list[str]:
+    return re.findall(r"def (test_\w+)", text_of(path))
 
 
 def retired(text: str) -> list[str]:
@@ -86,6 +119,10 @@ def prose() -> Iterator[tuple[str, int, str]]:
         for number, line in enumerate(text_of(path).splitlines(), start=1):
             if line.startswith("#"):
                 yield str(path.relative_to(ROOT)), number, line
+    for path in checks():
+        if retired(text_of(path)):
+            for number, text in comments_and_docstrings(path):
+                yield str(path.relative_to(ROOT)), number, text
 
 
 def test_no_retired_phrase():
@@ -108,6 +145,23 @@ def test_no_retired_name():
         if name.strip("_").lower() in NAMES
     ]
     assert not found, "\n".join(found)
+
+
+def test_no_retired_word_in_the_name_of_a_test():
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in checks()
+        for name in names_of_tests(path)
+        if TEST_NAMES & set(name.split("_"))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_names_docstrings_and_comments_of_tests_are_searched(tmp_path):
+    path = tmp_path / "test_sample.py"
+    path.write_text('def test_who_waits():\n    """It is told."""\n    x = "said"  # goes on\n')
+    assert names_of_tests(path) == ["test_who_waits"]
+    assert list(comments_and_docstrings(path)) == [(2, "It is told."), (3, "# goes on")]
 
 
 @pytest.mark.parametrize(

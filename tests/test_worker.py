@@ -1,4 +1,4 @@
-"""The worker process, in this one: what it leaves for its parent, and that it is watched."""
+"""The worker, run in this process: the files that it writes for its parent, and its watchdog."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def cfg():
 
 @pytest.fixture
 def watched(monkeypatch):
-    """(folder, rank, timeout, several) of every watch: its thread would outlive the test."""
+    """Record (folder, rank, timeout, several) of every watch; its thread would outlive the test."""
     found = []
 
     def watch(folder, rank, timeout, *, several):
@@ -39,9 +39,9 @@ def watched(monkeypatch):
 
 @pytest.fixture
 def work(tmp_path, monkeypatch, cfg, watched):
-    """work(body, timeout=...) runs a stage whose run(cfg, inputs, out) is `body` -> exit code."""
-    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    before = {number: signal.getsignal(number) for number in heeded}
+    """Return work(body, timeout=...), which runs a stage with this body; returns the exit code."""
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in handled}
     monkeypatch.setattr(timing, "_began", None)
     monkeypatch.setattr(worker, "_quiet_libraries", lambda: None)
     monkeypatch.delenv("RANK", raising=False)
@@ -51,7 +51,7 @@ def work(tmp_path, monkeypatch, cfg, watched):
         module.run = body
         monkeypatch.setitem(sys.modules, "stage_of_a_test", module)
         changed = replace(cfg, runtime=replace(cfg.runtime, **keys))
-        monkeypatch.setattr(worker, "thaw", {"timeout": changed}.get)  # in earnest it takes a while
+        monkeypatch.setattr(worker, "thaw", {"timeout": changed}.get)  # the real one is slow
         (tmp_path / "config.json").write_text('"timeout"')
         job = {"stage": stage, "module": "stage_of_a_test", "dry_run": False}
         job["inputs"] = {"sft": "there"}
@@ -63,7 +63,7 @@ def work(tmp_path, monkeypatch, cfg, watched):
         signal.signal(number, handler)
 
 
-def test_a_stage_gets_its_configuration_and_parents_and_leaves_its_numbers(work, tmp_path):
+def test_a_stage_gets_its_configuration_and_parents_and_writes_its_result(work, tmp_path):
     given = []
 
     def body(cfg, inputs, out):
@@ -87,8 +87,8 @@ def test_a_stage_gets_its_configuration_and_parents_and_leaves_its_numbers(work,
         (UserError("gloo"), 1, ("gloo", True, False, False)),
     ],
 )
-def test_the_reason_of_an_end_is_left_for_the_parent(error, code, left, work, tmp_path):
-    """(reason, expected, broken, saved): broken looks like the end of another process."""
+def test_the_reason_of_a_failure_is_written_for_the_parent(error, code, left, work, tmp_path):
+    """`left` is (reason, expected, broken, saved); broken: a connection to another rank broke."""
 
     def body(cfg, inputs, out):
         raise error
@@ -99,21 +99,21 @@ def test_the_reason_of_an_end_is_left_for_the_parent(error, code, left, work, tm
     assert not (tmp_path / "result.json").exists()
 
 
-def test_a_stop_that_came_while_it_started_ends_it_with_its_reason(work, tmp_path):
-    """Until it has handlers the parent has them blocked: nothing is lost, and no traceback printed."""
+def test_a_stop_during_the_start_of_a_worker_ends_it_with_its_reason(work, tmp_path):
+    """The parent blocks signals until the handlers are installed, so none prints a traceback."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-    begun = []
+    started = []
     with stop_signals_blocked():
-        signal.pthread_kill(get_ident(), signal.SIGINT)  # other threads would take it at once
-        code = work(lambda cfg, inputs, out: begun.append(True))
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards one that nobody took
+        signal.pthread_kill(get_ident(), signal.SIGINT)  # another thread would receive it at once
+        code = work(lambda cfg, inputs, out: started.append(True))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards a pending one
     assert code == 130
     found = json.loads((tmp_path / "failure.json").read_text())
-    assert (found["reason"], begun) == ("it was interrupted", [])
+    assert (found["reason"], started) == ("it was interrupted", [])
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA error: out of memory")])
-def test_an_allocator_that_refuses_names_the_keys_that_need_less(error, work, tmp_path):
+def test_out_of_memory_names_the_keys_to_lower(error, work, tmp_path):
     def body(cfg, inputs, out):
         raise error
 
@@ -124,7 +124,7 @@ def test_an_allocator_that_refuses_names_the_keys_that_need_less(error, work, tm
     assert "lower rm.batch.microbatch or rm.batch.max_tokens" in found["reason"]
 
 
-def test_a_result_that_cannot_be_written_is_one_line(work, tmp_path):
+def test_a_result_that_cannot_be_written_is_reported_in_one_line(work, tmp_path):
     (tmp_path / ".result.json.tmp").mkdir()
     assert work(lambda cfg, inputs, out: {"loss": 0.25}) == 1
     found = json.loads((tmp_path / "failure.json").read_text())
@@ -132,8 +132,8 @@ def test_a_result_that_cannot_be_written_is_one_line(work, tmp_path):
     assert found["expected"]
 
 
-def test_signals_that_come_while_it_leaves_end_it_no_more():
-    """Python gives its own handlers up before the process is gone; libraries may need a while."""
+def test_signals_during_the_exit_of_a_worker_are_ignored():
+    """Python removes its handlers before the process ends, and libraries may delay the end."""
     late = "atexit.register(lambda: [os.kill(os.getpid(), n) for n in (10, 15, 2, 1)])"
     code = f"""
 import atexit, os, signal
@@ -154,6 +154,6 @@ worker._exit(0)
 
 
 @pytest.mark.parametrize("timeout", [0.1, 77.0])
-def test_it_is_watched_for_the_timeout(timeout, work, watched, tmp_path):
+def test_a_worker_is_watched_with_the_configured_timeout(timeout, work, watched, tmp_path):
     assert work(lambda cfg, inputs, out: {}, timeout=timeout) == 0
     assert watched == [(tmp_path, 0, timeout, False)]

@@ -1,8 +1,8 @@
-"""How a contender and the driver talk: JSON lines over pipes, one round at a time.
+"""The protocol of a contender and the driver: JSON lines over pipes, one round at a time.
 
 in:  the job, then `go` for every round, then nothing
 out: {"ready": versions}, {"seconds": s, "cpu": c, "tokens": n} for every round, {"peak_mib": m} at the end;
-cpu: processor seconds of all threads, which do not count the time that other programs took .
+cpu: processor seconds of all threads, without the time of other programs .
 peak_mib: of the process, on a GPU of the device
 What libraries print goes to stderr.
 """
@@ -26,11 +26,11 @@ class Gate:
         sys.path[:0] = [self.job["benchmarks"]]
 
     def rows(self) -> list[dict]:
-        """As many as two batches."""
+        """Return the rows of two batches."""
         return json.loads(Path(self.job["data"]).read_text())[: 2 * self.job["batch"]]
 
     def wait(self) -> None:
-        """Until the driver says go; ends the process when there are no more rounds."""
+        """Wait for the next round; end the process when there are no more rounds."""
         if self._began is None:
             self._say({"ready": versions()})
         if sys.stdin.readline().strip() != "go":
@@ -39,7 +39,7 @@ class Gate:
         self._began = time.perf_counter(), time.process_time()
 
     def done(self, tokens: int) -> None:
-        """The round is over: so many real tokens went through."""
+        """Report the end of a round in which this number of real tokens was processed."""
         assert self._began is not None
         if self.on_gpu:
             _cuda().synchronize()
@@ -53,7 +53,7 @@ class Gate:
 
 
 def _cuda():
-    """torch is imported after the gate has taken hold of stdout."""
+    """Return torch.cuda, imported after the gate has redirected stdout."""
     import torch
 
     return torch.cuda
@@ -72,7 +72,7 @@ def versions() -> dict[str, str]:
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process (not of the one it was forked from)."""
+    """Return the peak resident memory of this process, not of its parent."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""transformers' own sampling: `generate` with a dynamic or static cache, and continuous batching."""
+"""Sampling by transformers: `generate` with a dynamic or static cache, and continuous batching."""
 
 from gate import Gate
 
@@ -9,13 +9,13 @@ from material import END, PAD  # noqa: E402
 from transformers import AutoModelForCausalLM, GenerationConfig  # noqa: E402
 
 torch.manual_seed(0)
-HOW = gate.job["options"]["cache"]
+CACHE = gate.job["options"]["cache"]
 DEVICE = gate.job["device"]
 DTYPE = getattr(torch, gate.job["options"].get("dtype", "float32"))
 
 
 def settings() -> GenerationConfig:
-    how = {"cache_implementation": HOW} if HOW in ("dynamic", "static") else {}
+    cache = {"cache_implementation": CACHE} if CACHE in ("dynamic", "static") else {}
     return GenerationConfig(
         max_new_tokens=gate.job["new_tokens"],
         do_sample=True,
@@ -24,12 +24,12 @@ def settings() -> GenerationConfig:
         top_p=1.0,
         eos_token_id=END,
         pad_token_id=PAD,
-        **how,
+        **cache,
     )
 
 
 def padded(prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pads at the left."""
+    """Return (tokens, mask), padded on the left."""
     width = max(map(len, prompts))
     tokens = torch.tensor([[PAD] * (width - len(ids)) + ids for ids in prompts])
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
@@ -57,7 +57,7 @@ def continuous(model, prompts: list[list[int]]) -> int:
 
 
 def main() -> None:
-    implementation = "paged|sdpa" if HOW == "continuous" else "sdpa"
+    implementation = "paged|sdpa" if CACHE == "continuous" else "sdpa"
     model = (
         AutoModelForCausalLM.from_pretrained(
             gate.job["model"], dtype=DTYPE, attn_implementation=implementation
@@ -66,11 +66,11 @@ def main() -> None:
         .eval()
     )
     prompts = [row["prompt"] for row in gate.rows()]
-    once = continuous if HOW == "continuous" else batched
+    sample_once = continuous if CACHE == "continuous" else batched
     while True:
         gate.wait()
         with torch.no_grad():
-            tokens = once(model, prompts)
+            tokens = sample_once(model, prompts)
         gate.done(tokens)
 
 

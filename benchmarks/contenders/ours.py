@@ -1,4 +1,4 @@
-"""This project, through the code its stages run: SFT and reward-model steps, PPO iterations, sampling."""
+"""This project, by the code of its stages: SFT and reward-model steps, PPO iterations, sampling."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ gate = Gate()
 
 from workloads import (  # noqa: E402
     Material,
-    players_of,
+    models_of,
     prompts,
     rm_epochs,
     rollouts,
@@ -22,7 +22,7 @@ from rlhf_cli.stages.ppo.stage import batches  # noqa: E402
 
 
 def run_epochs(epochs_of, setting, material: Material) -> None:
-    """A round is an epoch, its batches made within it."""
+    """Run rounds of one epoch each, which includes making its batches."""
     epoch, tokens = epochs_of(setting, material)
     number = 0
     while True:
@@ -41,7 +41,7 @@ def run_rm(setting, material: Material) -> None:
 
 
 class Recorder:
-    """Where PPO logs an iteration, the round ends and the next one waits."""
+    """A recorder that ends a round where PPO logs an iteration, and waits for the next."""
 
     def __init__(self, rows: int):
         self.rows = rows
@@ -59,7 +59,7 @@ class Recorder:
 
 def run_ppo(setting, material: Material) -> None:
     cfg = setting.cfg.ppo
-    models = players_of(setting, material)
+    models = models_of(setting, material)
     given = batches(setting, prompts(material.rows))
     gate.wait()
     train(
@@ -68,8 +68,8 @@ def run_ppo(setting, material: Material) -> None:
 
 
 def run_rollout(setting, material: Material) -> None:
-    """The PPO stage's own sampling, nothing judged."""
-    rollout = rollouts(setting, players_of(setting, material), material)
+    """Run rounds of the sampling of the PPO stage, without scores."""
+    rollout = rollouts(setting, models_of(setting, material), material)
     number = 0
     while True:
         gate.wait()

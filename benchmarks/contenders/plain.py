@@ -1,4 +1,4 @@
-"""The loop that most people would write first: padded batches, whole logits, autocast, one fused AdamW."""
+"""A straightforward training loop: padded batches, all logits, autocast, one fused AdamW."""
 
 from gate import Gate
 
@@ -16,7 +16,7 @@ DEVICE = gate.job["device"]
 
 
 def padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pads at the right."""
+    """Return (tokens, mask), padded on the right."""
     width = max(map(len, rows))
     tokens = torch.tensor([ids + [PAD] * (width - len(ids)) for ids in rows])
     lengths = torch.tensor([len(ids) for ids in rows])

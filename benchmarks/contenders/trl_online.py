@@ -1,4 +1,4 @@
-"""TRL's RLOO and GRPO, for scale: no value model, 4 responses a prompt, 2 passes of 2 steps a rollout."""
+"""TRL's RLOO and GRPO for scale: no value model, 4 responses per prompt, 2 epochs of 2 steps."""
 
 from gate import Gate
 
@@ -11,7 +11,7 @@ from transformers import (  # noqa: E402
     AutoTokenizer,
 )
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # noqa: E402
-from trl_parts import Counter, Rounds, quiet, text  # noqa: E402
+from trl_parts import Counter, Rounds, settings_without_logging, text  # noqa: E402
 
 TRAINERS = {"rloo": (RLOOTrainer, RLOOConfig), "grpo": (GRPOTrainer, GRPOConfig)}
 
@@ -45,7 +45,7 @@ def main() -> None:
         reward_funcs=AutoModelForSequenceClassification.from_pretrained(
             job["reward"], num_labels=1, dtype="float32"
         ),
-        args=config_class(**quiet(gate), **settings(job)),
+        args=config_class(**settings_without_logging(gate), **settings(job)),
         train_dataset=Dataset.from_list([{"prompt": text(row["prompt"])} for row in gate.rows()]),
         processing_class=AutoTokenizer.from_pretrained(job["model"], padding_side="left"),
         reward_processing_classes=reward_tokenizer,

@@ -1,4 +1,4 @@
-"""What the TRL contenders share: the gate as a callback, and settings that only switch off logging."""
+"""Code that the TRL contenders share: the gate as a callback, and settings without logging."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ QUIET = {
 }
 
 
-def quiet(gate: Gate) -> dict:
-    """Those settings, on the device of the job."""
+def settings_without_logging(gate: Gate) -> dict:
+    """Return settings that switch logging off, for the device of the job."""
     return QUIET | {"use_cpu": not gate.on_gpu}
 
 
 class Rounds(TrainerCallback):
-    """A round is `steps` optimizer steps with all that the trainer does around them."""
+    """A callback whose rounds are `steps` optimizer steps with all work of the trainer."""
 
     def __init__(self, gate: Gate, steps: int, tokens: Callable[[], int]):
         self.gate, self.steps, self.tokens, self.seen = gate, steps, tokens, 0
@@ -38,7 +38,7 @@ class Rounds(TrainerCallback):
 
 
 class Counter:
-    """Tokens since it was last read."""
+    """A counter of tokens since it was last read."""
 
     def __init__(self):
         self.tokens = 0
@@ -52,5 +52,5 @@ class Counter:
 
 
 def text(ids: list[int]) -> str:
-    """What the benchmark's tokenizer reads back as these ids."""
+    """Return the text that the tokenizer of the benchmark encodes as these ids."""
     return " ".join(f"w{i}" for i in ids)

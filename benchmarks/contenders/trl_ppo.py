@@ -1,4 +1,4 @@
-"""TRL's experimental PPOTrainer (up to TRL 1.12): 2 epochs of 2 minibatches an iteration, as ours."""
+"""TRL's experimental PPOTrainer (up to TRL 1.12), 2 epochs of 2 minibatches per iteration."""
 
 from gate import Gate
 
@@ -12,11 +12,11 @@ from transformers import (  # noqa: E402
     AutoTokenizer,
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # noqa: E402
-from trl_parts import Counter, Rounds, quiet  # noqa: E402
+from trl_parts import Counter, Rounds, settings_without_logging  # noqa: E402
 
 
 def counted(counter: Counter):
-    """TRL's own sampling, its response tokens counted."""
+    """Return the sampling of TRL, with its response tokens counted."""
     original = ppo_trainer.batch_generation
 
     def batch_generation(model, queries, *rest):
@@ -28,7 +28,7 @@ def counted(counter: Counter):
 
 
 def settings(job: dict) -> dict:
-    """One accumulation step: otherwise TRL would make one optimizer step of two minibatches."""
+    """Return settings with one accumulation step; with more, TRL joins the minibatches."""
     rollout = 2 * job["batch"]
     return {
         "per_device_train_batch_size": rollout,
@@ -60,7 +60,7 @@ def main() -> None:
 
     data = Dataset.from_list([{"input_ids": row["prompt"]} for row in gate.rows()])
     trainer = PPOTrainer(
-        args=PPOConfig(**quiet(gate), **settings(job)),
+        args=PPOConfig(**settings_without_logging(gate), **settings(job)),
         processing_class=tokenizer,
         model=causal(),
         ref_model=causal(),

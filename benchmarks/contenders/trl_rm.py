@@ -1,4 +1,4 @@
-"""TRL's RewardTrainer on comparisons that are tokenised already."""
+"""TRL's RewardTrainer on tokenised comparisons."""
 
 from gate import Gate
 
@@ -7,7 +7,7 @@ gate = Gate()
 from datasets import Dataset  # noqa: E402
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: E402
 from trl import RewardConfig, RewardTrainer  # noqa: E402
-from trl_parts import Rounds, quiet  # noqa: E402
+from trl_parts import Rounds, settings_without_logging  # noqa: E402
 
 
 def rows() -> list[dict]:
@@ -27,7 +27,7 @@ def main() -> None:
         model=AutoModelForSequenceClassification.from_pretrained(
             job["reward"], num_labels=1, dtype="float32"
         ),
-        args=RewardConfig(**quiet(gate), num_train_epochs=100000, **given),
+        args=RewardConfig(**settings_without_logging(gate), num_train_epochs=100000, **given),
         train_dataset=Dataset.from_list(data),
         processing_class=AutoTokenizer.from_pretrained(job["reward"]),
         callbacks=[Rounds(gate, len(data) // job["batch"], lambda: tokens)],

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on demonstrations that are tokenised already."""
+"""TRL's SFTTrainer on tokenised demonstrations."""
 
 from gate import Gate
 
@@ -9,7 +9,7 @@ from importlib.util import find_spec  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from trl import SFTConfig, SFTTrainer  # noqa: E402
-from trl_parts import Rounds, quiet  # noqa: E402
+from trl_parts import Rounds, settings_without_logging  # noqa: E402
 
 
 def rows() -> list[dict]:
@@ -23,7 +23,7 @@ def rows() -> list[dict]:
 
 
 def attention(wanted: str) -> str:
-    """best: flash attention where it can be imported."""
+    """Return the attention; best: flash attention where it can be imported."""
     found = wanted == "best" and gate.on_gpu and find_spec("flash_attn") is not None
     return "flash_attention_2" if found else "sdpa"
 
@@ -39,7 +39,12 @@ def main() -> None:
             dtype="float32",
             attn_implementation=attention(given.pop("attention", "sdpa")),
         ),
-        args=SFTConfig(**quiet(gate), completion_only_loss=True, num_train_epochs=100000, **given),
+        args=SFTConfig(
+            **settings_without_logging(gate),
+            completion_only_loss=True,
+            num_train_epochs=100000,
+            **given,
+        ),
         train_dataset=Dataset.from_list(data),
         processing_class=AutoTokenizer.from_pretrained(job["model"]),
         callbacks=[rounds],

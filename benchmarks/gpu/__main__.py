@@ -1,8 +1,9 @@
-"""Every check of this project that needs a GPU, correctness first, each with a time limit of its own.
+"""Every check of this project that needs a GPU, correctness first, each with a time limit.
 
-A section that fails or runs out of time is recorded with what it had found, and the next one runs; what
-does not fit into the whole time is left out, and said. `--rehearse` does it all on the CPU with a model
-of a few thousand parameters. TRL is measured where RLHF_PEERS names a folder with trl-sft/ and trl-ppo/.
+A section that fails or runs out of time is recorded with its results so far, and the next one runs;
+sections that do not fit into the total time are left out and listed. `--rehearse` runs all on the CPU
+with a model of a few thousand parameters. TRL is measured where RLHF_PEERS names a folder with
+trl-sft/ and trl-ppo/.
 """
 
 import argparse
@@ -32,7 +33,7 @@ WHOLE = 460  # seconds
 
 
 def machine(*, rehearse: bool) -> dict[str, str]:
-    """What the figures were taken on."""
+    """Return the machine and the versions of the measurement."""
     import torch
 
     if not torch.cuda.is_available() and not rehearse:
@@ -50,13 +51,13 @@ def machine(*, rehearse: bool) -> dict[str, str]:
 
 
 def peers() -> dict[str, str]:
-    """Nothing is installed here: environments that are made already, or packages that were brought."""
+    """Return the environment of the peers, whose packages exist already; nothing is installed."""
     made = all((BENCHMARKS / "peers" / n / ".ready").is_file() for n in ("trl-sft", "trl-ppo"))
     return {} if made else {"RLHF_PEERS": os.environ.get("RLHF_PEERS", str(ROOT / "peers"))}
 
 
 def run(name: str, folder: Path, limit: float, *, rehearse: bool) -> dict:
-    """One section; what it found, even if it did not end well."""
+    """Run one section; return its results, even when it failed."""
     place = folder / f"{name}.json"
     place.unlink(missing_ok=True)
     flags = ["--rehearse"] if rehearse else []

@@ -1,4 +1,4 @@
-"""What the sections share: the device, results that survive a time limit, models, clocks."""
+"""Code that the sections share: the device, results that survive a time limit, models, clocks."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ SMALL = LARGE | {
 
 
 class Found:
-    """Results by name, on disk as soon as they are known: a section that is stopped leaves what it has."""
+    """Results by name, written at once, so that a section that is stopped keeps them."""
 
     def __init__(self, place: Path):
         self.place, self.values = place, {}
@@ -44,7 +44,7 @@ class Found:
 
 
 def section(body: Callable[[Found, torch.device, bool], None]) -> None:
-    """body(found, device, rehearse), as the driver calls it."""
+    """Call body(found, device, rehearse) with the options of the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--rehearse", action="store_true")
@@ -54,7 +54,7 @@ def section(body: Callable[[Found, torch.device, bool], None]) -> None:
 
 
 def llama(shape: dict, *, dtype=torch.float32, place="cpu", sharpness: float = 1.0) -> nn.Module:
-    """A random Llama; sharpness: of its predictions, so that no two tokens are as likely."""
+    """Return a random Llama; sharpness > 1 makes its predictions less uniform."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def llama(shape: dict, *, dtype=torch.float32, place="cpu", sharpness: float = 1
 
 
 def rows(count: int, longest: int, vocab: int, *, left: bool, equal: bool = False):
-    """Random texts with their mask (count, longest): ragged, one of them of full length."""
+    """Return random texts with their mask (count, longest), one of them of full length."""
     generator = torch.Generator().manual_seed(1)
     lengths = torch.randint(max(longest // 4, 1), longest + 1, (count,), generator=generator)
     lengths[0] = longest
@@ -93,7 +93,7 @@ def finish(place: torch.device) -> None:
 
 
 def seconds(work: Callable[[], object], place: torch.device, *, rounds: int = 3) -> float:
-    """The median of some rounds after one that warms up."""
+    """Return the median seconds of some rounds after a warm-up round."""
     spent = []
     for _ in range(rounds + 1):
         finish(place)
@@ -104,11 +104,11 @@ def seconds(work: Callable[[], object], place: torch.device, *, rounds: int = 3)
     return sorted(spent[1:])[rounds // 2]
 
 
-def forget_peak(place: torch.device) -> None:
+def reset_peak(place: torch.device) -> None:
     if place.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_gib(place: torch.device) -> float | None:
-    """Of the device since the peak was forgotten."""
+    """Return the peak memory of the device since reset_peak, None on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**30 if place.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""Is recorded decoding right? The same tokens from `generate`, the plain, the fast and the recorded way."""
+"""Correctness of decoding with CUDA graphs: tokens of `generate`, plain, fast and captured."""
 
 import time
 import warnings
@@ -12,7 +12,7 @@ from rlhf_cli.models.generation import cuda_graphs, decoding, sampling
 from rlhf_cli.models.generation.sampling import Samples, SamplingParams, sample
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 
-WAYS = {
+DECODERS = {
     "plain": decoding.PlainDecoder,
     "fast": decoding.FastDecoder,
     "recorded": cuda_graphs.CUDAGraphDecoder,
@@ -20,7 +20,7 @@ WAYS = {
 
 
 class Recordings:
-    """Counts the graphs that are made, and those that could not be; on a CPU a step is only repeated."""
+    """Capture steps, and count the captured and the failed ones; on a CPU a step is only called."""
 
     def __init__(self, place: torch.device):
         self.place, self.made, self.refused, self.seconds = place, 0, 0, 0.0
@@ -34,15 +34,15 @@ class Recordings:
         return run
 
 
-def by(
+def sample_with(
     way: str, recordings: Recordings, model: nn.Module, tokens, mask, drawn, **settings
 ) -> Samples:
-    """`sample` through one decoder."""
+    """Return the samples of one decoder."""
     params = SamplingParams(max_new_tokens=drawn.shape[1], pad_id=0, **settings)
 
     def decoder(*given, **more):
         extra = {"capture": recordings} if way == "recorded" else {}
-        return WAYS[way](*given, **more, **extra)
+        return DECODERS[way](*given, **more, **extra)
 
     own, sampling.decoder_class = sampling.decoder_class, lambda *_, **__: decoder
     try:
@@ -64,8 +64,8 @@ def agreement(one: Samples, other: Samples) -> dict[str, float]:
 
 
 def greedy(found: Found, model: nn.Module, tokens, mask, width: int, place) -> bool:
-    """float32, the most likely token, against transformers token by token."""
-    theirs = model.generate(
+    """Compare greedy decoding in float32 with transformers, token by token."""
+    expected = model.generate(
         input_ids=tokens,
         attention_mask=mask.long(),
         do_sample=False,
@@ -74,25 +74,25 @@ def greedy(found: Found, model: nn.Module, tokens, mask, width: int, place) -> b
         pad_token_id=0,
     )[:, tokens.shape[1] :]
     fine, drawn = True, uniforms(len(tokens), width, 0)
-    for way in WAYS:
+    for way in DECODERS:
         recordings = Recordings(place)
-        ours = by(
+        ours = sample_with(
             way, recordings, model, tokens, mask, drawn, end_ids=[*range(1, 9)], temperature=0
         )
-        same = ours.responses.shape == theirs.shape and torch.equal(ours.responses, theirs)
+        same = ours.responses.shape == expected.shape and torch.equal(ours.responses, expected)
         found[f"greedy float32, {way}"] = {"equal": same, "graphs": recordings.made}
         found[f"recordings refused, {way}"] = recordings.refused
         fine = fine and same and not recordings.refused
     return fine
 
 
-def drawn_alike(found: Found, model: nn.Module, tokens, mask, width: int, place, dtype) -> bool:
-    """Sampled with the same random numbers, two responses a prompt, rows leaving one by one."""
+def same_samples(found: Found, model: nn.Module, tokens, mask, width: int, place, dtype) -> bool:
+    """Compare samples of the same random numbers, two per prompt, rows ending one by one."""
     drawn, found_by = uniforms(2 * len(tokens), width, 0), {}
     ends = list(range(1, model.config.vocab_size // 32))
     with torch.autocast(place.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-        for way in WAYS:
-            found_by[way] = by(
+        for way in DECODERS:
+            found_by[way] = sample_with(
                 way,
                 Recordings(place),
                 model,
@@ -105,16 +105,16 @@ def drawn_alike(found: Found, model: nn.Module, tokens, mask, width: int, place,
             )
     fine = True
     for way in ("fast", "recorded"):
-        alike = agreement(found_by[way], found_by["plain"])
-        found[f"sampled {dtype}, {way}"] = alike
+        same = agreement(found_by[way], found_by["plain"])
+        found[f"sampled {dtype}, {way}"] = same
         exact = dtype is torch.float32
-        fine = fine and alike["tokens_equal"] > (0.99 if exact else 0.5)
-        fine = fine and alike["logprob_max"] < (1e-2 if exact else 1.0)
+        fine = fine and same["tokens_equal"] > (0.99 if exact else 0.5)
+        fine = fine and same["logprob_max"] < (1e-2 if exact else 1.0)
     return fine
 
 
 def refusal(place: torch.device) -> bool:
-    """A step that waits for the device; afterwards nothing is recorded any more in this process."""
+    """Try to capture a step that waits for the device; later steps are not captured either."""
     numbers = torch.arange(1000, device=place)
 
     def step() -> None:
@@ -138,7 +138,7 @@ def parity(found: Found, place: torch.device, rehearse: bool) -> None:
     fine = [greedy(found, model, tokens, mask, width, place)]
     model = enable_unpadding(llama(shape, place=place))
     for dtype in (torch.float32, torch.bfloat16):
-        fine.append(drawn_alike(found, model, tokens, mask, width, place, dtype))
+        fine.append(same_samples(found, model, tokens, mask, width, place, dtype))
     if place.type == "cuda":
         found["what cannot be recorded goes on plainly"] = refusal(place)
         fine.append(found.values["what cannot be recorded goes on plainly"])

@@ -1,4 +1,4 @@
-"""What this device can do at most: its matmul rate and its copy bandwidth, measured."""
+"""The limits of this device: its matmul rate and its copy bandwidth, measured."""
 
 import torch
 from common import Found, seconds, section

@@ -1,6 +1,6 @@
-"""How fast are rollouts, and how near to what the memory's bandwidth allows? 64 prompts, equal lengths.
+"""Speed of rollouts, compared with the limit of the memory bandwidth: 64 prompts, equal lengths.
 
-A step reads every weight once, and the cache of every row up to where it has come.
+A step reads every weight once, and the cache of every row up to its current length.
 """
 
 import json
@@ -8,16 +8,16 @@ import warnings
 from pathlib import Path
 
 import torch
-from common import LARGE, SMALL, Found, finish, forget_peak, llama, peak_gib, rows, seconds, section
-from decode import Recordings, by
+from common import LARGE, SMALL, Found, finish, llama, peak_gib, reset_peak, rows, seconds, section
+from decode import Recordings, sample_with
 from torch import nn
 
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 
 
-def bytes_a_step(model: nn.Module, batch: int, prompt: int, new: int) -> float:
-    """Weights and cache read by a step, on average over a rollout of equal lengths."""
+def bytes_per_step(model: nn.Module, batch: int, prompt: int, new: int) -> float:
+    """Return the bytes of weights and cache per step, averaged over a rollout of equal lengths."""
     config = model.config
     weights = sum(p.nbytes for p in model.parameters())
     width = config.num_key_value_heads * config.head_dim * model.dtype.itemsize
@@ -25,20 +25,20 @@ def bytes_a_step(model: nn.Module, batch: int, prompt: int, new: int) -> float:
     return weights + batch * column * (prompt + new / 2)
 
 
-def syncs_a_token(run, new: int) -> float:
-    """How often the host waits for the device."""
+def syncs_per_token(run, new: int) -> float:
+    """Return how often per token the host waits for the device."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             run()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(one.message) for one in told) / new
+    return sum("synchroniz" in str(one.message) for one in caught) / new
 
 
 def peers(model: nn.Module, tokens, mask, new: int) -> dict:
-    """`generate` with its caches; the last one is compiled, which takes long at first."""
+    """Return calls of `generate` with its caches; the last one compiles at its first call."""
 
     def generate(**settings):
         return lambda: model.generate(
@@ -72,9 +72,9 @@ def speeds(found: Found, place: torch.device, rehearse: bool) -> None:
     recordings = Recordings(place)
 
     def ours(way: str):
-        return lambda: by(way, recordings, model, tokens, mask, drawn, **settings)
+        return lambda: sample_with(way, recordings, model, tokens, mask, drawn, **settings)
 
-    moved = bytes_a_step(model, batch, prompt, new)
+    moved = bytes_per_step(model, batch, prompt, new)
     limits = Path(found.place).with_name("limits.json")
     bandwidth = json.loads(limits.read_text())["copy_gb_per_s"] if limits.is_file() else None
     found["gb_a_step"] = moved / 1e9
@@ -85,13 +85,13 @@ def speeds(found: Found, place: torch.device, rehearse: bool) -> None:
         if rehearse and "compiled" in name:
             continue
         finish(place)
-        forget_peak(place)
+        reset_peak(place)
         spent = seconds(run, place, rounds=2 if name in runs else 1)
         one = {"tokens_per_s": batch * new / spent, "seconds": spent, "peak_gib": peak_gib(place)}
         if bandwidth:
             one["share_of_limit"] = one["tokens_per_s"] / found.values["limit_tokens_per_s"]
         if name in runs and place.type == "cuda":
-            one["host_syncs_per_token"] = syncs_a_token(run, new)
+            one["host_syncs_per_token"] = syncs_per_token(run, new)
         found[name] = one
     rollouts = 4 if place.type == "cuda" else 3
     found["graphs a rollout"] = recordings.made / rollouts

@@ -1,4 +1,4 @@
-"""`rlhf run` from outside: its exit code, its seconds, and what its stages wrote down."""
+"""`rlhf run` as a command: its exit code, its seconds, and the metrics of its stages."""
 
 import json
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 from common import ROOT
 
 RUN = [sys.executable, "-m", "rlhf_cli", "run"]
-TOLD = ("time/", "speed/", "mem/")
+PREFIXES = ("time/", "speed/", "mem/")
 
 
 def timed(
     command: list[str], limit: float, env: dict[str, str] | None = None, *, whole: bool = False
 ) -> dict:
-    """Run a command; its exit code (124: out of time), seconds, and the end of what it said.
+    """Run a command; return its exit code (124: out of time), seconds, and the end of its output.
 
-    whole: out of time, everything that it started is ended with it; else it is asked to end.
+    whole: at the time limit, all processes that it started are killed; else it is terminated.
     """
     began = time.monotonic()
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -34,14 +34,14 @@ def timed(
         env=os.environ | {"PYTHONPATH": paths} | (env or {}),
     )
     try:
-        said, code = process.communicate(timeout=limit)[0], process.returncode
+        output, code = process.communicate(timeout=limit)[0], process.returncode
     except subprocess.TimeoutExpired:
-        said, code = stopped(process, whole=whole), 124
-    return {"code": code, "seconds": round(time.monotonic() - began, 1), "said": said[-3000:]}
+        output, code = stopped(process, whole=whole), 124
+    return {"code": code, "seconds": round(time.monotonic() - began, 1), "said": output[-3000:]}
 
 
 def stopped(process: subprocess.Popen, *, whole: bool) -> str:
-    """What a process had said that would not end."""
+    """Stop a process; return its output."""
     if whole:
         os.killpg(process.pid, signal.SIGKILL)
     else:
@@ -53,8 +53,8 @@ def stopped(process: subprocess.Popen, *, whole: bool) -> str:
         return process.communicate()[0]
 
 
-def told(folder: Path) -> dict:
-    """A stage's steps and seconds, its peak memory, and what its last row says of time and speed."""
+def stage_figures(folder: Path) -> dict:
+    """Return steps, seconds and peak memory of a stage, and time and speed of its last row."""
     file = folder / "metrics.jsonl"
     if not file.is_file():
         return {}
@@ -64,4 +64,4 @@ def told(folder: Path) -> dict:
         return {}
     peak = max(row.get("mem/peak_gib", 0) for row in rows)
     found = {"steps": len(rows), "seconds": rows[-1]["time"], "peak_gib": peak}
-    return found | {name: x for name, x in rows[-1].items() if name.startswith(TOLD)}
+    return found | {name: x for name, x in rows[-1].items() if name.startswith(PREFIXES)}

@@ -1,4 +1,4 @@
-"""Does the whole pipeline run on this device? The tiny world, in float32 and in bfloat16."""
+"""The complete pipeline on this device: the tiny world, in float32 and in bfloat16."""
 
 import json
 import tempfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from common import Found, section
-from runs import RUN, timed, told
+from runs import RUN, stage_figures, timed
 
 
 def smoke(found: Found, place: torch.device, rehearse: bool) -> None:
@@ -17,7 +17,9 @@ def smoke(found: Found, place: torch.device, rehearse: bool) -> None:
             one = timed([*RUN, "experiment=smoke", f"runs_dir={folder}", *words], 90)
             table = Path(folder) / dtype / "evaluate" / "table.json"
             one["table"] = json.loads(table.read_text()) if table.is_file() else None
-            one |= {stage: told(Path(folder) / dtype / stage) for stage in ("sft", "rm", "ppo")}
+            one |= {
+                stage: stage_figures(Path(folder) / dtype / stage) for stage in ("sft", "rm", "ppo")
+            }
             found[dtype] = one
             fine = fine and one["code"] == 0
     found["ok"] = fine

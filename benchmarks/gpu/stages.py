@@ -1,6 +1,6 @@
-"""All three stages of a random half-billion-parameter Llama: plainly, and under ZeRO-2 and ZeRO-3.
+"""All three stages of a random half-billion-parameter Llama: plain, under ZeRO-2 and ZeRO-3.
 
-What each part of a step takes is what the stages wrote down themselves.
+The times of the phases of a step are those that the stages log.
 """
 
 import tempfile
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from common import LARGE, ROOT, SMALL, Found, llama, section
-from runs import RUN, timed, told
+from runs import RUN, stage_figures, timed
 
 STEPS = (
     "stage=[sft,rm,ppo]",
@@ -45,7 +45,7 @@ FEW = (
 
 
 def random_llama(folder: Path, shape: dict, place: torch.device) -> int:
-    """A model folder with the tiny world's tokenizer; its parameters."""
+    """Write a model folder with the tokenizer of the tiny world; return its parameters."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "rlhf_cli" / "assets" / "tiny")
@@ -67,7 +67,7 @@ def stages(found: Found, place: torch.device, rehearse: bool) -> None:
         for runtime in ("auto", *sharded):
             words = [f"model.path={model}", f"runtime={runtime}", f"runs_dir={folder}"]
             one = timed([*RUN, "model=generic", *steps, f"name={runtime}", *words], 90)
-            one |= {s: told(Path(folder) / runtime / s) for s in ("sft", "rm", "ppo")}
+            one |= {s: stage_figures(Path(folder) / runtime / s) for s in ("sft", "rm", "ppo")}
             found[runtime] = one
             fine = fine and one["code"] == 0
     found["ok"] = fine

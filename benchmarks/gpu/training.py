@@ -1,7 +1,7 @@
-"""How fast are training steps and PPO iterations, beside TRL and a plain loop, and beside the device?
+"""Speed of training steps and PPO iterations, compared with TRL, a plain loop and the device.
 
-The rounds are those of ../run.py with everybody on the GPU. Utilisation is of the matmul rate that
-limits.py measured: 6 operations a weight and token, the head's only where it is needed, and attention.
+The rounds are those of ../run.py with all contenders on the GPU. Utilisation is of the matmul rate that
+limits.py measures: 6 operations per weight and token, of the head only where needed, and attention.
 """
 
 import json
@@ -17,7 +17,7 @@ TASKS = ("sft", "rm", "ppo")
 
 
 def flops(task: str, size: str, rows: list[dict]) -> float:
-    """Operations of an epoch's forward and backward passes; one multiplication and addition is two."""
+    """Return the operations of an epoch, forward and backward; a multiply-add counts as two."""
     shape, found = SIZES[size], 0.0
     body = shape.layers * (4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate)
     head = shape.hidden * shape.vocab if task == "sft" else 0
@@ -29,11 +29,11 @@ def flops(task: str, size: str, rows: list[dict]) -> float:
     return found
 
 
-def speeds(task: str, size: str, told: dict, tflops: float | None) -> dict:
-    """Every contender's tokens a second, peak, utilisation, and speed beside the others."""
-    rows = json.loads((made(size) / "data.json").read_text())[: 2 * told["batch"]]
+def speeds(task: str, size: str, result: dict, tflops: float | None) -> dict:
+    """Return tokens per second, peak, utilisation and relative speed of every contender."""
+    rows = json.loads((made(size) / "data.json").read_text())[: 2 * result["batch"]]
     found = {}
-    for one in told["contenders"]:
+    for one in result["contenders"]:
         if one["failed"]:
             found[one["name"]] = {"failed": one["failed"]}
             continue

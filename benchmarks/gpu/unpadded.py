@@ -1,7 +1,7 @@
-"""Is unpadded attention right? Log-probs and gradients of one network, read with and without padding.
+"""Correctness of unpadded attention: log-probs and gradients with and without padding.
 
-The yardstick is the padded float32 reading. In bfloat16 the unpadded ways may be as far from it as the
-padded way is, and no farther.
+The reference is the padded float32 pass. In bfloat16 the errors of unpadded passes must not exceed that
+of the padded pass.
 """
 
 import torch
@@ -13,11 +13,11 @@ from rlhf_cli.core.masking import position_ids
 from rlhf_cli.models.forward import text_logprobs
 from rlhf_cli.models.unpadding import attention
 
-SLACK = 1.5  # times the padded way's own error
+SLACK = 1.5  # times the error of the padded pass
 
 
 def reading(model: nn.Module, batch: SFTBatch, dtype: torch.dtype, *, way: str):
-    """(log-probs of real tokens, gradients of their mean), each flat and in float32."""
+    """Return (log-probs of real tokens, gradients of their mean), flat and in float32."""
     model.config._attn_implementation = "sdpa" if way == "padded" else attention.ATTENTION
     has_kernel = attention._has_varlen_kernel
     if way == "unpadded, text by text":
@@ -27,12 +27,12 @@ def reading(model: nn.Module, batch: SFTBatch, dtype: torch.dtype, *, way: str):
         place = batch.tokens.device.type
         with torch.autocast(place, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
             logprobs = text_logprobs(model, batch)
-        asked = logprobs[batch.loss_mask[:, 1:]].float()
-        asked.mean().backward()
+        supervised = logprobs[batch.loss_mask[:, 1:]].float()
+        supervised.mean().backward()
     finally:
         attention._has_varlen_kernel = has_kernel
     gradient = torch.cat([p.grad.float().flatten() for p in model.parameters()])
-    return asked.detach(), gradient
+    return supervised.detach(), gradient
 
 
 def gap(found, expected) -> dict[str, float]:
@@ -45,7 +45,7 @@ def gap(found, expected) -> dict[str, float]:
 
 
 def uses_kernel(place: torch.device) -> bool:
-    """Whether bfloat16 attention here is one call for all texts."""
+    """Return whether bfloat16 attention here is one call for all texts."""
     query = torch.zeros(1, 4, 64, device=place, dtype=torch.bfloat16)
     return attention._has_varlen_kernel(query, 0.0)
 
@@ -53,10 +53,10 @@ def uses_kernel(place: torch.device) -> bool:
 def parity(found: Found, place: torch.device, rehearse: bool) -> None:
     shape = SMALL if rehearse else LARGE | {"num_hidden_layers": 6}
     tokens, mask = rows(8, 40 if rehearse else 700, shape["vocab_size"], left=False)
-    asked = mask.clone()
-    asked[:, 0] = False
+    loss_mask = mask.clone()
+    loss_mask[:, 0] = False
     batch = SFTBatch(
-        tokens=tokens, mask=mask, loss_mask=asked, positions=position_ids(mask), packed=False
+        tokens=tokens, mask=mask, loss_mask=loss_mask, positions=position_ids(mask), packed=False
     ).to(place)
     model = llama(shape, place=place).train()
     right = reading(model, batch, torch.float32, way="padded")
@@ -70,8 +70,12 @@ def parity(found: Found, place: torch.device, rehearse: bool) -> None:
     for way, error in errors.items():
         found[f"bfloat16, {way}"] = error
     found["one_call_for_all_texts"] = uses_kernel(place)
-    own = errors.pop("padded")
-    fair = all(error[what] <= SLACK * own[what] for error in errors.values() for what in own)
+    padded_errors = errors.pop("padded")
+    fair = all(
+        error[what] <= SLACK * padded_errors[what]
+        for error in errors.values()
+        for what in padded_errors
+    )
     found["ok"] = exact["logprob_max"] < 1e-3 and exact["gradient"] < 1e-3 and fair
 
 

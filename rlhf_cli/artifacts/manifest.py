@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -10,6 +11,7 @@ from typing import Any
 
 from rlhf_cli.artifacts.layout import MANIFEST, MODEL
 from rlhf_cli.config.errors import ExitCode, UserError
+from rlhf_cli.config.keys import PACKAGE
 
 FINISHED = "finished"
 
@@ -139,3 +141,13 @@ def _parse(path: Path) -> StageManifest:
     except (ValueError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path} cannot be read ({reason})", "run its stage again") from error
+
+
+def checkout_commit() -> str | None:
+    """Return the git commit of a checkout; None when installed from a wheel."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None
+    found = subprocess.run(
+        ["git", "-C", str(PACKAGE.parent), "rev-parse", "HEAD"], capture_output=True, text=True
+    )
+    return found.stdout.strip() or None if found.returncode == 0 else None

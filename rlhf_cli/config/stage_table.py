@@ -46,7 +46,7 @@ class StageSpec:
     parents(cfg): the stages whose results it reads. required: all of them must exist; else it takes
     those that do. headline: the metrics that a person is shown first. default: part of stage=all.
     candidate: the name under which the evaluation compares its model, None for a stage that trains no
-    policy. tasks: those that it reads itself, beside those of the mixture in its data.
+    policy. tasks(cfg): those that it reads itself, beside those of the mixture in its data.
     """
 
     name: str
@@ -62,7 +62,7 @@ class StageSpec:
     optional: tuple[str, ...] = ()
     default: bool = True
     candidate: str | None = None
-    tasks: TasksRead | None = None
+    tasks: Callable[[Config], TasksRead | None] = lambda cfg: None
 
 
 # What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
@@ -116,6 +116,12 @@ def _evaluate_data(cfg: Config) -> tuple[str, ...]:
     """Without any prompts the tasks alone are evaluated, where there are tasks."""
     has_prompts = cfg.data.prompts or cfg.data.comparisons
     return ("prompts",) if has_prompts or not cfg.tasks.files else ()
+
+
+def _evaluated_tasks(cfg: Config) -> TasksRead | None:
+    """Return which tasks the evaluation reads; None where neither tasks nor names of some are given."""
+    given = cfg.tasks.files or cfg.tasks.hold_out or cfg.evaluation.tasks.also
+    return TasksRead.evaluated if given else None
 
 
 def _shots_as(cfg: Config) -> tuple[str, ...]:
@@ -211,7 +217,7 @@ _EVALUATE = StageSpec(
     parents=lambda cfg: tuple(row.name for row in _TRAINING),
     required=False,
     headline=(),
-    tasks=TasksRead.evaluated,
+    tasks=_evaluated_tasks,
 )
 
 
@@ -242,7 +248,7 @@ _RATIONALES = StageSpec(
     required=True,
     headline=("rationales/generated", "rationales/kept", "rationales/gain"),
     default=False,
-    tasks=TasksRead.trained,
+    tasks=lambda cfg: TasksRead.trained,
 )
 STAGES: Mapping[str, StageSpec] = MappingProxyType(
     {row.name: row for row in (*_TRAINING, _EVALUATE, _RATIONALES)}

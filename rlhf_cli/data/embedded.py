@@ -15,7 +15,8 @@ from rlhf_cli.data.records import DataError, Origin, Record, Row
 
 Measure = bool | float | None  # a hit or a miss, a number, or not applicable to this prompt
 TASKS = MappingProxyType({"tiny_world": "rlhf_cli.tiny_world"})
-MIXTURE = "tasks"  # the scheme of tasks:train, which is made of task files (data/tasks)
+MIXTURE = "tasks"  # the scheme of the source that is made of task files (data/tasks)
+MIXTURE_PATH = f"{MIXTURE}:train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

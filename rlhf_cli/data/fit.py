@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
-from rlhf_cli.config.schema import Data, LongText
-from rlhf_cli.data.records import Filtered, Message
+from rlhf_cli.config.schema import Data, LongText, ShotsAs
+from rlhf_cli.data.records import Filtered, Message, Prompt
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.tasks.prompts import Start, without_first
+from rlhf_cli.data.tasks.prompts import Start, prompt_of, without_first
+from rlhf_cli.data.tasks.task import TaskExample
 
 GENEROUS = 8  # times as many characters as the longest tokens have
 
@@ -57,6 +58,19 @@ def without_exemplars(
             return kept, number
         kept = without_first(messages, start)
     return kept, len(starts)
+
+
+def fit_exemplars(
+    renderer: Renderer,
+    one: TaskExample,
+    exemplars: Sequence[TaskExample],
+    shots_as: ShotsAs,
+    data: Data,
+) -> tuple[Prompt, int]:
+    """Return (the prompt of an example after the last exemplars that fit, how many do not)."""
+    messages, starts = prompt_of(one, exemplars, shots_as)
+    kept, num_gone = without_exemplars(renderer, messages, starts, data)
+    return Prompt(kept, one.origin), num_gone
 
 
 def fit_prompt(

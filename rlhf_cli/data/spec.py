@@ -3,14 +3,17 @@
 No torch and no tokenizer: the planner asks as well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf_cli.config.schema import Source
-from rlhf_cli.data.embedded import MIXTURE, scheme_of, task_of
+from rlhf_cli.data.embedded import MIXTURE, MIXTURE_PATH, scheme_of, task_of
+from rlhf_cli.data.records import DataError
 from rlhf_cli.data.sources import local_files, source_hash
-from rlhf_cli.data.tasks.source import Mixture
+
+if TYPE_CHECKING:  # it brings a template engine, which takes 0.1 s to import
+    from rlhf_cli.data.tasks.source import Mixture
 
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
 
@@ -37,7 +40,7 @@ class LoadSpec:
     select_fraction: float
     drop_ties: bool
     settings: Mapping[str, Any]
-    mixture: Mixture | None = None
+    mixture: "Mixture | None" = None
     strict: bool = False
     max_bad_fraction: float = 1.0
 
@@ -113,3 +116,24 @@ def _options(key: str, source: Source) -> dict[str, Any]:
         for field in fields(Source)
         if getattr(source, field.name) != getattr(plain, field.name)
     }
+
+
+def has_tasks(sources: Sequence[Source], role: str) -> bool:
+    """Return whether tasks:train is among the sources; refuse it twice, elsewhere, and marked eval."""
+    named = [source for source in sources if source.path.partition(":")[0] == MIXTURE]
+    for source in named:
+        if source.path != MIXTURE_PATH:
+            raise DataError(
+                f"{source.path} is no source of tasks; the one there is: {MIXTURE_PATH}"
+            )
+        if role != "demonstrations":
+            raise DataError(
+                f"{MIXTURE_PATH} stands under data.{role}; it belongs under data.demonstrations"
+            )
+        if source.eval:
+            raise DataError(
+                f"{MIXTURE_PATH} cannot be marked eval: its tasks hold rows out themselves (eval_path)"
+            )
+    if len(named) > 1:
+        raise DataError(f"data.demonstrations names {MIXTURE_PATH} twice; leave one out")
+    return bool(named)

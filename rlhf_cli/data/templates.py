@@ -1,17 +1,21 @@
 """The choice of a chat template, with its end and pad tokens: `build` makes the Renderer."""
 
+import hashlib
+import json
 import re
 from datetime import date as calendar_date
 from datetime import datetime
 from pathlib import Path
 
+from rlhf_cli.data.conversation_text import ASK, THOUGHT, first_difference
 from rlhf_cli.data.records import DataError, Message, RowError
-from rlhf_cli.data.renderer import ASK, THOUGHT, Renderer, fingerprint, first_difference
+from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.data.sandbox import limited, render_template
 from rlhf_cli.data.template_texts import BOS, BUILT_IN, CONTROL_TOKENS, template_file
 
 __all__ = ["Renderer", "build"]
 ANSWER, MORE = "walrus", "ibex"  # words no template contains
+SAMPLE = "The quick brown fox: 3,141 jumps!\n\n\tnaïve 你好 don't"
 TODAY = re.compile(r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""")
 HAS_TODAY = re.compile(r"\bstrftime_now\s+is\s+(not\s+)?defined\b")
 COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
@@ -60,8 +64,17 @@ def build(
     _probe_abilities(renderer)
     if TODAY.search(text):
         renderer.notes.append("the chat template prints today's date: it is fixed to data.date")
-    renderer.hash = fingerprint(renderer)
+    renderer.hash = _hash(renderer)
     return renderer
+
+
+def _hash(renderer: Renderer) -> str:
+    """Return the sha256 of template, system text, special tokens, vocabulary and a sample's tokens."""
+    r = renderer
+    specials = [r.template, r.system, r.end_ids, r.pad_id, r.bos_ids]
+    cut = r.tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+    decisive = json.dumps([specials, sorted(r.tokenizer.get_vocab().items()), cut])
+    return hashlib.sha256(decisive.encode()).hexdigest()
 
 
 def _source_of(tokenizer, template: str, adds_bos: bool) -> str:

@@ -159,8 +159,8 @@ def _step(name: str, left: Sequence[Rationale], gone: Sequence[Rationale]) -> di
         "step": name,
         "rationales": len(left),
         "rows": len({(one.task, one.row) for one in left}),
-        "gain": _mean(one.gain for one in left),
-        "gain_stated": _mean(one.gain_stated for one in left),
+        "gain": mean_of_known(one.gain for one in left),
+        "gain_stated": mean_of_known(one.gain_stated for one in left),
         "right": _rightness(left),
         "dropped_right": _rightness(gone),
     }
@@ -170,11 +170,12 @@ def _rightness(rationales: Sequence[Rationale]) -> dict[str, float | None]:
     """Return the share of rationales with right steps alone, and the share of steps that are right."""
     checked = [one.steps for one in rationales if one.steps is not None]
     return {
-        "rationales": _mean(bool(steps) and all(steps) for steps in checked),
-        "steps": _mean(right for steps in checked for right in steps),
+        "rationales": mean_of_known(bool(steps) and all(steps) for steps in checked),
+        "steps": mean_of_known(right for steps in checked for right in steps),
     }
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are known; None without one."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

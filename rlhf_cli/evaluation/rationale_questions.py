@@ -8,17 +8,16 @@ from random import Random
 from rlhf_cli.config.schema import Data, LongText, Rationales, ShotsAs
 from rlhf_cli.data.embedded import right_steps
 from rlhf_cli.data.encode import encode_prompt
-from rlhf_cli.data.fit import fit_response, without_exemplars
+from rlhf_cli.data.fit import fit_exemplars, fit_response
 from rlhf_cli.data.records import Message, Prompt, RowError
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.tasks.mixture import exemplars, hashed
-from rlhf_cli.data.tasks.prompts import prompt_of
+from rlhf_cli.data.tasks.mixture import exemplars, hashed, other_questions
 from rlhf_cli.data.tasks.render import STEP_BY_STEP, chain_target, example
 from rlhf_cli.data.tasks.rows import TaskRows
 from rlhf_cli.data.tasks.task import TaskExample, TaskRow, Template
 from rlhf_cli.evaluation.rationale_checks import Rationale, without_closing
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.evaluation.task_questions import CANDIDATES
+from rlhf_cli.evaluation.task_questions import GONE, candidates
 
 EXPLAIN = "The answer is {answer}. Explain step by step why."
 
@@ -84,8 +83,10 @@ class AnsweredQuestions:
         template = templates[hashed(self.seed, row.task, row.number, "rationale") % len(templates)]
         one = example(self.rows.task, row, template)
         self._require_room(one)
-        candidates = self._candidates(row, template, pool)
-        shown = exemplars(self.rows.task, one, template, candidates, num=self.settings.shots)
+        num, purpose = self.settings.shots, f"{self.seed}/tasks/{row.task}/rationales/{row.number}"
+        listed = candidates(pool, num=num, purpose=purpose)
+        able = (other for other in listed if template in self.rows.templates_of(other))
+        shown = exemplars(self.rows.task, one, template, other_questions(row, able), num=num)
         ids = self._prompt_ids(answered(one), [answered(other) for other in shown])
         return AnsweredQuestion(
             example=one,
@@ -97,24 +98,11 @@ class AnsweredQuestions:
 
     def _prompt_ids(self, one: TaskExample, shown: list[TaskExample]) -> list[int]:
         """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""
-        whole, starts = prompt_of(one, shown, self.shots_as)
-        messages, num_gone = without_exemplars(self.renderer, whole, starts, self.data)
-        found = encode_prompt(self.renderer, Prompt(messages, one.origin), self.data)
+        prompt, num_gone = fit_exemplars(self.renderer, one, shown, self.shots_as, self.data)
+        found = encode_prompt(self.renderer, prompt, self.data)
         self.left_out.update(found.notes)
-        self.left_out["exemplars that do not fit data.max_prompt_tokens"] += num_gone
+        self.left_out[GONE] += num_gone
         return found.ids
-
-    def _candidates(
-        self, row: TaskRow, template: Template, pool: list[TaskRow]
-    ) -> Iterator[TaskRow]:
-        """Yield rows with a rationale and with different questions, in an order that the row decides."""
-        most = min(len(pool), CANDIDATES * self.settings.shots)
-        seen, purpose = {row.question}, f"{self.seed}/tasks/{row.task}/rationales/{row.number}"
-        for other in Random(purpose).sample(pool, most):
-            able = template in self.rows.templates_of(other)
-            if able and other.question not in seen:
-                seen.add(other.question)
-                yield other
 
     def _require_room(self, one: TaskExample) -> None:
         """Refuse a row that no rationale can make a demonstration of."""

@@ -1,6 +1,7 @@
 """Figures of tasks, from judged answers: means over templates, then over clusters and groups."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -133,20 +134,55 @@ def table_rows(
 
 
 def means(figures: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]) -> dict[str, Any]:
-    """Return the means of the tasks' values: over each cluster, over the clusters (macro), over groups."""
-    clusters = _means_of(figures, {task.name: task.clusters for task in tasks})
+    """Return the means of the tasks' values: over each cluster, over the clusters (macro), over groups.
+
+    intervals: {the same keys: (low, high) of the mean}.
+    """
+    clusters = _members(figures, {task.name: task.clusters for task in tasks})
+    groups = _members(figures, {task.name: task.groups for task in tasks})
+    of_clusters = _means_of(figures, clusters)
     return {
-        "clusters": clusters,
-        "macro": fmean(clusters.values()) if clusters else None,
-        "groups": _means_of(figures, {task.name: task.groups for task in tasks}),
+        "clusters": of_clusters,
+        "macro": fmean(of_clusters.values()) if clusters else None,
+        "groups": _means_of(figures, groups),
+        "intervals": {
+            "clusters": {name: mean_bounds(figures, [some]) for name, some in clusters.items()},
+            "macro": mean_bounds(figures, list(clusters.values())) if clusters else None,
+            "groups": {name: mean_bounds(figures, [some]) for name, some in groups.items()},
+        },
     }
+
+
+def _members(
+    figures: Mapping[str, Mapping[str, Any]], sets_of: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """Return {set: its tasks}, of clusters or of groups."""
+    names = dict.fromkeys(name for task in figures for name in sets_of[task])
+    return {name: [task for task in figures if name in sets_of[task]] for name in names}
 
 
 def _means_of(
-    figures: Mapping[str, Mapping[str, Any]], sets_of: Mapping[str, Sequence[str]]
+    figures: Mapping[str, Mapping[str, Any]], members: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    names = dict.fromkeys(name for task in figures for name in sets_of[task])
-    return {
-        name: fmean(figures[task]["value"] for task in figures if name in sets_of[task])
-        for name in names
-    }
+    return {name: fmean(figures[task]["value"] for task in some) for name, some in members.items()}
+
+
+def mean_bounds(
+    figures: Mapping[str, Mapping[str, Any]], sets: Sequence[Sequence[str]]
+) -> tuple[float, float]:
+    """Return the 95 % interval of the mean over sets of tasks, each the mean over its tasks.
+
+    Errors of different tasks are independent, as their rows are, so their squares add up: the distance
+    from the mean to an end is the root of the summed squares of the tasks' distances from value to that
+    end, each times the task's weight (MOVER, Zou and Donner 2008). For one task it is its own interval.
+    """
+    weights: Counter[str] = Counter()
+    for some in sets:
+        for task in some:  # one of several sets counts in each
+            weights[task] += 1 / (len(sets) * len(some))
+    mean = sum(weight * figures[task]["value"] for task, weight in weights.items())
+    below, above = (
+        math.hypot(*(w * (figures[t][end] - figures[t]["value"]) for t, w in weights.items()))
+        for end in ("low", "high")
+    )
+    return mean - below, mean + above

@@ -22,11 +22,10 @@ from random import Random
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Chains, Data, ShotsAs, TaskEvaluation
 from rlhf_cli.data.encode import encode_prompt
-from rlhf_cli.data.fit import characters, room_for
-from rlhf_cli.data.records import Message, Origin, Prompt, RowError
+from rlhf_cli.data.fit import fit_exemplars
+from rlhf_cli.data.records import Message, Origin, RowError
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.tasks.mixture import exemplars
-from rlhf_cli.data.tasks.prompts import prompt_of, without_first
+from rlhf_cli.data.tasks.mixture import exemplars, other_questions
 from rlhf_cli.data.tasks.render import STEP_BY_STEP, example
 from rlhf_cli.data.tasks.rows import TaskRows
 from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow, Template
@@ -34,6 +33,7 @@ from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow, Template
 BELOW = re.compile(r"\A.*?^-{3,}\s*$", re.DOTALL | re.MULTILINE)
 BEFORE = re.compile(r"\n\s*\n(?=Q:)")  # what is between two exemplars
 CANDIDATES = 20  # per exemplar: rows that a template cannot use are passed over
+GONE = "exemplars that do not fit data.max_prompt_tokens"
 
 
 def in_its_form(one: TaskExample) -> TaskExample:
@@ -105,7 +105,7 @@ class TaskQuestions:
 
 @dataclass(slots=True, kw_only=True)
 class QuestionMaker:
-    """Renders and encodes the questions of one task."""
+    """Renders and encodes the questions of one task. rows: with the templates to ask by."""
 
     rows: TaskRows
     settings: TaskEvaluation
@@ -134,7 +134,7 @@ class QuestionMaker:
 
     def _rendered(self, *, chain: bool) -> Iterator[Question]:
         """Yield all questions; exemplars that a task brings for its chains are of one template alone."""
-        templates, given = self.rows.asking(self.settings.most_templates), None
+        templates, given = self.rows.templates, None
         if chain and (path := self.rows.task.cot_prompt):
             templates, given = templates[:1], exemplars_of(path, self.rows.task.name)
         for template in templates:
@@ -163,8 +163,9 @@ class QuestionMaker:
         most = max(self.settings.shots)
         try:
             one = example(self.rows.task, row, template, chain=chain and given is None)
-            candidates = self._candidates(row, pool)
-            shown = given or exemplars(self.rows.task, one, template, candidates, num=most)
+            purpose = f"{self.seed}/tasks/{row.task}/shots/{row.number}"
+            others = other_questions(row, candidates(pool, num=most, purpose=purpose))
+            shown = given or exemplars(self.rows.task, one, template, others, num=most)
             self.left_out["exemplars that no row was found for"] += max(0, most - len(shown))
             option_ids = self._option_ids(one)
             target_ids = [] if option_ids or chain else self._target_ids(one)
@@ -183,15 +184,6 @@ class QuestionMaker:
         except RowError as error:
             self.left_out[error.reason] += 1
 
-    def _candidates(self, row: TaskRow, pool: list[TaskRow]) -> Iterator[TaskRow]:
-        """Yield rows for exemplars, all with different questions, in an order that the row decides."""
-        most = min(len(pool), CANDIDATES * max(self.settings.shots))
-        seen = {row.question}
-        for other in Random(f"{self.seed}/tasks/{row.task}/shots/{row.number}").sample(pool, most):
-            if other.question not in seen:
-                seen.add(other.question)
-                yield other
-
     def _option_ids(self, one: TaskExample) -> tuple[list[int], ...]:
         ids = tuple(self.renderer.response_ids(option) for option in one.options)
         if any(len(each) > self.data.max_response_tokens for each in ids):
@@ -204,19 +196,16 @@ class QuestionMaker:
 
     def _prompt_ids(self, one: TaskExample, shown: Sequence[TaskExample]) -> list[int]:
         """Return the prompt with as many of the last exemplars as fit data.max_prompt_tokens."""
-        whole, starts = prompt_of(one, shown, self.shots_as)
-        prompts = [whole, *(without_first(whole, start) for start in starts)]
-        messages = next(filter(self._fits, prompts[:-1]), prompts[-1])
-        self.left_out["exemplars that do not fit data.max_prompt_tokens"] += prompts.index(messages)
-        found = encode_prompt(self.renderer, Prompt(messages, one.origin), self.data)
-        for note in found.notes:
-            self.left_out[note] += 1
+        prompt, num_gone = fit_exemplars(self.renderer, one, shown, self.shots_as, self.data)
+        self.left_out[GONE] += num_gone
+        found = encode_prompt(self.renderer, prompt, self.data)
+        self.left_out.update(found.notes)
         return found.ids
 
-    def _fits(self, messages: tuple[Message, ...]) -> bool:
-        limit = self.data.max_prompt_tokens
-        few = characters(messages) <= room_for(self.renderer, limit)
-        return few and len(self.renderer.prompt_ids(messages)) <= limit
+
+def candidates(pool: Sequence[TaskRow], *, num: int, purpose: str) -> list[TaskRow]:
+    """Return the rows that `num` exemplars are looked for among, in an order that `purpose` decides."""
+    return Random(purpose).sample(pool, min(len(pool), CANDIDATES * num))
 
 
 def counted(left_out: Counter[str]) -> str:

@@ -178,22 +178,22 @@ def choice_outcome(question: Question, ranked: Ranked, metric: str, way: str) ->
 def direct_outcome(question: Question, answer: Answer, metric: str) -> Outcome:
     """Return the outcome of a free answer."""
     read = direct_reading(answer, question.example, metric)
-    return _outcome(
-        question,
-        Asked.direct,
-        read=read,
-        response=answer.text,
-        value=score(read, question.example, metric),
-        unreadable=float(read is None),
-    )
+    return _of_response(question, Asked.direct, answer, read, metric)
 
 
 def chain_outcome(question: Question, answer: Answer, metric: str) -> Outcome:
     """Return the outcome of one chain of thought."""
     read = chain_reading(answer, question.example)
+    return _of_response(question, Asked.chain, answer, read, metric)
+
+
+def _of_response(
+    question: Question, asked: Asked, answer: Answer, read: str | None, metric: str
+) -> Outcome:
+    """Return the outcome of one response. read: the answer that was read in it."""
     return _outcome(
         question,
-        Asked.chain,
+        asked,
         read=read,
         response=answer.text,
         value=score(read, question.example, metric),

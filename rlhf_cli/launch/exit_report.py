@@ -54,6 +54,16 @@ class RunResult:
     saved: str | None = None
     log_tail: list[str] | None = None
 
+    @property
+    def was_stopped(self) -> bool:
+        """Return whether a request to stop ended it."""
+        return self.interrupted or self.code == ExitCode.INTERRUPTED
+
+    @property
+    def explanation(self) -> str:
+        """Return why the workers ended, at least their exit code."""
+        return self.reason or f"ended with code {self.code}"
+
 
 @dataclass(slots=True, kw_only=True)
 class WorkerExit:

@@ -7,7 +7,7 @@ of one file are in memory.
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from stat import S_IMODE
@@ -42,12 +42,13 @@ def export(
 
     Every process calls this, because gathering weights is collective; the one that gets tensors writes.
     The pad id goes into the config: sequence classifiers find the last real token by it. Weights that are
-    not finite are refused, and an older folder stays.
+    not finite are refused, and an older folder stays; buffers may hold infinite bounds (Gemma 4).
     """
     beside = folder.with_name(f".{folder.name}.tmp")
     # A tied weight is saved under the name that save_pretrained uses: the body's, not the head's.
     tied = getattr(model, "all_tied_weights_keys", {})
-    chunks = _chunks((tied.get(name, name), weight) for name, weight in weights)
+    buffers = {name for name, _ in model.named_buffers()}
+    chunks = _chunks(((tied.get(name, name), weight) for name, weight in weights), buffers)
     first = next(chunks, None)
     if first is None:
         return
@@ -62,13 +63,13 @@ def export(
     _put(beside, folder)
 
 
-def _chunks(weights: Weights) -> Iterator[dict[str, Tensor]]:
+def _chunks(weights: Weights, buffers: Container[str]) -> Iterator[dict[str, Tensor]]:
     """Yield tensors in groups of one file each; nothing in a process that gets no tensors."""
     chunk, size = {}, 0
     for name, tensor in weights:
         if tensor is None:
             continue
-        if found := not_finite([(name, tensor)]):
+        if name not in buffers and (found := not_finite([(name, tensor)])):
             raise UserError(
                 f"the model is not written: its weight {name} holds {found[1]}; lower optim.lr of this "
                 "stage (value_optim.lr for a value model), set its grad_clip, or use runtime.dtype=float32"

@@ -23,7 +23,7 @@ from transformers import (
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.hub import LOCAL_MODELS
 from rlhf_cli.config.schema import Model
-from rlhf_cli.models.load_errors import why
+from rlhf_cli.models.load_errors import require_weights, why
 from rlhf_cli.models.reward_head import ScalarHead, scalar_class
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 
@@ -32,7 +32,6 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 DROPOUTS = ("dropout", "pdrop")
 OTHER_NOISE = ("layerdrop", "jitter")
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError)
-WRAPPERS = ("module.", "_orig_mod.")  # prefixes of data-parallel and of compiled models
 
 
 def model_path(path: str) -> str:
@@ -183,38 +182,6 @@ def _not_loaded(where: str, error: Exception) -> UserError:
         f"the model {where} could not be loaded: {why(where, error)} "
         "(a Hugging Face folder or hub id with safetensors weights is needed)"
     )
-
-
-def require_weights(
-    network: nn.Module, where: str, report: dict, may_lack: tuple[str, ...] = ()
-) -> None:
-    """Refuse a model of which transformers has drawn weights at random, because the files lack them.
-
-    report: missing_keys and unexpected_keys, as `from_pretrained(output_loading_info=True)` gives them.
-    """
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith(may_lack))
-    if not missing:
-        return
-    unread = sorted(report["unexpected_keys"])
-    reason = f"its files lack {_some(missing)} of {type(network).__name__}"
-    if unread:
-        reason += f" and hold {_some(unread)} instead"
-    raise UserError(f"the model {where} cannot be used: {reason}; {_remedy(missing, unread)}")
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 1} more weights" if len(names) > 1 else ""
-    return f"{names[0]}{more}"
-
-
-def _remedy(missing: list[str], unread: list[str]) -> str:
-    wrapper = next((w for w in WRAPPERS if any(name.startswith(w) for name in unread)), None)
-    if wrapper:
-        inner = wrapper.removesuffix(".")
-        return f"it was saved with a wrapper around it: save model.{inner} instead"
-    if all(name.startswith("score.") for name in missing):
-        return "it is no reward model: give one that has a trained head with one output"
-    return "give a folder or hub id that holds all weights of a causal language model"
 
 
 def _revision(model: Model, where: str) -> str | None:

@@ -1,8 +1,11 @@
-"""Reasons why a model or a tokenizer could not be loaded, in terms of its folder or hub id."""
+"""Reasons why a model or a tokenizer could not be loaded or used, in terms of its folder or hub id."""
 
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from rlhf_cli.config.errors import UserError
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt",
@@ -10,6 +13,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 NOT_REACHED = ("couldn't connect", "offline mode", "couldn't find them in the cached files")
 UNKNOWN = ("is not a local folder and is not a valid model identifier", "404 Client Error")
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes of data-parallel and of compiled models
 
 
 def why(where: str, error: BaseException, *, tokenizer: bool = False) -> str:
@@ -72,3 +76,35 @@ def _own_code(where: str, error: BaseException) -> str | None:
 def first_line(error: BaseException) -> str:
     """Return the first line of the error's text, or its class if there is none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def require_weights(
+    network: nn.Module, where: str, report: dict, may_lack: tuple[str, ...] = ()
+) -> None:
+    """Refuse a model of which transformers has drawn weights at random, because the files lack them.
+
+    report: missing_keys and unexpected_keys, as `from_pretrained(output_loading_info=True)` gives them.
+    """
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith(may_lack))
+    if not missing:
+        return
+    unread = sorted(report["unexpected_keys"])
+    reason = f"its files lack {_some(missing)} of {type(network).__name__}"
+    if unread:
+        reason += f" and hold {_some(unread)} instead"
+    raise UserError(f"the model {where} cannot be used: {reason}; {_remedy(missing, unread)}")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more weights" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
+
+
+def _remedy(missing: list[str], unread: list[str]) -> str:
+    wrapper = next((w for w in WRAPPERS if any(name.startswith(w) for name in unread)), None)
+    if wrapper:
+        inner = wrapper.removesuffix(".")
+        return f"it was saved with a wrapper around it: save model.{inner} instead"
+    if all(name.startswith("score.") for name in missing):
+        return "it is no reward model: give one that has a trained head with one output"
+    return "give a folder or hub id that holds all weights of a causal language model"

@@ -6,7 +6,6 @@ Everything a run writes is in <runs_dir>/<name>/. torch is not imported here.
 import json
 import os
 import shlex
-import subprocess
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,20 +16,25 @@ from rlhf_cli.artifacts.attempts import UNPUBLISHED, remove_parked, start
 from rlhf_cli.artifacts.fingerprint import keep_date, template_hash, tokenizer_hash
 from rlhf_cli.artifacts.layout import LOCK, METRICS, MODEL, WorkFolder, work_folder
 from rlhf_cli.artifacts.lock import locked
-from rlhf_cli.artifacts.manifest import FINISHED, ArtifactError, StageManifest, read_errors
+from rlhf_cli.artifacts.manifest import (
+    FINISHED,
+    ArtifactError,
+    StageManifest,
+    checkout_commit,
+    read_errors,
+)
 from rlhf_cli.artifacts.publication import publish, rename_to_final, replace_stage
 from rlhf_cli.artifacts.store import FREE, write_errors, write_text
 from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.errors import ExitCode, UserError
+from rlhf_cli.config.errors import ExitCode
 from rlhf_cli.config.hub import require_hub
-from rlhf_cli.config.keys import PACKAGE
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES, StageSpec
 from rlhf_cli.launch.coordinator import Coordinator
-from rlhf_cli.launch.exit_report import RunResult
 from rlhf_cli.launch.nodes import coordinate, find_rendezvous, follow
 from rlhf_cli.launch.workers import run_workers
 from rlhf_cli.pipeline.messages import (
+    StageFailed,
     close_run,
     first_of,
     foreseen,
@@ -39,20 +43,14 @@ from rlhf_cli.pipeline.messages import (
     say_kept,
     say_left_out,
     say_other_text,
+    stage_failure,
+    stopped,
 )
 from rlhf_cli.pipeline.plan import Judgement, Planner, State
 from rlhf_cli.pipeline.requirements import require
 from rlhf_cli.report.header import print_header
 from rlhf_cli.runtime.trackers import require_installed
 from rlhf_cli.telemetry.console import OutputClosed, line
-
-
-class StageFailed(UserError):
-    """A worker that did not finish; `code` is the exit code of the command."""
-
-    def __init__(self, message: str, *, code: int):
-        super().__init__(message)
-        self.code = code
 
 
 def run(cfg: Config, *, command: list[str]) -> Path | None:
@@ -70,7 +68,7 @@ def run(cfg: Config, *, command: list[str]) -> Path | None:
         try:
             return driver.drive()
         except OutputClosed as closed:
-            raise _stopped("because its output was closed", command) from closed
+            raise stopped("because its output was closed", command) from closed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +134,12 @@ class Driver:
         path = _write_job(planner.cfg, work, job)
         outcome = run_workers(path, planner.cfg.runtime, coordinator=self.coordinator)
         if outcome.code:
-            raise _failure(spec.name, work, outcome, self.command)
+            raise stage_failure(spec.name, work, outcome, self.command)
         manifest = _manifest(planner, step, started)
         keep = planner.cfg.save.keep_replaced
         manifest = publish(work, step.folder, manifest, left_out=UNPUBLISHED, keep=keep)
         if outcome.interrupted:  # too late to stop this stage, in time for the next one
-            raise _stopped(f"after {spec.name}", self.command)
+            raise stopped(f"after {spec.name}", self.command)
         return manifest
 
 
@@ -188,8 +186,8 @@ def dry_run(planner: Planner) -> None:
         runtime = replace(planner.cfg.runtime, num_processes=1)
         outcome = run_workers(_write_job(planner.cfg, work, job), runtime)
         if outcome.code or outcome.interrupted:
-            reason, _ = _reason(work, outcome)
-            raise StageFailed(f"the dry run failed: {reason}", code=_code(outcome))
+            code = ExitCode.INTERRUPTED if outcome.was_stopped else ExitCode.FAILURE
+            raise StageFailed(f"the dry run failed: {outcome.explanation}", code=code)
 
 
 def _print_header(cfg: Config, plan: list[tuple[str, str, str]], *, num_nodes: int = 1) -> None:
@@ -238,7 +236,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         stage=spec.name,
         status=FINISHED,
         version=__version__,
-        commit=_commit(),
+        commit=checkout_commit(),
         config=made_of.config,
         data=made_of.data,
         parents=made_of.parents,
@@ -259,41 +257,3 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
 def _last_step(path: Path) -> int:
     steps = [json.loads(entry).get("step", 0) for entry in path.open()] if path.is_file() else []
     return max(steps, default=0)
-
-
-def _commit() -> str | None:
-    """Return the git commit of a checkout; None when installed from a wheel."""
-    if not (PACKAGE.parent / ".git").exists():
-        return None
-    found = subprocess.run(
-        ["git", "-C", str(PACKAGE.parent), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
-    return found.stdout.strip() or None if found.returncode == 0 else None
-
-
-def _failure(stage: str, work: Path, outcome: RunResult, command: list[str]) -> StageFailed:
-    if _was_interrupted(outcome):
-        saved = f", {outcome.saved} ({work})" if outcome.saved else ""
-        return _stopped(f"during {stage}{saved}", command)
-    reason, has_traceback = _reason(work, outcome)
-    where = f" (traceback: {outcome.traceback})" if has_traceback else ""
-    return StageFailed(f"{stage} failed: {reason}{where}", code=ExitCode.FAILURE)
-
-
-def _stopped(when: str, command: list[str]) -> StageFailed:
-    again = shlex.join(word for word in command if not word.startswith("resume="))
-    message = f"stopped {when}; finished stages are kept. Resume with: {again}"
-    return StageFailed(message, code=ExitCode.INTERRUPTED)
-
-
-def _reason(work: Path, outcome: RunResult) -> tuple[str, bool]:
-    """Return why the workers ended, and whether there is a traceback."""
-    return outcome.reason or f"ended with code {outcome.code}", outcome.traceback is not None
-
-
-def _code(outcome: RunResult) -> int:
-    return ExitCode.INTERRUPTED if _was_interrupted(outcome) else ExitCode.FAILURE
-
-
-def _was_interrupted(outcome: RunResult) -> bool:
-    return outcome.interrupted or outcome.code == ExitCode.INTERRUPTED

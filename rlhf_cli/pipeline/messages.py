@@ -1,13 +1,15 @@
-"""Messages of a run: what will run and why, its results and their folder."""
+"""Messages of a run: what will run and why, its results and their folder, or why it failed."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from rlhf_cli.artifacts.layout import METRICS
 from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
-from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.launch.exit_report import RunResult
 from rlhf_cli.pipeline.plan import Judgement, Planner, State
 from rlhf_cli.report.compare import compare
 from rlhf_cli.report.rationale_table import print_rationales
@@ -124,3 +126,27 @@ def close_sweep(runs: list[Path]) -> None:
     print_compared(compare(states, headlines, merge_seeds=True), task_study(runs))
     line("compare them seed by seed with:", style="dim")
     line(f"  {command_for(*runs)}", whole=True)
+
+
+class StageFailed(UserError):
+    """A worker that did not finish; `code` is the exit code of the command."""
+
+    def __init__(self, message: str, *, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+def stage_failure(stage: str, work: Path, outcome: RunResult, command: list[str]) -> StageFailed:
+    """Return the error of a stage whose workers failed or were stopped."""
+    if outcome.was_stopped:
+        saved = f", {outcome.saved} ({work})" if outcome.saved else ""
+        return stopped(f"during {stage}{saved}", command)
+    where = f" (traceback: {outcome.traceback})" if outcome.traceback is not None else ""
+    return StageFailed(f"{stage} failed: {outcome.explanation}{where}", code=ExitCode.FAILURE)
+
+
+def stopped(when: str, command: list[str]) -> StageFailed:
+    """Return the error of a run that was stopped, with the command that resumes it."""
+    again = shlex.join(word for word in command if not word.startswith("resume="))
+    message = f"stopped {when}; finished stages are kept. Resume with: {again}"
+    return StageFailed(message, code=ExitCode.INTERRUPTED)

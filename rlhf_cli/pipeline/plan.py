@@ -6,32 +6,17 @@ torch is not imported here; a stage is judged by its manifest alone.
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from rlhf_cli import __version__
 from rlhf_cli.artifacts.attempts import Attempt, find_attempt
 from rlhf_cli.artifacts.fingerprint import Fingerprint, model_hash, run_date
 from rlhf_cli.artifacts.manifest import ArtifactError, RepairableError, StageManifest, read_errors
 from rlhf_cli.artifacts.publication import find_version, recover
-from rlhf_cli.artifacts.store import file_hash, verified
-from rlhf_cli.config.compose import freeze
-from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.keys import covers, select
-from rlhf_cli.config.schema import Model, Runtime
+from rlhf_cli.artifacts.store import verified
+from rlhf_cli.config.schema import Model
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import (
-    REPLACEABLE,
-    STAGES,
-    StageSpec,
-    TasksRead,
-    without_effect,
-)
-from rlhf_cli.data.tasks.contents import contents
-from rlhf_cli.data.template_texts import BUILT_IN
-from rlhf_cli.pipeline.model_folders import external, shipped
-from rlhf_cli.report.header import GPUS
-from rlhf_cli.stages.reading import spec_of
-from rlhf_cli.stages.task_reading import tasks_read
+from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec
+from rlhf_cli.pipeline.fingerprints import Fingerprints
+from rlhf_cli.pipeline.model_folders import external
 
 
 class State(Enum):
@@ -79,12 +64,12 @@ class Planner:
 
     cfg: Config
     judged: dict[str, Judgement] = field(default_factory=dict)
-    contents: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
-    tasks: dict[TasksRead, dict[str, str]] = field(default_factory=dict)
+    fingerprints: Fingerprints = field(init=False)
 
     def __post_init__(self):
         data = self.cfg.data
         self.cfg = replace(self.cfg, data=replace(data, date=data.date or run_date(self.folder)))
+        self.fingerprints = Fingerprints(cfg=self.cfg)
 
     @property
     def folder(self) -> Path:
@@ -192,36 +177,7 @@ class Planner:
     def fingerprint(self, spec: StageSpec) -> Fingerprint:
         """Return what the stage's result depends on now; parents that have to run count as unknown."""
         parents = {role: parent.digest for role, parent in self.parents(spec).items()}
-        models = {r: model_hash(shipped(p), rev) for r, (p, rev) in spec.models(self.cfg).items()}
-        config, data = own_config(spec, self.cfg), {"data.template": _template(self.cfg)}
-        for role in spec.data(self.cfg):
-            config = spec_of(self.cfg, role).config() | config
-            for other, found in self._contents(role).items():
-                data.setdefault(f"data.{other}", {}).update(found)
-        if spec.tasks and (found := self._task_contents(spec.tasks)):
-            data["tasks"] = found
-        return Fingerprint(
-            config=config,
-            data=data,
-            parents=parents | models,
-            version=__version__,
-            open=("runtime.dtype",) if self.cfg.runtime.dtype == "auto" else (),
-        )
-
-    def _contents(self, role: str) -> dict[str, dict[str, str]]:
-        """Return the hashes of a role's data, read once; UserError where a source cannot be read."""
-        if role not in self.contents:
-            try:
-                self.contents[role] = spec_of(self.cfg, role).contents()
-            except OSError as error:
-                raise UserError(f"data.{role} cannot be read: {error}") from error
-        return self.contents[role]
-
-    def _task_contents(self, which: TasksRead) -> dict[str, str]:
-        """The hashes of the tasks that a stage reads itself, read once."""
-        if which not in self.tasks:
-            self.tasks[which] = contents(tasks_read(self.cfg, which))
-        return self.tasks[which]
+        return self.fingerprints.of(spec, parents)
 
     def require_parents(self, spec: StageSpec) -> None:
         """Refuse a stage that lacks a parent; one that takes what there is, when that is not sound."""
@@ -294,29 +250,3 @@ def _external(spec: StageSpec, place: str, model: Model) -> Judgement:
         digest=manifest.digest if manifest else model_hash(place, revision),
         manifest=manifest,
     )
-
-
-def own_config(spec: StageSpec, cfg: Config) -> dict[str, Any]:
-    """Return the keys of the stage itself that decide its result, without those that have no effect."""
-    left_out = without_effect(cfg)
-    found = select(freeze(cfg), spec.config(cfg))
-    found = {k: v for k, v in found.items() if not any(covers(p, k) for p in left_out)}
-    return found | {"runtime.dtype": _precision(cfg.runtime)}
-
-
-def _precision(runtime: Runtime) -> str:
-    """Return the precision, that which `auto` will choose too, without importing torch."""
-    if runtime.dtype != "auto":
-        return runtime.dtype
-    gpu = runtime.device.startswith("cuda") or (
-        runtime.device == "auto" and GPUS.is_dir() and any(GPUS.iterdir())
-    )
-    return "bfloat16" if gpu else "float32"
-
-
-def _template(cfg: Config) -> dict[str, str]:
-    """Return {data.template: its content}: the hash of a file, or the name of a built-in one."""
-    name = cfg.data.template
-    path = Path(name).expanduser()
-    is_file = name not in ("auto", *BUILT_IN) and path.is_file()
-    return {name: file_hash(path) if is_file else name}

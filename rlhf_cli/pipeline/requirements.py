@@ -17,7 +17,6 @@ from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
 from rlhf_cli.pipeline.model_folders import external, require_model
 from rlhf_cli.stages.reading import spec_of
-from rlhf_cli.stages.task_reading import require_explained, require_tasks
 
 DRIVER = Path("/dev/nvidiactl")
 
@@ -41,10 +40,18 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
         if role != "prompts" or cfg.data.prompts or "comparisons" not in roles:
             require_rows(cfg, role)  # prompts of the comparisons are as good as those are
     for spec in specs:
-        if spec.tasks is TasksRead.evaluated:
-            require_tasks(cfg, alone=not spec.data(cfg))
-        elif spec.tasks is TasksRead.trained:
-            require_explained(cfg)
+        if which := spec.tasks(cfg):
+            _require_tasks(cfg, which, alone=not spec.data(cfg))
+
+
+def _require_tasks(cfg: Config, which: TasksRead, *, alone: bool) -> None:
+    """Read the tasks that a stage reads itself. alone: it reads nothing else."""
+    from rlhf_cli.stages.task_reading import require_explained, require_tasks
+
+    if which is TasksRead.evaluated:
+        require_tasks(cfg, alone=alone)
+    else:
+        require_explained(cfg)
 
 
 def require_device(runtime: Runtime) -> None:

@@ -4,18 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, stdev
 from string import ascii_uppercase
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.compare import Column, Key, differences, differing_figures
-from rlhf_cli.report.table import Interval, number
-from rlhf_cli.telemetry.console import console, fits, line, plain_name, print_blocks
+from rlhf_cli.report.table import Interval, framed, number
+from rlhf_cli.telemetry.console import fits, line, plain_name, print_blocks
 from rlhf_cli.telemetry.progress import short
 
 LONG_NAME, LONG_VALUE = 16, 32  # columns of the screen: letters stand for longer names; wrapped
-WIDE = 100
 
 
 def print_comparison(columns: Sequence[Column]) -> None:
@@ -62,7 +60,7 @@ def _labels(columns: Sequence[Column]) -> list[str]:
 
 def _print_differences(names: Sequence[str], values: Mapping[str, Sequence[str]]) -> None:
     def table_of(some: Sequence[tuple[int, str]]) -> Table:
-        table = _table("what differs")
+        table = framed("what differs")
         for _, name in some:
             table.add_column(name, overflow="fold", max_width=LONG_VALUE)
         for key, found in values.items():
@@ -78,23 +76,11 @@ def _print_figures(columns: Sequence[tuple[str, Column]], figures: Sequence[Key]
     print_blocks(columns, lambda some: _figure_table(some, figures, gap=" " if beside else "\n"))
 
 
-def _table(title: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1 if console().width >= WIDE else 0),
-    )
-    table.add_column("", no_wrap=True)
-    return table
-
-
 def _figure_table(
     columns: Sequence[tuple[str, Column]], figures: Sequence[Key], *, gap: str
 ) -> Table:
     """Return a table with a section per stage and policy. gap: between a mean and its interval."""
-    table = _table("closing figures")
+    table = framed("closing figures")
     for name, _ in columns:
         table.add_column(name, justify="right")
     groups = dict.fromkeys(group for group, _ in figures)

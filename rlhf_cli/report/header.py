@@ -12,8 +12,6 @@ from rich.text import Text
 from rlhf_cli.config.hub import LOCAL_MODELS
 from rlhf_cli.config.schema import Data, Model, Runtime, Source, Tasks
 from rlhf_cli.data.embedded import MIXTURE, scheme_of, task_of
-from rlhf_cli.data.tasks.files import read_tasks
-from rlhf_cli.data.tasks.holdout import UNNAMED, left_out
 from rlhf_cli.launch.local_world import local_world_size
 from rlhf_cli.telemetry.console import console, plain_name
 
@@ -69,6 +67,9 @@ def describe_data(data: Data) -> str:
 
 def describe_tasks(tasks: Tasks) -> list[str]:
     """Return which tasks are trained on, and one line per task that is not, with the reason."""
+    from rlhf_cli.data.tasks.files import read_tasks
+    from rlhf_cli.data.tasks.holdout import UNNAMED, left_out
+
     found = read_tasks(tasks.files, folder=tasks.folder)
     because = left_out(found, tasks)
     trained = [task.name for task in found if task.name not in because]

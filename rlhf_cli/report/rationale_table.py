@@ -1,21 +1,17 @@
 """The closing table of rationales: what is left after each check, over all tasks and in each."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.table import framed, print_notes, read_content, write_content
 from rlhf_cli.report.task_table import heading_of
-from rlhf_cli.telemetry.console import console, line, plain_name, print_blocks
+from rlhf_cli.telemetry.console import plain_name, print_blocks
 
 FIGURES = "figures.json"
-WIDE = 100  # columns of the screen from which there is air between the columns
 ALL = "all tasks"
 LABELS = {
     "generated": "generated",
@@ -40,23 +36,18 @@ Step = Mapping[str, Any]
 
 def write_rationale_figures(folder: Path, content: Mapping[str, Any]) -> None:
     """Write the figures into the folder of their stage."""
-    (folder / FIGURES).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_content(folder / FIGURES, content)
 
 
 def read_rationale_figures(folder: Path) -> dict[str, Any] | None:
     """Return the figures kept in a stage folder, checked; None when there are none."""
-    path = folder / FIGURES
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for steps in (content["all"], *content["tasks"].values()):
-            _ = [(str(step["step"]), _cell(step)) for step in steps]
-        _ = content["title"], [str(note) for note in content["notes"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no table of this program: run the stage rationales again"
-        ) from error
+    return read_content(folder / FIGURES, "rationales", _checked)
+
+
+def _checked(content: Any) -> dict[str, Any]:
+    for steps in (content["all"], *content["tasks"].values()):
+        _ = [(str(step["step"]), _cell(step)) for step in steps]
+    _ = content["title"], [str(note) for note in content["notes"]]
     return content
 
 
@@ -70,20 +61,12 @@ def print_rationales(folder: Path) -> None:
             lambda some: steps_table({n: columns[n] for n in some}, title=str(content["title"])),
         )
         known = any(step["right"]["steps"] is not None for step in content["all"])
-        for note in (*LEGEND, *(RIGHT if known else ()), *content["notes"]):
-            line(f"  {one_line(str(note))}", style="dim")
+        print_notes((*LEGEND, *(RIGHT if known else ()), *content["notes"]))
 
 
 def steps_table(columns: Mapping[str, Sequence[Step]], *, title: str) -> Table:
     """Return the table with a line per check and a column per task."""
-    table = Table(
-        title=plain_name(title),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1 if console().width >= WIDE else 0),
-    )
-    table.add_column("", no_wrap=True)
+    table = framed(plain_name(title))
     for name in columns:
         table.add_column(heading_of(name), justify="right", no_wrap=True)
     for steps in zip(*columns.values(), strict=True):

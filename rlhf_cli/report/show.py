@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -18,14 +17,13 @@ from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.places import Kind, Place, locate, runs_in
 from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import Headlines, RunState, read_at_work, read_run
-from rlhf_cli.report.table import print_table
+from rlhf_cli.report.table import framed, print_table
 from rlhf_cli.report.task_table import print_tasks
 from rlhf_cli.telemetry.console import console, line, plain_name
 from rlhf_cli.telemetry.progress import short
 
 RUNS = Path("runs")  # the default of --runs-dir
-# Columns of the screen: below NARROW names are short, from WIDE on columns have more space.
-NARROW, WIDE = 80, 100
+NARROW = 80  # columns of the screen below which names are short
 MINUTES = len("2026-01-31 12:59")
 
 
@@ -139,14 +137,8 @@ def command_for(*runs: Path) -> str:
 
 def stage_table(manifests: dict[str, StageManifest], headlines: Headlines) -> Table:
     """Return a table of one row per stage, with the numbers that matter first."""
-    table = Table(
-        title="stages",
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1 if console().width >= WIDE else 0),
-    )
-    for name in ("stage", "finished", "steps", "seed", "numbers"):
+    table = framed("stages", first="stage")
+    for name in ("finished", "steps", "seed", "numbers"):
         table.add_column(name, no_wrap=True)
     for stage, manifest in manifests.items():
         table.add_row(

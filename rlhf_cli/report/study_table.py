@@ -10,9 +10,9 @@ from rich.text import Text
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.compare import Column
 from rlhf_cli.report.comparison_page import print_comparison
-from rlhf_cli.report.table import number
-from rlhf_cli.report.task_table import blank_table, heading_of
-from rlhf_cli.telemetry.console import console, line, plain_name, print_blocks
+from rlhf_cli.report.table import framed, number, print_notes
+from rlhf_cli.report.task_table import heading_of
+from rlhf_cli.telemetry.console import console, plain_name, print_blocks
 
 PARADIGMS = {
     "prompting": "prompting",
@@ -39,15 +39,14 @@ def print_study(study: Found) -> None:
         clusters = list(means[0]["clusters"])
         several = clusters if len(clusters) > 1 else []
         print_blocks([MEAN, *several], lambda some: _means_table(means, some))
-        for note in NOTES:
-            line(f"  {note}", style="dim")
+        print_notes(NOTES)
     for key, title in CURVES.items():
         if points := study.get(f"{key}_curve"):
             _print_points(title, points, {key: partial(_text, key)} | FIGURES)
     if scale := study.get("scale"):
         _print_points("unseen clusters, by model", scale["points"], OF_MODELS | FIGURES)
         slopes = ", ".join(f"{name} {slope:.3f}" for name, slope in scale["slopes"].items())
-        line(f"  slope of log loss over log parameters: {slopes or 'not known'}", style="dim")
+        print_notes([f"slope of log loss over log parameters: {slopes or 'not known'}"])
 
 
 def print_compared(columns: Sequence[Column], study: Found) -> None:
@@ -64,7 +63,7 @@ def compared(study: Found) -> Sequence[Found]:
 
 
 def _means_table(means: Sequence[Found], columns: Sequence[str]) -> Table:
-    table = blank_table("three paradigms: direct answers, mean of clusters and each cluster")
+    table = framed("three paradigms: direct answers, mean of clusters and each cluster")
     for name in columns:
         table.add_column(heading_of(name), justify="right", no_wrap=True)
     for bar in means:
@@ -88,8 +87,7 @@ def _print_points(
     title: str, points: Sequence[Found], columns: Mapping[str, Callable[[Found], str]]
 ) -> None:
     """Print a curve as a table with a line per point. columns: {heading: the text of a point}."""
-    table = blank_table(title)
-    table.columns[0].header = next(iter(columns))
+    table = framed(title, first=next(iter(columns)))
     for name in list(columns)[1:]:
         table.add_column(name, justify="right", no_wrap=True)
     for point in points:

@@ -1,7 +1,7 @@
 """The closing table: one column per policy, one row per metric, each number with its 95 % interval."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from rlhf_cli.data.embedded import measure_labels
 from rlhf_cli.telemetry.console import console, line, plain_name, print_blocks
 
 TABLE = "table.json"
+WIDE = 100  # columns of the screen from which there is space between the columns
 Interval = tuple[float, float, float]
 Rows = Mapping[str, Mapping[str, Interval | None]]
 
@@ -27,30 +28,48 @@ LABELS = {
 }
 
 
+def write_content(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what is kept of a table."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path.write_text(text, encoding="utf-8")
+
+
+def read_content(
+    path: Path, stage: str, checked: Callable[[Any], dict[str, Any]]
+) -> dict[str, Any] | None:
+    """Return what is kept of a table, as `checked` returns it; None when there is no such file.
+
+    stage: which wrote it. UserError where `checked` cannot read the content.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return checked(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no table of this program: run the stage {stage} again"
+        ) from error
+
+
 def write_table(folder: Path, rows: Rows, *, title: str, notes: Sequence[str] = ()) -> None:
     """Write the table into the folder of its stage. rows: policy -> metric -> (mean, low, high)."""
     plain = {name: dict(row) for name, row in rows.items()}
     content = {"title": title, "rows": plain, "notes": list(notes)}
-    (folder / TABLE).write_text(json.dumps(content, indent=2) + "\n")
+    write_content(folder / TABLE, content)
 
 
 def read_table(folder: Path) -> dict[str, Any] | None:
     """Return title, rows and notes of the table kept in a stage folder; None when there is none."""
-    path = folder / TABLE
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows = {
-            str(policy): {str(metric): _interval(found) for metric, found in row.items()}
-            for policy, row in content["rows"].items()
-        }
-        notes = [str(note) for note in content["notes"]]
-        return {"title": str(content["title"]), "rows": rows, "notes": notes}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no table of this program: run the stage evaluate again"
-        ) from error
+    return read_content(folder / TABLE, "evaluate", _checked)
+
+
+def _checked(content: Any) -> dict[str, Any]:
+    rows = {
+        str(policy): {str(metric): _interval(found) for metric, found in row.items()}
+        for policy, row in content["rows"].items()
+    }
+    notes = [str(note) for note in content["notes"]]
+    return {"title": str(content["title"]), "rows": rows, "notes": notes}
 
 
 def _interval(found: Any) -> Interval | None:
@@ -68,8 +87,26 @@ def print_table(folder: Path) -> None:
             list(rows),
             lambda some: closing_table({n: rows[n] for n in some}, title=content["title"]),
         )
-        for note in content["notes"]:
-            line(f"  {one_line(note)}", style="dim")
+        print_notes(content["notes"])
+
+
+def print_notes(notes: Iterable[object]) -> None:
+    """Print the lines below a table."""
+    for note in notes:
+        line(f"  {one_line(str(note))}", style="dim")
+
+
+def framed(title: str | Text, *, first: str = "", wide: int = WIDE) -> Table:
+    """Return a table with its first column. wide: columns of the screen from which there is more space."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1 if console().width >= wide else 0),
+    )
+    table.add_column(first, no_wrap=True)
+    return table
 
 
 def label_of(metric: str) -> str:
@@ -82,24 +119,17 @@ def closing_table(rows: Rows, *, title: str) -> Table:
 
     Four policies fit 80 columns: the interval stands under its mean.
     """
-    table = Table(
-        title=plain_name(title),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1 if console().width >= 100 else 0),
-    )
-    table.add_column("", no_wrap=True)
+    table = framed(plain_name(title))
     for name in rows:
         table.add_column(plain_name(name), justify="right", no_wrap=True)
     for metric in dict.fromkeys(metric for row in rows.values() for metric in row):
         cells = [row.get(metric) for row in rows.values()]
         if any(cell is not None for cell in cells):
-            table.add_row(plain_name(label_of(metric)), *(_cell(cell) for cell in cells))
+            table.add_row(plain_name(label_of(metric)), *map(estimate_cell, cells))
     return table
 
 
-def _cell(estimate: Interval | None) -> Text:
+def estimate_cell(estimate: Interval | None) -> Text:
     """Return 0.83, and under it [0.79, 0.87]; a number without an interval stands alone."""
     if estimate is None:
         return Text("-", style="dim")

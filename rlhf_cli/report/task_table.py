@@ -1,26 +1,29 @@
 """The closing tables of tasks: a row per model and way to ask; means over tasks, then every task."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.printable import one_line
-from rlhf_cli.report.table import number
-from rlhf_cli.telemetry.console import console, line, plain_name, print_blocks
+from rlhf_cli.report.table import (
+    estimate_cell,
+    framed,
+    number,
+    print_notes,
+    read_content,
+    write_content,
+)
+from rlhf_cli.telemetry.console import plain_name, print_blocks
 
 TASKS = "tasks.json"
-WIDE = 100  # columns of the screen from which there is air between the columns
 NAME = 18  # characters of a task's name on one line
 ASKED = {"direct": "direct", "chain": "CoT", "votes": "CoT + SC"}
 CELLS = "mean over templates ± standard deviation [95 % interval over rows]"
+MEANS = "means: [95 % interval over rows, from those of the tasks]"
 CHAINS = "CoT: chain of thought; SC: self-consistency, what most samples answer"
 VOTES = "maj@n: votes of n samples, in blocks that do not overlap"
 NEAR_CHANCE = "~: the interval holds what a random option would reach"
@@ -29,24 +32,19 @@ Row = Mapping[str, Any]
 
 def write_tasks(folder: Path, content: Mapping[str, Any]) -> None:
     """Write the figures of the tasks into the folder of their stage."""
-    (folder / TASKS).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_content(folder / TASKS, content)
 
 
 def read_task_figures(folder: Path) -> dict[str, Any] | None:
     """Return the figures kept in a stage folder, checked; None when there are none."""
-    path = folder / TASKS
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for row in content["rows"]:
-            _ = _way(row), row["model"], [f"{mean:.2f}" for mean in means_of(row).values()]
-            _ = [_cell(found) for found in row["tasks"].values()]
-        _ = content["title"], [str(note) for note in content["notes"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no table of this program: run the stage evaluate again"
-        ) from error
+    return read_content(folder / TASKS, "evaluate", _checked)
+
+
+def _checked(content: Any) -> dict[str, Any]:
+    for row in content["rows"]:
+        _ = _way(row), row["model"], _mean_cells(row)
+        _ = [_cell(found) for found in row["tasks"].values()]
+    _ = content["title"], [str(note) for note in content["notes"]]
     return content
 
 
@@ -58,8 +56,7 @@ def print_tasks(folder: Path) -> None:
         title = str(content["title"])
         print_blocks(names, lambda some: means_table(rows, some, title=f"Means: {title}"))
         print_blocks(tasks, lambda some: tasks_table(rows, some, title=title))
-        for note in [*legend_of(rows), *content["notes"]]:
-            line(f"  {one_line(str(note))}", style="dim")
+        print_notes([*legend_of(rows), *content["notes"]])
 
 
 def headings_of(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
@@ -72,7 +69,14 @@ def legend_of(rows: Sequence[Row]) -> list[str]:
     """Return what the signs in these tables mean."""
     asked = {row["asked"] for row in rows}
     near = any(found["near_chance"] for row in rows for found in row["tasks"].values())
-    needed = {CELLS: True, NEAR_CHANCE: near, CHAINS: len(asked) > 1, VOTES: "votes" in asked}
+    bounded = any("intervals" in row for row in rows)
+    needed = {
+        CELLS: True,
+        MEANS: bounded,
+        NEAR_CHANCE: near,
+        CHAINS: len(asked) > 1,
+        VOTES: "votes" in asked,
+    }
     return [note for note, is_needed in needed.items() if is_needed]
 
 
@@ -81,10 +85,7 @@ def means_of(row: Row) -> dict[str, float]:
 
     Of the tasks with options by each way to rank, and of those that were voted on by number of votes.
     """
-    found = {"mean\nof clusters": row["macro"]}
-    if len(row["clusters"]) > 1:
-        found |= {f"{name}\ncluster": value for name, value in row["clusters"].items()}
-    found |= {f"{name}\ngroup": value for name, value in row["groups"].items()}
+    found = _headed(row)
     figures = list(row["tasks"].values())
     unreadable = fmean(one["unreadable"] for one in figures)
     if unreadable > 0 or row["asked"] != "direct":
@@ -96,22 +97,40 @@ def means_of(row: Row) -> dict[str, float]:
     return found
 
 
+def _headed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {heading: what is found} of the mean over clusters, of each of several, and of each group."""
+    headed = {"mean\nof clusters": found["macro"]}
+    if len(found["clusters"]) > 1:
+        headed |= {f"{name}\ncluster": value for name, value in found["clusters"].items()}
+    return headed | {f"{name}\ngroup": value for name, value in found["groups"].items()}
+
+
+def _mean_cells(row: Row) -> dict[str, Text]:
+    """Return {heading: mean}, under it its interval where the file has one."""
+    means = means_of(row)
+    cells = {heading: Text(f"{mean:.2f}") for heading, mean in means.items()}
+    for heading, (low, high) in _headed(row["intervals"]).items() if "intervals" in row else ():
+        cells[heading] = estimate_cell((means[heading], low, high))
+    return cells
+
+
 def means_table(rows: Sequence[Row], headings: Sequence[str], *, title: str) -> Table:
     """Return the table of these means, one line per row."""
-    table = blank_table(title)
+    table = framed(plain_name(title))
     for heading in headings:
         table.add_column(_heading(heading.split("\n")), justify="right", no_wrap=True)
     for row, last in _with_ends(rows):
-        means = means_of(row)
-        cells = (Text(f"{means[h]:.2f}") if h in means else Text("-", "dim") for h in headings)
+        cells = _mean_cells(row)
         label = Text.assemble(plain_name(f"{row['model']} "), (_way(row), "dim"))
-        table.add_row(label, *cells, end_section=last)
+        table.add_row(
+            label, *(cells.get(h) or Text("-", "dim") for h in headings), end_section=last
+        )
     return table
 
 
 def tasks_table(rows: Sequence[Row], tasks: Sequence[str], *, title: str) -> Table:
     """Return the table of these tasks: the mean, its spread over templates, and under it the interval."""
-    table = blank_table(title)
+    table = framed(plain_name(title))
     for name in tasks:
         table.add_column(heading_of(name), justify="right", no_wrap=True)
     for row, last in _with_ends(rows):
@@ -119,19 +138,6 @@ def tasks_table(rows: Sequence[Row], tasks: Sequence[str], *, title: str) -> Tab
         found = (row["tasks"].get(name) for name in tasks)
         cells = (Text("-", "dim") if one is None else _cell(one) for one in found)
         table.add_row(label, *cells, end_section=last)
-    return table
-
-
-def blank_table(title: str) -> Table:
-    """Return a table with a title and an empty first heading."""
-    table = Table(
-        title=plain_name(title),
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1 if console().width >= WIDE else 0),
-    )
-    table.add_column("", no_wrap=True)
     return table
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -13,7 +12,8 @@ from rlhf_cli.artifacts.layout import METRICS, work_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.run_state import metric_lines
-from rlhf_cli.telemetry.console import console, line, print_blocks
+from rlhf_cli.report.table import framed
+from rlhf_cli.telemetry.console import line, print_blocks
 from rlhf_cli.telemetry.progress import duration
 from rlhf_cli.telemetry.timing import PHASES
 
@@ -85,14 +85,7 @@ def _medians(lines: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def time_table(spent: Sequence[Spent], *, title: str, columns: Sequence[int]) -> Table:
     """Return seconds, and under them the share of the stage. columns: which of `NAMES`."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1 if console().width >= 110 else 0),
-    )
-    table.add_column("stage", no_wrap=True)
+    table = framed(title, first="stage", wide=110)
     for column in columns:
         table.add_column(NAMES[column], justify="right", no_wrap=True)
     for one in spent:

@@ -11,7 +11,7 @@ from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.randomness import stream_seed
-from rlhf_cli.evaluation.rationale_checks import Rationale, figures, verdicts
+from rlhf_cli.evaluation.rationale_checks import Rationale, figures, mean_of_known, verdicts
 from rlhf_cli.evaluation.rationale_gain import Scorer
 from rlhf_cli.evaluation.rationale_questions import (
     AnsweredQuestion,
@@ -167,9 +167,9 @@ def draw(
 
 def step_metrics(found: Sequence[Rationale]) -> dict[str, float]:
     """Return what is shown of a step."""
-    gains = [one.gain for one in found if one.gain is not None]
-    mean = {"rationales/gain": sum(gains) / len(gains)} if gains else {}
-    return {"rationales/complete": sum(one.is_complete for one in found) / len(found), **mean}
+    complete = {"rationales/complete": sum(one.is_complete for one in found) / len(found)}
+    gain = mean_of_known(one.gain for one in found)
+    return complete if gain is None else complete | {"rationales/gain": gain}
 
 
 def show_samples(

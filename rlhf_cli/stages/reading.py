@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config.schema import Ties
@@ -16,10 +17,12 @@ from rlhf_cli.data.embedded import TASKS
 from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.report import EXAMPLES
-from rlhf_cli.data.spec import ROLES, LoadSpec
-from rlhf_cli.data.tasks.source import Mixture, has_tasks
+from rlhf_cli.data.spec import ROLES, LoadSpec, has_tasks
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.telemetry.progress import RowCounter
+
+if TYPE_CHECKING:
+    from rlhf_cli.data.tasks.source import Mixture
 
 CACHE = ".cache"  # in runs_dir
 
@@ -48,8 +51,10 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
     )
 
 
-def _mixture(cfg: Config) -> Mixture:
+def _mixture(cfg: Config) -> "Mixture":
     """Return what the source tasks:train depends on."""
+    from rlhf_cli.data.tasks.source import Mixture
+
     return Mixture(
         settings=cfg.tasks,
         seed=cfg.seed,

@@ -5,23 +5,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rlhf_cli.artifacts.layout import MODEL
-from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batching, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import BatchOptions, of_epoch, sft_batches
-from rlhf_cli.data.encode import EncodedDemonstration, EncodedPrompt
+from rlhf_cli.data.encode import EncodedDemonstration
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
 from rlhf_cli.models.capabilities import separates_packed_texts
 from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.reward_head import transformers_has_class
-from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import Encoded, StageContext, open_context
 from rlhf_cli.stages.dry_run import Preview
-from rlhf_cli.stages.reward_scorer import RewardModel
-from rlhf_cli.stages.samples import BeforeAfter, example, prompts_of, sample_answers
+from rlhf_cli.stages.samples import BeforeAfter, example, prompts_of
 from rlhf_cli.stages.saving import Saver
+from rlhf_cli.stages.sft_selection import (
+    ScoreSelector,
+    SelectedEpoch,
+    note_selected,
+    require_selection,
+    selection_value,
+)
 from rlhf_cli.stages.stage_run import open_run
 from rlhf_cli.stages.training import (
     count_targets,
@@ -31,7 +36,6 @@ from rlhf_cli.stages.training import (
     token_loss,
     work_on_texts,
 )
-from rlhf_cli.telemetry.progress import short
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[SFTBatch]
@@ -66,16 +70,6 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         if cfg.sft.select_by is SelectBy.last:
             context.export(engine, out / MODEL)
     return training.selected.metrics
-
-
-def note_selected(selected: "SelectedEpoch", cfg: Config, recorder: Recorder) -> None:
-    """Print which epoch was kept and by which number, where there was a choice."""
-    if cfg.sft.select_by is not SelectBy.last:
-        epoch, by = selected.metrics["sft/epoch"], f"sft/{cfg.sft.select_by.name}"
-        recorder.note(
-            f"kept epoch {epoch:.0f} of {cfg.sft.epochs}, the best by {by} "
-            f"{short(selected.metrics[by])}"
-        )
 
 
 def total_steps(cfg: Config, num_demonstrations: int) -> int:
@@ -129,14 +123,6 @@ def steps_of(
 
 
 @dataclass(slots=True, kw_only=True)
-class SelectedEpoch:
-    """The epoch that is kept. value: what it was selected by, larger is better."""
-
-    metrics: dict[str, float]
-    value: float
-
-
-@dataclass(slots=True, kw_only=True)
 class Training:
     """What is trained, on what, and the epoch selected so far. selector: of select_by=rm_score."""
 
@@ -145,8 +131,10 @@ class Training:
     train: Sequence[EncodedDemonstration]
     select: Sequence[EncodedDemonstration]
     samples: BeforeAfter
-    selector: "ScoreSelector | None"
+    selector: ScoreSelector | None
     out: Path
+    steps_per_epoch: int
+    total_steps: int
     selected: SelectedEpoch | None = None
 
     @classmethod
@@ -156,6 +144,7 @@ class Training:
         most = max(cfg.samples, cfg.evaluation.prompts if by_score else 1)
         prompts = prompts_of(context, data.select, most=most)
         require_selection(cfg, data.select, prompts)
+        num = len(of_epoch(data.train, 0))
         return cls(
             context=context,
             engine=engine,
@@ -164,15 +153,9 @@ class Training:
             samples=BeforeAfter(context=context, prompts=prompts[: cfg.samples]),
             selector=ScoreSelector(context, prompts) if by_score else None,
             out=out,
+            steps_per_epoch=num_batches(num, cfg.sft.batch.size),
+            total_steps=total_steps(cfg, num),
         )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return num_batches(len(of_epoch(self.train, 0)), self.context.cfg.sft.batch.size)
-
-    @property
-    def total_steps(self) -> int:
-        return total_steps(self.context.cfg, len(of_epoch(self.train, 0)))
 
     @property
     def padded(self) -> bool:
@@ -248,39 +231,6 @@ def selection_loss(training: Training) -> dict[str, float]:
         return {
             "sft/eval_loss": mean_loss(training.engine, [one for step in steps for one in step])
         }
-
-
-def require_selection(cfg: Config, select: Sequence, prompts: list) -> None:
-    """Refuse to select an epoch where there is nothing to select by; raw texts have no prompt."""
-    needed = {SelectBy.eval_loss: select, SelectBy.rm_score: prompts}
-    if not needed.get(cfg.sft.select_by, [True]):
-        raise UserError(
-            f"sft.select_by={cfg.sft.select_by.name}: no demonstration is left to select by "
-            f"(data.select_fraction={cfg.data.select_fraction:g} splits by the opening question); "
-            "add rows with other questions, or use sft.select_by=last"
-        )
-
-
-def selection_value(metrics: dict[str, float], select_by: SelectBy, step: int) -> float:
-    """Return what an epoch is selected by; InstructGPT used reward-model scores, not validation loss."""
-    if select_by is SelectBy.eval_loss:
-        return -metrics["sft/eval_loss"]
-    return metrics["sft/rm_score"] if select_by is SelectBy.rm_score else float(step)
-
-
-class ScoreSelector:
-    """A reward model that scores the policy's answers to prompts of the selection side (rm_score)."""
-
-    def __init__(self, context: StageContext, prompts: list[EncodedPrompt]):
-        folder = model_folder(Path(context.cfg.sft.reward_model))
-        self.context = context
-        self.prompts = prompts[: context.cfg.evaluation.prompts]
-        self.reward = RewardModel.load(context, folder, self.prompts)
-
-    def mean_score(self, network: Network) -> float:
-        """Return the mean score of one sampled answer per prompt."""
-        answers = sample_answers(self.context, network, self.prompts, self.context.cfg.seed)
-        return float(self.reward.score_answers(answers).mean())
 
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:

@@ -37,15 +37,11 @@ def evaluation_rows(cfg: Config, task: Task) -> TaskRows:
         task,
         seed=cfg.seed,
         eval_fraction=cfg.data.eval_fraction,
+        templates=None if settings.templates == "all" else int(settings.templates),
         limit=settings.limit,
-        templates=settings.most_templates,
     )
     if not found.evaluation:
-        why = f" ({found.bad[0]})" if found.bad else ""
-        raise UserError(
-            f"{task.file}: task {task.name} has no row to evaluate of {found.num_read}{why}: give it more "
-            "rows, or a larger data.eval_fraction"
-        )
+        raise _no_row(found, "to evaluate", "a larger data.eval_fraction")
     needed = max(settings.shots)
     num = len({row.question for row in (*found.train, *found.select)})
     if num < needed:
@@ -85,12 +81,17 @@ def explained_rows(cfg: Config, task: Task) -> TaskRows:
         select_fraction=cfg.data.select_fraction,
     )
     if not found.train:
-        why = f" ({found.bad[0]})" if found.bad else ""
-        raise UserError(
-            f"{task.file}: task {task.name} has no row to train on of {found.num_read}{why}: give it "
-            "more rows, or a smaller data.eval_fraction"
-        )
+        raise _no_row(found, "to train on", "a smaller data.eval_fraction")
     return found
+
+
+def _no_row(found: TaskRows, purpose: str, remedy: str) -> UserError:
+    """Return the error of a task without rows for a purpose, with the first bad row."""
+    task, why = found.task, f" ({found.bad[0]})" if found.bad else ""
+    return UserError(
+        f"{task.file}: task {task.name} has no row {purpose} of {found.num_read}{why}: give it more "
+        f"rows, or {remedy}"
+    )
 
 
 def require_explained(cfg: Config) -> None:

@@ -1,4 +1,4 @@
-"""Writing to the disk without waiting for it."""
+"""The tests of this package run without fsync."""
 
 import os
 
@@ -6,6 +6,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    """A killed process loses nothing that it has written, synced or not: waiting shows nothing here."""
+def no_fsync(monkeypatch):
+    """Replace fsync: what a killed process has written is kept, synced or not."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)

@@ -1,4 +1,4 @@
-"""Checkpoints: the former or the new one, whatever happens, and nothing broken is passed over."""
+"""Checkpoints: a save is atomic, and a damaged checkpoint is refused."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ def names(work: Path) -> list[str]:
     return sorted(path.name for path in (work / "resume").glob("*"))
 
 
-def test_what_was_saved_comes_back(tmp_path):
+def test_a_saved_checkpoint_is_found_with_its_state(tmp_path):
     assert checkpoints.latest(tmp_path, "auto") is None
     folder = save(tmp_path, 120)
     found = checkpoints.latest(tmp_path, "auto")
@@ -34,8 +34,8 @@ def test_what_was_saved_comes_back(tmp_path):
     ]  # fmt: skip
 
 
-def test_all_files_are_as_readable_as_open_makes_them(tmp_path):
-    """A library that writes private files does not decide who may go on."""
+def test_the_files_of_a_checkpoint_have_the_permissions_of_the_umask(tmp_path):
+    """A library that writes private files does not restrict which users may resume."""
     folder = checkpoints.create(tmp_path, 1)
     (folder / "model.safetensors").touch(mode=0o600)
     before = os.umask(0o027)
@@ -46,7 +46,7 @@ def test_all_files_are_as_readable_as_open_makes_them(tmp_path):
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
 
 
-def test_every_float_comes_back_to_the_last_bit(tmp_path):
+def test_floats_of_the_state_are_restored_exactly(tmp_path):
     state = {"a": 0.1 + 0.2, "b": math.inf, "c": -math.inf, "d": math.nan, "e": 5e-324}
     checkpoints.create(tmp_path, 1)
     checkpoints.commit(tmp_path, 1, state, 1)
@@ -55,7 +55,7 @@ def test_every_float_comes_back_to_the_last_bit(tmp_path):
     assert found == {k: v for k, v in state.items() if k != "d"}
 
 
-def test_the_newest_are_kept(tmp_path):
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
     for step in (3, 20, 100, 5000):
         save(tmp_path, step)
     assert names(tmp_path) == ["step-00000100", "step-00005000"]
@@ -64,7 +64,7 @@ def test_the_newest_are_kept(tmp_path):
     assert checkpoints.latest(tmp_path, "auto").step == 123456789
 
 
-def test_unfinished_leftovers_are_no_checkpoints(tmp_path):
+def test_an_unfinished_checkpoint_is_ignored_and_removed(tmp_path):
     save(tmp_path, 2)
     half = checkpoints.create(tmp_path, 4)
     (half / "part").write_text("x")
@@ -73,8 +73,8 @@ def test_unfinished_leftovers_are_no_checkpoints(tmp_path):
     assert names(tmp_path) == ["step-00000002"]
 
 
-def test_renamed_but_not_yet_pointed_to(tmp_path):
-    """Killed between the rename and the pointer: the former one holds, the new one is taken away."""
+def test_a_checkpoint_that_the_pointer_does_not_name_yet_is_removed(tmp_path):
+    """After a kill between the rename and the pointer, the earlier checkpoint is used."""
     save(tmp_path, 2)
     pointer = (tmp_path / "latest.json").read_text()
     save(tmp_path, 4)
@@ -83,7 +83,7 @@ def test_renamed_but_not_yet_pointed_to(tmp_path):
     assert names(tmp_path) == ["step-00000002"]
 
 
-def test_killed_before_the_first_pointer(tmp_path):
+def test_without_a_pointer_the_newest_intact_checkpoint_is_used(tmp_path):
     save(tmp_path, 2)
     save(tmp_path, 4)
     (tmp_path / "latest.json").unlink()
@@ -92,66 +92,66 @@ def test_killed_before_the_first_pointer(tmp_path):
     assert json.loads((tmp_path / "latest.json").read_text()) == {"step": 2}
 
 
-def flip(path: Path) -> None:
+def change_byte(path: Path) -> None:
     path.write_bytes(b"\0" + path.read_bytes()[1:])
 
 
-def edit(path: Path) -> None:
+def edit_manifest(path: Path) -> None:
     manifest = path.with_name("manifest.json")
     manifest.write_text(manifest.read_text().replace('"step": 4', '"step": 5'))
 
 
-def garble(path: Path) -> None:
+def truncate_manifest(path: Path) -> None:
     path.with_name("manifest.json").write_text("{")
 
 
-def lose(path: Path) -> None:
+def remove_file(path: Path) -> None:
     path.unlink()
 
 
-def lose_all(path: Path) -> None:
+def remove_folder(path: Path) -> None:
     path.parent.rename(path.parents[2] / "elsewhere")
 
 
 DAMAGES = {
     truncate: "model-00001-of-00001.safetensors is truncated: 49 bytes instead of 50",
-    flip: "was changed after it was written",
-    edit: "manifest.json was edited after it was written",
-    garble: "manifest.json cannot be read",
-    lose: "is missing",
-    lose_all: "step-00000004 is missing",
+    change_byte: "was changed after it was written",
+    edit_manifest: "manifest.json was edited after it was written",
+    truncate_manifest: "manifest.json cannot be read",
+    remove_file: "is missing",
+    remove_folder: "step-00000004 is missing",
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_broken_checkpoint_is_refused_with_the_ways_out(tmp_path, damage):
+def test_a_damaged_checkpoint_is_refused_with_the_remedies(tmp_path, damage):
     save(tmp_path, 2)
     folder = save(tmp_path, 4)
     damage(folder / "model-00001-of-00001.safetensors")
-    looks = [checkpoints.latest] + [checkpoints.resumable_step] * (damage is not flip)
-    for look in looks:
-        with pytest.raises(ArtifactError) as refusal:
-            look(tmp_path, "auto")
-        assert DAMAGES[damage] in str(refusal.value)
+    lookups = [checkpoints.latest] + [checkpoints.resumable_step] * (damage is not change_byte)
+    for lookup in lookups:
+        with pytest.raises(ArtifactError) as error:
+            lookup(tmp_path, "auto")
+        assert DAMAGES[damage] in str(error.value)
         assert "the last intact one is of step 2: resume=last_valid resumes from it" in str(
-            refusal.value
+            error.value
         )
-        assert "\n" not in str(refusal.value)
+        assert "\n" not in str(error.value)
     assert checkpoints.resumable_step(tmp_path, "last_valid") == 2
     assert checkpoints.latest(tmp_path, "last_valid").step == 2
-    assert checkpoints.latest(tmp_path, "auto").step == 2  # the choice holds from now on
+    assert checkpoints.latest(tmp_path, "auto").step == 2  # the pointer names step 2 from now on
     assert names(tmp_path) == ["step-00000002"]
 
 
-def test_none_is_whole(tmp_path):
+def test_without_an_intact_checkpoint_only_resume_never_works(tmp_path):
     folders = [save(tmp_path, 2), save(tmp_path, 4)]
     for folder in folders:
         truncate(folder / "state.json")
-    for policy, look in itertools.product(
+    for policy, lookup in itertools.product(
         ("auto", "last_valid"), (checkpoints.latest, checkpoints.resumable_step)
     ):
         with pytest.raises(ArtifactError, match="no checkpoint is intact: resume=never starts"):
-            look(tmp_path, policy)
+            lookup(tmp_path, policy)
     assert checkpoints.resumable_step(tmp_path, "never") is None
     assert checkpoints.latest(tmp_path, "never") is None
     assert list(tmp_path.iterdir()) == []
@@ -184,7 +184,7 @@ def test_the_same_step_can_be_saved_again(tmp_path):
     assert names(tmp_path) == ["step-00000002"]
 
 
-def test_dropping_leaves_nothing(tmp_path):
+def test_remove_all_leaves_nothing(tmp_path):
     save(tmp_path, 2)
     checkpoints.remove_all(tmp_path)
     checkpoints.remove_all(tmp_path)
@@ -192,11 +192,11 @@ def test_dropping_leaves_nothing(tmp_path):
 
 
 @pytest.fixture
-def begun(tmp_path):
-    """start() makes a fresh folder with checkpoints of the given steps, again and again."""
+def make_start(tmp_path):
+    """Return make_start(*steps); its result makes a new folder with these checkpoints."""
     numbers = itertools.count()
 
-    def begun(*steps: int, keep: int = 2):
+    def make_start(*steps: int, keep: int = 2):
         def start() -> Path:
             work = tmp_path / str(next(numbers)) / "work"
             work.mkdir(parents=True)
@@ -206,17 +206,19 @@ def begun(tmp_path):
 
         return start
 
-    return begun
+    return make_start
 
 
 @pytest.mark.parametrize(
     ("steps", "keep"), [((), 2), ((1,), 1), ((1, 2), 2), ((3,), 2), ((1, 2), 1)]
 )
-@pytest.mark.parametrize("trouble", [killed, full])
-def test_at_every_instant_of_a_save_the_former_or_the_new_one_is_there(begun, steps, keep, trouble):
+@pytest.mark.parametrize("fault", [killed, full])
+def test_a_fault_at_any_point_of_a_save_leaves_the_old_or_the_new_checkpoint(
+    make_start, steps, keep, fault
+):
     before = max(steps, default=None)
     seen = set()
-    for work in trouble(begun(*steps, keep=keep), lambda work: save(work, 3, keep)):
+    for work in fault(make_start(*steps, keep=keep), lambda work: save(work, 3, keep)):
         foreseen = checkpoints.resumable_step(work, "auto")
         found = checkpoints.latest(work, "auto")
         step = None if found is None else found.step
@@ -229,27 +231,27 @@ def test_at_every_instant_of_a_save_the_former_or_the_new_one_is_there(begun, st
     assert before in seen
 
 
-@pytest.mark.parametrize("trouble", [killed, full])
-def test_at_every_instant_of_a_fall_back_a_whole_one_is_there(begun, trouble):
+@pytest.mark.parametrize("fault", [killed, full])
+def test_a_fault_at_any_point_of_last_valid_leaves_an_intact_checkpoint(make_start, fault):
     def start() -> Path:
-        work = begun(1, 2)()
+        work = make_start(1, 2)()
         truncate(work / "resume/step-00000002/state.json")
         return work
 
-    for work in trouble(start, lambda work: checkpoints.latest(work, "last_valid")):
+    for work in fault(start, lambda work: checkpoints.latest(work, "last_valid")):
         assert checkpoints.latest(work, "last_valid").step == 1
         assert checkpoints.latest(work, "auto").step == 1
 
 
-def test_at_every_instant_of_a_drop_they_are_whole_or_gone(begun):
-    for work in killed(begun(1, 2), checkpoints.remove_all):
+def test_a_kill_at_any_point_of_remove_all_leaves_an_intact_checkpoint_or_none(make_start):
+    for work in killed(make_start(1, 2), checkpoints.remove_all):
         found = checkpoints.latest(work, "auto")
         assert found is None or found.step == 2
         checkpoints.remove_all(work)
         assert list(work.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_in_the_middle_of_a_file(tmp_path, capfd):
+def test_a_disk_that_fills_up_within_a_file_keeps_the_earlier_checkpoint(tmp_path, capfd):
     save(tmp_path, 1)
 
     def work():
@@ -259,21 +261,21 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_file(tmp_path, capfd):
         checkpoints.commit(tmp_path, 2, {"long": "x" * 5000}, 2)
 
     assert _in_child(work) == WriteError.code
-    told = capfd.readouterr().err
-    assert "cannot be written (File too large); free space there" in told
-    assert names(tmp_path) == ["step-00000001"]  # half a checkpoint takes no room
+    errors = capfd.readouterr().err
+    assert "cannot be written (File too large); free space there" in errors
+    assert names(tmp_path) == ["step-00000001"]  # the half-written checkpoint is removed
     assert checkpoints.latest(tmp_path, "auto").step == 1
 
 
 class LibraryError(Exception):
-    """What a library raises instead of OSError."""
+    """An error that a library raises instead of OSError."""
 
 
-@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), LibraryError("full")])
-def test_half_a_file_of_tensors_goes_at_once(tmp_path, trouble):
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), LibraryError("full")])
+def test_a_file_of_tensors_that_fails_half_written_is_removed(tmp_path, fault):
     path = checkpoints.create(tmp_path, 1) / "policy.safetensors"
     with pytest.raises(WriteError, match=r"policy\.safetensors cannot be written \(.*; free space"):
         with checkpoints.writing_file(path, LibraryError):
             path.write_bytes(b"half")
-            raise trouble
+            raise fault
     assert not path.exists()

@@ -1,4 +1,4 @@
-"""What decides whether a stage is kept: fingerprints, hashes of models and tokenizers, the day of a run."""
+"""Fingerprints of stages, hashes of models and tokenizers, and the date of a run."""
 
 import json
 import os
@@ -26,13 +26,13 @@ def finished(made_of: Fingerprint):
     return record
 
 
-def test_order_does_not_matter():
+def test_canonical_hash_ignores_the_order_of_keys():
     assert canonical_hash({"a": 1, "b": [1, 2]}) == canonical_hash({"b": [1, 2], "a": 1})
     assert canonical_hash([1, 2]) != canonical_hash([2, 1])
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"config": {"sft.lr": 0.5, "seed": 1}}, ["sft.lr changed 1.0 -> 0.5"]),
         ({"config": {"sft.lr": 1.0}}, ["seed changed 1 -> null"]),
@@ -46,21 +46,21 @@ def test_order_does_not_matter():
         ({"version": "1"}, ["rlhf changed 0 -> 1"]),
     ],
 )
-def test_every_change_is_noticed_and_named(changes, told):
+def test_every_change_of_a_fingerprint_is_named(changes, expected):
     now = fingerprint(**changes)
     for earlier in (finished(fingerprint()), fingerprint()):
         assert not now.equals(earlier)
-        assert now.changes(earlier) == told
+        assert now.changes(earlier) == expected
 
 
-def test_no_change_is_no_change():
-    """The same content under another name is the same."""
+def test_equal_content_under_another_name_is_no_change():
+    """A file with the same content and another name is the same data."""
     renamed = fingerprint(data={"data.prompts": {"b": "1"}})
     for now in (fingerprint(), renamed):
         assert now.equals(finished(fingerprint()))
 
 
-def test_what_is_left_to_the_machine_is_what_an_earlier_run_found():
+def test_a_value_left_open_equals_that_of_the_earlier_run():
     left, made = fingerprint(open=("seed",)), finished(fingerprint())
     left.config["seed"] = 2
     assert left.equals(made)
@@ -69,7 +69,7 @@ def test_what_is_left_to_the_machine_is_what_an_earlier_run_found():
     ]
 
 
-def test_a_local_model_is_its_contents_and_a_hub_model_its_revision(tmp_path):
+def test_a_local_model_is_hashed_by_content_and_a_hub_model_by_revision(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"0" * (1 + (16 << 20)))
     before = model_hash(str(tmp_path), None)
@@ -88,7 +88,7 @@ def test_a_local_model_is_its_contents_and_a_hub_model_its_revision(tmp_path):
     assert model_hash("org/name", "v1") != model_hash("org/name", "v2")
 
 
-def test_tokenizer_hash_ignores_how_it_was_last_used(tmp_path):
+def test_tokenizer_hash_ignores_padding_and_the_order_of_keys(tmp_path):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps({"model": {"vocab": {"a": 0}}, "padding": None}))
     first = tokenizer_hash(tmp_path)
@@ -98,7 +98,7 @@ def test_tokenizer_hash_ignores_how_it_was_last_used(tmp_path):
     assert tokenizer_hash(tmp_path) != first
 
 
-def test_template_hash_finds_the_template_wherever_it_lies(tmp_path):
+def test_template_hash_reads_the_tokenizer_configuration_or_the_template_file(tmp_path):
     assert template_hash(tmp_path) is None
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ x }}"}))
     inside = template_hash(tmp_path)
@@ -107,7 +107,7 @@ def test_template_hash_finds_the_template_wherever_it_lies(tmp_path):
     assert template_hash(tmp_path) not in (None, inside)
 
 
-def test_a_run_stays_on_the_day_on_which_it_was_begun(tmp_path, monkeypatch):
+def test_a_run_keeps_the_date_of_its_start(tmp_path, monkeypatch):
     def today(day: str) -> None:
         monkeypatch.setattr(
             module, "date", type("Calendar", (), {"today": lambda: date.fromisoformat(day)})

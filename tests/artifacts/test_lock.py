@@ -1,4 +1,4 @@
-"""The lock of a run: who holds it, and what is no lock."""
+"""The lock of a run: its holder, and files that are not a lock."""
 
 import os
 import subprocess
@@ -11,15 +11,15 @@ from rlhf_cli.artifacts.manifest import ArtifactError
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_a_lock_that_is_another_file_is_refused_and_that_file_stays(tmp_path, link):
-    victim = tmp_path / "precious"
-    victim.write_text("precious")
+def test_a_lock_that_links_to_another_file_is_refused_and_that_file_is_kept(tmp_path, link):
+    linked_file = tmp_path / "precious"
+    linked_file.write_text("precious")
     (tmp_path / "run").mkdir()
-    link(victim, tmp_path / "run" / ".lock")
+    link(linked_file, tmp_path / "run" / ".lock")
     with pytest.raises(ArtifactError, match=r"\.lock is .*no lock file; remove it"):
         with locked(tmp_path / "run", "rlhf run"):
             pass
-    assert victim.read_text() == "precious"
+    assert linked_file.read_text() == "precious"
 
 
 def test_the_last_command_of_a_run_is_known_after_its_end(tmp_path):
@@ -32,7 +32,7 @@ def test_the_last_command_of_a_run_is_known_after_its_end(tmp_path):
     assert last_command(tmp_path) is None
 
 
-HOLD = """
+HOLD_LOCK = """
 import sys, pathlib
 from rlhf_cli.artifacts.lock import locked
 with locked(pathlib.Path(sys.argv[1]), "rlhf run"):
@@ -41,9 +41,9 @@ with locked(pathlib.Path(sys.argv[1]), "rlhf run"):
 """
 
 
-def test_the_lock_names_its_holder_and_ends_with_it(tmp_path):
+def test_a_held_lock_names_its_process_and_is_free_after_its_end(tmp_path):
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)],
+        [sys.executable, "-c", HOLD_LOCK, str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert holder.stdout.readline() == "held\n"

@@ -1,4 +1,4 @@
-"""Finished stages that another configuration replaces: set aside, counted, and found again."""
+"""Finished stages that another configuration replaces: kept as versions, and restored."""
 
 import errno
 import os
@@ -21,13 +21,13 @@ from tests.support.artifacts import fingerprint, manifest
 from tests.support.file_system_faults import full, killed
 
 
-def of(lr: float) -> Fingerprint:
+def fingerprint_of(lr: float) -> Fingerprint:
     return fingerprint(config={"sft.lr": lr})
 
 
-def made(run: Path, lr: float, keep: int = 1) -> Path:
-    """A stage of this learning rate in its place."""
-    work, record, made_of = create_work_folder(run, "sft"), manifest(), of(lr)
+def publish_stage(run: Path, lr: float, keep: int = 1) -> Path:
+    """Publish a stage with this learning rate; return its folder."""
+    work, record, made_of = create_work_folder(run, "sft"), manifest(), fingerprint_of(lr)
     (work / "model").mkdir()
     (work / "model" / "x").write_text(str(lr))
     record.config, record.data = made_of.config, made_of.data
@@ -36,7 +36,7 @@ def made(run: Path, lr: float, keep: int = 1) -> Path:
     return run / "sft"
 
 
-def rate(folder: Path) -> float:
+def learning_rate_of(folder: Path) -> float:
     open_stage(folder, "sft")
     return float((folder / "model" / "x").read_text())
 
@@ -44,80 +44,83 @@ def rate(folder: Path) -> float:
 @pytest.mark.parametrize(
     ("keep", "left"), [(0, []), (1, [0.3]), (2, [0.3, 0.2]), (9, [0.3, 0.2, 0.1])]
 )
-def test_so_many_older_versions_are_kept_newest_first(tmp_path, keep, left):
+def test_the_newest_older_versions_are_kept(tmp_path, keep, left):
     for lr in (0.1, 0.2, 0.3, 0.4):
-        final = made(tmp_path, lr, keep)
-    assert rate(final) == 0.4
-    assert [rate(folder) for folder in older_versions(final)] == left
+        final = publish_stage(tmp_path, lr, keep)
+    assert learning_rate_of(final) == 0.4
+    assert [learning_rate_of(folder) for folder in older_versions(final)] == left
     aside = [".sft.replaced"] if keep else []
     assert sorted(path.name for path in tmp_path.iterdir()) == [*aside, "sft"]
 
 
-def test_an_older_version_is_found_by_what_it_was_made_of_and_changes_places(tmp_path):
-    made(tmp_path, 0.1)
-    final = made(tmp_path, 0.2)
-    assert find_version(final, of(0.3)) is None
+def test_an_older_version_is_found_by_its_fingerprint_and_exchanged(tmp_path):
+    publish_stage(tmp_path, 0.1)
+    final = publish_stage(tmp_path, 0.2)
+    assert find_version(final, fingerprint_of(0.3)) is None
     for lr in (0.1, 0.2, 0.1):
-        folder, found = find_version(final, of(lr))
+        folder, found = find_version(final, fingerprint_of(lr))
         assert found.digest == read_manifest(folder).digest
         replace_stage(folder, final, keep=1)
-        assert rate(final) == lr
+        assert learning_rate_of(final) == lr
         assert len(older_versions(final)) == 1
 
 
-@pytest.mark.parametrize("trouble", [killed, full])
-def test_at_every_instant_of_an_exchange_both_versions_are_there(tmp_path, trouble):
+@pytest.mark.parametrize("fault", [killed, full])
+def test_a_fault_at_any_point_of_an_exchange_keeps_both_versions(tmp_path, fault):
     numbers = iter(range(10**6))
 
     def start() -> Path:
         run = tmp_path / str(next(numbers))
         run.mkdir()
-        made(run, 0.1)
-        made(run, 0.2)
+        publish_stage(run, 0.1)
+        publish_stage(run, 0.2)
         return run
 
     def exchange(run: Path) -> None:
-        replace_stage(find_version(run / "sft", of(0.1))[0], run / "sft", keep=1)
+        replace_stage(find_version(run / "sft", fingerprint_of(0.1))[0], run / "sft", keep=1)
 
-    for run in trouble(start, exchange):
+    for run in fault(start, exchange):
         recover(run / "sft", keep=1)
-        there = {rate(run / "sft"), *(rate(folder) for folder in older_versions(run / "sft"))}
+        there = {
+            learning_rate_of(run / "sft"),
+            *(learning_rate_of(folder) for folder in older_versions(run / "sft")),
+        }
         assert there == {0.1, 0.2}
-        if rate(run / "sft") == 0.2:
+        if learning_rate_of(run / "sft") == 0.2:
             exchange(run)
-        assert rate(run / "sft") == 0.1
-        assert [rate(folder) for folder in older_versions(run / "sft")] == [0.2]
+        assert learning_rate_of(run / "sft") == 0.1
+        assert [learning_rate_of(folder) for folder in older_versions(run / "sft")] == [0.2]
 
 
-def test_a_damaged_version_is_not_put_back_and_an_unreadable_one_stops(tmp_path, monkeypatch):
-    made(tmp_path, 0.1)
-    final = made(tmp_path, 0.2)
+def test_a_damaged_version_is_not_restored_and_an_unreadable_one_is_refused(tmp_path, monkeypatch):
+    publish_stage(tmp_path, 0.1)
+    final = publish_stage(tmp_path, 0.2)
     (older,) = older_versions(final)
-    monkeypatch.setattr(store, "file_hash", refused)
+    monkeypatch.setattr(store, "file_hash", read_error)
     with pytest.raises(RepairableError, match="cannot be read"):
-        find_version(final, of(0.1))
+        find_version(final, fingerprint_of(0.1))
     monkeypatch.undo()
     (older / "model" / "x").write_text("0.9")
-    assert find_version(final, of(0.1)) is None
+    assert find_version(final, fingerprint_of(0.1)) is None
 
 
-def refused(path, **options):
+def read_error(path, **options):
     raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
 
-def test_what_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
-    final = made(tmp_path, 0.1)
-    monkeypatch.setattr(store, "file_hash", refused)
-    told = r"sft: .*model/x cannot be read \(Input/output error\); make it readable, then run"
-    with pytest.raises(RepairableError, match=told):
+def test_a_file_with_a_read_error_is_not_reported_as_damaged(tmp_path, monkeypatch):
+    final = publish_stage(tmp_path, 0.1)
+    monkeypatch.setattr(store, "file_hash", read_error)
+    message = r"sft: .*model/x cannot be read \(Input/output error\); make it readable, then run"
+    with pytest.raises(RepairableError, match=message):
         open_stage(final, "sft")
     monkeypatch.undo()
-    assert rate(final) == 0.1
+    assert learning_rate_of(final) == 0.1
 
 
-def test_a_manifest_that_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
-    final = made(tmp_path, 0.1)
-    monkeypatch.setattr(Path, "read_text", refused)
+def test_a_manifest_with_a_read_error_is_not_reported_as_damaged(tmp_path, monkeypatch):
+    final = publish_stage(tmp_path, 0.1)
+    monkeypatch.setattr(Path, "read_text", read_error)
     with pytest.raises(
         RepairableError, match=r"manifest\.json cannot be read \(Input/output error\)"
     ):
@@ -128,28 +131,28 @@ def test_a_manifest_that_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
     "name", ["special_tokens_map.json", "additional_chat_templates/default.jinja", "link"]
 )
 def test_a_file_added_to_a_model_is_refused_by_name(tmp_path, name):
-    """It could change EOS or the template; the stage is whole again without it."""
-    final = made(tmp_path, 0.1)
-    (final / "notes.txt").write_text("nobody reads it")
-    (final / "model" / ".nfs0001").write_text("nor this")
-    assert rate(final) == 0.1
+    """Such a file could change EOS or the template; without it the stage opens again."""
+    final = publish_stage(tmp_path, 0.1)
+    (final / "notes.txt").write_text("not read")
+    (final / "model" / ".nfs0001").write_text("not read")
+    assert learning_rate_of(final) == 0.1
     added = final / "model" / name
     added.parent.mkdir(exist_ok=True)
     added.symlink_to(tmp_path) if name == "link" else added.write_text("x")
     with pytest.raises(RepairableError, match=f"{name} was added after the stage was finished"):
         open_stage(final, "sft")
     added.unlink()
-    assert rate(final) == 0.1
+    assert learning_rate_of(final) == 0.1
 
 
-def test_a_manifest_nested_without_end_is_damaged_in_one_line(tmp_path):
-    final = made(tmp_path, 0.1)
+def test_a_manifest_nested_too_deep_is_refused_in_one_line(tmp_path):
+    final = publish_stage(tmp_path, 0.1)
     (final / "manifest.json").write_text("[" * 100_000)
     with pytest.raises(ArtifactError, match=r"manifest\.json cannot be read \(nested too deep\)"):
         read_manifest(final)
 
 
-def test_children_know_a_parent_by_its_model_and_not_by_the_hour(tmp_path):
+def test_the_digest_of_a_stage_covers_its_model_and_no_times(tmp_path):
     digests = []
     for lr, hour in ((0.1, "10:00"), (0.1, "11:00"), (0.2, "11:00")):
         work, record = create_work_folder(tmp_path, "sft"), manifest()

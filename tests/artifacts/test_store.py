@@ -1,4 +1,4 @@
-"""Stage folders: whole or not there, and refused in one line when anything is wrong with them."""
+"""Stage folders: complete or absent, and refused in one line when damaged."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from rlhf_cli.artifacts.store import create_work_folder, model_folder, open_stag
 from tests.support.artifacts import manifest
 
 
-def made(run, content: str = "weights"):
-    """A published stage folder with one file in model/."""
+def publish_stage(run, content: str = "weights"):
+    """Publish a stage folder with one file in model/; return it."""
     work = create_work_folder(run, "sft")
     (work / "model").mkdir()
     (work / "model" / "model.safetensors").write_text(content)
@@ -22,8 +22,8 @@ def made(run, content: str = "weights"):
     return run / "sft"
 
 
-def test_what_is_published_opens(tmp_path):
-    folder = made(tmp_path)
+def test_a_published_stage_opens(tmp_path):
+    folder = publish_stage(tmp_path)
     opened = open_stage(folder, "sft")
     assert opened.metrics == {"loss": 0.25}
     assert opened.files["model/model.safetensors"].bytes == 7
@@ -31,10 +31,10 @@ def test_what_is_published_opens(tmp_path):
     assert not work_folder(tmp_path, "sft").exists()
 
 
-def test_a_new_version_replaces_the_old_one_whole(tmp_path):
-    first = made(tmp_path, "old")
+def test_a_new_version_replaces_the_old_one_completely(tmp_path):
+    first = publish_stage(tmp_path, "old")
     digest = read_manifest(first).digest
-    made(tmp_path, "new")
+    publish_stage(tmp_path, "new")
     assert (first / "model" / "model.safetensors").read_text() == "new"
     assert read_manifest(first).digest != digest
     assert sorted(p.name for p in tmp_path.iterdir()) == ["sft"]
@@ -42,7 +42,7 @@ def test_a_new_version_replaces_the_old_one_whole(tmp_path):
 
 @pytest.mark.parametrize("crash_at", [1, 2])
 def test_a_crash_between_the_renames_loses_neither_version(tmp_path, monkeypatch, crash_at):
-    final, calls, rename = made(tmp_path, "old"), [], os.rename
+    final, calls, rename = publish_stage(tmp_path, "old"), [], os.rename
 
     def crashing(source, target):
         calls.append(source)
@@ -52,7 +52,7 @@ def test_a_crash_between_the_renames_loses_neither_version(tmp_path, monkeypatch
 
     monkeypatch.setattr(store.os, "rename", crashing)
     with pytest.raises(KeyboardInterrupt):
-        made(tmp_path, "new")
+        publish_stage(tmp_path, "new")
     monkeypatch.undo()
     recover(final, keep=0)
     assert (final / "model" / "model.safetensors").read_text() == "old"
@@ -109,27 +109,27 @@ def damage_working(folder):
     ],
 )
 def test_damage_is_refused_with_reason_and_remedy(tmp_path, damage, found):
-    folder = made(tmp_path)
+    folder = publish_stage(tmp_path)
     damage(folder)
-    with pytest.raises(ArtifactError) as refusal:
+    with pytest.raises(ArtifactError) as error:
         open_stage(folder, "sft")
-    assert found in str(refusal.value)
-    assert refusal.value.remedy
-    assert "\n" not in str(refusal.value)
+    assert found in str(error.value)
+    assert error.value.remedy
+    assert "\n" not in str(error.value)
 
 
-def test_a_small_file_is_not_written_through_a_link(tmp_path):
-    victim = tmp_path / "precious"
-    victim.write_text("precious")
-    (tmp_path / "..date.tmp").symlink_to(victim)
+def test_write_text_does_not_follow_a_symbolic_link(tmp_path):
+    linked_file = tmp_path / "precious"
+    linked_file.write_text("precious")
+    (tmp_path / "..date.tmp").symlink_to(linked_file)
     with pytest.raises(OSError):
         write_text(tmp_path / ".date", "today")
-    assert victim.read_text() == "precious"
+    assert linked_file.read_text() == "precious"
 
 
 def test_the_wrong_stage_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match="holds the stage sft, not rm"):
-        open_stage(made(tmp_path), "rm")
+        open_stage(publish_stage(tmp_path), "rm")
 
 
 def test_a_missing_folder_is_refused(tmp_path):
@@ -138,7 +138,7 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 
 def test_a_failed_attempt_does_not_touch_the_finished_stage(tmp_path):
-    folder = made(tmp_path)
+    folder = publish_stage(tmp_path)
     work = create_work_folder(tmp_path, "sft")
     (work / "half").write_text("x")
     open_stage(folder, "sft")

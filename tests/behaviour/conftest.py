@@ -1,3 +1,3 @@
-"""Stages keep what they read in a folder of the tests."""
+"""A cache of read data in a temporary folder."""
 
 from tests.support.data_cache import data_cache  # noqa: F401

@@ -1,6 +1,6 @@
-"""Every causal type of transformers, tiny: what is claimed of it holds, and what cannot hold is refused.
+"""Every causal type of transformers as a tiny model: supported with its properties, or refused.
 
-Twelve types run always, all of them with `make arch`. The reference is the forward pass of one text alone.
+Twelve types always run, all of them with `make arch`. The reference is the forward pass of one text alone.
 """
 
 from types import SimpleNamespace
@@ -50,9 +50,9 @@ LENGTHS = (1, 12, 5, 9)  # of the prompts: some longer than the window, one of a
 COPIES, ROOM = 2, 8
 TEMPERATURE = 0.7
 PRECISION = {"atol": 2e-4, "rtol": 2e-4}
-# Token by token with a cache their layers do not keep to the time_step_min that whole passes keep to.
-COARSER = {"atol": 5e-3, "rtol": 5e-3}
-COARSE = ("nemotron_h", "zamba2")
+# Decoding with a cache, their layers ignore the time_step_min that complete passes apply.
+COARSE_PRECISION = {"atol": 5e-3, "rtol": 5e-3}
+COARSE_TYPES = ("nemotron_h", "zamba2")
 
 
 @pytest.fixture(
@@ -69,8 +69,8 @@ def model(model_type):
 
 
 @pytest.fixture(scope="module")
-def usable(model):
-    """The model, where it is not refused."""
+def supported_model(model):
+    """Return the model if it is not refused."""
     try:
         decoder_for(model)
     except UserError as refusal:
@@ -79,13 +79,13 @@ def usable(model):
 
 
 @pytest.fixture(scope="module")
-def folder(usable, tmp_path_factory):
-    """What a stage exports of the model."""
-    return written(usable, tmp_path_factory.mktemp("exported") / "model")
+def folder(supported_model, tmp_path_factory):
+    """Return the folder to which a stage exports the model."""
+    return written(supported_model, tmp_path_factory.mktemp("exported") / "model")
 
 
 class Tokenizer:
-    """Only its files matter here."""
+    """A tokenizer of which only the files matter."""
 
     def save_pretrained(self, folder):
         (folder / "tokenizer.json").write_text("{}")
@@ -110,7 +110,7 @@ def settings(folder) -> Model:
 
 
 def prompts():
-    """Left-padded. -> tokens, mask (4, 12)"""
+    """Return left-padded prompts: tokens, mask (4, 12)."""
     width = max(LENGTHS)
     generator = torch.Generator().manual_seed(2)
     tokens = torch.randint(3, 40, (len(LENGTHS), width), generator=generator)
@@ -119,7 +119,7 @@ def prompts():
 
 
 def rollout(model):
-    """Prompts with sampled responses of several lengths, and what the sampler said of them."""
+    """Return prompts with sampled responses of several lengths, and the samples."""
     tokens, mask = prompts()
     found = sample(
         model,
@@ -144,15 +144,15 @@ def rollout(model):
 
 
 def texts_of(batch):
-    """Each row alone, without padding: its tokens, and how many of them are its prompt."""
-    for prompt, real, response, said in zip(
+    """Yield each row without padding: its tokens, and the number of prompt tokens."""
+    for prompt, real, response, is_response in zip(
         batch.prompts, batch.prompt_mask, batch.responses, batch.response_mask, strict=True
     ):
-        yield torch.cat([prompt[real], response[said]]), int(real.sum())
+        yield torch.cat([prompt[real], response[is_response]]), int(real.sum())
 
 
 def alone(model, text):
-    """The logits of one text, which no other text and no padding can have touched. (T,) -> (T, V)"""
+    """Return the logits of one text alone, without padding. (T,) -> (T, V)"""
     return model(input_ids=text[None], use_cache=False).logits[0]
 
 
@@ -161,7 +161,7 @@ def gradients(model):
 
 
 def assert_same_gradients(model, values, expected):
-    """The gradient of `values` is that of `expected`, relative to the largest of each weight's."""
+    """Assert equal gradients of both, relative to the largest gradient of each weight."""
     seen = []
     for value in (values, expected):
         model.zero_grad()
@@ -175,16 +175,17 @@ def assert_same_gradients(model, values, expected):
         )
 
 
-def test_sampler_scoring_and_forward_pass_agree(usable):
-    batch, found = rollout(usable)
+def test_sampling_scoring_and_forward_passes_give_the_same_logprobs(supported_model):
+    batch, found = rollout(supported_model)
     assert len(set(found.mask.sum(1).tolist())) > 1
-    scored = response_logprobs(usable, ModelInputs(batch), temperature=TEMPERATURE)
+    scored = response_logprobs(supported_model, ModelInputs(batch), temperature=TEMPERATURE)
     expected = [
-        (alone(usable, text)[None, num - 1 : -1], text[None, num:]) for text, num in texts_of(batch)
+        (alone(supported_model, text)[None, num - 1 : -1], text[None, num:])
+        for text, num in texts_of(batch)
     ]
     logprobs = torch.cat([token_logprobs(*one, temperature=TEMPERATURE)[0] for one in expected])
     entropies = torch.cat([entropy(one[0], temperature=TEMPERATURE)[0] for one in expected])
-    sampled = COARSER if usable.config.model_type in COARSE else PRECISION
+    sampled = COARSE_PRECISION if supported_model.config.model_type in COARSE_TYPES else PRECISION
     for got, wanted, precision in (
         (found.logprobs, logprobs, sampled),
         (scored[0], logprobs, PRECISION),
@@ -192,11 +193,11 @@ def test_sampler_scoring_and_forward_pass_agree(usable):
         (scored[1], entropies, PRECISION),
     ):
         torch.testing.assert_close(got[found.mask].detach(), wanted.detach(), **precision)
-    assert_same_gradients(usable, scored[0][found.mask], logprobs)
+    assert_same_gradients(supported_model, scored[0][found.mask], logprobs)
 
 
 def two_texts():
-    """Rows of two texts and of padding. -> an SFTBatch that is packed, and where each text lies"""
+    """Return (a packed SFTBatch of rows of two texts, the place of each text)."""
     places = [(0, slice(0, 9)), (0, slice(9, 16)), (1, slice(0, 4)), (1, slice(4, 13))]
     tokens = torch.randint(3, 40, (2, 16), generator=torch.Generator().manual_seed(4))
     positions, mask = torch.zeros(2, 16, dtype=torch.long), torch.zeros(2, 16, dtype=torch.bool)
@@ -214,53 +215,55 @@ def two_texts():
     return batch, places
 
 
-def test_texts_of_a_packed_row_stay_apart_or_packing_is_refused(usable):
+def test_texts_of_a_packed_row_are_separate_or_packing_is_refused(supported_model):
     batch, places = two_texts()
-    if not separates_packed_texts(usable):
-        assert not accepts(usable, "position_ids") or leak(usable, batch) > 1e-3
+    if not separates_packed_texts(supported_model):
+        assert not accepts(supported_model, "position_ids") or leak(supported_model, batch) > 1e-3
         return
-    found = text_logprobs(usable, batch)[batch.loss_mask[:, 1:]]
+    found = text_logprobs(supported_model, batch)[batch.loss_mask[:, 1:]]
     expected = []
     for row, part in places:
         text = batch.tokens[row, part][None]
-        logprobs = token_logprobs(alone(usable, text[0])[None, :-1], text[:, 1:], temperature=1.0)
+        logprobs = token_logprobs(
+            alone(supported_model, text[0])[None, :-1], text[:, 1:], temperature=1.0
+        )
         expected.append(logprobs[0, 1:])
     torch.testing.assert_close(found.detach(), torch.cat(expected).detach(), **PRECISION)
-    assert_same_gradients(usable, found, torch.cat(expected))
+    assert_same_gradients(supported_model, found, torch.cat(expected))
 
 
 @torch.no_grad()
 def leak(model, batch):
-    """How far the second text of the first row is moved by what stands before it."""
+    """Return how much the second text of the first row depends on the first text."""
     logits = model(input_ids=batch.tokens[:1], position_ids=batch.positions[:1]).logits[0]
     return (logits[9:] - alone(model, batch.tokens[0, 9:])).abs().max()
 
 
 @torch.no_grad()
-def test_what_is_exported_is_what_plain_transformers_loads(usable, folder):
+def test_an_exported_model_gives_the_same_logits_in_transformers(supported_model, folder):
     again, report = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     text = torch.arange(3, 17)
     # transformers empties the embedding of the padding token whenever it loads Youtu
-    kept = slice(usable.config.model_type == "youtu", None)
-    expected = alone(usable, text)[:, kept]
+    kept = slice(supported_model.config.model_type == "youtu", None)
+    expected = alone(supported_model, text)[:, kept]
     ours = load_causal_lm(settings(folder))
     for loaded in (again.eval(), ours.eval()):
         torch.testing.assert_close(alone(loaded, text)[:, kept], expected, **PRECISION)
 
 
 @torch.no_grad()
-def test_without_dropout_a_model_in_training_is_the_model_in_evaluation(usable, folder):
-    """What is learned from is what was sampled and scored; gradients are taken in training mode."""
+def test_training_mode_without_dropout_equals_evaluation_mode(supported_model, folder):
+    """Gradients are taken in training mode, and must be those of the sampled model."""
     ours, text = load_causal_lm(settings(folder), dropout=0.0), torch.arange(3, 17)
     torch.manual_seed(1)
     torch.testing.assert_close(alone(ours.train(), text), alone(ours.eval(), text), **PRECISION)
 
 
-def scalar_model(folder, usable):
+def scalar_model(folder, supported_model):
     try:
-        scalar_class(usable.config)
+        scalar_class(supported_model.config)
     except UserError as refusal:
         pytest.skip(str(refusal))
     model = load_scalar_model(settings(folder), str(folder), new_head=True).eval()
@@ -271,9 +274,9 @@ def scalar_model(folder, usable):
     return model
 
 
-def test_scores_and_values_are_those_of_each_text_alone(usable, folder, tmp_path):
-    model = scalar_model(folder, usable)
-    batch, found = rollout(usable)
+def test_scores_and_values_equal_those_of_each_text_alone(supported_model, folder, tmp_path):
+    model = scalar_model(folder, supported_model)
+    batch, found = rollout(supported_model)
     body = getattr(model, model.base_model_prefix)
     states = [body(input_ids=text[None], use_cache=False)[0][0] for text, _ in texts_of(batch)]
     numbers = [model.score(state).squeeze(1) for state in states]
@@ -294,7 +297,7 @@ def test_scores_and_values_are_those_of_each_text_alone(usable, folder, tmp_path
 
 
 def loaded_reward_model(folder, model):
-    """By plain transformers where it has a class, else by the one documented function."""
+    """Load it by transformers where it has a class, else by load_reward_model."""
     if not transformers_has_class(model.config):
         return load_reward_model(folder)
     again, report = AutoModelForSequenceClassification.from_pretrained(
@@ -305,8 +308,8 @@ def loaded_reward_model(folder, model):
 
 
 @torch.no_grad()
-def test_only_what_cannot_be_right_is_refused(model):
-    """A refused model depends on what follows, or on padding that follows, or cannot read at all."""
+def test_a_model_type_is_refused_exactly_when_it_reads_later_tokens(model):
+    """A refused model depends on later tokens or later padding, or its forward pass fails."""
     try:
         decoder_for(model)
     except UserError:
@@ -315,7 +318,7 @@ def test_only_what_cannot_be_right_is_refused(model):
         assert reads_forwards(model)
 
 
-def test_the_page_says_what_is_found(model_type):
+def test_the_table_of_models_in_the_docs_is_current(model_type):
     page = models_table.written()
     if f"transformers {transformers.__version__}:" not in page:
         pytest.skip("the table was made with another version of transformers: make arch")
@@ -323,7 +326,7 @@ def test_the_page_says_what_is_found(model_type):
 
 
 def reads_forwards(model) -> bool:
-    """Whether it can be trained, and no text depends on what follows it."""
+    """Return whether it can be trained and no text depends on later tokens."""
     text = torch.arange(3, 17)
     mask = (torch.arange(14) < 6).long()[None]
     try:

@@ -46,7 +46,7 @@ def test_special_tokens_differ_and_agree_everywhere(model, tokenizer):
     assert len(tokenizer) == model.config.vocab_size
 
 
-def test_text_round_trips(tokenizer):
+def test_the_tokenizer_decodes_what_it_encodes(tokenizer):
     rng = Random(5)
     texts = [document(rng) for _ in range(300)] + ["Grüße, 世界! \t x\n\n\ny  z ", "- cold\n- dry"]
     for text in texts:
@@ -54,10 +54,10 @@ def test_text_round_trips(tokenizer):
 
 
 def test_the_chat_template_is_a_prefix_of_the_conversation(tokenizer):
-    asked = [{"role": "user", "content": "What is 3 plus 4?"}]
-    said = [*asked, {"role": "assistant", "content": "Sure! 7."}]
-    prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
-    whole = tokenizer.apply_chat_template(said, tokenize=False)
+    question = [{"role": "user", "content": "What is 3 plus 4?"}]
+    conversation = [*question, {"role": "assistant", "content": "Sure! 7."}]
+    prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template(conversation, tokenize=False)
     assert prompt == "Human: What is 3 plus 4?\n\nAssistant:"
     assert whole == prompt + " Sure! 7." + tokenizer.eos_token
     ids, all_ids = tokenizer(prompt)["input_ids"], tokenizer(whole)["input_ids"]
@@ -68,42 +68,46 @@ def test_the_chat_template_is_a_prefix_of_the_conversation(tokenizer):
 def test_prompts_and_responses_fit_the_limits(tokenizer):
     rng = Random(1)
     for _ in range(1500):
-        asked = [{"role": "user", "content": draw(CLUSTERS, rng).prompt}]
-        text = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+        question = [{"role": "user", "content": draw(CLUSTERS, rng).prompt}]
+        text = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
         assert len(tokenizer(text)["input_ids"]) <= LIMITS["max_prompt_tokens"]
-    said = [r.messages[1].content for r in generate("demonstrations", settings=SETTINGS, seed=1)]
-    said += [t for r in generate("comparisons", settings=SETTINGS, seed=1) for t in r.responses]
-    longest = max(len(ids) + 1 for ids in tokenizer(said)["input_ids"])
+    responses = [
+        r.messages[1].content for r in generate("demonstrations", settings=SETTINGS, seed=1)
+    ]
+    responses += [
+        t for r in generate("comparisons", settings=SETTINGS, seed=1) for t in r.responses
+    ]
+    longest = max(len(ids) + 1 for ids in tokenizer(responses)["input_ids"])
     assert longest <= LIMITS["max_response_tokens"]
 
 
 def answer_logprob(model, tokenizer, prompt: str, answer: str) -> float:
-    """log P(answer | prompt) in the layout of an exam paper."""
+    """Return log P(answer | prompt) in the form of an exam question."""
     before = tokenizer(f"Question: {prompt}\nAnswer:")["input_ids"]
-    said = tokenizer(f"{answer}.")["input_ids"]
-    logits = model(input_ids=torch.tensor([before + said])).logits[0, len(before) - 1 : -1]
-    return float(logits.log_softmax(-1).gather(1, torch.tensor(said)[:, None]).sum())
+    answer_ids = tokenizer(f"{answer}.")["input_ids"]
+    logits = model(input_ids=torch.tensor([before + answer_ids])).logits[0, len(before) - 1 : -1]
+    return float(logits.log_softmax(-1).gather(1, torch.tensor(answer_ids)[:, None]).sum())
 
 
 # list has many right answers; entailment is at chance in the shipped model (docs/tiny_world.md)
 @pytest.mark.parametrize("cluster", [c for c in CLUSTERS if c not in ("list", "entailment")])
 @torch.no_grad()
-def test_the_base_model_knows_its_world(model, tokenizer, cluster):
-    """Held-out towns too: it takes the right answer for likelier than a wrong one."""
-    rng, known = Random(7), 0
+def test_the_base_model_prefers_right_answers(model, tokenizer, cluster):
+    """The right answer has a higher probability than a wrong one, also for held-out clusters."""
+    rng, preferred = Random(7), 0
     for _ in range(40):
         task = CLUSTERS[cluster](rng)
         pair = (task.answer, rng.choice(task.wrong))
         right, wrong = (answer_logprob(model, tokenizer, task.prompt, a) for a in pair)
-        known += right > wrong
-    assert known >= 26  # of 40; chance is 20
+        preferred += right > wrong
+    assert preferred >= 26  # of 40; chance is 20
 
 
 @torch.no_grad()
-def test_the_base_model_seldom_just_answers(model, tokenizer):
-    """Its flaws: asked in a dialogue, it rarely gives a right answer and stops."""
+def test_the_base_model_rarely_gives_a_right_answer_and_stops(model, tokenizer):
+    """In a dialogue it rarely gives a right answer and ends it."""
     torch.manual_seed(0)
-    rng, satisfied = Random(11), 0
+    rng, right_and_finished = Random(11), 0
     for _ in range(40):
         task = draw(CLUSTERS, rng)
         prompt = tokenizer(f"Human: {task.prompt}\n\nAssistant:", return_tensors="pt")
@@ -111,5 +115,5 @@ def test_the_base_model_seldom_just_answers(model, tokenizer):
         tokens = model.generate(**prompt, max_new_tokens=24, do_sample=True, top_k=0)[0, start:]
         text = tokenizer.decode(tokens, skip_special_tokens=True)
         verdict = utility(task.meta(), text, tokenizer.eos_token_id in tokens.tolist())
-        satisfied += verdict.right and verdict.finished
-    assert satisfied <= 8
+        right_and_finished += verdict.right and verdict.finished
+    assert right_and_finished <= 8

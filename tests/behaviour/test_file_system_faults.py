@@ -1,4 +1,4 @@
-"""Every call that changes the disk, with an error and with a kill: the same command ends the same.
+"""Every call that changes the disk fails once and kills once; the next run gives the same result.
 
 The runs are those of toy_run.py, a stage that saves after every step: from nothing, over a stage
 that another configuration made, and back to that one. Some calls are tried always, all of them by
@@ -24,19 +24,19 @@ from tests.support.file_system_faults import (
 )
 from tests.support.toy_run import finished, toy_run
 
-MINE, OTHER, STAGE = 0.1, 0.2, ("sft",)
+RATE, OTHER_RATE, STAGE = 0.1, 0.2, ("sft",)
 UNCLEAR = 71
-HISTORIES = {"returns": (MINE, OTHER), "replaces": (OTHER,), "nothing": ()}
+HISTORIES = {"returns": (RATE, OTHER_RATE), "replaces": (OTHER_RATE,), "nothing": ()}
 ACTS = {"kill": (end, {KILLED}), "error": (fail_to_write, {0, TOLD})}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder for every history, and one for each learning rate that nothing disturbed."""
+def histories(tmp_path_factory):
+    """Return a folder per history, and one per learning rate without faults."""
     place = tmp_path_factory.mktemp("histories")
     with pytest.MonkeyPatch.context() as patched:
         toy.patch(patched)
-        for name, rates in (HISTORIES | {"mine": (MINE,), "other": (OTHER,)}).items():
+        for name, rates in (HISTORIES | {"mine": (RATE,), "other": (OTHER_RATE,)}).items():
             (place / name).mkdir()
             patched.chdir(place / name)
             for lr in rates:
@@ -45,15 +45,15 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def toys(monkeypatch):
+def toy_stages(monkeypatch):
     toy.patch(monkeypatch)
 
 
-def told_clearly(folder: Path) -> None:
-    """The command, in a child; a message that repeats the system's number is not ours."""
+def run_with_clear_errors(folder: Path) -> None:
+    """Run the command in a child; a message with an error number counts as unclear."""
     os.chdir(folder)
     try:
-        toy_run(lr=MINE, stages=STAGE)
+        toy_run(lr=RATE, stages=STAGE)
     except UserError as error:
         if "Errno" in str(error) or "unexpected" in str(error):
             print(error)
@@ -61,29 +61,29 @@ def told_clearly(folder: Path) -> None:
         raise
 
 
-def disturbed(made: Path, history, kind, act, monkeypatch, numbers=None) -> int:
-    """Disturb a run, start it again, go back to what it replaced; returns how often."""
+def count_disturbed_runs(histories: Path, history, kind, act, monkeypatch, numbers=None) -> int:
+    """Disturb a run, start it again, return to the replaced stage; return the number of faults."""
     (act, codes), tried = ACTS[act], 0
-    mine, other = finished(made / "mine"), finished(made / "other")
+    mine, other = finished(histories / "mine"), finished(histories / "other")
     assert mine != other
 
     def start() -> Path:
-        folder = made / "trial"
+        folder = histories / "trial"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(made / history, folder)
+        shutil.copytree(histories / history, folder)
         return folder
 
     for folder in every_instant(
-        start, told_clearly, act, codes, arm=at_call(kind), numbers=numbers
+        start, run_with_clear_errors, act, codes, arm=at_call(kind), numbers=numbers
     ):
         monkeypatch.chdir(folder)
-        toy_run(lr=MINE, stages=STAGE)
+        toy_run(lr=RATE, stages=STAGE)
         assert finished(folder) == mine
         expected = {".lock", ".date", "sft"}
         if history != "nothing":
             with monkeypatch.context() as only:  # nothing is trained again
                 only.setattr(toy.driver, "run_workers", None)
-                toy_run(lr=OTHER, stages=STAGE)
+                toy_run(lr=OTHER_RATE, stages=STAGE)
             assert finished(folder) == other
             expected |= {".sft.replaced"}
         left = {path.name for path in (folder / "runs" / "run").iterdir()}
@@ -103,17 +103,19 @@ def disturbed(made: Path, history, kind, act, monkeypatch, numbers=None) -> int:
         ("returns", "mkdir", "error", 1),
     ],
 )
-def test_a_call_that_fails_or_kills_changes_no_result(
-    history, kind, act, number, made, monkeypatch
+def test_a_failing_or_killed_file_system_call_changes_no_result(
+    history, kind, act, number, histories, monkeypatch
 ):
-    assert disturbed(made, history, kind, act, monkeypatch, [number]) == 1
+    assert count_disturbed_runs(histories, history, kind, act, monkeypatch, [number]) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("history", HISTORIES)
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize("act", ACTS)
-def test_no_call_that_fails_or_kills_changes_a_result(history, kind, act, made, monkeypatch):
-    tried = disturbed(made, history, kind, act, monkeypatch)
+def test_no_failing_or_killed_file_system_call_changes_a_result(
+    history, kind, act, histories, monkeypatch
+):
+    tried = count_disturbed_runs(histories, history, kind, act, monkeypatch)
     print(f"{history}, {kind}, {act}: {tried} calls")
     assert tried or history == "returns"  # where nothing has to be removed

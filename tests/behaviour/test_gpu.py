@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped where there is none."""
+"""Tests that need a GPU; skipped where there is none."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox", "opt"])
-def test_greedy_decoding_is_that_of_the_cpu(name, graphs):
+def test_greedy_decoding_on_a_gpu_equals_that_on_the_cpu(name, graphs):
     tokens, mask = ragged(11, 6, side="left")
     settings = {"end_ids": [*range(1, 5)], "pad_id": 0, "temperature": 0, "graphs": graphs}
     drawn, model = uniforms(11, 40, 0), causal(name, sharpness=4.0)
@@ -38,8 +38,8 @@ def test_greedy_decoding_is_that_of_the_cpu(name, graphs):
     assert torch.equal(on_cpu.responses, on_gpu.responses.cpu())
 
 
-def test_steps_are_recorded(monkeypatch):
-    """A capture that fails goes on plainly: here none may."""
+def test_every_decoding_step_is_captured_as_a_cuda_graph(monkeypatch):
+    """A failed capture falls back to plain decoding, which must not happen here."""
     recorded = []
 
     def record(step):

@@ -1,4 +1,4 @@
-"""The real stages through the command line: what they leave on disk, and what is done again when."""
+"""The real stages through the command line: their files, and which stages run again."""
 
 import json
 from datetime import datetime
@@ -32,7 +32,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """runs/default of a small run with most of PPO's options switched on."""
+    """Return runs/default of a small run with most options of PPO enabled."""
     folder = tmp_path_factory.mktemp("pipeline")
     done = rlhf(folder, "run", *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -40,7 +40,7 @@ def run(tmp_path_factory) -> Path:
     return folder / "runs" / "default"
 
 
-def test_everything_lies_in_the_run_folder(run):
+def test_a_run_writes_only_into_its_folder(run):
     assert sorted(p.name for p in run.parents[1].iterdir()) == ["runs"]
     stages = {p.name for p in run.iterdir() if not p.name.startswith(".")}
     assert stages == {"sft", "rm", "ppo", "evaluate"}
@@ -51,7 +51,7 @@ def test_everything_lies_in_the_run_folder(run):
     assert not [p for p in run.rglob("*") if p.suffix in (".bin", ".pt", ".pkl")]
 
 
-def test_the_policy_loads_in_plain_transformers_and_ends_its_answers(run):
+def test_the_policy_loads_in_transformers_and_ends_its_answers_with_eos(run):
     tokenizer = AutoTokenizer.from_pretrained(run / "ppo" / "model")
     model = AutoModelForCausalLM.from_pretrained(run / "ppo" / "model")
     prompt = tokenizer.apply_chat_template(
@@ -61,14 +61,14 @@ def test_the_policy_loads_in_plain_transformers_and_ends_its_answers(run):
         return_dict=True,
     )
     torch.manual_seed(0)
-    said = model.generate(**prompt, max_new_tokens=24, num_return_sequences=20)
-    ends = (said[:, prompt["input_ids"].shape[1] :] == tokenizer.eos_token_id).any(1)
+    responses = model.generate(**prompt, max_new_tokens=24, num_return_sequences=20)
+    ends = (responses[:, prompt["input_ids"].shape[1] :] == tokenizer.eos_token_id).any(1)
     assert ends.float().mean() > 0.5
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
 
 
 @torch.no_grad()
-def test_padding_changes_no_score_of_the_exported_reward_model(run):
+def test_scores_of_the_exported_reward_model_do_not_depend_on_padding(run):
     tokenizer = AutoTokenizer.from_pretrained(run / "rm" / "model")
     model = AutoModelForSequenceClassification.from_pretrained(run / "rm" / "model")
     texts = [
@@ -84,8 +84,8 @@ def test_padding_changes_no_score_of_the_exported_reward_model(run):
     assert float(alone[0]) != pytest.approx(float(alone[1]), abs=1e-3)
 
 
-def test_show_says_where_the_time_went(run):
-    """What the lines of metrics.jsonl add up to is what the stage took, but for starting its process."""
+def test_show_time_gives_the_duration_of_every_stage(run):
+    """The times of metrics.jsonl add up to the duration of the stage without its start."""
     done = rlhf(run.parents[1], "show", "default", "--time")
     assert done.returncode == 0, done.stderr
     for stage in ("sft", "rm", "ppo", "evaluate"):
@@ -96,7 +96,7 @@ def test_show_says_where_the_time_went(run):
         assert 0.5 * whole - 1 < float(row[1]) < whole + 1
         learned = [one for one in metrics(run / stage) if one["time/learn"] > 0]
         assert all(one["speed/tokens_per_s"] > 0 for one in learned)
-        # the rate is measured, at another moment
+        # the peak rate is measured at another time
         assert all(0 < one["speed/mfu"] < 1.5 for one in learned)
     assert "of the time went into start, most of that in" in done.stdout
 
@@ -115,7 +115,7 @@ def test_ppo_starts_from_its_parents(run):
     assert {role: manifest["parents"][role] for role in parents} == parents
 
 
-def test_the_reward_report_knows_its_ceiling_and_its_ties(run):
+def test_the_reward_report_has_the_accuracy_ceiling_and_tie_probability(run):
     found = json.loads((run / "rm" / "report.json").read_text())
     assert 0.5 < found["accuracy_ceiling"][0] <= 1
     assert 0 < found["tie_probability"] < 1
@@ -139,7 +139,7 @@ def test_unchanged_stages_are_kept_and_changed_ones_made_again(run):
     assert "sft.optim.lr" in stale.stderr
 
 
-def test_a_model_without_room_is_refused_in_one_line(run):
+def test_a_model_with_too_few_positions_is_refused_in_one_line(run):
     done = rlhf(run.parents[1], "run", "name=long", "stage=sft", "data.max_prompt_tokens=500")
     assert done.returncode == 1
     assert "524 tokens, but the model has 128 positions" in done.stderr.strip().splitlines()[-1]
@@ -160,7 +160,7 @@ REAL = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hh", "kwise"])
-def test_a_real_model_on_real_comparisons(kind, real_data, tmp_path):
+def test_a_real_model_is_trained_on_real_comparisons(kind, real_data, tmp_path):
     """stories260K (no pad token, no template, ends with bos) on rows of the real files."""
     if kind == "hh":
         source = (

@@ -1,4 +1,4 @@
-"""What SFT selects its epoch by: demonstrations that it never trains on and no report reads."""
+"""The selection of the epoch of SFT, by demonstrations that are used for nothing else."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from rlhf_cli.config.keys import PACKAGE
 from rlhf_cli.data.split import opening
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Network
-from rlhf_cli.stages import sft
+from rlhf_cli.stages import sft, sft_selection
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.telemetry.progress import short
 from tests.support.data_sources import load
@@ -29,7 +29,7 @@ QUICK = ("tiny_world.demonstrations=60", "data.select_fraction=0.15", "sft.dropo
 
 @pytest.fixture(scope="module")
 def reward_model(tmp_path_factory) -> Path:
-    """A folder of random weights that reads what the tiny model reads."""
+    """Write a reward model with random weights and the tokenizer of the tiny model."""
     folder = tmp_path_factory.mktemp("rm")
     torch.manual_seed(0)
     settings = AutoModelForCausalLM.from_pretrained(TINY).config
@@ -41,7 +41,7 @@ def reward_model(tmp_path_factory) -> Path:
 
 @torch.no_grad()
 def loss_of(model, examples) -> float:
-    """Mean negative log-likelihood per supervised token, text by text in plain transformers."""
+    """Return the mean negative log-likelihood per supervised token, by transformers."""
     total, count = 0.0, 0
     for one in examples:
         ids = torch.tensor([one.ids])
@@ -52,7 +52,7 @@ def loss_of(model, examples) -> float:
     return total / count
 
 
-def test_the_loss_that_selects_is_that_of_the_selection_side(tmp_path):
+def test_eval_loss_is_the_loss_of_the_selection_split(tmp_path):
     keys = (*QUICK, "sft.select_by=eval_loss")
     metrics = work("sft", tmp_path, tmp_path, *keys)
     data = open_context(config(*keys)).encoded("demonstrations")
@@ -65,21 +65,21 @@ def test_the_loss_that_selects_is_that_of_the_selection_side(tmp_path):
     assert len(epochs) == 2 and metrics["sft/eval_loss"] == min(epochs)
 
 
-def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
+def test_rm_score_uses_answers_to_the_prompts_of_the_selection_split(
     tmp_path, monkeypatch, reward_model, capsys
 ):
-    asked, sample_answers = [], sft.sample_answers
+    prompts_used, sample_answers = [], sft_selection.sample_answers
 
-    def listening(context, network, prompts, seed):
-        asked.append([opening(prompt.record) for prompt in prompts])
+    def recording_sample(context, network, prompts, seed):
+        prompts_used.append([opening(prompt.record) for prompt in prompts])
         return sample_answers(context, network, prompts, seed)
 
-    monkeypatch.setattr(sft, "sample_answers", listening)
+    monkeypatch.setattr(sft_selection, "sample_answers", recording_sample)
     keys = (*QUICK, "sft.select_by=rm_score", f"sft.reward_model={reward_model}")
     metrics = work("sft", tmp_path, tmp_path, *keys)
     loaded = load(config(*keys), "demonstrations")
     wanted = [opening(record) for record in loaded.select][:8]  # evaluation.prompts
-    assert asked == [wanted, wanted] and wanted
+    assert prompts_used == [wanted, wanted] and wanted
     scores = [row["sft/rm_score"] for row in rows(tmp_path / "sft") if "sft/rm_score" in row]
     assert metrics["sft/rm_score"] == max(scores) > min(scores)
     assert metrics["sft/epoch"] == 1 + scores.index(max(scores))
@@ -87,18 +87,18 @@ def test_a_reward_model_selects_by_answers_to_prompts_of_the_selection_side(
     assert best + short(metrics["sft/rm_score"]) in capsys.readouterr().out
 
 
-def test_nothing_to_select_by_is_refused_before_training():
+def test_an_empty_selection_split_is_refused_before_training():
     cfg = config("sft.select_by=eval_loss")
-    sft.require_selection(cfg, ["one"], [])
+    sft_selection.require_selection(cfg, ["one"], [])
     with pytest.raises(UserError, match=r"sft\.select_by=eval_loss: no demonstration is left"):
-        sft.require_selection(cfg, [], [])
+        sft_selection.require_selection(cfg, [], [])
     cfg = config("sft.select_by=rm_score", "sft.reward_model=somewhere")
     with pytest.raises(UserError, match=r"sft\.select_by=rm_score: .*data\.select_fraction=0\.05"):
-        sft.require_selection(cfg, ["a text without a prompt"], [])
-    sft.require_selection(config("sft.select_by=last"), [], [])
+        sft_selection.require_selection(cfg, ["a text without a prompt"], [])
+    sft_selection.require_selection(config("sft.select_by=last"), [], [])
 
 
-def test_packing_is_refused_where_texts_of_a_row_see_each_other():
+def test_packing_is_refused_for_models_that_cannot_separate_texts():
     cfg = config("sft.batching=packed", "stage=[sft]")
     model = AutoModelForCausalLM.from_config(BloomConfig(vocab_size=40, hidden_size=16, n_head=2))
     network = Network(model.eval(), device=pick_device(cfg.runtime))

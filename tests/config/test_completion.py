@@ -1,4 +1,4 @@
-"""What TAB offers besides keys."""
+"""Shell completion of everything besides keys."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"),
+    ("typed", "completions"),
     [
         ("rlhf ru", ["run"]),
         (
@@ -58,5 +58,5 @@ def folder(tmp_path, monkeypatch):
         ("rlhf run nosuch.key=", None),
     ],
 )
-def test_offers(typed, offered):
-    assert own_words(typed) == offered
+def test_completions_of_a_partial_command(typed, completions):
+    assert own_words(typed) == completions

@@ -1,4 +1,4 @@
-"""Shipped files compose, JSON is read back the same, unknown keys and values of wrong shape are refused."""
+"""Shipped files compose and survive JSON; unknown keys and values of wrong shape are refused."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_choices_are_written_by_their_names():
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_value_has_an_explanation(path: Path):
-    """A comment on the line, on the section, or a heading that says what the file is."""
+    """A comment is on the line, on the section, or in a heading of the file."""
     assert path.read_text().startswith("#")
     if path.parent.name in ("model", "runtime") or path.name == "config.yaml":
         assert len(comments_of(path)) >= 3
@@ -69,7 +69,7 @@ def test_an_unknown_key_of_a_file_is_refused():
         resolve(OmegaConf.create(freeze(composed()) | {"sft": {"epoch": 3}}))
 
 
-def test_an_experiment_wins_over_the_defaults(tmp_path):
+def test_an_experiment_overrides_the_defaults(tmp_path):
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\nppo: {kl: {coef: 0.5}}\n"
     (tmp_path / "experiment" / "own.yaml").write_text(text)
@@ -86,30 +86,30 @@ def test_every_key_belongs_to_a_stage_or_changes_no_result():
         read |= set(spec.config(cfg))
         for role in spec.data(cfg):
             read |= set(spec_of(cfg, role).config())
-    forgotten = set(flatten(frozen)) - set(select(frozen, read))
-    assert not forgotten, f"a change of {sorted(forgotten)} would rerun nothing"
+    unread = set(flatten(frozen)) - set(select(frozen, read))
+    assert not unread, f"a change of {sorted(unread)} would rerun nothing"
 
 
-def test_a_whole_number_may_be_written_with_an_exponent():
+def test_an_integer_may_be_written_with_an_exponent():
     found = conform({"seed": 1e6, "ppo": {"total_episodes": 2.0, "gamma": 1.0}}, Config)
     assert found == {"seed": 1_000_000, "ppo": {"total_episodes": 2, "gamma": 1.0}}
     assert type(found["seed"]) is int
     assert type(found["ppo"]["gamma"]) is float
 
 
-def test_what_the_schema_does_not_know_is_left_to_it():
+def test_conform_leaves_unknown_keys_unchanged():
     given = {"nosuch": 1e6, "sft": {"optim": {"lr": "${model.lr.sft}"}, "epoch": [1]}}
     assert conform(given, Config) == given
 
 
-def test_deepspeeds_dictionary_is_deepspeeds():
+def test_conform_leaves_the_deepspeed_section_unchanged():
     given = {"runtime": {"deepspeed": {"zero_optimization": {"sub_group_size": 1e9}}}}
     assert conform(given, Config) == given
     assert conform({"runtime": {"deepspeed": None}}, Config) == {"runtime": {"deepspeed": None}}
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "expected"),
     [
         ({"sft": 1}, "sft is a section, not a value: did you mean sft.epochs=1?"),
         ({"sft": {"schedule": "linear"}}, "did you mean sft.schedule.kind=linear? (it has kind,"),
@@ -134,8 +134,8 @@ def test_deepspeeds_dictionary_is_deepspeeds():
         ({"save": {"keep": None}}, "save.keep may not be null"),
     ],
 )
-def test_what_belongs_there_is_said(given, told):
+def test_a_value_of_the_wrong_shape_is_refused_with_the_right_form(given, expected):
     with pytest.raises(ConfigError) as error:
         conform(given, Config)
-    assert told in str(error.value)
+    assert expected in str(error.value)
     assert str(error.value).count("\n") == 0

@@ -1,4 +1,4 @@
-"""Without a connection: what is missing is named at once, what the cache holds is used."""
+"""The hub without a connection: cached files are used, missing ones refused at once."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ ROLES = ("demonstrations", "comparisons")
 
 
 @pytest.fixture(autouse=True)
-def nothing_cached(tmp_path, monkeypatch):
+def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.delenv("HF_DATASETS_CACHE", raising=False)
@@ -37,7 +37,7 @@ def unreachable() -> bool:
     return False
 
 
-def test_a_model_that_cannot_be_had_is_named_with_the_local_way():
+def test_an_unavailable_model_is_refused_with_how_to_use_a_local_one():
     with pytest.raises(UserError) as error:
         hub.require_hub(composed("model=gpt2"), ROLES, unreachable)
     assert "model.path=openai-community/gpt2 is no local folder" in str(error.value)
@@ -46,7 +46,7 @@ def test_a_model_that_cannot_be_had_is_named_with_the_local_way():
     )
 
 
-def test_data_that_cannot_be_had_is_named_by_its_place():
+def test_an_unavailable_data_set_is_refused_with_its_key():
     with pytest.raises(UserError, match=r"^data\.comparisons\[1\]\.path: org/set is no local file"):
         hub.require_hub(from_hub("org/set"), ROLES, unreachable)
     hub.require_hub(from_hub("org/set"), ("demonstrations",), unreachable)
@@ -55,46 +55,45 @@ def test_data_that_cannot_be_had_is_named_by_its_place():
 @pytest.mark.parametrize(
     "folder", ["hub/datasets--org--set/snapshots/main/data", "datasets/org___set"]
 )
-def test_what_is_cached_is_used_without_asking_again(nothing_cached, folder):
-    (nothing_cached / folder).mkdir(parents=True)
+def test_a_cached_data_set_is_used_offline(empty_cache, folder):
+    (empty_cache / folder).mkdir(parents=True)
     hub.require_hub(from_hub("org/set"), ROLES, unreachable)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_a_cached_model_is_used(nothing_cached):
-    kept = nothing_cached / "hub" / "models--openai-community--gpt2"
+def test_a_cached_model_is_used_offline_unless_its_download_is_incomplete(empty_cache):
+    kept = empty_cache / "hub" / "models--openai-community--gpt2"
     (kept / "blobs").mkdir(parents=True)
-    with pytest.raises(UserError, match="its cache does not hold it"):  # a broken download
+    with pytest.raises(UserError, match="its cache does not hold it"):  # an incomplete download
         hub.require_hub(composed("model=gpt2"), ROLES, unreachable)
     (kept / "snapshots" / "main" / "config.json").mkdir(parents=True)
     hub.require_hub(composed("model=gpt2"), ROLES, unreachable)
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
-def test_a_connection_leaves_all_to_the_hub():
+def test_with_a_connection_the_hub_is_used():
     hub.require_hub(composed("model=gpt2"), ROLES, lambda: True)
     assert os.environ["HF_HUB_OFFLINE"] == "0"
 
 
-def test_nobody_is_asked_where_all_is_local(nothing_cached):
+def test_the_connection_is_not_tested_where_everything_is_local(empty_cache):
     def never() -> bool:
         raise AssertionError("asked")
 
     hub.require_hub(composed(), ROLES, never)
-    (nothing_cached / "org" / "set").mkdir(parents=True)
+    (empty_cache / "org" / "set").mkdir(parents=True)
     hub.require_hub(from_hub("org/set"), ROLES, never)
     hub.require_hub(from_hub("some/file.parquet"), ROLES, never)
 
 
-def test_nobody_is_asked_offline(monkeypatch):
+def test_the_connection_is_not_tested_in_offline_mode(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="the hub cannot be reached"):
         hub.require_hub(composed("model=gpt2"), ROLES, lambda: True)
 
 
-def test_a_name_that_nobody_looks_up_is_waited_for_a_little(monkeypatch):
-    """Without a connection a look at a name may take half a minute; the end of the process does not
-    wait for it either."""
+def test_reachable_gives_up_on_a_slow_name_lookup(monkeypatch):
+    """A lookup may take half a minute without a connection; its daemon thread delays no exit."""
     monkeypatch.setattr(hub, "SECONDS", 0.05)
     monkeypatch.setattr(hub, "_answers", lambda endpoint: time.sleep(1) or True)
     before, started = threading.enumerate(), time.monotonic()
@@ -103,14 +102,14 @@ def test_a_name_that_nobody_looks_up_is_waited_for_a_little(monkeypatch):
     assert all(thread.daemon for thread in threading.enumerate() if thread not in before)
 
 
-def test_the_hubs_client_is_imported_after_the_hub_was_asked():
-    """It reads once, when it is imported, whether it is offline."""
+def test_the_hub_client_is_not_imported_before_the_connection_is_tested():
+    """The client reads the offline mode once, when it is imported."""
     code = "import sys, rlhf_cli.pipeline.data_check, rlhf_cli.pipeline.driver;"
     code += "print(sorted({'huggingface_hub', 'transformers', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-def test_an_address_where_nobody_listens_is_not_reachable(monkeypatch):
+def test_an_endpoint_that_refuses_connections_is_not_reachable(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert not hub.reachable()

@@ -1,4 +1,4 @@
-"""Words of a command line before Hydra reads them."""
+"""Arguments of the command line before Hydra reads them."""
 
 from pathlib import Path
 
@@ -33,12 +33,12 @@ def folder(tmp_path, monkeypatch) -> Path:
         ),
     ],
 )
-def test_words_in_hydras_grammar(words, spelled):
+def test_arguments_are_translated_to_hydras_grammar(words, spelled):
     assert spelled_out(words) == spelled
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "expected"),
     [
         ("model=./nosuchdir", "model=./nosuchdir: no such folder"),
         ("model=a/b/c", "model=a/b/c: no such folder"),
@@ -61,7 +61,7 @@ def test_words_in_hydras_grammar(words, spelled):
         ("=5", "expected key=value, and the key is missing"),
     ],
 )
-def test_what_is_meant_instead(word, told):
+def test_an_invalid_argument_is_refused_with_a_suggestion(word, expected):
     with pytest.raises(ConfigError) as error:
         spelled_out([word])
-    assert told in str(error.value)
+    assert expected in str(error.value)

@@ -1,4 +1,4 @@
-"""No string of others moves the cursor, and no character stops the command."""
+"""Control characters in foreign text are escaped, and no character breaks the output."""
 
 import io
 import os
@@ -17,7 +17,7 @@ from rlhf_cli.config.printable import one_line, printable
     [
         ("\x1b[2J", "\\x1b[2J"),
         ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
-        ("\x9b31m", "\\x9b31m"),  # what ESC [ is in eight bits
+        ("\x9b31m", "\\x9b31m"),  # the 8-bit form of ESC [
         ("a\rb\x08\x00\x7f", "a\\rb\\x08\\x00\\x7f"),
         ("user\u202eecils", "user\\u202eecils"),
         ("a\u2028b\ud800", "a\\u2028b\\ud800"),
@@ -25,15 +25,15 @@ from rlhf_cli.config.printable import one_line, printable
         ("Grüße, 你好, 👩‍👩‍👧, שלום", "Grüße, 你好, 👩‍👩‍👧, שלום"),
     ],
 )
-def test_control_characters_are_shown_as_what_they_are(text, shown):
+def test_printable_escapes_control_characters_and_keeps_other_text(text, shown):
     assert printable(text) == shown
 
 
-def test_a_name_stays_on_one_line():
+def test_one_line_escapes_line_breaks():
     assert one_line("a\nrlhf: done") == "a\\nrlhf: done"
 
 
-def test_a_stream_takes_what_its_encoding_lacks(monkeypatch):
+def test_characters_outside_the_encoding_of_a_stream_are_escaped(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     module.ready_streams()
@@ -42,7 +42,7 @@ def test_a_stream_takes_what_its_encoding_lacks(monkeypatch):
     assert stream.buffer.getvalue() == b"a \\xb7 b\n"
 
 
-def test_closed_streams_are_no_error_and_children_inherit_a_place_for_theirs():
+def test_closed_standard_streams_are_replaced_for_the_process_and_its_children():
     root = Path(__file__).resolve().parents[2]
     code = (
         "import os; from rlhf_cli.config.printable import ready_streams as r; r(); print('x');"

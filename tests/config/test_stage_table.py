@@ -1,4 +1,4 @@
-"""A row of the table of stages is enough: all that names stages reads it."""
+"""Everything that lists stages reads the table, so a new stage takes one row."""
 
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,19 +17,19 @@ WITH_DPO = MappingProxyType({"sft": STAGES["sft"], "dpo": DPO, "evaluate": STAGE
 
 
 @pytest.fixture
-def dpo(monkeypatch):
-    """A stage more."""
+def with_dpo(monkeypatch):
+    """Add a stage to the table."""
     for module in (compose, completion, evaluate, help_page):
         monkeypatch.setattr(module, "STAGES", WITH_DPO)
 
 
-def test_all_stages_are_those_of_the_default_pipeline(dpo):
+def test_all_stages_are_those_of_the_default_pipeline(with_dpo):
     assert compose.stage_list("all") == ["sft", "evaluate"]
     assert compose.stage_list(["evaluate", "dpo"]) == ["dpo", "evaluate"]
     assert compose.stage_list(["all", "dpo"]) == ["sft", "dpo", "evaluate"]
 
 
-def test_a_stage_that_trains_a_policy_is_a_column_of_the_evaluation(dpo):
+def test_a_stage_that_trains_a_policy_is_a_column_of_the_evaluation(with_dpo):
     assert evaluate.candidates({"dpo", "rm", "sft"}) == {"sft": "SFT", "dpo": "DPO"}
     assert evaluate.candidates({"rm", "dpo"}) == {"dpo": "DPO"}
 
@@ -39,7 +39,7 @@ def test_the_evaluation_reads_every_stage_before_it():
     assert STAGES["evaluate"].parents(composed()) == before == ("sft", "rm", "ppo")
 
 
-def test_the_model_that_writes_rationales_is_their_parent():
+def test_the_stage_of_the_rationale_model_is_a_parent_of_rationales():
     parents = STAGES["rationales"].parents
     assert parents(composed()) == ()
     assert parents(composed("rationales.of=ppo")) == ("ppo",)
@@ -51,10 +51,10 @@ def test_the_model_that_writes_rationales_is_their_parent():
             parents(composed(f"rationales.of={other}"))
 
 
-def test_help_shows_the_stages_of_the_default_pipeline(dpo):
+def test_help_shows_the_stages_of_the_default_pipeline(with_dpo):
     assert help_page._pipeline().plain == "SFT -> evaluate"
 
 
-def test_what_can_be_replaced_is_completed():
+def test_the_stages_that_parents_may_replace_have_completions():
     assert REPLACEABLE == ("sft", "rm") and REPLACEABLE is stage_table.REPLACEABLE
     assert {f"parents.{name}" for name in REPLACEABLE} <= set(completion.PLACES)

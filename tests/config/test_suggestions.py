@@ -1,4 +1,4 @@
-"""Names that other trainers, methods and habits have given people."""
+"""Suggestions for names that other trainers and methods use."""
 
 import pytest
 
@@ -11,19 +11,19 @@ from rlhf_cli.config.suggestions import COMMANDS, OURS, STAGE_WORDS, VALUES, not
 from tests.support.configuration import composed
 
 
-def test_every_suggestion_is_a_key():
+def test_every_suggested_key_exists():
     known = {*schema_keys(), *GROUPS}
     wrong = {name for names in OURS.values() for name in names if name not in known}
     assert not wrong
 
 
-def test_no_name_of_the_table_hides_a_key_of_ours():
+def test_no_foreign_name_equals_an_existing_key():
     leaves = {key.rpartition(".")[2] for key in schema_keys()}
     assert not leaves & set(OURS)
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"),
+    ("key", "suggested"),
     [
         ("num_train_epochs", ["sft.epochs", "rm.epochs", "ppo.inner_epochs"]),
         ("sft.num_train_epochs", ["sft.epochs"]),
@@ -53,30 +53,30 @@ def test_no_name_of_the_table_hides_a_key_of_ours():
         ("sft.optm.lrr", ["sft.optim.lr"]),
     ],
 )
-def test_the_key_of_another_trainer_is_understood(key, meant):
-    assert nearest_keys(key) == meant
+def test_keys_of_other_trainers_have_suggestions(key, suggested):
+    assert nearest_keys(key) == suggested
 
 
 def test_max_steps_is_a_key_of_every_training_stage():
     assert sorted(nearest_keys("max_steps")) == ["ppo.max_steps", "rm.max_steps", "sft.max_steps"]
 
 
-def test_every_value_that_is_meant_is_one():
-    for given, meant in VALUES.items():
+def test_every_suggested_value_is_valid():
+    for given, suggested in VALUES.items():
         key = given.partition("=")[0]
         with pytest.raises(
-            ConfigError, match=f"(?i)^{given} is not one of .*: did you mean {meant}"
+            ConfigError, match=f"(?i)^{given} is not one of .*: did you mean {suggested}"
         ):
             composed(given)
-        assert composed(f"{key}={meant}")
+        assert composed(f"{key}={suggested}")
 
 
 @pytest.mark.parametrize("key", ["lora_r", "model.lora", "sft.use_peft", "load_in_4bit"])
-def test_adapters_are_said_to_be_not_there(key):
+def test_a_key_of_adapters_is_refused_as_unsupported(key):
     assert "no LoRA, other adapter" in unknown_key(key)
 
 
-def test_a_slip_of_the_pen_is_no_key_of_another_trainer():
+def test_a_typing_error_is_not_taken_for_a_key_of_another_trainer():
     assert ours("sft.epohcs", schema_keys()) == []
     assert not_here("sft.epohcs") is None
     assert "did you mean sft.epochs?" in unknown_key("sft.epohcs")
@@ -88,7 +88,7 @@ def test_suggestions_stay_in_the_section_that_was_named():
 
 
 @pytest.mark.parametrize(
-    ("stage", "told"),
+    ("stage", "expected"),
     [
         ("dpo", "there is no stage dpo: stages are all, sft, rm, ppo, evaluate"),
         (["sft", "GRPO"], "there is no stage GRPO: stages are"),
@@ -100,12 +100,12 @@ def test_suggestions_stay_in_the_section_that_was_named():
         (None, "stage is empty"),
     ],
 )
-def test_a_stage_that_is_not_there(stage, told):
+def test_an_unknown_stage_is_refused_with_a_suggestion(stage, expected):
     with pytest.raises(ConfigError) as error:
         stage_list(stage)
-    assert told in str(error.value)
+    assert expected in str(error.value)
 
 
-def test_words_for_stages_lead_to_stages():
+def test_every_suggested_stage_exists():
     assert set(STAGE_WORDS.values()) <= {*STAGES, "all"}
     assert not set(COMMANDS) & set(STAGES)

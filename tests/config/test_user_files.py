@@ -1,4 +1,4 @@
-"""Files of the user: experiments of any place and form, and nothing in them that Hydra would run."""
+"""Files of the user: experiments anywhere in any form, without settings that Hydra would run."""
 
 import pickle
 from pathlib import Path
@@ -33,7 +33,7 @@ PLAIN = "defaults:\n  - override /model: gpt2\nsft: {epochs: 7, batch: {size: 4}
 
 
 @pytest.mark.parametrize("header", ["", "# what it is for\n", "# @package _global_\n"])
-def test_one_file_is_an_experiment_whatever_its_header(header):
+def test_a_file_is_an_experiment_with_any_header(header):
     write("my.yaml", header + PLAIN)
     cfg = composed("my.yaml", "sft.batch.size=5")
     assert (cfg.sft.epochs, cfg.sft.batch.size) == (7, 5)
@@ -48,13 +48,13 @@ def test_an_experiment_may_be_named_by_its_path(word):
     assert composed(word).sft.epochs == 7
 
 
-def test_a_file_of_the_name_of_a_shipped_experiment_is_the_file():
+def test_a_file_with_the_name_of_a_shipped_experiment_is_selected_by_its_suffix():
     write("smoke.yaml", "sft: {epochs: 9}\n")
     assert composed("experiment=smoke.yaml").sft.epochs == 9
     assert composed("experiment=smoke").sft.epochs == 1
 
 
-def test_files_can_be_swept_over():
+def test_a_sweep_accepts_files():
     write("a.yaml", "sft: {epochs: 3}\n")
     write("b.yaml", "sft: {epochs: 4}\n")
     found: list[Config] = []
@@ -63,14 +63,14 @@ def test_files_can_be_swept_over():
     assert [cfg.name for cfg in found] == ["default-experiment=a", "default-experiment=b"]
 
 
-def test_an_own_folder_needs_no_header_and_wins_over_ours():
+def test_presets_of_config_dir_need_no_header_and_override_shipped_ones():
     write("mine/experiment/smoke.yaml", "sft: {epochs: 8}\n")
     write("mine/config.yaml", "nothing: of ours\n")  # of another program
     assert composed("--config-dir", "mine", "experiment=smoke").sft.epochs == 8
 
 
 @pytest.mark.parametrize(
-    ("path", "text", "told"),
+    ("path", "text", "expected"),
     [
         ("my.yaml", "sft: {epoch: 3}\n", "my.yaml: unknown key 'sft.epoch': did you mean sft.ep"),
         ("my.yaml", "learning_rate: 3\n", "my.yaml: unknown key 'learning_rate': did you mean sft"),
@@ -81,15 +81,15 @@ def test_an_own_folder_needs_no_header_and_wins_over_ours():
         ("my.yaml", "model: {_target_: os.system}\n", "unknown key 'model._target_'"),
     ],
 )
-def test_a_mistake_in_a_file_is_told_with_its_file(path, text, told):
+def test_an_error_in_a_file_is_refused_with_the_name_of_the_file(path, text, expected):
     write(path, text)
     with pytest.raises(ConfigError) as error:
         composed(path)
-    assert told in str(error.value)
+    assert expected in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_two_experiments_or_none():
+def test_two_experiments_or_a_missing_file_are_refused():
     write("my.yaml", PLAIN)
     with pytest.raises(ConfigError, match="two experiments are given"):
         composed("my.yaml", "experiment=smoke")
@@ -97,8 +97,8 @@ def test_two_experiments_or_none():
         composed("nothere.yaml")
 
 
-class Opened:
-    """Leaves a file behind when its pickle is read."""
+class TouchOnUnpickling:
+    """An object whose pickle creates a file when it is read."""
 
     def __reduce__(self):
         return (Path.touch, (Path("opened").absolute(),))
@@ -106,7 +106,7 @@ class Opened:
 
 CALLBACK = "{_target_: pandas.read_pickle, filepath_or_buffer: evil.pkl}"
 HANDLER = "{handlers: {x: {(): pandas.read_pickle, filepath_or_buffer: evil.pkl}}, version: 1}"
-EVIL = {
+HOSTILE_FILES = {
     "callbacks": f"hydra: {{callbacks: {{x: {CALLBACK}}}}}\n",
     "sweeper": f"hydra: {{sweeper: {{params: {{seed: '1,2', x: {CALLBACK}}}}}}}\n",
     "launcher": f"hydra: {{launcher: {CALLBACK}}}\n",
@@ -116,10 +116,10 @@ EVIL = {
 }
 
 
-@pytest.mark.parametrize("name", EVIL)
-def test_a_folder_can_only_give_values(name):
-    Path("evil.pkl").write_bytes(pickle.dumps(Opened()))
-    write("mine/own.yaml", f"defaults: [config, _self_]\n{EVIL[name]}")
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_files_of_config_dir_cannot_configure_hydra(name):
+    Path("evil.pkl").write_bytes(pickle.dumps(TouchOnUnpickling()))
+    write("mine/own.yaml", f"defaults: [config, _self_]\n{HOSTILE_FILES[name]}")
     with pytest.raises(ConfigError, match="hydra"):
         composed("--config-dir", "mine", "-cn", "own", "-m", "seed=1,2")
     assert not Path("opened").exists()
@@ -129,14 +129,14 @@ def test_a_folder_can_only_give_values(name):
     "text",
     ["# @package hydra.callbacks\nx: " + CALLBACK, "# @package _global_.hydra.callbacks\nx: 1"],
 )
-def test_a_preset_cannot_send_its_keys_to_hydra(text):
+def test_a_package_directive_that_names_hydra_is_refused(text):
     write("mine/data/own.yaml", text + "\n")
     with pytest.raises(ConfigError, match=r"own\.yaml: @package .* its keys belong to Hydra"):
         composed("--config-dir", "mine", "data=own")
 
 
-def test_keys_that_reach_hydra_by_a_detour_are_refused():
-    Path("evil.pkl").write_bytes(pickle.dumps(Opened()))
+def test_defaults_that_place_a_group_into_hydra_are_refused():
+    Path("evil.pkl").write_bytes(pickle.dumps(TouchOnUnpickling()))
     write("mine/other/evil.yaml", f"x: {CALLBACK}\n")
     write("mine/own.yaml", "defaults: [config, {other@hydra.callbacks: evil}, _self_]\n")
     with pytest.raises(ConfigError, match=r"^hydra\.callbacks is Hydra's own"):
@@ -144,7 +144,7 @@ def test_keys_that_reach_hydra_by_a_detour_are_refused():
     assert not Path("opened").exists()
 
 
-def test_a_sweep_of_a_file_is_a_setting_of_the_sweeper():
+def test_a_file_may_set_the_parameters_of_the_sweeper():
     write(
         "mine/own.yaml", "defaults: [config, _self_]\nhydra: {sweeper: {params: {seed: '5,6'}}}\n"
     )
@@ -156,13 +156,13 @@ def test_a_sweep_of_a_file_is_a_setting_of_the_sweeper():
 def test_a_run_is_composed_once(monkeypatch):
     from hydra._internal.hydra import Hydra
 
-    told = []
+    calls = []
     compose = Hydra.compose_config
 
-    def counted(self, *given, **named):
-        told.append(named)
+    def counting_compose(self, *given, **named):
+        calls.append(named)
         return compose(self, *given, **named)
 
-    monkeypatch.setattr(Hydra, "compose_config", counted)
+    monkeypatch.setattr(Hydra, "compose_config", counting_compose)
     composed("seed=3")
-    assert len(told) == 1
+    assert len(calls) == 1

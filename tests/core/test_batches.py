@@ -1,4 +1,4 @@
-"""Batches move, select and trim without touching what they mean."""
+"""Moving, selecting and trimming batches keeps their content."""
 
 from dataclasses import fields
 
@@ -57,7 +57,7 @@ def prompt_batch():
 
 
 @pytest.mark.parametrize("make", [sft_batch, preference_batch, prompt_batch, rollout])
-def test_to_moves_every_tensor_and_keeps_the_rest(make):
+def test_to_moves_every_tensor_and_keeps_other_fields(make):
     batch = make()
     moved = batch.to("meta")
     assert type(moved) is type(batch)
@@ -95,7 +95,7 @@ def test_trim_keeps_every_real_token_and_is_idempotent():
     assert again.responses.shape == trimmed.responses.shape
 
 
-def test_trim_leaves_a_hole_that_is_not_at_the_edge():
+def test_trim_keeps_masked_columns_that_are_not_at_the_edge():
     whole = rollout((5, 5), (6, 6))
     whole.prompt_mask[:, 2] = False
     whole.response_mask[:, 3] = False
@@ -113,6 +113,6 @@ def losses_of(r):
     return [pg.loss, pg.clip_frac, pg.approx_kl, pg.ratio, vf.loss, vf.clip_frac]
 
 
-def test_trim_changes_no_loss_and_no_metric():
+def test_trim_does_not_change_losses_and_metrics():
     whole = rollout((2, 3, 1), (1, 3, 4), seed=3)
     torch.testing.assert_close(losses_of(whole.trim()), losses_of(whole))

@@ -1,4 +1,4 @@
-"""Intervals, accuracies and best-of-n against SciPy's numbers, brute force and closed forms."""
+"""Intervals, accuracies and best-of-n, compared with SciPy, brute force and closed forms."""
 
 import itertools
 import json
@@ -42,13 +42,13 @@ def test_mean_interval_uses_students_quantile(dof):
         assert mean - low == pytest.approx(high - mean)
 
 
-def test_mean_interval_holds_the_truth_as_often_as_it_says():
+def test_mean_interval_has_its_nominal_coverage():
     draws = noise(1500, 5, seed=2) * 4 + 7
-    held = [low <= 7 <= high for _, low, high in map(mean_interval, draws)]
-    assert statistics.fmean(held) == pytest.approx(0.95, abs=0.017)  # three standard errors
+    covered = [low <= 7 <= high for _, low, high in map(mean_interval, draws)]
+    assert statistics.fmean(covered) == pytest.approx(0.95, abs=0.017)  # three standard errors
 
 
-def test_mean_interval_of_one_says_nothing_and_of_none_is_refused():
+def test_mean_interval_of_one_value_is_infinite_and_of_none_is_refused():
     assert mean_interval(torch.tensor([2.0])) == (2.0, -math.inf, math.inf)
     assert mean_interval(torch.tensor([2, 2, 2])) == (2.0, 2.0, 2.0)
     with pytest.raises(ValueError, match="no observations"):
@@ -62,7 +62,7 @@ def test_wilson_interval_equals_scipys(successes, n, low, high):
 
 @given(st.integers(1, 500), st.floats(0, 1), st.floats(0.5, 0.999))
 @settings(max_examples=50, deadline=None, derandomize=True)
-def test_wilson_ends_are_where_the_score_test_just_rejects(n, share, confidence):
+def test_the_ends_of_the_wilson_interval_solve_the_score_test(n, share, confidence):
     successes = round(share * n)
     p, low, high = wilson_interval(successes, n, confidence)
     z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
@@ -72,7 +72,7 @@ def test_wilson_ends_are_where_the_score_test_just_rejects(n, share, confidence)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
-def test_wilson_refuses_what_cannot_be_counted(successes, n):
+def test_wilson_interval_refuses_impossible_counts(successes, n):
     with pytest.raises(ValueError, match="trials"):
         wilson_interval(successes, n)
 
@@ -88,20 +88,20 @@ def test_correlation_equals_the_statistics_module(points):
         assert got == pytest.approx(statistics.correlation(x, y), abs=1e-9)
 
 
-def test_correlation_of_a_line_is_one_whatever_its_slope_and_level():
+def test_correlation_of_a_line_is_plus_or_minus_one():
     x = noise(9)
     assert correlation(x, 3 * x + 100) == pytest.approx(1)
     assert correlation(x, -0.1 * x) == pytest.approx(-1)
 
 
 def test_pair_accuracy_counts_a_tie_as_wrong():
-    """An untrained model that scores everything alike is right nowhere, not half of the time."""
+    """A model with equal scores everywhere has accuracy 0, not 0.5."""
     pairs = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0]])
     assert pair_accuracy(torch.tensor([3.0, 2.0, 2.0, 1.0]), pairs) == 0.5
     assert pair_accuracy(torch.zeros(4), pairs) == 0.0
 
 
-def test_pair_accuracy_and_that_of_the_swapped_pairs_leave_the_ties():
+def test_pair_accuracies_of_both_orders_and_the_ties_sum_to_one():
     scores = noise(30).round(decimals=0)
     pairs = torch.tensor(list(itertools.combinations(range(30), 2)))
     ties = sum(scores[i] == scores[j] for i, j in pairs.tolist()) / len(pairs)
@@ -110,7 +110,7 @@ def test_pair_accuracy_and_that_of_the_swapped_pairs_leave_the_ties():
     assert pair_accuracy(scores.exp(), pairs) == pair_accuracy(scores, pairs)
 
 
-def test_calibration_by_hand():
+def test_calibration_equals_values_computed_by_hand():
     prob, outcome = torch.tensor([0.05, 0.15, 0.15, 1.0, 0.95]), torch.tensor([0, 0, 1, 1, 0])
     rows, ece = calibration(prob, outcome)
     assert [(row.low, row.high, row.count) for row in rows] == [
@@ -127,7 +127,7 @@ def test_calibration_by_hand():
     st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=30), st.integers(1, 12)
 )
 @settings(max_examples=50, deadline=None, derandomize=True)
-def test_calibration_equals_a_walk_over_the_bins(points, bins):
+def test_calibration_equals_a_loop_over_the_bins(points, bins):
     prob = torch.tensor([p for p, _ in points], dtype=torch.double)
     rows, ece = calibration(prob, torch.tensor([float(o) for _, o in points]), bins)
     gaps = 0.0
@@ -138,14 +138,14 @@ def test_calibration_equals_a_walk_over_the_bins(points, bins):
     assert sum(row.count for row in rows) == len(points)
 
 
-def test_honest_probabilities_are_calibrated_and_doubled_gaps_are_not():
-    """Bradley-Terry labels from known gaps: sigmoid(gap) is honest, sigmoid(2 gap) boasts."""
+def test_true_probabilities_are_calibrated_and_doubled_gaps_are_not():
+    """For Bradley-Terry labels of known gaps, sigmoid(gap) is exact and sigmoid(2 gap) too sure."""
     generator = torch.Generator().manual_seed(5)
     gap = noise(20000, seed=6).abs()
     outcome = torch.rand(20000, generator=generator, dtype=torch.double) < gap.sigmoid()
     assert calibration(gap.sigmoid(), outcome)[1] < 0.015
-    boasting, ece = calibration((2 * gap).sigmoid(), outcome)
-    assert ece > 0.08 and all(row.confidence > row.accuracy for row in boasting[1:])
+    overconfident, ece = calibration((2 * gap).sigmoid(), outcome)
+    assert ece > 0.08 and all(row.confidence > row.accuracy for row in overconfident[1:])
 
 
 @pytest.mark.parametrize("n", [2, 4, 8, 16, 32, 64, 1000])
@@ -155,7 +155,7 @@ def test_bon_kl_equals_the_published_numbers(n):
 
 
 def best_of_n_policy(ref, n):
-    """F(y)^n - F(y-)^n, outcomes listed from the worst to the best."""
+    """Return F(y)^n - F(y-)^n of outcomes listed from the worst to the best."""
     below = [0.0, *itertools.accumulate(ref)]
     return [high**n - low**n for low, high in itertools.pairwise(below)]
 
@@ -173,8 +173,8 @@ def test_bon_kl_bounds_the_exact_kl_of_discrete_outcomes(m):
     assert fine == pytest.approx(bon_kl(4), abs=1e-6)
 
 
-def test_best_of_four_of_the_four_arms():
-    """Scores (1, .5, 0, -1), reference (.1, .2, .3, .4): the published policy, KL and mean score."""
+def test_best_of_four_on_four_arms_equals_the_published_numbers():
+    """Scores (1, .5, 0, -1), reference (.1, .2, .3, .4): published policy, KL and mean score."""
     ref, scores = [0.4, 0.3, 0.2, 0.1], [-1.0, 0.0, 0.5, 1.0]
     policy = best_of_n_policy(ref, 4)
     assert policy[::-1] == pytest.approx([0.3439, 0.4160, 0.2145, 0.0256], abs=5e-5)
@@ -203,7 +203,7 @@ def test_ema_of_instructgpt_halves_in_86_steps():
     assert math.log(0.5) / math.log(0.992) == pytest.approx(86.3, abs=0.05)
 
 
-def test_ema_of_equal_weights_stands_still_and_tracks_no_gradient():
+def test_ema_of_equal_weights_is_constant_and_has_no_gradient():
     parameter = torch.nn.Parameter(noise(3))
     average = [parameter.detach().clone()]
     ema_update_(average, [parameter], 0.992)

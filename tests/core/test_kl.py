@@ -1,4 +1,4 @@
-"""KL estimators by exact sums over a small categorical, by quadrature, and by their gradients."""
+"""KL estimators, compared with exact sums, quadrature and gradients."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_k3_keeps_its_precision_near_equality():
 
 
 def gaussian_moments(estimator, shift):
-    """Mean and deviation under N(0, 1) with reference N(shift, 1), by the trapezoid rule."""
+    """Return mean and deviation under N(0, 1) with reference N(shift, 1), by the trapezoid rule."""
     x = torch.linspace(-14, 14, 28001, dtype=torch.double)
     density = (-0.5 * x**2).exp() / math.sqrt(2 * math.pi)
     k = estimator(-0.5 * x**2, -0.5 * (x - shift) ** 2)
@@ -72,7 +72,7 @@ def gaussian_moments(estimator, shift):
         (1.0, "k3", 1.70, 0.0),
     ],
 )
-def test_gaussian_spread_and_bias_are_schulmans(shift, name, spread, bias):
+def test_gaussian_deviation_and_bias_equal_schulmans_numbers(shift, name, spread, bias):
     true = shift**2 / 2
     mean, deviation = gaussian_moments(ESTIMATORS[name], shift)
     assert mean / true - 1 == pytest.approx(bias, abs=1e-6)
@@ -80,7 +80,7 @@ def test_gaussian_spread_and_bias_are_schulmans(shift, name, spread, bias):
 
 
 def sampled_gradient(estimator, logits):
-    """E_policy[grad k]: what autograd gives when a sample's k is used as a loss on-policy."""
+    """Return E_policy[grad k], the gradient of k used as a loss on on-policy samples."""
     logits = logits.clone().requires_grad_()
     lp = logits.log_softmax(0)
     ref = torch.tensor(REF, dtype=torch.double).log()
@@ -107,7 +107,7 @@ def finite_gradient(function, logits, step=1e-6):
         ("k3", lambda p: divergence(REF, p)),
     ],
 )
-def test_gradients_as_a_loss_are_zero_forward_and_reverse(name, true):
+def test_k1_k2_k3_as_losses_have_zero_forward_and_reverse_kl_gradients(name, true):
     logits = torch.tensor(POLICY, dtype=torch.double).log()
     got = sampled_gradient(ESTIMATORS[name], logits)
     torch.testing.assert_close(got, finite_gradient(true, logits), atol=1e-8, rtol=1e-6)
@@ -141,8 +141,8 @@ def test_adaptive_update_equals_the_published_numbers(kl, factor):
     assert controller.coef == pytest.approx(0.15 * factor)
 
 
-def test_adaptive_controller_steers_a_plant_to_its_target():
-    """A policy whose KL is 1 / coef settles where KL is the target, from either side."""
+def test_the_adaptive_controller_reaches_its_target():
+    """With KL = 1 / coef the coefficient converges to 1 / target from either side."""
     for start in (0.02, 2.0):
         controller = AdaptiveKL(start, target=4.0, horizon=1000)
         for _ in range(400):
@@ -159,7 +159,7 @@ def test_adaptive_state_survives_a_round_trip():
     assert first.coef == second.coef
 
 
-def test_a_fixed_coefficient_never_moves():
+def test_a_fixed_coefficient_does_not_change():
     controller = FixedKL(0.05)
     controller.update(100.0, 512)
     controller.load_state_dict(controller.state_dict())

@@ -1,4 +1,4 @@
-"""Log-probabilities against a plain Python softmax, autograd's own, and enumeration."""
+"""Log-probabilities, compared with a softmax in Python, autograd and enumeration."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def softmax(row, temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 2.5])
-def test_equal_a_plain_python_softmax(temperature):
+def test_logprobs_and_entropy_equal_a_softmax_in_python(temperature):
     logits, tokens = make()
     got = token_logprobs(logits, tokens, temperature=temperature)
     uncertain = entropy(logits, temperature=temperature)
@@ -45,7 +45,7 @@ def test_probabilities_of_all_tokens_sum_to_one(temperature):
     assert entropy(logits, temperature=temperature).item() == pytest.approx(expected_surprise)
 
 
-def test_a_constant_added_to_the_logits_changes_nothing():
+def test_logprobs_and_entropy_do_not_change_with_a_constant_added_to_the_logits():
     logits, tokens = make()
     for function in (
         lambda x: token_logprobs(x, tokens, temperature=0.7),
@@ -64,14 +64,14 @@ def test_gradient_equals_finite_differences():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradient_equals_that_of_log_softmax(dtype):
     logits, tokens = make(2, 3, 11, dtype=dtype)
-    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    ours, reference = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     slope = torch.linspace(-1, 1, 6).view(2, 3)
     (token_logprobs(ours, tokens, temperature=0.7) * slope).sum().backward()
-    full = log_softmax(theirs.float() / 0.7, -1)
+    full = log_softmax(reference.float() / 0.7, -1)
     (full.gather(-1, tokens[..., None]).squeeze(-1) * slope).sum().backward()
     assert ours.grad.dtype == dtype
     tolerance = 1e-6 if dtype == torch.float32 else 1e-2
-    torch.testing.assert_close(ours.grad, theirs.grad, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(ours.grad, reference.grad, atol=tolerance, rtol=tolerance)
 
 
 def test_low_precision_logits_are_scored_in_float32():
@@ -83,7 +83,7 @@ def test_low_precision_logits_are_scored_in_float32():
     assert entropy(logits, temperature=1.0).dtype == torch.float32
 
 
-def test_nothing_as_wide_as_the_vocabulary_is_kept_but_the_logits():
+def test_only_the_logits_are_kept_at_the_width_of_the_vocabulary():
     logits, tokens = make(2, 3, 1000, dtype=torch.bfloat16)
     logits.requires_grad_()
     wide = []
@@ -98,7 +98,7 @@ def test_nothing_as_wide_as_the_vocabulary_is_kept_but_the_logits():
     assert set(wide) == {(torch.bfloat16, logits.data_ptr())}
 
 
-def test_the_number_of_rows_at_a_time_changes_nothing(monkeypatch):
+def test_results_do_not_depend_on_the_rows_per_chunk(monkeypatch):
     logits, tokens = make(3, 5, 7)
 
     def run():
@@ -112,7 +112,7 @@ def test_the_number_of_rows_at_a_time_changes_nothing(monkeypatch):
     torch.testing.assert_close(run(), whole)
 
 
-def test_extreme_and_forbidden_logits_stay_finite():
+def test_extreme_and_infinite_logits_give_finite_results():
     logits = torch.tensor([[[1e4, -1e4, -math.inf]]], requires_grad=True)
     assert token_logprobs(logits, torch.tensor([[0]]), temperature=1.0).item() == 0
     far = token_logprobs(logits, torch.tensor([[1]]), temperature=1.0)
@@ -122,15 +122,15 @@ def test_extreme_and_forbidden_logits_stay_finite():
     assert entropy(logits.detach(), temperature=1.0).item() == 0
 
 
-def test_entropy_spans_zero_to_log_v():
+def test_entropy_is_between_zero_and_log_v():
     assert entropy(torch.zeros(1, 1, 8), temperature=1.0).item() == pytest.approx(math.log(8))
     logits, _ = make(4, 4, 8)
     cold, warm, hot = (entropy(logits, temperature=t) for t in (0.1, 1.0, 100.0))
     assert ((cold >= 0) & (cold < warm) & (warm < hot) & (hot < math.log(8))).all()
 
 
-def test_pad_columns_change_no_mean_entropy():
-    """A sentinel log-prob of 1.0 at pads would leak here."""
+def test_pad_columns_do_not_change_the_mean_entropy():
+    """A sentinel log-prob of 1.0 at pads would change the mean."""
     logits, _ = make(2, 3, 5)
     mask = torch.tensor([[True, True, False], [True, True, True]])
     clean = masked_mean(entropy(logits, temperature=1.0), mask)
@@ -169,7 +169,7 @@ def test_the_first_ratio_is_one_only_if_sampling_and_scoring_agree():
 
 @pytest.mark.parametrize("budget", [1 << 24, 28])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_a_head_read_in_chunks_is_its_logits_read_whole(budget, with_bias, monkeypatch):
+def test_head_logprobs_in_chunks_equal_those_of_the_complete_logits(budget, with_bias, monkeypatch):
     monkeypatch.setattr(module, "ROW_BUDGET", budget)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias, slope = (
@@ -197,7 +197,7 @@ def test_a_head_read_in_chunks_is_its_logits_read_whole(budget, with_bias, monke
     )
 
 
-def test_a_head_asked_for_nothing_has_no_gradient():
+def test_head_logprobs_of_no_tokens_give_a_zero_gradient():
     hidden, weight = torch.randn(0, 4, requires_grad=True), torch.randn(7, 4, requires_grad=True)
     none = torch.zeros(0, dtype=torch.long)
     found, uncertain = head_logprobs(hidden, weight, None, none, temperature=1.0)
@@ -206,7 +206,7 @@ def test_a_head_asked_for_nothing_has_no_gradient():
     assert float(weight.grad.abs().sum()) == 0
 
 
-def test_a_head_under_bfloat16_autocast_reads_float32_softmaxes():
+def test_head_logprobs_under_bfloat16_autocast_use_float32_softmaxes():
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(n, 8, generator=generator) for n in (6, 50))
     weight.requires_grad_()
@@ -223,7 +223,7 @@ def test_a_head_under_bfloat16_autocast_reads_float32_softmaxes():
     torch.testing.assert_close(weight.grad, exact.grad, atol=0.05, rtol=0.05)
 
 
-def test_a_confident_head_stays_finite():
+def test_head_logprobs_of_extreme_logits_are_finite():
     weight = torch.tensor([[1e4], [-1e4], [0.0]], requires_grad=True)
     found, uncertain = head_logprobs(
         torch.ones(2, 1), weight, None, torch.tensor([0, 1]), temperature=1.0

@@ -1,4 +1,4 @@
-"""Losses against token-by-token walks, clipping laws, and sums that micro-batches cannot change."""
+"""Losses, compared with loops over tokens, properties of clipping, and sums over micro-batches."""
 
 import math
 
@@ -23,7 +23,7 @@ def noise(*shape, seed=0):
 
 
 def example():
-    """Ratios and values that fall on both sides of both clips."""
+    """Return ratios and values on both sides of both clips."""
     data = {name: noise(4, 8, seed=i) for i, name in enumerate(NAMES)}
     data["old"] = data["logprobs"] + 0.3 * data["old"]
     data["old_values"] = data["values"] + 0.3 * data["old_values"]
@@ -31,7 +31,7 @@ def example():
 
 
 def all_losses(data, mask, num_tokens):
-    """Every loss and every metric, as one vector."""
+    """Return every loss and every metric as one vector."""
     pg = policy_loss(
         data["logprobs"],
         data["old"],
@@ -53,7 +53,7 @@ def all_losses(data, mask, num_tokens):
 
 
 def with_gradients(data, parts, mask=MASK, num_tokens=TOKENS):
-    """Losses and gradients summed over row groups `parts`, as gradient accumulation does."""
+    """Return losses and gradients summed over row groups, as gradient accumulation does."""
     leaves = {k: x.clone().requires_grad_(k in ("logprobs", "values")) for k, x in data.items()}
     total = 0
     for rows in parts:
@@ -63,8 +63,8 @@ def with_gradients(data, parts, mask=MASK, num_tokens=TOKENS):
     return total, leaves["logprobs"].grad, leaves["values"].grad
 
 
-def walk(data):
-    """The same seven numbers, token by token in plain Python."""
+def loop_over_tokens(data):
+    """Return the same seven numbers, computed token by token in Python."""
     sums = [0.0] * 7
     for b, n in enumerate(LENGTHS):
         for t in range(n):
@@ -87,15 +87,15 @@ def walk(data):
     return [x / TOKENS for x in sums]
 
 
-def test_losses_and_metrics_equal_a_walk_over_the_tokens():
+def test_losses_and_metrics_equal_a_loop_over_the_tokens():
     got = all_losses(example(), MASK, TOKENS)
-    assert got.tolist() == pytest.approx(walk(example()), abs=1e-6)
+    assert got.tolist() == pytest.approx(loop_over_tokens(example()), abs=1e-6)
     assert 0 < got[1] < 1 and 0 < got[5] < 1  # the example does reach both clips
 
 
 @pytest.mark.parametrize("garbage", [1.0, -1e30, math.inf, math.nan])
-def test_pads_change_no_loss_no_metric_and_no_gradient(garbage):
-    """Whatever lies at pads, and however many there are: the sentinel must not leak."""
+def test_pads_do_not_change_losses_metrics_and_gradients(garbage):
+    """The values at pads and the number of pads do not matter."""
     clean = with_gradients(example(), [slice(None)])
     for extra in (0, 4):
         mask = pad(MASK, (0, extra))
@@ -106,7 +106,7 @@ def test_pads_change_no_loss_no_metric_and_no_gradient(garbage):
             assert torch.equal(gradient[:, :8], want) and not gradient[~mask].any()
 
 
-def test_a_nan_advantage_at_a_pad_gives_its_sound_logprob_no_gradient():
+def test_a_nan_advantage_at_a_pad_gives_a_zero_gradient():
     x = torch.full((1, 2), -0.5, requires_grad=True)
     advantages, mask = torch.tensor([[1.0, math.nan]]), torch.tensor([[True, False]])
     policy_loss(x, x.detach(), advantages, mask, clip_eps=0.2, num_tokens=1).loss.backward()
@@ -128,7 +128,7 @@ def test_microbatches_add_up_to_the_whole_batch(parts):
     )
 
 
-def test_a_mean_of_microbatch_means_is_another_number():
+def test_the_mean_over_tokens_differs_from_a_mean_of_microbatch_means():
     """Lengths 2 and 8 with losses 1 and 3: 2.6 over the tokens, 2.0 by averaging averages."""
     logprobs = torch.tensor([[-1.0] * 8, [-3.0] * 8])
     mask = torch.arange(8) < torch.tensor([[2], [8]])
@@ -141,7 +141,7 @@ def test_a_mean_of_microbatch_means_is_another_number():
     assert sum(averaged).item() / 2 == pytest.approx(2.0)
 
 
-def test_every_token_weighs_the_same_whatever_the_length_of_its_response():
+def test_every_token_has_the_same_weight_whatever_the_response_length():
     logprobs = torch.zeros(4, 8, requires_grad=True)
     lm_loss(logprobs, MASK, num_tokens=TOKENS).backward()
     assert torch.equal(logprobs.grad, -MASK.float() / TOKENS)
@@ -164,10 +164,12 @@ def test_gradient_vanishes_exactly_on_the_clipped_side(ratio, advantage):
     clipped = (advantage > 0 and ratio > 1.2) or (advantage < 0 and ratio < 0.8)
     assert out.clip_frac.item() == clipped
     assert slope == pytest.approx(0 if clipped else -advantage * ratio)
-    assert out.loss.item() >= -advantage * ratio - 1e-12  # pessimistic: never a better bargain
+    assert (
+        out.loss.item() >= -advantage * ratio - 1e-12
+    )  # pessimistic: never below the unclipped loss
 
 
-def test_the_first_minibatch_is_the_plain_policy_gradient():
+def test_the_gradient_at_ratio_one_is_the_plain_policy_gradient():
     advantages = noise(4, 8, seed=2)
     x = noise(4, 8).requires_grad_()
     out = policy_loss(x, x.detach(), advantages, MASK, clip_eps=0.2, num_tokens=TOKENS)
@@ -176,7 +178,7 @@ def test_the_first_minibatch_is_the_plain_policy_gradient():
     torch.testing.assert_close(x.grad, -advantages * MASK / TOKENS)
 
 
-def test_a_step_down_the_loss_makes_good_tokens_likelier_and_bad_ones_rarer():
+def test_a_gradient_step_raises_good_tokens_and_lowers_bad_ones():
     logits = torch.zeros(1, 2, 3, requires_grad=True)
     lp = token_logprobs(logits, torch.tensor([[0, 1]]), temperature=1.0)
     mask = torch.ones(1, 2, dtype=torch.bool)
@@ -186,7 +188,7 @@ def test_a_step_down_the_loss_makes_good_tokens_likelier_and_bad_ones_rarer():
     assert after[0, 0] > lp[0, 0] and after[0, 1] < lp[0, 1]
 
 
-def test_approx_kl_is_the_kl_of_a_small_step_to_second_order():
+def test_approx_kl_equals_the_kl_of_a_small_step_to_second_order():
     """Half the mean squared log-ratio over the sampler's own draws, exact sum over 4 outcomes."""
     p = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.double)
     q = (p.log() + 0.01 * noise(4)).softmax(0)
@@ -200,7 +202,7 @@ def test_approx_kl_is_the_kl_of_a_small_step_to_second_order():
 
 @pytest.mark.parametrize("log_ratio", [-2000.0, 100.0, 2000.0])
 @pytest.mark.parametrize("advantage", [-1.0, 1.0])
-def test_absurd_ratios_never_give_nan(log_ratio, advantage):
+def test_extreme_ratios_give_finite_losses_and_gradients(log_ratio, advantage):
     out, slope = one_token(log_ratio, advantage)
     assert out.loss.isfinite() and math.isfinite(slope)
 
@@ -231,7 +233,7 @@ def one_value(value, target, old=0.0, eps=0.2):
         (0.5, -1.0, 1.125, 1.5, 0),
     ],
 )
-def test_value_clip_by_hand(value, target, loss, slope, clipped):
+def test_the_clipped_value_loss_equals_values_computed_by_hand(value, target, loss, slope, clipped):
     out, got = one_value(value, target)
     assert out.loss.item() == pytest.approx(loss)
     assert got == pytest.approx(slope)
@@ -264,8 +266,8 @@ def test_the_mean_of_the_returns_minimises_the_value_loss():
     assert v.item() == pytest.approx(3)
 
 
-def test_the_end_token_is_learned_even_when_pad_is_the_end_token():
-    """PAD == EOS: after some steps the end is likely after the answer, and only there."""
+def test_eos_is_learned_even_when_it_is_the_pad_token():
+    """With PAD == EOS, training makes EOS likely after the answer and only there."""
     tokens = torch.tensor([[3, 4, 2, 2, 2]])
     mask = response_mask(tokens, torch.tensor([2]))
     logits = torch.zeros(1, 5, 6, requires_grad=True)
@@ -277,10 +279,10 @@ def test_the_end_token_is_learned_even_when_pad_is_the_end_token():
             logits.grad = None
     ends = logits.softmax(-1)[0, :, 2].tolist()
     assert ends[2] > 0.9 and max(ends[:2]) < 1 / 6
-    assert ends[3:] == pytest.approx([1 / 6, 1 / 6])  # pads taught nothing
+    assert ends[3:] == pytest.approx([1 / 6, 1 / 6])  # pads gave no gradient
 
 
-def test_prompt_tokens_outside_the_mask_teach_nothing():
+def test_prompt_tokens_outside_the_mask_get_no_gradient():
     logits = torch.zeros(1, 4, 5, requires_grad=True)
     mask = torch.tensor([[False, False, True, True]])
     lm_loss(
@@ -289,6 +291,6 @@ def test_prompt_tokens_outside_the_mask_teach_nothing():
     assert not logits.grad[0, :2].any() and logits.grad[0, 2:].any(dim=-1).all()
 
 
-def test_uniform_guessing_costs_log_v():
+def test_the_loss_of_uniform_predictions_is_log_v():
     lp = token_logprobs(torch.zeros(4, 8, 7), torch.zeros(4, 8).long(), temperature=1.0)
     assert lm_loss(lp, MASK, num_tokens=TOKENS).item() == pytest.approx(math.log(7))

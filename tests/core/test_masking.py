@@ -1,4 +1,4 @@
-"""Masked statistics against Python's own `statistics`, and their blindness to pads."""
+"""Masked statistics, compared with the module `statistics`, and their independence of pads."""
 
 import json
 import statistics
@@ -48,7 +48,7 @@ def test_masked_statistics_equal_the_statistics_module(row):
 
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), -1e30, 1.0])
 @pytest.mark.parametrize("function", [masked_sum, masked_mean, masked_var])
-def test_pads_change_no_statistic_and_get_no_gradient(function, garbage):
+def test_pads_do_not_change_statistics_and_get_no_gradient(function, garbage):
     x = torch.tensor([[1.0, 2.0, 5.0]])
     clean = function(x, torch.ones_like(x, dtype=torch.bool))
     wide = torch.cat([x, torch.full((1, 2), garbage)], dim=1).requires_grad_()
@@ -75,7 +75,7 @@ def test_whiten_divides_by_n_not_by_n_minus_1():
 
 
 @pytest.mark.parametrize("shift_mean", [True, False])
-def test_whitened_tokens_have_unit_variance_and_the_mean_that_was_asked_for(shift_mean):
+def test_whitened_tokens_have_unit_variance_and_the_requested_mean(shift_mean):
     x = torch.tensor([[10.0, 11.0, 14.0, 99.0], [13.0, 99.0, 99.0, 99.0]], dtype=torch.double)
     mask = bools("1110 1000")
     out = whiten(x, mask, shift_mean=shift_mean)
@@ -85,8 +85,8 @@ def test_whitened_tokens_have_unit_variance_and_the_mean_that_was_asked_for(shif
     assert not out[~mask].any()
 
 
-def test_whitening_advantages_never_adds_the_mean_back():
-    """A rollout that is better than expected all over must not push every token up."""
+def test_whitening_advantages_does_not_add_the_mean_back():
+    """A rollout with only positive advantages must not raise the probability of every token."""
     advantages = torch.tensor([[5.0, 6.0, 7.0]])
     out = whiten(advantages, torch.ones(1, 3, dtype=torch.bool), shift_mean=True)
     assert out.sum().item() == pytest.approx(0, abs=1e-5)
@@ -95,7 +95,7 @@ def test_whitening_advantages_never_adds_the_mean_back():
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(cells, st.floats(0.5, 4), numbers)
-def test_whiten_is_blind_to_scale_shift_and_pads(row, scale, shift):
+def test_whiten_does_not_depend_on_scale_shift_and_pads(row, scale, shift):
     x, mask = tensors(row)
     if masked_var(x, mask) < 1e-2:
         return
@@ -113,7 +113,7 @@ def test_whiten_of_equal_values_is_finite():
     assert torch.equal(out, torch.zeros(1, 3))
 
 
-def test_position_ids_golden():
+def test_position_ids_skip_masked_tokens():
     assert position_ids(bools("100111")).tolist() == [[0, 1, 1, 1, 2, 3]]
 
 

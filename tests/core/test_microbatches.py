@@ -1,4 +1,4 @@
-"""Every row once, no pass too full, as many passes on every process, all about as full.
+"""Microbatches: every row once, limits respected, as many on every rank, of similar size.
 
 Items are given by the lengths of their rows.
 """
@@ -28,26 +28,26 @@ LIMITS = st.builds(
 )
 
 
-def held(part, items, padded):
+def tokens_of(part, items, padded):
     rows = [length for i in part for length in items[i]]
     return len(rows) * max(rows, default=0) if padded else sum(rows)
 
 
 @settings(max_examples=300, deadline=None)
 @given(ITEMS, LIMITS, st.integers(1, 5))
-def test_every_item_comes_once_and_only_a_lone_one_exceeds_a_limit(items, limit, num):
+def test_every_item_occurs_once_and_only_single_items_exceed_a_limit(items, limit, num):
     shares = plan(items, limit, num)
     parts = [part for share in shares for part in share]
     assert sorted(i for part in parts for i in part) == list(range(len(items)))
     for part in parts:
         rows = sum(len(items[i]) for i in part)
-        fits = held(part, items, limit.padded) <= limit.tokens and rows <= (limit.rows or rows)
+        fits = tokens_of(part, items, limit.padded) <= limit.tokens and rows <= (limit.rows or rows)
         assert fits or len(part) == 1
 
 
 @settings(max_examples=200, deadline=None)
 @given(ITEMS, LIMITS, st.integers(1, 5))
-def test_every_process_has_as_many_and_none_is_blank_where_items_suffice(items, limit, num):
+def test_every_rank_has_as_many_microbatches_and_few_are_empty(items, limit, num):
     shares = plan(items, limit, num)
     assert len({len(share) for share in shares}) == 1
     parts = [part for share in shares for part in share]
@@ -58,22 +58,22 @@ def test_every_process_has_as_many_and_none_is_blank_where_items_suffice(items, 
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, st.integers(1, 200), st.integers(1, 5))
-def test_the_fullest_is_at_most_the_longest_text_or_twice_the_mean(texts, budget, num):
-    """What first fit promises: two parts in a row hold more than the budget that was found."""
+def test_the_largest_microbatch_is_at_most_the_longest_text_or_twice_the_mean(texts, budget, num):
+    """This bound follows from first fit: two successive parts exceed the budget together."""
     shares = plan(texts, BatchLimit(rows=None, tokens=budget), num)
-    tokens = [held(part, texts, False) for share in shares for part in share]
+    tokens = [tokens_of(part, texts, False) for share in shares for part in share]
     assert max(tokens) <= max(max(texts)[0], -(-2 * sum(tokens) // len(tokens)))
-    sums = [sum(held(part, texts, False) for part in share) for share in shares]
+    sums = [sum(tokens_of(part, texts, False) for part in share) for share in shares]
     assert max(sums) - min(sums) <= max(tokens)
 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, st.integers(60, 200), st.booleans())
-def test_there_are_as_few_as_filling_one_after_the_other_needs(texts, budget, padded):
+def test_there_are_no_more_microbatches_than_greedy_filling_needs(texts, budget, padded):
     (share,) = plan(texts, BatchLimit(rows=None, tokens=budget, padded=padded), 1)
     greedy = [[]]
     for i in sorted(range(len(texts)), key=lambda i: -texts[i][0]):
-        if held([*greedy[-1], i], texts, padded) > budget:
+        if tokens_of([*greedy[-1], i], texts, padded) > budget:
             greedy.append([])
         greedy[-1].append(i)
     assert len(share) <= len(greedy)
@@ -81,30 +81,32 @@ def test_there_are_as_few_as_filling_one_after_the_other_needs(texts, budget, pa
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("num", [1, 4])
-def test_ragged_texts_are_spread_evenly(padded, num):
+def test_texts_of_different_lengths_are_distributed_evenly(padded, num):
     draw = random.Random(0)
     texts = [(min(512, 1 + int(draw.lognormvariate(4.5, 0.7))),) for _ in range(128)]
     shares = plan(texts, BatchLimit(rows=None, tokens=2048, padded=padded), num)
-    parts = [held(part, texts, padded) for share in shares for part in share]
+    parts = [tokens_of(part, texts, padded) for share in shares for part in share]
     mean = sum(parts) / len(parts)
     assert max(parts) < (1.15 if padded else 1.02) * mean
-    sums = [sum(held(part, texts, padded) for part in share) for share in shares]
+    sums = [sum(tokens_of(part, texts, padded) for part in share) for share in shares]
     assert max(sums) < (1.05 if padded else 1.02) * sum(sums) / num
-    assert shares[0][0] == max((share[0] for share in shares), key=lambda p: held(p, texts, padded))
+    assert shares[0][0] == max(
+        (share[0] for share in shares), key=lambda p: tokens_of(p, texts, padded)
+    )
 
 
-def test_padded_rows_are_of_like_length():
-    """400 places hold 4 long rows or 40 short ones; 400 real tokens are shared out evenly."""
+def test_padded_microbatches_hold_rows_of_similar_length():
+    """400 padded tokens hold 4 long rows or 40 short ones; 400 real tokens are shared evenly."""
     texts = [(10,), (100,)] * 8
-    (alike,) = plan(texts, BatchLimit(rows=None, tokens=400, padded=True), 1)
-    assert [[texts[i][0] for i in part] for part in alike] == [[100] * 4, [100] * 4, [10] * 8]
+    (by_length,) = plan(texts, BatchLimit(rows=None, tokens=400, padded=True), 1)
+    assert [[texts[i][0] for i in part] for part in by_length] == [[100] * 4, [100] * 4, [10] * 8]
     (mixed,) = plan(texts, BatchLimit(rows=None, tokens=400), 1)
-    assert [held(part, texts, False) for part in mixed] == [300, 300, 280]
+    assert [tokens_of(part, texts, False) for part in mixed] == [300, 300, 280]
 
 
 @settings(max_examples=100, deadline=None)
 @given(ITEMS, st.integers(1, 9), st.integers(1, 5))
-def test_rows_alone_keep_the_order_and_each_process_takes_every_nth(items, rows, num):
+def test_a_limit_of_rows_alone_keeps_the_order_and_gives_each_rank_every_nth(items, rows, num):
     shares = plan(items, BatchLimit(rows=rows, tokens=None), num)
     for rank, share in enumerate(shares):
         assert [i for part in share for i in part] == list(range(rank, len(items), num))
@@ -114,7 +116,7 @@ def test_rows_alone_keep_the_order_and_each_process_takes_every_nth(items, rows,
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 30), max_size=40), st.integers(10, 60))
-def test_packing_loses_nothing_and_overfills_no_row_of_several(lengths, capacity):
+def test_packing_keeps_every_text_and_respects_the_capacity(lengths, capacity):
     rows = first_fit_rows(lengths, capacity)
     assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
     assert all(sum(lengths[i] for i in row) <= capacity or len(row) == 1 for row in rows)
@@ -125,7 +127,7 @@ def test_packing_loses_nothing_and_overfills_no_row_of_several(lengths, capacity
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, 60)), min_size=1, max_size=40),
     st.integers(1, 300),
 )
-def test_prompts_and_responses_are_padded_each_by_themselves(rows, budget):
+def test_prompts_and_responses_are_padded_separately(rows, budget):
     loads = [BatchCost(1, sum(row), row) for row in rows]
     (share,) = divide(loads, BatchLimit(rows=None, tokens=budget, padded=True), 1)
     for part in share:
@@ -135,7 +137,7 @@ def test_prompts_and_responses_are_padded_each_by_themselves(rows, budget):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num", [1, 2, 7, 16])
-def test_every_item_belongs_to_one_part(num, size):
+def test_every_item_belongs_to_one_share(num, size):
     items = list(range(num))
     parts = [Share(rank, size).of(items) for rank in range(size)]
     assert sorted(one for part in parts for one in part) == items
@@ -144,7 +146,7 @@ def test_every_item_belongs_to_one_part(num, size):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 @pytest.mark.parametrize("num", [1, 2, 7, 16])
-def test_even_parts_are_equally_long_and_count_every_item_once(num, size):
+def test_padded_shards_have_equal_length_and_count_every_item_once(num, size):
     items = list(range(num))
     parts = [Share(rank, size).padded_shard(items) for rank in range(size)]
     assert len({len(part) for part in parts}) == 1

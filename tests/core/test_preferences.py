@@ -1,4 +1,4 @@
-"""The reward model's loss against pair-by-pair walks, published tie models, and its optima."""
+"""The loss of the reward model, compared with loops over pairs, published tie models and optima."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ def sigmoid(x):
 
 
 def loss(scores, pairs=ONE_PAIR, targets=None, weights=None, *, num_prompts=1, **options):
-    """PreferenceLoss in float64 with everything plain unless said otherwise."""
+    """Return PreferenceLoss in float64, with plain options unless others are given."""
     scores = torch.as_tensor(scores, dtype=torch.double)
     ones = torch.ones(len(pairs), dtype=torch.double)
     return PreferenceLoss(**{**PLAIN, **options})(
@@ -42,7 +42,7 @@ def loss(scores, pairs=ONE_PAIR, targets=None, weights=None, *, num_prompts=1, *
 
 
 def ranking(sizes):
-    """All pairs of prompts with K completions each, best first: pairs, weights, prompt of rows."""
+    """Return (pairs, weights) of prompts with K completions each, ranked best first."""
     pairs, weights, start = [], [], 0
     for k in sizes:
         mine = list(itertools.combinations(range(start, start + k), 2))
@@ -57,7 +57,7 @@ def noise(n, seed=0):
 
 
 def minimum(function, low=-20.0, high=20.0):
-    """The lowest point of a convex function, by golden-section search."""
+    """Return the minimum of a convex function, by golden-section search."""
     shrink = (math.sqrt(5) - 1) / 2
     for _ in range(100):
         a, b = high - shrink * (high - low), low + shrink * (high - low)
@@ -66,7 +66,7 @@ def minimum(function, low=-20.0, high=20.0):
 
 
 @pytest.mark.parametrize("k", range(2, 10))
-def test_equal_scores_cost_ln_2_for_every_k_and_gradients_cancel(k):
+def test_the_loss_of_equal_scores_is_ln_2_for_every_k_and_gradients_cancel(k):
     pairs, weights = ranking([k])
     assert len(pairs) == {2: 1, 3: 3, 4: 6, 5: 10, 6: 15, 7: 21, 8: 28, 9: 36}[k]
     assert loss(torch.zeros(k), pairs, weights=weights).item() == pytest.approx(0.693147, abs=1e-6)
@@ -75,7 +75,7 @@ def test_equal_scores_cost_ln_2_for_every_k_and_gradients_cancel(k):
     assert scores.grad.sum().item() == pytest.approx(0, abs=1e-12)
 
 
-def test_every_prompt_counts_the_same_whatever_its_k():
+def test_every_prompt_has_the_same_weight_whatever_its_k():
     """InstructGPT's weights: a prompt is the mean of its pairs, a batch the mean of its prompts."""
     scores = noise(13)
     pairs, weights = ranking([4, 9])
@@ -90,7 +90,7 @@ def test_every_prompt_counts_the_same_whatever_its_k():
     assert abs(want - flat) > 0.01
 
 
-def test_two_scores_cost_the_cross_entropy_of_a_softmax():
+def test_the_loss_of_two_scores_is_the_cross_entropy_of_a_softmax():
     scores = noise(2)
     want = torch.nn.functional.cross_entropy(scores[None], torch.tensor([0]))
     torch.testing.assert_close(loss(scores), want)
@@ -107,7 +107,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_a_constant_added_to_the_scores_changes_nothing(options):
+def test_a_constant_added_to_the_scores_does_not_change_the_loss(options):
     pairs, weights = ranking([4, 3])
     targets = [1.0, 0.5, 1.0] * 3
 
@@ -118,7 +118,7 @@ def test_a_constant_added_to_the_scores_changes_nothing(options):
 
 
 @pytest.mark.parametrize("options", [*OPTIONS, {"center_coef": 0.01}])
-def test_microbatches_of_prompts_add_up_and_order_is_of_no_account(options):
+def test_microbatches_of_prompts_add_up_in_any_order(options):
     scores, targets = noise(7), torch.tensor([1.0, 0.5, 1.0] * 3)
     pairs, weights = ranking([4, 3])
 
@@ -148,7 +148,7 @@ def test_gradients_equal_finite_differences(options):
 
 @pytest.mark.parametrize("options", [*OPTIONS, {"center_coef": 0.01}])
 @pytest.mark.parametrize("gap", [-1e4, 1e4])
-def test_absurd_scores_give_finite_losses_and_gradients(options, gap):
+def test_extreme_scores_give_finite_losses_and_gradients(options, gap):
     scores = torch.tensor([gap, 0.0], requires_grad=True)
     out = PreferenceLoss(**{**PLAIN, **options})(
         scores,
@@ -161,7 +161,7 @@ def test_absurd_scores_give_finite_losses_and_gradients(options, gap):
     assert out.isfinite() and scores.grad.isfinite().all()
 
 
-def test_dropped_ties_are_as_if_absent_but_the_divisor_stays():
+def test_dropped_ties_add_no_loss_and_keep_the_divisor():
     pairs, weights = ranking([4])
     targets = torch.tensor([1.0, 0.5, 1.0, 1.0, 0.5, 1.0])
     keep = targets == 1
@@ -173,7 +173,7 @@ def test_dropped_ties_are_as_if_absent_but_the_divisor_stays():
     assert not scores.grad.any()
 
 
-def test_a_soft_tie_costs_least_ln_2_at_equal_scores():
+def test_the_loss_of_a_soft_tie_is_least_ln_2_at_equal_scores():
     def tie(d):
         return loss([d, 0.0], targets=[0.5], ties="soft").item()
 
@@ -184,7 +184,7 @@ def test_a_soft_tie_costs_least_ln_2_at_equal_scores():
 
 
 @pytest.mark.parametrize("target", [0.6, 0.8, 0.95])
-def test_a_soft_label_is_best_met_at_its_logit(target):
+def test_the_loss_of_a_soft_label_is_least_at_its_logit(target):
     def soft(d):
         return loss([d, 0.0], targets=[target], ties="soft").item()
 
@@ -207,14 +207,14 @@ def test_label_smoothing_is_the_expectation_over_flipped_labels():
     )
 
 
-def test_a_margin_asks_the_winner_for_more_and_leaves_ties_alone():
+def test_a_margin_applies_to_winners_and_not_to_ties():
     assert loss([1.7, 0.0], margin=0.7).item() == pytest.approx(math.log(1 + math.exp(-1.0)))
     torch.testing.assert_close(loss([1.7, 0.0], margin=0.7), loss([1.0, 0.0]))
     tie = {"targets": [0.5], "ties": "soft"}
     torch.testing.assert_close(loss([1.7, 0.0], margin=0.7, **tie), loss([1.7, 0.0], **tie))
 
 
-def test_centering_adds_its_square_and_pins_the_level():
+def test_centering_adds_a_square_and_determines_the_level():
     """With K = 2 the weights are 1, and the term is coef * mean((r_w + r_l)^2)."""
     scores = torch.tensor([2.0, 1.0, 0.5, -3.0], dtype=torch.double)
     pairs = torch.tensor([[0, 1], [2, 3]])
@@ -242,7 +242,7 @@ def test_tie_models_equal_their_published_probabilities(ties):
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.floats(-8, 8), st.floats(-8, 8), st.sampled_from([*MODELLED, ("soft", 1.5)]))
-def test_outcomes_sum_to_one_swap_with_the_pair_and_follow_their_definition(a, b, model):
+def test_pair_probabilities_sum_to_one_and_follow_their_definition(a, b, model):
     ties, param = model
     scores = torch.tensor([a, b], dtype=torch.double)
     win, tie, lose = pair_probabilities(scores, ONE_PAIR, ties=ties, tie_param=param)[0].tolist()
@@ -272,7 +272,7 @@ def test_tie_models_without_ties_are_bradley_terry(ties, param):
 
 @pytest.mark.parametrize(("ties", "param"), MODELLED)
 def test_expected_loss_is_least_at_the_true_gap(ties, param):
-    """A proper score: with outcomes drawn from the model at a gap of 0.8, 0.8 is learned."""
+    """The loss is a proper score: with outcomes at a gap of 0.8, it is least at 0.8."""
     options = {"ties": ties, "tie_param": param}
     truth = pair_probabilities(torch.tensor([0.8, 0.0]), ONE_PAIR, **options)[0].tolist()
 
@@ -312,13 +312,13 @@ def test_bradley_terry_on_data_with_ties_is_biased_within_known_bounds(gap):
         ({"ties": "ignore"}, "soft"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(options, message):
+def test_contradictory_settings_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         loss([0.0, 1.0], **options)
 
 
 def test_maximum_likelihood_recovers_the_scores_within_their_standard_errors():
-    """4,000 duels of 8 items: every error is under three standard errors, by Fisher."""
+    """With 4,000 pairs of 8 items, every error is under three standard errors (Fisher)."""
     generator = torch.Generator().manual_seed(0)
     truth = noise(8, seed=1) - noise(8, seed=1).mean()
     first = torch.randint(0, 8, (4000,), generator=generator)

@@ -5,7 +5,7 @@ import torch
 from rlhf_cli.core.randomness import permutation, stream_seed, uniforms
 
 
-def test_random_numbers_are_a_function_of_seed_purpose_and_place():
+def test_random_numbers_depend_on_seed_purpose_and_index_alone():
     first = uniforms(5, 3, 1, "rollout", 0)
     assert torch.equal(first, uniforms(5, 3, 1, "rollout", 0))
     for other in ((2, "rollout", 0), (1, "answers", 0), (1, "rollout", 1)):

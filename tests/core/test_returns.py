@@ -1,4 +1,4 @@
-"""Rewards and advantages against double loops, laws of GAE, and blindness to pads."""
+"""Rewards and advantages, compared with double loops and identities of GAE."""
 
 import json
 import math
@@ -23,12 +23,12 @@ def noise(*shape, seed=0):
 
 
 def tokens_like(lengths, columns, end=2):
-    """Rows of the given lengths, each closed by an end token if it is shorter than `columns`."""
+    """Return rows of these lengths, with an end token if they are shorter than `columns`."""
     rows = [[7] * (n - 1) + [end if n < columns else 8] for n in lengths]
     return torch.tensor([row + [0] * (columns - len(row)) for row in rows])
 
 
-def test_rewards_equal_a_walk_along_every_row():
+def test_rewards_equal_a_loop_over_every_row():
     scores, lp, ref = noise(3, seed=1), noise(3, 5, seed=2), noise(3, 5, seed=3)
     got = shaped_rewards(scores, lp, ref, MASK, kl_coef=0.3)
     for b, length in enumerate(LENGTHS.tolist()):
@@ -37,15 +37,15 @@ def test_rewards_equal_a_walk_along_every_row():
         assert got[b].tolist() == pytest.approx(want)
 
 
-def test_a_response_earns_its_score_less_the_price_of_its_kl():
+def test_the_rewards_of_a_response_sum_to_its_score_minus_the_kl_penalty():
     scores, lp, ref = noise(3, seed=1), noise(3, 5, seed=2), noise(3, 5, seed=3)
     total = shaped_rewards(scores, lp, ref, MASK, kl_coef=0.3).sum(1)
     sequence_kl = [lp[b, :n].sum() - ref[b, :n].sum() for b, n in enumerate(LENGTHS)]
     torch.testing.assert_close(total, scores - 0.3 * torch.stack(sequence_kl))
 
 
-def test_leaving_the_reference_is_taxed_not_subsidised():
-    """E over the policy's own samples of the KL part is -kl_coef * KL, which is negative."""
+def test_the_expected_kl_penalty_is_negative():
+    """The expectation of the KL part over samples of the policy is -kl_coef * KL, below zero."""
     policy, ref = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.3, 0.3, 0.4])
     one = torch.ones(3, 1, dtype=torch.bool)
     penalty = shaped_rewards(
@@ -55,13 +55,13 @@ def test_leaving_the_reference_is_taxed_not_subsidised():
     assert (policy * penalty[:, 0]).sum().item() == pytest.approx(-0.5 * kl, rel=1e-5)
 
 
-def test_the_score_is_paid_on_the_end_token_or_on_the_last_of_an_unfinished_response():
+def test_the_score_is_added_at_eos_or_at_the_last_token():
     tokens = tokens_like([1, 3, 5], columns=5)
     mask = response_mask(tokens, torch.tensor([2]))
     zero = torch.zeros(3, 5)
-    paid = shaped_rewards(torch.tensor([1.0, 2.0, 3.0]), zero, zero, mask, kl_coef=0.1)
-    assert paid.nonzero().tolist() == [[0, 0], [1, 2], [2, 4]]
-    assert paid.sum(1).tolist() == [1, 2, 3]
+    rewards = shaped_rewards(torch.tensor([1.0, 2.0, 3.0]), zero, zero, mask, kl_coef=0.1)
+    assert rewards.nonzero().tolist() == [[0, 0], [1, 2], [2, 4]]
+    assert rewards.sum(1).tolist() == [1, 2, 3]
     assert tokens[0, 0] == 2 and tokens[1, 2] == 2 and tokens[2, 4] != 2
 
 
@@ -71,7 +71,7 @@ def test_a_response_of_pads_only_is_refused():
 
 
 @pytest.mark.parametrize("garbage", [1.0, -1e30, math.inf, math.nan])
-def test_pads_change_no_reward_advantage_or_return(garbage):
+def test_pads_do_not_change_rewards_advantages_and_returns(garbage):
     scores, lp, ref, values = (
         noise(3, seed=1),
         noise(3, 5, seed=2),
@@ -96,7 +96,7 @@ def test_pads_change_no_reward_advantage_or_return(garbage):
     torch.testing.assert_close(run(9), run(5), atol=0, rtol=0)
 
 
-def test_missing_eos_touches_unfinished_responses_only():
+def test_missing_eos_changes_the_scores_of_unfinished_responses_alone():
     scores, done = torch.tensor([0.5, 2.0, -3.0]), torch.tensor([True, False, False])
     for mode, value, want in [
         ("none", 9.0, [0.5, 2.0, -3.0]),
@@ -108,8 +108,8 @@ def test_missing_eos_touches_unfinished_responses_only():
         assert torch.equal(missing_eos(scores, everyone, mode=mode, value=value), scores)
 
 
-def test_replacing_ignores_a_shift_of_the_reward_model_and_subtracting_follows_it():
-    """Why the order matters: the constant -1 means something only on a fixed scale."""
+def test_missing_eos_replace_ignores_a_shift_of_the_scores_and_subtract_keeps_it():
+    """So the constant of `replace` has a meaning only on a fixed scale of scores."""
     scores, never = noise(4), torch.zeros(4, dtype=torch.bool)
     replaced = missing_eos(scores + 10, never, mode="replace", value=-1.0)
     assert torch.equal(replaced, missing_eos(scores, never, mode="replace", value=-1.0))
@@ -151,7 +151,7 @@ def test_gae_equals_the_double_sum_of_its_definition(seed, gamma, gae_lambda):
             assert returns[b, t].item() == pytest.approx(want + v[t], abs=1e-9)
 
 
-def test_lambda_one_is_discounted_return_less_value_and_lambda_zero_one_step():
+def test_gae_with_lambda_one_is_return_minus_value_and_with_zero_one_step():
     rewards, values = noise(3, 5, seed=4), noise(3, 5, seed=5)
     long, long_returns = gae(rewards, values, MASK, gamma=0.9, gae_lambda=1.0)
     short, _ = gae(rewards, values, MASK, gamma=0.9, gae_lambda=0.0)
@@ -166,7 +166,7 @@ def test_lambda_one_is_discounted_return_less_value_and_lambda_zero_one_step():
 
 
 @pytest.mark.parametrize("gae_lambda", [0.0, 0.7, 1.0])
-def test_a_perfect_value_function_leaves_no_advantage(gae_lambda):
+def test_a_perfect_value_function_gives_zero_advantages(gae_lambda):
     rewards = noise(3, 5, seed=6) * MASK
     to_go = rewards.flip(1).cumsum(1).flip(1)
     advantages, returns = gae(rewards, to_go, MASK, gamma=1.0, gae_lambda=gae_lambda)
@@ -174,18 +174,18 @@ def test_a_perfect_value_function_leaves_no_advantage(gae_lambda):
     torch.testing.assert_close(returns, to_go * MASK)
 
 
-def test_paying_one_past_the_end_gives_the_same_advantages_without_discount():
-    """N+ pays the score one column after EOS, and has a value there; nothing changes at 1, 1."""
+def test_a_score_one_past_eos_gives_the_same_advantages_without_discount():
+    """N+ adds the score one column after EOS, with a value there; gamma = lambda = 1 agrees."""
     score, values = noise(1, seed=7), noise(1, 4, seed=8)
     on_end, past_end = torch.zeros(2, 1, 4, dtype=torch.double).unbind(0)
     on_end[0, 2], past_end[0, 3] = score, score
     mask = torch.tensor([[True, True, True, False]])
     ours, _ = gae(on_end, values, mask, gamma=1.0, gae_lambda=1.0)
-    theirs, _ = gae(past_end, values, torch.ones_like(mask), gamma=1.0, gae_lambda=1.0)
-    torch.testing.assert_close(ours[:, :3], theirs[:, :3])
+    reference, _ = gae(past_end, values, torch.ones_like(mask), gamma=1.0, gae_lambda=1.0)
+    torch.testing.assert_close(ours[:, :3], reference[:, :3])
 
 
-def test_advantages_are_linear_and_rows_do_not_meet():
+def test_advantages_are_linear_and_rows_are_independent():
     rewards, values = noise(3, 5, seed=9), noise(3, 5, seed=10)
 
     def run(r, v, m):

@@ -1,4 +1,4 @@
-"""Batches hold what they should, once, whatever their padding, grouping or packing."""
+"""Batches hold every text once, with any padding, grouping or packing."""
 
 import math
 from collections import Counter
@@ -67,7 +67,7 @@ def batches_of(
 
 
 def texts_in(batch):
-    """The (ids, learned ids) of every text of a batch, cut where positions restart."""
+    """Return (ids, supervised ids) of every text of a batch, split where positions restart."""
     found = []
     for row in range(batch.tokens.shape[0]):
         real = int(batch.mask[row].sum())
@@ -86,7 +86,7 @@ def expected(examples, *, everything=False):
     )
 
 
-def test_padding_sides_and_masks():
+def test_pad_left_and_pad_right_give_tokens_and_masks():
     tokens, mask = pad_left([[1, 2, 3], [4]], PAD)
     assert tokens.tolist() == [[1, 2, 3], [0, 0, 4]]
     assert mask.tolist() == [[True] * 3, [False, False, True]]
@@ -106,7 +106,7 @@ def test_an_epoch_holds_every_demonstration_once_with_its_own_loss_mask(batching
 
 
 @pytest.mark.parametrize("batching", Batching)
-def test_a_step_holds_batch_size_demonstrations_in_microbatches(batching):
+def test_a_step_holds_batch_size_demonstrations_in_microbatches_of_limited_rows(batching):
     steps = batches_of(demonstrations(53), batching)
     sizes = [sum(len(texts_in(batch)) for batch in step) for step in steps]
     assert sizes == [8] * 6 + [5]
@@ -116,8 +116,8 @@ def test_a_step_holds_batch_size_demonstrations_in_microbatches(batching):
 
 @pytest.mark.parametrize("batching", Batching)
 @pytest.mark.parametrize("padded", [False, True])
-def test_a_budget_of_tokens_is_kept_and_loses_nothing(batching, padded):
-    """100 tokens, pads among them where the network reads them; packed rows are no longer either."""
+def test_a_budget_of_tokens_is_respected_and_loses_no_text(batching, padded):
+    """Pads count where the network reads them, and packed rows respect the budget, too."""
     examples = demonstrations(53)
     for budget in (100, 50):
         steps = batches_of(examples, batching, size=16, rows=None, budget=budget, padded=padded)
@@ -128,7 +128,7 @@ def test_a_budget_of_tokens_is_kept_and_loses_nothing(batching, padded):
             assert read <= budget
 
 
-def test_a_budget_alone_makes_fewer_microbatches_than_rows_that_never_exceed_it():
+def test_a_budget_of_tokens_gives_fewer_microbatches_than_a_limit_of_rows():
     examples = demonstrations(64)
     by_rows = batches_of(examples, size=32, rows=3)
     most = max(int(batch.mask.sum()) for step in by_rows for batch in step)
@@ -137,7 +137,7 @@ def test_a_budget_alone_makes_fewer_microbatches_than_rows_that_never_exceed_it(
 
 
 @pytest.mark.parametrize("batching", Batching)
-def test_pads_are_pad_and_learn_nothing(batching):
+def test_pads_hold_the_pad_token_and_are_not_supervised(batching):
     for step in batches_of(demonstrations(20), batching):
         for batch in step:
             assert (batch.tokens[~batch.mask] == PAD).all()
@@ -145,7 +145,7 @@ def test_pads_are_pad_and_learn_nothing(batching):
             assert batch.mask[:, 0].all()
 
 
-def test_a_packed_row_holds_at_most_its_capacity_and_wastes_less():
+def test_packed_rows_respect_their_capacity_and_are_fewer():
     examples = demonstrations(64)
     packed = [b for step in batches_of(examples, Batching.packed, size=32) for b in step]
     assert max(b.tokens.shape[1] for b in packed) <= 64
@@ -161,7 +161,7 @@ def test_positions_restart_at_every_packed_text_and_never_elsewhere():
         assert all(b in (0, a + 1) for a, b in pairwise(row))
 
 
-def test_the_order_is_a_function_of_seed_and_epoch():
+def test_the_order_depends_on_the_seed_and_the_epoch_alone():
     examples = demonstrations(30)
 
     def order(epoch, seed=1):
@@ -174,7 +174,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     assert Counter(order(0)) == Counter(order(1)) == Counter(order(0, seed=2))
 
 
-def test_another_seed_is_another_order_of_whole_epochs():
+def test_shuffled_gives_another_order_per_seed_and_epoch():
     orders = [shuffled(20, seed=seed, epoch=epoch) for seed in (1, 2) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
     assert all(sorted(order) == list(range(20)) for order in orders)
@@ -182,7 +182,7 @@ def test_another_seed_is_another_order_of_whole_epochs():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=200), st.integers(1, 16))
-def test_groups_are_full_but_the_last_and_each_index_comes_once(lengths, size):
+def test_groups_are_full_except_the_last_and_contain_each_index_once(lengths, size):
     groups = grouped(lengths, size, seed=2, epoch=3)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert all(len(group) == size for group in groups[:-1])
@@ -214,7 +214,7 @@ def comparisons(num):
     ]
 
 
-def test_every_pair_of_a_prompt_is_in_one_microbatch_and_points_at_its_completions():
+def test_all_pairs_of_a_prompt_are_in_one_microbatch_with_their_completions():
     examples = comparisons(23)
     steps = preference_batches(
         examples,
@@ -245,8 +245,8 @@ def test_every_pair_of_a_prompt_is_in_one_microbatch_and_points_at_its_completio
     assert seen == wanted
 
 
-def test_processes_with_nothing_left_to_read_get_blanks_that_count_for_nothing():
-    """Three processes and four prompts, one a microbatch: prompts and pairs are those of one process."""
+def test_ranks_without_remaining_prompts_get_empty_microbatches():
+    """Three processes share four prompts, one per microbatch; the totals equal those of one."""
     examples, counted = comparisons(4), []
     for rank in range(3):
         ((first, second),) = preference_batches(
@@ -275,7 +275,7 @@ def test_a_budget_of_tokens_keeps_the_completions_of_a_prompt_together(padded):
     assert max(batch.num_prompts for batch in step) > 1
 
 
-def test_a_completion_is_a_row_once():
+def test_every_completion_is_one_row():
     (step,) = preference_batches(
         comparisons(9),
         BatchOptions(
@@ -313,8 +313,8 @@ def test_weights_of_a_fully_labelled_prompt_sum_to_one():
     assert step[0].weights.sum() == pytest.approx(1.0)
 
 
-def test_a_prompt_of_which_only_some_pairs_are_labelled_weighs_as_much_as_any_other():
-    """Four responses, two pairs labelled: 1/2 each, not 1/6. A tie is a label and keeps its place."""
+def test_a_partly_labelled_prompt_has_the_same_weight_as_any_other():
+    """Of four responses, two pairs are labelled: 1/2 each, not 1/6. A tie counts as a label."""
     some = EncodedComparison(
         prompt_ids=[1],
         response_ids=[[2], [3], [4], [5]],
@@ -335,7 +335,7 @@ def prompts(num):
     return [EncodedPrompt(ids=[i + 1] * (1 + i % 3), messages=(), record=None) for i in range(num)]
 
 
-def test_prompts_are_left_padded_and_know_their_place():
+def test_prompt_batches_are_padded_left_and_hold_their_indices():
     examples = prompts(7)
     batch = next(prompt_batches(examples, size=5, total=5, seed=1, pad_id=PAD))
     for row, place in enumerate(batch.index):
@@ -343,16 +343,16 @@ def test_prompts_are_left_padded_and_know_their_place():
         assert batch.mask[row, -1]
 
 
-def test_every_prompt_comes_once_before_any_comes_again():
+def test_every_prompt_occurs_once_before_any_is_repeated():
     order = list(islice(prompt_order(7, seed=3), 21))
     assert [sorted(order[i : i + 7]) for i in (0, 7, 14)] == [list(range(7))] * 3
     assert order[:7] != order[7:14]
 
 
-def test_starting_late_goes_on_where_it_was_left():
+def test_prompt_batches_resume_at_a_later_start():
     def index(start):
-        made = prompt_batches(prompts(7), size=4, total=22, seed=3, pad_id=PAD, start=start)
-        return [batch.index for batch in made]
+        batches = prompt_batches(prompts(7), size=4, total=22, seed=3, pad_id=PAD, start=start)
+        return [batch.index for batch in batches]
 
     assert [len(batch) for batch in index(0)] == [4, 4, 4, 4, 4, 2]
     assert index(2) == index(0)[2:]

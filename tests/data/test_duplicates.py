@@ -1,4 +1,4 @@
-"""Copies and near copies are named with the earlier row, and what differs is not.
+"""Copies and near copies are reported with the earlier row; different texts are not.
 
 The expected similarities are those of sets of runs of words.
 """
@@ -49,7 +49,7 @@ def jaccard(first: set, second: set) -> float:
 
 
 def mixture(num: int, seed: int) -> list[str]:
-    """Return texts of which many are others with a few words changed."""
+    """Return texts, half of which are others with a few words changed."""
     rng = Random(seed)
     texts = [" ".join(rng.choices(WORDS, k=rng.randint(8, 60))) for _ in range(num)]
     for i in range(num // 2, num):
@@ -60,9 +60,11 @@ def mixture(num: int, seed: int) -> list[str]:
     return texts
 
 
-def test_copies_within_a_file_and_between_files_are_told_apart(config, write, plain_renderer):
+def test_copies_within_a_file_and_between_files_are_reported_separately(
+    config, write, plain_renderer
+):
     rows = [row(i) for i in range(40)]
-    rows.append(row(3) | {"response": "R  3\n8"})  # case and spaces make no difference
+    rows.append(row(3) | {"response": "R  3\n8"})  # case and spaces do not count
     first, second = write("a.jsonl", rows), write("b.jsonl", [row(7), row(100)])
     found = notes(config, plain_renderer, demonstrations=[first, second])
     (copy,) = found["a copy of an earlier row"]
@@ -72,13 +74,13 @@ def test_copies_within_a_file_and_between_files_are_told_apart(config, write, pl
     assert len(found) == 2
 
 
-def test_the_same_file_twice_is_forty_copies(config, write, plain_renderer):
+def test_every_row_of_a_repeated_file_is_a_copy(config, write, plain_renderer):
     path = write("a.jsonl", [row(i) for i in range(40)])
     (report,) = check_all(config(demonstrations=[path, path]), plain_renderer)
     assert report.notes == {"a copy of an earlier row": 40}
 
 
-def test_near_copies_are_named_and_other_answers_to_a_long_prompt_are_none(
+def test_near_copies_are_reported_and_other_answers_to_a_long_prompt_are_not(
     config, write, plain_renderer
 ):
     rows = [row(i) for i in range(30)]
@@ -88,7 +90,7 @@ def test_near_copies_are_named_and_other_answers_to_a_long_prompt_are_none(
     assert found == {"nearly a copy of an earlier row": [("a.jsonl:32", "a.jsonl:31")]}
 
 
-def test_comparisons_that_contradict_each_other_are_named(config, write, plain_renderer):
+def test_contradictory_comparisons_are_reported(config, write, plain_renderer):
     def pair(i, chosen, rejected):
         return {"prompt": f"{i} {i} {i}", "chosen": chosen, "rejected": rejected}
 
@@ -100,7 +102,7 @@ def test_comparisons_that_contradict_each_other_are_named(config, write, plain_r
     assert len(found["a copy of an earlier row"]) == 2
 
 
-def test_nearly_the_same_question_on_two_sides_is_named_across_roles(config, write, plain_renderer):
+def test_near_copies_of_held_out_questions_are_reported_across_roles(config, write, plain_renderer):
     shown = [row(i, f" {LONG} {i}") for i in range(20)]
     asked = [{"prompt": f"{LONG} {LONG[::-1]} {i}"} for i in range(5)]
     near = {"prompt": shown[3]["prompt"] + " please"}
@@ -120,7 +122,7 @@ def test_nearly_the_same_question_on_two_sides_is_named_across_roles(config, wri
     assert next(iter(across.values()))[0][1] == "d.jsonl:4 (data.demonstrations)"
 
 
-def test_the_similarity_is_jaccards_over_runs_of_three_words():
+def test_the_similarity_is_the_jaccard_index_of_runs_of_three_words():
     texts = mixture(20, 0)
     for first in texts:
         for second in texts[10:]:
@@ -141,11 +143,11 @@ def test_the_similarity_is_jaccards_over_runs_of_three_words():
         ("\ud800", "\ud800", True),
     ],
 )
-def test_case_and_signs_make_no_difference_and_words_do(first, second, same):
+def test_the_similarity_ignores_case_and_punctuation(first, second, same):
     assert (similarity(first, second) == 1.0) == same
 
 
-def test_what_is_found_is_near_and_nearly_all_that_is_near_is_found():
+def test_near_pairs_has_full_precision_and_high_recall():
     texts = mixture(200, 0)
     runs = [runs_of(text) for text in texts]
     found = dict(near_pairs(len(texts), lambda i: (texts[i],)))
@@ -155,24 +157,24 @@ def test_what_is_found_is_near_and_nearly_all_that_is_near_is_found():
     assert len(found) >= 0.97 * len(near)
 
 
-def test_each_part_of_a_text_must_be_near():
+def test_near_pairs_requires_every_part_to_be_near():
     shared = " ".join(WORDS[:100])
     rows = [(shared, "yes"), (shared, "no"), (shared, "Yes")]
     assert list(near_pairs(3, lambda i: rows[i])) == [(2, 0)]
 
 
-def test_only_pairs_that_count_are_looked_at():
+def test_near_pairs_considers_only_accepted_pairs():
     texts = ["a b c d"] * 3
     assert list(near_pairs(3, lambda i: (texts[i],), lambda i, j: j == 1)) == [(2, 1)]
 
 
-def test_there_are_few_candidates_however_many_texts_agree():
+def test_the_number_of_candidates_is_linear_in_equal_texts():
     columns = np.zeros((500, BANDS), np.uint64)
     expected = [(i, j) for i in range(1, 500) for j in sorted({0, i - 1})]
     assert list(candidates(columns)) == expected
 
 
-def test_a_long_text_is_cut_and_an_empty_list_has_no_pairs():
+def test_long_texts_are_truncated_and_an_empty_list_has_no_pairs():
     long = "word " * 100_000
     assert similarity(long, long + "more") == 1.0
     assert bands(0, []).shape == (0, BANDS)

@@ -1,4 +1,4 @@
-"""Which sources are generated, and by which package."""
+"""Generated sources, and the package that generates them."""
 
 from rlhf_cli.data.embedded import common_task, measure_labels, right_steps, scheme_of, task_of
 

@@ -1,4 +1,4 @@
-"""Lengths are kept, cuts fall where they should, and nothing is cut without being counted.
+"""Limits of length are exact, truncation follows its rules, and every truncation is counted.
 
 The tokenizer's tokens are single bytes, so every length can be counted by hand:
 "Human: " + prompt + "\\n\\nAssistant:" is 19 tokens more than the prompt; " " + text + end two more.
@@ -51,7 +51,7 @@ def ranked(*responses, better=((0, 1),), ties=(), prompt="Why?"):
 
 @pytest.fixture
 def limits(config):
-    """limits(prompt tokens, response tokens, prompts=drop|truncate, responses=...)"""
+    """Return limits(prompt tokens, response tokens, prompts=drop|truncate, responses=...)."""
 
     def make(prompt=60, response=20, prompts="truncate", responses="truncate"):
         return config(
@@ -68,7 +68,7 @@ def text_of(renderer, ids):
     return renderer.tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def test_what_fits_is_the_conversation_untouched(plain_renderer, limits):
+def test_a_conversation_that_fits_is_not_changed(plain_renderer, limits):
     record = shown(user("Why?"), bot("Because."))
     example = encode(plain_renderer, record, limits())
     assert (example.ids, example.loss_mask) == plain_renderer.conversation(record.messages)
@@ -89,7 +89,7 @@ def test_the_limits_are_exact(plain_renderer, limits):
         encode(plain_renderer, shown(user(prompt), bot(response + "r")), fits)
 
 
-def test_a_cut_response_has_no_end_token_to_be_learned(plain_renderer, limits):
+def test_a_truncated_response_has_no_supervised_end_token(plain_renderer, limits):
     example = encode(plain_renderer, shown(user("Why?"), bot("r" * 50)), limits(response=20))
     assert sum(example.loss_mask) == 20
     assert plain_renderer.end_id not in example.ids
@@ -97,7 +97,7 @@ def test_a_cut_response_has_no_end_token_to_be_learned(plain_renderer, limits):
     assert example.notes == ("response cut at the end, without its end token",)
 
 
-def test_the_oldest_turns_go_first_and_the_system_text_stays(plain_renderer, limits):
+def test_the_oldest_turns_are_dropped_first_and_the_system_text_is_kept(plain_renderer, limits):
     messages = (
         Message("system", "S"),
         user("first " * 5),
@@ -113,16 +113,14 @@ def test_the_oldest_turns_go_first_and_the_system_text_stays(plain_renderer, lim
     assert [m.content for m in fitted] == ["S", "third"]
 
 
-def test_a_long_last_turn_loses_its_first_lines(plain_renderer, limits):
+def test_a_long_last_turn_is_truncated_from_its_first_lines(plain_renderer, limits):
     lines = "\n".join(f"line number {i}" for i in range(20))
     fitted, _, note = fit_prompt(plain_renderer, (user(lines),), limits(prompt=AROUND_PROMPT + 30))
     assert fitted == (user("line number 18\nline number 19"),)
     assert note == "prompt cut at a line"
 
 
-def test_a_long_line_loses_its_first_words_and_a_long_word_its_first_letters(
-    plain_renderer, limits
-):
+def test_a_long_line_is_truncated_from_its_first_words_or_letters(plain_renderer, limits):
     data = limits(prompt=AROUND_PROMPT + 12)
     fitted, _, note = fit_prompt(plain_renderer, (user("one two three four five"),), data)
     assert fitted == (user("four five"),)
@@ -131,7 +129,7 @@ def test_a_long_line_loses_its_first_words_and_a_long_word_its_first_letters(
     assert fitted == (user("你" * 4),)  # three bytes each
 
 
-def test_a_prompt_whose_frame_alone_is_too_long_is_left_out(plain_renderer, limits):
+def test_a_prompt_whose_template_text_alone_is_too_long_is_left_out(plain_renderer, limits):
     with pytest.raises(Filtered, match="not even its end fits"):
         fit_prompt(plain_renderer, (user("Why?"),), limits(prompt=AROUND_PROMPT))
 
@@ -157,7 +155,7 @@ def test_a_fitted_prompt_is_the_end_of_the_prompt_and_fits(plain_renderer, limit
     assert (note is None) == (fitted == messages)
 
 
-def test_all_responses_of_a_comparison_are_cut_alike_under_one_prompt(plain_renderer, limits):
+def test_all_responses_of_a_comparison_are_truncated_to_the_same_limit(plain_renderer, limits):
     record = ranked("a" * 50, "b" * 50, "c", better=((0, 1), (1, 2)), ties=((0, 2),))
     example = encode(plain_renderer, record, limits(response=20))
     assert [len(ids) for ids in example.response_ids] == [20, 20, 3]
@@ -174,7 +172,7 @@ def test_one_long_response_leaves_out_the_comparison_when_long_ones_are_dropped(
         encode(plain_renderer, ranked("a" * 50, "b"), limits(responses="drop"))
 
 
-def test_pairs_that_differ_only_after_the_cut_are_dropped(plain_renderer, limits):
+def test_pairs_that_are_equal_after_truncation_are_dropped(plain_renderer, limits):
     alike, other = "a" * 50, "b"
     record = ranked(alike + "x", alike + "y", other, better=((0, 1), (0, 2), (1, 2)))
     example = encode(plain_renderer, record, limits())
@@ -184,14 +182,16 @@ def test_pairs_that_differ_only_after_the_cut_are_dropped(plain_renderer, limits
         encode(plain_renderer, ranked(alike + "x", alike + "y"), limits())
 
 
-def test_a_prompt_ends_where_the_answer_begins(plain_renderer, limits):
+def test_an_encoded_prompt_ends_with_the_generation_prompt(plain_renderer, limits):
     record = Prompt((user("Why?"), bot("a"), user("And?")), ORIGIN)
     example = encode(plain_renderer, record, limits())
     assert example.ids == plain_renderer.prompt_ids(record.messages)
     assert text_of(plain_renderer, example.ids).endswith("Human: And?\n\nAssistant:")
 
 
-def test_raw_text_may_use_both_limits_and_is_cut_at_its_end(plain_renderer, limits):
+def test_raw_text_may_use_the_sum_of_both_limits_and_is_truncated_at_its_end(
+    plain_renderer, limits
+):
     record = Demonstration((Message("text", "t" * 79),), ORIGIN)
     example = encode(plain_renderer, record, limits(60, 20))
     assert len(example.ids) == 80
@@ -217,14 +217,14 @@ def test_a_control_token_in_the_text_is_a_bad_row_unless_the_text_is_raw(plain_r
     assert encode(plain_renderer, raw, limits()).ids.count(plain_renderer.end_id) == 2
 
 
-def test_nothing_left_to_supervise_is_said(plain_renderer, limits):
-    quiet = replace(bot("b"), supervised=False)
-    early = shown(user("long " * 20), bot("a"), user("And?"), quiet)
+def test_a_row_without_supervised_tokens_is_refused(plain_renderer, limits):
+    unsupervised = replace(bot("b"), supervised=False)
+    early = shown(user("long " * 20), bot("a"), user("And?"), unsupervised)
     with pytest.raises(RowError, match="nothing left to supervise: after truncation"):
         encode(plain_renderer, early, limits())
 
 
-def test_turns_after_the_last_answer_are_not_learned(plain_renderer, limits):
+def test_turns_after_the_last_answer_are_removed(plain_renderer, limits):
     example = encode(plain_renderer, shown(user("Why?"), bot("a"), user("And?")), limits())
     assert text_of(plain_renderer, example.ids).endswith("Assistant: a</s>")
 
@@ -232,9 +232,7 @@ def test_turns_after_the_last_answer_are_not_learned(plain_renderer, limits):
 THOUGHTFUL = "<think>\nadd\n</think>\n\n4"
 
 
-def test_rows_that_the_template_itself_shows_otherwise_are_counted_with_an_example(
-    make_tokenizer, limits
-):
+def test_rows_that_the_template_changes_are_counted_with_an_example(make_tokenizer, limits):
     tokenizer = make_tokenizer(eos_token="</s>")
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role + ':' }}{{ m.content.split('</think>')[-1] + eos_token }}"
@@ -255,8 +253,8 @@ def test_rows_that_the_template_itself_shows_otherwise_are_counted_with_an_examp
     assert report.notes == {what: 1}
 
 
-def test_a_thought_without_a_place_in_the_template_is_a_bad_row(make_tokenizer, limits):
-    """An empty thought is part of the prompt: another one must not follow it."""
+def test_a_thought_that_the_template_cannot_show_is_a_bad_row(make_tokenizer, limits):
+    """The prompt has an empty thought, which another one must not follow."""
     tokenizer = make_tokenizer(eos_token="</s>")
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role + ':' }}"
@@ -274,7 +272,7 @@ def test_a_thought_without_a_place_in_the_template_is_a_bad_row(make_tokenizer, 
     }
 
 
-def test_a_prompt_keeps_the_messages_that_the_policy_sees(plain_renderer, limits):
+def test_an_encoded_prompt_holds_the_messages_after_truncation(plain_renderer, limits):
     record = Prompt((user("first " * 9), bot("a"), user("And?")), ORIGIN)
     example = encode(plain_renderer, record, limits(prompt=AROUND_PROMPT + 10))
     assert example.messages == (user("And?"),)
@@ -282,7 +280,7 @@ def test_a_prompt_keeps_the_messages_that_the_policy_sees(plain_renderer, limits
     assert example.record is record
 
 
-def test_what_became_of_each_record_is_in_the_report(plain_renderer, limits):
+def test_the_report_counts_kept_bad_and_truncated_records(plain_renderer, limits):
     records = [shown(user("Why?"), bot("a")), shown(user("</s>"), bot("a"))]
     records += [shown(user("p" * 90), bot("r" * 90))]
     report = DataReport(role="demonstrations", num_kept=3)
@@ -296,7 +294,7 @@ def test_what_became_of_each_record_is_in_the_report(plain_renderer, limits):
     }
 
 
-def test_a_side_that_tokenising_empties_is_refused(config, write, plain_renderer):
+def test_a_split_without_rows_after_tokenising_is_refused(config, write, plain_renderer):
     rows = [{"prompt": f"question {i}", "response": "a"} for i in range(60)]
     cfg = config(demonstrations=[write("d.jsonl", rows)])
     train, select, held = encoded(plain_renderer, load(cfg, "demonstrations"), cfg.data)
@@ -308,7 +306,7 @@ def test_a_side_that_tokenising_empties_is_refused(config, write, plain_renderer
         loaded.report.enforce()
 
 
-def test_what_the_template_cannot_do_is_noted_once(make_tokenizer, limits):
+def test_limitations_of_the_template_are_noted_once(make_tokenizer, limits):
     text = "{% for m in messages %}{% if m.role in ('user', 'assistant') %}{{ m.role + ':' + m.content + eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"  # noqa: E501
     tokenizer = make_tokenizer(eos_token="</s>")
     tokenizer.chat_template = text
@@ -320,7 +318,7 @@ def test_what_the_template_cannot_do_is_noted_once(make_tokenizer, limits):
     assert len(renderer.notes) == 2
 
 
-def test_answers_that_a_template_shows_otherwise_are_counted(make_tokenizer, limits):
+def test_earlier_answers_that_the_template_changes_are_noted(make_tokenizer, limits):
     tokenizer = make_tokenizer(eos_token="</s>")
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role + ':' }}"
@@ -335,7 +333,7 @@ def test_answers_that_a_template_shows_otherwise_are_counted(make_tokenizer, lim
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_the_end_that_fits_is_the_longest_and_is_found_in_few_tries(seed):
+def test_end_that_fits_finds_the_longest_end_in_few_tries(seed):
     rng = random.Random(seed)
     sizes = [rng.choice((1, 1, 2, 3, 40)) for _ in range(rng.randint(1, 400))]
     pieces = [chr(97 + i % 26) * n for i, n in enumerate(sizes)]
@@ -351,8 +349,8 @@ def test_the_end_that_fits_is_the_longest_and_is_found_in_few_tries(seed):
     assert len(tried) <= 3 * len(pieces).bit_length()
 
 
-def test_what_is_far_too_long_is_cut_before_it_is_tokenised(config, plain_renderer, monkeypatch):
-    """With the same result; the tokenizer never sees more than a multiple of the limit."""
+def test_a_very_long_text_is_truncated_before_tokenising(config, plain_renderer, monkeypatch):
+    """The result is the same, and the tokenizer never reads more than a multiple of the limit."""
     data = config(max_prompt_tokens=50, max_response_tokens=30).data
     record, seen = shown(user("lorem ipsum " * 4_999 + "lorem ipsum"), bot("dolor " * 9_000)), []
     tokenise = plain_renderer._encode

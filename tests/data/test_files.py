@@ -1,4 +1,4 @@
-"""Every kind of file gives the same rows, each with its line; what cannot be read is said."""
+"""Every kind of file gives the same rows with their lines; unreadable files are refused."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ from tests.support.data_sources import ROWS, read, values
 @pytest.mark.parametrize(
     "name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.ndjson", "A.JSONL"]
 )
-def test_json_in_every_dress_gives_the_same_rows(write, name):
+def test_json_files_of_every_kind_give_the_same_rows(write, name):
     content = json.dumps(ROWS) if ".json" in name and "l" not in name else ROWS
     assert values(write(name, content)) == ROWS
 
@@ -30,11 +30,11 @@ def test_parquet_gives_rows_without_lines(tmp_path):
     assert str(found[1][0]).endswith("a.parquet row 2")
 
 
-def test_text_files_give_a_text_a_line(write):
+def test_text_files_give_one_text_per_line(write):
     assert values(write("a.txt", "one\n\n two \r\n")) == [{"text": "one"}, {"text": " two "}]
 
 
-def test_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text(tmp_path):
+def test_a_byte_order_mark_and_windows_line_ends_are_removed(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("\ufeffprompt,response\r\nq,a\r\n".encode())
     assert values(path) == [{"prompt": "q", "response": "a"}]
@@ -45,14 +45,14 @@ def test_limit_takes_the_first_rows(write):
     assert values(path, limit=2) == [{"prompt": "0"}, {"prompt": "1"}]
 
 
-def test_escapes_become_characters_only_when_asked_for(write):
+def test_escapes_become_characters_only_with_unescape(write):
     path = write("a.tsv", "q\\nr\ta\\\\n\\t.\n")
     columns = {"prompt": "0", "response": "1"}
     assert values(path, columns=columns) == [{"0": "q\\nr", "1": "a\\\\n\\t."}]
     assert values(path, columns=columns, unescape=True) == [{"0": "q\nr", "1": "a\\n\t."}]
 
 
-def test_escapes_inside_lists_and_objects(write):
+def test_escapes_inside_lists_and_objects_become_characters(write):
     path = write("a.jsonl", [{"messages": [{"role": "user", "content": "a\\nb"}], "n": 1}])
     assert values(path, unescape=True) == [
         {"messages": [{"role": "user", "content": "a\nb"}], "n": 1}
@@ -68,7 +68,7 @@ def test_a_pattern_reads_all_its_files_in_order(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "expected"),
     [
         ("nothing/here.jsonl", "does not exist"),
         ("/no/such/folder", "does not exist"),
@@ -76,8 +76,8 @@ def test_a_pattern_reads_all_its_files_in_order(write, tmp_path):
         ("no-*.jsonl", "does not exist"),
     ],
 )
-def test_an_absent_file_is_never_taken_for_a_hub_id(path, said):
-    with pytest.raises(DataError, match=said):
+def test_a_missing_file_is_not_taken_for_a_hub_id(path, expected):
+    with pytest.raises(DataError, match=expected):
         values(path)
 
 
@@ -86,7 +86,7 @@ def test_an_unknown_kind_of_file_names_the_known_ones(write):
         values(write("a.xml", "<a/>"))
 
 
-def test_the_hash_is_of_the_bytes(write, tmp_path):
+def test_the_hash_of_a_file_covers_its_bytes(write, tmp_path):
     first = source_hash(Source(path=str(write("a.jsonl", ROWS))))
     assert first == source_hash(Source(path=str(write("a.jsonl", ROWS))))
     assert first != source_hash(Source(path=str(write("a.jsonl", ROWS[:1]))))
@@ -112,7 +112,7 @@ def test_a_gzipped_parquet_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"{}", lambda b: b[:8]])
-def test_a_broken_parquet_is_refused_by_its_name(tmp_path, damage):
+def test_a_damaged_parquet_file_is_refused_by_name(tmp_path, damage):
     path = parquet(tmp_path / "a.parquet", ROWS)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(
@@ -121,7 +121,7 @@ def test_a_broken_parquet_is_refused_by_its_name(tmp_path, damage):
         values(path)
 
 
-def test_a_parquet_cell_that_is_no_text_or_too_long_is_one_bad_row(tmp_path, monkeypatch):
+def test_an_invalid_or_too_long_parquet_cell_is_one_bad_row(tmp_path, monkeypatch):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
@@ -139,7 +139,7 @@ def test_a_parquet_cell_that_is_no_text_or_too_long_is_one_bad_row(tmp_path, mon
     assert str(found[2][0]).endswith("a.parquet row 3")
 
 
-def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
+def test_two_parquet_columns_with_the_same_name_are_refused(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as parquet
 
@@ -150,7 +150,7 @@ def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "expected"),
     [
         ("a.jsonl", "", r"a\.jsonl is empty \(0 bytes\)"),
         ("a.parquet", "", r"a\.parquet is empty \(0 bytes\)"),
@@ -159,25 +159,25 @@ def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
         ("a.csv", "prompt,response\n", r"a\.csv holds no rows"),
     ],
 )
-def test_a_source_without_rows_is_refused(write, name, content, said):
-    with pytest.raises(DataError, match=said):
+def test_a_source_without_rows_is_refused(write, name, content, expected):
+    with pytest.raises(DataError, match=expected):
         values(write(name, content))
 
 
-def test_a_key_that_says_nothing_of_the_file_is_refused(write):
+def test_a_key_of_a_source_without_effect_is_refused(write):
     path = write("a.jsonl", ROWS)
     for key in ("split", "config", "data_dir", "revision", "delimiter"):
         with pytest.raises(DataError, match=rf"{key}=; of source .*a\.jsonl: it has no effect on"):
             values(path, **{key: ";"})
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path):
+def test_a_named_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "a.jsonl")
     with pytest.raises(DataError, match=r"a\.jsonl is not a regular file"):
         values(tmp_path / "a.jsonl")
 
 
-def test_a_file_that_cannot_be_opened_is_one_line(write, monkeypatch):
+def test_a_file_that_cannot_be_opened_is_refused_in_one_line(write, monkeypatch):
     path = write("a.jsonl", ROWS)
 
     def refuse(self, *args, **named):

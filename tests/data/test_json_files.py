@@ -1,4 +1,4 @@
-"""JSON lines and JSON documents: read as a strict reader does, each fault with its line."""
+"""JSON lines and JSON documents: strict reading, each error with its line."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.support.data_sources import ROWS, read, values
 GOOD = '{"prompt": "a"}'
 
 
-def test_a_broken_line_is_one_bad_row_and_the_rest_is_read(write):
+def test_an_invalid_line_is_one_bad_row_and_the_others_are_read(write):
     found = read(write("a.jsonl", '{"prompt": "a"}\n{"prompt": \n\n{"prompt": "b"}\n'))
     assert found[0][1] == {"prompt": "a"}
     assert isinstance(found[1][1], RowError)
@@ -19,20 +19,20 @@ def test_a_broken_line_is_one_bad_row_and_the_rest_is_read(write):
     assert str(found[2][0]).endswith("a.jsonl:4")
 
 
-def test_a_broken_array_stops_with_file_line_and_remedy(write):
+def test_an_invalid_array_is_refused_with_file_line_and_remedy(write):
     path = write("a.json", '[{"prompt": "a"},\n {"prompt": oops}]')
     with pytest.raises(DataError, match=r"a\.json:2: not valid JSON at column 13.*repair"):
         values(path)
 
 
-def test_elements_of_an_array_know_their_line(write):
+def test_elements_of_an_array_have_their_line(write):
     path = write("a.json", json.dumps(ROWS, indent=1))
     origins = [origin for origin, _ in read(path)]
     assert [(o.row, o.line) for o in origins] == [(1, 2), (2, 6)]
     assert str(origins[0]).endswith("a.json:2 (row 1)")
 
 
-def test_json_lines_under_the_name_json_are_read(write):
+def test_json_lines_in_a_file_named_json_are_read(write):
     path = write("a.json", '{"prompt": "a"}\n{"prompt": "b"}\n')
     assert values(path) == [{"prompt": "a"}, {"prompt": "b"}]
 
@@ -71,7 +71,7 @@ def test_a_list_of_texts_gives_texts_and_a_number_is_a_bad_row(write):
     ],
 )
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "array.json"])
-def test_a_row_that_is_no_row_is_one_bad_row_with_its_line(write, name, line, reason, detail):
+def test_an_invalid_row_is_one_bad_row_with_its_line(write, name, line, reason, detail):
     text = f"{GOOD}\n{line}\n{GOOD}\n"
     text = f"[{GOOD},\n{line},\n{GOOD}]" if name == "array.json" else text
     path = write(name, text)
@@ -86,7 +86,7 @@ def test_a_row_that_is_no_row_is_one_bad_row_with_its_line(write, name, line, re
     assert detail in found[1][1].detail or name == "array.json"
 
 
-def test_whole_characters_written_as_two_halves_are_read(write):
+def test_surrogate_pairs_are_read_as_one_character(write):
     assert values(write("a.jsonl", r'{"prompt": "\ud83d\ude42"}')) == [{"prompt": "🙂"}]
 
 
@@ -96,7 +96,7 @@ def test_an_object_among_texts_is_a_bad_row(write):
     assert found[1].reason == "not a text"
 
 
-def test_only_line_ends_of_json_end_a_line(write):
+def test_only_line_feeds_end_a_line(write):
     row = {"prompt": "a\u2028b\u2029c\u0085d\x0be", "response": "f"}
     text = json.dumps(row, ensure_ascii=False) + "\n" + GOOD + "\n"
     for name in ("a.jsonl", "a.json"):
@@ -104,7 +104,7 @@ def test_only_line_ends_of_json_end_a_line(write):
 
 
 @pytest.mark.parametrize("more", [f"[{GOOD}]", "oops", "]", ","])
-def test_what_follows_an_array_is_not_dropped(write, more):
+def test_text_after_an_array_is_refused(write, more):
     with pytest.raises(DataError, match=r"a\.json:3: more text follows the end of the array"):
         values(write("a.json", f"[{GOOD},\n{GOOD}]\n{more}"))
 
@@ -112,12 +112,12 @@ def test_what_follows_an_array_is_not_dropped(write, more):
 @pytest.mark.parametrize(
     "text", [f"[{GOOD} {GOOD}]", f"[{GOOD},]", f"[{GOOD},,{GOOD}]", f"[{GOOD}"]
 )
-def test_an_array_that_is_not_one_is_refused_with_its_line(write, text):
+def test_a_malformed_array_is_refused_with_its_line(write, text):
     with pytest.raises(DataError, match=r"a\.json:1: not valid JSON at column 1[78]"):
         values(write("a.json", text))
 
 
-def test_elements_longer_than_a_chunk_are_read_whole(write, monkeypatch):
+def test_elements_longer_than_a_chunk_are_read_completely(write, monkeypatch):
     monkeypatch.setattr("rlhf_cli.data.json_values.CHUNK", 3)
     found = [{"prompt": "x" * n, "n": n} for n in (1, 50, 2, 7)]
     for indent in (None, 1):
@@ -141,13 +141,13 @@ def test_an_element_or_a_document_above_its_limit_is_refused(write, monkeypatch)
 TURNS = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 
 
-def test_one_conversation_is_one_row(write):
+def test_a_file_of_one_conversation_is_one_row(write):
     assert values(write("a.json", json.dumps({"messages": TURNS}))) == [{"messages": TURNS}]
     chat = {"chat": TURNS}
     assert values(write("b.json", json.dumps(chat)), columns={"messages": "chat"}) == [chat]
 
 
-def test_of_several_lists_split_names_one(write):
+def test_split_selects_one_of_several_lists(write):
     path = write("a.json", json.dumps({"train": ROWS[:1], "test": ROWS[1:]}))
     with pytest.raises(DataError, match="holds lists of rows named train, test; set split"):
         values(path)
@@ -169,18 +169,18 @@ def test_of_several_lists_split_names_one(write):
         {"0": {"prompt": "a", "response": "c"}},
     ],
 )
-def test_a_table_by_columns_is_refused_with_the_remedy(write, document):
+def test_a_table_stored_by_columns_is_refused_with_the_remedy(write, document):
     with pytest.raises(DataError, match=r"a\.json .*not rows; write rows instead: df\.to_json"):
         values(write("a.json", json.dumps(document)))
 
 
-def test_a_number_among_the_rows_of_an_object_is_one_bad_row(write):
+def test_a_number_among_the_rows_of_an_object_is_a_bad_row(write):
     found = values(write("a.json", json.dumps({"data": [ROWS[0], 7, ROWS[1]]})))
     assert found[::2] == ROWS
     assert found[1].detail == "found int, expected {key: value}"
 
 
-def test_a_leaf_that_is_no_text_is_a_bad_row(write):
+def test_a_leaf_that_is_not_a_text_is_a_bad_row(write):
     found = values(write("a.json", '{"a": {"x": ["one", 2]}, "b": {"y": "three"}}'))
     assert [row for row in found if isinstance(row, dict)] == [
         {"prompt": "one"},
@@ -189,11 +189,11 @@ def test_a_leaf_that_is_no_text_is_a_bad_row(write):
     assert found[1].reason == "not a string"
 
 
-def test_a_document_with_a_fault_is_refused_by_name(write):
-    for text, said in (
+def test_an_invalid_document_is_refused_by_name(write):
+    for text, expected in (
         (f'{{"data": [{GOOD}], "data": []}}', "a key written twice: 'data'"),
         (f"{{\n{GOOD}", r":2: not valid JSON at column 1"),
         ('{"a":\n' + "[" * 100_000, "nested too deeply"),
     ):
-        with pytest.raises(DataError, match=rf"a\.json.*?{said}"):
+        with pytest.raises(DataError, match=rf"a\.json.*?{expected}"):
             values(write("a.json", text))

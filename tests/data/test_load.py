@@ -1,4 +1,4 @@
-"""From configuration to records: what is kept, held out, mixed, counted, refused, and paired by labels."""
+"""From configuration to records: kept, held out, mixed, counted, refused and paired rows."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ from rlhf_cli.data.split import HASHED, NAMED, SINGLE, TOO_FEW, opening
 from rlhf_cli.pipeline.data_check import check_all
 from tests.support.data_sources import leak_check, load, place_of, survey
 
-ASK = (Message("user", "Why?"),)
+QUESTION = (Message("user", "Why?"),)
 ROLE = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 18), st.booleans()), max_size=2)
 
 
@@ -34,8 +34,8 @@ def asked(n, word="q"):
 
 
 def turns(prompt, response, label):
-    said = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-    return {"messages": said, "label": label}
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    return {"messages": messages, "label": label}
 
 
 def columns(prompt, response, label):
@@ -50,7 +50,7 @@ def sides_of(loaded):
     return loaded.train, loaded.select, loaded.eval
 
 
-def test_every_role_is_read_and_the_same_questions_are_held_out(config, write):
+def test_the_same_questions_are_held_out_in_every_role(config, write):
     cfg = config(
         demonstrations=[write("d.jsonl", shown(300))],
         comparisons=[write("c.jsonl", ranked(300))],
@@ -66,8 +66,8 @@ def test_every_role_is_read_and_the_same_questions_are_held_out(config, write):
         assert one.report.num_kept == one.report.rows.total() == 300
 
 
-def test_what_is_selected_by_is_neither_trained_on_nor_reported_on(config, write):
-    """Demonstrations alone select; no opening is in two sides, and the bands are those of the hash."""
+def test_selection_rows_are_neither_trained_on_nor_held_out(config, write):
+    """Only demonstrations have this split; all splits are disjoint and follow the hash."""
     cfg = config(
         demonstrations=[write("d.jsonl", shown(300))],
         prompts=[write("p.jsonl", asked(300))],
@@ -87,8 +87,8 @@ def test_what_is_selected_by_is_neither_trained_on_nor_reported_on(config, write
     )
 
 
-def test_what_a_source_marked_eval_asks_is_not_selected_by_either(config, write):
-    """In whatever role it is marked; selected by is the same band of the rest."""
+def test_questions_of_an_eval_source_are_not_in_the_selection_split(config, write):
+    """This holds for an eval source of any role; the selection band of other rows is the same."""
     cfg = config(
         demonstrations=[write("d.jsonl", shown(200))],
         prompts=[
@@ -103,8 +103,8 @@ def test_what_a_source_marked_eval_asks_is_not_selected_by_either(config, write)
     assert select == {q for q in rest if 0.2 <= place_of(q, seed=cfg.seed) < 0.25} != set()
 
 
-def test_beside_a_source_marked_eval_the_band_to_select_by_is_the_same(config, write):
-    """What would be held out by its hash is trained on there, and never selected by."""
+def test_an_eval_source_does_not_change_the_selection_band(config, write):
+    """With an eval source, rows held out by their hash are trained on, never used for selection."""
     held = Source(path=str(write("e.jsonl", shown(1, "other"))), eval=True)
     cfg = config(demonstrations=[write("d.jsonl", shown(200)), held])
     train, select, _ = (
@@ -117,7 +117,7 @@ def test_beside_a_source_marked_eval_the_band_to_select_by_is_the_same(config, w
 
 
 @pytest.mark.parametrize("num", [2, 3, 5])
-def test_of_few_questions_one_is_selected_by_and_some_are_trained_on(config, write, num):
+def test_few_questions_are_divided_between_training_and_selection(config, write, num):
     held = Source(path=str(write("e.jsonl", shown(1, "other"))), eval=True)
     for seed in range(20):
         cfg = replace(config(demonstrations=[write("d.jsonl", shown(num)), held]), seed=seed)
@@ -136,7 +136,7 @@ def test_a_single_question_is_trained_on(config, write):
     assert SINGLE in loaded.report.notes
 
 
-def test_prompts_fall_back_to_those_of_the_comparisons_each_once(config, write):
+def test_prompts_default_to_the_distinct_prompts_of_the_comparisons(config, write):
     rows = ranked(50) + [row | {"rejected": "other"} for row in ranked(50)]
     loaded = load(config(comparisons=[write("c.jsonl", rows)]), "prompts")
     found = [r.messages[0].content for r in loaded.train + loaded.eval]
@@ -145,7 +145,7 @@ def test_prompts_fall_back_to_those_of_the_comparisons_each_once(config, write):
     assert loaded.report.num_kept == 50
 
 
-def test_bad_rows_are_skipped_counted_and_named(config, write):
+def test_bad_rows_are_skipped_counted_and_reported(config, write):
     rows = ranked(60)
     rows[3] |= {"chosen": " "}
     rows[7] |= {"rejected": rows[7]["chosen"]}
@@ -177,7 +177,7 @@ def test_strict_stops_at_the_first_bad_row(config, write):
         load(config(comparisons=[path], strict=True), "comparisons")
 
 
-def test_a_broken_json_line_is_a_bad_row_like_any_other(config, write):
+def test_an_invalid_json_line_is_a_bad_row(config, write):
     lines = [json.dumps(row) for row in shown(30)]
     lines[4] = lines[4][:-1]
     report = load(config(demonstrations=[write("d.jsonl", "\n".join(lines))]), "demonstrations")
@@ -185,19 +185,19 @@ def test_a_broken_json_line_is_a_bad_row_like_any_other(config, write):
     assert report.report.examples["not valid JSON"][0].origin.line == 5
 
 
-def test_no_usable_row_is_refused_with_the_first_reason(config, write):
+def test_a_file_without_usable_rows_is_refused_with_the_first_reason(config, write):
     path = write("c.jsonl", [{"frage": "x", "antwort": "y"}])
     with pytest.raises(DataError, match=r"no row is left; first: .*c\.jsonl:1: missing column"):
         load(config(demonstrations=[path]), "demonstrations")
 
 
-def test_an_empty_side_is_refused_with_what_to_change(config, write):
+def test_an_empty_split_is_refused_with_the_remedy(config, write):
     rows = [{"prompt": "always the same", "response": str(i)} for i in range(20)]
     with pytest.raises(DataError, match=r"none is left to (train on|hold out).*eval_fraction"):
         load(config(demonstrations=[write("d.jsonl", rows)]), "demonstrations")
 
 
-def test_a_source_marked_eval_is_held_out_whole_and_its_questions_leave_training(config, write):
+def test_an_eval_source_is_held_out_and_its_questions_are_not_trained_on(config, write):
     train, test = write("train.jsonl", shown(40)), write("test.jsonl", shown(10))
     cfg = config(demonstrations=[Source(path=str(train)), Source(path=str(test), eval=True)])
     loaded = load(cfg, "demonstrations")
@@ -220,8 +220,8 @@ def test_questions_of_an_eval_source_are_held_out_in_every_role(config, write):
     assert held >= {f"q {i}" for i in range(10)}
 
 
-def test_what_one_role_holds_out_by_its_hash_no_role_with_an_eval_source_trains_on(config, write):
-    """Those rows are left out and counted: its own eval source alone is reported on."""
+def test_questions_held_out_by_hash_in_one_role_are_trained_on_in_no_other(config, write):
+    """Those rows are left out and counted; only the role's own eval source is held out."""
     cfg = config(
         demonstrations=[
             write("d.jsonl", shown(200)),
@@ -244,7 +244,7 @@ def test_what_one_role_holds_out_by_its_hash_no_role_with_an_eval_source_trains_
 def test_no_question_is_trained_on_in_one_role_and_held_out_in_another(
     config, tmp_path, roles, seed
 ):
-    """Over mixtures of sources, each (first question, how many, marked eval)."""
+    """Each drawn source is (first question, number of questions, marked eval)."""
     rows = (shown, ranked, asked, lambda n: [{"text": f"q {i}"} for i in range(n)])
     sources = {}
     for role, row, drawn in zip(ROLES, rows, roles, strict=True):
@@ -257,7 +257,7 @@ def test_no_question_is_trained_on_in_one_role_and_held_out_in_another(
     loaded = {role: survey(cfg, role) for role in ROLES}
     marked = {f"q {i}" for drawn in roles for first, num, is_eval in drawn if is_eval
               for i in range(first, first + num)}  # fmt: skip
-    texts = loaded["pretraining"]  # raw texts are no questions: only sources marked eval take some
+    texts = loaded["pretraining"]  # raw texts are no questions: only eval sources hold out some
     assert marked.isdisjoint(opening(r) for r in texts.train)
     sides = {r: (one.train + one.select, one.eval) for r, one in loaded.items() if one is not texts}
     assert leak_check(sides) == {}
@@ -265,7 +265,7 @@ def test_no_question_is_trained_on_in_one_role_and_held_out_in_another(
         assert one.report.num_kept == len(one.train + one.select + one.eval)
 
 
-def test_weights_are_shares_of_the_mixture_drawn_by_the_seed(config, write):
+def test_weights_are_shares_of_a_mixture_that_depends_on_the_seed(config, write):
     paths = [write("a.jsonl", shown(300, "a")), write("b.jsonl", shown(300, "b"))]
     sources = [Source(path=str(p), weight=w) for p, w in zip(paths, (3, 1), strict=True)]
     cfg = config(demonstrations=sources)
@@ -280,21 +280,21 @@ def test_weights_are_shares_of_the_mixture_drawn_by_the_seed(config, write):
     assert load(replace(cfg, seed=9), "demonstrations").train != loaded.train
 
 
-def test_some_weights_and_some_not_are_refused(config, write):
+def test_weights_of_only_some_sources_are_refused(config, write):
     paths = [write("a.jsonl", shown(30, "a")), write("b.jsonl", shown(30, "b"))]
     sources = [Source(path=str(paths[0]), weight=1), Source(path=str(paths[1]))]
     with pytest.raises(DataError, match=r"every source .* a weight, or none.*b\.jsonl"):
         load(config(demonstrations=sources), "demonstrations")
 
 
-def test_only_ties_are_kept_or_left_out_as_the_reward_model_will_use_them(config, write):
+def test_comparisons_of_ties_alone_are_kept_unless_ties_are_dropped(config, write):
     rows = [{"prompt": f"q {i}", "responses": ["a", "b"], "rank": [0, i % 2]} for i in range(60)]
     path = write("c.jsonl", rows)
     assert load(config(comparisons=[path], ties=Ties.drop), "comparisons").report.num_kept == 30
     assert load(config(comparisons=[path], ties=Ties.soft), "comparisons").report.num_kept == 60
 
 
-def test_the_prompts_of_comparisons_do_not_depend_on_what_ties_are_used_for(config, write):
+def test_the_prompts_of_comparisons_do_not_depend_on_rm_ties(config, write):
     rows = [{"prompt": f"q {i}", "responses": ["a", "b"], "rank": [0, i % 2]} for i in range(60)]
     path = write("c.jsonl", rows)
     for ties in (Ties.drop, Ties.soft):
@@ -310,7 +310,7 @@ def test_literal_end_marks_are_removed_and_counted(config, write):
     assert loaded.report.bad == {"empty response": 1}
 
 
-def test_columns_that_are_not_used_are_said_once(config, write):
+def test_unused_columns_are_noted_once(config, write):
     rows = [row | {"source": "x", "score": 1} for row in shown(60)]
     path = write("d.jsonl", rows)
     report = load(config(demonstrations=[path]), "demonstrations").report
@@ -337,12 +337,12 @@ def test_a_role_without_sources_is_refused(config):
         load(config(), "demonstrations")
 
 
-def test_an_empty_file_is_no_data(config, write):
+def test_a_file_of_empty_lines_is_refused(config, write):
     with pytest.raises(DataError, match=r"d\.jsonl holds no rows"):
         load(config(demonstrations=[write("d.jsonl", "\n\n")]), "demonstrations")
 
 
-def test_the_tiny_world_is_one_more_source(config):
+def test_the_tiny_world_is_read_as_a_source(config):
     cfg = config(
         demonstrations=["tiny_world:demonstrations"],
         comparisons=["tiny_world:comparisons"],
@@ -360,14 +360,14 @@ def test_the_tiny_world_is_one_more_source(config):
     assert any(r.meta["held_out"] for r in load(cfg, "prompts").eval)
 
 
-def test_a_world_role_in_the_wrong_place_is_refused(config):
+def test_a_tiny_world_source_of_another_role_is_refused(config):
     with pytest.raises(DataError, match=r"belongs under data\.comparisons"):
         load(config(prompts=["tiny_world:comparisons"]), "prompts")
     with pytest.raises(DataError, match="tiny_world:nothing is not one of"):
         load(config(prompts=["tiny_world:nothing"]), "prompts")
 
 
-def test_check_all_reports_every_role_and_stops_at_none(config, write, plain_renderer):
+def test_check_all_reports_every_role_despite_errors(config, write, plain_renderer):
     cfg = config(
         demonstrations=["no/such/file.jsonl"],
         comparisons=[write("c.jsonl", [{"prompt": "x"}, *ranked(30)])],
@@ -381,7 +381,7 @@ def test_check_all_reports_every_role_and_stops_at_none(config, write, plain_ren
     assert reports["prompts"].verdict() is None
 
 
-def test_check_all_finds_what_is_too_long(config, write, plain_renderer):
+def test_check_all_reports_texts_that_are_too_long(config, write, plain_renderer):
     rows = shown(30)
     rows[2]["prompt"] = "w" * 500
     cfg = config(demonstrations=[write("d.jsonl", rows)])
@@ -392,28 +392,28 @@ def test_check_all_finds_what_is_too_long(config, write, plain_renderer):
     assert "after tokenising" in report.verdict()
 
 
-def test_survey_never_refuses(config, write):
+def test_survey_reports_errors_without_raising(config, write):
     cfg = config(comparisons=[write("c.jsonl", [{"prompt": "x"}])], max_bad_fraction=0.0)
     assert survey(cfg, "comparisons").report.verdict() is not None
 
 
-def test_an_unknown_role_is_a_programming_error(config):
+def test_an_unknown_role_raises_value_error(config):
     with pytest.raises(ValueError, match="role 'promts' is not one of"):
         load(config(), "promts")
 
 
 @pytest.mark.parametrize("form", [turns, columns])
-def test_a_judged_response_is_read_as_it_is(form):
+def test_a_judged_response_is_read_with_its_label(form):
     origin = Origin("a.jsonl", 1, 1)
-    assert records(form("Why?", "Because.", True)) == [Labelled(ASK, "Because.", True, origin)]
-    assert records(form("Why?", "Dunno.", False)) == [Labelled(ASK, "Dunno.", False, origin)]
-    assert records(form("Why?", "Dunno.", False), "prompts")[0].messages == ASK
+    assert records(form("Why?", "Because.", True)) == [Labelled(QUESTION, "Because.", True, origin)]
+    assert records(form("Why?", "Dunno.", False)) == [Labelled(QUESTION, "Dunno.", False, origin)]
+    assert records(form("Why?", "Dunno.", False), "prompts")[0].messages == QUESTION
 
 
 @pytest.mark.parametrize("form", [turns, columns])
-def test_only_a_good_response_is_an_example(form):
+def test_only_a_good_response_is_a_demonstration(form):
     (found,) = records(form("Why?", "Because.", "True"), "demonstrations")
-    assert found.messages == (*ASK, Message("assistant", "Because."))
+    assert found.messages == (*QUESTION, Message("assistant", "Because."))
     with pytest.raises(Filtered, match="labelled as a bad response"):
         records(form("Why?", "Dunno.", "False"), "demonstrations")
 
@@ -427,7 +427,7 @@ def test_both_labels_of_a_prompt_make_one_comparison():
     rows += [row("Why?", "c", True, 3), row("Why?", "d", False, 4)]
     first, pair, alone = paired(rows)
     assert first is bad
-    assert pair.prompt == ASK
+    assert pair.prompt == QUESTION
     assert pair.responses == ("a", "c", "d")
     assert (set(pair.better), pair.ties) == ({(1, 0), (1, 2)}, ())
     assert pair.origin.line == 1
@@ -435,7 +435,7 @@ def test_both_labels_of_a_prompt_make_one_comparison():
     assert isinstance(alone.error(), Filtered)
 
 
-def test_a_file_of_judged_responses_is_a_file_of_comparisons(write, config):
+def test_a_file_of_judged_responses_is_read_as_comparisons(write, config):
     rows = [columns(f"q{i}", text, text == "a") for i in range(40) for text in "ab"]
     path = write("kto.jsonl", [*rows, columns("alone", "a", True)])
     report = survey(config(comparisons=[path]), "comparisons").report

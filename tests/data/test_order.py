@@ -1,4 +1,4 @@
-"""How many steps a stage takes, and where it goes on."""
+"""The number of steps of a stage, and where it resumes."""
 
 import pytest
 
@@ -20,11 +20,11 @@ def epochs_of_three(epoch: int) -> list[str]:
         (5, 5, []),
     ],
 )
-def test_steps_go_on_after_those_done_and_end_at_the_last(done, total, steps):
+def test_steps_resume_after_those_done_and_end_at_the_total(done, total, steps):
     found = list(steps_after(done, per_epoch=3, total=total, steps_of=epochs_of_three))
     assert found == list(enumerate(steps, start=done + 1))
 
 
-@pytest.mark.parametrize(("most", "steps"), [(None, 8), (99, 8), (8, 8), (5, 5), (1, 1)])
-def test_a_limit_shortens_and_never_lengthens(most, steps):
-    assert num_steps(10, 3, epochs=2, max_steps=most) == steps
+@pytest.mark.parametrize(("max_steps", "steps"), [(None, 8), (99, 8), (8, 8), (5, 5), (1, 1)])
+def test_max_steps_shortens_and_never_lengthens_training(max_steps, steps):
+    assert num_steps(10, 3, epochs=2, max_steps=max_steps) == steps

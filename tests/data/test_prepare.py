@@ -1,4 +1,4 @@
-"""Records and encoded rows on disk: as they are in memory, in the order of the sides, found again."""
+"""Records and encoded rows on disk: equal to those in memory, in order, and read from the cache."""
 
 import os
 from dataclasses import replace
@@ -19,8 +19,8 @@ from tests.support.data_sources import place_of, survey
 
 
 @pytest.fixture
-def made(tmp_path):
-    """made(cfg, role, renderer) -> what is prepared of it, in a folder of its own."""
+def prepare_rows(tmp_path):
+    """Return prepare_rows(cfg, role, renderer), which prepares rows in a new folder."""
 
     def of(cfg, role, renderer):
         folder = tmp_path / f"made-{len(list(tmp_path.glob('made-*')))}"
@@ -33,7 +33,7 @@ def made(tmp_path):
 
 
 def rows(role: str, n: int) -> list[dict]:
-    """Rows of every fate: good, bad, cut, left out, alike, with a system text and several turns."""
+    """Return rows of every kind: good, bad, too long, left out, equal, with system texts."""
     found = []
     for i in range(n):
         prompt = f"question {i % (n - 7)}" + " long" * (40 * (i % 9 == 1))
@@ -67,8 +67,8 @@ def cfg(config, write):
 ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
 
 
-def one_by_one(renderer, records, data) -> list:
-    """What can be encoded of these records, each for itself."""
+def encoded_individually(renderer, records, data) -> list:
+    """Return (record, encoding) of the records that can be encoded, each on its own."""
     found = []
     for record in records:
         try:
@@ -82,14 +82,14 @@ def one_by_one(renderer, records, data) -> list:
 @pytest.mark.parametrize(
     ("role", "data"), [*((r, {}) for r in ROLES), ("prompts", {"prompts": []})]
 )
-def test_what_is_prepared_is_what_each_record_is_encoded_to(
-    cfg, made, plain_renderer, role, data, long
+def test_prepared_rows_equal_the_encoding_of_each_record(
+    cfg, prepare_rows, plain_renderer, role, data, long
 ):
-    """In the order of the sides, with the record that it is of; the rest is accounted for."""
+    """They keep their order and their records, and the report counts all others."""
     cfg = cfg(**data, long_prompts=long, long_responses=long)
-    loaded, found = survey(cfg, role), made(cfg, role, plain_renderer)
+    loaded, found = survey(cfg, role), prepare_rows(cfg, role, plain_renderer)
     for records, rows in zip(loaded.sides, (found.train, found.select, found.eval), strict=True):
-        expected = one_by_one(plain_renderer, records, cfg.data)
+        expected = encoded_individually(plain_renderer, records, cfg.data)
         assert len(rows) == len(expected)
         for one, (record, other) in zip(rows, expected, strict=True):
             for name in set(other.__slots__) - {"record", "notes", "differences"}:
@@ -106,12 +106,12 @@ def test_what_is_prepared_is_what_each_record_is_encoded_to(
     assert everything == report.rows.total()
 
 
-def test_sides_have_the_order_of_the_files_and_a_mixture_that_of_the_draw(config, write):
-    """Told again here from the hash and the generator of random numbers, without the product's lists."""
+def test_splits_keep_the_order_of_files_and_a_mixture_that_of_its_draw(config, write):
+    """The expected order is computed from the hash and the random generator alone."""
     texts = {name: [f"{name} {i}" for i in range(num)] for name, num in (("a", 70), ("b", 50))}
     paths = {
-        name: write(f"{name}.jsonl", [{"prompt": q, "response": "yes"} for q in asked])
-        for name, asked in texts.items()
+        name: write(f"{name}.jsonl", [{"prompt": q, "response": "yes"} for q in questions])
+        for name, questions in texts.items()
     }
     data = {"eval_fraction": 0.3, "select_fraction": 0.1}
 
@@ -122,64 +122,68 @@ def test_sides_have_the_order_of_the_files_and_a_mixture_that_of_the_draw(config
         return seed, [[opening(r) for r in side] for side in survey(cfg, "demonstrations").sides]
 
     seed, (train, select, held) = sides(None, None)
-    places = {q: place_of(q, seed=seed) for asked in texts.values() for q in asked}
+    places = {q: place_of(q, seed=seed) for questions in texts.values() for q in questions}
     assert held == [q for q, u in places.items() if u < 0.3]
     assert select == [q for q, u in places.items() if 0.3 <= u < 0.4]
-    left = {name: [q for q in asked if places[q] >= 0.4] for name, asked in texts.items()}
+    left = {name: [q for q in questions if places[q] >= 0.4] for name, questions in texts.items()}
     assert train == left["a"] + left["b"]
     seed, (mixed, *others) = sides(1, 3)
     total = min(len(left["a"]) / 0.25, len(left["b"]) / 0.75)
     draws = [(left["a"], 0.25), (left["b"], 0.75)]
     expected = []
-    for number, (asked, share) in enumerate(draws):
-        num = min(len(asked), round(total * share))
-        expected += Random(f"{seed}/demonstrations/{number}").sample(asked, num)
+    for number, (questions, share) in enumerate(draws):
+        num = min(len(questions), round(total * share))
+        expected += Random(f"{seed}/demonstrations/{number}").sample(questions, num)
     assert mixed == expected
     assert others == [select, held]
 
 
-def test_a_view_is_a_list_that_is_read_when_asked(cfg, made, plain_renderer):
-    found = made(cfg(), "comparisons", plain_renderer).train
+def test_a_view_reads_its_rows_on_access(cfg, prepare_rows, plain_renderer):
+    found = prepare_rows(cfg(), "comparisons", plain_renderer).train
     every = list(found)
     assert [one.record.prompt for one in found[2:5]] == [one.record.prompt for one in every[2:5]]
     assert found[-1].response_ids == every[-1].response_ids
     assert found.lengths() == [max(map(len, one.sequences())) for one in every]
 
 
-def test_rows_that_span_many_batches_are_each_their_own(config, write, plain_renderer, made):
-    """More rows than a batch of the file and than are read between two returns of memory."""
+def test_rows_of_many_record_batches_are_read_correctly(
+    config, write, plain_renderer, prepare_rows
+):
+    """There are more rows than in a batch of the file and between two releases of memory."""
     rows = [{"prompt": f"q {i}", "chosen": f"a {i}", "rejected": "b"} for i in range(2_100)]
-    found = made(config(comparisons=[write("c.jsonl", rows)]), "comparisons", plain_renderer)
+    found = prepare_rows(
+        config(comparisons=[write("c.jsonl", rows)]), "comparisons", plain_renderer
+    )
     both = [(one.record.prompt[0].content, one.record.responses) for one in found.train]
     assert len(both) > 1_500
-    assert all(said == (f"a {asked[2:]}", "b") for asked, said in both)
+    assert all(responses == (f"a {question[2:]}", "b") for question, responses in both)
     texts = [plain_renderer.decode_response(one.response_ids[0]) for one in found.train]
-    assert texts == [said[0] for _, said in both]
+    assert texts == [responses[0] for _, responses in both]
 
 
-def test_what_was_prepared_is_found_again_under_the_rules_of_now(cfg, tmp_path, plain_renderer):
+def test_cached_rows_are_checked_against_the_current_limits(cfg, tmp_path, plain_renderer):
     cfg, cache = cfg(), tmp_path / "cache"
     spec = spec_of(cfg, "comparisons")
     key = records_key(spec)
     assert load.opened(cache / key, spec) is None
     records = records_of(spec, cache, silent=True)
     assert [path.name for path in cache.iterdir()] == [key]
-    for rules, told in (
+    for rules, expected in (
         ({"max_bad_fraction": 0.0}, r"more than data\.max_bad_fraction=0"),
         ({"strict": True}, r"comparisons-a\.jsonl:6: .*data\.strict=true stops here"),
     ):
         other = replace(spec, **rules)
         assert records_key(other) == key
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=expected):
             load.opened(cache / key, other).report.enforce()
         with making(cache, "rows") as work:
             list(prepare.prepare(records, plain_renderer, cfg.data, work))
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=expected):
             prepare.opened(cache / "rows", other, records).report.enforce()
 
 
-def test_what_is_kept_is_not_read_again(cfg, tmp_path, monkeypatch):
-    """Not even that of sources marked eval, which several roles ask for."""
+def test_cached_sources_are_not_read_again(cfg, tmp_path, monkeypatch):
+    """This includes sources marked eval, which several roles need."""
     data = cfg().data
     held = [replace(data.comparisons[0], eval=True, weight=None), data.comparisons[1]]
     now, cache, read = cfg(comparisons=held), tmp_path / "cache", []
@@ -197,7 +201,7 @@ def test_what_is_kept_is_not_read_again(cfg, tmp_path, monkeypatch):
     assert alone.pinned and not alone.marked
 
 
-def test_whatever_decides_the_rows_decides_where_they_are_kept(cfg, write, plain_renderer):
+def test_the_key_of_the_cache_covers_everything_that_changes_the_rows(cfg, write, plain_renderer):
     def key(role="demonstrations", renderer=plain_renderer, **data):
         now = cfg(**data)
         return rows_key(records_key(spec_of(now, role)), renderer, now.data, role)
@@ -219,7 +223,7 @@ def test_whatever_decides_the_rows_decides_where_they_are_kept(cfg, write, plain
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "text"])
 @pytest.mark.parametrize("step", ["records", "rows"])
-def test_what_is_damaged_is_made_again(cfg, tmp_path, plain_renderer, step, damage):
+def test_damaged_cache_entries_are_removed(cfg, tmp_path, plain_renderer, step, damage):
     cfg, cache = cfg(), tmp_path / "cache"
     spec = spec_of(cfg, "prompts")
     for _ in range(2):
@@ -246,7 +250,7 @@ def test_what_is_damaged_is_made_again(cfg, tmp_path, plain_renderer, step, dama
         assert not [path for path in cache.iterdir() if path.name.startswith(".")]
 
 
-def test_of_two_runs_at_once_both_find_what_they_made(cfg, tmp_path):
+def test_two_concurrent_runs_share_one_cache_entry(cfg, tmp_path):
     spec, cache = spec_of(cfg(), "comparisons"), tmp_path / "cache"
     key = records_key(spec)
     with making(cache, key) as first, making(cache, key) as second:
@@ -254,20 +258,20 @@ def test_of_two_runs_at_once_both_find_what_they_made(cfg, tmp_path):
             reading = Reading(spec, work)
             list(reading.rows())
             reading.settle([])
-        mine = load.opened(first, spec)
+        own = load.opened(first, spec)
     assert [path.name for path in cache.iterdir()] == [key]
     other = load.opened(cache / key, spec)
-    assert list(mine.each(mine.train)) == list(other.each(other.train)) != []
+    assert list(own.each(own.train)) == list(other.each(other.train)) != []
 
 
-def test_what_fails_leaves_nothing(tmp_path, config, write):
+def test_a_failure_leaves_no_cache_entry(tmp_path, config, write):
     spec = spec_of(config(prompts=[write("p.csv", "prompt\n")]), "prompts")
     with pytest.raises(DataError, match="no rows"):
         records_of(spec, tmp_path / "cache", silent=True)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_the_longest_unused_goes_first_and_what_others_are_making_stays(tmp_path):
+def test_the_sweep_removes_the_oldest_entries_and_keeps_those_in_progress(tmp_path):
     for age, name in enumerate(["new", "old", "older", ".begun.1", ".left.2"]):
         (tmp_path / name).mkdir()
         (tmp_path / name / ROWS).write_bytes(b"0" * 100)

@@ -1,4 +1,4 @@
-"""One rendering for all stages: prompt and response are the conversation, cut at one token."""
+"""One rendering for all stages: prompt and response concatenate to the conversation."""
 
 from datetime import datetime
 
@@ -11,12 +11,12 @@ from tests.support import chat_templates
 from tests.support.chat_templates import KNOWN
 
 USER, BOT = Message("user", "Where is Paris?"), Message("assistant", "In France.")
-AGAIN, THEN = Message("user", "And Rome?"), Message("assistant", "In Italy.")
-TALK = (USER, BOT, AGAIN, THEN)
+SECOND_QUESTION, SECOND_ANSWER = Message("user", "And Rome?"), Message("assistant", "In Italy.")
+DIALOGUE = (USER, BOT, SECOND_QUESTION, SECOND_ANSWER)
 EVERY = [*BUILT_IN, *KNOWN]
 
 
-# every template with single bytes and with a real tokenizer that puts a space before each text;
+# every template with single bytes and with a real tokenizer that adds a prefix space;
 # the large real one, whose only special token is bos, eos and unk at once, with a few
 CASES = [(kind, name) for kind in ("bytes", "stories") for name in EVERY]
 CASES += [("gpt2", name) for name in ("plain", "chatml", "alpaca")]
@@ -33,13 +33,13 @@ def renderer(tokenizer, name="plain", system=None, **settings):
 
 @pytest.fixture(scope="module")
 def built():
-    """Renderers by (tokenizer, template): no test changes one."""
+    """Return a cache of renderers by (tokenizer, template); no test changes one."""
     return {}
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
 def case(request, built, make_tokenizer):
-    """(renderer, template name) of every case."""
+    """Return (renderer, template name) of every case."""
     kind, name = request.param
     if (kind, name) not in built:
         special = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -52,9 +52,9 @@ def text_of(r, ids):
     return r.tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def test_prompt_and_response_are_the_conversation(case):
+def test_prompt_and_response_concatenate_to_the_conversation(case):
     r, _ = case
-    for turns in (TALK[:2], TALK):
+    for turns in (DIALOGUE[:2], DIALOGUE):
         ids, mask = r.conversation(turns)
         prompt, response = r.prompt_ids(turns[:-1]), r.response_ids(turns[-1].content)
         assert prompt + response == ids
@@ -63,30 +63,30 @@ def test_prompt_and_response_are_the_conversation(case):
         assert prompt
 
 
-def test_the_end_token_is_supervised_and_ends_every_answer_once(case):
+def test_every_answer_ends_with_one_supervised_end_token(case):
     r, _ = case
-    ids, mask = r.conversation(TALK[:2])
+    ids, mask = r.conversation(DIALOGUE[:2])
     learned = [token for token, supervised in zip(ids, mask, strict=True) if supervised]
     assert learned[-1] == ids[-1] == r.end_id
     assert r.end_id in r.end_ids
     assert not set(learned[:-1]) & set(r.end_ids)
 
 
-def test_pad_is_never_an_end(case):
+def test_the_pad_token_is_never_an_end_token(case):
     r, _ = case
     assert r.pad_id not in r.end_ids
     assert r.pad_id == r.tokenizer.pad_token_id
-    assert r.pad_id not in r.conversation(TALK)[0]
+    assert r.pad_id not in r.conversation(DIALOGUE)[0]
     assert r.num_tokens > max(r.pad_id, *r.end_ids)
 
 
-def test_what_was_said_comes_back(case):
+def test_decode_response_inverts_response_ids(case):
     r, _ = case
-    for said in ("In France.", "1 + 1 = 2", "two\nlines\n\n- and more", "naïve 你好"):
-        ids = r.response_ids(said)
-        assert r.decode_response(ids) == said
-        assert r.decode_response([*ids, r.pad_id, r.pad_id]) == said
-        assert r.decode_response(ids[:-1]) == said
+    for text in ("In France.", "1 + 1 = 2", "two\nlines\n\n- and more", "naïve 你好"):
+        ids = r.response_ids(text)
+        assert r.decode_response(ids) == text
+        assert r.decode_response([*ids, r.pad_id, r.pad_id]) == text
+        assert r.decode_response(ids[:-1]) == text
 
 
 REWRITING = ("qwen3", "qwen3_thinking", "no_thinking", "end_last", "no_prompt")
@@ -94,42 +94,42 @@ REWRITING = ("qwen3", "qwen3_thinking", "no_thinking", "end_last", "no_prompt")
 
 def test_every_assistant_turn_is_supervised_with_its_end_and_nothing_else(case):
     r, name = case
-    ids, mask = r.conversation(TALK)
+    ids, mask = r.conversation(DIALOGUE)
     learned = [token for token, supervised in zip(ids, mask, strict=True) if supervised]
     first = [] if name in REWRITING else r.response_ids("In France.")
     assert learned == first + r.response_ids("In Italy.")
 
 
-def test_a_template_that_shows_earlier_answers_otherwise_is_found_out(case):
+def test_a_template_that_rewrites_earlier_answers_is_detected(case):
     r, name = case
     assert r.rewrites_history == (name in REWRITING)
     assert any("rewrites" in note for note in r.notes) == (name in REWRITING)
 
 
-def test_a_conversation_is_what_the_template_says_cut_after_its_last_end(case):
-    """Against the tokenizer's own rendering of the whole, tokenised in one piece."""
+def test_a_conversation_equals_the_templates_text_up_to_its_last_end_token(case):
+    """The reference is the rendering by the tokenizer, tokenised in one piece."""
     r, name = case
     if name == "no_prompt":
         pytest.skip("it writes no end token")
     whole = r.tokenizer.apply_chat_template(
-        [{"role": m.role, "content": m.content} for m in TALK], tokenize=False
+        [{"role": m.role, "content": m.content} for m in DIALOGUE], tokenize=False
     )
-    ids, _ = r.conversation(TALK)
+    ids, _ = r.conversation(DIALOGUE)
     direct = r.tokenizer(whole, add_special_tokens=False)["input_ids"]
     assert ids == direct[: len(ids)]
     assert not text_of(r, direct[len(ids) :]).strip()
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_the_end_token_is_the_templates_own(make_tokenizer, name):
+def test_the_end_token_is_that_of_the_template(make_tokenizer, name):
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
     assert r.tokenizer.convert_ids_to_tokens(r.end_id) == KNOWN[name][2]
     assert r.tokenizer.eos_token_id in r.end_ids
 
 
-def test_plain_text_word_for_word(plain_renderer):
+def test_the_plain_template_gives_the_expected_text(plain_renderer):
     r = plain_renderer
-    assert text_of(r, r.prompt_ids(TALK[:3])) == (
+    assert text_of(r, r.prompt_ids(DIALOGUE[:3])) == (
         "Human: Where is Paris?\n\nAssistant: In France.</s>\n\nHuman: And Rome?\n\nAssistant:"
     )
     assert text_of(r, r.response_ids("In Italy.")) == " In Italy.</s>"
@@ -167,7 +167,7 @@ def test_plain_text_word_for_word(plain_renderer):
         ("no_prompt", "[user] Where is Paris?\n[assistant]", " In France.</s>"),
     ],
 )
-def test_templates_word_for_word(make_tokenizer, name, prompt, response):
+def test_templates_give_the_expected_texts(make_tokenizer, name, prompt, response):
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
     assert text_of(r, r.response_ids("In France.")) == response
     assert text_of(r, r.prompt_ids((USER,))) == prompt
@@ -178,16 +178,16 @@ SUM = Message("user", "2 + 2?")
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_thinking", "smollm3", "llama3"])
-@pytest.mark.parametrize("said", [BOT, THOUGHTFUL, Message("assistant", "<think>add</think>4")])
-def test_an_answer_with_or_without_a_thought_is_the_templates_own(make_tokenizer, name, said):
-    """Token by token, after one question and after an earlier answer with a thought."""
+@pytest.mark.parametrize("answer", [BOT, THOUGHTFUL, Message("assistant", "<think>add</think>4")])
+def test_answers_with_or_without_a_thought_equal_the_templates_tokens(make_tokenizer, name, answer):
+    """This holds after one question and after an earlier answer with a thought."""
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
-    for turns in ((SUM, said), (USER, THOUGHTFUL, SUM, said)):
+    for turns in ((SUM, answer), (USER, THOUGHTFUL, SUM, answer)):
         whole = r.tokenizer.apply_chat_template(
             [{"role": m.role, "content": m.content} for m in turns], return_dict=False
         )
         ids, mask = r.conversation(turns)
-        response = r.response_ids(said.content)
+        response = r.response_ids(answer.content)
         assert ids == whole[: len(ids)]
         assert text_of(r, whole[len(ids) :]) in ("", "\n")
         assert ids == r.prompt_ids(turns[:-1]) + response
@@ -202,7 +202,7 @@ def test_an_answer_with_or_without_a_thought_is_the_templates_own(make_tokenizer
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_thinking"])
-def test_a_thought_is_part_of_what_was_said_unless_it_is_empty(make_tokenizer, name):
+def test_decode_response_keeps_a_thought_unless_it_is_empty(make_tokenizer, name):
     r = renderer(make_tokenizer(eos_token="</s>"), name)
     assert r.decode_response(r.response_ids(THOUGHTFUL.content)) == THOUGHTFUL.content
     assert r.decode_response(r.response_ids("4")) == "4"
@@ -211,23 +211,23 @@ def test_a_thought_is_part_of_what_was_said_unless_it_is_empty(make_tokenizer, n
     assert plain.decode_response(plain.response_ids(empty)) == empty
 
 
-def test_a_generation_prompt_that_the_conversation_does_not_have_is_refused(make_tokenizer):
+def test_a_generation_prompt_that_differs_from_the_conversation_is_refused(make_tokenizer):
     tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = chat_templates.R1
-    said = r"'.*<think>.*' became '.*walrus.*'.*set data.template=chatml, or a .jinja file"
-    with pytest.raises(DataError, match=said):
+    expected = r"'.*<think>.*' became '.*walrus.*'.*set data.template=chatml, or a .jinja file"
+    with pytest.raises(DataError, match=expected):
         build(tokenizer, template="auto", system=None)
     assert build(tokenizer, template="chatml", system=None).difference((SUM, THOUGHTFUL)) is None
 
 
-def test_a_thought_that_the_prompt_has_closed_is_a_bad_row(make_tokenizer):
+def test_a_thought_after_a_closed_think_tag_is_a_bad_row(make_tokenizer):
     r = renderer(make_tokenizer(eos_token="</s>"), "no_thinking")
     assert text_of(r, r.response_ids("4")) == "4<|im_end|>"
     with pytest.raises(RowError, match="does not show the response after its generation prompt"):
         r.conversation((SUM, THOUGHTFUL))
 
 
-def test_what_the_template_shows_otherwise_is_named(make_tokenizer):
+def test_difference_names_what_the_template_changes(make_tokenizer):
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), "v3.1")
     assert r.difference((SUM, BOT)) is None
     what, detail = r.difference((SUM, THOUGHTFUL))
@@ -248,9 +248,7 @@ def test_what_the_template_shows_otherwise_is_named(make_tokenizer):
 
 
 @pytest.mark.parametrize("name", ["qwen3", "chatml", "llama3.2", "gemma"])
-def test_a_tokenizer_that_puts_a_space_before_every_text_puts_none_into_an_answer(
-    make_tokenizer, name
-):
+def test_a_tokenizer_with_a_prefix_space_adds_none_to_an_answer(make_tokenizer, name):
     from tokenizers import pre_tokenizers
 
     tokenizer = make_tokenizer(bos_token="<s>", eos_token="</s>")
@@ -258,23 +256,23 @@ def test_a_tokenizer_that_puts_a_space_before_every_text_puts_none_into_an_answe
         add_prefix_space=True, use_regex=False
     )
     r = renderer(tokenizer, name)
-    for said in (BOT, THOUGHTFUL):
-        ids, _ = r.conversation((SUM, said))
+    for answer in (BOT, THOUGHTFUL):
+        ids, _ = r.conversation((SUM, answer))
         whole = r.tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in (SUM, said)], return_dict=False
+            [{"role": m.role, "content": m.content} for m in (SUM, answer)], return_dict=False
         )
         assert ids == whole[: len(ids)]
 
 
-def test_the_mode_that_the_system_text_sets_is_followed(make_tokenizer):
+def test_a_mode_set_by_the_system_text_is_applied(make_tokenizer):
     r = renderer(make_tokenizer(eos_token="</s>"), "smollm3", system="/no_think")
     assert text_of(r, r.prompt_ids((SUM,))).endswith("assistant\n<think>\n\n</think>\n")
     assert r.difference((SUM, BOT)) is None
 
 
 @pytest.mark.parametrize("name", ["llama3.2", "smollm3"])
-def test_todays_date_is_that_of_the_run_for_ever(make_tokenizer, name, tmp_path):
-    """In the renderer, and in what plain transformers loads on another day."""
+def test_a_template_with_a_date_prints_that_of_the_run(make_tokenizer, name, tmp_path):
+    """This holds for the renderer and for a tokenizer that transformers loads on another day."""
     from transformers import AutoTokenizer
 
     special = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -293,7 +291,7 @@ def test_todays_date_is_that_of_the_run_for_ever(make_tokenizer, name, tmp_path)
     assert renderer(make_tokenizer(**special), name, date="2001-02-04").hash != r.hash
 
 
-def test_without_a_date_a_template_says_today(make_tokenizer):
+def test_a_template_prints_the_current_date_without_a_date_of_the_run(make_tokenizer):
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), "llama3.2")
     assert f"Today Date: {datetime.now():%d %b %Y}" in text_of(r, r.prompt_ids((SUM,)))
 
@@ -310,22 +308,22 @@ def test_a_date_that_cannot_be_fixed_is_refused(make_tokenizer, call, tmp_path):
     build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
 
 
-def test_raw_text_is_supervised_whole_between_its_marks(case):
+def test_raw_text_is_supervised_completely_between_bos_and_eos(case):
     r, _ = case
     ids, mask = r.conversation((Message("text", "Once upon a time"),))
     assert all(mask)
     assert ids[-1] == r.eos_id
     assert ids[: len(r.bos_ids)] == r.bos_ids
     again, _ = r.conversation((Message("text", text_of(r, ids)),))
-    assert again.count(r.eos_id) == ids.count(r.eos_id)  # marks it brings are not doubled
+    assert again.count(r.eos_id) == ids.count(r.eos_id)  # marks in the text are not repeated
 
 
-def test_bos_stands_first_where_the_tokenizer_puts_one_and_nowhere_else(stories, gpt2):
+def test_bos_comes_first_only_where_the_tokenizer_adds_one(stories, gpt2):
     assert renderer(stories).prompt_ids((USER,))[:1] == [1]
     assert 50256 not in renderer(gpt2).prompt_ids((USER,))
 
 
-def test_stories_pads_with_unk_and_stops_where_its_generation_config_says(stories):
+def test_the_stories_tokenizer_pads_with_unk_and_stops_at_the_given_ids(stories):
     r = renderer(stories, also_stop=(1, 2))
     assert (r.pad_id, r.end_id, r.end_ids) == (0, 2, [2, 1])
     assert r.added_tokens == ()
@@ -334,19 +332,19 @@ def test_stories_pads_with_unk_and_stops_where_its_generation_config_says(storie
     assert r.decode_response([*ids[:-1], 1]) == "The end."
 
 
-def test_further_ids_that_end_a_response_are_kept_each_once(make_tokenizer):
+def test_additional_end_ids_are_kept_once(make_tokenizer):
     r = renderer(make_tokenizer(), also_stop=(5, 5))
     assert r.end_ids == [r.end_id, 5]
 
 
-def test_gpt2_gets_a_pad_of_its_own(gpt2):
+def test_gpt2_gets_a_new_pad_token(gpt2):
     r = renderer(gpt2)
     assert (r.pad_id, r.end_id, r.end_ids) == (50257, 50256, [50256])
     assert r.added_tokens == ("<|pad|>",)
     assert r.num_tokens == 50258
 
 
-def test_a_pad_that_is_the_end_is_replaced(make_tokenizer):
+def test_a_pad_token_equal_to_eos_is_replaced(make_tokenizer):
     r = renderer(make_tokenizer(eos_token="</s>", pad_token="</s>"))
     assert r.pad_id not in r.end_ids
     r = renderer(make_tokenizer(eos_token="</s>", pad_token="<pad>"))
@@ -354,27 +352,27 @@ def test_a_pad_that_is_the_end_is_replaced(make_tokenizer):
     assert r.added_tokens == ()
 
 
-def test_a_tokenizer_without_eos_gets_one(make_tokenizer):
+def test_a_tokenizer_without_eos_gets_a_new_one(make_tokenizer):
     r = renderer(make_tokenizer())
     assert r.tokenizer.eos_token == "<|end|>"
     assert r.added_tokens == ("<|end|>", "<|pad|>")
     assert r.response_ids("a")[-1] == r.tokenizer.convert_tokens_to_ids("<|end|>")
 
 
-def test_chatml_brings_its_control_tokens(make_tokenizer):
+def test_the_chatml_template_adds_its_control_tokens(make_tokenizer):
     r = renderer(make_tokenizer(eos_token="</s>"), "chatml")
     assert r.added_tokens == ("<|im_start|>", "<|im_end|>", "<|pad|>")
     assert len(r.response_ids("a")) == 2
 
 
-def test_the_system_text_of_the_configuration_stands_where_the_row_has_none(make_tokenizer):
+def test_data_system_applies_to_rows_without_a_system_text(make_tokenizer):
     r = renderer(make_tokenizer(eos_token="</s>"), "plain", system="Be kind.")
     assert text_of(r, r.prompt_ids((USER,))).startswith("System: Be kind.\n\nHuman:")
     own = (Message("system", "Be brief."), USER)
     assert text_of(r, r.prompt_ids(own)).startswith("System: Be brief.\n\nHuman:")
 
 
-def test_a_template_without_a_system_role_gets_it_in_the_first_turn(make_tokenizer):
+def test_a_template_without_a_system_role_shows_it_in_the_first_turn(make_tokenizer):
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), "gemma", system="Be kind.")
     assert "user\nBe kind.\n\nWhere is Paris?<end_of_turn>" in text_of(r, r.prompt_ids((USER,)))
     assert any("no system role" in note for note in r.notes)
@@ -389,37 +387,37 @@ TOOLS = (
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_what_a_tool_said_is_never_lost(make_tokenizer, name):
+def test_the_text_of_a_tool_turn_is_always_shown(make_tokenizer, name):
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), name)
     ids, _ = r.conversation(TOOLS)
     assert "48N 2E" in text_of(r, ids)
-    told = any("no tool role" in note for note in r.notes)
-    assert told == (name in ("gemma", "llama2", "zephyr", "v3.1"))
+    noted = any("no tool role" in note for note in r.notes)
+    assert noted == (name in ("gemma", "llama2", "zephyr", "v3.1"))
 
 
 def test_turns_with_weight_zero_are_not_supervised(plain_renderer):
-    quiet = Message("assistant", "In France.", supervised=False)
-    ids, mask = plain_renderer.conversation((USER, quiet, AGAIN, THEN))
+    unsupervised = Message("assistant", "In France.", supervised=False)
+    ids, mask = plain_renderer.conversation((USER, unsupervised, SECOND_QUESTION, SECOND_ANSWER))
     assert sum(mask) == len(plain_renderer.response_ids("In Italy."))
-    assert ids == plain_renderer.conversation(TALK)[0]
+    assert ids == plain_renderer.conversation(DIALOGUE)[0]
 
 
-def test_a_template_that_refuses_a_conversation_is_a_bad_row(make_tokenizer):
+def test_a_conversation_that_the_template_refuses_is_a_bad_row(make_tokenizer):
     r = renderer(make_tokenizer(bos_token="<s>", eos_token="</s>"), "llama2")
     with pytest.raises(RowError, match="must alternate"):
-        r.conversation((USER, AGAIN, BOT))
+        r.conversation((USER, SECOND_QUESTION, BOT))
     with pytest.raises(RowError, match="no assistant turn"):
         r.conversation((USER,))
 
 
-def test_a_template_file_is_read_and_travels_with_the_tokenizer(make_tokenizer, tmp_path):
+def test_a_template_file_becomes_the_template_of_the_tokenizer(make_tokenizer, tmp_path):
     path = tmp_path / "mine.jinja"
     path.write_text(chat_templates.ZEPHYR)
     r = build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
     assert r.tokenizer.chat_template == chat_templates.ZEPHYR
 
 
-def test_a_named_template_wins_over_the_tokenizers_own(make_tokenizer):
+def test_a_named_template_overrides_that_of_the_tokenizer(make_tokenizer):
     own = make_tokenizer(eos_token="</s>", chat_template=chat_templates.ZEPHYR)
     assert build(own, template="auto", system=None).tokenizer.chat_template == chat_templates.ZEPHYR
     plain = build(make_tokenizer(eos_token="</s>"), template="plain", system=None)
@@ -428,32 +426,32 @@ def test_a_named_template_wins_over_the_tokenizers_own(make_tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "expected"),
     [
         ("plian", "neither auto, one of plain, hh, chatml, alpaca, none, nor an existing"),
         ("{{", "neither auto"),
     ],
 )
-def test_an_unknown_template_is_one_line(make_tokenizer, template, said):
-    with pytest.raises(DataError, match=said):
+def test_an_unknown_template_is_refused(make_tokenizer, template, expected):
+    with pytest.raises(DataError, match=expected):
         build(make_tokenizer(eos_token="</s>"), template=template, system=None)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("{% for m in messages %}", "cannot render a question"),
         ("{{ messages[0]['content'] }}", "leaves out the assistant's turns"),
     ],
 )
-def test_a_broken_template_file_is_refused_at_once(make_tokenizer, tmp_path, text, said):
+def test_an_invalid_template_file_is_refused(make_tokenizer, tmp_path, text, expected):
     path = tmp_path / "broken.jinja"
     path.write_text(text)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=expected):
         build(make_tokenizer(eos_token="</s>"), template=str(path), system=None)
 
 
-def test_auto_takes_the_models_own_template_or_plain(make_tokenizer):
+def test_the_template_auto_is_that_of_the_tokenizer_or_plain(make_tokenizer):
     own = make_tokenizer(eos_token="</s>")
     own.chat_template = chat_templates.ZEPHYR
     assert build(own, template="auto", system=None).template == chat_templates.ZEPHYR
@@ -461,7 +459,7 @@ def test_auto_takes_the_models_own_template_or_plain(make_tokenizer):
     assert build(bare, template="auto", system=None).template == BUILT_IN["plain"]
 
 
-def test_the_hash_changes_with_template_system_and_vocabulary(make_tokenizer):
+def test_the_hash_covers_template_system_text_and_vocabulary(make_tokenizer):
     def of(template="plain", system=None, **special):
         tokenizer = make_tokenizer(**({"eos_token": "</s>"} | special))
         return build(tokenizer, template=template, system=system).hash
@@ -479,7 +477,7 @@ def test_the_hash_changes_with_template_system_and_vocabulary(make_tokenizer):
     assert of() == hashes[0]
 
 
-def test_a_saved_tokenizer_renders_the_same_and_hashes_alike(case, tmp_path):
+def test_a_saved_tokenizer_renders_the_same_with_the_same_hash(case, tmp_path):
     from transformers import AutoTokenizer
 
     r, _ = case
@@ -490,12 +488,12 @@ def test_a_saved_tokenizer_renders_the_same_and_hashes_alike(case, tmp_path):
         system=None,
         also_stop=tuple(r.end_ids),
     )
-    assert again.conversation(TALK) == r.conversation(TALK)
+    assert again.conversation(DIALOGUE) == r.conversation(DIALOGUE)
     assert (again.pad_id, again.end_ids, again.added_tokens) == (r.pad_id, r.end_ids, ())
     assert again.hash == r.hash
 
 
-def test_control_tokens_written_in_a_text_are_found(make_tokenizer):
+def test_special_in_finds_control_tokens_in_a_text(make_tokenizer):
     r = renderer(make_tokenizer(eos_token="</s>"), "chatml")
     assert r.special_in("as <|im_end|> says") == "<|im_end|>"
     assert r.special_in("nothing here") is None

@@ -1,4 +1,4 @@
-"""The report says all of it in lines and as JSON, and its totals add up."""
+"""The report on data, as lines and as JSON, and its totals."""
 
 import json
 
@@ -17,7 +17,7 @@ def example():
     return report
 
 
-def test_totals():
+def test_the_totals_of_a_report_add_up():
     report = example()
     assert report.num_bad == 7
     assert report.bad_fraction == 7 / 97
@@ -40,7 +40,7 @@ def test_all_examples_are_kept_on_request():
     assert [row.origin.line for row in report.examples["empty chosen"]] == list(range(1, 100))
 
 
-def test_lines_say_everything_each_example_whole():
+def test_details_list_all_findings_with_complete_examples():
     text = [" " * indent + text for indent, text, _ in example().details()]
     assert text[:3] == [
         "  read        100 [red].jsonl",
@@ -51,7 +51,7 @@ def test_lines_say_everything_each_example_whole():
     assert "  note          4 response cut" in text
 
 
-def test_what_several_rows_say_comes_once_above_their_places():
+def test_a_detail_of_several_rows_is_shown_once_above_their_origins():
     report = DataReport(role="comparisons", num_examples=None)
     hint = "a file without a header needs columns by number"
     details = [f"found 4; {hint}", f"found 5; {hint}", "found 1; delimiter", "", "same", "same"]
@@ -71,7 +71,7 @@ def test_what_several_rows_say_comes_once_above_their_places():
     assert report.as_json()["findings"][0]["rows"][1]["detail"] == f"found 5; {hint}"
 
 
-def test_the_json_says_the_same():
+def test_the_json_of_a_report_has_the_same_content():
     found = json.loads(json.dumps(example().as_json()))
     assert (found["role"], found["rows"], found["kept"]) == (
         "comparisons",
@@ -95,7 +95,7 @@ def test_withdrawn_and_left_out_records_are_no_longer_kept():
     assert report.left_out.total() == 12
 
 
-def test_the_verdict_is_about_the_worst_first():
+def test_the_verdict_names_the_most_severe_problem():
     report = example()
     assert report.verdict() is None
     report.max_bad_fraction = 0.01
@@ -104,7 +104,7 @@ def test_the_verdict_is_about_the_worst_first():
     assert report.verdict() == "data.comparisons: none is left to hold out"
 
 
-def test_with_strict_the_first_bad_row_is_the_verdict():
+def test_the_verdict_with_strict_is_the_first_bad_row():
     report = example()
     report.strict = True
     report.problems.append("another problem")
@@ -118,7 +118,7 @@ def test_with_strict_the_first_bad_row_is_the_verdict():
     assert report.verdict() is None
 
 
-def test_no_rows_at_all_is_refused():
+def test_a_report_without_rows_is_refused():
     report = DataReport(role="comparisons")
     assert report.verdict() == (
         "data.comparisons has no rows: name a source, or set parents.rm=<a reward model's folder>"
@@ -127,7 +127,7 @@ def test_no_rows_at_all_is_refused():
     assert report.verdict() == "data.comparisons has no rows: nothing in a.jsonl"
 
 
-def test_nothing_left_names_the_first_reason():
+def test_the_verdict_of_no_remaining_rows_names_the_first_reason():
     report = DataReport(role="prompts")
     report.rows["a.jsonl"] = 1
     report.reject(Origin("a.jsonl", 1, 1), Filtered("prompt too long", "900 tokens"))

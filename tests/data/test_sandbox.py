@@ -1,4 +1,4 @@
-"""A foreign template neither loops nor fills the memory; its errors are one line."""
+"""Limits of time and memory for chat templates; their errors are one line."""
 
 import resource
 import signal
@@ -26,7 +26,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on
 
 @pytest.fixture
 def tokenizer(make_tokenizer, tmp_path, monkeypatch):
-    """One that was read from a folder with a template of its own: call it with the template."""
+    """Return tokenizer(template), a tokenizer read from a folder with this template."""
     monkeypatch.setattr(sandbox, "SECONDS", 0.2)
     monkeypatch.setattr(sandbox, "MEMORY", 2**27)
     made = make_tokenizer(bos_token="<s>", eos_token="</s>")
@@ -41,7 +41,7 @@ def tokenizer(make_tokenizer, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "expected"),
     [
         (LOOP, "computes for more than 0.2 s"),
         (POWER, "computes for more than 0.2 s"),
@@ -59,17 +59,19 @@ def tokenizer(make_tokenizer, tmp_path, monkeypatch):
         ),
     ],
 )
-def test_what_a_template_cannot_do_is_one_line_with_its_file(tokenizer, tmp_path, template, told):
+def test_a_template_beyond_its_limits_is_refused_with_its_file(
+    tokenizer, tmp_path, template, expected
+):
     before = resource.getrlimit(resource.RLIMIT_AS)
-    with pytest.raises(DataError, match=f"{tmp_path}/chat_template.jinja:? .*{told}") as caught:
+    with pytest.raises(DataError, match=f"{tmp_path}/chat_template.jinja:? .*{expected}") as caught:
         build(tokenizer(template + PLAIN), template="auto", system=None)
     assert "\n" not in str(caught.value)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
-def test_a_template_that_loops_for_some_rows_alone_ends_the_reading(tokenizer, tmp_path):
-    """An error of a row would be counted, and the next row would loop again."""
+def test_a_template_that_loops_for_some_rows_stops_reading(tokenizer, tmp_path):
+    """An error per row would only be counted, and the next row would loop again."""
     trap = "{% if messages|length > 4 %}" + LOOP + "{% endif %}"
     ready = build(tokenizer(trap + PLAIN), template="auto", system=None)
     talk = (*(ASK * 4), Message("assistant", "So."))
@@ -77,19 +79,19 @@ def test_a_template_that_loops_for_some_rows_alone_ends_the_reading(tokenizer, t
         ready.prompt_ids(talk)
 
 
-def test_a_template_that_fails_with_a_row_is_the_rows_error(tokenizer):
+def test_a_template_that_fails_for_a_row_gives_a_row_error(tokenizer):
     ready = tokenizer("{{ 1 / (messages|length - 1) }}" + PLAIN)
     with pytest.raises(RowError, match="refuses the conversation: ZeroDivisionError"):
         render_template(ready, ASK, origin="here")
     assert render_template(ready, ASK * 2, origin="here") == "1.0Why?Why?"
 
 
-def test_long_texts_are_no_bombs(tokenizer):
+def test_long_texts_of_the_data_are_rendered(tokenizer):
     long = (Message("user", "x" * 3_000_000),)
     assert len(render_template(tokenizer(PLAIN), long, origin="here")) == 3_000_000
 
 
-def test_without_a_main_thread_the_rest_holds(tokenizer):
+def test_memory_and_errors_are_limited_outside_the_main_thread(tokenizer):
     found = []
     ready = tokenizer("{{ 1 / 0 }}" if sys.platform != "linux" else "{{ 'a' * 3000000000 }}")
 
@@ -105,14 +107,14 @@ def test_without_a_main_thread_the_rest_holds(tokenizer):
     assert len(found) == 1
 
 
-def test_a_lower_limit_of_the_user_stays(monkeypatch):
+def test_a_lower_memory_limit_of_the_user_is_kept(monkeypatch):
     low = 2**40
     monkeypatch.setattr(sandbox, "MEMORY", 2**50)
     assert sandbox._most((low, resource.RLIM_INFINITY)) == low
     assert sandbox._most((resource.RLIM_INFINITY, resource.RLIM_INFINITY)) > 2**50
 
 
-def test_slow_reading_of_a_templates_text_is_limited_too(tokenizer, monkeypatch):
+def test_limited_stops_any_slow_code(tokenizer, monkeypatch):
     with pytest.raises(DataError, match="computes for more than"), limited("here"):
         while True:
             pass

@@ -1,4 +1,4 @@
-"""Folders and the hub: real calls of `datasets`, with the download replaced; the hash of an address.
+"""Folders and the hub: real calls of `datasets` with the download replaced; hashes of sources.
 
 Reading of files is tested in test_files.py.
 """
@@ -24,14 +24,14 @@ def cache_in_tmp(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def test_a_saved_data_set_is_read_as_it_is(tmp_path):
+def test_a_saved_data_set_is_read(tmp_path):
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
     found = read(tmp_path / "saved")
     assert [row for _, row in found] == ROWS
     assert str(found[1][0]).endswith("saved row 2")
 
 
-def test_a_saved_dictionary_gives_the_split_asked_for(tmp_path):
+def test_a_saved_dictionary_gives_the_requested_split(tmp_path):
     both = {"train": datasets.Dataset.from_list(ROWS), "test": datasets.Dataset.from_list(ROWS[:1])}
     datasets.DatasetDict(both).save_to_disk(str(tmp_path / "saved"))
     path = str(tmp_path / "saved")
@@ -41,7 +41,7 @@ def test_a_saved_dictionary_gives_the_split_asked_for(tmp_path):
         values(path=path, split="dev")
 
 
-def test_a_folder_in_the_hubs_own_layout_goes_through_load_dataset(tmp_path):
+def test_a_folder_with_the_layout_of_the_hub_is_read_by_load_dataset(tmp_path):
     folder = tmp_path / "repo"
     folder.mkdir()
     for split in ("train", "test"):
@@ -52,7 +52,7 @@ def test_a_folder_in_the_hubs_own_layout_goes_through_load_dataset(tmp_path):
         values(path=str(folder), split="dev")
 
 
-def test_an_address_reaches_load_dataset_whole(monkeypatch):
+def test_all_keys_of_a_hub_source_are_passed_to_load_dataset(monkeypatch):
     calls = []
 
     def load_dataset(path, name=None, **named):
@@ -69,7 +69,7 @@ def test_an_address_reaches_load_dataset_whole(monkeypatch):
     ]
 
 
-def test_without_a_split_train_is_asked_for(monkeypatch):
+def test_the_default_split_is_train(monkeypatch):
     seen = {}
     monkeypatch.setattr(
         datasets, "load_dataset", lambda path, name=None, **named: seen.update(named) or iter(ROWS)
@@ -78,7 +78,7 @@ def test_without_a_split_train_is_asked_for(monkeypatch):
     assert seen["split"] == "train"
 
 
-def test_what_the_hub_says_becomes_one_line_with_the_remedy():
+def test_an_error_of_the_hub_is_refused_in_one_line_with_the_remedy():
     with pytest.raises(DataError) as error:
         values(path="owner/name-that-is-nowhere", config="main")
     assert "data source owner/name-that-is-nowhere (config=main" in str(error.value)
@@ -86,7 +86,7 @@ def test_what_the_hub_says_becomes_one_line_with_the_remedy():
     assert "\n" not in str(error.value)
 
 
-def test_the_hash_of_an_address_changes_with_every_part_of_it(config):
+def test_the_hash_of_a_hub_source_covers_every_key(config):
     def digest(**source):
         cfg = config(demonstrations=[Source(path="owner/name", **source)])
         return spec_of(cfg, "demonstrations").contents()["demonstrations"].popitem()[1]
@@ -95,7 +95,7 @@ def test_the_hash_of_an_address_changes_with_every_part_of_it(config):
     assert len(seen) == 4
 
 
-def test_files_of_a_folder_are_read_by_line(tmp_path):
+def test_files_of_a_folder_are_read_with_their_lines(tmp_path):
     folder = tmp_path / "repo"
     folder.mkdir()
     (folder / "train.jsonl").write_text(json.dumps(ROWS[0]) + "\noops\n")
@@ -146,7 +146,7 @@ def test_a_saved_data_set_that_is_damaged_is_refused_by_name(tmp_path, name, dam
         values(path=str(tmp_path / "saved"))
 
 
-def test_hh_without_a_part_is_its_four_parts_and_not_the_attempts(tmp_path):
+def test_the_hh_repository_is_read_without_its_red_team_attempts(tmp_path):
     parts = ["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"]
     for part in parts:
         (tmp_path / "repo" / part).mkdir(parents=True)

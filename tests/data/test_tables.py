@@ -1,4 +1,4 @@
-"""csv and tsv: quotes, delimiters, headers. Nothing is guessed that could lose a row."""
+"""csv and tsv: quotes, delimiters and headers; ambiguous files are refused."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_a_quote_in_a_tsv_is_a_character(write):
     assert values(path) == [{"prompt": '"Stars" shine.', "response": "yes"}]
 
 
-def test_columns_by_number_say_that_there_is_no_header(write):
+def test_columns_by_number_read_a_table_without_a_header(write):
     path = write("a.tsv", "q1\ta1\nq2\ta2\n")
     assert values(path, columns={"prompt": "0", "response": "1"}) == [
         {"0": "q1", "1": "a1"},
@@ -34,7 +34,7 @@ def test_a_row_with_another_number_of_fields_is_bad(write):
     assert found[1] == {"prompt": "q", "response": "a"}
 
 
-def test_line_ends_within_a_cell_stay_as_they_are(tmp_path):
+def test_line_ends_within_a_cell_are_kept(tmp_path):
     (tmp_path / "a.csv").write_bytes(b'prompt,response\r\n"a\r\nb",c\r\nd,e\r\n')
     assert values(tmp_path / "a.csv") == [
         {"prompt": "a\r\nb", "response": "c"},
@@ -44,16 +44,16 @@ def test_line_ends_within_a_cell_stay_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "expected"),
     [
         ('"q2,a2', r"a\.csv:3: a quote that opens in this row is never closed"),
         ('"q2" x,a2', r"a\.csv:3: text follows a closing quote \(line 3"),
         ('"q2,a2\nq,"a"', r"a\.csv:3: text follows a closing quote \(line 4"),
     ],
 )
-def test_a_quote_that_is_not_closed_refuses_the_file(write, broken, said):
+def test_a_quote_that_is_not_closed_refuses_the_file(write, broken, expected):
     text = "prompt,response\nq1,a1\n" + broken + "\n" + "q,a\n" * 30
-    with pytest.raises(DataError, match=said + ".*write a quote inside a quoted cell twice"):
+    with pytest.raises(DataError, match=expected + ".*write a quote inside a quoted cell twice"):
         values(write("a.csv", text))
 
 
@@ -63,7 +63,7 @@ def test_a_quote_inside_a_plain_cell_is_a_character(write):
     ]
 
 
-def test_two_columns_of_one_name_are_refused_and_unnamed_ones_are_not(write):
+def test_two_columns_with_the_same_name_are_refused_unless_unnamed(write):
     with pytest.raises(DataError, match=r"a\.csv:1: more than one column is named response"):
         values(write("a.csv", "prompt,response,response\nq,a,b\n"))
     assert values(write("b.csv", "prompt,response,,\nq,a,,\n"))[0]["response"] == "a"
@@ -71,13 +71,13 @@ def test_two_columns_of_one_name_are_refused_and_unnamed_ones_are_not(write):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_the_delimiter_is_found(write, name, delimiter):
+def test_the_delimiter_is_detected(write, name, delimiter):
     rows = [("prompt", "response"), ("a b", "c, d" if delimiter == ";" else "c d"), ("e", "f")]
     path = write(name, "".join(delimiter.join(row) + "\n" for row in rows))
     assert values(path) == [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
-def test_a_delimiter_that_cannot_be_told_is_asked_for(write):
+def test_an_ambiguous_delimiter_is_refused_with_the_key(write):
     path = write("a.csv", "q, one;a\nq, two;b\n")
     columns = {"prompt": "0", "response": "1"}
     with pytest.raises(DataError, match="separated by comma or semicolon; set delimiter"):
@@ -92,28 +92,28 @@ def test_a_delimiter_is_one_character_or_tab():
             Source(path="a", delimiter=wrong)
 
 
-def test_a_table_of_one_column_stays_one(write):
+def test_a_table_of_one_column_is_read(write):
     assert values(write("a.csv", "text\none\ntwo\n")) == [{"text": "one"}, {"text": "two"}]
     found = values(write("b.csv", "text\none, two\nthree\n"))
     assert isinstance(found[0], RowError)
     assert found[1] == {"text": "three"}
 
 
-def test_without_a_header_every_row_is_as_wide_as_the_first(write):
+def test_rows_without_a_header_have_as_many_fields_as_the_first(write):
     found = values(write("a.csv", "q,a\nq\nq,a\n"), columns={"prompt": "0", "response": "1"})
     assert found[1].reason == "wrong number of fields"
     assert "found 1, the first row has 2" in found[1].detail
     assert [found[0], found[2]] == [{"0": "q", "1": "a"}] * 2
 
 
-def test_a_header_in_the_middle_is_no_row(write):
+def test_a_repeated_header_is_a_bad_row(write):
     found = values(write("a.csv", "prompt,response\nq,a\n\ufeffprompt,response\nr,b\n"))
     assert found[1].reason == "the header again"
     assert [found[0]["prompt"], found[2]["prompt"]] == ["q", "r"]
 
 
 @pytest.mark.parametrize("cell", ['"say ""no"""', '"one', '"'])
-def test_a_cell_that_was_written_in_quotes_is_no_text_of_a_tsv(write, cell):
+def test_a_quoted_cell_of_a_tsv_is_a_bad_row(write, cell):
     found = values(write("a.tsv", f"prompt\tresponse\nq\t{cell}\nr\tb\n"))
     assert found[0].reason == "a quoted cell in a .tsv"
     assert found[1] == {"prompt": "r", "response": "b"}

@@ -1,4 +1,4 @@
-"""Bytes to lines: compression, encoding, length; what cannot be read is named with its line."""
+"""Bytes to lines: compression, encoding and length; errors name the line."""
 
 import gzip
 
@@ -16,7 +16,7 @@ def flipped(data: bytes, at: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"),
+    ("name", "data", "expected"),
     [
         (
             "a.jsonl.gz",
@@ -48,9 +48,9 @@ def flipped(data: bytes, at: int) -> bytes:
         ("a.txt", LINES.decode().encode("utf-16-le"), "is UTF-16 text; convert it"),
     ],
 )
-def test_a_file_that_is_damaged_or_another_kind_is_refused_by_name(tmp_path, name, data, said):
+def test_a_file_that_is_damaged_or_another_kind_is_refused_by_name(tmp_path, name, data, expected):
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(DataError, match=f"{name}:? {said}"):
+    with pytest.raises(DataError, match=f"{name}:? {expected}"):
         read(tmp_path / name)
 
 
@@ -72,7 +72,7 @@ def test_a_document_that_is_not_utf8_is_refused_with_its_line(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.jsonl.gz"])
-def test_a_line_above_the_limit_is_one_bad_row_and_is_not_read_whole(write, name, monkeypatch):
+def test_a_line_above_the_limit_is_one_bad_row(write, name, monkeypatch):
     monkeypatch.setattr("rlhf_cli.data.text_files.LIMIT", 100)
     text = '{"prompt": "a"}\n' + '{"prompt": "' + "x" * 1000 + '"}\n{"prompt": "b"}\n'
     found = read(write(name, text))
@@ -82,6 +82,6 @@ def test_a_line_above_the_limit_is_one_bad_row_and_is_not_read_whole(write, name
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_lines_end_with_any_of_three_marks(write, end):
+def test_lines_end_with_lf_crlf_or_cr(write, end):
     found = read(write("a.txt", f"one{end}{end}two\u2028\u0085 three{end}"))
     assert [(o.line, row["text"]) for o, row in found] == [(1, "one"), (3, "two\u2028\u0085 three")]

@@ -1,4 +1,4 @@
-"""The laws of a record, each broken once; circles of preference against brute force."""
+"""The constraints of records, each violated once; cycles of preferences against brute force."""
 
 from itertools import combinations, pairwise, permutations
 
@@ -27,16 +27,16 @@ from rlhf_cli.data.validate import (
 ORIGIN = Origin("a", 1)
 
 
-def said(*turns):
+def messages(*turns):
     return tuple(Message(role, content) for role, content in turns)
 
 
 def demonstration(*turns):
-    return Demonstration(said(*turns), ORIGIN)
+    return Demonstration(messages(*turns), ORIGIN)
 
 
 def comparison(*responses, better=((0, 1),), ties=(), prompt=(("user", "q"),)):
-    return Comparison(said(*prompt), responses, better, ties, ORIGIN)
+    return Comparison(messages(*prompt), responses, better, ties, ORIGIN)
 
 
 BAD = [
@@ -68,14 +68,14 @@ BAD = [
         "the prompt ends with an assistant turn",
     ),
     (comparison("a", "b", prompt=(("system", "s"),)), "no user turn"),
-    (Prompt(said(("user", "")), ORIGIN), "empty prompt"),
-    (Prompt(said(("user", "q"), ("assistant", "a")), ORIGIN), "the prompt ends with"),
+    (Prompt(messages(("user", "")), ORIGIN), "empty prompt"),
+    (Prompt(messages(("user", "q"), ("assistant", "a")), ORIGIN), "the prompt ends with"),
     (Prompt((), ORIGIN), "no user turn"),
 ]
 
 
 @pytest.mark.parametrize(("record", "reason"), BAD, ids=[reason for _, reason in BAD])
-def test_every_broken_law_has_its_reason(record, reason):
+def test_every_invalid_record_is_refused_with_its_reason(record, reason):
     with pytest.raises(RowError) as error:
         validate(record, ties=Ties.soft)
     assert error.value.reason.startswith(reason)
@@ -89,17 +89,17 @@ GOOD = [
     comparison("a", "b"),
     comparison("a", "b", "c", better=((0, 1),), ties=((1, 2),)),
     comparison("a", "b", prompt=(("user", "q"), ("assistant", ""), ("user", "r"))),
-    Prompt(said(("user", "q")), ORIGIN),
-    Prompt(said(("text", "once")), ORIGIN),
+    Prompt(messages(("user", "q")), ORIGIN),
+    Prompt(messages(("text", "once")), ORIGIN),
 ]
 
 
 @pytest.mark.parametrize("record", GOOD)
-def test_lawful_records_pass(record):
+def test_valid_records_are_accepted(record):
     validate(record, ties=Ties.soft)
 
 
-def test_only_ties_are_left_out_when_ties_are_dropped_and_used_otherwise():
+def test_comparisons_of_ties_alone_are_left_out_only_when_ties_are_dropped():
     only_ties = comparison("a", "b", better=(), ties=((0, 1),))
     with pytest.raises(Filtered):
         validate(only_ties, ties=Ties.drop)
@@ -123,7 +123,7 @@ def _pairs(k, labels):
 
 @settings(max_examples=300, deadline=None)
 @given(labels)
-def test_a_circle_is_found_exactly_when_no_order_agrees_with_the_strict_labels(drawn):
+def test_strict_cycle_finds_a_cycle_exactly_when_no_order_agrees(drawn):
     k, answers = drawn
     better, _ = _pairs(k, answers)
     agrees = any(
@@ -139,7 +139,7 @@ def test_a_circle_is_found_exactly_when_no_order_agrees_with_the_strict_labels(d
 
 @settings(max_examples=200, deadline=None)
 @given(labels)
-def test_a_ranking_exists_exactly_when_some_levels_agree_with_all_labels(drawn):
+def test_ranking_exists_equals_a_search_over_all_rankings(drawn):
     k, answers = drawn
     better, ties = _pairs(k, answers)
     responses = tuple("abcde"[:k])
@@ -151,7 +151,7 @@ def test_a_ranking_exists_exactly_when_some_levels_agree_with_all_labels(drawn):
         all(level[w] < level[b] for w, b in better) and all(level[i] == level[j] for i, j in ties)
         for level in levels(k)
     )
-    record = Comparison(said(("user", "q")), responses, better, ties, ORIGIN)
+    record = Comparison(messages(("user", "q")), responses, better, ties, ORIGIN)
     assert ranking_exists(record) == agrees
 
 
@@ -166,11 +166,11 @@ def test_a_ranking_exists_exactly_when_some_levels_agree_with_all_labels(drawn):
         ("untouched  ", "untouched  "),
     ],
 )
-def test_end_marks_are_cut_at_the_end_only(text, left):
+def test_end_marks_are_removed_only_at_the_end(text, left):
     assert without_end_marks(text) == left
 
 
-def test_notes_name_what_is_odd_about_good_rows():
+def test_notes_name_the_peculiarities_of_valid_rows():
     assert list(notes_on(comparison("a", "b", "c", better=((0, 1),), ties=((1, 2),)))) == [
         "comparisons with a tie"
     ]

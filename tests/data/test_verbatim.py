@@ -1,4 +1,4 @@
-"""Which templates are no more than fixed texts between the contents."""
+"""Templates that are only fixed texts between the contents."""
 
 from types import SimpleNamespace
 
@@ -27,10 +27,10 @@ def texts_of(body: str) -> list[str] | None:
         ("{% if m.content is string %}{{ m.content }}{% endif %}", ["", "", ""]),
     ],
 )
-def test_contents_that_are_only_joined_stand_between_fixed_texts(body, texts):
+def test_a_template_that_only_joins_contents_has_fixed_texts(body, texts):
     assert texts_of(body) == texts
-    said = (Message("user", " a "), Message("assistant", "<b>"))
-    assert joined(texts, said) == f"{texts[0]} a {texts[1]}<b>{texts[2]}"
+    messages = (Message("user", " a "), Message("assistant", "<b>"))
+    assert joined(texts, messages) == f"{texts[0]} a {texts[1]}<b>{texts[2]}"
 
 
 @pytest.mark.parametrize(
@@ -46,18 +46,18 @@ def test_contents_that_are_only_joined_stand_between_fixed_texts(body, texts):
         "{% if loop.first %}{{ m.content }}{% endif %}", "{{ m.content | replace('x', 'y') }}",
     ],
 )  # fmt: skip
-def test_a_template_that_looks_into_a_content_is_none_of_them(body):
+def test_a_template_that_inspects_or_changes_a_content_has_no_fixed_texts(body):
     assert texts_of(body) is None
 
 
 @pytest.mark.parametrize("template", ["plain", "chatml"])
-def test_a_renderer_says_the_same_with_and_without_the_engine(
+def test_a_renderer_gives_the_same_ids_with_and_without_fixed_texts(
     template, make_tokenizer, monkeypatch
 ):
-    from rlhf_cli.data import renderer as module
+    from rlhf_cli.data import conversation_text as module
     from rlhf_cli.data.templates import build
 
-    def made():
+    def render():
         one = build(make_tokenizer(eos_token="</s>"), template=template, system="be kind")
         chat = [
             Message("user", " a\n"),
@@ -68,8 +68,8 @@ def test_a_renderer_says_the_same_with_and_without_the_engine(
         again = one.prompt_ids((Message("user", "another"),)), one.response_ids("y")
         return known, again, one.difference((chat[0], chat[1])), sum(map(bool, one.shapes.values()))
 
-    *fast, num_fixed = made()
+    *fast, num_fixed = render()
     monkeypatch.setattr(module, "fixed_texts", lambda *shape, **more: None)
-    *slow, none_fixed = made()
+    *slow, none_fixed = render()
     assert fast == slow
     assert num_fixed > none_fixed == 0

@@ -1,4 +1,4 @@
-"""Answers read out of responses in the styles in which models and data sets write them."""
+"""Answers extracted from responses in the styles of models and data sets."""
 
 from itertools import product
 from math import prod
@@ -85,39 +85,39 @@ TEXTS = [
 ]
 
 
-def test_there_are_sixty_of_them():
+def test_at_least_sixty_answers_are_listed():
     assert len(NUMBERS) + len(LETTERED) + len(WORDED) + len(OTHERS) + len(TEXTS) >= 60
 
 
 @pytest.mark.parametrize(("text", "answer"), NUMBERS)
-def test_a_number_is_read(text, answer):
+def test_read_answer_reads_numbers(text, answer):
     assert read_answer(text, numeric=True) == answer
 
 
 @pytest.mark.parametrize(("text", "answer"), LETTERED)
-def test_a_letter_is_read(text, answer):
+def test_read_answer_reads_option_letters(text, answer):
     assert read_answer(text, options=LETTERS) == answer
 
 
 @pytest.mark.parametrize(("text", "answer"), WORDED)
-def test_a_word_is_read(text, answer):
+def test_read_answer_reads_options_as_words(text, answer):
     assert read_answer(text, options=NLI) == answer
 
 
 @pytest.mark.parametrize(("text", "options", "answer"), OTHERS)
-def test_an_option_is_read(text, options, answer):
+def test_read_answer_reads_options_that_contain_one_another(text, options, answer):
     assert read_answer(text, options=options) == answer
 
 
 @pytest.mark.parametrize(("text", "answer"), TEXTS)
-def test_a_free_text_is_read(text, answer):
+def test_read_answer_reads_free_texts(text, answer):
     assert read_answer(text) == answer
 
 
 MORE = "2 + 2 = 4. The answer is 4.\n\nQ: What is 3 + 6?\nA: The answer is 9."
 
 
-def test_questions_that_a_model_adds_are_not_its_answer():
+def test_questions_added_after_the_answer_are_removed():
     kept = without_more_questions(MORE, finished=False)
     assert read_answer(kept, numeric=True) == "4"
     assert without_more_questions(MORE, finished=True) == MORE
@@ -126,7 +126,7 @@ def test_questions_that_a_model_adds_are_not_its_answer():
 
 
 def share_right(p: float, n: int) -> float:
-    """Return how often n voters elect "right", each of whom votes for it with probability p."""
+    """Return the probability that "right" wins n votes, each cast for it with probability p."""
     chances = {"right": p, "wrong": 1 - p}
     elections = product(chances, repeat=n)
     return sum(
@@ -142,7 +142,7 @@ def test_votes_follow_the_binomial_distribution(p, n, expected):
     assert share_right(p, n) == pytest.approx(expected, abs=5e-6)
 
 
-def test_a_tie_goes_to_the_answer_seen_first():
+def test_a_tie_of_votes_goes_to_the_first_answer():
     assert plurality(["7", "8", "8", "7"]) == "7"
     assert plurality(["9", "8", "7", "8", "7"]) == "8"
 
@@ -153,7 +153,7 @@ def test_unreadable_answers_do_not_vote():
     assert plurality([]) is None
 
 
-def test_blocks_are_disjoint_and_of_every_size_that_divides():
+def test_block_votes_use_disjoint_blocks_of_every_divisor():
     answers = ["1", "2", "2", None, "3", "3"]
     assert block_votes(answers) == {
         1: ["1", "2", "2", None, "3", "3"],

@@ -1,4 +1,4 @@
-"""The reward model's report, on cases small enough to count by hand and on known distributions."""
+"""The report on a reward model, for cases counted by hand and for known distributions."""
 
 import math
 
@@ -16,7 +16,7 @@ from rlhf_cli.evaluation.comparisons import (
 )
 
 
-def judged(scores, lengths, better, ties=(), utilities=None):
+def scored_ranking(scores, lengths, better, ties=(), utilities=None):
     return ScoredRanking(
         scores=torch.tensor(scores),
         lengths=torch.tensor(lengths),
@@ -28,12 +28,12 @@ def judged(scores, lengths, better, ties=(), utilities=None):
 
 HAND = [
     # right, wrong, tied score (counts as wrong)
-    judged([2.0, 1.0, 1.0], [5, 5, 9], [(0, 1), (2, 0), (1, 2)], utilities=[1.0, 0.0, 0.5]),
-    judged([0.5, -1.0], [3, 8], [(0, 1)], ties=[], utilities=[0.3, 0.1]),
+    scored_ranking([2.0, 1.0, 1.0], [5, 5, 9], [(0, 1), (2, 0), (1, 2)], utilities=[1.0, 0.0, 0.5]),
+    scored_ranking([0.5, -1.0], [3, 8], [(0, 1)], ties=[], utilities=[0.3, 0.1]),
 ]
 
 
-def test_a_hand_counted_report():
+def test_the_report_equals_values_counted_by_hand():
     found = report(HAND)
     assert found["num_pairs"] == 4
     assert found["accuracy"][0] == pytest.approx(2 / 4)
@@ -49,33 +49,33 @@ def test_a_hand_counted_report():
     assert found["margin"] == pytest.approx((1.0 - 1.0 + 0.0 + 1.5) / 4)
 
 
-def test_headline_leaves_out_what_is_not_known():
-    found = headline(report([judged([1.0, 0.0], [1, 1], [(0, 1)])]))
+def test_the_headline_leaves_out_unknown_values():
+    found = headline(report([scored_ranking([1.0, 0.0], [1, 1], [(0, 1)])]))
     assert found["rm/accuracy"] == 1.0
     assert "rm/accuracy_ceiling" not in found
     assert "rm/tie_probability" not in found
 
 
-def test_ties_are_reported_beside_pairs():
-    found = report([judged([1.0, 0.2, 0.1], [1, 1, 1], [(0, 1)], ties=[(1, 2)])])
+def test_ties_are_reported_separately_from_pairs():
+    found = report([scored_ranking([1.0, 0.2, 0.1], [1, 1, 1], [(0, 1)], ties=[(1, 2)])])
     assert found["num_ties"] == 1
     assert found["tie_gap"] == pytest.approx(0.1, abs=1e-6)
     assert found["pair_gap"] == pytest.approx(0.8, abs=1e-6)
 
 
 def test_davidson_tie_probability_of_equal_scores():
-    """nu / (2 + nu) where the scores are equal."""
-    one = judged([0.7, 0.7, 0.0], [1, 1, 1], [(0, 2)], ties=[(0, 1)])
+    """The probability is nu / (2 + nu) where the scores are equal."""
+    one = scored_ranking([0.7, 0.7, 0.0], [1, 1, 1], [(0, 2)], ties=[(0, 1)])
     assert report([one], ties="davidson", tie_param=0.5)["tie_probability"] == pytest.approx(0.2)
 
 
-def test_perfect_probabilities_are_calibrated_and_reach_their_own_ceiling():
-    """Labels drawn from sigmoid(gap): ECE goes to 0, accuracy to E[max(p, 1-p)]."""
+def test_true_probabilities_are_calibrated_and_reach_the_best_accuracy():
+    """With labels drawn from sigmoid(gap), ECE goes to 0 and accuracy to E[max(p, 1-p)]."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(20000, 2, generator=generator, dtype=torch.float64) * 1.5
     first = torch.rand(20000, generator=generator) < torch.sigmoid(scores[:, 0] - scores[:, 1])
     many = [
-        judged(pair.tolist(), [1, 1], [(0, 1) if won else (1, 0)])
+        scored_ranking(pair.tolist(), [1, 1], [(0, 1) if won else (1, 0)])
         for pair, won in zip(scores, first, strict=True)
     ]
     found = report(many)
@@ -85,12 +85,12 @@ def test_perfect_probabilities_are_calibrated_and_reach_their_own_ceiling():
 
 
 def test_clustered_intervals_cover_and_are_wider_than_naive_ones():
-    """Pairs of a prompt share their fate: the naive interval would be sqrt(6) times too narrow."""
+    """Pairs of a prompt have equal outcomes, so a naive interval is sqrt(6) times too narrow."""
     generator, hits, widths = torch.Generator().manual_seed(1), 0, []
     for _ in range(400):
-        fate = (torch.rand(100, generator=generator) < 0.7).double()
+        outcomes = (torch.rand(100, generator=generator) < 0.7).double()
         _, low, high = clustered_interval(
-            fate.repeat_interleave(6), torch.arange(100).repeat_interleave(6)
+            outcomes.repeat_interleave(6), torch.arange(100).repeat_interleave(6)
         )
         hits += low <= 0.7 <= high
         widths.append(high - low)
@@ -100,19 +100,19 @@ def test_clustered_intervals_cover_and_are_wider_than_naive_ones():
 
 
 @pytest.mark.parametrize("sizes", [[1] * 30, [1, 2, 3, 1, 2, 3] * 5])
-def test_intervals_cover_the_truth_as_often_as_they_say_also_near_one(sizes):
-    """30 prompts of which 90 % are right: a normal interval covered 81 %."""
+def test_intervals_have_their_nominal_coverage_near_one_too(sizes):
+    """With 30 prompts and an accuracy of 90 %, a normal interval covers 81 %."""
     sizes, hits = torch.tensor(sizes), 0
     drawn = torch.rand(2000, len(sizes), generator=torch.Generator().manual_seed(3)) < 0.9
     prompt = torch.arange(len(sizes)).repeat_interleave(sizes)
-    for fate in drawn.double():
-        share, low, high = clustered_interval(fate.repeat_interleave(sizes), prompt)
+    for outcomes in drawn.double():
+        share, low, high = clustered_interval(outcomes.repeat_interleave(sizes), prompt)
         assert 0 <= low <= share <= high <= 1 and high > low
         hits += low <= 0.9 <= high
     assert 0.93 <= hits / 2000 <= 0.99
 
 
-def test_eight_of_eight_are_not_certain_and_one_prompt_says_little():
+def test_intervals_of_few_prompts_are_wide_even_at_full_accuracy():
     share, low, high = clustered_interval(torch.ones(8).double(), torch.arange(8))
     assert (share, high) == (1.0, 1.0)
     assert low == pytest.approx(0.6756, abs=1e-4)  # Wilson's, 8 of 8
@@ -123,22 +123,22 @@ def test_eight_of_eight_are_not_certain_and_one_prompt_says_little():
     assert low == pytest.approx(0.3424, abs=1e-4)
 
 
-def test_a_length_only_reward_is_unmasked_by_its_baseline():
+def test_a_reward_of_the_length_alone_equals_the_length_baseline():
     generator = torch.Generator().manual_seed(2)
     lengths = torch.randint(1, 50, (300, 4), generator=generator)
     many = []
     for row in lengths.tolist():
         pairs = [(i, j) for i in range(4) for j in range(4) if row[i] > row[j]]
         if pairs:
-            many.append(judged([float(x) for x in row], row, pairs))
+            many.append(scored_ranking([float(x) for x in row], row, pairs))
     found = report(many)
     assert found["accuracy"][0] == found["length_baseline"][0] == 1.0
     assert found["score_length_correlation"] == pytest.approx(1.0)
     assert found["accuracy_by_length"]["winner_shorter"] is None
 
 
-def test_no_pairs_is_said_and_not_divided_by():
-    assert report([judged([1.0, 1.0], [1, 1], [], ties=[(0, 1)])])["num_pairs"] == 0
+def test_a_report_without_pairs_has_none_and_does_not_divide_by_zero():
+    assert report([scored_ranking([1.0, 1.0], [1, 1], [], ties=[(0, 1)])])["num_pairs"] == 0
     pairs = flatten(HAND)
     assert accuracy(pairs, torch.zeros(4, dtype=torch.bool)) is None
     assert length_baseline(pairs)[0] == pytest.approx(0.375)

@@ -1,4 +1,4 @@
-"""Log-probs of given responses, against one forward pass of the model per response."""
+"""Log-probs of given responses, compared with one forward pass per response."""
 
 from functools import cache
 
@@ -18,7 +18,7 @@ ROWS = [Continuation(prompt_ids=prompt, ids=ids) for prompt in PROMPTS for ids i
 
 @pytest.mark.parametrize(("name", "unpadded"), [("llama", True), ("llama", False), ("opt", False)])
 @pytest.mark.parametrize("batch", [1, 3, 100])
-def test_log_probs_are_those_of_each_response_alone(name, unpadded, batch):
+def test_log_likelihoods_equal_those_of_each_response_alone(name, unpadded, batch):
     model = causal(name, sharpness=4.0)
     expected = [by_itself(model, row) for row in ROWS]
     read = network(enable_unpadding(model) if unpadded else model)
@@ -27,17 +27,17 @@ def test_log_probs_are_those_of_each_response_alone(name, unpadded, batch):
     assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_prompt_is_read_once_for_its_options(monkeypatch):
+def test_a_prompt_is_computed_once_for_its_options(monkeypatch):
     from rlhf_cli.models import forward
 
     sizes = []
     states = forward.unpadded_states
 
-    def noted(body, tokens, unpadded):
+    def recording_states(body, tokens, unpadded):
         sizes.append(len(unpadded.computed_index))
         return states(body, tokens, unpadded)
 
-    monkeypatch.setattr(forward, "unpadded_states", noted)
+    monkeypatch.setattr(forward, "unpadded_states", recording_states)
     read = network(enable_unpadding(causal("llama")))
     log_likelihoods(read, ROWS[:3], pad_id=0, batch=8, world=World())
     # The prompt, then 5, then 6 1 with the 7 1 of the second, then 8 9 10 1.
@@ -45,7 +45,7 @@ def test_a_prompt_is_read_once_for_its_options(monkeypatch):
 
 
 @pytest.mark.parametrize("num", [2, 3])
-def test_processes_divide_the_rows(num):
+def test_ranks_share_the_rows_and_their_results_add_up(num):
     read = network(causal("llama", sharpness=4.0))
     whole = log_likelihoods(read, ROWS, pad_id=0, batch=3, world=World())
     parts = [
@@ -56,7 +56,7 @@ def test_processes_divide_the_rows(num):
     assert sum(parts).tolist() == pytest.approx(whole.tolist())
 
 
-def test_no_rows_have_no_log_probs():
+def test_log_likelihoods_of_no_rows_are_empty():
     assert log_likelihoods(
         network(causal("llama")), [], pad_id=0, batch=4, world=World()
     ).shape == (0,)
@@ -69,7 +69,7 @@ EMPTY = [30, 31]
 
 @cache
 def expected(seed: int) -> list[dict[str, int]]:
-    """Each option scored alone, by a plain forward pass."""
+    """Return the best option by each ranking, each option scored by a forward pass of its own."""
 
     def best(scores: list[float]) -> int:
         return max(range(len(scores)), key=lambda i: (scores[i], -i))
@@ -94,7 +94,7 @@ def expected(seed: int) -> list[dict[str, int]]:
 
 
 @pytest.mark.parametrize(("unpadded", "batch"), [(True, 64), (True, 3), (False, 64), (False, 1)])
-def test_ranks_are_those_of_options_scored_one_at_a_time(unpadded, batch):
+def test_rankings_equal_those_of_options_scored_one_at_a_time(unpadded, batch):
     for seed in range(3):
         model = causal("llama", seed, sharpness=4.0)
         read = network(enable_unpadding(model) if unpadded else model)
@@ -105,24 +105,24 @@ def test_ranks_are_those_of_options_scored_one_at_a_time(unpadded, batch):
         assert found[0].logprobs == pytest.approx(alone, abs=1e-4)
 
 
-def test_the_ways_to_rank_differ_on_these_models():
+def test_the_four_rankings_differ_on_these_models():
     found = [ways for seed in range(3) for ways in expected(seed)]
     assert len({tuple(ways[way] for ways in found) for way in found[0]}) == 4
 
 
-def test_ways_to_rank_differ_as_they_are_defined():
+def test_the_four_rankings_follow_their_definitions():
     choice = Choice(prompt_ids=[2], options=("no", "no way"), option_ids=([5, 1], [5, 6, 7, 1]))
     found = firsts(choice, [-4.0, -6.0], [-1.0, -5.0])
     # Per token -2 and -1.5, per byte -2 and -1, over the prior -3 and -1.
     assert found == {"sum": 0, "token": 1, "byte": 1, "prior": 1}
 
 
-def test_of_equal_options_the_first_is_taken():
+def test_the_first_of_equal_options_is_chosen():
     choice = Choice(prompt_ids=[2], options=("a", "b", "c"), option_ids=([5, 1], [6, 1], [7, 1]))
     assert set(firsts(choice, [-3.0, -2.0, -2.0], [-1.0, -1.0, -1.0]).values()) == {1}
 
 
-def test_bytes_are_those_of_the_text():
+def test_the_ranking_per_byte_counts_utf8_bytes():
     choice = Choice(prompt_ids=[2], options=("äöü", "abcd"), option_ids=([5, 1], [6, 1]))
     # -6 / 6 bytes and -5 / 4; of characters there are 3 and 4.
     assert firsts(choice, [-6.0, -5.0], [0.0, 0.0])["byte"] == 0

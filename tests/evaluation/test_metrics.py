@@ -1,4 +1,4 @@
-"""The closing table's numbers, from answers whose worth is known."""
+"""The numbers of the evaluation table, from answers with known values."""
 
 import math
 
@@ -9,7 +9,7 @@ from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.metrics import EvalResult, best_of, measure, measure_answers
 from rlhf_cli.evaluation.respond import Answer
 
-WHERE = Origin("made in a test", 0)
+ORIGIN = Origin("made in a test", 0)
 
 
 def answers(lengths, finished=None):
@@ -21,7 +21,7 @@ def answers(lengths, finished=None):
 
 
 def result(lengths, scores=None, log_ratios=None, finished=None):
-    prompts = [Prompt((Message("user", "x"),), WHERE) for _ in lengths]
+    prompts = [Prompt((Message("user", "x"),), ORIGIN) for _ in lengths]
     return EvalResult(
         prompts=prompts,
         answers=answers(lengths, finished),
@@ -30,7 +30,7 @@ def result(lengths, scores=None, log_ratios=None, finished=None):
     )
 
 
-def test_means_rates_and_what_cannot_be_known():
+def test_measure_gives_means_rates_and_none_for_unknown_values():
     row = measure(result([2, 4, 6], log_ratios=[1.0, 2.0, 3.0], finished=[True, False, True]))
     assert row["length"][0] == 4.0
     assert row["kl"][0] == 2.0
@@ -49,12 +49,12 @@ def test_a_win_is_a_higher_score_and_a_tie_is_half_a_win():
     assert measure(base, base)["win_rate"][0] == 0.5
 
 
-def test_the_same_answer_wins_nothing_by_a_rounding_error():
+def test_score_differences_within_rounding_are_ties():
     mine = result([3, 3], [1.0 + 1e-7, 2.0])
     assert measure(mine, result([3, 3], [1.0, 2.0 + 1e-7]))["win_rate"][0] == 0.5
 
 
-def test_best_of_n_takes_the_best_score_of_each_prompt_and_says_its_price():
+def test_best_of_n_takes_the_best_score_per_prompt_and_gives_its_kl_bound():
     tries = [answers([1, 1]), answers([2, 2]), answers([3, 3]), answers([4, 4])]
     scores = torch.tensor([[0.0, 9.0], [5.0, 1.0], [4.0, 2.0], [1.0, 3.0]])
     chosen, best, bound = best_of(tries, scores)
@@ -74,9 +74,9 @@ class Counting:
         return {"worth": number / 2, "even": number % 2 == 0, "asked": meta.get("asked")}
 
 
-def test_measures_of_a_task_are_means_or_rates_of_the_answers_they_apply_to():
+def test_measures_of_a_task_are_means_or_rates_of_applicable_answers():
     metas = [{"asked": True}, {}, {"asked": False}]
-    prompts = [Prompt((Message("user", "x"),), WHERE, meta) for meta in metas]
+    prompts = [Prompt((Message("user", "x"),), ORIGIN, meta) for meta in metas]
     found = result([1, 1, 1])
     found.measures = measure_answers(Counting, prompts, found.answers)
     row = measure(found)
@@ -87,8 +87,8 @@ def test_measures_of_a_task_are_means_or_rates_of_the_answers_they_apply_to():
     assert row["asked"][0] == 0.5
 
 
-def test_a_measure_that_applies_to_no_answer_has_no_number():
-    prompts = [Prompt((Message("user", "x"),), WHERE)]
+def test_a_measure_that_applies_to_no_answer_is_none():
+    prompts = [Prompt((Message("user", "x"),), ORIGIN)]
     found = result([1])
     found.measures = measure_answers(Counting, prompts, found.answers)
     assert measure(found)["asked"] is None

@@ -21,7 +21,7 @@ from rlhf_cli.evaluation.numerals import canonical, numbers_in, quantity
         ("1/0", ["1", "0"]),
     ],
 )
-def test_numbers_are_found(text, found):
+def test_numbers_in_finds_the_numbers_of_a_text(text, found):
     assert [canonical(value) for value in numbers_in(text)] == found
 
 
@@ -35,7 +35,7 @@ def test_numbers_are_found(text, found):
         (Fraction(10**40), "1" + "0" * 40),
     ],
 )
-def test_equal_numbers_are_written_alike(value, text):
+def test_canonical_writes_equal_numbers_the_same_way(value, text):
     assert canonical(value) == text
 
 

@@ -1,4 +1,4 @@
-"""Checks of rationales: what each one drops, what is counted, and which rationale of a row is kept."""
+"""Checks of rationales: what each drops and counts, and which rationale of a row is kept."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def one(text: str = GOOD.rationale, **changes) -> Rationale:
         ("", "7", False),
     ],
 )
-def test_an_answer_is_named_as_a_number_or_in_words(text, answer, expected):
+def test_contains_finds_an_answer_as_a_number_or_in_words(text, answer, expected):
     assert contains(text, answer) is expected
 
 
@@ -108,7 +108,7 @@ DROPPED = [
 
 
 @pytest.mark.parametrize(("check", "bad"), DROPPED)
-def test_every_check_drops_what_it_should_and_counts_it(check, bad):
+def test_every_check_drops_and_counts_its_rationales(check, bad):
     found = [GOOD, bad, one("Well: 3 + 4 = 7!", row=1)]
     dropped = verdicts(found, SETTINGS)
     assert dropped == [None, check.name, None]
@@ -121,28 +121,28 @@ def test_every_check_drops_what_it_should_and_counts_it(check, bad):
 
 
 @pytest.mark.parametrize("ending", [".", "!", "?", '."', ".)", "…", '?"'])
-def test_a_sentence_ends_with_a_sign_and_what_closes_after_it(ending):
+def test_a_sentence_may_end_with_closing_quotes_or_brackets(ending):
     assert verdicts([one(f"Three and four make 7{ending}")], SETTINGS) == [None]
 
 
-def test_a_duplicate_is_one_of_an_earlier_rationale_that_came_as_far_and_of_its_task():
+def test_duplicates_are_of_earlier_remaining_rationales_of_the_same_task():
     found = [one(is_complete=False), GOOD, GOOD, one(task="others"), one(row=2)]
     assert verdicts(found, SETTINGS) == ["length", None, "duplicate", None, "duplicate"]
 
 
-def test_the_first_check_that_fails_is_the_one_that_is_counted():
+def test_a_dropped_rationale_counts_for_the_first_check_that_fails():
     bad = one("Three and four make 8", num_tokens=99, gain=-1.0)
     for order in (list(Check), [Check.ending, Check.answer], [Check.likelihood, Check.length]):
         assert verdicts([bad], replace(SETTINGS, checks=order)) == [order[0].name]
 
 
-def test_the_least_gain_is_configured():
+def test_the_minimum_gain_is_configured():
     found = [GOOD, one("Also 7.", gain=1.5)]
     assert verdicts(found, replace(SETTINGS, gain=0.5)) == ["likelihood", None]
     assert verdicts(found, replace(SETTINGS, gain=-9.0)) == [None, None]
 
 
-def test_the_best_of_a_row_is_the_one_with_the_largest_gain_and_the_first_of_equal_ones():
+def test_keep_best_keeps_the_first_rationale_with_the_largest_gain_per_row():
     texts = ("So 7.", "Thus 7.", "Hence 7.", "Then 7.")
     gains = (0.5, 2.0, 2.0, 9.0)
     found = [one(text, gain=gain) for text, gain in zip(texts, gains, strict=True)]
@@ -154,7 +154,7 @@ def test_the_best_of_a_row_is_the_one_with_the_largest_gain_and_the_first_of_equ
     assert (last["step"], last["rationales"], last["rows"]) == ("best", 2, 2)
 
 
-def test_gains_are_means_of_what_is_left_and_of_those_that_have_one():
+def test_mean_gains_are_of_the_remaining_rationales_that_have_one():
     found = [
         one("So 7.", gain=1.0, gain_stated=3.0),
         one("Hence 7.", gain=2.0, gain_stated=5.0),

@@ -1,4 +1,4 @@
-"""The gain of a rationale, against log-probs read in the tables of a model that is a table."""
+"""The gain of a rationale, compared with exact log-probs of a model that is a table."""
 
 import math
 from dataclasses import replace
@@ -51,14 +51,14 @@ def scorer() -> Scorer:
 
 @torch.no_grad()
 def exact(scorer: Scorer, rationale: str, answer: str) -> float:
-    """log P(answer | question, rationale), token by token from the tables."""
+    """Return log P(answer | question, rationale), summed token by token from the tables."""
     tables, renderer = scorer.network.model, scorer.renderer
-    asked = renderer.prompt_ids((Message("user", f"{QUESTION}\nLet's think step by step."),))
+    question_ids = renderer.prompt_ids((Message("user", f"{QUESTION}\nLet's think step by step."),))
     start = f"{rationale}\n" if rationale else ""
     ids = renderer.response_ids(f"{start}The answer is {answer}.")
     num = len(ids) - len(renderer.response_ids(f"{start}The answer is")) + 1
     assert num >= 2  # the answer, and the end token
-    tokens, total = asked + ids, 0.0
+    tokens, total = question_ids + ids, 0.0
     for place in range(len(tokens) - num, len(tokens)):
         logits = tables.last[tokens[place - 1]] + tables.before[tokens[:place]].sum(0)
         total += float(logits.log_softmax(-1)[tokens[place]])
@@ -88,7 +88,7 @@ def test_a_rationale_that_is_only_the_answer_gains_nothing_after_removal(scorer,
     assert math.isfinite(found.gain_stated) and found.gain_stated != 0.0
 
 
-def test_rationales_are_scored_one_by_one_and_together_alike(scorer):
+def test_the_gain_does_not_depend_on_the_batch(scorer):
     listed = [
         rationale(RATIONALE),
         rationale("7", answer="loud"),
@@ -97,14 +97,14 @@ def test_rationales_are_scored_one_by_one_and_together_alike(scorer):
     ]
     together = scorer.scored(listed)
     for one, found in zip(listed, together, strict=True):
-        (by_itself,) = scorer.scored([one])
-        assert found.gain == pytest.approx(by_itself.gain, abs=1e-4)
-        assert found.gain_stated == pytest.approx(by_itself.gain_stated, abs=1e-4)
+        (alone,) = scorer.scored([one])
+        assert found.gain == pytest.approx(alone.gain, abs=1e-4)
+        assert found.gain_stated == pytest.approx(alone.gain_stated, abs=1e-4)
     assert len({round(one.gain, 4) for one in together}) == 4
     assert scorer.scored([]) == []
 
 
-def test_what_is_not_complete_or_has_no_room_has_no_gain(scorer):
+def test_an_incomplete_or_too_long_rationale_has_no_gain(scorer):
     found = scorer.scored([rationale(RATIONALE, is_complete=False), rationale("It is not.")])
     assert found[0].gain is None and found[0].gain_stated is None
     assert found[1].gain is not None

@@ -1,4 +1,4 @@
-"""Sampled KL and scores of answers, against sums that can be enumerated."""
+"""Answers, their sampled KL and their scores, compared with enumerated sums."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -27,14 +27,14 @@ PARAMS = SamplingParams(max_new_tokens=6, temperature=1.0, end_ids=[1], pad_id=0
 
 
 def answers_of(network, prompts, *, batch=4, seed=0, **changes):
-    """One answer per prompt."""
+    """Return one answer per prompt."""
     params, seeds = replace(PARAMS, **changes), [seed]
     return respond(network, prompts, RENDERER, params, World(), batch=batch, seeds=seeds)[0]
 
 
 @torch.no_grad()
-def test_sampled_kl_is_the_enumerated_kl():
-    """One-token responses: KL(policy || reference) summed over the vocabulary, within its error."""
+def test_sampled_kl_equals_the_enumerated_kl():
+    """KL(policy || reference) of one-token responses is summed over the vocabulary."""
     models = [causal("llama", seed, sharpness=4.0) for seed in (0, 1)]
     policy, reference = (network(model) for model in models)
     prompts = [[5, 9]] * 4000
@@ -47,7 +47,7 @@ def test_sampled_kl_is_the_enumerated_kl():
     assert float(gaps.mean()) == pytest.approx(exact, abs=4 * float(gaps.std()) / 4000**0.5)
 
 
-def test_answers_come_in_the_order_of_the_prompts():
+def test_answers_are_in_the_order_of_the_prompts():
     model = network(causal("llama", sharpness=4.0))
     prompts = [[3, 4, 5, 6, 7], [8], [9, 10, 11], [12, 13]]
     together = answers_of(model, prompts, temperature=0, batch=3)
@@ -57,8 +57,8 @@ def test_answers_come_in_the_order_of_the_prompts():
         assert answer.ids == alone.ids
 
 
-def test_answers_of_a_sampler_that_is_off_are_refused(monkeypatch):
-    """Positions shifted: answers would be drawn from another distribution than that of the model."""
+def test_a_sampler_that_differs_from_scoring_is_refused(monkeypatch):
+    """With shifted positions the answers would follow another distribution than the model."""
     forward = decoding.forward
 
     def shifted(model, tokens, mask, positions, cache):
@@ -70,15 +70,15 @@ def test_answers_of_a_sampler_that_is_off_are_refused(monkeypatch):
         answers_of(model, [[3, 4, 5], [6]])
 
 
-def test_the_same_seed_gives_the_same_answers_and_another_one_others():
+def test_answers_depend_on_the_seed_alone():
     model, prompts = network(causal("llama")), [[3, 4]] * 8
     first = answers_of(model, prompts)
     assert first == answers_of(model, prompts)
     assert first != answers_of(model, prompts, seed=1)
 
 
-def test_several_seeds_at_once_give_the_answers_of_each_alone():
-    """Best-of-n reads a prompt once for n answers; what is drawn stays a function of the seed."""
+def test_several_seeds_give_the_same_answers_as_each_alone():
+    """Best-of-n reads a prompt once for n answers, each of which depends on its seed alone."""
     model = network(causal("llama", sharpness=4.0))
     prompts = [[3, 4, 5, 6, 7], [8], [9, 10, 11], [12, 13]]
     together = respond(model, prompts, RENDERER, PARAMS, World(), batch=6, seeds=[4, 9, 2])
@@ -97,7 +97,7 @@ def test_scores_do_not_depend_on_the_batch():
         assert float(score) == pytest.approx(float(alone), abs=1e-5)
 
 
-def test_an_answer_knows_whether_it_ended():
+def test_an_answer_is_finished_when_it_ends_with_eos():
     answers = answers_of(network(causal("llama", sharpness=2.0)), [[3]] * 200, batch=200)
     assert {answer.finished for answer in answers} == {True, False}
     assert all(answer.finished == (answer.ids[-1] == 1) for answer in answers)
@@ -112,13 +112,13 @@ def test_an_answer_without_eos_has_as_many_tokens_as_the_limit(limit):
     assert not any(answer.finished for answer in found)
 
 
-def test_answers_are_given_without_dropout():
-    """Asked in the middle of training: judged without, and trained on with it."""
-    quiet, loud = (causal("llama", sharpness=4.0) for _ in range(2))
-    for layer in loud.model.layers:
+def test_answers_are_sampled_without_dropout():
+    """A model in training mode is sampled without dropout and stays in training mode."""
+    without_dropout, with_dropout = (causal("llama", sharpness=4.0) for _ in range(2))
+    for layer in with_dropout.model.layers:
         layer.self_attn.attention_dropout = 0.9
-    asked = network(loud)
-    loud.train()
-    expected = answers_of(network(quiet), [[3, 4]] * 8)
-    assert answers_of(asked, [[3, 4]] * 8) == expected
-    assert loud.training
+    trained = network(with_dropout)
+    with_dropout.train()
+    expected = answers_of(network(without_dropout), [[3, 4]] * 8)
+    assert answers_of(trained, [[3, 4]] * 8) == expected
+    assert with_dropout.training

@@ -1,4 +1,4 @@
-"""Exemplars in the file that a benchmark brings."""
+"""Exemplars from the prompt file of a benchmark."""
 
 import pytest
 
@@ -26,8 +26,8 @@ def test_exemplars_are_questions_with_their_chains(tmp_path):
     path = tmp_path / "count.txt"
     path.write_text(FILE)
     first, second = exemplars_of(path, "count")
-    begun = "Q: I have a plum and two figs. How many fruits?\nA: Let's think step by step."
-    assert first.input == f"Count objects.\n\n{begun}"
+    first_input = "Q: I have a plum and two figs. How many fruits?\nA: Let's think step by step."
+    assert first.input == f"Count objects.\n\n{first_input}"
     assert first.target == "- plum (1)\n- figs (2)\n\n1 + 2 = 3. So the answer is 3."
     assert second.input == "Q: I have a flute. How many fruits?\nA: Let's think step by step."
     assert second.target == "None. So the answer is 0."

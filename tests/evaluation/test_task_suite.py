@@ -1,4 +1,4 @@
-"""How answers to tasks are read and judged, one way to ask after the other."""
+"""How answers to tasks are read and scored, for each way of asking."""
 
 import pytest
 
@@ -35,15 +35,15 @@ def answered(text: str, *, finished: bool = True) -> Answer:
     return Answer(prompt_ids=[2], ids=[3], text=text, finished=finished)
 
 
-def test_the_configured_way_to_rank_decides_and_the_others_are_reported():
+def test_the_value_uses_the_configured_ranking_and_all_are_reported():
     firsts = {"sum": 0, "token": 1, "byte": 1, "prior": 2}
     ranked = Ranked(firsts=firsts, logprobs=[-1.0, -3.0, -8.0])
-    asked = question("no", "yes", "no", "maybe")
-    found = choice_outcome(asked, ranked, "accuracy", "token")
+    asked_question = question("no", "yes", "no", "maybe")
+    found = choice_outcome(asked_question, ranked, "accuracy", "token")
     assert (found.read, found.value, found.chance) == ("no", 1.0, pytest.approx(1 / 3))
     assert found.ranks == {"sum": 0.0, "token": 1.0, "byte": 1.0, "prior": 0.0}
     assert found.loss == 3.0 / 2  # of "no", its end token included
-    assert choice_outcome(asked, ranked, "accuracy", "sum").value == 0.0
+    assert choice_outcome(asked_question, ranked, "accuracy", "sum").value == 0.0
     assert (found.task, found.template, found.shots, found.row) == ("t", "plain", 3, "7")
 
 
@@ -61,7 +61,7 @@ def test_the_configured_way_to_rank_decides_and_the_others_are_reported():
         ("", True, "Paris", "exact_match", 0),
     ],
 )
-def test_a_free_answer_is_read_and_judged_by_the_metric(text, finished, right, metric, value):
+def test_a_free_answer_is_read_and_scored_by_the_metric(text, finished, right, metric, value):
     found = direct_outcome(question(right), answered(text, finished=finished), metric)
     assert found.asked is Asked.direct
     assert found.value == pytest.approx(value)
@@ -69,19 +69,21 @@ def test_a_free_answer_is_read_and_judged_by_the_metric(text, finished, right, m
     assert found.chance is None
 
 
-def test_a_chain_of_thought_is_judged_by_the_answer_it_comes_to():
-    asked = question("no", "yes", "no")
-    found = chain_outcome(asked, answered("Yes would be odd. The answer is no."), "accuracy")
+def test_a_chain_of_thought_is_scored_by_its_final_answer():
+    asked_question = question("no", "yes", "no")
+    found = chain_outcome(
+        asked_question, answered("Yes would be odd. The answer is no."), "accuracy"
+    )
     assert (found.asked, found.read, found.value, found.unreadable) == (Asked.chain, "no", 1.0, 0.0)
-    lost = chain_outcome(asked, answered("Who knows."), "accuracy")
-    assert (lost.read, lost.value, lost.unreadable) == (None, 0.0, 1.0)
-    # It has no end token: what follows is a question of its own making.
+    unreadable = chain_outcome(asked_question, answered("Who knows."), "accuracy")
+    assert (unreadable.read, unreadable.value, unreadable.unreadable) == (None, 0.0, 1.0)
+    # Without an end token, the question that follows was added by the model.
     text = "The answer is no.\n\nQ: Is it?\nThe answer is yes."
-    assert chain_outcome(asked, answered(text, finished=False), "accuracy").value == 1.0
-    assert chain_outcome(asked, answered(text), "accuracy").value == 0.0
+    assert chain_outcome(asked_question, answered(text, finished=False), "accuracy").value == 1.0
+    assert chain_outcome(asked_question, answered(text), "accuracy").value == 0.0
 
 
-def test_votes_are_judged_by_the_answer_of_most_and_of_every_smaller_block():
+def test_votes_are_scored_by_the_majority_of_all_and_of_smaller_blocks():
     texts = ["The answer is 5.", "nothing", "The answer is 4.", "So 4.0"]
     found = votes_outcome(question("4"), tuple(map(answered, texts)), "exact_match")
     assert (found.asked, found.read, found.value) == (Asked.votes, "4", 1.0)

@@ -24,7 +24,7 @@ from rlhf_cli.evaluation.text_metrics import METRICS, bleu, exact_match, f1, rou
         ("", "something", 0),
     ],
 )
-def test_exact_match_is_of_values_and_normalised_texts(answer, right, equal):
+def test_exact_match_compares_values_and_normalised_texts(answer, right, equal):
     assert exact_match(answer, right) == equal
 
 
@@ -37,7 +37,7 @@ def test_exact_match_is_of_values_and_normalised_texts(answer, right, equal):
         ("", "cat", 0),
     ],
 )
-def test_f1_is_that_of_common_words(answer, right, value):
+def test_f1_counts_common_words(answer, right, value):
     assert f1(answer, right) == pytest.approx(value)
 
 
@@ -53,11 +53,11 @@ def test_f1_is_that_of_common_words(answer, right, value):
         ("", "", 1),
     ],
 )
-def test_rouge_l_is_that_of_the_longest_common_subsequence(answer, right, value):
+def test_rouge_l_uses_the_longest_common_subsequence(answer, right, value):
     assert rouge_l(answer, right) == pytest.approx(value)
 
 
-def test_bleu_is_that_of_the_library():
+def test_bleu_equals_a_value_computed_by_hand():
     pytest.importorskip("sacrebleu")
     assert bleu("the cat sat on the mat", "the cat sat on the mat") == pytest.approx(1)
     # Precisions 4/5, 3/4, 2/3, 1/2; as long as the reference.
@@ -65,7 +65,7 @@ def test_bleu_is_that_of_the_library():
     assert bleu("the cat sat on it", "the cat sat on mats") == pytest.approx(value)
 
 
-def test_expressions_are_compared_by_mathematics():
+def test_exact_match_compares_mathematical_expressions():
     pytest.importorskip("math_verify")
     assert exact_match(r"\frac{2}{4}", r"\frac{1}{2}") == 1
     assert exact_match("0.5", r"\frac{1}{2}") == 1
@@ -79,7 +79,7 @@ def test_expressions_are_compared_by_mathematics():
         ("exact_match", r"\frac{1}{2}", r"an expression.*math-verify.*'rlhf-cli\[math\]'"),
     ],
 )
-def test_a_library_that_is_missing_is_named(metric, right, message, monkeypatch):
+def test_a_missing_library_is_named(metric, right, message, monkeypatch):
     monkeypatch.setattr(text_metrics, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=message):
         METRICS[metric]("a", right)

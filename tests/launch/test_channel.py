@@ -1,4 +1,4 @@
-"""Nodes prove to each other that they share the run, and listen where they were told to."""
+"""Authentication between the nodes of a run, and the addresses at which they listen."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ from tests.support.sockets import can_connect, outer_address
 
 
 def connected(secret: bytes = b"ours", other: bytes = b"ours"):
-    """(the coordinator's channel, a node's): both greet at the same time."""
+    """Return (the coordinator's channel, a node's); the two handshakes run at the same time."""
     one, two = socket.socketpair()
     found = {}
     node = threading.Thread(
@@ -32,7 +32,7 @@ def connected(secret: bytes = b"ours", other: bytes = b"ours"):
     return coordinator, found["node"]
 
 
-def test_those_who_know_the_secret_hear_each_other_in_order():
+def test_two_ends_with_one_secret_receive_messages_in_order():
     coordinator, node = connected()
     for number in range(3):
         coordinator.send({"do": number})
@@ -41,7 +41,7 @@ def test_those_who_know_the_secret_hear_each_other_in_order():
     assert [coordinator.receive() for _ in range(3)] == [{"said": n} for n in range(3)]
 
 
-def test_neither_end_believes_one_who_does_not_know_the_secret():
+def test_each_end_refuses_messages_signed_with_another_secret():
     coordinator, node = connected(b"ours", b"theirs")
     coordinator.send({"do": "start"})
     node.send({"node": 1})
@@ -52,7 +52,7 @@ def test_neither_end_believes_one_who_does_not_know_the_secret():
 
 
 @pytest.mark.parametrize("what", ["changed", "repeated", "sent back"])
-def test_who_stands_between_two_nodes_can_say_nothing(what):
+def test_a_changed_repeated_or_returned_message_is_refused(what):
     coordinator, node = connected()
     coordinator.send({"do": "stop"})
     line = node.stream.readline()
@@ -67,17 +67,17 @@ def test_who_stands_between_two_nodes_can_say_nothing(what):
         (coordinator if what == "sent back" else node).receive()
 
 
-def test_what_was_said_once_proves_nothing_another_time():
+def test_a_message_of_an_earlier_connection_is_refused():
     coordinator, node = connected()
     coordinator.send({"do": "start"})
-    said = node.stream.readline()
+    line = node.stream.readline()
     coordinator, node = connected()
-    coordinator.connection.sendall(said)
+    coordinator.connection.sendall(line)
     with pytest.raises(AuthenticationError):
         node.receive()
 
 
-def test_a_long_or_unfinished_line_ends_the_connection():
+def test_an_unfinished_line_ends_the_connection():
     coordinator, node = connected()
     coordinator.connection.sendall(b"half a line")
     coordinator.connection.close()
@@ -86,7 +86,7 @@ def test_a_long_or_unfinished_line_ends_the_connection():
         node.receive()
 
 
-def test_only_this_user_can_read_the_secret_and_each_run_has_another(tmp_path):
+def test_the_secret_is_readable_by_its_user_alone_and_new_for_each_run(tmp_path):
     path = tmp_path / "runs" / ".nodes-1"
     assert read_secret(tmp_path / "none") is None
     first = write_secret(path)
@@ -98,23 +98,23 @@ def test_only_this_user_can_read_the_secret_and_each_run_has_another(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == [".nodes-1"]
 
 
-def readable(path):
+def readable_by_all(path):
     path.chmod(0o644)
 
 
-def linked(path):
+def symbolic_link(path):
     path.rename(path.with_name("elsewhere"))
     path.symlink_to("elsewhere")
 
 
-def anothers(path):
+def owned_by_another_user(path):
     if os.geteuid():
         pytest.skip("only root can give files away")
     os.chown(path, 12345, 12345)
 
 
-@pytest.mark.parametrize("spoil", [readable, linked, anothers])
-def test_a_secret_that_somebody_else_could_have_left_is_refused(tmp_path, spoil):
+@pytest.mark.parametrize("spoil", [readable_by_all, symbolic_link, owned_by_another_user])
+def test_a_secret_file_that_another_user_could_have_written_is_refused(tmp_path, spoil):
     path = tmp_path / ".nodes-1"
     write_secret(path)
     spoil(path)
@@ -122,14 +122,14 @@ def test_a_secret_that_somebody_else_could_have_left_is_refused(tmp_path, spoil)
         read_secret(path)
 
 
-def test_nobody_outside_reaches_a_socket_on_the_loopback():
+def test_a_loopback_socket_is_unreachable_from_other_addresses():
     with listen(LOOPBACK) as server:
         port = server.getsockname()[1]
         assert can_connect(LOOPBACK, port)
         assert not can_connect(outer_address(), port)
 
 
-def test_a_port_that_was_lost_is_tried_at_the_next():
+def test_listen_takes_the_next_port_when_one_is_in_use():
     with listen(LOOPBACK) as taken, listen(LOOPBACK) as other:
         ports = [s.getsockname()[1] for s in (taken, other)]
         with pytest.raises(UserError, match=f"no free port among {ports[0]}, {ports[1]}: set RLHF"):
@@ -138,7 +138,7 @@ def test_a_port_that_was_lost_is_tried_at_the_next():
             assert mine.getsockname()[1] not in ports
 
 
-def test_an_address_of_another_machine_is_refused_in_one_line(monkeypatch):
+def test_listening_at_an_address_of_another_machine_is_refused_in_one_line(monkeypatch):
     def elsewhere(host, port, **more):
         return [(socket.AF_INET, None, None, None, ("192.0.2.1", 0))]
 

@@ -20,13 +20,13 @@ def runtime(device: str = "auto", num_processes: int | None = None) -> Runtime:
     ("visible", "count"),
     [("", 0), ("0", 1), ("3,5,7", 3), ("-1", 0), ("0,-1,1", 1), ("GPU-8a,", 1)],
 )
-def test_gpus_are_counted_as_cuda_does(monkeypatch, visible, count):
+def test_cuda_visible_devices_is_counted_as_cuda_counts_it(monkeypatch, visible, count):
     monkeypatch.setattr(local_world, "version", lambda name: "2.9.0+cu130")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert count_gpus() == count
 
 
-def test_a_torch_without_cuda_sees_no_gpu(monkeypatch):
+def test_a_build_of_torch_without_cuda_counts_no_gpus(monkeypatch):
     monkeypatch.setattr(local_world, "version", lambda name: "2.9.0+cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert count_gpus() == 0
@@ -50,7 +50,9 @@ def test_a_torch_without_cuda_sees_no_gpu(monkeypatch):
         ("mps", 2, 0, "runtime.device=mps is one device"),
     ],
 )
-def test_how_many_processes(monkeypatch, device, wanted, gpus, expected):
+def test_local_world_size_follows_from_the_device_the_gpus_and_num_processes(
+    monkeypatch, device, wanted, gpus, expected
+):
     monkeypatch.setattr(local_world, "count_gpus", lambda: gpus)
     if isinstance(expected, int):
         assert local_world_size(runtime(device, wanted)) == expected

@@ -1,4 +1,4 @@
-"""That memory ran out is said where somebody has counted it, and which keys need less."""
+"""Out-of-memory kills: how they are counted, how they are reported, and which keys reduce use."""
 
 import signal
 
@@ -26,7 +26,9 @@ EARLIER = "4:cpu,memory:/job\n3:pids:/job\n0::/"
         (None, {}, None),
     ],
 )
-def test_kills_are_counted_by_the_group_or_by_the_kernel(groups, files, expected, tmp_path):
+def test_out_of_memory_kills_are_read_from_the_cgroup_or_else_the_kernel(
+    groups, files, expected, tmp_path
+):
     for name, text in (({"proc/self/cgroup": groups} if groups else {}) | files).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -34,21 +36,23 @@ def test_kills_are_counted_by_the_group_or_by_the_kernel(groups, files, expected
 
 
 @pytest.mark.parametrize(
-    ("code", "counted", "told"),
+    ("code", "counted", "expected"),
     [
         (-9, True, "killed by signal 9: memory ran out; lower the stage's batch.microbatch or"),
         (-9, False, "killed by signal 9"),
         (-15, True, "killed by signal 15"),
     ],
 )
-def test_a_kill_is_called_want_of_memory_where_it_was(code, counted, told, tmp_path):
+def test_a_sigkill_is_reported_as_out_of_memory_only_when_one_was_counted(
+    code, counted, expected, tmp_path
+):
     found = read_exit(WorkFolder(tmp_path), 0, code, terminated=False, out_of_memory=counted)
     reason = run_result([found], interrupted=False, timeout=9.0).reason
-    assert reason.startswith(told)
-    assert ("memory" in reason) is ("memory" in told)
+    assert reason.startswith(expected)
+    assert ("memory" in reason) is ("memory" in expected)
 
 
-def test_the_allocators_of_torch_and_python_are_known_by_what_they_raise():
+def test_out_of_memory_errors_of_torch_and_python_are_recognized():
     with pytest.raises(RuntimeError) as refused:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(refused.value)
@@ -68,17 +72,19 @@ def test_the_allocators_of_torch_and_python_are_known_by_what_they_raise():
         (None, "the stage's batch.microbatch"),
     ],
 )
-def test_the_keys_to_lower_are_those_of_the_stage(stage, keys):
+def test_the_remedy_names_the_keys_of_the_stage(stage, keys):
     assert keys in memory_remedy(stage)
 
 
-def test_a_crew_counts_from_its_start(monkeypatch, tmp_path):
+def test_a_worker_group_counts_only_the_kills_after_its_start(monkeypatch, tmp_path):
     counts = iter([3, 3, 4])
     monkeypatch.setattr(worker_group, "oom_kills", lambda: next(counts))
-    group = WorkerGroup(tmp_path / "job.json", LocalRanks(local_world_size=0), runtime=_Patience())
+    group = WorkerGroup(
+        tmp_path / "job.json", LocalRanks(local_world_size=0), runtime=_RuntimeOptions()
+    )
     group.exit_codes = {0: -signal.SIGKILL}
     assert [[one.out_of_memory for one in group.exits()] for _ in range(2)] == [[False], [True]]
 
 
-class _Patience:
+class _RuntimeOptions:
     timeout = 9.0

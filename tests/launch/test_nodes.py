@@ -1,4 +1,4 @@
-"""A node follows the driver of its own run and nobody else, and starts what it was itself asked for."""
+"""A node joins only the coordinator of its own run, and starts only jobs of its own command."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ def rendezvous(folder: Path, ports: tuple[int, ...], rank: int = 1) -> Rendezvou
 
 
 @contextmanager
-def coordinating(folder: Path):
+def open_coordinator(folder: Path):
     coordinator = Coordinator(rendezvous(folder, (0,), rank=0), 5.0)
     try:
         yield coordinator, coordinator.server.getsockname()[1]
@@ -38,15 +38,15 @@ def coordinating(folder: Path):
 
 
 @contextmanager
-def impostor(words: bytes):
-    """Somebody who has taken a port and answers with `words`."""
+def false_coordinator(reply: bytes):
+    """Answer every connection with `reply`, like a process that took the port; yield the port."""
     with listen(LOOPBACK) as server:
 
         def answer():
             with contextlib.suppress(OSError):  # the test is over
                 while True:
                     connection, _ = server.accept()
-                    connection.sendall(words)
+                    connection.sendall(reply)
                     time.sleep(0.1)
                     connection.close()
 
@@ -54,13 +54,18 @@ def impostor(words: bytes):
         yield server.getsockname()[1]
 
 
-FAKES = [b"", b"\n", b"0" * 32 + b"\n" + b"0" * 64 + b'{"do": "welcome"}\n', b'{"do": "welcome"}\n']
+REPLIES_WITHOUT_SECRET = [
+    b"",
+    b"\n",
+    b"0" * 32 + b"\n" + b"0" * 64 + b'{"do": "welcome"}\n',
+    b'{"do": "welcome"}\n',
+]
 
 
-@pytest.mark.parametrize("words", FAKES)
-def test_a_node_passes_over_whoever_cannot_prove_that_it_is_node_0(tmp_path, monkeypatch, words):
+@pytest.mark.parametrize("reply", REPLIES_WITHOUT_SECRET)
+def test_a_node_skips_a_port_that_answers_without_the_secret(tmp_path, monkeypatch, reply):
     monkeypatch.chdir(tmp_path)
-    with coordinating(tmp_path) as (coordinator, port), impostor(words) as fake:
+    with open_coordinator(tmp_path) as (coordinator, port), false_coordinator(reply) as fake:
         inbox: queue.SimpleQueue = queue.SimpleQueue()
         connection = join(rendezvous(tmp_path, (fake, port)), 3, inbox, 5.0)
         assert coordinator.wait_for_nodes(5.0) == []
@@ -70,18 +75,18 @@ def test_a_node_passes_over_whoever_cannot_prove_that_it_is_node_0(tmp_path, mon
         connection.close()
 
 
-def test_an_impostor_alone_is_told_of(tmp_path):
+def test_joining_fails_when_the_only_answer_lacks_the_secret(tmp_path):
     write_secret(tmp_path / "runs" / ".nodes-1")
     with (
-        impostor(FAKES[2]) as fake,
+        false_coordinator(REPLIES_WITHOUT_SECRET[2]) as fake,
         pytest.raises(UserError, match=f"port {fake} answered without this run's secret"),
     ):
         join(rendezvous(tmp_path, (fake,)), 1, queue.SimpleQueue(), 0.3)
 
 
-def test_a_node_without_the_runs_folder_asks_nobody(tmp_path):
+def test_joining_without_the_shared_runs_folder_is_refused(tmp_path):
     with (
-        impostor(FAKES[2]) as fake,
+        false_coordinator(REPLIES_WITHOUT_SECRET[2]) as fake,
         pytest.raises(
             UserError, match=r"with a runs_dir that both nodes share: .*\.nodes-1 does not"
         ),
@@ -89,14 +94,14 @@ def test_a_node_without_the_runs_folder_asks_nobody(tmp_path):
         join(rendezvous(tmp_path, (fake,)), 1, queue.SimpleQueue(), 0.3)
 
 
-def test_a_stranger_does_not_join(tmp_path):
-    with coordinating(tmp_path) as (coordinator, port):
-        stranger = socket.create_connection((LOOPBACK, port))
-        stranger.sendall(FAKES[2])
-        with stranger.makefile("rb") as stream:
+def test_a_connection_without_the_secret_is_refused(tmp_path):
+    with open_coordinator(tmp_path) as (coordinator, port):
+        client = socket.create_connection((LOOPBACK, port))
+        client.sendall(REPLIES_WITHOUT_SECRET[2])
+        with client.makefile("rb") as stream:
             assert len(stream.readline()) == 33  # a nonce
             assert stream.readline() == b""  # and no more
-        stranger.close()
+        client.close()
         assert coordinator.connections == {}
 
 
@@ -114,14 +119,14 @@ def test_a_stranger_does_not_join(tmp_path):
         ),
     ],
 )
-def test_nodes_of_one_run_have_one_version_and_one_folder(tmp_path, monkeypatch, welcome, expected):
+def test_a_node_with_another_version_or_folder_is_refused(tmp_path, monkeypatch, welcome, expected):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=expected):
         _check_welcome(welcome)
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
+def job_of_this_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(nodes, "VISIBLE_TIMEOUT", 0.5)
     cfg = composed("experiment=smoke", "name=a")
@@ -133,8 +138,8 @@ def asked(tmp_path, monkeypatch):
     return freeze(cfg), job, texts
 
 
-def test_a_node_starts_what_it_was_asked_for_itself(asked):
-    config, job, texts = asked
+def test_a_node_starts_a_job_of_its_own_configuration(job_of_this_run):
+    config, job, texts = job_of_this_run
     assert start_refusal(job, texts, config) is None
     frozen = json.loads(texts["config.json"])
     frozen["data"]["date"] = "1999-12-31"  # node 0 may have begun on another day
@@ -144,14 +149,14 @@ def test_a_node_starts_what_it_was_asked_for_itself(asked):
 
 
 @pytest.mark.parametrize("place", ["runs/b/.sft.work/job.json", "../job.json", "runs/a/../b/job"])
-def test_a_node_starts_nothing_outside_its_run(asked, place):
-    config, _, texts = asked
-    told = f"{place} is not inside runs/a"
-    assert start_refusal(Path(place), texts, config) == told
+def test_a_node_refuses_a_job_outside_its_run(job_of_this_run, place):
+    config, _, texts = job_of_this_run
+    expected = f"{place} is not inside runs/a"
+    assert start_refusal(Path(place), texts, config) == expected
 
 
-def test_a_node_starts_nothing_with_another_configuration(asked):
-    config, job, texts = asked
+def test_a_node_refuses_a_job_with_another_configuration(job_of_this_run):
+    config, job, texts = job_of_this_run
     frozen = json.loads(texts["config.json"])
     frozen["model"]["trust_remote_code"] = True
     texts["config.json"] = json.dumps(frozen)
@@ -161,7 +166,7 @@ def test_a_node_starts_nothing_with_another_configuration(asked):
     )
 
 
-def at(env: dict[str, str], name: str = "a"):
+def rendezvous_of(env: dict[str, str], name: str = "a"):
     return find_rendezvous(env, name, Path("runs"))
 
 
@@ -173,21 +178,21 @@ SLURM = {
 
 
 @pytest.mark.parametrize(("env", "address"), [(TORCHRUN, "gpu1"), (SLURM, "gpu07")])
-def test_every_launcher_gives_a_node_its_rank(env, address):
-    here, first = at(env), at(env | {"RANK": "0", "SLURM_NODEID": "0"})
+def test_torchrun_and_slurm_determine_the_rank_of_a_node(env, address):
+    here, first = rendezvous_of(env), rendezvous_of(env | {"RANK": "0", "SLURM_NODEID": "0"})
     assert (here.rank, here.count, here.address) == (2, 4, address)
     assert first.rank == 0
     assert (first.ports, first.secret) == (here.ports, here.secret)
-    assert at(env, name="another run").secret != here.secret
-    assert at(env | {"RLHF_ADDRESS": "10.0.0.1", "RLHF_PORT": "7"}).address == "10.0.0.1"
-    assert at(env | {"RLHF_ADDRESS": "10.0.0.1", "RLHF_PORT": "7"}).ports == (7,)
+    assert rendezvous_of(env, name="another run").secret != here.secret
+    assert rendezvous_of(env | {"RLHF_ADDRESS": "10.0.0.1", "RLHF_PORT": "7"}).address == "10.0.0.1"
+    assert rendezvous_of(env | {"RLHF_ADDRESS": "10.0.0.1", "RLHF_PORT": "7"}).ports == (7,)
 
 
 @pytest.mark.parametrize(
     "env", [{}, {"WORLD_SIZE": "1"}, {"SLURM_NNODES": "4", "SLURM_NODEID": "0"}]
 )
-def test_a_machine_alone_waits_for_nobody(env):
-    assert at(env) is None
+def test_a_single_node_has_no_rendezvous(env):
+    assert rendezvous_of(env) is None
 
 
 @pytest.mark.parametrize(
@@ -199,9 +204,9 @@ def test_a_machine_alone_waits_for_nobody(env):
         ({"WORLD_SIZE": "4"}, "RANK is not set"),
     ],
 )
-def test_wrong_starts_are_refused(env, expected):
+def test_several_processes_per_node_or_a_missing_rank_are_refused(env, expected):
     with pytest.raises(UserError, match=expected):
-        at(env)
+        rendezvous_of(env)
 
 
 @pytest.mark.parametrize(
@@ -211,5 +216,5 @@ def test_wrong_starts_are_refused(env, expected):
         ("n-[1,3]-x[2-4]", "n-1-x2"), ("gpu03.cluster.org,gpu04", "gpu03.cluster.org"),
     ],
 )  # fmt: skip
-def test_the_first_host_of_slurms_list(hosts, first):
+def test_first_host_expands_slurms_list(hosts, first):
     assert first_host(hosts) == first

@@ -1,4 +1,4 @@
-"""What a worker does when it is asked to stop or to save."""
+"""Signals that request a worker to stop or to save."""
 
 import signal
 from types import SimpleNamespace
@@ -8,8 +8,8 @@ import pytest
 from rlhf_cli.launch import signals
 
 
-def test_a_stop_is_a_request_once_the_handlers_are_installed(monkeypatch):
-    """A third one, three seconds after the first, is no longer one."""
+def test_signals_set_a_request_and_a_late_third_interrupt_raises(monkeypatch):
+    """An interrupt three seconds after the first raises KeyboardInterrupt."""
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: now.seconds))
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}

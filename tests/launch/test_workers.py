@@ -1,4 +1,4 @@
-"""Several processes from the outside: which ranks they get, how they end, what is reported."""
+"""Workers of a run, observed from outside: their ranks, how they end, and what is reported."""
 
 import json
 import os
@@ -13,28 +13,28 @@ from tests.support.command_line import Started, alive, two, two_nodes, wait_unti
 from tests.support.sockets import can_connect, outer_address
 
 
-def test_each_process_knows_its_place(tmp_path):
+def test_each_worker_gets_its_rank_world_size_and_threads(tmp_path):
     code, errors, _ = Started(tmp_path, "runtime.num_processes=2", "tracking.project=tell").finish()
     assert code == 0, errors
     stage = tmp_path / "runs" / "default" / "sft"
-    told = [json.loads((stage / f"told-{rank}.json").read_text()) for rank in range(2)]
+    variables = [json.loads((stage / f"told-{rank}.json").read_text()) for rank in range(2)]
     cores = len(os.sched_getaffinity(0))
-    for rank, place in enumerate(told):
-        assert place == {
+    for rank, environment in enumerate(variables):
+        assert environment == {
             "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2",
             "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": str(max(1, cores // 2)),
         }  # fmt: skip
     assert not (stage / "ranks").exists()
 
 
-def test_a_process_alone_has_no_place(tmp_path):
+def test_a_single_worker_gets_no_variables_of_a_process_group(tmp_path):
     started = Started(tmp_path, "tracking.project=tell", env={"RANK": "0", "WORLD_SIZE": "1"})
     assert started.finish()[0] == 0
-    told = json.loads((tmp_path / "runs/default/sft/told-0.json").read_text())
-    assert set(told.values()) == {None}
+    variables = json.loads((tmp_path / "runs/default/sft/told-0.json").read_text())
+    assert set(variables.values()) == {None}
 
 
-def test_a_killed_process_ends_the_others(tmp_path):
+def test_a_killed_worker_ends_the_others_and_is_reported(tmp_path):
     started = two(tmp_path, "sleep")
     pids = started.ranks()
     os.kill(pids[1], signal.SIGKILL)
@@ -46,7 +46,7 @@ def test_a_killed_process_ends_the_others(tmp_path):
     assert seconds < 6
 
 
-def test_a_failing_rank_is_named_and_its_last_words_shown(tmp_path):
+def test_a_failing_rank_is_named_with_its_traceback_and_last_lines_of_output(tmp_path):
     started = two(tmp_path, "crash_1")
     code, errors, _ = started.ended(*started.ranks())
     work = "runs/default/.sft.work"
@@ -58,19 +58,19 @@ def test_a_failing_rank_is_named_and_its_last_words_shown(tmp_path):
     assert "crash_1" in (tmp_path / work / "traceback-1.txt").read_text()
 
 
-def test_the_cause_wins_over_the_broken_connection(tmp_path):
+def test_the_error_is_reported_and_not_the_connection_that_it_broke(tmp_path):
     code, errors, _ = two(tmp_path, "neighbour").finish()
     assert code == 1
     assert errors.startswith("rlhf: sft failed: rank 1: ZeroDivisionError: boom")
 
 
-def test_what_all_ranks_find_is_said_once(tmp_path):
+def test_an_error_of_all_ranks_is_reported_once(tmp_path):
     code, errors, _ = two(tmp_path, "bad").finish()
     assert (code, errors) == (1, "rlhf: sft failed: the data is bad at a.jsonl:3\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_reaches_all(tmp_path, number):
+def test_an_interrupt_stops_all_workers(tmp_path, number):
     started = two(tmp_path, "sleep")
     pids = started.ranks()
     started.signal(number)
@@ -82,7 +82,7 @@ def test_an_interruption_reaches_all(tmp_path, number):
     assert seconds < 6
 
 
-def test_save_is_handed_on_and_a_stop_says_where_it_saved(tmp_path):
+def test_sigusr1_reaches_all_workers_and_a_stop_reports_the_saved_step(tmp_path):
     started = two(tmp_path, "stop")
     pids = started.ranks()
     started.signal(signal.SIGUSR1)
@@ -94,7 +94,7 @@ def test_save_is_handed_on_and_a_stop_says_where_it_saved(tmp_path):
     assert "stopped during sft, saved at step 3 (runs/default/.sft.work); finished" in errors
 
 
-def test_save_is_ignored_by_a_stage_that_cannot(tmp_path):
+def test_sigusr1_is_ignored_by_a_stage_without_checkpoints(tmp_path):
     started = two(tmp_path, "sleep")
     pids = started.ranks()
     started.signal(signal.SIGUSR1)
@@ -104,7 +104,7 @@ def test_save_is_ignored_by_a_stage_that_cannot(tmp_path):
     started.ended(*pids)
 
 
-def test_a_second_interruption_kills(tmp_path):
+def test_a_second_interrupt_kills_the_workers(tmp_path):
     started = two(tmp_path, "deaf")
     pids = started.ranks()
     started.signal(signal.SIGINT)
@@ -129,15 +129,17 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("engine", ["torchrun", "srun"])
-def test_two_nodes_are_one_run(tmp_path, engine):
+def test_two_nodes_form_one_run(tmp_path, engine):
     driver, other = two_nodes(tmp_path, "tell", free_port(), engine)
     assert driver.finish()[:2] == (0, "")
     assert other.finish()[:2] == (0, "")
     assert other.out == ""
-    told = [json.loads((tmp_path / f"runs/default/sft/told-{r}.json").read_text()) for r in (0, 1)]
-    assert [place["RANK"] for place in told] == ["0", "1"]
-    assert {place["WORLD_SIZE"] for place in told} == {"2"}
-    assert {place["LOCAL_WORLD_SIZE"] for place in told} == {"1"}
+    variables = [
+        json.loads((tmp_path / f"runs/default/sft/told-{r}.json").read_text()) for r in (0, 1)
+    ]
+    assert [environment["RANK"] for environment in variables] == ["0", "1"]
+    assert {environment["WORLD_SIZE"] for environment in variables} == {"2"}
+    assert {environment["LOCAL_WORLD_SIZE"] for environment in variables} == {"1"}
     assert "sft: done in" in driver.out
 
 
@@ -149,7 +151,7 @@ def test_two_nodes_are_one_run(tmp_path, engine):
         ("driver", ""),
     ],
 )
-def test_a_dead_node_ends_the_run(tmp_path, victim, reason):
+def test_a_killed_worker_or_node_ends_the_run_on_both_nodes(tmp_path, victim, reason):
     driver, other = two_nodes(tmp_path, "sleep", free_port())
     pids = driver.ranks()
     dead = {"worker": pids[1], "other": other.process.pid, "driver": driver.process.pid}[victim]
@@ -163,7 +165,7 @@ def test_a_dead_node_ends_the_run(tmp_path, victim, reason):
         assert other_errors == "rlhf: node 1: the connection to node 0 was lost\n"
 
 
-def test_one_node_interrupted_is_all_of_them(tmp_path):
+def test_an_interrupt_of_one_node_stops_both(tmp_path):
     driver, other = two_nodes(tmp_path, "sleep", free_port())
     pids = driver.ranks()
     driver.signal(signal.SIGINT)
@@ -172,7 +174,7 @@ def test_one_node_interrupted_is_all_of_them(tmp_path):
 
 
 @pytest.mark.dist
-def test_two_nodes_add_up(tmp_path):
+def test_all_reduce_sums_over_two_nodes(tmp_path):
     driver, other = two_nodes(tmp_path, "one_sum", free_port())
     assert driver.finish()[:2] == (0, "")
     assert other.finish()[0] == 0
@@ -180,18 +182,18 @@ def test_two_nodes_add_up(tmp_path):
     assert sums == ["3", "3"]
 
 
-def sockets(pid: int) -> list:
-    """Those at which a process listens."""
+def listening_sockets(pid: int) -> list:
+    """Return the sockets at which a process listens."""
     open_ones = psutil.Process(pid).net_connections("tcp")
     return [connection for connection in open_ones if connection.status == psutil.CONN_LISTEN]
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_breaks_a_collective(tmp_path, victim):
+def test_a_worker_killed_in_a_collective_is_reported(tmp_path, victim):
     started = two(tmp_path, "sums")
     pids = started.ranks()
-    listening = {connection.laddr for pid in pids for connection in sockets(pid)}
+    listening = {connection.laddr for pid in pids for connection in listening_sockets(pid)}
     assert {address.ip for address in listening} == {LOOPBACK}
     assert not any(can_connect(outer_address(), address.port) for address in listening)
     os.kill(pids[victim], signal.SIGKILL)
@@ -202,5 +204,5 @@ def test_a_killed_process_breaks_a_collective(tmp_path, victim):
 
 
 @pytest.mark.dist
-def test_processes_that_have_finished_leave_quietly(tmp_path):
+def test_workers_that_finish_after_a_collective_print_no_errors(tmp_path):
     assert two(tmp_path, "one_sum").finish()[:2] == (0, "")

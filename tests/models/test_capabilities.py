@@ -1,4 +1,4 @@
-"""Models that no stage can learn from are refused by what they do, whatever they are called."""
+"""Models that no stage can train are refused by their behaviour, not by their type."""
 
 import pytest
 import torch
@@ -8,35 +8,40 @@ from rlhf_cli.models.capabilities import require_causal
 from tests.support.tiny_models import causal
 
 
-def draws(module, inputs, output):
+def random_output(module, inputs, output):
     return output + 0.1 * torch.randn_like(output)
 
 
-def draws_in_training(module, inputs, output):
-    return draws(module, inputs, output) if module.training else output
+def random_output_in_training(module, inputs, output):
+    return random_output(module, inputs, output) if module.training else output
 
 
-def looks_ahead(module, inputs, output):
+def reads_later_tokens(module, inputs, output):
     return output + output.mean(dim=1, keepdim=True)
 
 
-def looks_at_the_last_column(module, inputs, output):
-    return output + output[:, -1:] if len(output) > 1 else output  # padding, but in a text alone
+def reads_the_last_column(module, inputs, output):
+    return (
+        output + output[:, -1:] if len(output) > 1 else output
+    )  # padding, except for a text that is read alone
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "expected"),
     [
-        (draws, "it predicts something else each time it reads a text"),
-        (draws_in_training, "in training it predicts something else, though every dropout is 0"),
-        (looks_ahead, "depends on later tokens: it is no causal language model"),
-        (looks_at_the_last_column, "depends on the padding behind a text"),
+        (random_output, "it predicts something else each time it reads a text"),
+        (
+            random_output_in_training,
+            "in training it predicts something else, though every dropout is 0",
+        ),
+        (reads_later_tokens, "depends on later tokens: it is no causal language model"),
+        (reads_the_last_column, "depends on the padding behind a text"),
     ],
 )
-def test_what_a_model_does_decides_and_not_its_name(fault, said):
+def test_models_that_cannot_be_trained_are_refused_by_their_behaviour(fault, expected):
     model = causal("llama").eval()
     require_causal(model)
     model.model.norm.register_forward_hook(fault)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         require_causal(model)
     assert not model.training

@@ -1,4 +1,4 @@
-"""Compiled blocks say what the plain ones say, for rows of any length, under the same names of weights."""
+"""Compiled blocks equal plain ones for rows of any length, and keep the names of weights."""
 
 import shutil
 from copy import deepcopy
@@ -42,19 +42,19 @@ def compare(name: str, backend: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox"])
-def test_compiled_blocks_are_the_plain_ones(name):
-    """Traced and differentiated as torch.compile does it, without making machine code of it."""
+def test_gradients_of_compiled_blocks_equal_those_of_plain_ones(name):
+    """The blocks are traced and differentiated as by torch.compile, without code generation."""
     compare(name, "aot_eager")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_machine_code_of_blocks_too(name):
+def test_gradients_of_blocks_compiled_to_machine_code_equal_those_of_plain_ones(name):
     compare(name, "inductor")
 
 
-def test_a_model_generates_uncompiled():
+def test_generation_uses_the_uncompiled_blocks():
     torch._dynamo.reset()
     counters.clear()
     plain = enable_unpadding(causal("llama", seed=1))
@@ -67,7 +67,7 @@ def test_a_model_generates_uncompiled():
     assert not counters["stats"]
 
 
-def test_what_cannot_be_compiled_is_refused(monkeypatch):
+def test_models_that_cannot_be_compiled_are_refused(monkeypatch):
     with pytest.raises(UserError, match="read without padding; opt is not"):
         compile_blocks(enable_unpadding(causal("opt")), CPU.torch)
     monkeypatch.setenv("CXX", "no-such-compiler")

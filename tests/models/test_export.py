@@ -1,4 +1,4 @@
-"""A model folder written tensor by tensor is the one that plain transformers writes and reads."""
+"""A model folder written tensor by tensor equals the one that transformers writes and reads."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.support.tiny_models import CONFIGS, SPECIAL, VOCAB, causal, scalar
 
 
 class Tokenizer:
-    """Only its files matter here."""
+    """A tokenizer of which only the files matter."""
 
     def save_pretrained(self, folder):
         (folder / "tokenizer.json").write_text('{"of": "the stage"}')
@@ -53,17 +53,17 @@ def assert_loads_alike(auto, model, folder):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", ["causal", "scalar"])
-def test_the_folder_is_that_of_save_pretrained(name, kind, tmp_path):
-    """Another model of the same weights, which our export never saw, is saved to compare with."""
+def test_an_exported_folder_equals_that_of_save_pretrained(name, kind, tmp_path):
+    """A second model with the same weights is saved with save_pretrained for comparison."""
     make = causal if kind == "causal" else scalar
     auto = AutoModelForCausalLM if kind == "causal" else AutoModelForSequenceClassification
     model = make(name)
     write(model, tmp_path / "ours")
     make(name).save_pretrained(tmp_path / "theirs")
     assert names(tmp_path / "ours") == names(tmp_path / "theirs")
-    ours, theirs = (content(tmp_path / who / "config.json") for who in ("ours", "theirs"))
+    ours, theirs = (content(tmp_path / source / "config.json") for source in ("ours", "theirs"))
     assert ours == theirs
-    files = [tmp_path / who / "generation_config.json" for who in ("ours", "theirs")]
+    files = [tmp_path / source / "generation_config.json" for source in ("ours", "theirs")]
     assert [file.exists() for file in files] == [kind == "causal"] * 2
     assert_loads_alike(auto, model, tmp_path / "ours")
 
@@ -72,9 +72,9 @@ def content(path) -> dict:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize(("end_ids", "said"), [([1], 1), ([1, 7], [1, 7])])
-def test_nothing_that_shaped_the_parents_sampling_is_left(end_ids, said, tmp_path):
-    """Whoever calls generate on the folder samples from the model as it was trained."""
+@pytest.mark.parametrize(("end_ids", "expected"), [([1], 1), ([1, 7], [1, 7])])
+def test_sampling_settings_of_the_parent_are_not_exported(end_ids, expected, tmp_path):
+    """A call of generate on the folder samples from the unmodified distribution."""
     model = causal("llama")
     model.generation_config.update(
         do_sample=True, repetition_penalty=1.3, min_p=0.1, no_repeat_ngram_size=3, temperature=0.6,
@@ -85,27 +85,37 @@ def test_nothing_that_shaped_the_parents_sampling_is_left(end_ids, said, tmp_pat
     del found["transformers_version"]
     assert found == {
         "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
-        "bos_token_id": 5, "eos_token_id": said, "pad_token_id": 0,
+        "bos_token_id": 5, "eos_token_id": expected, "pad_token_id": 0,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("value", "said"), [("nan", "NaN"), ("-inf", "an infinite number")])
-def test_weights_that_are_not_finite_are_refused_by_name_and_nothing_is_put_there(
-    value, said, tmp_path, monkeypatch
+@pytest.mark.parametrize(("value", "expected"), [("nan", "NaN"), ("-inf", "an infinite number")])
+def test_weights_that_are_not_finite_are_refused_and_the_old_folder_is_kept(
+    value, expected, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(exporting, "FILE_BYTES", 4000)  # some files are written before it is met
+    monkeypatch.setattr(
+        exporting, "FILE_BYTES", 4000
+    )  # some files are written before the bad weight
     write(causal("llama"), tmp_path / "model")
     before = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     model = causal("llama", seed=1)
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[2, 3] = float(value)
     name = r"model\.layers\.1\.mlp\.up_proj\.weight"
-    with pytest.raises(UserError, match=f"not written: its weight {name} holds {said}; lower"):
+    with pytest.raises(UserError, match=f"not written: its weight {name} holds {expected}; lower"):
         write(model, tmp_path / "model")
     assert before == {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
 
 
-def test_whoever_may_read_the_config_may_read_the_weights(tmp_path):
+def test_a_buffer_may_hold_an_infinite_bound(tmp_path):
+    model = causal("llama")
+    model.model.register_buffer("input_max", torch.tensor(float("inf")))
+    write(model, tmp_path / "model")
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        assert file.get_tensor("model.input_max") == float("inf")
+
+
+def test_all_exported_files_have_the_permissions_of_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         write(causal("llama"), tmp_path / "model")
@@ -114,7 +124,7 @@ def test_whoever_may_read_the_config_may_read_the_weights(tmp_path):
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()} == {0o640}
 
 
-def test_large_models_come_in_several_files(tmp_path, monkeypatch):
+def test_large_models_are_written_to_several_files(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "FILE_BYTES", 4000)
     model = causal("llama")
     write(model, tmp_path / "model")
@@ -128,8 +138,8 @@ def test_large_models_come_in_several_files(tmp_path, monkeypatch):
     assert_loads_alike(AutoModelForCausalLM, model, tmp_path / "model")
 
 
-def test_names_are_those_of_the_hub_where_transformers_converts_them(tmp_path):
-    """Mixtral's experts are fused in memory and apart on the hub."""
+def test_weights_have_the_names_of_the_hub_where_transformers_converts_them(tmp_path):
+    """The experts of Mixtral are fused in memory and separate on the hub."""
     config = MixtralConfig(
         vocab_size=VOCAB, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
         num_attention_heads=2, num_key_value_heads=2, num_local_experts=2, **SPECIAL,
@@ -142,20 +152,20 @@ def test_names_are_those_of_the_hub_where_transformers_converts_them(tmp_path):
     assert_loads_alike(AutoModelForCausalLM, model, tmp_path / "ours")
 
 
-def test_who_gets_no_tensors_writes_nothing_but_takes_part(tmp_path):
-    asked = []
+def test_a_rank_without_tensors_iterates_the_weights_and_writes_nothing(tmp_path):
+    requested_names = []
 
     def weights():
         for name, _ in persistent(causal("llama")):
-            asked.append(name)
+            requested_names.append(name)
             yield name, None
 
     write(causal("llama"), tmp_path / "model", weights())
-    assert asked
+    assert requested_names
     assert not (tmp_path / "model").exists()
 
 
-def test_an_older_folder_is_replaced_whole(tmp_path):
+def test_an_existing_folder_is_replaced_completely(tmp_path):
     write(causal("llama"), tmp_path / "model")
     (tmp_path / "model" / "stray").write_text("")
     write(causal("llama", seed=1), tmp_path / "model")
@@ -171,8 +181,8 @@ def exported(model, folder, *, end_ids=(1,), pad_id=0, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_config_says_what_the_weights_are_and_what_pads(dtype, tmp_path):
-    """Not what it was loaded with: sequence classifiers find the last token by the pad id."""
+def test_the_exported_config_has_the_dtype_the_class_and_the_pad_token(dtype, tmp_path):
+    """The values loaded from the parent do not count; classifiers find the last token by pad id."""
     model = causal("llama")
     model.config.use_cache = False
     model.config.architectures = ["Another"]
@@ -183,21 +193,21 @@ def test_the_config_says_what_the_weights_are_and_what_pads(dtype, tmp_path):
     assert config["use_cache"]
 
 
-@pytest.mark.parametrize(("end_ids", "said"), [([1], 1), ([7, 1], [7, 1])])
-def test_generation_is_sampling_from_the_model_as_it_is_until_any_end(end_ids, said, tmp_path):
+@pytest.mark.parametrize(("end_ids", "expected"), [([1], 1), ([7, 1], [7, 1])])
+def test_the_generation_config_samples_unmodified_until_any_end_token(end_ids, expected, tmp_path):
     model = causal("llama")
     model.generation_config.update(do_sample=False, temperature=0.6, top_k=20, top_p=0.8)
     _, generation, _ = exported(model, tmp_path / "m", end_ids=end_ids, pad_id=3)
     wanted = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     assert generation | wanted == generation
-    assert (generation["eos_token_id"], generation["pad_token_id"]) == (said, 3)
+    assert (generation["eos_token_id"], generation["pad_token_id"]) == (expected, 3)
 
 
-def test_the_tokenizer_travels_along(tmp_path):
+def test_the_tokenizer_is_exported_with_the_model(tmp_path):
     assert exported(causal("llama"), tmp_path / "m")[2] == {"of": "the stage"}
 
 
-def test_the_part_about_text_says_what_pads_too():
+def test_set_pad_sets_the_pad_token_of_the_text_config_too():
     config = Gemma3Config()
     set_pad(config, 7)
     assert (config.pad_token_id, config.text_config.pad_token_id) == (7, 7)

@@ -1,4 +1,4 @@
-"""Log-probs, values and scores must not feel padding, and must be what the chain rule says."""
+"""Log-probs, values and scores do not depend on padding, and follow the chain rule."""
 
 from types import SimpleNamespace
 
@@ -27,7 +27,7 @@ def batch(seed=0):
 
 
 def padded(part, *, left: int, right: int, pad: int):
-    """The same rows with more padding on the outside, filled with another pad id."""
+    """Return the same rows with more padding on the outside, filled with another pad id."""
     grow = torch.nn.functional.pad
     prompts = part.prompts.masked_fill(~part.prompt_mask, pad)
     responses = part.responses.masked_fill(~part.response_mask, pad)
@@ -42,8 +42,8 @@ def padded(part, *, left: int, right: int, pad: int):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @torch.no_grad()
-def test_logprobs_are_the_chain_rule(name, temperature):
-    """Twin: every row alone and unpadded, one forward pass for every token."""
+def test_logprobs_equal_the_chain_rule(name, temperature):
+    """Reference: every row alone and unpadded, one forward pass per token."""
     model, part = causal(name, sharpness=3.0), batch()
     found, _ = response_logprobs(model, ModelInputs(part), temperature=temperature)
     for row in range(len(part.prompts)):
@@ -58,7 +58,7 @@ def test_logprobs_are_the_chain_rule(name, temperature):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
-def test_padding_and_pad_id_change_nothing(name):
+def test_padding_and_pad_id_do_not_change_logprobs_and_values(name):
     model, head, part = causal(name, sharpness=3.0), scalar(name, sharpness=3.0), batch()
     wider = padded(part, left=3, right=4, pad=7)
     mask, width = part.response_mask, part.responses.shape[1]
@@ -87,7 +87,7 @@ def test_a_score_is_read_at_the_last_real_token(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
-def test_values_look_at_what_came_before(name):
+def test_values_depend_only_on_earlier_tokens(name):
     """The value of response column t does not depend on token t or any later one."""
     model, part = scalar(name, sharpness=3.0), batch()
     before = response_values(model, ModelInputs(part))
@@ -100,7 +100,7 @@ def test_values_look_at_what_came_before(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_two_forwards_in_training_mode_agree(name):
+def test_two_forward_passes_in_training_mode_are_equal(name):
     """Dropout is off everywhere: otherwise the first ratio is not 1."""
     model, part = causal(name).train(), batch()
     a, _ = response_logprobs(model, ModelInputs(part), temperature=1.0)
@@ -109,7 +109,7 @@ def test_two_forwards_in_training_mode_agree(name):
 
 
 @torch.no_grad()
-def test_scores_keep_their_digits_under_bfloat16_autocast():
+def test_scores_are_float32_under_bfloat16_autocast():
     """The head must not round: scores of near-equal texts would be tied on a grid of 1/128."""
     model, part = scalar("llama", sharpness=3.0), batch()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What is loaded is what the files hold: nothing is drawn at random, no head made up, in silence."""
+"""Loading reads exactly the weights of the files: missing weights and heads are errors."""
 
 import json
 
@@ -40,7 +40,7 @@ COHERE = CohereConfig(
 )
 
 
-def conf(path, **changes) -> Model:
+def model_config(path, **changes) -> Model:
     rates = LearningRates(sft=1, rm=1, policy=1, value=1)
     values = {"revision": None, "tokenizer": None, "trust_remote_code": False, "lr": rates}
     values |= {"attention": "auto", "gradient_checkpointing": False}
@@ -54,46 +54,46 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod."])
-def test_weights_under_a_wrappers_names_are_refused(folder, wrapper):
+def test_weights_saved_with_the_names_of_a_wrapper_are_refused(folder, wrapper):
     path = folder / "model.safetensors"
     named = {f"{wrapper}{name}": tensor for name, tensor in load_file(path).items()}
     save_file(named, path, metadata={"format": "pt"})
     with pytest.raises(
         UserError, match=rf"hold {wrapper}.* and 20 more .* save model\.{wrapper[:-1]}"
     ):
-        load_causal_lm(conf(folder))
+        load_causal_lm(model_config(folder))
 
 
-def test_one_weight_that_is_missing_is_named(folder):
+def test_a_missing_weight_is_refused_by_name(folder):
     path = folder / "model.safetensors"
     tensors = load_file(path)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lack model\.layers\.1\.mlp\.up_proj\.weight of LlamaFor"):
-        load_causal_lm(conf(folder))
+        load_causal_lm(model_config(folder))
 
 
-def test_a_classifier_is_no_language_model(tmp_path):
+def test_a_classifier_is_refused_as_a_language_model(tmp_path):
     scalar("llama").save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"lack lm_head.weight .* and hold score.weight instead"):
-        load_causal_lm(conf(tmp_path))
+        load_causal_lm(model_config(tmp_path))
 
 
-def test_a_language_model_is_no_reward_model_but_may_become_one(folder):
+def test_a_language_model_is_refused_as_a_reward_model_unless_new_head_is_set(folder):
     with pytest.raises(UserError, match="it is no reward model: give one that has a trained head"):
-        load_scalar_model(conf(folder), str(folder), new_head=False)
-    model = load_scalar_model(conf(folder), str(folder), new_head=True)
-    body = load_causal_lm(conf(folder)).model.layers[0].mlp.up_proj.weight
+        load_scalar_model(model_config(folder), str(folder), new_head=False)
+    model = load_scalar_model(model_config(folder), str(folder), new_head=True)
+    body = load_causal_lm(model_config(folder)).model.layers[0].mlp.up_proj.weight
     assert torch.equal(model.model.layers[0].mlp.up_proj.weight, body)
 
 
-def test_a_classifier_of_three_classes_is_no_reward_model(tmp_path):
+def test_a_classifier_of_three_classes_is_refused_as_a_reward_model(tmp_path):
     model = scalar("llama")
     model.config.num_labels = 3
     model.score = torch.nn.Linear(16, 3, bias=False)
     model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="head with 3 outputs: a reward model needs one"):
-        load_scalar_model(conf(tmp_path), str(tmp_path), new_head=False)
+        load_scalar_model(model_config(tmp_path), str(tmp_path), new_head=False)
 
 
 def tokenizer(words: int, specials: list[str]) -> PreTrainedTokenizerFast:
@@ -111,7 +111,7 @@ def tokenizer(words: int, specials: list[str]) -> PreTrainedTokenizerFast:
     return made
 
 
-def test_special_tokens_may_gain_a_row_and_ordinary_ones_not():
+def test_only_special_tokens_may_extend_the_embeddings():
     model = causal("llama")
     assert fit_embeddings(model, tokenizer(VOCAB, [])) == 0
     assert fit_embeddings(model, tokenizer(VOCAB, ["<|pad|>", "<|end|>"])) == 2
@@ -121,34 +121,34 @@ def test_special_tokens_may_gain_a_row_and_ordinary_ones_not():
 
 
 @pytest.mark.parametrize(("config", "attention"), [(BLOOM, "eager"), (COHERE, "sdpa")])
-def test_attention_is_the_best_that_the_class_has(tmp_path, config, attention):
+def test_automatic_attention_is_the_best_that_the_class_supports(tmp_path, config, attention):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    assert load_causal_lm(conf(tmp_path)).config._attn_implementation == attention
-    named = load_causal_lm(conf(tmp_path, attention="eager"))
+    assert load_causal_lm(model_config(tmp_path)).config._attn_implementation == attention
+    named = load_causal_lm(model_config(tmp_path, attention="eager"))
     assert named.config._attn_implementation == "eager"
 
 
-def test_gradient_checkpointing_that_a_class_lacks_is_refused(folder, monkeypatch):
+def test_unsupported_gradient_checkpointing_is_refused(folder, monkeypatch):
     monkeypatch.setattr("transformers.LlamaForCausalLM.supports_gradient_checkpointing", False)
     with pytest.raises(UserError, match="LlamaForCausalLM does not support it: set it to false"):
-        load_causal_lm(conf(folder, gradient_checkpointing=True))
+        load_causal_lm(model_config(folder, gradient_checkpointing=True))
 
 
-@pytest.mark.parametrize(("config", "own"), [(None, True), (COHERE, False)])
-def test_an_exported_reward_model_scores_alike_when_it_is_loaded(tmp_path, config, own):
-    """By transformers where it has a class, by load_reward_model always."""
+@pytest.mark.parametrize(("config", "has_class"), [(None, True), (COHERE, False)])
+def test_a_reward_model_scores_the_same_after_export_and_loading(tmp_path, config, has_class):
+    """Transformers loads it where it has a class, and load_reward_model always."""
     torch.manual_seed(0)
     base = causal("llama") if config is None else AutoModelForCausalLM.from_config(config)
     base.save_pretrained(tmp_path / "base")
-    model = load_scalar_model(conf(tmp_path), str(tmp_path / "base"), new_head=True).eval()
-    assert transformers_has_class(model.config) is own
+    model = load_scalar_model(model_config(tmp_path), str(tmp_path / "base"), new_head=True).eval()
+    assert transformers_has_class(model.config) is has_class
     tokens, mask = ragged(5, 9, side="right", seed=2)
     weights = ((name, value.detach()) for name, value in model.named_parameters())
     export(model, weights, tokenizer(VOCAB, []), tmp_path / "rm", end_ids=[1], pad_id=0)
     with torch.no_grad():
         wanted = sequence_scores(model, tokens, mask)
         loaded = [load_reward_model(tmp_path / "rm")]
-        if own:
+        if has_class:
             loaded.append(
                 AutoModelForSequenceClassification.from_pretrained(tmp_path / "rm").eval()
             )
@@ -156,15 +156,17 @@ def test_an_exported_reward_model_scores_alike_when_it_is_loaded(tmp_path, confi
             found = one(input_ids=tokens, attention_mask=mask.long()).logits[:, 0]
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert torch.equal(
-        load_scalar_model(conf(tmp_path), str(tmp_path / "rm"), new_head=False).score.weight,
+        load_scalar_model(
+            model_config(tmp_path), str(tmp_path / "rm"), new_head=False
+        ).score.weight,
         model.score.weight,
     )
 
 
-def test_a_dropout_that_the_configuration_cannot_hold_is_refused(tmp_path):
+def test_a_dropout_that_the_model_configuration_does_not_support_is_refused(tmp_path):
     config = MptConfig(vocab_size=VOCAB, d_model=16, n_heads=2, n_layers=1, **SPECIAL)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    given = conf(tmp_path)
+    given = model_config(tmp_path)
     assert load_causal_lm(given).config.attn_config.attn_pdrop == 0
     with pytest.raises(UserError, match=r"dropout=0\.1: mpt takes only a whole number as attn_"):
         load_causal_lm(given, dropout=0.1)

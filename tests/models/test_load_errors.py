@@ -1,4 +1,4 @@
-"""Why something could not be loaded is said of the folder, with what to do."""
+"""Errors of loading name the folder, the reason and the remedy."""
 
 import shutil
 from dataclasses import replace
@@ -12,8 +12,8 @@ from tests.support.configuration import composed
 
 
 @pytest.fixture
-def copy(tmp_path):
-    """A copy of the shipped model, to be damaged."""
+def damaged_copy(tmp_path):
+    """Return a copy of the shipped model, to be damaged."""
     return shutil.copytree(ASSETS / "tiny", tmp_path / "copy")
 
 
@@ -21,55 +21,64 @@ def model(path):
     return replace(composed().model, path=str(path))
 
 
-def told_by(load, path) -> str:
+def error_of(load, path) -> str:
     with pytest.raises(UserError) as error:
         load(model(path))
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def test_a_folder_without_a_tokenizer_names_the_key(copy):
-    for file in copy.glob("tokenizer*"):
+def test_a_folder_without_a_tokenizer_is_refused_and_names_the_key(damaged_copy):
+    for file in damaged_copy.glob("tokenizer*"):
         file.unlink()
     assert (
-        f"{copy} has no tokenizer files (such as tokenizer.json): set model.tokenizer"
-        in told_by(load_tokenizer, copy)
+        f"{damaged_copy} has no tokenizer files (such as tokenizer.json): set model.tokenizer"
+        in error_of(load_tokenizer, damaged_copy)
     )
 
 
-def test_a_file_in_place_of_a_folder(copy):
-    assert "config.json is a file: give its folder" in told_by(load_tokenizer, copy / "config.json")
+def test_a_file_in_place_of_a_model_folder_is_refused(damaged_copy):
+    assert "config.json is a file: give its folder" in error_of(
+        load_tokenizer, damaged_copy / "config.json"
+    )
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    assert f"{tmp_path}/nosuch: no such folder" in told_by(load_tokenizer, tmp_path / "nosuch")
+def test_a_missing_model_folder_is_refused(tmp_path):
+    assert f"{tmp_path}/nosuch: no such folder" in error_of(load_tokenizer, tmp_path / "nosuch")
 
 
-def test_a_folder_of_something_else(copy):
-    (copy / "config.json").unlink()
-    assert f"{copy} has no config.json: it is no folder of a model" in told_by(load_causal_lm, copy)
+def test_a_folder_without_a_config_is_refused(damaged_copy):
+    (damaged_copy / "config.json").unlink()
+    assert f"{damaged_copy} has no config.json: it is no folder of a model" in error_of(
+        load_causal_lm, damaged_copy
+    )
 
 
-def test_weights_that_are_cut_short_are_named(copy):
-    weights = copy / "model.safetensors"
+def test_truncated_weights_are_refused(damaged_copy):
+    weights = damaged_copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
-    assert f"{weights} is cut short or damaged: copy it again" in told_by(load_causal_lm, copy)
+    assert f"{weights} is cut short or damaged: copy it again" in error_of(
+        load_causal_lm, damaged_copy
+    )
 
 
-def test_a_model_with_code_of_its_own_names_the_key(copy):
-    config = (copy / "config.json").read_text().replace('"llama"', '"own"')
+def test_a_model_with_custom_code_is_refused_and_names_the_key(damaged_copy):
+    config = (damaged_copy / "config.json").read_text().replace('"llama"', '"own"')
     auto = '{"auto_map": {"AutoConfig": "configuration_own.Own"},'
-    (copy / "config.json").write_text(config.replace("{", auto, 1))
-    told = told_by(load_causal_lm, copy)
-    assert f"{copy} needs Python code of its own: model.trust_remote_code=true runs it" in told
+    (damaged_copy / "config.json").write_text(config.replace("{", auto, 1))
+    error = error_of(load_causal_lm, damaged_copy)
+    assert (
+        f"{damaged_copy} needs Python code of its own: model.trust_remote_code=true runs it"
+        in error
+    )
 
 
-def test_a_hub_id_that_is_in_no_cache():
-    told = told_by(load_tokenizer, "some-org/some-model")
-    assert "some-org/some-model is no local folder, the hub cannot be reached" in told
-    assert "`hf download some-org/some-model --local-dir DIR`" in told
+def test_a_hub_id_that_is_not_cached_is_refused_without_a_network():
+    error = error_of(load_tokenizer, "some-org/some-model")
+    assert "some-org/some-model is no local folder, the hub cannot be reached" in error
+    assert "`hf download some-org/some-model --local-dir DIR`" in error
 
 
-def test_an_unknown_name_on_the_hub():
+def test_an_unknown_hub_id_is_explained():
     error = OSError("x is not a local folder and is not a valid model identifier listed on ...")
     assert "the hub has no model of that name that you may read" in why("org/x", error)

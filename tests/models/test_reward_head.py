@@ -1,4 +1,4 @@
-"""The scalar head: its scale at birth, and the shift that leaves comparisons alone."""
+"""The scalar head: its initial scale, and the shift of its mean that keeps comparisons."""
 
 import math
 
@@ -11,7 +11,7 @@ from rlhf_cli.models.reward_head import check_head, draw_head, shift_head_mean
 from tests.support.tiny_models import CONFIGS, ragged, scalar
 
 
-def test_head_starts_with_standard_deviation_one_over_root_d_plus_one():
+def test_a_new_head_has_standard_deviation_one_over_root_d_plus_one():
     head = draw_head(torch.Size([1, 40000]), seed=1)
     assert float(head.std()) == pytest.approx(1 / math.sqrt(40001), rel=0.02)
     assert abs(float(head.mean())) < 5 / math.sqrt(40000) / math.sqrt(40001)
@@ -19,8 +19,8 @@ def test_head_starts_with_standard_deviation_one_over_root_d_plus_one():
 
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
-def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
-    """Demonstrations score mean 0, margins move little, and plain transformers gives the same scores."""
+def test_shift_head_mean_sets_the_mean_score_and_keeps_margins(name, tmp_path):
+    """Demonstrations get mean 0, margins change little, and transformers gives the same scores."""
     model = scalar(name, sharpness=3.0)
     check_head(model)
     weight = model.score.weight
@@ -51,8 +51,8 @@ def test_shift_sets_the_mean_and_keeps_margins(name, tmp_path):
     assert torch.allclose(plain, sequence_scores(model, winners, winner_mask), atol=1e-5)
 
 
-def test_the_same_shift_on_orthogonal_features_is_exact():
-    """Twin: one feature is 1 for every text and carries no difference; the shift must use only it."""
+def test_shift_head_mean_is_exact_for_orthogonal_features():
+    """One feature is 1 for every text and has no differences; the shift must change it alone."""
     weight = torch.tensor([[0.5, -1.0, 2.0]])
     generator = torch.Generator().manual_seed(0)
     free = torch.randn(50, 2, generator=generator)

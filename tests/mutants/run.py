@@ -1,4 +1,4 @@
-"""Put in one-line faults, one at a time, and see whether the tests named for each notice.
+"""Apply one-line faults, one at a time, and report whether the tests named for each fail.
 
 Every fault is applied to a copy of the tree, in a process forked from this one, which has imported
 torch and transformers but nothing of the project. See docs/testing.md.
@@ -107,14 +107,14 @@ def outcomes(mutants: list[Mutant], copies: list[Path], limit: float) -> Iterato
 
 
 def row_of(job: Job, outcome: str) -> dict:
-    """Return what is reported of a mutant; of an entry that is wrong also what pytest said."""
+    """Return the report of a mutant, with the output of pytest for an invalid entry."""
     seconds = round(time.monotonic() - job.began, 1)
     said = (job.copy / "output.txt").read_text()[-2000:] if outcome == BROKEN else ""
     return {"outcome": outcome, "seconds": seconds, "said": said, **asdict(job.mutant)}
 
 
 def passes_without_a_fault(mutants: list[Mutant], copy: Path) -> bool:
-    """Return whether all named tests pass; print what pytest says where they do not."""
+    """Return whether all named tests pass; print the output of pytest where they do not."""
     job = start(copy, dict.fromkeys(test for one in mutants for test in one.tests), None)
     code = os.waitstatus_to_exitcode(os.waitpid(job.pid, 0)[1])
     print(f"without a fault: exit code {code} in {time.monotonic() - job.began:.0f} s", flush=True)

@@ -1,4 +1,4 @@
-"""The tables of faults fit the code: each fault is there to be put in, each test is there to notice.
+"""The tables of faults fit the code: each fault can be applied, and each named test exists.
 
 Whether it does is found by `make mutants`, which takes minutes.
 """
@@ -45,12 +45,12 @@ def marked_tests(file: str) -> dict[str, set[str]]:
 
 @cache
 def meaning(file: str, text: str) -> str:
-    """Return what a source file says, whatever its comments and line breaks."""
+    """Return the meaning of a source file without its comments and line breaks."""
     return ast.dump(ast.parse(text)) if file.endswith(".py") else str(OmegaConf.create(text))
 
 
 @pytest.mark.parametrize("area", sorted({one.area for one in MUTANTS}))
-def test_every_fault_can_be_put_in_and_is_one(area: str):
+def test_every_fault_applies_and_changes_the_code(area: str):
     for mutant in (one for one in MUTANTS if one.area == area):
         whole = (ROOT / mutant.file).read_text()
         assert meaning(mutant.file, mutant.applied(ROOT)) != meaning(mutant.file, whole), (
@@ -59,13 +59,13 @@ def test_every_fault_can_be_put_in_and_is_one(area: str):
         assert mutant.tests
 
 
-def test_the_tests_that_notice_are_of_the_fast_suite():
+def test_the_tests_named_for_faults_are_in_the_fast_suite():
     for test in {test for one in MUTANTS for test in one.tests}:
         file, name = test.split("::")
         assert marked_tests(file)[name.partition("[")[0]] == set(), test
 
 
-def test_no_fault_is_there_twice():
+def test_no_fault_is_listed_twice():
     changed = [(one.file, one.old, one.new) for one in MUTANTS]
     assert len(changed) == len(set(changed))
 
@@ -83,5 +83,5 @@ def test_the_page_lists_every_table_with_its_number_of_faults():
     assert {area: int(num) for area, num in listed} == Counter(one.area for one in MUTANTS)
 
 
-def test_there_are_enough_faults():
+def test_the_number_of_faults_has_a_minimum():
     assert len(MUTANTS) >= LEAST

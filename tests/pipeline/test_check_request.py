@@ -5,12 +5,12 @@ import pytest
 from rlhf_cli.data.records import DataError
 from rlhf_cli.pipeline.check_request import role_of
 
-ASKED = [{"role": "user", "content": "q"}]
-SAID = [*ASKED, {"role": "assistant", "content": "a"}]
+PROMPT_MESSAGES = [{"role": "user", "content": "q"}]
+DIALOGUE = [*PROMPT_MESSAGES, {"role": "assistant", "content": "a"}]
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "role", "why"),
+    ("name", "row", "role", "expected_reason"),
     [
         ("a.jsonl", {"prompt": "q", "response": "a"}, "demonstrations", "columns prompt, response"),
         ("a.jsonl", {"prompt": "q", "chosen": "a", "rejected": "b"}, "comparisons", "form pair"),
@@ -21,31 +21,31 @@ SAID = [*ASKED, {"role": "assistant", "content": "a"}]
             "kwise",
         ),
         ("a.jsonl", {"prompt": "q"}, "prompts", "columns prompt"),
-        ("a.jsonl", {"messages": SAID}, "demonstrations", "columns messages"),
-        ("a.jsonl", {"messages": ASKED}, "prompts", "columns messages"),
+        ("a.jsonl", {"messages": DIALOGUE}, "demonstrations", "columns messages"),
+        ("a.jsonl", {"messages": PROMPT_MESSAGES}, "prompts", "columns messages"),
         ("a.jsonl", {"turns": ["q"]}, "prompts", "form turns"),
         ("a.jsonl", {"prompt": "q", "chosen": "", "rejected": ""}, "comparisons", "form pair"),
         ("a.json", {"question": "q", "answer": "a"}, "demonstrations", "columns question, answer"),
     ],
 )
-def test_the_columns_show_the_role(write, name, row, role, why):
+def test_the_role_follows_from_the_columns(write, name, row, role, expected_reason):
     found, reason = role_of(str(write(name, [row] * 5)))
     assert found == role
-    assert why in reason
+    assert expected_reason in reason
 
 
-def test_raw_text_is_a_demonstration(write):
+def test_a_text_file_holds_demonstrations(write):
     assert role_of(str(write("a.txt", "one\ntwo\n")))[0] == "demonstrations"
 
 
-def test_what_most_rows_show_decides_and_a_bad_row_does_not(write):
+def test_the_role_of_most_rows_decides(write):
     rows = [{"prompt": "q"}, *[{"prompt": "q", "response": "a"}] * 9]
     assert role_of(str(write("a.jsonl", rows)))[0] == "demonstrations"
     rows = "not json\n" + '{"prompt": "q", "chosen": "a", "rejected": "b"}\n' * 3
     assert role_of(str(write("b.jsonl", rows)))[0] == "comparisons"
 
 
-def test_unknown_columns_missing_and_empty_files_are_refused_in_one_line(write):
+def test_unknown_columns_unreadable_rows_and_missing_files_are_refused(write):
     with pytest.raises(DataError, match=r"fit no role \(found frage, antwort\); name role and col"):
         role_of(str(write("a.jsonl", [{"frage": "q", "antwort": "a"}])))
     with pytest.raises(DataError, match="no row could be read"):

@@ -1,4 +1,4 @@
-"""What a model folder shows before it is loaded: its kind, its weights, its code."""
+"""Checks of a model folder before it is loaded: its kind, its weights, its code."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ def model():
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the shipped model."""
+    """Return a copy of the shipped model."""
     return shutil.copytree(shipped("tiny"), tmp_path / "tiny")
 
 
@@ -30,7 +30,7 @@ def edit(folder, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_whole_folder_a_hub_id_and_the_shipped_model_pass(model, folder):
+def test_a_complete_folder_a_hub_id_and_the_shipped_model_are_accepted(model, folder):
     for place in (str(folder), "owner/name", "gpt2", "tiny"):
         require_model("model.path", place, model)
 
@@ -45,12 +45,12 @@ def test_an_embedded_model_that_was_not_built_is_refused_with_the_command(
 
 
 @pytest.mark.parametrize("place", ["./nosuch", "/no/such", "~/no/such/folder", "a/b/c"])
-def test_a_folder_that_is_not_there_is_said_at_once(model, place):
+def test_a_missing_model_folder_is_refused(model, place):
     with pytest.raises(ArtifactError, match=rf"model\.path={place}: there is no such folder"):
         require_model("model.path", place, model)
 
 
-def test_a_name_in_a_folder_that_is_here_is_no_hub_id(model, tmp_path, monkeypatch):
+def test_a_path_whose_first_folder_exists_is_not_taken_for_a_hub_id(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert external("parents.rm", "runs/nosuch", "rm", model) is None
     (tmp_path / "runs").mkdir()
@@ -60,7 +60,7 @@ def test_a_name_in_a_folder_that_is_here_is_no_hub_id(model, tmp_path, monkeypat
         require_model("model.path", "runs/nosuch", model)
 
 
-def test_what_is_no_model_is_named(model, folder):
+def test_a_path_that_is_not_a_model_folder_is_refused_with_the_reason(model, folder):
     with pytest.raises(ArtifactError, match=r"config\.json is a file, and no model"):
         require_model("model.path", str(folder / "config.json"), model)
     with pytest.raises(ArtifactError, match=r"a folder without config\.json"):
@@ -70,7 +70,7 @@ def test_what_is_no_model_is_named(model, folder):
         require_model("model.path", str(folder), model)
 
 
-def test_weights_must_be_safetensors_and_all_there(model, folder):
+def test_weights_must_be_safetensors_and_complete(model, folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(
         ArtifactError, match=r"has no model\.safetensors; give .* safetensors weights"
@@ -86,7 +86,7 @@ def test_weights_must_be_safetensors_and_all_there(model, folder):
 
 
 @pytest.mark.parametrize("size", [0, 5, 100, -1])
-def test_weights_that_are_cut_short_are_named(model, folder, size):
+def test_truncated_weights_are_refused(model, folder, size):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(
@@ -95,7 +95,7 @@ def test_weights_that_are_cut_short_are_named(model, folder, size):
         require_model("model.path", str(folder), model)
 
 
-def test_a_header_that_is_no_header_is_damage(tmp_path):
+def test_an_unreadable_safetensors_header_is_damage(tmp_path):
     path = tmp_path / "x.safetensors"
     for text in (b"[1, 2]", b"{'a'", b'{"a": 3}'):
         path.write_bytes(len(text).to_bytes(8, "little") + text)
@@ -104,7 +104,7 @@ def test_a_header_that_is_no_header_is_damage(tmp_path):
     assert damage(path) is None
 
 
-def test_a_folder_without_tokenizer_names_the_key(model, folder):
+def test_a_folder_without_a_tokenizer_is_refused_and_names_the_key(model, folder):
     for path in folder.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(ArtifactError, match=r"has no tokenizer files; set model\.tokenizer="):
@@ -112,7 +112,7 @@ def test_a_folder_without_tokenizer_names_the_key(model, folder):
     require_model("model.path", str(folder), model, has_tokenizer=False)
 
 
-def test_code_in_the_folder_needs_trust_unless_transformers_knows_the_model(model, folder):
+def test_custom_code_needs_trust_remote_code_unless_transformers_has_the_model(model, folder):
     edit(folder, auto_map={"AutoConfig": "own.Config"})
     require_model("model.path", str(folder), model)
     edit(folder, model_type="own")

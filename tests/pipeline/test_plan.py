@@ -1,6 +1,9 @@
-"""What a run plans: where it writes, which stages it takes, what an interrupted one goes on with."""
+"""The plan of a run: its folder, its stages, and what an interrupted stage resumes from."""
 
 import json
+import pickle
+import subprocess
+import sys
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +17,8 @@ from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
 from rlhf_cli.config.schema.run import Parents, Resume
 from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.data.tasks import source
+from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.pipeline.messages import foreseen, plan_rows
 from rlhf_cli.pipeline.plan import Planner, State
 from tests.support.configuration import composed
@@ -28,7 +33,7 @@ def default():
 
 @pytest.fixture
 def planner(default, tmp_path):
-    """planner(stage=[..], ...): of the default configuration with these keys, in an empty folder."""
+    """Return planner(stage=[..], ...), of the default configuration with these keys."""
 
     def made(**keys) -> Planner:
         return Planner(cfg=replace(default, **{"runs_dir": str(tmp_path / "runs"), **keys}))
@@ -36,11 +41,11 @@ def planner(default, tmp_path):
     return made
 
 
-def test_a_run_lies_under_its_name_in_runs_dir(planner):
+def test_the_folder_of_a_run_is_its_name_in_runs_dir(planner):
     assert planner(name="own", runs_dir="else/where").folder == Path("else/where/own")
 
 
-def test_the_stages_are_those_that_were_chosen_less_those_that_are_given(planner):
+def test_the_stages_are_those_selected_without_those_that_parents_replaces(planner):
     def chosen(**keys):
         return [spec.name for spec in planner(**keys).chosen()]
 
@@ -54,7 +59,7 @@ def test_the_stages_are_those_that_were_chosen_less_those_that_are_given(planner
 
 
 @pytest.mark.parametrize(("resume", "step"), [("auto", 4), ("last_valid", 4), ("never", None)])
-def test_an_interrupted_stage_goes_on_unless_it_shall_begin_anew(planner, resume, step):
+def test_an_interrupted_stage_resumes_unless_resume_is_never(planner, resume, step):
     mine = planner(stage=["sft"])
     work, _ = attempts.start(mine.folder, "sft", mine.fingerprint(STAGES["sft"]), Attempt())
     checkpoints.create(work, 4)
@@ -71,7 +76,7 @@ ROWS = "".join(
 
 @pytest.fixture
 def changes(planner, default, tmp_path, monkeypatch):
-    """changes(stage, before, after): why the stage runs again when these keys are changed so."""
+    """Return changes(stage, before, after): why the stage runs again after this change of keys."""
     monkeypatch.chdir(tmp_path)
     for name in ("c.jsonl", "d.jsonl"):
         Path(name).write_text(ROWS)
@@ -94,13 +99,13 @@ def changes(planner, default, tmp_path, monkeypatch):
     return found
 
 
-def test_another_spelling_of_a_path_and_a_renamed_file_are_the_same_data(changes, tmp_path):
+def test_another_path_to_the_same_file_is_no_change_of_the_data(changes, tmp_path):
     Path("link.jsonl").symlink_to("c.jsonl")
     for path in ("./c.jsonl", str(tmp_path / "c.jsonl"), "link.jsonl"):
         assert changes("rm", {}, {"data.comparisons": [Source(path=path)]}) == []
 
 
-def test_a_base_model_is_what_its_folder_holds(changes, tmp_path):
+def test_a_base_model_is_compared_by_the_content_of_its_folder(changes, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/config.json").write_text("{}")
     (tmp_path / "link").symlink_to("model")
@@ -111,7 +116,7 @@ def test_a_base_model_is_what_its_folder_holds(changes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("after", "told"),
+    ("after", "expected"),
     [
         ({"data.comparisons": [Source(path="other.jsonl")]},
          "data.comparisons: path c.jsonl -> other.jsonl"),
@@ -121,13 +126,13 @@ def test_a_base_model_is_what_its_folder_holds(changes, tmp_path):
         ({"data.template": "chatml"}, "data.template: path auto -> chatml"),
     ],
 )  # fmt: skip
-def test_changed_data_is_named(changes, after, told):
+def test_a_change_of_the_data_is_named(changes, after, expected):
     Path("other.jsonl").write_text(ROWS[:200])
-    assert changes("rm", {}, after) == [told]
+    assert changes("rm", {}, after) == [expected]
 
 
-def test_an_edited_file_template_or_tokenizer_is_noticed(changes, tmp_path):
-    for key, name, told in (
+def test_an_edited_data_file_template_or_tokenizer_is_a_change(changes, tmp_path):
+    for key, name, expected in (
         ("data.comparisons", "c.jsonl", "data.comparisons: c.jsonl was edited"),
         ("data.template", "t.jinja", "data.template: t.jinja was edited"),
         ("model.tokenizer", "words/tokenizer.json", "model tokenizer changed"),
@@ -140,15 +145,15 @@ def test_an_edited_file_template_or_tokenizer_is_noticed(changes, tmp_path):
         stages = ("sft",) if key == "model.tokenizer" else ("rm", "ppo", "evaluate")
         for stage in stages:
             place.write_text(ROWS)
-            assert changes(stage, {key: value}, {key: value}, meanwhile=edit) == [told]
+            assert changes(stage, {key: value}, {key: value}, meanwhile=edit) == [expected]
 
 
-def test_a_source_marked_eval_of_another_role_is_part_of_what_decides_the_sides(changes):
+def test_an_eval_source_of_another_role_is_a_change_because_it_affects_the_split(changes):
     Path("e.jsonl").write_text(ROWS[:100])
     after = {"data.comparisons": [Source(path="c.jsonl"), Source(path="e.jsonl", eval=True)]}
-    marked, told = changes("sft", {}, after)
+    marked, path_change = changes("sft", {}, after)
     assert marked == "data.comparisons.eval[0].eval changed null -> true"
-    assert told == "data.comparisons: path none -> e.jsonl"
+    assert path_change == "data.comparisons: path none -> e.jsonl"
     assert changes("sft", {}, {"data.comparisons": [Source(path="d.jsonl", limit=3)]}) == []
 
 
@@ -168,7 +173,7 @@ NO_EFFECT = [
 
 
 @pytest.mark.parametrize(("stage", "values"), NO_EFFECT)
-def test_what_cannot_change_the_result_of_a_stage_runs_nothing_again(changes, stage, values):
+def test_keys_that_cannot_change_the_result_of_a_stage_do_not_run_it_again(changes, stage, values):
     before = {"ppo.missing_eos.mode": MissingEOSMode.none, "runtime.device": "cpu"}
     if values.pop("data.demonstrations", None):
         before["data.demonstrations"] = [Source(path="tiny_world:demonstrations")]
@@ -188,11 +193,13 @@ def test_what_cannot_change_the_result_of_a_stage_runs_nothing_again(changes, st
         ("sft", {"sft.schedule.kind": ScheduleKind.linear}, {"sft.schedule.final": 0.7}),
     ],
 )  # fmt: skip
-def test_what_changes_a_result_under_other_keys_runs_it_again(changes, stage, before, values):
+def test_keys_that_matter_only_under_another_setting_run_the_stage_again(
+    changes, stage, before, values
+):
     before = {"runtime.device": "cpu", **before}
-    (told,) = changes(stage, before, before | values)
+    (change,) = changes(stage, before, before | values)
     (key,) = values
-    assert told.startswith(f"{key} changed ")
+    assert change.startswith(f"{key} changed ")
 
 
 TASK = """
@@ -206,7 +213,7 @@ templates: [{{name: plain, input: "{{{{ q }}}}", target: "{{{{ answer }}}}"}}]
 
 @pytest.fixture
 def task(tmp_path):
-    """task(name, comment=, rows=) -> tasks.files with a new task file."""
+    """Return task(name, comment=, rows=), which writes a task file and returns tasks.files."""
 
     def make(name: str, *, comment: str = "", rows: str = '{"q": "1 + 1", "a": 2}') -> list[str]:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -218,9 +225,7 @@ def task(tmp_path):
     return make
 
 
-def test_tasks_that_rationales_are_written_for_count_by_content_and_so_does_the_scorer(
-    changes, task
-):
+def test_rationales_depend_on_the_content_of_the_tasks_and_of_the_scorer(changes, task):
     before = {"tasks.files": task("rte")}
     same = {"tasks.files": task("rte", comment="# new"), "rationales.batch": 7}
     same |= {"evaluation.tasks.also": ["rte"], "evaluation.batch": 7, "tasks.shots": [2]}
@@ -235,8 +240,8 @@ def test_tasks_that_rationales_are_written_for_count_by_content_and_so_does_the_
     assert changes("rationales", before, before | scorer) == ["model scorer changed"]
 
 
-def test_tasks_that_are_evaluated_count_by_content(changes, task):
-    """Neither where they stand nor a comment; a row, a template, and which they are do."""
+def test_the_evaluation_depends_on_the_content_of_its_tasks(changes, task):
+    """Paths and comments do not count; rows, templates and the selection of tasks do."""
     before = {"tasks.files": task("rte"), "tasks.hold_out": ["nli"]}
     assert changes("evaluate", before, before | {"tasks.files": task("rte", comment="# new")}) == []
     also = {"tasks.hold_out": [], "evaluation.tasks.also": ["rte"]}
@@ -255,7 +260,30 @@ def test_tasks_that_are_evaluated_count_by_content(changes, task):
     )
 
 
-def test_the_precision_that_is_left_to_the_machine_is_that_of_the_earlier_run(changes):
+def test_a_run_without_tasks_is_planned_without_the_template_engine(planner):
+    """Its import takes a tenth of a second of every start."""
+    code = "import pickle, sys; from rlhf_cli.pipeline.driver import Planner, require;"
+    code += "planner = Planner(cfg=pickle.load(sys.stdin.buffer));"
+    code += "require(planner.cfg, [step.spec for step in planner.plan()]);"
+    code += "read = {'jinja2', 'rlhf_cli.data.tasks.files'} & set(sys.modules);"
+    code += "print(*planner.judged, *read)"
+    cfg = pickle.dumps(planner().cfg)
+    done = subprocess.run([sys.executable, "-c", code], input=cfg, capture_output=True, check=True)
+    assert done.stdout.split() == [b"sft", b"rm", b"ppo", b"evaluate"]
+
+
+def test_the_tasks_of_a_mixture_are_read_once(planner, default, task, monkeypatch):
+    read = []
+    monkeypatch.setattr(source, "read_tasks", lambda *a, **b: read.append(a) or read_tasks(*a, **b))
+    data = replace(default.data, demonstrations=[Source(path="tasks:train")])
+    planner = planner(tasks=replace(default.tasks, files=task("rte")), data=data)
+    first = planner.fingerprint(STAGES["sft"])
+    assert first == planner.fingerprint(STAGES["sft"])
+    assert list(first.data["data.demonstrations"]) == ["tasks:train rte"]
+    assert len(read) == 1
+
+
+def test_an_automatic_dtype_equals_the_dtype_of_the_earlier_run(changes):
     on_gpu = {"runtime.device": "cuda:0"}
     assert changes("sft", on_gpu, {"runtime.device": "cpu"}) == []
     cpu = {"runtime.device": "cpu", "runtime.dtype": "float32"}
@@ -264,7 +292,7 @@ def test_the_precision_that_is_left_to_the_machine_is_that_of_the_earlier_run(ch
 
 @pytest.fixture
 def finished(planner):
-    """planner, where the stages of stage=all have been made of the default configuration."""
+    """Return planner, with the stages of stage=all finished with the default configuration."""
     for name, spec in ((name, spec) for name, spec in STAGES.items() if spec.default):
         made = planner()
         fingerprint = made.fingerprint(spec)
@@ -285,15 +313,15 @@ def other_kl(default):
     return replace(default.ppo, kl=replace(default.ppo.kl, coef=0.5))
 
 
-def test_an_evaluation_leaves_no_stale_stage_out(finished, default):
-    """Its table would take the place of one that has it."""
+def test_an_evaluation_that_would_leave_out_a_stale_stage_is_refused(finished, default):
+    """Its table would replace one that includes that stage."""
     with pytest.raises(
         ArtifactError, match=r"would leave out ppo: .*ppo\.kl\.coef changed .* -> 0\.5"
     ):
         finished(stage=["evaluate"], ppo=other_kl(default)).plan()
 
 
-def test_an_evaluation_leaves_no_damaged_stage_out(finished):
+def test_an_evaluation_that_would_leave_out_a_damaged_stage_is_refused(finished):
     (finished().folder / "ppo" / "config.json").write_text("{}")
     with pytest.raises(
         ArtifactError, match=r"leave out ppo: .*ppo/config\.json is truncated.*stage=\[ppo,"
@@ -301,7 +329,7 @@ def test_an_evaluation_leaves_no_damaged_stage_out(finished):
         finished(stage=["evaluate"]).plan()
 
 
-def test_an_evaluation_goes_without_what_is_not_there_or_follows_from_what_runs(finished, default):
+def test_an_evaluation_leaves_out_missing_stages_and_children_of_stages_that_run(finished, default):
     sft = replace(default.sft, epochs=9)
     steps = finished(stage=["sft", "evaluate"], sft=sft).plan()
     assert [step.state for step in steps] == [State.run, State.run]
@@ -310,7 +338,7 @@ def test_an_evaluation_goes_without_what_is_not_there_or_follows_from_what_runs(
     assert step.why == "parent ppo changed"
 
 
-def test_a_dry_run_says_what_is_kept_and_why_the_rest_runs(finished, default):
+def test_a_dry_run_reports_what_is_kept_and_why_the_other_stages_run(finished, default):
     mine = finished(dry_run=True, ppo=other_kl(default), stage=["sft", "ppo"])
     steps = [mine.judge(spec.name) for spec in mine.chosen()]
     rows = {row[0]: row[2] for row in plan_rows(mine, steps, would="would ")}
@@ -319,7 +347,7 @@ def test_a_dry_run_says_what_is_kept_and_why_the_rest_runs(finished, default):
     assert list(foreseen(mine, steps)) == ["ppo took 0:00 for 7 steps when it was last made here"]
 
 
-def test_a_dry_run_says_what_a_run_would_refuse(planner):
+def test_a_dry_run_reports_what_a_run_would_refuse(planner):
     mine = planner(dry_run=True, stage=["rm"])
     steps = [mine.judge("rm")]
     refused, unknown = foreseen(mine, steps)

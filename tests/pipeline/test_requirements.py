@@ -1,4 +1,4 @@
-"""What is refused before anything is trained, in the parent and in one line."""
+"""Requirements that the parent process checks before any stage, each refused in one line."""
 
 from dataclasses import replace
 
@@ -23,8 +23,8 @@ def default():
 
 
 @pytest.fixture
-def own(default, tmp_path):
-    """own(demonstrations=[rows], ...): the default configuration with these rows alone."""
+def with_rows(default, tmp_path):
+    """Return with_rows(demonstrations=[rows], ...): the configuration with these rows alone."""
 
     def made(**rows):
         sources = {role: [] for role in ROLES}
@@ -37,55 +37,63 @@ def own(default, tmp_path):
     return made
 
 
-SHOWN = [f'{{"prompt": "q {i}", "response": "a"}}' for i in range(60)]
-RANKED = [f'{{"prompt": "q {i}", "chosen": "a", "rejected": "b"}}' for i in range(60)]
+DEMONSTRATIONS = [f'{{"prompt": "q {i}", "response": "a"}}' for i in range(60)]
+COMPARISONS = [f'{{"prompt": "q {i}", "chosen": "a", "rejected": "b"}}' for i in range(60)]
 
 
 def specs(*names):
     return [STAGES[name] for name in names or ("sft", "rm", "ppo", "evaluate")]
 
 
-def test_roles_are_those_that_the_stages_need_in_their_order(own):
-    cfg = own(comparisons=RANKED)
+def test_the_roles_are_those_that_the_stages_read_in_their_order(with_rows):
+    cfg = with_rows(comparisons=COMPARISONS)
     assert roles_of(cfg, specs()) == ["demonstrations", "comparisons", "prompts"]
     assert roles_of(cfg, specs("rm")) == ["comparisons"]
-    assert roles_of(own(demonstrations=SHOWN), specs("rm")) == ["comparisons", "demonstrations"]
-    cfg = own(pretraining=["{}"])
+    assert roles_of(with_rows(demonstrations=DEMONSTRATIONS), specs("rm")) == [
+        "comparisons",
+        "demonstrations",
+    ]
+    cfg = with_rows(pretraining=["{}"])
     with_texts = replace(cfg, ppo=replace(cfg.ppo, ptx=replace(cfg.ppo.ptx, coef=1.0)))
     assert roles_of(with_texts, specs("ppo")) == ["prompts", "pretraining"]
 
 
-def test_all_stages_without_comparisons_are_refused_before_the_first(own):
+def test_a_run_of_all_stages_without_comparisons_is_refused(with_rows):
     with pytest.raises(UserError, match=r"data\.comparisons has no rows: name a source, or set"):
-        require(own(demonstrations=SHOWN), specs())
-    require(own(demonstrations=SHOWN), specs("sft"))
-    require(own(demonstrations=SHOWN, comparisons=RANKED), specs())
+        require(with_rows(demonstrations=DEMONSTRATIONS), specs())
+    require(with_rows(demonstrations=DEMONSTRATIONS), specs("sft"))
+    require(with_rows(demonstrations=DEMONSTRATIONS, comparisons=COMPARISONS), specs())
 
 
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
         ([], "comparisons.jsonl is empty (0 bytes)"),
-        ([*RANKED, *["{}"] * 20], "20 of 80 rows are bad (25.0%), more than"),
-        (RANKED[:1] * 9, "none is left to"),
+        ([*COMPARISONS, *["{}"] * 20], "20 of 80 rows are bad (25.0%), more than"),
+        (COMPARISONS[:1] * 9, "none is left to"),
     ],
 )
-def test_the_rows_of_a_later_stage_are_read_before_the_first(own, rows, expected):
-    cfg = own(demonstrations=SHOWN, comparisons=rows)
+def test_bad_rows_of_a_later_stage_are_refused_before_the_first_stage(with_rows, rows, expected):
+    cfg = with_rows(demonstrations=DEMONSTRATIONS, comparisons=rows)
     with pytest.raises(UserError) as error:
         require(cfg, specs("sft", "rm"))
     assert expected in str(error.value)
 
 
-def test_what_was_read_is_there_for_the_worker_and_the_next_start(own, tmp_path, monkeypatch):
-    """Once for each role; a dry run leaves nothing, and reads for itself."""
+def test_rows_are_read_once_and_cached_for_the_worker_and_the_next_run(
+    with_rows, tmp_path, monkeypatch
+):
+    """Rows are read once per role; a dry run caches nothing."""
     monkeypatch.setattr(reading, "CACHE", ".cache")
     read = []
     rows = reading.Reading.rows
     monkeypatch.setattr(
         reading.Reading, "rows", lambda self: read.append(self.spec.role) or rows(self)
     )
-    cfg = replace(own(demonstrations=SHOWN, comparisons=RANKED), runs_dir=str(tmp_path / "runs"))
+    cfg = replace(
+        with_rows(demonstrations=DEMONSTRATIONS, comparisons=COMPARISONS),
+        runs_dir=str(tmp_path / "runs"),
+    )
     require(replace(cfg, dry_run=True), specs())
     assert read == ["demonstrations", "comparisons"]
     assert not (tmp_path / "runs").exists()
@@ -95,23 +103,23 @@ def test_what_was_read_is_there_for_the_worker_and_the_next_start(own, tmp_path,
     assert len(list((tmp_path / "runs" / ".cache").iterdir())) == 2
 
 
-def test_the_parent_says_how_fast_it_reads(own, tmp_path, capsys):
-    cfg = replace(own(demonstrations=SHOWN), runs_dir=str(tmp_path / "runs"))
+def test_the_parent_shows_progress_while_it_reads(with_rows, tmp_path, capsys):
+    cfg = replace(with_rows(demonstrations=DEMONSTRATIONS), runs_dir=str(tmp_path / "runs"))
     require(cfg, specs("sft"))
     assert "reading data.demonstrations ..." in capsys.readouterr().out
     require(cfg, specs("sft"))
     assert capsys.readouterr().out == ""
 
 
-def test_a_template_that_is_not_there_is_refused(own):
-    cfg = own(demonstrations=SHOWN)
+def test_an_unknown_template_is_refused(with_rows):
+    cfg = with_rows(demonstrations=DEMONSTRATIONS)
     cfg = replace(cfg, data=replace(cfg.data, template="chatmll"))
     with pytest.raises(UserError, match=r"data\.template=chatmll is neither .*did you mean chatml"):
         require(cfg, specs("sft"))
 
 
-def test_the_reward_model_that_selects_is_looked_at_first(own):
-    cfg = own(demonstrations=SHOWN)
+def test_a_missing_or_wrong_sft_reward_model_is_refused(with_rows):
+    cfg = with_rows(demonstrations=DEMONSTRATIONS)
     sft = replace(cfg.sft, select_by=SelectBy.rm_score, reward_model="runs/nosuch/rm")
     with pytest.raises(
         ArtifactError, match=r"sft\.reward_model=runs/nosuch/rm is no finished stage"
@@ -128,7 +136,7 @@ def test_the_reward_model_that_selects_is_looked_at_first(own):
         ("cuda:99", 2, "runtime.device=cuda:99 does not exist: this machine has 2 GPUs"),
     ],
 )
-def test_a_gpu_that_is_not_there_is_refused(default, monkeypatch, device, gpus, expected):
+def test_a_missing_gpu_is_refused(default, monkeypatch, device, gpus, expected):
     monkeypatch.setattr(requirements, "count_gpus", lambda: gpus)
     monkeypatch.setattr(requirements, "DRIVER", requirements.Path("/no/driver"))
     with pytest.raises(UserError) as error:
@@ -140,13 +148,15 @@ def test_a_gpu_that_is_not_there_is_refused(default, monkeypatch, device, gpus, 
 @pytest.mark.parametrize(
     ("device", "gpus"), [("cuda:1", 2), ("cuda", 1), ("cpu", 0), ("auto", 0), ("mps", 0)]
 )
-def test_a_device_that_may_be_there_is_left_to_the_worker(default, monkeypatch, device, gpus):
+def test_a_device_that_may_exist_is_left_to_the_worker(default, monkeypatch, device, gpus):
     monkeypatch.setattr(requirements, "count_gpus", lambda: gpus)
     monkeypatch.setattr(requirements, "DRIVER", requirements.Path("/no/driver"))
     require_device(replace(default.runtime, device=device))
 
 
-def test_where_the_driver_is_but_no_tool_counts_the_worker_decides(default, monkeypatch, tmp_path):
+def test_cuda_with_a_driver_but_no_counted_gpus_is_left_to_the_worker(
+    default, monkeypatch, tmp_path
+):
     monkeypatch.setattr(requirements, "count_gpus", lambda: 0)
     monkeypatch.setattr(requirements, "DRIVER", tmp_path)
     require_device(replace(default.runtime, device="cuda"))
@@ -166,7 +176,7 @@ def test_a_refused_run_starts_no_worker_and_leaves_no_folder(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rlhf_cli.pipeline.driver.run_workers", None)
-    (tmp_path / "d.jsonl").write_text("\n".join(SHOWN))
+    (tmp_path / "d.jsonl").write_text("\n".join(DEMONSTRATIONS))
     assert main(["run", *words]) == 2
     assert expected in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]

@@ -13,7 +13,7 @@ WORDS = ("stage=sft", "data=generic", "runtime=cpu", MIXTURE)
 
 @pytest.fixture
 def outcome(tmp_path, monkeypatch, capsys):
-    """outcome(*words) -> (exit code, what was printed, the error), where no stage could start."""
+    """Return outcome(*words) -> (exit code, output, errors); no stage can start."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("rlhf_cli.pipeline.driver.run_workers", None)
@@ -41,7 +41,7 @@ def test_an_example_of_every_template_is_shown_with_its_loss_mask(tmp_path, outc
     assert "Premise: rte dog" in last.partition("[[")[2] and "Write a premise." in last
 
 
-def test_a_template_that_fits_no_row_is_named_on_the_page(tmp_path, outcome):
+def test_a_template_that_applies_to_no_row_is_named(tmp_path, outcome):
     never = {"name": "never", "input": "{% if label == 9 %}x ||| y{% endif %}"}
     asked = {"name": "ask", "input": "Is {{hypothesis}} so?", "target": "{{answer}}"}
     path = make(tmp_path, 30, templates=[asked, never])
@@ -51,7 +51,7 @@ def test_a_template_that_fits_no_row_is_named_on_the_page(tmp_path, outcome):
     assert "a template that does not apply to the row: never" in below.splitlines()[0]
 
 
-def test_renderings_of_later_epochs_are_no_copies(tmp_path, outcome):
+def test_renderings_of_later_epochs_are_not_reported_as_duplicates(tmp_path, outcome):
     path = make(tmp_path, 30)
     _, shown, _ = outcome("data", "check", f"tasks.files=[{path}]", "sft.epochs=3", "--json")
     (role,) = json.loads(shown)["roles"]
@@ -68,7 +68,7 @@ def test_renderings_of_later_epochs_are_no_copies(tmp_path, outcome):
         (("data.strict=true",), "rte.jsonl:4: a name that the row does not have"),
     ],
 )
-def test_a_run_is_refused_before_anything_starts(words, message, tmp_path, outcome):
+def test_a_run_with_bad_tasks_is_refused_before_any_stage(words, message, tmp_path, outcome):
     bad = [{**row, "y": 7} if i == 3 else row for i, row in enumerate(rows(40))]
     path = make(tmp_path, rows=bad)
     code, _, error = outcome("run", f"tasks.files=[{path}]", *words)

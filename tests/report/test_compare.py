@@ -1,4 +1,4 @@
-"""`rlhf show A B` and the end of a sweep: what differs, and the figures that do."""
+"""`rlhf show A B` and the end of a sweep: the keys and the figures that differ."""
 
 import json
 
@@ -19,7 +19,7 @@ def sft(folder, *, seed=1, loss=0.5, **more):
     return finish(folder, seed=seed, metrics={"sft/loss": loss}, **more)
 
 
-def test_what_differs_is_named_and_nothing_else(tmp_path):
+def test_differences_name_only_the_keys_that_differ(tmp_path):
     one = sft(
         tmp_path / "one", config={"sft": {"epochs": 2, "lr": 0.1}, "data": {"x": [{"path": "a"}]}}
     )
@@ -32,7 +32,7 @@ def test_what_differs_is_named_and_nothing_else(tmp_path):
     }
 
 
-def test_changed_content_of_a_file_is_a_difference(tmp_path):
+def test_a_change_of_the_content_of_a_file_is_a_difference(tmp_path):
     data = [{"demonstrations": {"a.jsonl": digest}} for digest in ("0123456789", "9876543210")]
     one, two = (sft(tmp_path / name, data=d) for name, d in zip("ab", data, strict=True))
     assert differences(columns(one, two)) == {
@@ -40,15 +40,15 @@ def test_changed_content_of_a_file_is_a_difference(tmp_path):
     }
 
 
-def test_a_section_counts_for_its_own_stage_only(tmp_path):
-    """A finished sft knows nothing of the rm keys of its day."""
+def test_the_section_of_a_stage_counts_only_where_the_stage_is_finished(tmp_path):
+    """The rm keys do not affect a finished sft stage."""
     one, two = sft(tmp_path / "one"), sft(tmp_path / "two", config={"rm": {"margin": 1}})
     assert differences(columns(one, two)) == {}
     finish(one, "rm", config={"rm": {"margin": 0}})
     assert differences(columns(one, two)) == {"stages": ["sft, rm", "sft"]}
 
 
-def test_figures_that_differ_have_their_intervals(tmp_path, capsys, monkeypatch):
+def test_figures_that_differ_are_shown_with_their_intervals(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     for name, gold in (("one", 0.9), ("two", 0.5)):
@@ -72,7 +72,7 @@ def test_figures_that_differ_have_their_intervals(tmp_path, capsys, monkeypatch)
     assert found["differences"] == {}
 
 
-def test_seeds_of_a_sweep_are_mean_and_spread(tmp_path, capsys):
+def test_seeds_of_a_sweep_are_shown_as_mean_and_standard_deviation(tmp_path, capsys):
     losses = {("a", 1): 0.4, ("a", 2): 0.6, ("b", 1): 0.1, ("b", 2): 0.3}
     runs = [
         sft(tmp_path / f"{lr}{seed}", seed=seed, loss=loss, config={"sft": {"lr": lr}})
@@ -87,8 +87,8 @@ def test_seeds_of_a_sweep_are_mean_and_spread(tmp_path, capsys):
     assert any("differ in the seed alone" in " ".join(line) for line in shown)
 
 
-def test_one_setting_with_several_seeds_is_one_column(tmp_path, capsys):
-    """The rows of the embedded world follow the seed: they make no other setting."""
+def test_runs_that_differ_only_in_the_seed_are_one_column(tmp_path, capsys):
+    """The rows of the embedded task depend on the seed and are not another setting."""
     runs = [
         sft(
             tmp_path / f"s{n}",
@@ -105,7 +105,7 @@ def test_one_setting_with_several_seeds_is_one_column(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("width", ["60", "80", "140"])
-def test_many_runs_are_shown_whole_at_every_width(tmp_path, capsys, monkeypatch, width):
+def test_many_runs_are_shown_completely_at_every_width(tmp_path, capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", width)
     rows = {"SFT, best of 16": {"right_held_out": [0.5, 0.25, 0.75]}}
     runs = []
@@ -126,6 +126,6 @@ def test_many_runs_are_shown_whole_at_every_width(tmp_path, capsys, monkeypatch,
     assert differing_figures(found) == [("SFT, best of 16", "right, held out")]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path):
+def test_runs_with_the_same_name_are_shown_by_folder(tmp_path):
     found = columns(sft(tmp_path / "a" / "x"), sft(tmp_path / "b" / "x"))
     assert [column.name for column in found] == [str(tmp_path / "a/x"), str(tmp_path / "b/x")]

@@ -1,4 +1,4 @@
-"""How presets explain themselves."""
+"""The explanations of configuration keys, taken from the comments of the presets."""
 
 import pytest
 
@@ -12,28 +12,28 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
 
 
 @pytest.mark.parametrize("name", ["cpu", "ddp", *SHARDED])
-def test_what_is_inherited_is_explained_where_it_comes_from(name):
+def test_comments_of_a_preset_include_those_of_inherited_keys(name):
     inherited = comments_of(CONF / "runtime" / "auto.yaml")
     found = comments_of(CONF / "runtime" / f"{name}.yaml")
     assert found.keys() >= inherited.keys()
     assert found["num_threads"] == inherited["num_threads"]
 
 
-def test_the_chosen_preset_explains_its_own_values():
+def test_comments_come_from_the_selected_preset():
     frozen = freeze(composed("runtime=zero3"))
     key = "runtime.deepspeed.zero_optimization.overlap_comm"
-    told = {name: all_comments(CONF, frozen, {"runtime": name})[key] for name in SHARDED[1:]}
-    assert "reduce gradients" in told["zero2"]
-    assert "fetch the next layer" in told["zero3"]
+    comments = {name: all_comments(CONF, frozen, {"runtime": name})[key] for name in SHARDED[1:]}
+    assert "reduce gradients" in comments["zero2"]
+    assert "fetch the next layer" in comments["zero3"]
 
 
-def test_a_key_of_deepspeeds_dictionary_is_a_section():
+def test_a_key_within_the_deepspeed_section_is_a_section():
     sections, rest = split_sections(["runtime.deepspeed.zero_optimization", "runtime=zero2"])
     assert sections == ["runtime.deepspeed.zero_optimization"]
     assert rest == ["runtime=zero2"]
 
 
-def test_lists_named_like_files_are_not_taken_for_defaults(tmp_path):
+def test_lists_with_names_of_files_are_not_read_as_defaults(tmp_path):
     (tmp_path / "base.yaml").write_text("a: 1 # of base\nb: 2 # also of base\n")
     text = "defaults:\n  - base\n  - _self_\nb: 3 # own\nc:\n  - base\nd: 4 # own too\n"
     (tmp_path / "own.yaml").write_text(text)

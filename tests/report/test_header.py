@@ -1,4 +1,4 @@
-"""The header says which precision was chosen, and what else the processor offers."""
+"""The header of a run: its precision, and the tasks of a mixture."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.support.tasks import make, settings
 
 
 @pytest.mark.parametrize(
-    "flags, dtype, device, said",
+    "flags, dtype, device, expected",
     [
         ("flags : sse2 avx512_bf16 amx_bf16", "auto", "cpu", "float32 (AMX: runtime.dtype"),
         ("flags : sse2 avx512_bf16", "auto", "cpu", "float32 (AVX512-BF16: runtime.dtype"),
@@ -18,20 +18,22 @@ from tests.support.tasks import make, settings
         ("flags : amx_bf16", "auto", "cuda (H100)", "bfloat16"),
     ],
 )
-def test_precision_is_named(tmp_path, monkeypatch, flags, dtype, device, said):
+def test_describe_precision_names_the_dtype_and_what_the_processor_supports(
+    tmp_path, monkeypatch, flags, dtype, device, expected
+):
     (tmp_path / "cpuinfo").write_text(flags + "\n")
     monkeypatch.setattr(header, "CPUINFO", tmp_path / "cpuinfo")
     found = header.describe_precision(dtype, device)
-    assert found.startswith(said)
-    assert ("faster" in found) == ("runtime.dtype" in said)
+    assert found.startswith(expected)
+    assert ("faster" in found) == ("runtime.dtype" in expected)
 
 
-def test_without_cpuinfo_nothing_is_promised(tmp_path, monkeypatch):
+def test_describe_precision_names_only_the_dtype_without_cpuinfo(tmp_path, monkeypatch):
     monkeypatch.setattr(header, "CPUINFO", tmp_path / "missing")
     assert header.describe_precision("auto", "cpu") == "float32"
 
 
-def test_the_tasks_of_a_mixture_are_named_with_what_left_it_and_why(tmp_path):
+def test_describe_tasks_names_the_tasks_and_why_others_are_left_out(tmp_path):
     files = [
         make(tmp_path, name=name, clusters=[cluster])
         for name, cluster in (("rte", "nli"), ("mrpc", "paraphrase"), ("sst", "sentiment"))

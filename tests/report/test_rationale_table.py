@@ -1,4 +1,4 @@
-"""The closing table of rationales on narrow and wide screens."""
+"""The table of rationales on narrow and wide terminals."""
 
 import json
 
@@ -45,7 +45,7 @@ def content(names=NAMES, **shares) -> dict:
 
 @pytest.fixture
 def shown(tmp_path, monkeypatch, capsys):
-    """shown(80, content) -> what is printed on a screen of 80 columns."""
+    """Return shown(width, content) -> the output on a terminal of that width."""
 
     def show(width: int, figures: dict) -> str:
         from rlhf_cli.telemetry import console
@@ -60,7 +60,7 @@ def shown(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_nothing_is_cut_and_no_line_is_longer_than_the_screen(shown, width):
+def test_the_table_of_rationales_fits_the_width_without_truncation(shown, width):
     text = shown(width, content())
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text and "\x1b" not in text
@@ -83,13 +83,13 @@ def test_shares_of_right_ones_are_shown_where_they_are_known(shown, width):
     assert "dropped: the same of what the check dropped" in text
 
 
-def test_one_task_is_one_column(shown):
+def test_a_single_task_has_one_column(shown):
     text = shown(80, content(("gsm8k",)))
     assert "all tasks" not in text
     assert "gsm8k" in text
 
 
-def test_what_is_no_table_is_one_line_and_none_is_nothing(tmp_path, shown):
+def test_an_invalid_file_of_figures_is_refused_and_a_missing_one_is_none(tmp_path, shown):
     assert read_rationale_figures(tmp_path) is None
     (tmp_path / "figures.json").write_text(json.dumps({"all": 3}))
     with pytest.raises(

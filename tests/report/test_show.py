@@ -1,4 +1,4 @@
-"""`rlhf show`: whatever folder is given, it is told what it holds, or that it holds no run."""
+"""`rlhf show`: the content of a folder, or the reason why it holds no run."""
 
 import fcntl
 import json
@@ -23,8 +23,8 @@ TABLE = {
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty folder that is the current one."""
+def empty_folder(tmp_path, monkeypatch):
+    """Return an empty folder, which is the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
     return tmp_path
@@ -42,8 +42,8 @@ def refusal(capsys, *words: str) -> str:
     return shown.err
 
 
-def test_a_run_a_stage_and_a_folder_of_runs_are_told_apart(here, capsys):
-    finish(here / "runs/one", metrics={"sft/loss": 0.5, "sft/extra": 0.25})
+def test_show_distinguishes_a_run_a_stage_and_a_folder_of_runs(empty_folder, capsys):
+    finish(empty_folder / "runs/one", metrics={"sft/loss": 0.5, "sft/extra": 0.25})
     run = page(capsys, "one")
     assert "run one in runs/one" in run and "sft/loss 0.5" in run and "sft/extra" not in run
     assert page(capsys, "runs/one") == run
@@ -54,27 +54,27 @@ def test_a_run_a_stage_and_a_folder_of_runs_are_told_apart(here, capsys):
     assert page(capsys, "--runs-dir=runs") == page(capsys, "runs_dir=runs") == listed
 
 
-def test_what_has_a_name_and_no_hash_is_named_once(here, capsys):
+def test_data_without_a_hash_is_named_once(empty_folder, capsys):
     data = {"data.template": {"auto": "auto"}, "demonstrations": {"a.jsonl": "0123456789abcdef"}}
-    finish(here / "runs/one", data=data)
+    finish(empty_folder / "runs/one", data=data)
     shown = page(capsys, "one")
     assert "data.template auto\n" in shown and "demonstrations a.jsonl  0123456789ab\n" in shown
 
 
-def test_runs_in_another_folder_are_found_by_name(here, capsys):
-    finish(here / "else where/one")
+def test_runs_in_another_folder_are_found_by_name(empty_folder, capsys):
+    finish(empty_folder / "else where/one")
     assert "run one in else where/one" in page(capsys, "one", "--runs-dir", "else where")
     assert "runs/ has no runs; --runs-dir DIR" in refusal(capsys, "one")
 
 
 @pytest.mark.parametrize("place", ["..", "/", "empty", "file"])
-def test_what_holds_no_run_is_refused(here, capsys, place):
-    (here / "work/empty").mkdir(parents=True)
-    (here / "work/file").touch()
+def test_a_folder_without_a_run_is_refused(empty_folder, capsys, place):
+    (empty_folder / "work/empty").mkdir(parents=True)
+    (empty_folder / "work/file").touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(here / "work/empty")
-        (here / "work/empty/empty").mkdir()
-        assert "no run" in refusal(capsys, place if place != "/" else str(here))
+        patch.chdir(empty_folder / "work/empty")
+        (empty_folder / "work/empty/empty").mkdir()
+        assert "no run" in refusal(capsys, place if place != "/" else str(empty_folder))
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_what_holds_no_run_is_refused(here, capsys, place):
         (["on"], "there is no run 'on': did you mean one?"),
     ],
 )
-def test_what_cannot_be_answered_is_one_line(here, capsys, words, expected):
-    finish(here / "runs/one")
+def test_invalid_arguments_of_show_are_refused_in_one_line(empty_folder, capsys, words, expected):
+    finish(empty_folder / "runs/one")
     assert expected in refusal(capsys, *words)
 
 
-def test_json_is_strict_and_holds_what_the_page_says(here, capsys):
-    run = finish(here / "runs/one", metrics={"sft/loss": None})
+def test_the_json_of_show_is_strict_and_has_the_content_of_the_page(empty_folder, capsys):
+    run = finish(empty_folder / "runs/one", metrics={"sft/loss": None})
     finish(run, "evaluate", table=TABLE, metrics={"x": 1.0})
     (run / ".rm.work").mkdir()
 
@@ -115,17 +115,17 @@ def test_json_is_strict_and_holds_what_the_page_says(here, capsys):
     assert read("runs/one/sft")["step"] == 7
 
 
-def work(run: Path, stage: str, *lines: dict, torn: str = "") -> None:
+def work(run: Path, stage: str, *lines: dict, cut_off: str = "") -> None:
     folder = run / f".{stage}.work"
     folder.mkdir(parents=True)
     (folder / "job.json").write_text("{}")
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines) + torn)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in lines) + cut_off)
 
 
-def test_a_running_stage_tells_how_far_it_is(here, capsys):
-    run = finish(here / "runs/one")
-    begun = {"time": 0.0, "total_steps": 84}
-    work(run, "rm", begun, {"step": 12, "time": 65.0}, torn='{"step": 13, "ti')
+def test_a_running_stage_is_shown_with_its_progress(empty_folder, capsys):
+    run = finish(empty_folder / "runs/one")
+    first_line = {"time": 0.0, "total_steps": 84}
+    work(run, "rm", first_line, {"step": 12, "time": 65.0}, cut_off='{"step": 13, "ti')
     assert "problem: rm did not finish; its files" in page(capsys, "one")
     with locked(run, "rlhf run name=one"):
         shown, listed = page(capsys, "one"), page(capsys)
@@ -137,28 +137,28 @@ def test_a_running_stage_tells_how_far_it_is(here, capsys):
     assert "running" not in page(capsys, "one")
 
 
-def test_a_lock_alone_is_a_run_while_it_is_held(here, capsys):
-    finish(here / "runs/one")
-    with locked(here / "runs/two", "rlhf run name=two"):
+def test_a_run_with_only_a_lock_is_shown_while_the_lock_is_held(empty_folder, capsys):
+    finish(empty_folder / "runs/one")
+    with locked(empty_folder / "runs/two", "rlhf run name=two"):
         assert page(capsys) == "one  sft\ntwo  nothing finished  (running: before its next stage)\n"
         assert "running: before its next stage" in page(capsys, "two")
     assert page(capsys) == "one  sft\n"
     assert "rlhf: runs/two holds no stage of a run yet" in refusal(capsys, "two")
 
 
-def test_looking_does_not_keep_a_run_from_starting(here):
-    """Whoever looks whether a run is held takes its lock for an instant."""
-    run = finish(here / "runs/one")
-    looking = os.open(run / ".lock", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(looking, fcntl.LOCK_SH)
-    threading.Timer(0.02, os.close, [looking]).start()
+def test_a_lock_held_briefly_by_show_does_not_stop_a_run(empty_folder):
+    """`rlhf show` takes the lock of a run for a moment to see whether it is held."""
+    run = finish(empty_folder / "runs/one")
+    handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    threading.Timer(0.02, os.close, [handle]).start()
     with locked(run, "rlhf run"):
         pass
 
 
-def test_strings_of_others_are_shown_as_they_are(here, capsys):
+def test_control_sequences_in_names_and_values_are_escaped(empty_folder, capsys):
     run = finish(
-        here / f"runs/ru{HOSTILE[:-3]}n",
+        empty_folder / f"runs/ru{HOSTILE[:-3]}n",
         metrics={f"loss{HOSTILE}": 1.0},
         data={f"demonstrations{HOSTILE}": {f"a{HOSTILE}.jsonl": "\x1b[2J"}},
         origins={"base": HOSTILE},
@@ -169,7 +169,7 @@ def test_strings_of_others_are_shown_as_they_are(here, capsys):
     finish(run, "evaluate", table=TABLE)
     work(run, "rm", {})
     (run / ".rm.work/failure.json").write_text(json.dumps({"reason": HOSTILE}))
-    other = finish(here / "runs/other", config={f"k{HOSTILE}": HOSTILE})
+    other = finish(empty_folder / "runs/other", config={f"k{HOSTILE}": HOSTILE})
     with locked(other, HOSTILE):
         pages = [page(capsys, *w) for w in ([], [str(run)], [str(run / "sft")], ["other"])]
     pages.append(page(capsys, str(run), "other"))
@@ -180,22 +180,22 @@ def test_strings_of_others_are_shown_as_they_are(here, capsys):
     assert "a note \\x1b]0;owned\\x07\\x1b[2J[/]" in pages[1]
 
 
-def test_a_table_that_is_none_is_one_line(here, capsys):
-    finish(here / "runs/one", "evaluate", table={"rows": 3})
+def test_an_invalid_table_is_refused_in_one_line(empty_folder, capsys):
+    finish(empty_folder / "runs/one", "evaluate", table={"rows": 3})
     assert "table.json is no table of this program" in refusal(capsys, "one")
 
 
 @pytest.mark.parametrize("name", ["my first run", "it's", "-x", "a;b"])
 @pytest.mark.parametrize("runs_dir", ["runs", "else where/runs"])
-def test_the_command_that_is_printed_works(here, capsys, name, runs_dir):
+def test_the_command_that_is_printed_works(empty_folder, capsys, name, runs_dir):
     run = finish(Path(runs_dir) / name)
     program, *words = shlex.split(command_for(run))
     assert program == "rlhf" and words[0] == "show"
     assert f"run {name} in" in page(capsys, *words[1:])
 
 
-def test_the_figures_of_tasks_are_shown_again(here, capsys):
-    """Beside the table, or alone where an evaluation had no prompts."""
+def test_the_figures_of_tasks_are_shown(empty_folder, capsys):
+    """They are shown beside the table, or alone where an evaluation had no prompts."""
     figures = {"value": 0.625, "low": 0.5, "high": 0.75, "template_std": None, "unreadable": 0.0}
     figures |= {"near_chance": False, "ranks": {}, "votes": {}}
     row = {
@@ -206,7 +206,7 @@ def test_the_figures_of_tasks_are_shown_again(here, capsys):
     }
     row |= {"clusters": {"nli": 0.625}, "groups": {}, "macro": 0.625}
     content = {"title": "8 rows of 1 task", "tasks": {}, "rows": [row], "notes": [HOSTILE]}
-    finish(here / "runs/one", "evaluate", tasks=content)
+    finish(empty_folder / "runs/one", "evaluate", tasks=content)
     for words in (("one",), ("runs/one/evaluate",)):
         shown = page(capsys, *words)
         assert "8 rows of 1 task" in shown and "[0.50, 0.75]" in shown

@@ -1,4 +1,4 @@
-"""The closing table: every number with its interval, only what somebody knows."""
+"""The evaluation table: numbers with intervals, without rows that have no values."""
 
 from rlhf_cli.report.table import closing_table, print_table, write_table
 
@@ -8,7 +8,7 @@ ROWS = {
 }
 
 
-def test_table_is_kept_and_printed(tmp_path, capsys):
+def test_the_table_is_written_and_printed(tmp_path, capsys):
     write_table(tmp_path, ROWS, title="on 192 prompts", notes=["a note"])
     print_table(tmp_path)
     shown = capsys.readouterr().out
@@ -16,11 +16,11 @@ def test_table_is_kept_and_printed(tmp_path, capsys):
     assert "a note" in shown
     assert "[0.10, 0.15]" in shown
     assert "gold utility" in shown
-    assert "preferred to SFT" not in shown  # nobody knows it
-    assert "1.39" in shown  # a number without an interval stands alone
+    assert "preferred to SFT" not in shown  # no policy has a value
+    assert "1.39" in shown  # an interval of width 0 is not shown
 
 
-def test_numbers_that_are_not_finite_are_shown_as_they_are(tmp_path, capsys):
+def test_numbers_that_are_not_finite_are_shown_as_nan_and_inf(tmp_path, capsys):
     nan, inf = float("nan"), float("inf")
     rows = {"PPO": {"score": (nan, nan, nan), "kl": (inf, -inf, inf), "gold": (0.5, -inf, inf)}}
     write_table(tmp_path, rows, title="t")
@@ -36,7 +36,7 @@ def test_no_table_prints_nothing(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_columns_are_the_policies():
+def test_the_table_has_one_column_per_policy():
     table = closing_table(ROWS, title="t")
     assert [str(c.header) for c in table.columns] == ["", "base", "PPO"]
     assert table.row_count == 2

@@ -1,4 +1,4 @@
-"""The closing tables of tasks on narrow and wide screens."""
+"""The tables of tasks on narrow and wide terminals."""
 
 import json
 
@@ -6,12 +6,12 @@ import pytest
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.report.task_table import means_of, print_tasks, read_task_figures, write_tasks
-from tests.support.task_figures import content
+from tests.support.task_figures import content, found, row
 
 
 @pytest.fixture
 def shown(tmp_path, monkeypatch, capsys):
-    """shown(80) -> what is printed on a screen of 80 columns."""
+    """Return shown(width) -> the output on a terminal of that width."""
     write_tasks(tmp_path, content())
 
     def show(width: int) -> str:
@@ -26,7 +26,7 @@ def shown(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_nothing_is_cut_and_no_line_is_longer_than_the_screen(shown, width):
+def test_the_table_of_tasks_fits_the_width_without_truncation(shown, width):
     text = shown(width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
@@ -42,7 +42,28 @@ def test_nothing_is_cut_and_no_line_is_longer_than_the_screen(shown, width):
         assert note in text
 
 
-def test_means_are_of_the_tasks_that_have_them():
+INTERVALS = {
+    "macro": [0.234, 0.367],
+    "clusters": {"nli": [0.311, 0.487], "arithmetic": [0.104, 0.296]},
+    "groups": {"algorithmic": [0.253, 0.449]},
+}
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_means_have_their_intervals_below_them(shown, tmp_path, width):
+    figures = content()
+    for one in figures["rows"]:
+        one["intervals"] = INTERVALS
+    assert "means: [95 %" not in shown(width)  # a file without them, of an earlier version
+    write_tasks(tmp_path, figures)
+    text = shown(width)
+    assert max(map(len, text.splitlines())) <= width
+    for interval in ("[0.23, 0.37]", "[0.31, 0.49]", "[0.10, 0.30]", "[0.25, 0.45]"):
+        assert text.count(interval) == len(figures["rows"])
+    assert "means: [95 % interval" in text
+
+
+def test_means_include_only_tasks_that_have_a_value():
     direct, votes = content()["rows"][:2]
     means = means_of(direct)
     assert means["mean\nof clusters"] == 0.3
@@ -62,13 +83,17 @@ def test_no_figures_print_nothing(tmp_path, capsys):
     assert read_task_figures(tmp_path) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"title": "t", "notes": [], "rows": [{}]}'])
-def test_a_file_that_is_not_ours_is_refused(tmp_path, text):
+BROKEN = json.dumps({"title": "t", "notes": [], "rows": [row("m", "direct", {"rte": found(0.5)}) | {
+    "intervals": {"macro": ["x", 1], "clusters": {}, "groups": {}}}]})  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"title": "t", "notes": [], "rows": [{}]}', BROKEN])
+def test_an_invalid_file_of_tasks_is_refused(tmp_path, text):
     (tmp_path / "tasks.json").write_text(text)
     with pytest.raises(UserError, match=r"tasks\.json is no table of this program"):
         read_task_figures(tmp_path)
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_figures_are_read_back(tmp_path):
     write_tasks(tmp_path, content())
     assert read_task_figures(tmp_path) == json.loads(json.dumps(content()))

@@ -10,9 +10,9 @@ from rlhf_cli.report.time_table import show_time, spent_in
 STAGES = ("sft", "rm", "ppo", "evaluate")
 
 
-def write(folder, *rows, torn=""):
+def write(folder, *rows, cut_off=""):
     folder.mkdir(parents=True)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + torn)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + cut_off)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def run(tmp_path):
         tmp_path / "run" / ".ppo.work",
         {"time/start": 10.0},
         {"step": 1, "time/generate": 30.0, "time/learn": 10.0, "speed/generated_tokens_per_s": 77},
-        torn='{"step": 2, "time/gen',
+        cut_off='{"step": 2, "time/gen',
     )
     return tmp_path / "run"
 
@@ -43,7 +43,7 @@ def test_seconds_are_summed_and_speeds_are_medians(run):
     assert sft.speeds["speed/mfu"] == 0.2
 
 
-def test_the_page_says_where_the_time_went(run, capsys):
+def test_show_time_prints_the_time_per_phase_and_stage(run, capsys):
     show_time(run, STAGES)
     shown = capsys.readouterr().out
     rows = [text.split() for text in shown.splitlines()]
@@ -55,7 +55,7 @@ def test_the_page_says_where_the_time_went(run, capsys):
 
 
 @pytest.mark.parametrize(("width", "tables"), [(80, 1), (60, 2)])
-def test_it_fits_a_narrow_terminal(run, capsys, monkeypatch, width, tables):
+def test_the_table_of_times_fits_a_narrow_terminal(run, capsys, monkeypatch, width, tables):
     monkeypatch.setenv("COLUMNS", str(width))
     show_time(run, STAGES)
     shown = capsys.readouterr().out
@@ -63,7 +63,7 @@ def test_it_fits_a_narrow_terminal(run, capsys, monkeypatch, width, tables):
     assert shown.count("together") == tables and shown.count("sampled/s") == 2  # one in the notes
 
 
-def test_a_run_that_says_nothing_of_time_is_one_line(tmp_path):
+def test_a_run_without_timings_is_refused_in_one_line(tmp_path):
     write(tmp_path / "old" / "sft", {"step": 1, "sft/loss": 2.0, "time": 4.0})
     for place in ("old", "empty"):
         (tmp_path / place).mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The device that is chosen, and the precision of its activations."""
+"""The choice of the device, and the precision of its activations."""
 
 import pytest
 import torch
@@ -9,9 +9,9 @@ from rlhf_cli.runtime.engine import Network
 from tests.support.tabular import runtime
 
 
-def test_device_is_the_one_named_or_the_best_there_is():
+def test_the_device_is_the_one_named_or_the_best_available():
     other = runtime()
-    other.device = "meta"  # the configuration knows it not
+    other.device = "meta"  # a name that the configuration does not allow
     assert pick_device(other).torch.type == "meta"
     best = "cuda" if torch.cuda.is_available() else "cpu"
     if not torch.backends.mps.is_available():
@@ -21,7 +21,7 @@ def test_device_is_the_one_named_or_the_best_there_is():
         pick_device(other)
 
 
-def test_of_several_processes_each_has_its_own_gpu_and_none_takes_anothers(monkeypatch):
+def test_each_of_several_processes_needs_its_own_gpu(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_RANK", "7")
     with pytest.raises(UserError, match=r"cuda:7 is not usable here|cuda:7"):
@@ -31,12 +31,12 @@ def test_of_several_processes_each_has_its_own_gpu_and_none_takes_anothers(monke
 
 
 @pytest.mark.parametrize(
-    ("asked", "dtype"),
+    ("requested", "dtype"),
     [("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)],
 )
-def test_dtype_is_that_of_activations(asked, dtype):
-    """A CPU computes in float32 unless it is told otherwise."""
-    device = pick_device(runtime(dtype=asked))
+def test_runtime_dtype_is_the_dtype_of_activations(requested, dtype):
+    """A CPU computes in float32 unless the configuration names another dtype."""
+    device = pick_device(runtime(dtype=requested))
     network = Network(torch.nn.Linear(3, 2), device=device)
-    answer = network(lambda model, rows: model(rows), torch.ones(1, 3))
-    assert device.dtype == answer.dtype == dtype
+    output = network(lambda model, rows: model(rows), torch.ones(1, 3))
+    assert device.dtype == output.dtype == dtype

@@ -22,23 +22,23 @@ from tests.support.tiny_models import CONFIGS, SPECIAL, VOCAB, ragged, scalar
 
 
 @torch.no_grad()
-def test_a_resting_network_answers_as_ever_and_leaves_nothing_behind():
-    """Coming to the device is a copy here too, so it can be told from being at rest."""
+def test_an_offloaded_network_computes_the_same_and_moves_its_tensors_back():
+    """Moving to the device copies tensors on a CPU, too: their addresses show where they are."""
     model, rows = freeze(scalar("llama", seed=1)), ragged(5, 6, side="right")
     wanted = sequence_scores(model, *rows)
     home = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
     network = OffloadedNetwork(model, device=CPU)
     for _ in range(2):
         assert torch.equal(network(sequence_scores, *rows), wanted)
-        away = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
-        assert not set(away) & set(home)
+        on_device = [tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())]
+        assert not set(on_device) & set(home)
         network.offload()
         assert [x.data_ptr() for x in (*model.parameters(), *model.buffers())] == home
-    with network.generating() as awake:
-        assert next(awake.parameters()).data_ptr() not in home
+    with network.generating() as model_on_device:
+        assert next(model_on_device.parameters()).data_ptr() not in home
 
 
-def test_a_small_model_has_one_thread_and_the_largest_of_a_stage_decides():
+def test_a_small_model_uses_one_thread_and_a_large_one_all():
     assert threads_for(260_000, most=16) == 1
     assert threads_for(124_000_000, most=16) == 16
 
@@ -56,7 +56,7 @@ DEEP = LlamaConfig(
 
 
 def pair_of(name: str, dtype: str) -> tuple[Engine, Network]:
-    """A policy and its frozen reference from the same float32 weights."""
+    """Return a policy and its frozen reference, made from the same float32 weights."""
     models = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -74,7 +74,7 @@ def pair_of(name: str, dtype: str) -> tuple[Engine, Network]:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["deep", "gpt2", "opt"])
-def test_a_policy_and_its_reference_are_one_function(name, dtype):
+def test_a_policy_equals_its_reference_before_the_first_step(name, dtype):
     """Bit for bit before the first step: sampling, scoring, and the forward pass of learning."""
     policy, reference = pair_of(name, dtype)
     prompts, mask = ragged(6, 5, side="left")
@@ -96,15 +96,15 @@ def test_a_policy_and_its_reference_are_one_function(name, dtype):
     assert torch.equal(policy(response_logprobs, ModelInputs(batch), temperature=1.0)[0], wanted)
 
 
-def test_bfloat16_loses_no_small_step():
-    """Steps far below a bfloat16 digit add up in the masters, and those are what is written."""
+def test_bfloat16_training_keeps_small_steps_in_float32_master_weights():
+    """Steps below the precision of bfloat16 accumulate in the master weights, which are saved."""
     policy, _ = pair_of("gpt2", "bfloat16")
     policy.peak_lr = 1e-5
     name = "transformer.h.0.attn.c_attn.weight"
-    begun = policy.get(name).clone()
+    initial = policy.get(name).clone()
     for step in range(8):
         small.learn(policy, step, World())
-    moved = (policy.get(name) - begun).abs()
+    moved = (policy.get(name) - initial).abs()
     assert moved.median() > 1e-6 and moved.mean() < 1e-4
     working = policy.model.get_parameter(name)
     assert working.dtype is torch.bfloat16
@@ -124,11 +124,11 @@ def test_a_gradient_that_is_not_finite_is_refused_before_the_step(dtype, bad):
     with pytest.raises(NotFinite, match=r"not finite .* at step 2"):
         policy.step(1.0)
     assert small.same_bits(dict(policy.state()), before)
-    small.learn(policy, 1, World())  # nothing of it is left
+    small.learn(policy, 1, World())  # the bad gradient is gone
 
 
-def test_microbatches_add_up_in_float32():
-    """Many small gradients in bfloat16 sum to that of the whole."""
+def test_gradients_of_microbatches_are_summed_in_float32():
+    """Many small gradients in bfloat16 sum to the gradient of the complete batch."""
     split, whole = (pair_of("gpt2", "bfloat16")[0] for _ in range(2))
     tokens, mask = ragged(32, 9, side="right", seed=3)
     whole.backward(small.part_of_loss(whole, tokens, mask, 100.0), last=True)

@@ -1,4 +1,4 @@
-"""Trackers are accelerate's, opened only when installed."""
+"""Trackers of accelerate, opened only when installed."""
 
 import json
 import sys
@@ -18,13 +18,13 @@ def stage(total_steps: int, config: dict) -> RecordedStage:
     return RecordedStage(name="sft", total_steps=total_steps, headline=(), every=1, config=config)
 
 
-def test_what_is_not_installed_is_named_with_the_remedy(monkeypatch):
+def test_a_tracker_that_is_not_installed_is_refused_with_the_remedy(monkeypatch):
     monkeypatch.setattr("rlhf_cli.runtime.trackers.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"wandb.*pip install 'rlhf-cli\[wandb\]'"):
         require_installed([Tracker.wandb])
 
 
-def test_tensorboard_gets_every_finite_number(tmp_path):
+def test_tensorboard_receives_every_finite_number(tmp_path):
     if find_spec("tensorboard") is None:
         pytest.skip("tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -42,15 +42,15 @@ def test_tensorboard_gets_every_finite_number(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["odd"] is None
 
 
-def test_tensorboard_hides_what_an_interrupted_run_had_told_beyond_its_save(tmp_path):
+def test_tensorboard_hides_steps_logged_after_the_checkpoint_that_is_resumed(tmp_path):
     if find_spec("tensorboard") is None:
         pytest.skip("tensorboard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     place = {"folder": tmp_path, "project": "p", "run_name": "r"}
-    for step, told in ((None, {1: 1.0, 2: 2.0, 3: 3.0}), (1, {2: 7.0})):
+    for step, logged in ((None, {1: 1.0, 2: 2.0, 3: 3.0}), (1, {2: 7.0})):
         (tracker,) = open_trackers([Tracker.tensorboard], **place, step=step)
-        for number, value in told.items():
+        for number, value in logged.items():
             tracker.log({"sft/loss": value}, number)
         tracker.finish()
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -59,26 +59,26 @@ def test_tensorboard_hides_what_an_interrupted_run_had_told_beyond_its_save(tmp_
 
 @pytest.mark.parametrize("name", [Tracker.wandb, Tracker.trackio])
 def test_wandb_and_trackio_are_started_logged_to_and_finished(name, tmp_path, monkeypatch):
-    """The library stands in as a module that keeps what it is told; accelerate's class is the real one."""
-    told = []
+    """The library is a fake module that records its calls; the tracker class is the real one."""
+    calls = []
     run = SimpleNamespace(
-        id="7", name="r-sft", log=lambda values, **rest: told.append(values),
-        finish=lambda: told.append("finished"),
+        id="7", name="r-sft", log=lambda values, **other: calls.append(values),
+        finish=lambda: calls.append("finished"),
     )  # fmt: skip
-    config = SimpleNamespace(update=lambda values, **rest: told.append("config"))
+    config = SimpleNamespace(update=lambda values, **other: calls.append("config"))
     run.config = config
     module = ModuleType(name.value)
     module.__spec__ = ModuleSpec(name.value, None)
-    module.init = lambda **settings: told.append(settings) or run
+    module.init = lambda **settings: calls.append(settings) or run
     module.config = config
     monkeypatch.setitem(sys.modules, name.value, module)
     trackers = open_trackers([name], folder=tmp_path, project="mine", run_name="r-sft")
     with Recorder(tmp_path, stage(1, config={}), trackers=trackers) as log:
         log.log({"sft/loss": 2.0}, 1)
-    assert told[0]["project"] == "mine"
-    assert told[0]["name"] == "r-sft"
-    assert {"sft/loss": 2.0} in told
-    assert told[-1] == "finished"
+    assert calls[0]["project"] == "mine"
+    assert calls[0]["name"] == "r-sft"
+    assert {"sft/loss": 2.0} in calls
+    assert calls[-1] == "finished"
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_wandb_and_trackio_are_started_logged_to_and_finished(name, tmp_path, mo
         (Tracker.trackio, {"name": "r-sft-1", "resume": "allow"}),
     ],
 )
-def test_an_interrupted_run_goes_on_with_its_trackers(name, same, tmp_path, monkeypatch):
-    told = []
+def test_a_resumed_run_continues_the_same_run_in_its_trackers(name, same, tmp_path, monkeypatch):
+    calls = []
     run = SimpleNamespace(id="7", name="r-sft-1")
     module = ModuleType(name.value)
     module.__spec__ = ModuleSpec(name.value, None)
-    module.init = lambda **settings: told.append(settings) or run
+    module.init = lambda **settings: calls.append(settings) or run
     monkeypatch.setitem(sys.modules, name.value, module)
     place = {"folder": tmp_path, "project": "mine", "run_name": "r-sft"}
     first = open_trackers([name], **place)[0]
-    assert "resume" not in told[0]
+    assert "resume" not in calls[0]
     open_trackers([name], **place, run_ids={first.name: first.run_id}, step=3)
-    assert told[1] | same == told[1]
+    assert calls[1] | same == calls[1]

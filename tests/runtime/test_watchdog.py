@@ -1,4 +1,4 @@
-"""Hanging processes are named with what they wait for, in the time that was given."""
+"""Hanging processes are reported within the timeout, with the place where they wait."""
 
 import itertools
 import os
@@ -21,8 +21,8 @@ def watcher(tmp_path, monkeypatch):
     return watchdog._Watcher(tmp_path, 1, 10.0, several=True)
 
 
-def test_who_computes_while_it_starts_is_alive_and_who_waits_is_not(watcher, monkeypatch):
-    """Reading data and models gives no signs; a stopped process beside this one gives none either."""
+def test_cpu_time_counts_as_progress_before_the_first_heartbeat(watcher, monkeypatch):
+    """Reading data and models sends no heartbeats, and neither does a stopped process."""
     watcher.timeout, used = 100.0, iter([0.0, 0.2, 0.7, 0.71, 0.72])
     monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
     idle = []
@@ -32,7 +32,7 @@ def test_who_computes_while_it_starts_is_alive_and_who_waits_is_not(watcher, mon
     assert idle == [2.0, 0.0, 0.0, 2.0, 4.0]
 
 
-def test_who_spins_in_a_collective_does_not_compute(watcher, monkeypatch):
+def test_cpu_time_used_inside_a_collective_is_no_progress(watcher, monkeypatch):
     watcher.timeout, used = 100.0, itertools.count(10)
     monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
     monkeypatch.setattr(watcher, "position", lambda: {"collective": "open_world"})
@@ -41,7 +41,7 @@ def test_who_spins_in_a_collective_does_not_compute(watcher, monkeypatch):
     assert watcher.idle == 3.0
 
 
-def test_work_after_the_first_sign_is_none_without_another(watcher, monkeypatch):
+def test_cpu_time_is_no_progress_after_the_first_heartbeat(watcher, monkeypatch):
     used = itertools.count(10)
     monkeypatch.setattr(watchdog.time, "process_time", lambda: next(used))
     watchdog.heartbeat("step 1")
@@ -50,7 +50,7 @@ def test_work_after_the_first_sign_is_none_without_another(watcher, monkeypatch)
     assert watcher.idle == 6.0
 
 
-def test_every_sign_starts_anew_even_with_the_same_words(watcher):
+def test_a_heartbeat_with_an_unchanged_text_resets_the_idle_time(watcher):
     watchdog.heartbeat("step 1")
     watcher.check(1.0)
     watcher.check(6.0)
@@ -60,7 +60,7 @@ def test_every_sign_starts_anew_even_with_the_same_words(watcher):
     assert watcher.idle == 0
 
 
-def test_silence_is_no_hang_where_the_main_process_writes_or_hashes(watcher):
+def test_a_paused_watchdog_counts_no_idle_time(watcher):
     watcher.timeout = 100.0
     with watchdog.paused("hashing"):
         for _ in range(5):
@@ -71,19 +71,17 @@ def test_silence_is_no_hang_where_the_main_process_writes_or_hashes(watcher):
     assert (watcher.idle, watcher.seen) == (6.0, ("hashing",))
 
 
-def test_one_process_says_once_that_it_is_silent_whatever_its_data_are_called(
-    watcher, monkeypatch, capsys
-):
+def test_a_single_process_warns_once_and_escapes_control_characters(watcher, monkeypatch, capsys):
     watcher.several, watcher.timeout = False, 5.0
     watchdog.heartbeat("reading \x1b[2J\n.jsonl")
     for _ in range(4):
         watcher.check(3.0)
-    said = capsys.readouterr().err
-    assert said.startswith("rlhf: no progress for 5 s, at ")
-    assert said.endswith(", reading \\x1b[2J\\n.jsonl\n") and said.count("\n") == 1
+    warning = capsys.readouterr().err
+    assert warning.startswith("rlhf: no progress for 5 s, at ")
+    assert warning.endswith(", reading \\x1b[2J\\n.jsonl\n") and warning.count("\n") == 1
 
 
-def test_every_item_of_a_long_list_is_a_sign(watcher):
+def test_with_heartbeat_beats_for_every_item(watcher):
     for number, item in enumerate(watchdog.with_heartbeat("abc", "writing"), start=1):
         watcher.check(1.0)
         watcher.check(6.0)
@@ -91,7 +89,7 @@ def test_every_item_of_a_long_list_is_a_sign(watcher):
         assert watcher.seen == ("writing",)
 
 
-def test_who_is_at_work_tells_it_when_another_hangs(watcher, tmp_path):
+def test_a_working_rank_writes_its_state_when_another_rank_hangs(watcher, tmp_path):
     (tmp_path / "ranks").mkdir()
     (tmp_path / "ranks" / "rank-0.json").write_text("{}")
     watchdog.heartbeat("step 4")
@@ -99,7 +97,7 @@ def test_who_is_at_work_tells_it_when_another_hangs(watcher, tmp_path):
     assert '"doing": "step 4"' in (tmp_path / "ranks" / "rank-1.json").read_text()
 
 
-def test_the_place_is_a_line_of_the_stage(watcher):
+def test_the_position_is_a_line_of_the_stages_code(watcher):
     found = {}
     names = {"__name__": "rlhf_cli.stages.sft", "found": found}
     code = compile(
@@ -113,7 +111,7 @@ def test_the_place_is_a_line_of_the_stage(watcher):
     assert found["collective"] is None
 
 
-def test_the_collective_is_the_innermost_of_the_librarys_functions():
+def test_the_collective_is_the_innermost_function_of_torch_distributed():
     names = {"__name__": "torch.distributed.distributed_c10d"}
     source = (
         "import sys\ndef wrapper(): return sys._getframe()\ndef all_reduce(): return wrapper()\n"
@@ -153,12 +151,12 @@ PARTITION = "deepspeed.runtime.zero.partition_parameters"
         ([("rlhf_cli.runtime.world", "all_reduce_max")], "all_reduce_max"),
     ],
 )  # fmt: skip
-def test_who_waits_where_deepspeed_partitions_waits_in_a_collective(calls, collective):
+def test_waiting_in_deepspeeds_partitioning_counts_as_waiting_in_a_collective(calls, collective):
     """ZeRO-3 starts a collective in one place and waits for it in another."""
     assert collective_in(*calls) == collective
 
 
-def at(
+def hung_exit(
     rank: int, collective: str | None, where: str, *, since: float = 600, code=ExitCode.HUNG
 ) -> WorkerExit:
     hang = {
@@ -174,33 +172,33 @@ def at(
     )  # fmt: skip
 
 
-def test_those_that_the_others_wait_for_come_first():
+def test_the_report_of_a_hang_names_the_awaited_ranks_first():
     learn = "stages/sft.py:110 learn"
-    told = hang_reason(
+    reason = hang_reason(
         [
-            at(0, "all_reduce", learn),
-            at(1, None, "data/collate.py:40 pack"),
-            at(2, None, ""),
-            at(3, "all_reduce", learn),
-            at(4, None, "stages/ppo/rollout.py:9 sample", since=2),
+            hung_exit(0, "all_reduce", learn),
+            hung_exit(1, None, "data/collate.py:40 pack"),
+            hung_exit(2, None, ""),
+            hung_exit(3, "all_reduce", learn),
+            hung_exit(4, None, "stages/ppo/rollout.py:9 sample", since=2),
         ],
         600,
     )
-    assert told == (
+    assert reason == (
         "no progress for 600 s: rank 1 is in no collective (data/collate.py:40 pack, step 12); "
         "rank 2 does not answer; rank 4 is at work (stages/ppo/rollout.py:9 sample, step 12); "
         "ranks 0, 3 wait in all_reduce (stages/sft.py:110 learn, step 12)"
     )
 
 
-def test_a_hang_beats_the_connections_that_it_breaks():
-    late = at(1, None, "", code=1)
+def test_a_hang_is_reported_before_the_connections_that_it_breaks():
+    late = hung_exit(1, None, "", code=1)
     late.failure = {"reason": "gloo", "expected": False, "broken": True, "saved": False}
-    found = run_result([late, at(0, "all_reduce", "a.py:1 f")], interrupted=False, timeout=5)
+    found = run_result([late, hung_exit(0, "all_reduce", "a.py:1 f")], interrupted=False, timeout=5)
     assert found.reason.startswith("no progress for 5 s: rank 1 does not answer; rank 0 waits")
 
 
-def test_one_process_is_warned_of_once_and_goes_on(tmp_path):
+def test_a_slow_single_process_gets_one_warning_and_finishes(tmp_path):
     started = Started(tmp_path, "tracking.project=slow", "runtime.timeout=1")
     code, errors, _ = started.finish()
     assert code == 0
@@ -209,14 +207,14 @@ def test_one_process_is_warned_of_once_and_goes_on(tmp_path):
     assert "slow" in errors
 
 
-def test_processes_outside_a_collective_are_named(tmp_path):
+def test_ranks_that_hang_outside_a_collective_are_named(tmp_path):
     code, errors, _ = two(tmp_path, "slow", "runtime.timeout=5").finish()
     assert code == 1
     assert "no progress for 5 s: ranks 0, 1 are in no collective (" in errors
 
 
 @pytest.mark.dist
-def test_a_process_that_stops_before_it_has_met_the_others_is_named(tmp_path):
+def test_a_rank_stopped_before_the_process_group_opens_is_named(tmp_path):
     started = two(tmp_path, "early", "runtime.timeout=3")
     pids = started.ranks()
     os.kill(pids[0], signal.SIGSTOP)
@@ -231,7 +229,7 @@ def test_a_process_that_stops_before_it_has_met_the_others_is_named(tmp_path):
 
 
 @pytest.mark.dist
-def test_a_stopped_process_is_named(tmp_path):
+def test_a_stopped_rank_is_named(tmp_path):
     started = two(tmp_path, "sums", "runtime.timeout=5")
     pids = started.ranks()
     os.kill(pids[1], signal.SIGSTOP)
@@ -245,7 +243,7 @@ def test_a_stopped_process_is_named(tmp_path):
 
 
 @pytest.mark.dist
-def test_a_process_that_does_not_come_is_named(tmp_path):
+def test_a_rank_that_never_reaches_the_collective_is_named(tmp_path):
     started = two(tmp_path, "nap", "runtime.timeout=5")
     pids = started.ranks()
     before = time.monotonic()

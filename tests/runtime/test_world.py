@@ -1,4 +1,4 @@
-"""Waiting for other processes is told apart from working with them."""
+"""Collectives, and which of them count as waiting for other processes."""
 
 from contextlib import contextmanager
 
@@ -11,9 +11,11 @@ from rlhf_cli.runtime.world import Group, World
 
 
 @pytest.fixture
-def opened(monkeypatch):
-    """Times that a group says it waits, and the group: another process has the same numbers, and the
-    main one agrees on "the main one's"."""
+def group_and_waits(monkeypatch):
+    """Return (a list that gets an entry per wait, a group of two ranks with equal values).
+
+    The main process broadcasts "the main one's".
+    """
     found = []
 
     @contextmanager
@@ -33,7 +35,7 @@ def opened(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "answer"),
+    ("name", "given", "result"),
     [
         ("all_reduce_max", (3,), 3),
         ("any", (True,), True),
@@ -43,21 +45,21 @@ def opened(monkeypatch):
         ("barrier", (), None),
     ],
 )
-def test_a_number_is_waited_for(opened, name, given, answer):
-    found, group = opened
-    assert getattr(group, name)(*given) == answer
+def test_exchanging_python_values_counts_as_waiting(group_and_waits, name, given, result):
+    found, group = group_and_waits
+    assert getattr(group, name)(*given) == result
     assert found == ["waits"]
 
 
-def test_to_add_up_tensors_is_work(opened):
-    found, group = opened
-    mine = torch.ones(2)
-    assert group.all_reduce(mine).tolist() == [2, 2]
-    assert mine.tolist() == [1, 1]  # a new tensor
+def test_all_reduce_of_tensors_does_not_count_as_waiting(group_and_waits):
+    found, group = group_and_waits
+    tensor = torch.ones(2)
+    assert group.all_reduce(tensor).tolist() == [2, 2]
+    assert tensor.tolist() == [1, 1]  # a new tensor
     assert found == []
 
 
-def test_a_process_alone_is_a_world_too():
+def test_a_world_of_one_process_returns_its_own_values():
     alone = World()
     assert (alone.rank, alone.size, alone.is_main) == (0, 1, True)
     assert alone.all_reduce(torch.ones(2)).tolist() == [1, 1]

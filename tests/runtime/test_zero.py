@@ -1,4 +1,4 @@
-"""ZeRO in one and two processes is the plain engine: training, resuming, generating, PPO's pattern."""
+"""ZeRO in one and two processes equals the plain engine: training, resuming, generating, PPO."""
 
 import pytest
 import torch
@@ -19,15 +19,15 @@ BOTH = [[name, dtype] for name in ALL for dtype in ("float32", "bfloat16")]
 FEWER = [*([name, "float32"] for name in ALL), ["zero1", "bfloat16"], ["zero3", "bfloat16"]]
 
 
-def test_training_alone_is_the_plain_engines():
+def test_zero_training_in_one_process_equals_the_plain_engine():
     run_processes(1, "tests.support.distributed.training:check_alone", *BOTH)
 
 
-def test_training_of_two_is_the_plain_engines():
+def test_zero_training_in_two_processes_equals_the_plain_engine():
     run_processes(2, "tests.support.distributed.training:check_training", *BOTH)
 
 
-def test_states_go_on_exactly_and_move_between_topologies(tmp_path):
+def test_zero_resumes_exactly_and_loads_states_of_other_topologies(tmp_path):
     run_processes(2, "tests.support.distributed.training:check_resuming", str(tmp_path), *FEWER)
     run_processes(
         1,
@@ -40,7 +40,7 @@ def test_states_go_on_exactly_and_move_between_topologies(tmp_path):
     )
 
 
-def test_responses_are_the_plain_models():
+def test_responses_sampled_under_zero_equal_those_of_the_plain_model():
     run_processes(
         2,
         "tests.support.distributed.networks:check_generating",
@@ -50,7 +50,7 @@ def test_responses_are_the_plain_models():
     )
 
 
-def test_four_networks_in_one_process(tmp_path):
+def test_the_four_networks_of_ppo_run_together_under_zero(tmp_path):
     run_processes(
         2,
         "tests.support.distributed.networks:check_players",
@@ -63,7 +63,7 @@ def test_four_networks_in_one_process(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("zero", "told"),
+    ("zero", "expected"),
     [
         ({"stage": 0}, r"zero_optimization\.stage=0 is none of 1, 2, 3: choose runtime=zero1"),
         ({}, r"zero_optimization\.stage=None"),
@@ -74,16 +74,16 @@ def test_four_networks_in_one_process(tmp_path):
         ({"stage": 2, "round_robin_gradients": True}, r"round_robin_gradients is not supported"),
     ],
 )
-def test_what_is_not_supported_is_refused(zero, told):
+def test_unsupported_settings_of_deepspeed_are_refused(zero, expected):
     given = runtime("zero2")
     given.deepspeed["zero_optimization"] = zero
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         required_stage(given)
 
 
 @pytest.mark.parametrize(("free", "layer_by_layer"), [(1, True), (2, False)])
-def test_weights_are_gathered_where_they_fit(free, layer_by_layer, monkeypatch):
-    """One and a half copies must fit."""
+def test_weights_are_gathered_for_generation_only_where_they_fit(free, layer_by_layer, monkeypatch):
+    """One and a half copies of the weights must fit in the free memory."""
     monkeypatch.setattr(zero_generation, "_free_memory", lambda device: free * 2**30)
     weight = torch.nn.Parameter(torch.empty(0))
     weight.ds_numel = 2**28
@@ -94,7 +94,7 @@ def test_weights_are_gathered_where_they_fit(free, layer_by_layer, monkeypatch):
     assert f"1.5 x 1.0 GiB of weights, {free}.0 GiB free" in rollout.note()
 
 
-def test_a_failing_process_is_shown():
+def test_run_processes_shows_the_traceback_of_a_failing_process():
     with pytest.raises(AssertionError, match=r"(?s)failed.*rank 1.*ZeroDivisionError: of rank 1"):
         run_processes(2, "tests.support.distributed.failing:divide", timeout=60)
     with pytest.raises(AssertionError, match=r"(?s)not done after 2 s.*rank 0.*I sleep"):

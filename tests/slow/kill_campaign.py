@@ -1,11 +1,11 @@
-"""Kill -9 runs at random moments; whatever was hit, the next run must end as an undisturbed one.
+"""Kill runs with SIGKILL at random times; the next run must give the result of an undisturbed one.
 
     python tests/slow/kill_campaign.py --kills 200 --jobs 2 --out report.json
 
-A trial is one stage, on parents of an undisturbed run, or all three. It saves after every step. Killed
-are the driver, a worker, or all processes at once; most trials aim at a save or a publication.
-Then the same command is started again, at once, and has to finish. Compared are the numbers of the
-manifest, metrics.jsonl and samples.jsonl without what a clock says, and every byte of the weights.
+A trial is one stage, on parents of an undisturbed run, or all three. It saves after every step. The
+kill hits the driver, a worker, or all processes at once, mostly during a save or a publication. Then
+the same command is started again at once and must finish. The comparison covers the numbers of the
+manifest, metrics.jsonl and samples.jsonl without times, and every byte of the weights.
 """
 
 import argparse
@@ -49,7 +49,7 @@ Rows = list[dict]
 
 @dataclass(slots=True, kw_only=True)
 class Trial:
-    """What was done, and what came of it. hit: half a save or publication lay there after the kill."""
+    """A trial and its outcome. hit: the kill left half a save or publication."""
 
     number: int
     kind: str
@@ -63,7 +63,7 @@ class Trial:
 
 @dataclass(slots=True, kw_only=True)
 class Campaign:
-    """The command to try, and where; the undisturbed run lies in <place>/reference."""
+    """The command to try and its folder; the undisturbed run is <place>/reference."""
 
     command: list[str]
     words: list[str]
@@ -84,7 +84,7 @@ class Campaign:
         )  # fmt: skip
 
     def prepare(self) -> None:
-        """The undisturbed run, which saves nothing; and how long each kind of trial takes."""
+        """Make the undisturbed run, which saves nothing, and measure each kind of trial."""
         self._whole("all", "reference")
         for kind in KINDS:
             began = time.monotonic()
@@ -102,7 +102,7 @@ class Campaign:
         assert process.returncode == 0, errors
 
     def trial(self, number: int) -> Trial | None:
-        """One kill and the run after it; None when the first run had ended before."""
+        """Return one kill and the run after it; None when the first run ended before."""
         chance = random.Random(f"{self.seed}/{number}")
         (kind,) = chance.choices(list(KINDS), WEIGHTS)
         trial = Trial(
@@ -112,7 +112,7 @@ class Campaign:
         if not self._kill(trial, run, chance):
             shutil.rmtree(run, ignore_errors=True)
             return None
-        self._go_on(trial, run)
+        self._resume(trial, run)
         if not trial.problems:
             shutil.rmtree(run, ignore_errors=True)
         return trial
@@ -137,10 +137,10 @@ class Campaign:
         trial.hit = half_done(run)
         return process.returncode != 0
 
-    def _go_on(self, trial: Trial, run: Path) -> None:
+    def _resume(self, trial: Trial, run: Path) -> None:
         process = self.start(trial.kind, run.name, "save.every_steps=1")
         told, errors = process.communicate(timeout=PATIENCE)
-        trial.resumed = how_it_went_on(told)
+        trial.resumed = outcome_of(told)
         if process.returncode:
             trial.problems.append(f"the next run failed: {errors.strip()}")
             return
@@ -157,7 +157,7 @@ def _environment() -> dict[str, str]:
 
 
 def moment(trial: Trial, run: Path, chance: random.Random, deadline: float) -> Callable[[], bool]:
-    """When to kill: at a time, at the n-th save, or while a stage is put in its place."""
+    """Return when to kill: at a time, at the n-th save, or during a publication."""
     if trial.aim == "moment":
         return lambda: time.monotonic() > deadline
     if trial.aim == "save":
@@ -176,12 +176,12 @@ def nth_new(seen: Callable[[], set[str]], n: int) -> Callable[[], bool]:
 
 
 def saving(run: Path) -> set[str]:
-    """Checkpoints that are being written."""
+    """Return the checkpoints that are being written."""
     return {str(path) for path in run.glob(".*.work/resume/.*.tmp")}
 
 
 def publishing(run: Path) -> set[str]:
-    """The worker is done, the driver has begun to publish."""
+    """Return the files that show that a publication has begun."""
     return {
         str(path)
         for name in ("result.json", "manifest.json")
@@ -190,7 +190,7 @@ def publishing(run: Path) -> set[str]:
 
 
 def half_done(run: Path) -> str | None:
-    """What the kill has interrupted, by what lies there."""
+    """Return what the kill interrupted, by the files in the folder."""
     for work in run.glob(".*.work"):
         newest = max((path.name for path in work.glob("resume/step-*")), default=None)
         pointer = work / "latest.json"
@@ -203,7 +203,7 @@ def half_done(run: Path) -> str | None:
 
 
 def victims(driver: int, victim: str, chance: random.Random) -> list[int]:
-    """The processes to end; the driver first, as `kill -9 -PGID` would."""
+    """Return the processes to kill, the driver first, as `kill -9 -PGID` does."""
     workers = list(descendants(driver))
     one = [chance.choice(workers)] if workers else []
     return {"driver": [driver], "worker": one, "all": [driver, *workers]}[victim]
@@ -233,23 +233,23 @@ def _kill_hard(pid: int) -> None:
 
 
 def unclear(errors: str) -> list[str]:
-    """A killed worker is told in one line."""
+    """Return a remark unless the error of a killed worker is one line."""
     fine = errors.count("\n") == 1 and "Traceback" not in errors
     return [] if fine else [f"told in more than one line: {errors.strip()}"]
 
 
-def how_it_went_on(told: str) -> str:
-    if found := WENT_ON.findall(told):
+def outcome_of(output: str) -> str:
+    if found := WENT_ON.findall(output):
         return f"from step {found[0][1]} of {found[0][0]}"
-    if "finished, only the final rename is left" in told:
+    if "finished, only the final rename is left" in output:
         return "published"
-    if "interrupted before its first save" in told:
+    if "interrupted before its first save" in output:
         return "from the beginning"
-    return "it was finished" if ": done in" not in told else "from the beginning"
+    return "it was finished" if ": done in" not in output else "from the beginning"
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What tells two finished stages apart, but for time and memory."""
+    """Return the differences of two finished stages, except time and memory."""
     if not (other / "manifest.json").is_file():
         return [f"{other} is not finished"]
     found = [
@@ -274,7 +274,7 @@ def timeless(values: dict) -> dict:
 
 
 def rows(path: Path) -> Rows:
-    """Without the lines that tell of time alone: every attempt has a start of its own."""
+    """Return the rows without those of times alone, which differ between attempts."""
     lines = path.read_text().splitlines() if path.is_file() else []
     return [row for row in map(timeless, map(json.loads, lines)) if row]
 
@@ -289,7 +289,7 @@ def content(path: Path) -> str | None:
 
 
 def report(trials: list[Trial], missed: int, seconds: float) -> dict:
-    """The whole campaign in one page of JSON."""
+    """Return the complete campaign as JSON."""
     broken = [asdict(trial) for trial in trials if trial.problems]
     return {
         "kills": len(trials),
@@ -307,7 +307,7 @@ def report(trials: list[Trial], missed: int, seconds: float) -> dict:
 
 
 def kill_until(campaign: Campaign, kills: int, jobs: int) -> tuple[list[Trial], int]:
-    """Trials until enough of them were killed in time."""
+    """Run trials until enough of them were killed in time."""
     done: list[Trial] = []
     tried = 0
     with ThreadPoolExecutor(jobs) as pool:

@@ -1,4 +1,4 @@
-"""The promise of the embedded default, seed by seed: minutes each, so behind the marker `slow`."""
+"""The results that the docs promise for the embedded task, for several seeds; minutes each."""
 
 import json
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_every_step_gains_and_the_reward_model_knows_its_ceiling(seed, tmp_path):
+def test_every_stage_raises_the_utility_and_the_reward_model_is_below_its_ceiling(seed, tmp_path):
     """SFT beats base and PPO beats SFT in gold utility, beyond the 95 % intervals."""
     done = rlhf(tmp_path, "run", f"seed={seed}", "evaluation.best_of_n=0", "samples=0")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Stages keep what they read in a folder of the tests; a renderer of the plain template."""
+"""Fixtures: a cache of read data in a temporary folder, and a renderer of the plain template."""
 
 from tests.support.data_cache import data_cache  # noqa: F401
 from tests.support.data_fixtures import plain_renderer  # noqa: F401

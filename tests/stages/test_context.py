@@ -1,4 +1,4 @@
-"""What a stage opens first, what it refuses before it begins, and what it tells the models it loads."""
+"""The context of a stage: templates, models, checks before training, and exports."""
 
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,7 @@ DATED = (
 
 @pytest.fixture
 def dated(tmp_path):
-    """A context whose template prints the date, on a day long ago."""
+    """Return a context whose template prints the date, with data.date set."""
     path = tmp_path / "dated.jinja"
     path.write_text(DATED)
     words = ["experiment=smoke", "runtime.device=cpu", f"data.template={path}"]
@@ -40,9 +40,9 @@ def dated(tmp_path):
 
 
 def test_templates_print_the_date_of_the_run(dated, tmp_path):
-    """The policy's, and that of a reward model with a template of its own."""
-    asked = (Message("user", "Why?"),)
-    prompt = dated.renderer.tokenizer.decode(dated.renderer.prompt_ids(asked))
+    """This holds for the policy and for a reward model with its own template."""
+    messages = (Message("user", "Why?"),)
+    prompt = dated.renderer.tokenizer.decode(dated.renderer.prompt_ids(messages))
     assert prompt.strip() == "03 Feb 2001<user>Why?<assistant>"
     engine = dated.engine(dated.scalar_model("tiny", new_head=True), dated.cfg.rm.optim)
     reset_head(engine, seed=3)
@@ -50,15 +50,15 @@ def test_templates_print_the_date_of_the_run(dated, tmp_path):
     dated.export(engine, folder)
     assert RewardModel.load(dated, folder, []).renderer is None
     (folder / "chat_template.jinja").write_text(DATED.replace("}}{% for", "}}: {% for"))
-    theirs = RewardModel.load(dated, folder, []).renderer
-    prompt = theirs.tokenizer.decode(theirs.prompt_ids(asked))
+    own_renderer = RewardModel.load(dated, folder, []).renderer
+    prompt = own_renderer.tokenizer.decode(own_renderer.prompt_ids(messages))
     assert prompt.strip() == "03 Feb 2001: <user>Why?<assistant>"
     (folder / "chat_template.jinja").write_text(DATED + "{{ '<think>' if add_generation_prompt }}")
     with pytest.raises(UserError, match=r"^the reward model .* give its tokenizer another chat"):
         RewardModel.load(dated, folder, [])
 
 
-def test_what_a_template_shows_otherwise_is_told_with_an_example(dated, capsys):
+def test_notes_of_the_data_report_are_printed_with_an_example(dated, capsys):
     report = DataReport(role="demonstrations")
     report.note(Origin("a.jsonl", 7), "the template differs", "'ours' became 'theirs'")
     notes = []
@@ -67,8 +67,8 @@ def test_what_a_template_shows_otherwise_is_told_with_an_example(dated, capsys):
     assert notes == [report.headline()]
     assert capsys.readouterr().out.count("a.jsonl row 7: 'ours' became 'theirs'") == 1
     notes.clear()
-    quiet = replace(report, examples={})
-    Encoded(train=[], select=[], held_out=[], report=quiet).print_report(recorder)
+    without_example = replace(report, examples={})
+    Encoded(train=[], select=[], held_out=[], report=without_example).print_report(recorder)
     assert notes == [report.headline(), "1 x the template differs"]
     assert capsys.readouterr().out == ""
 
@@ -78,7 +78,7 @@ def context():
     return open_context(little())
 
 
-def test_a_model_without_room_is_refused(context):
+def test_a_model_with_fewer_positions_than_the_texts_is_refused(context):
     cfg = changed(context.cfg, {"data.max_prompt_tokens": 100, "data.max_response_tokens": 29})
     with pytest.raises(UserError, match="129 tokens, but the model has 128 positions"):
         replace(context, cfg=cfg).causal_lm()
@@ -86,19 +86,19 @@ def test_a_model_without_room_is_refused(context):
     assert replace(context, cfg=fits).causal_lm() is not None
 
 
-def test_batches_that_cannot_be_divided_are_refused(context):
+def test_batch_sizes_that_the_processes_do_not_divide_are_refused(context):
     four = replace(context, world=World(Share(0, 4)))
     four.require_whole_shares({"sft.batch.size": 8})
     with pytest.raises(UserError, match=r"sft\.batch\.size=6 cannot be divided among 4 .* 4 or 8"):
         four.require_whole_shares({"sft.batch.size": 6})
 
 
-def test_a_scalar_model_knows_the_pad_token_of_the_renderer(context):
+def test_a_scalar_model_gets_the_pad_token_of_the_renderer(context):
     other = replace(context, renderer=SimpleNamespace(pad_id=7))
     assert other.scalar_model("tiny", new_head=True).config.pad_token_id == 7
 
 
-def test_dropout_of_a_step_is_a_function_of_its_place(context):
+def test_dropout_is_seeded_by_the_stage_and_the_step(context):
     def drawn(*place):
         context.seed_dropout(*place)
         return float(torch.rand(()))
@@ -108,8 +108,8 @@ def test_dropout_of_a_step_is_a_function_of_its_place(context):
 
 
 @pytest.fixture
-def broken(context, tmp_path):
-    """broken(engine) -> a model folder of it, one of whose weights is then NaN."""
+def save_broken(context, tmp_path):
+    """Return save_broken(engine), which exports a model folder with one NaN weight."""
 
     def made(engine) -> Path:
         context.export(engine, tmp_path / "broken")
@@ -123,9 +123,9 @@ def broken(context, tmp_path):
     return made
 
 
-def test_a_model_with_broken_weights_is_refused_by_name_when_it_is_loaded(context, broken):
-    """Not after its first loss, with the advice to lower the learning rate."""
-    folder = broken(context.engine(context.causal_lm(), context.cfg.sft.optim))
+def test_a_model_with_nan_weights_is_refused_when_it_is_loaded(context, save_broken):
+    """The error comes before the first loss, whose error suggests a lower learning rate."""
+    folder = save_broken(context.engine(context.causal_lm(), context.cfg.sft.optim))
     for load in (context.causal_lm, partial(context.scalar_model, new_head=True)):
         with pytest.raises(UserError, match=r"the model .*/broken is broken: its weight .* NaN"):
             load(folder)
@@ -134,19 +134,19 @@ def test_a_model_with_broken_weights_is_refused_by_name_when_it_is_loaded(contex
 def test_an_average_that_is_not_finite_is_not_exported(context, tmp_path):
     engine = context.engine(context.causal_lm(), context.cfg.ppo.optim, ema_decay=0.9)
     engine.average[3].view(-1)[0] = float("inf")
-    context.export(engine, tmp_path / "weights")  # they are whole
+    context.export(engine, tmp_path / "weights")  # the weights themselves are finite
     engine.use_average()
     with pytest.raises(UserError, match=r"not written: its weight .* holds an infinite number"):
         context.export(engine, tmp_path / "average")
     assert not (tmp_path / "average").exists()
 
 
-def test_of_a_sharded_parameter_the_padding_does_not_count():
-    """Three processes hold seven numbers as 3, 3 and 1; the rest of the last part is not cleared."""
+def test_local_parameters_exclude_the_padding_of_a_shard():
+    """Three processes hold seven numbers as 3, 3 and 1; the last shard ends with stale values."""
     model = torch.nn.Linear(7, 1, bias=False)
     model.weight.ds_numel = 7
     model.weight.ds_tensor = torch.tensor([1.0, float("nan"), float("nan")])
-    ((_, mine),) = local_parameters(model, World(Share(2, 3)))
-    assert mine.tolist() == [1.0]
-    ((_, mine),) = local_parameters(model, World(Share(0, 3)))
-    assert len(mine) == 3
+    ((_, shard),) = local_parameters(model, World(Share(2, 3)))
+    assert shard.tolist() == [1.0]
+    ((_, shard),) = local_parameters(model, World(Share(0, 3)))
+    assert len(shard) == 3

@@ -1,4 +1,4 @@
-"""What the evaluation leaves beside the numbers of its table."""
+"""Files and notes of the evaluation beside its table."""
 
 import json
 
@@ -9,7 +9,7 @@ from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.stages.evaluate import notes_on, write_answers
 
 
-def test_the_utility_of_an_answer_is_written_where_a_task_measures_it(tmp_path):
+def test_measures_of_a_task_are_written_beside_each_answer(tmp_path):
     result = EvalResult(
         prompts=[Prompt((Message("user", "x"),), Origin("made in a test", 0))],
         answers=[Answer(prompt_ids=[5], ids=[7], text="y", finished=True)],

@@ -1,4 +1,4 @@
-"""The stage that writes rationales: its prompts, its files, resumed, and read again."""
+"""The stage of rationales: its prompts, its files, resuming, and reading the files again."""
 
 import json
 from collections import Counter
@@ -31,7 +31,7 @@ BIRDS = RTE.replace("clusters: [nli]", "clusters: [birds]\nrationale: why")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The tasks sums, all rows with a rationale, and rte, only a few of them with one."""
+    """Write the tasks sums, all rows with a rationale, and rte, a few rows with one."""
     place = tmp_path_factory.mktemp("tasks")
     (place / "sums.yaml").write_text(SUMS)
     (place / "rte.yaml").write_text(BIRDS)
@@ -62,8 +62,8 @@ def settings(folder: Path, **values) -> dict:
 
 
 @pytest.fixture(scope="module")
-def asked(folder):
-    """asked(key=value, ...) -> ({task: its questions}, texts of their prompts, what was left out)."""
+def questions_for(folder):
+    """Return questions_for(key=value, ...) -> ({task: questions}, prompt texts, left out)."""
 
     def of(**values):
         context = open_context(changed(little(), settings(folder, **values)))
@@ -78,8 +78,8 @@ def asked(folder):
     return of
 
 
-def test_a_prompt_is_exemplars_with_rationales_then_question_answer_and_request(asked):
-    questions, texts, _ = asked()
+def test_a_prompt_has_exemplars_with_rationales_then_question_and_answer(questions_for):
+    questions, texts, _ = questions_for()
     assert {name: len(listed) for name, listed in questions.items()} == {"rte": 5, "sums": 5}
     for name, listed in questions.items():
         for question, text in zip(listed, texts[name], strict=True):
@@ -93,12 +93,12 @@ def test_a_prompt_is_exemplars_with_rationales_then_question_answer_and_request(
         assert question.example.rationale is None or question.example.rationale not in text
 
 
-def test_exemplars_are_rows_that_are_trained_on_and_never_the_rows_own(asked, folder):
+def test_exemplars_are_training_rows_and_never_the_row_itself(questions_for, folder):
     (task,) = (task for task in read_tasks([str(folder)]) if task.name == "sums")
     rows = task_rows(task, seed=little().seed, eval_fraction=0.3, select_fraction=0.05)
     trained = {row.values["a"] for row in rows.train}
     assert len(trained) < 40
-    questions, texts, _ = asked(
+    questions, texts, _ = questions_for(
         rationales__limit=None, rationales__shots=4, data__max_prompt_tokens=400
     )
     assert {q.row for q in questions["sums"]} == {row.number for row in rows.train}
@@ -108,37 +108,37 @@ def test_exemplars_are_rows_that_are_trained_on_and_never_the_rows_own(asked, fo
         assert set(shown) <= trained
 
 
-def test_exemplars_are_turns_where_they_are_configured_so(asked):
-    _, text, _ = asked()
-    _, turns, _ = asked(tasks__shots_as=ShotsAs.turns)
+def test_exemplars_are_dialogue_turns_with_shots_as_turns(questions_for):
+    _, text, _ = questions_for()
+    _, turns, _ = questions_for(tasks__shots_as=ShotsAs.turns)
     assert turns["sums"][0] != text["sums"][0]
     assert turns["sums"][0].count("Explain step by step why") == 3
 
 
-def test_the_row_decides_its_template_and_none_is_turned_around(asked):
-    questions, _, _ = asked(rationales__limit=None)
+def test_the_template_depends_on_the_row_and_is_never_an_inverted_one(questions_for):
+    questions, _, _ = questions_for(rationales__limit=None)
     assert {q.example.template for q in questions["rte"]} == {"conclude", "follows"}
-    again, _, _ = asked()
+    second, _, _ = questions_for()
     by_row = {q.row: q for q in questions["rte"]}
-    assert all(by_row[q.row].prompt_ids == q.prompt_ids for q in again["rte"])
+    assert all(by_row[q.row].prompt_ids == q.prompt_ids for q in second["rte"])
 
 
-def test_the_rows_are_drawn_by_the_seed(asked):
+def test_the_choice_of_rows_depends_on_the_seed(questions_for):
     def rows(**values) -> list[int]:
-        return [q.row for q in asked(**values)[0]["sums"]]
+        return [q.row for q in questions_for(**values)[0]["sums"]]
 
     assert rows() == rows()
     assert rows() != rows(seed=5)
 
 
-def test_what_does_not_fit_is_counted(asked):
-    questions, _, _ = asked()
+def test_exemplars_that_do_not_fit_are_counted_and_too_long_rows_refused(questions_for):
+    questions, _, _ = questions_for()
     longest = max(len(q.prompt_ids) for q in questions["sums"])
-    _, shorter, left_out = asked(data__max_prompt_tokens=longest - 20)
+    _, shorter, left_out = questions_for(data__max_prompt_tokens=longest - 20)
     assert left_out["sums"]["exemplars that do not fit data.max_prompt_tokens"] > 0
     assert min(text.count("Explain") for text in shorter["sums"]) < 3
     with pytest.raises(UserError, match=r"no row of task rte: 5 x response too long; change"):
-        asked(data__max_response_tokens=3)
+        questions_for(data__max_response_tokens=3)
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ def test_what_does_not_fit_is_counted(asked):
         ({"data.max_prompt_tokens": 3, "data.long_prompts": LongText.drop}, "5 x prompt too long"),
     ],
 )
-def test_what_no_rationale_can_be_written_for_is_named(folder, values, message):
+def test_tasks_without_rows_to_train_on_are_refused_by_name(folder, values, message):
     context = open_context(changed(little(), settings(folder) | values))
     with pytest.raises(UserError, match=message):
         ask(context)
 
 
-def test_no_rationale_is_written_for_what_is_held_out(asked):
-    questions, _, left_out = asked(tasks__hold_out=["arithmetic"])
+def test_no_rationales_are_written_for_held_out_tasks(questions_for):
+    questions, _, left_out = questions_for(tasks__hold_out=["arithmetic"])
     assert set(questions) == set(left_out) == {"rte"}
 
 
@@ -172,11 +172,11 @@ def test_no_rationale_is_written_for_what_is_held_out(asked):
         ("It is so, and it is so, and it is so, and it is so.", True, None, False),
     ],
 )
-def test_a_rationale_without_an_end_ends_before_the_next_question(
-    asked, folder, text, finished, expected, is_complete
+def test_an_unfinished_rationale_is_cut_before_the_next_question(
+    questions_for, folder, text, finished, expected, is_complete
 ):
     context = open_context(changed(little(), settings(folder)))
-    question = asked()[0]["sums"][0]
+    question = questions_for()[0]["sums"][0]
     answer = Answer(prompt_ids=[], ids=[], text=text, finished=finished)
     found = read_rationale(question, answer, renderer=context.renderer, data=context.cfg.data)
     assert found.rationale == (expected or text)
@@ -186,8 +186,8 @@ def test_a_rationale_without_an_end_ends_before_the_next_question(
     assert (found.task, found.row, found.answer) == ("sums", question.row, question.example.answer)
 
 
-def test_steps_are_checked_against_the_question_without_its_options(asked):
-    questions, _, _ = asked(tasks__files=["tiny_world/step_facts"], rationales__limit=3)
+def test_steps_are_checked_against_the_question_without_its_options(questions_for):
+    questions, _, _ = questions_for(tasks__files=["tiny_world/step_facts"], rationales__limit=3)
     cfg = changed(little(), {"data.max_response_tokens": 48})
     renderer = open_context(cfg).renderer
     for question in questions["step_facts"]:
@@ -201,7 +201,7 @@ def test_steps_are_checked_against_the_question_without_its_options(asked):
 
 @pytest.fixture
 def few_rows(monkeypatch):
-    """Steps of four rows."""
+    """Set steps of four rows."""
     monkeypatch.setattr(rationales, "ROWS", 4)
 
 
@@ -210,8 +210,8 @@ SHORT = {"data.max_prompt_tokens": 96}  # the embedded model has 128 positions
 
 
 @pytest.fixture(scope="module")
-def ran(folder, tmp_path_factory):
-    """(the folder of the stage without an interruption, its metrics)."""
+def finished_stage(folder, tmp_path_factory):
+    """Return (the folder of the stage without an interruption, its metrics)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rationales, "ROWS", 4)
         place = tmp_path_factory.mktemp("ran")
@@ -227,8 +227,8 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_rationale_is_kept_with_its_verdict_and_what_passes_is_a_demonstration(ran, folder):
-    place, metrics = ran
+def test_all_rationales_are_recorded_and_those_that_pass_are_demonstrations(finished_stage, folder):
+    place, metrics = finished_stage
     every = lines(place / "rationales.jsonl")
     assert set(Counter((row["task"], row["row"]) for row in every).values()) == {3}
     assert len(every) == 2 * 5 * 3
@@ -248,8 +248,8 @@ def test_every_rationale_is_kept_with_its_verdict_and_what_passes_is_a_demonstra
     assert metrics["rationales/gain"] == pytest.approx(figures["all"][-1]["gain"])
 
 
-def test_the_samples_of_a_row_differ_and_so_do_those_of_the_steps(ran):
-    every = lines(ran[0] / "rationales.jsonl")
+def test_samples_differ_within_a_row_and_between_steps(finished_stage):
+    every = lines(finished_stage[0] / "rationales.jsonl")
     texts = [row["rationale"] for row in every if row["task"] == "sums"]
     assert len(set(texts[:3])) > 1
     assert len(set(texts)) > 6
@@ -260,48 +260,48 @@ def assert_same(one: Path, other: Path) -> None:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
-def again(folder: Path, out: Path, **values) -> None:
+def run_again(folder: Path, out: Path, **values) -> None:
     run(changed(little(), settings(folder, **values) | SHORT), {}, out)
 
 
-def test_a_resumed_stage_draws_what_is_left_and_leaves_the_same_files(
-    ran, folder, tmp_path, monkeypatch, few_rows
+def test_a_resumed_stage_samples_the_remaining_rows_and_writes_the_same_files(
+    finished_stage, folder, tmp_path, monkeypatch, few_rows
 ):
-    drawn, asked = [], []
+    drawn, settings_used = [], []
     respond = rationales.respond
 
-    def noted(network, prompts, renderer, params, world, *, batch, seeds):
+    def recording_respond(network, prompts, renderer, params, world, *, batch, seeds):
         drawn.append(len(prompts))
-        asked.append((params.temperature, batch, len(seeds)))
+        settings_used.append((params.temperature, batch, len(seeds)))
         return respond(network, prompts, renderer, params, world, batch=batch, seeds=seeds)
 
-    monkeypatch.setattr(rationales, "respond", noted)
+    monkeypatch.setattr(rationales, "respond", recording_respond)
     monkeypatch.setattr(Saver, "_wanted", lambda self, step: (step == 1, step == 1))
     with pytest.raises(Stopped, match="saved at step 1"):
-        again(folder, tmp_path)
+        run_again(folder, tmp_path)
     monkeypatch.setattr(Saver, "_wanted", lambda self, step: (False, False))
     append = rationales.append_drawn
 
-    def killed(path, step, found):
+    def killing_append(path, step, found):
         append(path, step, found)
         if step == 3:
             with path.open("a") as stream:
-                stream.write('{"step": 3, "ta')  # torn
+                stream.write('{"step": 3, "ta')  # a line cut off
             raise MemoryError
 
-    monkeypatch.setattr(rationales, "append_drawn", killed)
+    monkeypatch.setattr(rationales, "append_drawn", killing_append)
     with pytest.raises(MemoryError):
-        again(folder, tmp_path)
+        run_again(folder, tmp_path)
     assert drawn == [4, 4, 2]
     monkeypatch.setattr(rationales, "append_drawn", append)
-    again(folder, tmp_path)
-    assert drawn == [4, 4, 2, 2]  # the step whose end was not saved
-    assert set(asked) == {(0.6, 32, 3)}
-    assert_same(tmp_path, ran[0])
+    run_again(folder, tmp_path)
+    assert drawn == [4, 4, 2, 2]  # the step that was not saved
+    assert set(settings_used) == {(0.6, 32, 3)}
+    assert_same(tmp_path, finished_stage[0])
 
 
-def test_what_it_leaves_is_read_as_demonstrations(ran, folder):
-    place = ran[0] / "data" / "demonstrations.jsonl"
+def test_the_written_demonstrations_are_read_as_demonstrations(finished_stage, folder):
+    place = finished_stage[0] / "data" / "demonstrations.jsonl"
     values = settings(folder) | {"data.demonstrations": [Source(path=str(place))]}
     context = open_context(changed(little(), values))
     found = prepared(spec_of(context.cfg, "demonstrations"), context.renderer, context.cfg,
@@ -323,8 +323,8 @@ templates: [{{name: asked, input: "{{{{ question }}}}", target: "{{{{ answer }}}
 """
 
 
-def test_what_it_leaves_is_read_by_a_task_file(ran, tmp_path):
-    place = ran[0] / "data" / "demonstrations.jsonl"
+def test_the_written_demonstrations_are_read_by_a_task_file(finished_stage, tmp_path):
+    place = finished_stage[0] / "data" / "demonstrations.jsonl"
     (tmp_path / "again.yaml").write_text(TASK.format(path=place))
     (task,) = read_tasks([str(tmp_path / "again.yaml")])
     found = task_rows(task, seed=1, eval_fraction=0.0, select_fraction=0.0)
@@ -334,13 +334,13 @@ def test_what_it_leaves_is_read_by_a_task_file(ran, tmp_path):
         assert [one.input, one.target] == [turn["content"] for turn in kept["messages"]]
 
 
-def test_the_model_that_writes_and_the_one_that_judges_are_those_configured(
-    ran, folder, tmp_path, few_rows
+def test_the_generator_and_the_scorer_are_the_configured_models(
+    finished_stage, folder, tmp_path, few_rows
 ):
     values = settings(folder, rationales__of="sft", rationales__scorer=str(TINY)) | SHORT
     work("sft", tmp_path, values | {"sft.max_steps": 1})
     work("rationales", tmp_path, values)
-    of_base, of_sft = (read_all(place) for place in (ran[0], tmp_path / "rationales"))
+    of_base, of_sft = (read_all(place) for place in (finished_stage[0], tmp_path / "rationales"))
     assert [one.rationale for one in of_base] != [one.rationale for one in of_sft]
     context = open_context(changed(little(), values))
     judged = open_scorer(context, context.network(context.causal_lm())).scored(of_sft[:6])

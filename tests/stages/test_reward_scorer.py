@@ -1,4 +1,4 @@
-"""A reward model that shares the policy's tokens, and one that reads other ones."""
+"""Reward models that share the tokens of the policy, and ones with tokens of their own."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def prompts(context):
 
 @pytest.fixture(scope="module")
 def folders(context, tmp_path_factory):
-    """The same reward model twice: with the policy's template, and with another one."""
+    """Export one reward model twice: with the template of the policy, and with another one."""
     found = {}
     for name in ("same", "other"):
         folder = tmp_path_factory.mktemp(name)
@@ -56,7 +56,7 @@ def folders(context, tmp_path_factory):
 
 
 def rows(context, prompts, replies, *, finished=True):
-    """The tensors PPO hands to the score: prompts left padded, responses right padded."""
+    """Return the tensors that PPO scores: prompts padded left, responses padded right."""
     ids = [context.renderer.response_ids(reply) for reply in replies]
     ids = ids if finished else [one[:-1] for one in ids]
     tokens, mask = pad_left([prompt.ids for prompt in prompts], context.renderer.pad_id)
@@ -73,7 +73,9 @@ REPLIES = ["Sure! woof.", "no.", "It is dog. Glad I could help!", "5", "red", "T
 
 
 @torch.no_grad()
-def test_shared_tokens_are_scored_as_they_are(context, prompts, folders):
+def test_the_policys_token_ids_are_scored_directly_when_the_tokenizers_agree(
+    context, prompts, folders
+):
     reward = RewardModel.load(context, folders["same"], prompts)
     assert reward.renderer is None
     assert reward.notes() == []
@@ -87,8 +89,10 @@ def test_shared_tokens_are_scored_as_they_are(context, prompts, folders):
 
 @pytest.mark.parametrize("finished", [True, False])
 @torch.no_grad()
-def test_other_tokens_are_rendered_again_and_said(context, prompts, folders, finished):
-    """Twin: the conversation rendered by hand in the reward model's own template."""
+def test_texts_are_rendered_again_for_a_reward_model_with_another_template(
+    context, prompts, folders, finished
+):
+    """Reference: the conversation, rendered by hand in the template of the reward model."""
     reward = RewardModel.load(context, folders["other"], prompts)
     assert "tokenised again" in reward.notes()[0]
     batch, responses, mask, ids = rows(context, prompts, REPLIES, finished=finished)
@@ -117,25 +121,27 @@ CLOSED = (
 
 
 @pytest.fixture
-def asked(context):
-    """What the policy sees of a question of many lines: its last one."""
+def truncated_prompt(context):
+    """Return a question of many lines, truncated to its last one."""
     lines = "\n".join(f"line {i} of a long question" for i in range(30))
     record = Prompt((Message("user", lines),), Origin("a", 1))
     room = replace(context.cfg.data, max_prompt_tokens=24, long_prompts=LongText.truncate)
     return encode_prompt(context.renderer, record, room)
 
 
-def scored(reward, context, asked, reply="woof."):
-    """What the reward model reads, and its score of one answer."""
+def scored(reward, context, truncated_prompt, reply="woof."):
+    """Return (the tokens that the reward model reads, its score) of one answer."""
     ids = context.renderer.response_ids(reply)
-    answer = Answer(prompt_ids=asked.ids, ids=ids, text=reply, finished=True)
-    return reward.translation.row(asked.ids, ids), reward.score_answers([answer])
+    answer = Answer(prompt_ids=truncated_prompt.ids, ids=ids, text=reply, finished=True)
+    return reward.translation.row(truncated_prompt.ids, ids), reward.score_answers([answer])
 
 
 @torch.no_grad()
-def test_other_tokens_are_of_the_prompt_that_the_policy_saw(context, asked, folders):
-    reward = RewardModel.load(context, folders["other"], [asked])
-    row, score = scored(reward, context, asked)
+def test_the_rendered_prompt_is_the_truncated_prompt_of_the_policy(
+    context, truncated_prompt, folders
+):
+    reward = RewardModel.load(context, folders["other"], [truncated_prompt])
+    row, score = scored(reward, context, truncated_prompt)
     text = reward.renderer.tokenizer.decode(row)
     assert text.strip() == "<user> line 29 of a long question\n<assistant> woof.<|eos|>"
     alone = sequence_scores(
@@ -147,7 +153,7 @@ def test_other_tokens_are_of_the_prompt_that_the_policy_saw(context, asked, fold
 
 @pytest.fixture
 def changed(folders, tmp_path):
-    """changed(file, **keys): the reward model with another template and keys of a JSON file changed."""
+    """Return changed(file, **keys): the other reward model with keys of a JSON file changed."""
 
     def make(file, **keys):
         folder = shutil.copytree(folders["other"], tmp_path / "changed")
@@ -158,42 +164,48 @@ def changed(folders, tmp_path):
     return make
 
 
-def test_a_prompt_is_cut_again_to_the_reward_models_own_context(context, asked, changed):
-    """Room for the longest response stays free; a response that grows beyond it loses its end."""
+def test_a_prompt_is_truncated_again_to_the_context_of_the_reward_model(
+    context, truncated_prompt, changed
+):
+    """Positions for the longest response stay free; a longer response is truncated."""
     room = context.cfg.data.max_response_tokens + 16
     reward = RewardModel.load(
-        context, changed("config.json", max_position_embeddings=room), [asked]
+        context, changed("config.json", max_position_embeddings=room), [truncated_prompt]
     )
-    row, score = scored(reward, context, asked)
+    row, score = scored(reward, context, truncated_prompt)
     assert "question\n<assistant> woof.<|eos|>" in reward.renderer.tokenizer.decode(row)
     assert "line 29" not in reward.renderer.tokenizer.decode(row)
     assert torch.isfinite(score).all()
     assert f"1 of 1 prompts are cut once more, to its {room} positions" in reward.notes()[1]
-    long, score = scored(reward, context, asked, "woof. " * 30)
+    long, score = scored(reward, context, truncated_prompt, "woof. " * 30)
     assert len(long) == room
     assert torch.isfinite(score).all()
 
 
-def test_a_context_without_room_for_a_prompt_is_refused(context, asked, changed):
+def test_a_reward_model_whose_context_cannot_hold_a_prompt_is_refused(
+    context, truncated_prompt, changed
+):
     room = context.cfg.data.max_response_tokens + 3
     folder = changed("config.json", max_position_embeddings=room)
     with pytest.raises(UserError, match=f"has {room} positions, which do not hold a prompt beside"):
-        RewardModel.load(context, folder, [asked])
+        RewardModel.load(context, folder, [truncated_prompt])
 
 
-def test_a_reward_model_without_room_is_refused_also_where_the_tokens_are_its_own(
-    context, asked, folders, tmp_path
+def test_a_reward_model_with_a_short_context_is_refused_with_shared_tokens_too(
+    context, truncated_prompt, folders, tmp_path
 ):
     folder = shutil.copytree(folders["same"], tmp_path / "small")
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {"max_position_embeddings": 9}))
     with pytest.raises(UserError, match="but the reward model has 9 positions"):
-        RewardModel.load(context, folder, [asked])
+        RewardModel.load(context, folder, [truncated_prompt])
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_reward_model_without_a_pad_token_needs_no_new_row(context, asked, changed, packed):
-    """Its rows are padded with a token that it has, which changes no score."""
+def test_a_reward_model_without_a_pad_token_needs_no_new_embedding_row(
+    context, truncated_prompt, changed, packed
+):
+    """Its rows are padded with an existing token, which changes no score."""
     folder = changed("tokenizer_config.json", pad_token=None)
     tokens = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text(tokens.replace("<|pad|>", "<|never|>"))
@@ -203,12 +215,12 @@ def test_a_reward_model_without_a_pad_token_needs_no_new_row(context, asked, cha
             context.cfg, runtime=replace(context.cfg.runtime, reference_implementation=not packed)
         ),
     )
-    reward = RewardModel.load(other, folder, [asked])
+    reward = RewardModel.load(other, folder, [truncated_prompt])
     assert reward.renderer.added_tokens == ("<|pad|>",)
     with torch.no_grad():
-        row, alone = scored(reward, context, asked)
+        row, alone = scored(reward, context, truncated_prompt)
         longer = Answer(
-            prompt_ids=asked.ids,
+            prompt_ids=truncated_prompt.ids,
             ids=context.renderer.response_ids("woof. " * 9),
             text="",
             finished=True,
@@ -219,26 +231,26 @@ def test_a_reward_model_without_a_pad_token_needs_no_new_row(context, asked, cha
     assert float(together[0]) == pytest.approx(float(alone), abs=1e-4)
 
 
-def test_an_end_token_that_had_to_be_added_is_left_out(context, asked, changed):
+def test_an_added_eos_token_is_left_out_of_the_rendered_text(context, truncated_prompt, changed):
     folder = changed("tokenizer_config.json", eos_token=None)
     (folder / "chat_template.jinja").unlink()
-    reward = RewardModel.load(context, folder, [asked])
-    row, score = scored(reward, context, asked)
+    reward = RewardModel.load(context, folder, [truncated_prompt])
+    row, score = scored(reward, context, truncated_prompt)
     assert reward.renderer.tokenizer.decode(row).endswith("Assistant: woof.")
     assert torch.isfinite(score).all()
 
 
-def test_a_sampled_thought_that_the_reward_models_template_has_no_place_for_is_read(
-    context, asked, changed
+def test_a_sampled_think_tag_is_read_by_a_template_without_a_place_for_it(
+    context, truncated_prompt, changed
 ):
     folder = changed("config.json")
     (folder / "chat_template.jinja").write_text(CLOSED)
-    reward = RewardModel.load(context, folder, [asked])
-    row, score = scored(reward, context, asked, "a </think> b")
+    reward = RewardModel.load(context, folder, [truncated_prompt])
+    row, score = scored(reward, context, truncated_prompt, "a </think> b")
     assert "a </think> b" in reward.renderer.tokenizer.decode(row)
     assert torch.isfinite(score).all()
 
 
-def test_the_export_says_which_token_pads(folders):
+def test_an_exported_reward_model_names_its_pad_token(folders):
     config = json.loads((folders["same"] / "config.json").read_text())
     assert config["pad_token_id"] != config["eos_token_id"]

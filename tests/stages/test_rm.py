@@ -1,4 +1,4 @@
-"""The reward model's gradients, batches and what it learns."""
+"""The reward model: gradients, batches, and a ranking that it learns."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_rm_gradients_do_not_depend_on_the_microbatch(name, ties):
 
 
 @pytest.mark.parametrize("budget", [None, 40])
-def test_eight_processes_learn_one_step_of_comparisons(budget):
+def test_gradients_of_eight_processes_sum_to_those_of_one(budget):
     examples, parts, lengths = comparisons(11), [], set()
     batch = Batch(size=11, microbatch=9, max_tokens=budget)
     for share in [WHOLE, *(Share(rank, 8) for rank in range(8))]:
@@ -57,7 +57,7 @@ def test_eight_processes_learn_one_step_of_comparisons(budget):
 
 
 def test_every_completion_is_forwarded_once():
-    """K forwards a prompt, not K(K-1): the rows of a step are its completions."""
+    """A prompt of K completions takes K rows, not K(K-1)."""
     examples = comparisons(8)
     steps = preference_batches(
         examples,
@@ -69,8 +69,8 @@ def test_every_completion_is_forwarded_once():
     assert pairs == sum(len(one.better) + len(one.ties) for one in examples) > rows
 
 
-def test_the_reward_model_learns_an_order():
-    """Longer is better here; a few dozen steps must find it out, on prompts not seen before too."""
+def test_the_reward_model_learns_to_prefer_longer_responses():
+    """A few dozen steps suffice, and the accuracy is measured on unseen prompts."""
 
     def by_length(count, seed):
         found = comparisons(count, seed)

@@ -1,4 +1,4 @@
-"""Answers before and after training, and rendered examples, as a person reads them."""
+"""Answers before and after training, and rendered examples, as shown to the user."""
 
 from types import SimpleNamespace
 
@@ -18,21 +18,21 @@ from rlhf_cli.stages.samples import (
 )
 from tests.support.small_stages import little
 
-WHERE = Origin("made in a test", 0)
-TALK = (Message("user", "Why [bold]?"), Message("assistant", "Because."))
+ORIGIN = Origin("made in a test", 0)
+DIALOGUE = (Message("user", "Why [bold]?"), Message("assistant", "Because."))
 
 
 def answer(text: str, *, finished: bool = True) -> Answer:
     return Answer(prompt_ids=[5], ids=[6], text=text, finished=finished)
 
 
-def test_an_answer_that_was_cut_is_marked():
+def test_a_truncated_answer_is_marked():
     assert response_text(answer("woof")) == "woof"
     assert response_text(answer("woo", finished=False)) == "woo [cut]"
 
 
-def test_the_end_of_a_long_conversation_is_shown():
-    """The answer is to what was said last."""
+def test_a_long_conversation_is_shown_from_its_end():
+    """The end of a conversation is what an answer replies to."""
     assert last_turn((Message("user", "short"),)) == "short"
     text = "a" * MAX_SHOWN_CHARS + "b" * MAX_SHOWN_CHARS
     assert last_turn((Message("user", text),)) == "... " + "b" * MAX_SHOWN_CHARS
@@ -40,23 +40,23 @@ def test_the_end_of_a_long_conversation_is_shown():
     assert last_turn(turns) == "user: x\nassistant: y\nuser: z"
 
 
-def test_the_prompt_of_a_demonstration_is_what_came_before_its_answer():
+def test_the_prompt_of_a_demonstration_is_all_before_its_last_answer():
     context = open_context(little())
     turns = ["What is 2 plus 3?", "5", "And the dog?", "woof"]
     roles = ["user", "assistant"] * 2
     messages = tuple(Message(role, text) for role, text in zip(roles, turns, strict=True))
-    raw = Demonstration((Message("text", "once"),), WHERE)
+    raw = Demonstration((Message("text", "once"),), ORIGIN)
     (prompt,) = prompts_of(
-        context, [SimpleNamespace(record=one) for one in (Demonstration(messages, WHERE), raw)]
+        context, [SimpleNamespace(record=one) for one in (Demonstration(messages, ORIGIN), raw)]
     )
     assert prompt.record.messages == messages[:3]
     text = context.renderer.tokenizer.decode(prompt.ids)
     assert "And the dog?" in text and "woof" not in text
 
 
-def test_before_comes_before_after(monkeypatch):
+def test_samples_show_the_answers_before_and_after_training(monkeypatch):
     answers = iter(["first", "second"])
-    monkeypatch.setattr(samples, "sample_answers", lambda *asked: [answer(next(answers))])
+    monkeypatch.setattr(samples, "sample_answers", lambda *arguments: [answer(next(answers))])
     context = SimpleNamespace(cfg=SimpleNamespace(seed=1))
     prompt = SimpleNamespace(record=SimpleNamespace(messages=(Message("user", "hi"),)))
     shown, rows = BeforeAfter(context=context, prompts=[prompt]), []
@@ -67,14 +67,14 @@ def test_before_comes_before_after(monkeypatch):
     assert rows == [{"prompt": "hi", "before": "first", "after": "second"}]
 
 
-def test_supervised_tokens_stand_out_and_special_tokens_are_seen(plain_renderer):
-    ids, mask = plain_renderer.conversation(TALK)
+def test_rendered_examples_highlight_supervised_tokens_and_show_special_ones(plain_renderer):
+    ids, mask = plain_renderer.conversation(DIALOGUE)
     text = rendered(plain_renderer, ids, mask)
     assert text.plain == "Human: Why [bold]?\n\nAssistant: Because.</s>"
     shown = [text.plain[s.start : s.end] for s in text.spans if s.style == SUPERVISED]
     assert shown == [" Because.</s>"]
 
 
-def test_the_plain_form_marks_them_with_brackets(plain_renderer):
-    ids, mask = plain_renderer.conversation(TALK)
+def test_plain_examples_mark_supervised_tokens_with_brackets(plain_renderer):
+    ids, mask = plain_renderer.conversation(DIALOGUE)
     assert plain(plain_renderer, ids, mask) == ("Human: Why [bold]?\n\nAssistant:[[ Because.</s>]]")

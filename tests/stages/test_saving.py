@@ -1,4 +1,4 @@
-"""When a stage saves, what is kept, and what it goes on with: every key of `save`, and `resume`."""
+"""When a stage saves, what is kept, and what it resumes from: the keys of `save` and `resume`."""
 
 import re
 import signal
@@ -25,9 +25,9 @@ from tests.support.tabular import engine, optim, policy_network
 
 @pytest.fixture(autouse=True)
 def signal_handlers():
-    """A saver heeds signals in its own way; pytest wants its own back."""
-    heeded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    before = {number: signal.getsignal(number) for number in heeded}
+    """Restore the signal handlers of pytest, which a Saver replaces."""
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in handled}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -35,7 +35,7 @@ def signal_handlers():
 
 @pytest.fixture
 def minutes(monkeypatch):
-    """A clock that stands still until it is set: minutes(3)."""
+    """Return minutes(number), which sets a clock that otherwise stands still."""
     now = SimpleNamespace(seconds=1000.0)
     clock = SimpleNamespace(monotonic=lambda: now.seconds)
     monkeypatch.setattr(saving, "time", clock)
@@ -60,10 +60,10 @@ class State:
         return {} if self.own is None else {"own": self.own}
 
 
-def opened(
+def open_saver(
     work: Path, *, resume=Resume.auto, shares=(0.5, 0.5), **keys
 ) -> tuple[Saver, Resumed | None]:
-    """As a stage run opens it; `keys` are those of `save`."""
+    """Open a Saver as a stage does; `keys` are those of `save`."""
     cfg = {"every_steps": None, "every_minutes": None, "keep": 9, "keep_replaced": 1} | keys
     cfg = SimpleNamespace(save=Save(**cfg), resume=resume)
     context = SimpleNamespace(cfg=cfg, world=World(), clock=Clock())
@@ -84,15 +84,15 @@ def after(saver: Saver, *steps: int) -> None:
 
 
 @pytest.mark.parametrize(("every", "steps"), [(None, []), (2, [2, 4, 6]), (3, [3, 6])])
-def test_every_steps(every, steps, tmp_path):
-    after(opened(tmp_path, every_steps=every)[0], *range(1, 8))
+def test_every_steps_sets_the_steps_between_checkpoints(every, steps, tmp_path):
+    after(open_saver(tmp_path, every_steps=every)[0], *range(1, 8))
     assert saved(tmp_path) == steps
 
 
 @pytest.mark.parametrize(("every", "steps"), [(None, []), (2.0, [3, 6]), (0.5, [1, 2, 3, 4, 5, 6])])
-def test_every_minutes_since_the_last_save(every, steps, tmp_path, minutes):
-    """Steps that take 0.9 minutes each: two minutes are over with the third, and again with the sixth."""
-    saver, _ = opened(tmp_path, every_minutes=every)
+def test_every_minutes_counts_from_the_last_checkpoint(every, steps, tmp_path, minutes):
+    """Each step takes 0.9 minutes: two minutes have passed after the third and the sixth."""
+    saver, _ = open_saver(tmp_path, every_minutes=every)
     for step in range(1, 7):
         minutes(0.9 * step)
         after(saver, step)
@@ -100,14 +100,14 @@ def test_every_minutes_since_the_last_save(every, steps, tmp_path, minutes):
 
 
 @pytest.mark.parametrize(("keep", "steps"), [(1, [5]), (3, [3, 4, 5])])
-def test_keep_so_many_of_the_newest(keep, steps, tmp_path):
-    after(opened(tmp_path, every_steps=1, keep=keep)[0], *range(1, 6))
+def test_keep_is_the_number_of_newest_checkpoints_kept(keep, steps, tmp_path):
+    after(open_saver(tmp_path, every_steps=1, keep=keep)[0], *range(1, 6))
     assert saved(tmp_path) == steps
 
 
 def interrupted(work: Path) -> torch.Tensor:
-    """A run that saved two steps; the weights of the second."""
-    saver, _ = opened(work, every_steps=1, shares=(0.9, 0.1))
+    """Save two steps of a run; return the weights of the second."""
+    saver, _ = open_saver(work, every_steps=1, shares=(0.9, 0.1))
     policy = saver.engines["policy"]
     for step in (1, 2):
         loss = policy(lambda model: model(torch.tensor([[0]])).logits[0, 0, 1])
@@ -117,9 +117,9 @@ def interrupted(work: Path) -> torch.Tensor:
     return policy.get("lm_head.weight")
 
 
-def test_an_interrupted_stage_goes_on_with_all_that_was_saved(tmp_path):
+def test_an_interrupted_stage_resumes_with_everything_that_was_saved(tmp_path):
     weights = interrupted(tmp_path)
-    saver, found = opened(tmp_path)
+    saver, found = open_saver(tmp_path)
     policy = saver.engines["policy"]
     assert (found.step, found.state, found.recorder) == (2, {"at": 2}, {"lines": 7})
     assert found.samples == {"before": ["a"]}
@@ -129,10 +129,10 @@ def test_an_interrupted_stage_goes_on_with_all_that_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["weight", "exp_avg_sq", "own"])
-def test_what_is_not_finite_is_never_saved(where, tmp_path):
-    """The checkpoint before it stays the one to go on from."""
+def test_a_state_that_is_not_finite_is_not_saved(where, tmp_path):
+    """The checkpoint before it stays the one to resume from."""
     interrupted(tmp_path)
-    saver, _ = opened(tmp_path, every_steps=1)
+    saver, _ = open_saver(tmp_path, every_steps=1)
     policy, own = saver.engines["policy"], torch.ones(2)
     master = next(m for name, m in policy._named() if name == "lm_head.weight")
     broken = {
@@ -145,18 +145,18 @@ def test_what_is_not_finite_is_never_saved(where, tmp_path):
         saver.after_step(3, State(3, own))
     assert [path.name for path in (tmp_path / "resume").glob("*3*")] == []
     assert saved(tmp_path) == [1, 2]
-    assert opened(tmp_path)[1].step == 2
+    assert open_saver(tmp_path)[1].step == 2
 
 
 @pytest.mark.dist
-def test_what_is_not_finite_on_one_process_is_saved_by_none(tmp_path):
+def test_a_state_that_is_not_finite_on_one_rank_is_saved_by_none(tmp_path):
     run_processes(
         2, "tests.support.distributed.stages:broken_on_one_process", str(tmp_path), timeout=60
     )
 
 
 @pytest.mark.parametrize(
-    ("free", "keep", "told"),
+    ("free", "keep", "expected"),
     [
         (10**9, 2, ""),
         (
@@ -167,49 +167,51 @@ def test_what_is_not_finite_on_one_process_is_saved_by_none(tmp_path):
         (10, 2, "exports alone takes .*: free space there, or choose another runs_dir"),
     ],
 )
-def test_a_disk_without_room_is_told_with_figures_before_the_stage(
-    free, keep, told, tmp_path, monkeypatch, capsys
+def test_require_space_reports_the_bytes_that_are_missing_before_the_stage(
+    free, keep, expected, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(saving.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
     engines = {"policy": model_of((0.5, 0.5))}
     model, checkpoint = saving.bytes_of(engines["policy"])
     assert 10 < model < 6_000 < 10 * checkpoint
     if free < model:
-        with pytest.raises(WriteError, match=told):
+        with pytest.raises(WriteError, match=expected):
             require_space(tmp_path, engines, keep=keep)
     else:
         require_space(tmp_path, engines, keep=keep)
-        said = " ".join(capsys.readouterr().out.split())
-        assert re.search(told, said) if told else not said
+        printed = " ".join(capsys.readouterr().out.split())
+        assert re.search(expected, printed) if expected else not printed
 
 
 @pytest.mark.parametrize(("decay", "size"), [(None, 12), (0.9, 16)])
-def test_a_checkpoint_takes_twelve_bytes_a_parameter_and_four_more_with_an_average(decay, size):
+def test_a_checkpoint_takes_12_bytes_per_parameter_and_16_with_an_average(decay, size):
     model = policy_network(torch.tensor([0.5, 0.5]))
     num = sum(p.numel() for p in model.parameters())
     assert saving.bytes_of(engine(model, optim(0.1), ema_decay=decay)) == (4 * num, size * num)
 
 
-def test_resume_never_forgets_what_was_saved(tmp_path):
+def test_resume_never_removes_the_checkpoints(tmp_path):
     weights = interrupted(tmp_path)
-    saver, resumed = opened(tmp_path, resume=Resume.never)
+    saver, resumed = open_saver(tmp_path, resume=Resume.never)
     assert resumed is None
     assert saved(tmp_path) == []
     assert not torch.equal(saver.engines["policy"].get("lm_head.weight"), weights)
 
 
-def test_resume_whole_passes_over_a_broken_checkpoint(tmp_path):
+def test_resume_last_valid_skips_a_damaged_checkpoint(tmp_path):
     interrupted(tmp_path)
     (tmp_path / "resume" / "step-00000002" / "stage.safetensors").unlink()
-    assert opened(tmp_path, resume=Resume.last_valid)[1].step == 1
+    assert open_saver(tmp_path, resume=Resume.last_valid)[1].step == 1
 
 
-@pytest.mark.parametrize("asked", ["stop", "save"])
-def test_a_stop_saves_and_ends_and_a_wish_saves_once(asked, tmp_path, monkeypatch):
-    saver, _ = opened(tmp_path)
-    monkeypatch.setattr(saver.signals, asked, True)
+@pytest.mark.parametrize("requested", ["stop", "save"])
+def test_a_stop_request_saves_and_ends_and_a_save_request_saves_once(
+    requested, tmp_path, monkeypatch
+):
+    saver, _ = open_saver(tmp_path)
+    monkeypatch.setattr(saver.signals, requested, True)
     ends = pytest.raises(Stopped, match="saved at step 4")
-    with ends if asked == "stop" else nullcontext():
+    with ends if requested == "stop" else nullcontext():
         after(saver, 4)
     monkeypatch.setattr(saver.signals, "stop", False)
     after(saver, 5)

@@ -1,4 +1,4 @@
-"""SFT: gradients that know the whole step, packing that changes nothing."""
+"""SFT: gradients are normalized over the complete step, and packing does not change them."""
 
 from dataclasses import replace
 
@@ -71,8 +71,8 @@ def test_sft_gradients_do_not_depend_on_the_budget_of_tokens(batching, padded):
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "neox"])
 @pytest.mark.parametrize("loss_on", LossOn)
-def test_packed_rows_give_the_gradients_of_padded_ones(name, loss_on):
-    """No text of a packed row sees another one, and none predicts the next one's first token."""
+def test_packed_rows_give_the_same_gradients_as_padded_rows(name, loss_on):
+    """Texts of a packed row do not attend to one another or predict each other's first tokens."""
     examples = demonstrations(12)
     loss, padded = gradients_of_sft(name, examples, loss_on=loss_on)
     packed_loss, packed = gradients_of_sft(
@@ -83,8 +83,8 @@ def test_packed_rows_give_the_gradients_of_padded_ones(name, loss_on):
 
 
 @torch.no_grad()
-def test_the_sft_loss_is_the_chain_rule_over_the_response_and_its_end():
-    """Twin: each response token alone, from the tokens before it; prompts do not count, EOS does."""
+def test_the_sft_loss_equals_the_chain_rule_over_the_response_with_eos():
+    """Reference: each response token from the tokens before it; EOS counts, the prompt does not."""
     examples, model = demonstrations(5), causal("llama", sharpness=3.0)
     total, count = 0.0, 0
     for example in examples:
@@ -99,8 +99,8 @@ def test_the_sft_loss_is_the_chain_rule_over_the_response_and_its_end():
     assert count == sum(sum(e.loss_mask) for e in examples)
 
 
-def test_the_end_token_is_learned():
-    """After a few steps of SFT, P(EOS | the whole answer) has risen."""
+def test_training_raises_the_probability_of_eos():
+    """After a few steps of SFT, P(EOS | the complete answer) has risen."""
     example = demonstrations(1, seed=3)[0]
     engine = new_engine(causal("llama"), optim(0.01))
 
@@ -130,8 +130,8 @@ def step_of(examples):
 @pytest.mark.parametrize("count", [16, 13])
 @pytest.mark.parametrize("batching", Batching)
 @pytest.mark.parametrize("budget", [None, 20])
-def test_eight_processes_learn_what_one_with_eight_microbatches_learns(count, batching, budget):
-    """8 x 1 = 1 x 8: the processes' gradients add up, blank microbatches add nothing."""
+def test_gradients_of_eight_processes_sum_to_those_of_one(count, batching, budget):
+    """Gradients of the processes add up, and empty microbatches add nothing."""
     examples = demonstrations(count)
     options = BatchOptions(
         batch=Batch(size=16, microbatch=2, max_tokens=budget), seed=0, epoch=0, pad_id=0
@@ -151,7 +151,7 @@ def test_eight_processes_learn_what_one_with_eight_microbatches_learns(count, ba
     assert_same(parts[0], summed(parts[1:]))
 
 
-def test_a_broken_model_does_not_take_a_step():
+def test_a_loss_that_is_not_finite_takes_no_step():
     engine = new_engine(causal("llama"), optim(0.01))
     with torch.no_grad():
         engine.model.lm_head.weight[3] = float("nan")

@@ -1,6 +1,7 @@
-"""Tasks as the evaluate stage asks them: rows, templates, exemplars, and the files that it leaves."""
+"""Tasks in the evaluate stage: rows, templates, exemplars, and the files that it writes."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,8 @@ def settings(folder: Path, **values) -> dict:
 
 
 @pytest.fixture(scope="module")
-def asked(folder):
-    """asked(key=value, ...) -> {task: its questions} with these keys, dots written as __."""
+def questions_for(folder):
+    """Return questions_for(key=value, ...) -> {task: questions}, dots of keys written as __."""
 
     def ask(**values):
         context = open_context(changed(little(), settings(folder, **values)))
@@ -59,8 +60,8 @@ def text_of(renderer, question) -> str:
     return renderer.tokenizer.decode(question.prompt_ids)
 
 
-def test_every_template_that_asks_renders_every_row_with_every_number_of_shots(asked):
-    found, renderer = asked()
+def test_every_template_that_asks_is_combined_with_all_rows_and_shots(questions_for):
+    found, renderer = questions_for()
     rte = found["rte"].direct
     assert {(q.example.template, q.shots) for q in rte} == {
         (template, shots) for template in ("conclude", "follows") for shots in (0, 2)
@@ -73,13 +74,13 @@ def test_every_template_that_asks_renders_every_row_with_every_number_of_shots(a
     assert len({q.row for q in rte}) == 3
 
 
-def test_the_first_templates_are_those_that_ask(asked):
-    found, _ = asked(evaluation__tasks__templates="1")
+def test_the_first_templates_are_those_that_ask(questions_for):
+    found, _ = questions_for(evaluation__tasks__templates="1")
     assert {q.example.template for q in found["rte"].direct} == {"conclude"}
 
 
-def test_exemplars_are_other_rows_that_are_not_evaluated(asked, folder):
-    found, renderer = asked(evaluation__tasks__limit=None)
+def test_exemplars_are_rows_that_are_not_evaluated(questions_for, folder):
+    found, renderer = questions_for(evaluation__tasks__limit=None)
     questions = [q for q in found["rte"].direct if q.example.template == "follows"]
     evaluated = {q.example.input.split(" follow")[0] for q in questions}
     assert 3 < len(evaluated) < 24
@@ -93,17 +94,17 @@ def test_exemplars_are_other_rows_that_are_not_evaluated(asked, folder):
             assert named == (other == question.example.input.split(" follow")[0])
 
 
-def test_exemplars_are_turns_where_they_are_configured_so(asked):
-    found, renderer = asked(tasks__shots_as=ShotsAs.turns)
+def test_exemplars_are_dialogue_turns_with_shots_as_turns(questions_for):
+    found, renderer = questions_for(tasks__shots_as=ShotsAs.turns)
     question = next(q for q in found["sums"].direct if q.shots == 2)
     assert question.prompt_ids.count(renderer.end_id) == 2
 
 
-def test_exemplars_that_do_not_fit_leave_from_the_first_on(asked):
-    found, renderer = asked(evaluation__tasks__shots=[6])
+def test_exemplars_that_do_not_fit_are_dropped_from_the_first_on(questions_for):
+    found, renderer = questions_for(evaluation__tasks__shots=[6])
     questions, before = found["sums"].direct, len(found["sums"].direct[0].prompt_ids)
     assert not found["sums"].left_out.total()
-    found, _ = asked(evaluation__tasks__shots=[6], data__max_prompt_tokens=before - 4)
+    found, _ = questions_for(evaluation__tasks__shots=[6], data__max_prompt_tokens=before - 4)
     cut = found["sums"].direct[0]
     assert len(cut.prompt_ids) <= before - 4
     whole = text_of(renderer, questions[0])
@@ -113,8 +114,8 @@ def test_exemplars_that_do_not_fit_leave_from_the_first_on(asked):
     assert found["sums"].left_out.total() >= 3
 
 
-def test_chains_of_thought_are_asked_of_tasks_with_rationales(asked):
-    found, renderer = asked()
+def test_chains_of_thought_are_requested_for_tasks_with_rationales(questions_for):
+    found, renderer = questions_for()
     assert found["rte"].chains == []
     texts = [text_of(renderer, q) for q in found["sums"].chains if q.shots == 2]
     assert texts
@@ -122,15 +123,15 @@ def test_chains_of_thought_are_asked_of_tasks_with_rationales(asked):
         assert text.count("step by step") == 3
         assert text.count("The answer is") == 2
         assert text.count("plus") >= 3 + 2
-    assert not asked(evaluation__tasks__cot=Chains.none)[0]["sums"].chains
-    everywhere, renderer = asked(evaluation__tasks__cot=Chains.all)
+    assert not questions_for(evaluation__tasks__cot=Chains.none)[0]["sums"].chains
+    everywhere, renderer = questions_for(evaluation__tasks__cot=Chains.all)
     text = next(text_of(renderer, q) for q in everywhere["rte"].chains if q.shots == 2)
     assert text.count("step by step") == 3
     assert text.count("The answer is") == 2
 
 
-def test_a_task_brings_exemplars_of_its_own(folder, tmp_path):
-    """In their order, before the question in their form; the first template is what is asked."""
+def test_a_task_with_cot_prompt_uses_its_own_exemplars(folder, tmp_path):
+    """They come in their order before the question, which the first template asks."""
     (tmp_path / "rte.jsonl").write_text((folder / "rte.jsonl").read_text())
     blocks = "\n\n".join(
         f"Q: case {i}?\nA: Let's think step by step.\nThe answer is no." for i in (1, 2, 3)
@@ -151,19 +152,62 @@ def test_a_task_brings_exemplars_of_its_own(folder, tmp_path):
     assert {q.example.template for q in found.direct} == {"conclude", "follows"}
 
 
-def test_the_rows_are_drawn_by_the_seed(asked):
+def test_the_choice_of_rows_depends_on_the_seed(questions_for):
     def rows(**values) -> list[str]:
-        return [q.row for q in asked(**values)[0]["sums"].direct]
+        return [q.row for q in questions_for(**values)[0]["sums"].direct]
 
     assert rows() == rows()
     assert rows() != rows(seed=5)
 
 
-def test_an_option_beyond_the_limit_is_counted_and_no_row_left_is_an_error(asked):
+T0 = """
+name: t0
+clusters: [sentiment]
+source: t0.jsonl
+turned_around: [write]
+"""
+
+
+@pytest.fixture
+def rendered(tmp_path):
+    """rendered(key=value, ...) -> {template: number of its questions} of rows with a template each."""
+    (tmp_path / "t0.yaml").write_text(T0)
+    write_rows(tmp_path / "t0.jsonl", [
+        {"template": name, "prompt": f"{name} {i}", "completion": "good"}
+        for i in range(40) for name in ("write", "short", "long")
+    ])  # fmt: skip
+
+    def ask(**values) -> Counter[str]:
+        values = {"evaluation__tasks__limit": 8, "evaluation__tasks__shots": [0], **values}
+        held = {"tasks.hold_out": ["sentiment"]}
+        (found,) = open_suite(
+            open_context(changed(little(), settings(tmp_path, **values) | held))
+        ).tasks
+        return Counter(question.example.template for question in found.direct)
+
+    return ask
+
+
+def test_the_limit_is_of_rows_that_can_be_asked(rendered):
+    every = rendered(evaluation__tasks__limit=None)
+    assert set(every) == {"short", "long"}
+    assert rendered().total() == 8
+    assert rendered(evaluation__tasks__templates="1") == {"short": 8}
+    assert rendered(evaluation__tasks__limit=1000) == every
+
+
+def test_rows_that_no_template_asks_are_no_rows_to_evaluate(rendered, tmp_path):
+    (tmp_path / "t0.yaml").write_text(T0.replace("[write]", "[write, short, long]"))
+    message = r"t0.yaml: none of the \d+ evaluation rows of task t0 .* turned_around"
+    with pytest.raises(UserError, match=message):
+        rendered()
+
+
+def test_a_task_whose_options_all_exceed_the_limit_is_refused(questions_for):
     with pytest.raises(
         UserError, match=r"no row of task rte.* an option longer than data.max_resp"
     ):
-        asked(data__max_response_tokens=1)
+        questions_for(data__max_response_tokens=1)
 
 
 @pytest.mark.parametrize(
@@ -174,13 +218,13 @@ def test_an_option_beyond_the_limit_is_counted_and_no_row_left_is_an_error(asked
         ({"evaluation.tasks.also": ["nil"]}, r"evaluation\.tasks\.also: .* named nil.*nli"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_evaluated_is_named(folder, values, message):
+def test_tasks_that_cannot_be_evaluated_are_refused_by_name(folder, values, message):
     context = open_context(changed(little(), settings(folder) | values))
     with pytest.raises(UserError, match=message):
         open_suite(context)
 
 
-def test_what_also_names_is_evaluated_with_what_is_held_out(folder):
+def test_held_out_tasks_and_those_of_also_are_evaluated(folder):
     def names(**values) -> list[str]:
         cfg = changed(little(), settings(folder) | {"tasks.hold_out": [], **values})
         return [task.name for task in evaluated_tasks(cfg)]
@@ -191,7 +235,7 @@ def test_what_also_names_is_evaluated_with_what_is_held_out(folder):
     assert names(**both) == ["rte", "sums"]
 
 
-def test_nothing_to_evaluate_is_refused_before_anything_starts(folder):
+def test_a_run_with_nothing_to_evaluate_is_refused(folder):
     values = settings(folder) | {"tasks.hold_out": []}
     require_tasks(changed(little(), values), alone=False)
     with pytest.raises(UserError, match=r"nothing to evaluate: .* evaluation\.tasks\.also"):
@@ -203,8 +247,8 @@ def test_nothing_to_evaluate_is_refused_before_anything_starts(folder):
 
 
 @pytest.fixture(scope="module")
-def ran(folder, tmp_path_factory):
-    """The stages sft and evaluate, with prompts, tasks and votes: (configuration values, folder)."""
+def finished_stage(folder, tmp_path_factory):
+    """Run sft and evaluate with prompts, tasks and votes; return (folder, metrics, calls)."""
     place = tmp_path_factory.mktemp("ran")
     values = settings(
         folder,
@@ -221,11 +265,11 @@ def ran(folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         respond = task_suite.respond
 
-        def noted(network, prompts, renderer, params, world, **settings):
+        def recording_respond(network, prompts, renderer, params, world, **settings):
             calls.append((params.temperature, len(prompts), settings["seeds"]))
             return respond(network, prompts, renderer, params, world, **settings)
 
-        patch.setattr(task_suite, "respond", noted)
+        patch.setattr(task_suite, "respond", recording_respond)
         metrics = run_evaluate(values, place)
     return place / "evaluate", metrics, calls
 
@@ -239,8 +283,8 @@ def answers_in(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "task_answers.jsonl").read_text().splitlines()]
 
 
-def test_every_model_is_asked_in_every_way_and_the_figures_are_those_of_the_answers(ran):
-    folder, metrics, _ = ran
+def test_the_figures_of_every_model_and_way_of_asking_follow_from_the_answers(finished_stage):
+    folder, metrics, _ = finished_stage
     figures = json.loads((folder / "tasks.json").read_text())
     assert [(row["model"], row["asked"]) for row in figures["rows"]] == [
         (model, way.name) for model in ("base", "SFT") for way in Asked
@@ -267,31 +311,31 @@ def test_every_model_is_asked_in_every_way_and_the_figures_are_those_of_the_answ
     assert (folder / "table.json").is_file()
 
 
-def test_the_ranking_that_is_configured_decides(ran):
-    folder, _, _ = ran
+def test_the_value_of_a_task_uses_the_configured_ranking(finished_stage):
+    folder, _, _ = finished_stage
     figures = json.loads((folder / "tasks.json").read_text())
     for row in figures["rows"]:
         if row["asked"] == "direct":
             assert row["tasks"]["rte"]["ranks"]["byte"] == row["tasks"]["rte"]["value"]
 
 
-def test_every_model_is_asked_with_its_own_weights(ran):
-    asked: dict[str, list[str]] = {}
-    for entry in answers_in(ran[0]):
+def test_every_model_answers_with_its_own_weights(finished_stage):
+    responses: dict[str, list[str]] = {}
+    for entry in answers_in(finished_stage[0]):
         if entry["asked"] == "chain":
-            asked.setdefault(entry["model"], []).append(entry["response"])
-    assert asked["base"] != asked["SFT"]
+            responses.setdefault(entry["model"], []).append(entry["response"])
+    assert responses["base"] != responses["SFT"]
 
 
-def test_a_free_answer_has_the_tokens_of_its_target_for_the_loss(asked):
-    found, renderer = asked()
+def test_a_free_answer_has_the_tokens_of_its_target_for_the_loss(questions_for):
+    found, renderer = questions_for()
     for question in found["sums"].direct:
         assert question.target_ids == renderer.response_ids(question.example.target)
     assert not any(q.target_ids for q in (*found["rte"].direct, *found["sums"].chains))
 
 
-def test_answers_are_greedy_and_votes_are_samples_of_their_own(ran):
-    _, _, calls = ran
+def test_answers_are_greedy_and_votes_are_sampled_separately(finished_stage):
+    _, _, calls = finished_stage
     greedy = [call for call in calls if call[0] == 0]
     votes = [call for call in calls if call[1] and call[0] == 0.7]
     assert [call[1] for call in greedy if call[1]] == [2, 2] * 2  # free answers, chains; two models
@@ -299,19 +343,21 @@ def test_answers_are_greedy_and_votes_are_samples_of_their_own(ran):
     assert all(len(set(seeds)) == 4 for _, _, seeds in votes)
 
 
-def test_without_tasks_there_is_no_file_of_them(ran, tmp_path):
+def test_an_evaluation_without_tasks_writes_no_file_of_tasks(finished_stage, tmp_path):
     values = {"evaluation.best_of_n": 0}
-    metrics = run(changed(little(), values), {"sft": ran[0].parent / "sft" / "model"}, tmp_path)
+    metrics = run(
+        changed(little(), values), {"sft": finished_stage[0].parent / "sft" / "model"}, tmp_path
+    )
     assert not (tmp_path / "tasks.json").exists()
     assert not [name for name in metrics if "tasks" in name]
 
 
-def test_without_prompts_the_tasks_alone_are_evaluated(ran, folder, tmp_path):
+def test_without_prompts_only_the_tasks_are_evaluated(finished_stage, folder, tmp_path):
     values = settings(folder, evaluation__tasks__limit=1, evaluation__tasks__shots=[0])
     values |= {"data.prompts": [], "data.comparisons": [], "tasks.hold_out": ["nli"]}
     values |= {"data.max_prompt_tokens": 64}
     cfg = changed(little(), values)
-    metrics = run(cfg, {"sft": ran[0].parent / "sft" / "model"}, tmp_path)
+    metrics = run(cfg, {"sft": finished_stage[0].parent / "sft" / "model"}, tmp_path)
     assert set(metrics) == {f"eval/{name}/tasks/0-shot/direct" for name in ("base", "SFT")}
     assert not (tmp_path / "table.json").exists()
     assert preview(cfg, {}).facts["tasks"] == "1 row of 1 task"

@@ -160,7 +160,7 @@ def _layers(kind: type[PretrainedConfig], fields) -> dict:
 
 
 def tiny_causal_lm(model_type: str, seed: int = 0):
-    """Return a random float32 model in evaluation mode whose next tokens are not all alike."""
+    """Return a random float32 model in evaluation mode whose predictions differ between tokens."""
     torch.manual_seed(seed)
     config = tiny_config(model_type)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -172,7 +172,7 @@ def tiny_causal_lm(model_type: str, seed: int = 0):
 
 
 def _sharpen(matrix: torch.Tensor) -> None:
-    """Scale it up, and fill what is zero, such as the embedding of the padding token."""
+    """Scale the matrix up, and fill zeros such as the embedding of the padding token."""
     spread = matrix.std()
     if 0 < spread < SPREAD:
         matrix.mul_(SPREAD / spread)

@@ -1,4 +1,4 @@
-"""`rlhf` in a process of its own: with its own stages or fake ones, with one process or several."""
+"""`rlhf` in a process of its own, with real or fake stages, with one worker or several."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def ran(output: str) -> list[str]:
 
 
 class Started:
-    """A running command: .work is its stage's work folder, .finish() waits and measures."""
+    """A running command: .work is the work folder of its stage, .finish() waits for its end."""
 
     def __init__(self, folder: Path, *words: str, env: dict[str, str] | None = None):
         self.folder, self.work = folder, folder / "runs" / "default" / ".sft.work"
@@ -67,18 +67,18 @@ class Started:
             [sys.executable, str(FAKE), STAGE, "run", *ALL, *words],
             cwd=folder, env={**kept, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200", **(env or {})},
             text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            preexec_fn=_heed_interrupts,
+            preexec_fn=_accept_interrupts,
         )  # fmt: skip
 
     def ranks(self, count: int = 2) -> list[int]:
-        """The workers' process ids, once all are ready."""
+        """Return the process ids of the workers, once all are ready."""
         paths = [self.work / f"ready-{rank}" for rank in range(count)]
         wait_until(lambda: all(p.exists() for p in paths) or self.process.poll() is not None)
         assert self.process.poll() is None, self.process.communicate()
         return [int(p.read_text()) for p in paths]
 
     def finish(self, timeout: float = 60) -> tuple[int, str, float]:
-        """(exit code, stderr, seconds from now to its end)."""
+        """Return (exit code, stderr, seconds from now to its end)."""
         before = time.monotonic()
         try:
             self.out, errors = self.process.communicate(timeout=timeout)
@@ -87,7 +87,7 @@ class Started:
         return self.process.returncode, errors, time.monotonic() - before
 
     def ended(self, *pids: int) -> tuple[int, str, float]:
-        """`finish`, and nobody is left."""
+        """Return `finish()`, and assert that these processes have ended."""
         found = self.finish()
         wait_until(lambda: not any(map(alive, pids)), timeout=2)
         return found
@@ -97,7 +97,7 @@ class Started:
 
 
 def two(folder: Path, mode: str, *words: str, **env: str) -> Started:
-    """Two processes on this machine."""
+    """Start two workers on this machine."""
     more = ("runtime.num_processes=2", f"tracking.project={mode}", *words)
     return Started(folder, *more, env={"OMP_NUM_THREADS": "1", **env})
 
@@ -105,7 +105,7 @@ def two(folder: Path, mode: str, *words: str, **env: str) -> Started:
 def two_nodes(
     folder: Path, mode: str, port: int, engine: str = "torchrun"
 ) -> tuple[Started, Started]:
-    """The driver and another machine, which are both this one; the other one starts first."""
+    """Start the driver and a second node, both on this machine; the second node starts first."""
     words = ("runtime.num_processes=1", f"tracking.project={mode}", "runtime.timeout=20")
     other, driver = (
         Started(folder, *words, env={"GLOO_SOCKET_IFNAME": "lo", **PLACES[engine](node, str(port))})
@@ -126,8 +126,8 @@ PLACES = {
 }  # fmt: skip
 
 
-def _heed_interrupts() -> None:
-    """A test run in the background has SIGINT switched off, under nohup SIGHUP; a shell has not."""
+def _accept_interrupts() -> None:
+    """Enable SIGINT and SIGHUP, which are ignored in the background and under nohup."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -140,7 +140,7 @@ def wait_until(holds, timeout: float = 60) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has buried yet does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -15,5 +15,5 @@ def _composed(words: tuple[str, ...]) -> Config:
 
 
 def composed(*words: str) -> Config:
-    """The configuration of a command line; composing takes a while, so it is done once."""
+    """Return the configuration of a command line, composed once because that is slow."""
     return deepcopy(_composed(words))

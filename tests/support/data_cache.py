@@ -1,11 +1,11 @@
-"""A fixture for the folders of tests whose stages keep what they read."""
+"""A fixture for tests whose stages cache the data that they read."""
 
 import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
 def data_cache(tmp_path_factory):
-    """What stages keep of their data is in a folder of the tests."""
+    """Set the cache of read data to a temporary folder."""
     from rlhf_cli.stages import reading
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Small configurations, files and tokenizers for the tests of data: conftest.py names the fixtures."""
+"""Small configurations, files and tokenizers for the tests of data; conftest.py imports them."""
 
 import gzip
 import json
@@ -42,7 +42,7 @@ def _default() -> Config:
 
 @pytest.fixture
 def config():
-    """config(comparisons=[...], ...): the default configuration with this data section."""
+    """Return config(comparisons=[...], ...), the default configuration with this data section."""
 
     def make(*, ties=None, **data) -> Config:
         default = _default()
@@ -60,7 +60,7 @@ def config():
 
 @pytest.fixture
 def write(tmp_path):
-    """write(name, rows or text) -> path of a file; .gz is compressed."""
+    """Return write(name, rows or text) -> path of a file; .gz is compressed."""
 
     def file(name: str, content) -> Path:
         path = tmp_path / name
@@ -76,7 +76,7 @@ def write(tmp_path):
 
 
 def byte_tokenizer(**special: str):
-    """A tokenizer of single bytes: every text is known, lengths are those of the bytes."""
+    """Return a tokenizer of single bytes: any text has as many tokens as bytes."""
     from transformers import PreTrainedTokenizerFast
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -88,19 +88,19 @@ def byte_tokenizer(**special: str):
 
 @pytest.fixture
 def plain_renderer():
-    """Single bytes, the plain template, </s> as the end."""
+    """Return a renderer with single bytes, the plain template, and </s> as the end token."""
     return build(byte_tokenizer(eos_token="</s>"), template="plain", system=None)
 
 
 @pytest.fixture
 def make_tokenizer():
-    """byte_tokenizer itself, for tests that need their own special tokens."""
+    """Return byte_tokenizer, for tests that need their own special tokens."""
     return byte_tokenizer
 
 
 @pytest.fixture
 def stories(real_data):
-    """The real tokenizer without pad token and template, that puts a space before every text."""
+    """Return a real tokenizer without pad token and template, which adds a prefix space."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(real_data / "models" / "stories260K")
@@ -108,7 +108,7 @@ def stories(real_data):
 
 @pytest.fixture
 def gpt2(real_data):
-    """The real GPT-2 tokenizer: one token is bos, eos and unk at once, and there is no pad."""
+    """Return the GPT-2 tokenizer, whose bos, eos and unk are one token, without a pad token."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(real_data / "tokenizers" / "gpt2")

@@ -1,4 +1,4 @@
-"""Rows of a source; records and examples of a configuration as lists, read as the commands read them."""
+"""Rows of a source; records and examples of a configuration as lists, read as by the commands."""
 
 import tempfile
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ ROWS = [{"prompt": "a\nb", "response": 'say "c", d'}, {"prompt": "é 你", "resp
 
 
 def read(path, **source):
-    """(origin, row or error) of every row."""
+    """Return (origin, row or error) of every row."""
     return list(rows_of(Source(path=str(path), **source)))
 
 
@@ -37,7 +37,7 @@ def lines(path, **source):
 
 @dataclass(kw_only=True)
 class Loaded:
-    """What each side holds, and the account of the rows."""
+    """The records of each split, and the report on the rows."""
 
     train: list
     select: list
@@ -51,7 +51,7 @@ class Loaded:
 
 
 def survey(cfg: Config, role: str) -> Loaded:
-    """The records of a role; what is wrong as a whole is only in the report."""
+    """Return the records of a role; problems of the complete role are only in the report."""
     with tempfile.TemporaryDirectory() as folder:
         records = records_of(spec_of(cfg, role), Path(folder), silent=True)
     train, select, held = (list(records.each(rows)) for rows in records.sides)
@@ -59,14 +59,14 @@ def survey(cfg: Config, role: str) -> Loaded:
 
 
 def load(cfg: Config, role: str) -> Loaded:
-    """The same, refused where a run would refuse."""
+    """Return the same, and raise what a run would raise."""
     loaded = survey(cfg, role)
     loaded.report.enforce()
     return loaded
 
 
 def encoded(renderer: Renderer, loaded: Loaded, data) -> tuple[list, list, list]:
-    """(train, select, held out) as tokens; the report is brought up to date, nothing is refused."""
+    """Return (train, select, held out) as tokens, and update the report; nothing is refused."""
     with tempfile.TemporaryDirectory() as folder:
         list(prepare(loaded.records, renderer, data, Path(folder)))
         found = opened(Path(folder), loaded.report, loaded.records)
@@ -75,7 +75,7 @@ def encoded(renderer: Renderer, loaded: Loaded, data) -> tuple[list, list, list]
 
 
 def of(records: list[Record], report: DataReport) -> Loaded:
-    """Records that stand in no file, all of them trained on."""
+    """Return records without a file, all of them in the training split."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / RECORDS
         with RecordWriter(path, seed=0) as writer:
@@ -90,12 +90,12 @@ def of(records: list[Record], report: DataReport) -> Loaded:
 
 
 def place_of(text: str, *, seed: int) -> float:
-    """Where in [0, 1) a normalised question lies."""
+    """Return the position of a normalised question in [0, 1)."""
     return float(place(np.array([number(text, seed=seed)], dtype=np.uint64))[0])
 
 
 def leak_check(sides: dict[str, tuple[list, list]]) -> dict[tuple[str, str], int]:
-    """{(role trained on, role evaluated on): held-out records whose opening is trained on}.
+    """Return {(role trained on, role evaluated on): held-out records whose opening is trained on}.
 
     sides {role: (train, held out)}. Every pair of roles counts, a role with itself too; no entry
     means no leak.

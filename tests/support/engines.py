@@ -70,7 +70,7 @@ def runtime(name: str | None, dtype: str = "float32", gather: str = "auto") -> R
 
 
 def odd(seed: int = 0, *, packed: bool = False):
-    """A random language model whose parameters no two processes can halve."""
+    """Return a random language model whose parameters two processes cannot halve."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(deepcopy(ODD), dtype=torch.float32)
     return enable_unpadding(model) if packed else model
@@ -96,7 +96,7 @@ def trained(given: Runtime, world: World, model, *, clip: float | None = 0.5) ->
 
 
 def microbatches(step: int, world: World) -> list[tuple[Tensor, Tensor]]:
-    """This process's rows, one by one; where others have one more, a row that counts for nothing."""
+    """Return the rows of this process one by one; where others have more, an empty row."""
     tokens, mask = step_rows(step)
     mine = [
         (t[None], m[None])
@@ -120,7 +120,7 @@ def part_of_loss(engine: Engine, tokens: Tensor, mask: Tensor, count: float) -> 
 
 
 def learn(engine: Engine, step: int, world: World) -> tuple[float, float]:
-    """One optimizer step: the loss over all processes, and the gradient norm."""
+    """Take one optimizer step; return the loss over all processes and the gradient norm."""
     engine.train()
     count, total = float(step_rows(step)[1][:, 1:].sum()), 0.0
     batches = microbatches(step, world)
@@ -133,7 +133,7 @@ def learn(engine: Engine, step: int, world: World) -> tuple[float, float]:
 
 
 def everything(engine: Engine, world: World) -> dict[str, Tensor]:
-    """What all processes tell of the state, together; none tells what another told."""
+    """Return the state of all processes together, whose parts must be disjoint."""
     parts = [None] * world.size
     dist.all_gather_object(parts, dict(engine.state()))
     assert sum(len(part) for part in parts) == len({name for part in parts for name in part})
@@ -141,7 +141,7 @@ def everything(engine: Engine, world: World) -> dict[str, Tensor]:
 
 
 def gap(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """The largest difference; names, shapes, dtypes and places must be equal."""
+    """Return the largest difference; names, shapes, dtypes and devices must be equal."""
     assert sorted(found) == sorted(wanted)
     for name, value in found.items():
         assert value.shape == wanted[name].shape and value.dtype == wanted[name].dtype, name
@@ -155,7 +155,7 @@ def same_bits(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
 
 
 def far(found, wanted) -> float:
-    """The largest difference of losses and norms."""
+    """Return the largest difference of losses and norms."""
     return float((torch.tensor(found) - torch.tensor(wanted)).abs().max())
 
 

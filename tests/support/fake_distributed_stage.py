@@ -1,6 +1,6 @@
 """A stage of several processes whose behaviour is chosen by `tracking.project`.
 
-Each rank writes its process id to ready-<rank> when it has arrived at what is tested.
+Each rank writes its process id to ready-<rank> when it reaches the tested point.
 """
 
 import json
@@ -49,7 +49,7 @@ def sleep(out: Path, timeout: float) -> None:
 
 
 def deaf(out: Path, timeout: float) -> None:
-    """Asked to stop, it does not."""
+    """Ignore requests to stop."""
     install_stop_handlers()
     sleep(out, timeout)
 
@@ -64,7 +64,7 @@ def crash_1(out: Path, timeout: float) -> None:
 
 
 def neighbour(out: Path, timeout: float) -> None:
-    """Rank 0 sees a broken connection before anybody sees why."""
+    """Fail with a broken connection on rank 0 before the cause fails on rank 1."""
     ready(out)
     wait_for_all(out)
     if RANK == 0:
@@ -89,7 +89,7 @@ def stop(out: Path, timeout: float) -> None:
 
 
 def sums(out: Path, timeout: float) -> None:
-    """All-reduces for ever; what happens to them is up to the test."""
+    """Call all_reduce until the test ends the process."""
     world = _open(timeout)
     ready(out)
     step = 0
@@ -100,7 +100,7 @@ def sums(out: Path, timeout: float) -> None:
 
 
 def early(out: Path, timeout: float) -> None:
-    """Stopped before they meet: not on the way to a group yet."""
+    """Wait before the process group is opened."""
     import torch.distributed  # noqa: F401 - what takes long
 
     ready(out)
@@ -110,7 +110,7 @@ def early(out: Path, timeout: float) -> None:
 
 
 def nap(out: Path, timeout: float) -> None:
-    """Rank 1 never comes back to the collective."""
+    """Let rank 1 never reach the collective again."""
     world = _open(timeout)
     heartbeat("step 1")
     world.barrier()
@@ -122,7 +122,7 @@ def nap(out: Path, timeout: float) -> None:
 
 
 def one_sum(out: Path, timeout: float) -> None:
-    """Each rank adds 2^rank: the sum says who was there."""
+    """Sum 2^rank over the ranks, which shows the ranks that took part."""
     import torch
 
     total = _open(timeout).all_reduce(torch.tensor([2.0**RANK]))

@@ -1,4 +1,4 @@
-"""A stage without torch: what the pipeline does around it is what is tested.
+"""A stage without torch, for tests of the pipeline.
 
 Its behaviour is chosen by `tracking.project`, which no fingerprint reads.
 """

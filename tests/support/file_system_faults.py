@@ -1,4 +1,4 @@
-"""A process that ends, or whose disk fails, at its n-th touch of the file system, or call of a kind."""
+"""A process that ends, or whose disk fails, at its n-th change of the file system or n-th call."""
 
 import errno
 import itertools
@@ -41,7 +41,7 @@ CALLS = {
 
 
 def at_call(kind: str) -> Callable[[int, Callable[[], None]], None]:
-    """As `_at_touch`, but for one kind of call: (number, act) -> nothing, for the rest of the process."""
+    """Return a function like `_at_touch` for one kind of call."""
 
     def arm(number: int, act: Callable[[], None]) -> None:
         calls = 0
@@ -63,12 +63,12 @@ def at_call(kind: str) -> Callable[[int, Callable[[], None]], None]:
 
 
 def end() -> None:
-    """As a kill does: at once, nothing is flushed or tidied."""
+    """End the process like a kill, without flushing or cleaning up."""
     os._exit(KILLED)
 
 
 def fail_to_write() -> None:
-    """As a broken disk does."""
+    """Raise the error of a broken disk."""
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
@@ -77,7 +77,7 @@ def _fail() -> None:
 
 
 def _in_child(work: Callable[[], object]) -> int:
-    """Exit code of a forked child that does `work`; what a UserError says goes to `told`."""
+    """Return the exit code of a forked child that calls `work` and prints UserErrors."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -91,12 +91,12 @@ def _in_child(work: Callable[[], object]) -> int:
 
 
 def killed(start: Callable[[], Path], work: Callable[[Path], object]) -> Iterator[Path]:
-    """The folder that `start` made, after `work` on it was killed at its 1st, 2nd, .. last touch."""
+    """Yield the folder of `start` after `work` on it was killed at its 1st, 2nd, .. last change."""
     yield from every_instant(start, work, end, {KILLED})
 
 
 def full(start: Callable[[], Path], work: Callable[[Path], object]) -> Iterator[Path]:
-    """The same with a disk that is full at one moment: one line of a UserError with code 1, or passed."""
+    """Yield the same with a disk that is full at one change: a UserError or success."""
     yield from every_instant(start, work, _fail, {0, TOLD})
 
 

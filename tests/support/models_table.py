@@ -1,4 +1,4 @@
-"""The table of docs/models.md: what is done with each causal type of transformers, found by trying it.
+"""The table of docs/models.md: the support of each causal type of transformers, found by trying.
 
 `python -m tests.support.models_table` writes it; tests/behaviour/test_architectures.py checks each line.
 """
@@ -43,7 +43,7 @@ def row(model_type: str) -> str:
 
 
 def _reason(refusal: UserError) -> str:
-    """Return what stands between the first colon and the remedy."""
+    """Return the text between the first colon and the remedy."""
     return str(refusal).split(": ", 1)[1].rsplit("; ", 1)[0].replace("|", "/")
 
 
@@ -68,7 +68,7 @@ def table() -> str:
 
 
 def written() -> str:
-    """Return the table that stands in the page."""
+    """Return the table of the page."""
     return PAGE.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
 
 

@@ -1,4 +1,4 @@
-"""Prompts with several continuations each, and their log-probs one at a time."""
+"""Prompts with several continuations, and their log-probs one at a time."""
 
 import torch
 
@@ -11,7 +11,7 @@ PROMPTS = ([11, 12, 13], [14], [11, 12, 15, 16, 17, 18], [20, 21, 22])
 
 @torch.no_grad()
 def by_itself(model, row: Continuation) -> float:
-    """The sum of the log-probs in a forward pass over this prompt and response and nothing else."""
+    """Return the sum of the log-probs of a forward pass over this prompt and response alone."""
     tokens = torch.tensor([row.prompt_ids + row.ids])
     logprobs = model(input_ids=tokens).logits[0].double().log_softmax(-1)
     first = len(row.prompt_ids)

@@ -36,5 +36,5 @@ def batch(rows=16):
 
 
 def drawn(rows=16):
-    """Uniform numbers for the tokens of a rollout."""
+    """Return uniform random numbers for the tokens of a rollout."""
     return uniforms(rows, PARAMS.max_new_tokens, 0)

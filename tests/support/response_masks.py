@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def response_mask(tokens: Tensor, end_ids: Tensor) -> Tensor:
-    """True up to and including the first end token, so that the end is learned (N+, A7).
+    """Return a mask, True up to and including the first end token (N+, A7).
 
     tokens (B, R) . end_ids (E,) -> (B, R) bool; a row without an end token is all True
     """
@@ -14,7 +14,7 @@ def response_mask(tokens: Tensor, end_ids: Tensor) -> Tensor:
 
 
 def finished(tokens: Tensor, mask: Tensor, end_ids: Tensor) -> Tensor:
-    """True where a row holds an end token among its real tokens; pads never count.
+    """Return whether each row has an end token among its real tokens; pads never count.
 
     tokens, mask (B, R) . end_ids (E,) -> (B,) bool
     """

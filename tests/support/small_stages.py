@@ -1,4 +1,4 @@
-"""Stages on a world so little that one takes a second, with what they did to the weights."""
+"""Stages on so few data that one takes a second, with records of their optimizer steps."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ def changed(section, values: dict[str, Any]):
 def work(
     stage: str, folder: Path, values: dict[str, Any], parents: Path | None = None
 ) -> dict[str, float]:
-    """Run a stage in folder/<stage> with other values of these keys; returns its metrics."""
+    """Run a stage in folder/<stage> with other values of these keys; return its metrics."""
     cfg = changed(little(), values)
     roles = STAGES[stage].parents(cfg)
     inputs = {role: (parents or folder) / role / "model" for role in roles}
@@ -72,7 +72,7 @@ def work(
 
 @dataclass(slots=True)
 class Step:
-    """One optimizer step: the watched weights around it, their gradients, the norm of all gradients."""
+    """One optimizer step: watched weights before and after, their gradients, the total norm."""
 
     before: list[Tensor]
     gradients: list[Tensor]
@@ -82,7 +82,7 @@ class Step:
 
 @dataclass(slots=True)
 class Seen:
-    """steps: of each kind of network, by the name of its class."""
+    """Recorded optimizer steps, by the name of the class of the network."""
 
     steps: dict[str, list[Step]] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ def watched(model: nn.Module) -> list[nn.Parameter]:
 
 
 def seen_step(step: Callable, seen: Seen) -> Callable:
-    """Return `Engine.step` that also tells `seen` what it did."""
+    """Return `Engine.step`, which also records the step in `seen`."""
 
     def wrapped(engine: Engine, factor: float) -> float:
         mine = watched(engine.model)
@@ -111,7 +111,7 @@ def seen_step(step: Callable, seen: Seen) -> Callable:
 
 @contextmanager
 def seeing() -> Iterator[Seen]:
-    """Watch every optimizer step meanwhile."""
+    """Record every optimizer step."""
     seen = Seen()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "step", seen_step(Engine.step, seen))

@@ -8,7 +8,7 @@ import pytest
 
 
 def outer_address() -> str:
-    """An address of this machine that others could reach."""
+    """Return an address of this machine that others could reach."""
     probe = _socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with contextlib.suppress(OSError):
         probe.connect(("192.0.2.1", 9))  # sends nothing

@@ -1,4 +1,4 @@
-"""Stages of a small smoke run in this process, and the figures that they leave."""
+"""Stages of a small smoke run in this process, and their metrics."""
 
 import json
 from importlib import import_module
@@ -40,7 +40,7 @@ SMALL = (
 )
 
 
-MEASURED = ("time/", "speed/", "mem/", "total_steps")  # and what each attempt says anew
+MEASURED = ("time/", "speed/", "mem/", "total_steps")  # and what each attempt logs again
 
 
 # what dropout drops depends on the process; at the edge of the value's clip rounding decides which
@@ -64,7 +64,7 @@ def config(*more: str):
 
 
 def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float]:
-    """Run a stage in `folder`, or go on with it."""
+    """Run a stage in `folder`, or resume it."""
     out = folder / stage
     out.mkdir(parents=True, exist_ok=True)
     cfg = config(*more)
@@ -73,7 +73,7 @@ def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float
 
 
 def rows(folder: Path) -> list[dict]:
-    """metrics.jsonl without what a clock or the memory says, and lines that say nothing else."""
+    """Return metrics.jsonl without times and memory, and without lines of these alone."""
     found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     left = [
         {k: v for k, v in row.items() if k != "time" and not k.startswith(MEASURED)}
@@ -83,6 +83,6 @@ def rows(folder: Path) -> list[dict]:
 
 
 def metrics(folder: Path) -> list[dict]:
-    """metrics.jsonl without the lines that belong to no step."""
+    """Return metrics.jsonl without the lines that have no step."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [row for row in rows if "step" in row]

@@ -1,4 +1,4 @@
-"""Problems small enough to know the answer: one prompt, a handful of one-token responses.
+"""Problems with a known solution: one prompt, a few one-token responses.
 
 The networks are real Llama classes of a few hundred parameters; only their size is unusual.
 """
@@ -62,17 +62,17 @@ CPU = pick_device(runtime())
 
 
 def network(model) -> Network:
-    """Frozen, in this one process."""
+    """Return a frozen network in this one process."""
     return Network(freeze(model), device=CPU)
 
 
 def engine(model, optim: Optim, **options) -> Engine:
-    """In this one process."""
+    """Return an engine in this one process."""
     return Engine(model, optim=optim, device=CPU, world=World(), **options)
 
 
 class Silent:
-    """A recorder that keeps what it is told."""
+    """A recorder that keeps its input."""
 
     def __init__(self):
         self.rows, self.warnings = [], []
@@ -81,7 +81,7 @@ class Silent:
         self.rows.append(metrics)
 
     def note(self, text):
-        """Nobody listens."""
+        """Ignore a note."""
 
     def warn(self, text):
         self.warnings.append(text)
@@ -137,7 +137,7 @@ def _config(num_arms: int) -> LlamaConfig:
 
 
 def policy_network(probs: torch.Tensor) -> LlamaForCausalLM:
-    """A network whose first response token follows `probs` after PROMPT."""
+    """Return a network whose first response token follows `probs` after PROMPT."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(_config(len(probs)))
     with torch.no_grad():
@@ -152,7 +152,7 @@ def arm_probs(model) -> torch.Tensor:
 
 
 def models(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> PPOModels:
-    """The bandit: response `arm` scores rewards[arm]."""
+    """Return the models of a bandit, where response `arm` scores rewards[arm]."""
     torch.manual_seed(1)
     value = LlamaForSequenceClassification(_config(len(ref)))
     return PPOModels(
@@ -174,11 +174,11 @@ PARAMS = SamplingParams(max_new_tokens=1, temperature=1.0, end_ids=[], pad_id=0)
 
 
 def optimum(ref: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
-    """pi_ref * exp(r / beta) / Z"""
+    """Return pi_ref * exp(r / beta) / Z."""
     return torch.softmax(ref.log() + rewards / beta, 0)
 
 
 def advantages_of(rollout, kl_coef: float, cfg: PPO) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and returns (B, R) of a rollout."""
+    """Return advantages and returns (B, R) of a rollout."""
     found = compute_advantages(rollout, kl_coef, cfg)
     return found.advantages, found.returns

@@ -45,7 +45,7 @@ def rows(num: int, name: str = "rte") -> list[dict]:
 
 
 def make(folder: Path, num: int = 40, **changes) -> Path:
-    """Write a task file with its rows; returns the path of the task file."""
+    """Write a task file with its rows; return the path of the task file."""
     content = {**RTE, **changes}
     name = content["name"]
     data = changes.get("rows", rows(num, name))
@@ -59,7 +59,7 @@ def make(folder: Path, num: int = 40, **changes) -> Path:
 
 
 def rendered_rows(num: int = 12) -> list[dict]:
-    """Rows as in T0's dumps: two templates, end marks, one of them without a target."""
+    """Return rows as in T0's dumps: two templates, end marks, one row without a target."""
     return [
         {
             "template": name,

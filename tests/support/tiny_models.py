@@ -77,7 +77,7 @@ CONFIGS = {
 
 
 def causal(name: str, seed: int = 0, sharpness: float = 1.0):
-    """A random language model; `sharpness` scales its weights so that choices are not all alike."""
+    """Return a random language model; `sharpness` > 1 makes its predictions less uniform."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[name]), dtype=torch.float32).eval()
     return _sharpen(model, sharpness)
@@ -100,7 +100,7 @@ def _sharpen(model, factor: float):
 
 
 def ragged(rows: int, width: int, *, side: str, seed: int = 0):
-    """Random tokens with 2..width real ones a row, padded with 0 on one side. -> tokens, mask"""
+    """Return (tokens, mask) of random rows with 2..width tokens, padded with 0 on one side."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(2, VOCAB, (rows, width), generator=generator)
     lengths = torch.randint(2, width + 1, (rows, 1), generator=generator)

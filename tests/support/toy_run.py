@@ -1,4 +1,4 @@
-"""A run in this process: planner, pipeline, saver, recorder and export in earnest, one model of four arms.
+"""A run in this process: real planner, pipeline, saver, recorder and export, a model of four arms.
 
 A stage takes a hundredth of a second, so that it can be disturbed at every single call of the system.
 """
@@ -37,7 +37,7 @@ TOYS = MappingProxyType(
 
 
 class Tokenizer:
-    """Only its file matters here."""
+    """A tokenizer of which only the file matters."""
 
     def save_pretrained(self, folder: Path) -> None:
         (folder / "tokenizer.json").write_text("{}")
@@ -67,12 +67,12 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
 
 @cache
 def thaw_once(text: str) -> Config:
-    """The configuration of a worker: in earnest it takes a while."""
+    """Return the configuration of a worker; the real function is slow."""
     return thaw(json.loads(text))
 
 
 def work_here(job: Path, runtime, *, coordinator=None) -> RunResult:
-    """The worker of a stage, in this process."""
+    """Run the worker of a stage in this process."""
     code = worker.main(str(job))
     left = job.parent / "failure.json"
     reason = json.loads(left.read_text())["reason"] if code and left.exists() else None
@@ -80,7 +80,7 @@ def work_here(job: Path, runtime, *, coordinator=None) -> RunResult:
 
 
 def patch(patched: pytest.MonkeyPatch) -> None:
-    """From now on runs are toys; a process that only does this, and ends, needs no way back."""
+    """Make all runs of this process toy runs, without a way back."""
     for module in (stage_table, plan, driver):
         patched.setattr(module, "STAGES", TOYS)
     patched.setattr(driver, "run_workers", work_here)
@@ -96,7 +96,7 @@ def patch(patched: pytest.MonkeyPatch) -> None:
 def toy_run(
     *, lr: float = 0.1, keep_replaced: int = 1, dry_run: bool = False, stages=("sft", "rm")
 ) -> None:
-    """`rlhf run` of toy stages that save after every step, in the current folder."""
+    """Run `rlhf run` with toy stages that save after every step, in the working folder."""
     cfg = composed("experiment=smoke")
     save = Save(every_steps=1, every_minutes=None, keep=1, keep_replaced=keep_replaced)
     sft = replace(cfg.sft, optim=replace(cfg.sft.optim, lr=lr))
@@ -113,9 +113,9 @@ def toy_run(
 
 
 def finished(folder: Path) -> dict[str, object]:
-    """Every file of the finished stages below `folder`, without what a clock says.
+    """Return every file of the finished stages below `folder`, without times.
 
-    What the system refused to remove has an end of its name that counts for nothing: .gone.
+    Files that could not be removed have a name that ends with .gone and do not count.
     """
     found, run = {}, folder / "runs" / "run"
     for path in sorted(run.rglob("*")):
@@ -127,7 +127,7 @@ def finished(folder: Path) -> dict[str, object]:
 
 
 def _rows(path: Path) -> list[dict]:
-    """The lines of the steps, without times: every start has a line of its own."""
+    """Return the lines of the steps, without times and the lines of starts."""
     timed = ("time", "speed/")
     rows = (json.loads(line) for line in path.read_text().splitlines())
     return [

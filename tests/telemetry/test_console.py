@@ -1,4 +1,4 @@
-"""The screen: what others wrote is never an instruction; long lines are broken between words."""
+"""The console: control sequences in data are escaped; long lines are broken between words."""
 
 import io
 import os
@@ -30,18 +30,20 @@ def terminal(monkeypatch):
     return become
 
 
-def grid(text: str) -> Table:
+def hostile_table(text: str) -> Table:
     found = Table(title=text)
     found.add_column(text)
     found.add_row(text)
-    found.add_row(Text(text))  # built without a thought of what is in it
+    found.add_row(Text(text))  # a Text, whose content no caller has escaped
     return found
 
 
-@pytest.mark.parametrize("how", [line, lambda t: console().print(grid(t), Panel(t), Text(t))])
-def test_what_others_wrote_is_never_an_instruction(how, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "show", [line, lambda t: console().print(hostile_table(t), Panel(t), Text(t))]
+)
+def test_control_sequences_and_markup_in_data_are_shown_and_not_executed(show, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    how(HOSTILE)
+    show(HOSTILE)
     shown = capsys.readouterr().out
     assert "\x1b" not in shown and "\x07" not in shown
     assert "\\x1b[2J[red]x[/] [link=http://a]b[/link] [/]" in shown
@@ -58,7 +60,7 @@ def test_panels_of_samples_show_escapes_and_keep_their_columns(capsys, monkeypat
     ]
 
 
-def test_a_panel_keeps_its_indent_where_a_text_goes_on(capsys, monkeypatch):
+def test_a_panel_indents_the_continuation_of_a_text(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     console().print(sample_panel("t", [{"SFT, best of 2": "say " * 12}]))
     rows = capsys.readouterr().out.splitlines()
@@ -75,18 +77,18 @@ def test_a_long_line_is_broken_between_words_and_indented(terminal):
     ]
 
 
-def test_what_shall_be_copied_stays_whole(terminal):
+def test_a_line_to_be_copied_is_not_broken(terminal):
     shown = terminal()
     line("rlhf show a/long/path/to/runs 'and another one of them'", whole=True)
     assert shown.getvalue() == "rlhf show a/long/path/to/runs 'and another one of them'\n"
 
 
-def test_elsewhere_a_line_is_one_line(capsys):
+def test_a_line_is_not_broken_outside_a_terminal(capsys):
     line("word " * 60)
     assert capsys.readouterr().out.count("\n") == 1
 
 
-def test_a_reader_who_has_gone_ends_it_by_an_error_of_its_own(monkeypatch):
+def test_writing_to_a_closed_pipe_raises_output_closed(monkeypatch):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as stream:
@@ -95,7 +97,7 @@ def test_a_reader_who_has_gone_ends_it_by_an_error_of_its_own(monkeypatch):
             line("hello")
 
 
-def test_what_is_done_is_said_once_and_by_one_process(capsys):
+def test_status_prints_one_line_unless_silent(capsys):
     with status("loading a\x1bb"):
         pass
     with status("loading", silent=True):
@@ -103,7 +105,7 @@ def test_what_is_done_is_said_once_and_by_one_process(capsys):
     assert capsys.readouterr().out == "  loading a\\x1bb ...\n"
 
 
-def test_on_a_terminal_it_goes_away(terminal):
+def test_status_is_erased_from_a_terminal(terminal):
     shown = terminal()
     with status("loading"):
         pass

@@ -1,9 +1,9 @@
-"""How far something is, told on a screen or in lines."""
+"""Progress on a terminal or in plain lines."""
 
 from rlhf_cli.telemetry import progress
 
 
-def test_counting_says_what_is_done_and_how_fast(capsys, monkeypatch):
+def test_the_row_counter_prints_the_number_of_rows_and_the_speed(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with progress.RowCounter("reading data.prompts") as counting:

@@ -1,4 +1,4 @@
-"""Every second belongs to one part; speeds are counts over seconds; an interrupted lap goes on."""
+"""Every second belongs to one phase; speeds are counts over seconds; intervals survive a resume."""
 
 import json
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from rlhf_cli.telemetry.timing import PHASES, Clock
 
 @pytest.fixture
 def wait(monkeypatch):
-    """wait(2.5): two and a half seconds pass."""
+    """Return wait(seconds), which advances the clock."""
     now = [100.0]
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(timing, "_began", None)
@@ -23,11 +23,11 @@ def wait(monkeypatch):
     return wait
 
 
-def parts(**seconds):
+def phase_times(**seconds):
     return {f"time/{part}": seconds.get(part, 0.0) for part in PHASES}
 
 
-def test_parts_add_up_and_what_is_nested_is_taken_out(wait):
+def test_phases_add_up_and_exclude_nested_phases(wait):
     clock = Clock()
     wait(1)
     with clock.phase("learn"):
@@ -38,34 +38,34 @@ def test_parts_add_up_and_what_is_nested_is_taken_out(wait):
                 wait(8)
         wait(16)
     wait(32)
-    assert clock.interval() == parts(learn=18, save=4, idle=41)
-    assert clock.interval() == parts()
+    assert clock.interval() == phase_times(learn=18, save=4, idle=41)
+    assert clock.interval() == phase_times()
 
 
-def test_a_lap_cuts_through_an_open_part(wait):
+def test_an_interval_can_end_within_a_phase(wait):
     clock = Clock()
     with clock.phase("generate"):
         wait(3)
-        assert clock.interval() == parts(generate=3)
+        assert clock.interval() == phase_times(generate=3)
         wait(2)
-    assert clock.interval() == parts(generate=2)
+    assert clock.interval() == phase_times(generate=2)
 
 
-def test_a_part_ends_when_it_fails(wait):
+def test_a_phase_ends_when_its_body_raises(wait):
     clock = Clock()
     with pytest.raises(ZeroDivisionError), clock.phase("score"):
         wait(1)
         raise ZeroDivisionError
     wait(2)
-    assert clock.interval() == parts(score=1, idle=2)
+    assert clock.interval() == phase_times(score=1, idle=2)
 
 
-def test_a_part_that_is_none_is_refused(wait):
+def test_an_unknown_phase_is_refused(wait):
     with pytest.raises(KeyError), Clock().phase("lunch"):
         pass
 
 
-def test_speeds_are_counts_over_their_seconds(wait):
+def test_speeds_are_counts_divided_by_their_seconds(wait):
     clock = Clock(peak=lambda: 1000.0)
     with clock.phase("generate"):
         wait(4)
@@ -79,10 +79,10 @@ def test_speeds_are_counts_over_their_seconds(wait):
     assert found["speed/tokens_per_s"] == 80 / 8
     assert found["speed/generated_tokens_per_s"] == 100 / 4
     assert found["speed/mfu"] == 1000 / 2 / 1000
-    assert clock.interval() == parts()  # nothing was counted since
+    assert clock.interval() == phase_times()  # nothing was counted since
 
 
-def test_what_is_not_known_is_left_out_and_not_measured(wait):
+def test_mfu_is_left_out_and_not_measured_when_the_flops_are_unknown(wait):
     def never():
         raise AssertionError("measured for nothing")
 
@@ -91,10 +91,10 @@ def test_what_is_not_known_is_left_out_and_not_measured(wait):
         with clock.phase("learn"):
             wait(1)
         clock.count(tokens=5, flops=flops)
-        assert clock.interval() == parts(learn=1) | {"speed/tokens_per_s": 5}
+        assert clock.interval() == phase_times(learn=1) | {"speed/tokens_per_s": 5}
 
 
-def test_an_interrupted_lap_goes_on(wait):
+def test_an_interval_continues_after_a_resume(wait):
     first, second = Clock(), Clock()
     with first.phase("learn"):
         wait(3)
@@ -106,20 +106,20 @@ def test_an_interrupted_lap_goes_on(wait):
     second.load_state(state | {"counts": {"tokens": 12, "flops": 0.0, "generated": 0.0}})
     with second.phase("learn"):
         wait(1)
-    assert second.interval() == parts(learn=4) | {"speed/tokens_per_s": 3}
+    assert second.interval() == phase_times(learn=4) | {"speed/tokens_per_s": 3}
 
 
-def test_the_start_reaches_back_to_where_the_process_began(wait):
+def test_the_time_of_the_start_begins_with_the_process(wait):
     timing.begin()
     wait(5)
     clock = Clock()
     with clock.phase("idle"):
         wait(2)
     assert clock.start() == {"time/start": 7}
-    assert clock.interval() == parts()
+    assert clock.interval() == phase_times()
 
 
-def recorder(folder, clock, *, every=1, **more):
+def open_recorder(folder, clock, *, every=1, **more):
     return Recorder(
         folder, RecordedStage(name="sft", total_steps=5, headline=(), every=every, config={}),
         trackers=(), clock=clock, **more,
@@ -130,11 +130,11 @@ def lines(folder):
     return [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_lines_of_a_stage_add_up_to_its_time(wait, tmp_path):
-    """Also of steps that no line is written for, and of what comes before and after all steps."""
+def test_the_times_of_all_lines_of_a_stage_add_up_to_its_time(wait, tmp_path):
+    """Steps without a line count, and so does the time before the first and after the last step."""
     clock = Clock()
     wait(10)
-    with recorder(tmp_path, clock, every=2) as log:
+    with open_recorder(tmp_path, clock, every=2) as log:
         for step in range(1, 6):
             with clock.phase("learn"):
                 wait(1)
@@ -148,9 +148,9 @@ def test_the_lines_of_a_stage_add_up_to_its_time(wait, tmp_path):
     assert found[-1]["time/save"] == 3
 
 
-def test_a_resumed_recorder_keeps_the_lap_and_an_interrupted_one_closes_nothing(wait, tmp_path):
+def test_a_resumed_recorder_continues_the_interval_of_the_checkpoint(wait, tmp_path):
     clock = Clock()
-    with pytest.raises(KeyboardInterrupt), recorder(tmp_path, clock, every=2) as log:
+    with pytest.raises(KeyboardInterrupt), open_recorder(tmp_path, clock, every=2) as log:
         with clock.phase("learn"):
             wait(1)
         log.log({}, 1)
@@ -161,7 +161,7 @@ def test_a_resumed_recorder_keeps_the_lap_and_an_interrupted_one_closes_nothing(
     wait(1000)  # between the attempts
     clock = Clock()
     wait(10)
-    with recorder(tmp_path, clock, every=2, resumed=state) as log:
+    with open_recorder(tmp_path, clock, every=2, resumed=state) as log:
         with clock.phase("learn"):
             wait(2)
         log.log({}, 2)

@@ -54,7 +54,7 @@ def test_a_paper_solves_different_questions_in_one_form():
             assert len({mark in one for one in examples}) == 1, examples
 
 
-def test_claims_are_judged_by_what_their_sentence_says():
+def test_claims_have_the_verdicts_of_their_sentences():
     for text in documents(claims):
         premise, rest = re.match(r"Suppose (.*?)\. (.*)", text).groups()
         for claim, answer in re.findall(r"that (.*?)\? (.*?)\.", rest):

@@ -1,4 +1,4 @@
-"""The records: determinism, held-out clusters, and what an annotator's ranking means."""
+"""Generated records: determinism, held-out clusters, and the rankings of annotators."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ from rlhf_cli.tiny_world.clusters import HELD_OUT, TRAINED
 from rlhf_cli.tiny_world.people import rank_groups
 from tests.support.tiny_world import SETTINGS
 
-CODE = sys.modules[generate.__module__]  # the package gives its name to the function
+CODE = sys.modules[generate.__module__]  # the package exports the function under this name
 
 
 def world(**changes) -> TinyWorld:
@@ -25,7 +25,7 @@ def world(**changes) -> TinyWorld:
 
 @cache
 def comparisons(**changes):
-    """The rankings of seed 1, made once for all tests that look at them."""
+    """Return the rankings of seed 1, generated once for all tests."""
     return generate("comparisons", settings=world(**changes), seed=1)
 
 
@@ -38,14 +38,14 @@ def test_the_same_settings_and_seed_give_the_same_records(role):
     assert {r.origin.source for r in first} == {f"tiny_world:{role}"}
 
 
-def test_there_are_as_many_records_as_were_asked_for():
+def test_each_role_has_the_configured_number_of_records():
     small = world(demonstrations=21, comparisons=22, prompts=23, held_out_prompts=4, pretraining=5)
     found = {role: len(generate(role, settings=small, seed=1)) for role in ROLES}
     assert found == {"demonstrations": 21, "comparisons": 22, "prompts": 27, "pretraining": 5}
 
 
-def test_a_prompt_has_as_many_responses_as_were_asked_for():
-    """Every number between the fewest and the most, and no other."""
+def test_each_prompt_has_a_configured_number_of_responses():
+    """Every number of the configured range occurs, and no other."""
     found = {
         len(row.responses)
         for row in generate(
@@ -83,7 +83,7 @@ def test_an_unknown_role_is_refused():
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_records_of_a_role_depend_on_the_keys_named_for_it_and_on_no_other(role):
+def test_the_records_of_a_role_depend_on_exactly_the_keys_of_keys_of(role):
     before = generate(role, settings=SETTINGS, seed=1)
     for field in dataclasses.fields(SETTINGS):
         value = getattr(SETTINGS, field.name)
@@ -92,8 +92,8 @@ def test_the_records_of_a_role_depend_on_the_keys_named_for_it_and_on_no_other(r
         assert (now != before) is (field.name in keys_of(role)), field.name
 
 
-def test_the_hash_knows_the_code_that_generates(monkeypatch, tmp_path):
-    """A copy of the package is the same world, one with another line is another."""
+def test_the_code_hash_covers_the_modules_that_generate(monkeypatch, tmp_path):
+    """A copy of the package has the same hash, and one with another line a different one."""
     here = Path(CODE.__file__).parent
     for file in here.glob("*.py"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -102,13 +102,13 @@ def test_the_hash_knows_the_code_that_generates(monkeypatch, tmp_path):
     assert code_hash() == before
     with (tmp_path / "measures.py").open("a") as file:
         file.write("# changed\n")
-    assert code_hash() == before  # it decides no record
+    assert code_hash() == before  # this module generates no records
     with (tmp_path / "people.py").open("a") as file:
         file.write("# changed\n")
     assert code_hash() != before
 
 
-def test_the_world_needs_no_torch():
+def test_importing_the_tiny_world_does_not_import_torch():
     code = "import sys, rlhf_cli.tiny_world; sys.exit('torch' in sys.modules)"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
@@ -125,24 +125,24 @@ def test_held_out_clusters_are_only_in_evaluation_prompts():
     assert all(p.meta["eval"] == p.meta["held_out"] for p in prompts)
 
 
-def test_prompts_differ_within_a_role_and_are_thousands():
+def test_thousands_of_prompts_are_distinct():
     prompts = generate("prompts", settings=world(prompts=3000), seed=1)
     assert len({p.messages[0].content for p in prompts}) == len(prompts) == 3030
 
 
-def test_more_than_the_world_holds_repeats_instead_of_hanging():
+def test_more_prompts_than_exist_are_filled_with_repetitions():
     assert len(generate("prompts", settings=world(held_out_prompts=0, prompts=20), seed=1)) == 20
 
 
-def test_labelers_are_good_but_leave_something_to_gain():
+def test_demonstrations_are_good_but_not_optimal():
     rows = generate("demonstrations", settings=world(demonstrations=800), seed=1)
-    verdicts = [utility(r.meta, r.messages[-1].content, True) for r in rows]
-    assert 0.7 < mean(v.right for v in verdicts) < 0.9
-    assert 0.05 < mean(v.rude for v in verdicts) < 0.2
-    assert mean(v.utility for v in verdicts) < 2.0
+    results = [utility(r.meta, r.messages[-1].content, True) for r in rows]
+    assert 0.7 < mean(v.right for v in results) < 0.9
+    assert 0.05 < mean(v.rude for v in results) < 0.2
+    assert mean(v.utility for v in results) < 2.0
 
 
-def test_without_noise_the_ranking_is_the_gold_one():
+def test_rankings_without_noise_follow_the_utility():
     rows = comparisons(noise=0.0, tie_margin=0.0)
     for row in rows:
         values = row.meta["utilities"]
@@ -151,7 +151,7 @@ def test_without_noise_the_ranking_is_the_gold_one():
     assert ceiling(rows) == 1.0
 
 
-def test_every_pair_is_ranked_or_tied_once_and_responses_differ():
+def test_every_pair_is_ranked_or_tied_once_and_responses_are_distinct():
     for row in comparisons():
         k = len(row.responses)
         assert 4 <= k <= 9
@@ -170,24 +170,24 @@ def test_rankings_are_transitive():
                     assert (a, c) in better
 
 
-def test_rank_groups_by_hand():
+def test_rank_groups_of_values_by_hand():
     assert rank_groups([1.0, 3.0, 2.95, 2.0], 0.1) == [2, 0, 0, 1]
     assert rank_groups([1.0, 1.05, 1.1], 0.1) == [0, 0, 0]  # a chain of near neighbours
     assert rank_groups([1.0, 1.0, 2.0], 0.0) == [1, 1, 0]
 
 
-def test_a_wider_margin_makes_more_ties():
+def test_a_wider_tie_margin_gives_more_ties():
     counts = [sum(len(r.ties) for r in comparisons(tie_margin=m)) for m in (0.0, 0.2, 1.0)]
     assert counts[0] < counts[1] < counts[2]
 
 
-def test_noise_lowers_the_ceiling():
+def test_annotator_noise_lowers_the_accuracy_ceiling():
     found = [ceiling(comparisons(noise=n)) for n in (0.1, 0.5, 3.0)]
     assert 1 > found[0] > found[1] > found[2] > 0.5
     assert 0.84 < found[1] < 0.94
 
 
-def test_a_ceiling_of_indifference_is_chance():
+def test_the_accuracy_ceiling_of_equal_utilities_is_chance():
     rows = comparisons()
     flat = [dataclasses.replace(r, meta={"utilities": (0.0,) * len(r.responses)}) for r in rows]
     assert ceiling(flat) == 0.5
@@ -210,11 +210,11 @@ def list_wins(rows) -> float:
     )
 
 
-def test_biases_move_the_rankings():
+def test_length_and_format_biases_change_the_rankings():
     assert longer_wins(comparisons(length_bias=0.3)) > longer_wins(comparisons()) + 0.15
     assert list_wins(comparisons(format_bias=3.0)) > list_wins(comparisons()) + 0.15
 
 
-def test_biased_utilities_stay_the_ceiling():
-    """The ceiling is the annotators' own, bias included; only their noise lowers it."""
+def test_the_accuracy_ceiling_includes_the_biases():
+    """The biases are part of the annotators' utilities; only their noise lowers the ceiling."""
     assert ceiling(comparisons(length_bias=0.3, noise=0.0)) == 1.0

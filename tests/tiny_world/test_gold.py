@@ -1,4 +1,4 @@
-"""The gold utility at hand-computed cases, and against answers that try to cheat it."""
+"""The gold utility for cases computed by hand, and for answers that exploit it."""
 
 from itertools import pairwise
 from random import Random
@@ -35,7 +35,7 @@ PAST = {
         ("Sure! wet.", True, 0.75),
         ("", True, 0.0),
         ("", False, -1.0),
-        ("Sure!", True, 0.0),  # courtesy beside nothing is worth nothing
+        ("Sure!", True, 0.0),  # courtesy without an answer counts nothing
         ("You fool. cold.", True, 0.75),
         ("Sure! cold. You fool.", True, 0.75),
         ("The answer is cold and then some.", True, 1.7),  # 7 words, 1 + 3 free
@@ -43,7 +43,7 @@ PAST = {
         ("You fool. " + "blah " * 40, False, -3.0),  # the worst there is
     ],
 )
-def test_closed_form(response, finished, expected):
+def test_utility_equals_values_computed_by_hand(response, finished, expected):
     assert utility(OPPOSITE, response, finished).utility == pytest.approx(expected)
 
 
@@ -68,7 +68,7 @@ def test_closed_form(response, finished, expected):
         (PAST, "the cat sees the dog", False),
     ],
 )
-def test_right(meta, response, right):
+def test_right_answers_are_recognized(meta, response, right):
     assert utility(meta, response, True).right is right
 
 
@@ -101,17 +101,21 @@ def test_listing_everything_or_echoing_the_prompt_is_not_right():
         assert task.cluster == "rewrite" or not utility(meta, two, True).right, task
 
 
-def test_words_of_courtesy_rudeness_and_rambling_are_nobodys_answer():
-    said = words_of(" ".join(words.OPENINGS + words.CLOSINGS + words.INSULTS + words.FILLERS))
+def test_words_of_courtesy_and_insults_are_part_of_no_answer():
+    extra_words = words_of(
+        " ".join(words.OPENINGS + words.CLOSINGS + words.INSULTS + words.FILLERS)
+    )
     for task in each_task():
-        assert not set(said) & {*task.rivals, *task.members, *words_of(task.answer)} - {"the"}, task
+        assert not set(extra_words) & {*task.rivals, *task.members, *words_of(task.answer)} - {
+            "the"
+        }, task
     for insult in words.INSULTS:
         assert utility(OPPOSITE, insult, True).rude
     for phrase in words.OPENINGS + words.CLOSINGS + words.FILLERS:
         assert not utility(OPPOSITE, phrase, True).rude
 
 
-def test_any_text_is_judged():
+def test_any_text_has_a_utility_within_bounds():
     rng = Random(0)
     for _ in range(500):
         garbage = "".join(chr(rng.randrange(1, 0x3000)) for _ in range(rng.randrange(60)))
@@ -119,7 +123,7 @@ def test_any_text_is_judged():
             assert -3.0 <= utility(meta, garbage, bool(rng.getrandbits(1))).utility <= 2.75
 
 
-def test_every_word_beyond_the_free_ones_costs_until_the_most():
+def test_every_word_beyond_the_free_ones_costs_up_to_a_maximum():
     filler = [utility(OPPOSITE, "cold" + " blah" * n, True).utility for n in range(20)]
     assert filler[FREE_WORDS] == 2.0
     steps = [round(a - b, 6) for a, b in pairwise(filler)]

@@ -1,4 +1,4 @@
-"""What the evaluation reports of answers to the prompts of the tiny world."""
+"""Measures of answers to the prompts of the tiny world."""
 
 import pytest
 
@@ -15,7 +15,7 @@ META = {"answer": "cold", "rivals": ("wet",), "members": (), "count": 0, "held_o
         ("wet.", True, (0.0, False, False)),
     ],
 )
-def test_right_answers_are_counted_apart_where_no_stage_trained(response, finished, expected):
+def test_right_answers_of_held_out_prompts_are_counted_separately(response, finished, expected):
     gold, right, rude = expected
     trained = measure_answer(META, response, finished=finished)
     assert trained == {"gold": gold, "right": right, "right_held_out": None, "rude": rude}

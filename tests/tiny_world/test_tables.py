@@ -92,7 +92,7 @@ def judged(row: dict) -> str:
     return "no" if claim == f"the {who} never {past} the {whom}" else THREE_WAY[1]
 
 
-def test_a_passive_sentence_is_the_same_if_it_turns_who_and_whom_around():
+def test_a_passive_sentence_is_the_same_if_agent_and_patient_are_turned_around():
     for row in every_row("same_sentence"):
         _, who, _, _, whom = row["first"].split()
         _, patient, _, _, _, _, agent = row["second"].split()

@@ -12,7 +12,7 @@ from tests.trials.table import page
 
 
 def main() -> int:
-    """Run the rows asked for; list those that fail, write the page; 1 when any fails."""
+    """Run the selected rows, list those that fail, write the page; return 1 when any fails."""
     asked = _asked()
     tried: dict[str, list[Outcome]] = {}
     with shared_place() as shared:

@@ -14,7 +14,7 @@ LONG_SFT = ("stage=sft", "sft.epochs=6", "save.every_steps=2", "name=small")
 
 
 def _steps(place) -> int:
-    """How many steps the interrupted stage has logged."""
+    """Return the number of steps that the interrupted stage has logged."""
     path = place.folder / "runs" / "small" / ".sft.work" / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
 
@@ -28,7 +28,7 @@ def _ended(place, process: subprocess.Popen) -> Came:
 
 
 def stopped(*signals: int, at: int = 6, again: tuple[str, ...] = ()):
-    """A training run gets signals after its sixth step; then the same command is given again."""
+    """Return a trial that sends signals after the sixth step, then runs the same command again."""
 
     def play(place):
         process = place.start("run", *SMALL, *LONG_SFT)
@@ -101,7 +101,7 @@ def _damaged_checkpoint(place) -> Came:
 
 
 def hurt(change, *words: str, show: bool = False):
-    """A finished run, damaged; then a run, or `rlhf show`."""
+    """Return a trial that damages a finished run, then runs it again or `rlhf show`."""
 
     def play(place):
         change(place.finished())
@@ -188,7 +188,7 @@ def read_only(place) -> Came:
 
 
 def small_disk(place) -> Came:
-    """A run with its folder on a disk of six megabytes, then on a larger one."""
+    """Run with the folder on a disk of six megabytes, then on a larger one."""
     disk = place.folder / "runs"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]

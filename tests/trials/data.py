@@ -1,4 +1,4 @@
-"""How a row of malformed data is written down: a file, the role it stands under, what must come."""
+"""The notation of a row of malformed data: a file, its role, and the expected output."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ Content = str | bytes | Callable[[Path], object]
 
 
 def kept(read: int, records: int | None = None) -> str:
-    """The pattern of the report's headline: rows read, records kept."""
+    """Return the pattern of the headline of the report: rows read, records kept."""
     return rf"\b{read} rows? read, {read if records is None else records} records? kept"
 
 
@@ -44,5 +44,5 @@ def check(
 
 
 def bad_row(tried: str, name: str, content: Content, *has: str, line: int = 21, **more) -> Row:
-    """One bad row among good ones: named by file and line, and the rest is taken."""
+    """Return the trial of one bad row among good ones, which is named by file and line."""
     return check(tried, name, content, *has, rf"{name}:{line}\b", **more)

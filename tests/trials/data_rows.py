@@ -20,7 +20,7 @@ FINITE = r"jsonl:21: .*(NaN|nan|inf|finite)|not finite|not a (finite )?number"
 
 
 def odd(*rows: dict) -> str:
-    """Demonstrations with these at line 21."""
+    """Return demonstrations with these rows at line 21."""
     return lines(ROWS, *rows)
 
 
@@ -56,7 +56,7 @@ def rank(*rows: dict) -> str:
 
 
 def three(**labels) -> dict:
-    """One row of three responses, labelled so."""
+    """Return one row of three responses with these labels."""
     return {"prompt": "Which one?", "responses": ["a", "b", "c"], **labels}
 
 

@@ -16,7 +16,7 @@ TWICE = "prompt,response,response\n" + "".join(
 
 
 def no_header() -> str:
-    """The table without its first line."""
+    """Return the table without its first line."""
     return csv().partition("\n")[2]
 
 
@@ -47,7 +47,7 @@ TABLES = [
 
 
 def parquet(**named):
-    """A function that writes these columns, the forty good ones where none is given."""
+    """Return a function that writes these columns, forty good ones by default."""
 
     def write(path: Path) -> None:
         import pyarrow as pa
@@ -59,7 +59,7 @@ def parquet(**named):
 
 
 def altered(change):
-    """A function that writes good parquet and then changes its bytes."""
+    """Return a function that writes good parquet and then changes its bytes."""
 
     def write(path: Path) -> None:
         parquet()(path)
@@ -92,7 +92,7 @@ PARQUET = [
 
 
 def placed(tried: str, path: str, prepare, *has: str, code=2, **more) -> Row:
-    """A path that is no plain file: `prepare(folder)` makes what stands there."""
+    """Return the trial of a path that is no plain file, which `prepare(folder)` makes."""
     row = check(tried, path, None, *has, code=code, **more)
 
     def play(place):
@@ -103,7 +103,7 @@ def placed(tried: str, path: str, prepare, *has: str, code=2, **more) -> Row:
 
 
 def nothing(folder: Path) -> None:
-    """The path leads nowhere."""
+    """Leave the path without a file."""
 
 
 def shards(folder: Path) -> None:

@@ -24,7 +24,7 @@ def damaged(data: bytes, at: int, by: bytes) -> bytes:
 
 
 def huge(place):
-    """One row of ten million characters; told is the time of this process."""
+    """Check one row of ten million characters within a time limit of this process."""
     place.write("huge.jsonl", lines(ROWS, {"prompt": "word " * 2_000_000, "response": "yes"}))
     start = time.process_time()
     came = place.rlhf(

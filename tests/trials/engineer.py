@@ -14,7 +14,7 @@ SMALL_RUN = "rlhf run " + " ".join(SMALL)
 
 
 def own(text: str):
-    """`prepare`: a folder mine/ with experiment/try.yaml."""
+    """Return a function that writes mine/experiment/try.yaml."""
     return lambda place: place.write("mine/experiment/try.yaml", text)
 
 
@@ -47,7 +47,7 @@ EXPERIMENTS = [
 
 
 def parent(tried: str, prepare, *has: str, code=(2,), words=("stage=ppo",), **more) -> Row:
-    """PPO of a finished SFT with a reward model from elsewhere, named `given`."""
+    """Return the trial of PPO of a finished SFT with an external reward model."""
 
     def play(place):
         place.finished()
@@ -101,7 +101,7 @@ PARENTS = [
 
 
 def _samples(place) -> Came:
-    """samples=2 in the reward model's stage: responses shown of each prompt against its labels."""
+    """Run the reward model's stage with samples=2; return the displayed responses per prompt."""
     import json
 
     place.finished()
@@ -113,7 +113,7 @@ def _samples(place) -> Came:
 
 
 def plain_text(key: str, *has: str, **more) -> Row:
-    """A key of another trainer."""
+    """Return the trial of a key of another trainer."""
     return refused(f"{key}=8", *has, **more)
 
 
@@ -191,7 +191,7 @@ def no_comparisons(place) -> Came:
 
 
 def raised(word: str):
-    """SFT made, the reward model refused for bad rows; then the advice is followed."""
+    """Return a trial in which the reward model is refused for bad rows, then the advice followed."""
 
     def play(place):
         words = own_data(place, bad=8)
@@ -203,7 +203,7 @@ def raised(word: str):
 
 
 def plan(words: str, *has: str, change=None, **more) -> Row:
-    """What a finished run would do again after a change."""
+    """Return the trial of what a finished run would do again after a change."""
 
     def play(place):
         place.finished()

@@ -1,4 +1,4 @@
-"""Model folders that fit and that do not, made from the embedded tiny one."""
+"""Valid and invalid model folders, made from the embedded tiny model."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ TINY = CHECKOUT / "rlhf_cli" / "assets" / "tiny"
 
 
 def tiny(place: Place, name: str = "mine", **changed: object) -> Path:
-    """A copy of the embedded model with changes in its config.json."""
+    """Return a copy of the embedded model with changes in its config.json."""
     folder = place.folder / name
     shutil.copytree(TINY, folder)
     if changed:
@@ -20,7 +20,7 @@ def tiny(place: Place, name: str = "mine", **changed: object) -> Path:
 
 
 def without(place: Place, *names: str) -> Path:
-    """A copy that lacks files."""
+    """Return a copy without these files."""
     folder = tiny(place)
     for name in names:
         (folder / name).unlink()
@@ -28,33 +28,33 @@ def without(place: Place, *names: str) -> Path:
 
 
 def truncated(place: Place) -> Path:
-    """A copy whose weights are cut short."""
+    """Return a copy with truncated weights."""
     path = tiny(place) / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
     return path
 
 
 def pickled(place: Place) -> Path:
-    """A copy whose weights lie in pytorch_model.bin."""
+    """Return a copy with weights in pytorch_model.bin."""
     folder = tiny(place)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     return folder
 
 
 def custom_code(place: Place) -> Path:
-    """A folder that wants code of its own."""
+    """Return a folder that needs custom code."""
     folder = tiny(place, model_type="mine", auto_map={"AutoConfig": "mine.MyConfig"})
     (folder / "mine.py").write_text("raise SystemExit('code of the folder ran')\n")
     return folder
 
 
 def tokenizer_alone(place: Place) -> Path:
-    """A folder with a tokenizer and no model."""
+    """Return a folder with a tokenizer and no model."""
     return without(place, "model.safetensors", "config.json", "generation_config.json")
 
 
 def other_tokenizer(place: Place, name: str = "words", size: int = 400) -> Path:
-    """A tokenizer of other tokens, byte-level, in a folder of its own."""
+    """Return a folder with another tokenizer, byte-level."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -73,7 +73,7 @@ def other_tokenizer(place: Place, name: str = "words", size: int = 400) -> Path:
 
 
 def classifier(place: Place, *, labels: int = 1, name: str = "classifier", tokens: bool = True):
-    """A sequence classifier of transformers, made at random, with the tiny tokenizer or none."""
+    """Return a random sequence classifier of transformers, with the tiny tokenizer or none."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(TINY, num_labels=labels)
@@ -85,7 +85,7 @@ def classifier(place: Place, *, labels: int = 1, name: str = "classifier", token
 
 
 def foreign_classifier(place: Place, *, positions: int) -> Path:
-    """A classifier that reads other tokens, with so many positions."""
+    """Return a classifier with other tokens and this many positions."""
     from transformers import AutoModelForSequenceClassification, GPT2Config
 
     folder = other_tokenizer(place, "foreign")

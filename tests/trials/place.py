@@ -1,4 +1,4 @@
-"""Where a trial happens: a folder of its own, commands in this process or in one of their own."""
+"""The place of a trial: a folder of its own, commands in this process or in a subprocess."""
 
 import contextlib
 import io
@@ -36,14 +36,14 @@ ONLINE = {"HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "HF_ENDPOINT": "htt
 
 @dataclass(slots=True)
 class Shared:
-    """What many rows use and none changes: the finished run, made when first asked for."""
+    """A finished run that many rows use and none changes, made at its first use."""
 
     root: Path
     data: Path | None
     runs: dict[str, Path] = field(default_factory=dict)
 
     def finished(self, *words: str) -> Path:
-        """A folder whose runs/small is finished, made with SMALL and `words`."""
+        """Return a folder whose runs/small is finished, made with SMALL and `words`."""
         key = " ".join(words)
         if key not in self.runs:
             place = Place(folder=self.root / f"finished{len(self.runs)}", shared=self)
@@ -57,13 +57,13 @@ class Shared:
 
 @dataclass(slots=True)
 class Place:
-    """A folder for one row."""
+    """The folder of one row."""
 
     folder: Path
     shared: Shared
 
     def write(self, name: str, content: "str | bytes | Callable[[Path], object]") -> Path:
-        """Put a file here: text, bytes, or what a function makes of its path."""
+        """Write a file: text, bytes, or the result of a function of its path."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if callable(content):
@@ -73,12 +73,12 @@ class Place:
         return path
 
     def finished(self, *words: str) -> Path:
-        """A copy of the finished run: runs/small here."""
+        """Copy the finished run to runs/small; return it."""
         shutil.copytree(self.shared.finished(*words) / "runs", self.folder / "runs")
         return self.folder / "runs" / "small"
 
     def rlhf(self, *words: str) -> Came:
-        """A command in this process."""
+        """Run a command in this process."""
         from rlhf_cli.cli import main
 
         out, err = io.StringIO(), io.StringIO()
@@ -92,7 +92,7 @@ class Place:
         )
 
     def command(self, *words: str, patience: float = PATIENCE, **env: str) -> Came:
-        """A command in a process of its own; 124 and a word when it takes too long."""
+        """Run a command in a subprocess; return 124 and a word after the time limit."""
         process = self.start(*words, **env)
         try:
             out, err = process.communicate(timeout=patience)
@@ -103,15 +103,15 @@ class Place:
         return Came(code=process.returncode, text=self._plain(out + err), errors=err)
 
     def start(self, *words: str, **env: str) -> subprocess.Popen:
-        """A command left running."""
+        """Start a command, and leave it running."""
         return subprocess.Popen(
             [*COMMAND, *words], cwd=self.folder, env=_environment(env), text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            preexec_fn=_heed_interrupts,
+            preexec_fn=_accept_interrupts,
         )  # fmt: skip
 
     def shell(self, line: str, **env: str) -> Came:
-        """A line of bash in which `rlhf` is the command tried."""
+        """Run a line of bash in which `rlhf` is the tested command."""
         rlhf = f'rlhf() {{ "{sys.executable}" -m rlhf_cli "$@"; }}\n'
         found = subprocess.run(
             ["bash", "-c", rlhf + line], cwd=self.folder, env=_environment(env), text=True,
@@ -121,7 +121,7 @@ class Place:
         return Came(code=found.returncode, text=text, errors=found.stderr)
 
     def screen(self, *words: str, columns: int) -> Came:
-        """A command on a terminal of so many columns: what stays on the screen, without escape codes."""
+        """Run a command on a terminal of this width; return the screen without escape codes."""
         master, slave = pty.openpty()
         ioctl(slave, TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         process = subprocess.Popen(
@@ -134,7 +134,7 @@ class Place:
         return Came(code=process.wait(timeout=PATIENCE), text=self._plain(text))
 
     def _plain(self, text: str) -> str:
-        """The text without this machine's own paths."""
+        """Return the text without paths of this machine."""
         for path, name in (
             (self.folder, "folder"),
             (CHECKOUT, "checkout"),
@@ -145,7 +145,7 @@ class Place:
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> bool:
-    """Wait for something to be true; False when it never was."""
+    """Wait for a condition; return False at the time limit."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -155,7 +155,7 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> bool:
 
 
 def working_in(folder: Path) -> list[str]:
-    """Ids of the processes whose working folder is this one (Linux)."""
+    """Return the ids of the processes with this working folder (Linux)."""
     found = []
     for link in Path("/proc").glob("[0-9]*/cwd"):
         with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
@@ -192,19 +192,19 @@ def inside(folder: Path) -> Iterator[None]:
         os.environ.update(kept)
 
 
-def _heed_interrupts() -> None:
-    """A command started in the background has SIGINT switched off; a person's shell has not."""
+def _accept_interrupts() -> None:
+    """Enable SIGINT, which is ignored in a process that a shell started in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def real_data() -> Path | None:
-    """The folder of real data, where there is one: $RLHF_TEST_DATA, or beside the checkout."""
+    """Return the folder of real data if any: $RLHF_TEST_DATA, or beside the checkout."""
     given = Path(os.environ.get("RLHF_TEST_DATA", CHECKOUT.parent / "shared" / "data"))
     return given if (given / "comparisons").is_dir() else None
 
 
 @contextlib.contextmanager
 def shared_place() -> Iterator[Shared]:
-    """A scratch folder that is removed at the end."""
+    """Yield a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="trials-") as folder:
         yield Shared(root=Path(folder), data=real_data())

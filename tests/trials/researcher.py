@@ -26,7 +26,7 @@ REAL = {
 
 
 def real_files(place) -> Came:
-    """Every real file under its role: how many were checked, and how many without a finding."""
+    """Check every real file with its role; return how many were checked and clean."""
     came, taken = Came(code=0, text=""), 0
     paths = [
         (role, path)
@@ -62,7 +62,7 @@ MAPPED = "columns: {prompt: meta.q, chosen: Best Answer, rejected: worst}"
 
 
 def odd(tried: str, source: str, *has: str, code=(0,), **more) -> Row:
-    """Comparisons with columns of other names."""
+    """Return the trial of comparisons with other names of columns."""
 
     def play(place):
         return _check(place, place.write("odd.jsonl", lines(ODD)).name, source=source)
@@ -95,7 +95,7 @@ DATA = [
 
 
 def with_model(tried: str, make, *has: str, code=(2,), words=(), path="mine", **more) -> Row:
-    """A run with a model folder that `make(place)` prepares: known before anything is trained."""
+    """Return the trial of a model folder of `make(place)`, which is refused before training."""
 
     def play(place):
         make(place)
@@ -142,7 +142,7 @@ MODELS = [
 
 
 def saved(place, *, split: bool) -> str:
-    """A folder saved by `datasets`."""
+    """Write a folder with `datasets`."""
     from datasets import Dataset, DatasetDict
 
     table = Dataset.from_list(demonstrations())
@@ -222,7 +222,7 @@ OWN = (
 
 
 def changed(words: tuple[str, ...], before, after):
-    """A small run of SFT, `after(place)`, and what the same words would do then."""
+    """Return a trial of a small SFT, then `after(place)` and a dry run of the same arguments."""
 
     def play(place):
         before(place)

@@ -1,4 +1,4 @@
-"""One trial: what is done, what must come, and the judgement of what came."""
+"""One trial: its commands, the expected output, and the comparison with the output."""
 
 import re
 from collections.abc import Callable
@@ -21,18 +21,18 @@ LONGEST = 230  # characters of the column "what comes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Came:
-    """The end of a command: its exit code, all it printed, and what it printed on stderr."""
+    """The result of a command: its exit code, all its output, and its errors."""
 
     code: int
     text: str
     errors: str = ""
 
     def __add__(self, later: "Came") -> "Came":
-        """Both outputs and the later exit code."""
+        """Return both outputs with the later exit code."""
         return Came(code=later.code, text=self.text + later.text, errors=self.errors + later.errors)
 
     def told(self, **facts: object) -> "Came":
-        """The same with facts that a pattern can ask for, one a line."""
+        """Return the same with facts for the patterns, one per line."""
         lines = "".join(f"\n[{name.replace('_', ' ')}: {fact}]" for name, fact in facts.items())
         return Came(code=self.code, text=self.text + lines + "\n", errors=self.errors)
 
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a row. faults: what was expected and did not come; empty when it holds."""
+    """The result of a row. faults: expected output that is missing; empty when the row holds."""
 
     row: Row
     comes: str
@@ -71,7 +71,7 @@ class Outcome:
 
 
 def judged(row: Row, came: Came, seconds: float) -> Outcome:
-    """Compare what came with what must come, and with the outcome that is defended."""
+    """Compare the output with the expected one, and with the documented outcome."""
     faults = tuple(_faults(row, came))
     comes = _excerpt(row.has, came)
     verdict = "good"
@@ -101,7 +101,7 @@ def _never(row: Row, came: Came):
 
 
 def _excerpt(patterns: tuple[str, ...], came: Came) -> str:
-    """The lines that the patterns ask for, else the last one; with the way the command ended."""
+    """Return the lines that match the patterns, else the last one, with the exit code."""
     spots = [found for p in patterns if p and (found := re.search(p, came.text, re.M))]
     starts = sorted(spots, key=lambda found: found.start())
     lines = [_line_of(came.text, found) for found in starts] or _last(came)

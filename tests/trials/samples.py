@@ -1,4 +1,4 @@
-"""The data that the trials hurt: forty good rows of each role, and rows put between them."""
+"""The data that the trials damage: forty good rows per role, and rows inserted between them."""
 
 import json
 from itertools import product
@@ -9,7 +9,7 @@ PAIRS = list(product(COLOURS, BEASTS))
 
 
 def demonstrations(count: int = 40) -> list[dict]:
-    """Prompt and response, no two alike."""
+    """Return rows of prompt and response, all different."""
     return [
         {"prompt": f"Where would a {c} {b} sleep?", "response": f"The {b} wants {c} straw."}
         for c, b in PAIRS[:count]
@@ -17,7 +17,7 @@ def demonstrations(count: int = 40) -> list[dict]:
 
 
 def comparisons(count: int = 40) -> list[dict]:
-    """Prompt, chosen and rejected."""
+    """Return rows of prompt, chosen and rejected."""
     return [
         {"prompt": f"Draw the {c} {b}.", "chosen": f"A {c} {b}, drawn.", "rejected": f"No {b}s."}
         for c, b in PAIRS[:count]
@@ -25,7 +25,7 @@ def comparisons(count: int = 40) -> list[dict]:
 
 
 def ranked(count: int = 40) -> list[dict]:
-    """Prompt, three responses and their rank."""
+    """Return rows of a prompt, three responses and their ranks."""
     return [
         {
             "prompt": f"Name the {c} {b}.",
@@ -37,7 +37,7 @@ def ranked(count: int = 40) -> list[dict]:
 
 
 def scored(count: int = 40) -> list[dict]:
-    """The same with scores in place of ranks."""
+    """Return the same with scores in place of ranks."""
     return [
         {**{k: row[k] for k in ("prompt", "responses")}, "scores": [3.0, 2.0, 1.0]}
         for row in ranked(count)
@@ -45,7 +45,7 @@ def scored(count: int = 40) -> list[dict]:
 
 
 def chats(count: int = 40) -> list[dict]:
-    """Conversations as lists of messages."""
+    """Return conversations as lists of messages."""
     return [
         {"messages": said(("user", row["prompt"]), ("assistant", row["response"]))}
         for row in demonstrations(count)
@@ -53,24 +53,24 @@ def chats(count: int = 40) -> list[dict]:
 
 
 def said(*turns: tuple[str, str]) -> list[dict]:
-    """A conversation of (role, content)."""
+    """Return a conversation of (role, content)."""
     return [{"role": role, "content": content} for role, content in turns]
 
 
 def lines(rows: list[dict], *odd: object, at: int = 21) -> str:
-    """JSON lines with `odd` from line `at` on: texts as they are, other things as JSON."""
+    """Return JSON lines with `odd` from line `at` on: texts unchanged, other values as JSON."""
     text = [json.dumps(row) for row in rows]
     text[at - 1 : at - 1] = [row if isinstance(row, str) else json.dumps(row) for row in odd]
     return "".join(f"{line}\n" for line in text)
 
 
 def csv(*odd: str, at: int = 22, header: str = "prompt,response", mark: str = ",") -> str:
-    """The demonstrations as a table of 41 lines, with `odd` from line `at` on."""
+    """Return the demonstrations as a table of 41 lines, with `odd` from line `at` on."""
     text = [header, *(mark.join(row.values()) for row in demonstrations())]
     text[at - 1 : at - 1] = odd
     return "".join(f"{line}\n" for line in text if line)
 
 
 def columns(rows: list[dict]) -> dict[str, list]:
-    """Rows turned into column -> values."""
+    """Return rows as column -> values."""
     return {name: [row[name] for row in rows] for name in rows[0]}

@@ -17,7 +17,7 @@ def mine(place) -> None:
 
 
 def help_screens(place):
-    """All spellings of the first help page."""
+    """Run all spellings of the first help page."""
     came = [place.rlhf(*words) for words in (["--help"], [], ["help"], ["-h"])]
     widest = max(len(line) for line in came[0].text.splitlines())
     return came[0].told(same=len({c.text for c in came}) == 1, fits=widest <= 100)
@@ -43,7 +43,7 @@ HELP = [
 
 
 def signs_of_life(place):
-    """Everything printed by a short run, with the moment at which each line came."""
+    """Return all output of a short run, with the time of each line."""
     process = place.start("run", *SMALL, "stage=sft", PYTHONUNBUFFERED="1")
     start, moments = time.monotonic(), []
     assert process.stdout is not None
@@ -66,7 +66,7 @@ def run_again(place):
 
 
 def elsewhere(place):
-    """The command that a run in another folder prints at its end, typed as it stands."""
+    """Run the command that a run in another folder prints at its end, unchanged."""
     import shutil
 
     place.finished()
@@ -135,7 +135,7 @@ CONFIG = [
 
 
 def dry(place):
-    """A dry run, with the names of what it wrote."""
+    """Return a dry run with the names of the files that it wrote."""
     came = place.command("run", *SMALL, "dry_run=true")
     return came.told(written=sorted(path.name for path in place.folder.iterdir()) or "nothing")
 
@@ -146,7 +146,7 @@ def dry_again(place):
 
 
 def offline(*words: str):
-    """A command that wants the hub, where no hub answers; told is how long it took."""
+    """Return the trial of a command that needs the hub, without a network, with its duration."""
 
     def play(place):
         start = time.monotonic()
@@ -226,7 +226,7 @@ LONG = "a_rather_long_folder_name/comparisons_of_the_second_kind.jsonl"
 
 
 def narrow(columns: int, *words: str):
-    """Text of a screen of so many columns, and its widest line."""
+    """Return the trial of a command on a screen with this many columns."""
 
     def play(place):
         place.write(LONG, lines(demonstrations(), '{"prompt": '))
@@ -261,7 +261,7 @@ SCREENS = [
 
 
 def completed(line: str, *has: str, prepare=None, **more) -> Row:
-    """What bash is offered after this line."""
+    """Return the trial of the completions that bash gets for this line."""
 
     def play(place):
         if prepare:
@@ -286,7 +286,7 @@ COMPLETION = [
 
 
 def many_bad(place):
-    """Ten bad rows of one kind."""
+    """Write ten bad rows of one kind."""
     place.write("my.jsonl", lines(demonstrations(), *['{"prompt": '] * 10))
     words = "data check data=generic stage=sft 'data.demonstrations=[{path: my.jsonl}]'"
     short = place.rlhf(*split(words))

@@ -1,4 +1,4 @@
-"""The table of docs/trials.md: what was tried, what comes, the verdict."""
+"""The table of docs/trials.md: what is tried, the output, the verdict."""
 
 from collections import Counter
 from itertools import groupby
@@ -18,7 +18,7 @@ the machine that wrote this page does not have.
 
 
 def page(sections: dict[str, list[Outcome]]) -> str:
-    """The whole page."""
+    """Return the complete page."""
     parts = [HEAD, _totals(sections)]
     for title, outcomes in sections.items():
         parts += [f"\n## {title}\n", "| tried | what comes | verdict |", "|---|---|---|"]
@@ -40,7 +40,7 @@ def _totals(sections: dict[str, list[Outcome]]) -> str:
 
 
 def _joined(outcomes) -> list[str]:
-    """What was tried in rows that came to the same; a role that all share is said once."""
+    """Return what is tried in rows with equal output; a role that all share is listed once."""
     tried = [outcome.row.tried for outcome in outcomes]
     role = tried[0].partition(": ")[0] + ": "
     if len(tried) > 1 and " " not in role[:-1] and all(t.startswith(role) for t in tried):

@@ -1,4 +1,4 @@
-"""The cheap rows of the trials in the fast tests, all of them in the slow ones; how a row is judged."""
+"""The cheap rows of the trials in the fast tests, all in the slow ones; how results compare."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_every_row_holds(row, shared):
     holds(row, shared)
 
 
-def test_every_cheap_word_names_a_row():
+def test_every_word_of_the_cheap_rows_names_a_row():
     assert [word for word in CHEAP if not any(word in row.tried for row in ROWS)] == []
 
 
@@ -53,7 +53,7 @@ REFUSED = "rlhf: a.jsonl: bad at line 7\n"
 
 
 @pytest.mark.parametrize(
-    ("came", "verdict"),
+    ("result", "verdict"),
     [
         (Came(code=2, text=REFUSED, errors=REFUSED), "good"),
         (Came(code=2, text=REFUSED * 2, errors=REFUSED * 2), "fails: 2 lines on stderr"),
@@ -63,13 +63,13 @@ REFUSED = "rlhf: a.jsonl: bad at line 7\n"
         (Came(code=0, text="taken\nTraceback (most recent call last)"), "fails: 'Traceback (most"),
     ],
 )
-def test_what_came_is_judged(came, verdict):
-    assert judged(ROW, came, 0.0).verdict.startswith(verdict)
+def test_a_result_is_compared_with_the_expected_output(result, verdict):
+    assert judged(ROW, result, 0.0).verdict.startswith(verdict)
 
 
-def test_the_table_shows_the_line_that_was_asked_for_and_joins_equal_rows():
-    came = Came(code=2, text=f"a | b\n{REFUSED}", errors=REFUSED)
-    found = judged(ROW, came, 0.0)
+def test_the_table_shows_the_matching_line_and_joins_equal_rows():
+    result = Came(code=2, text=f"a | b\n{REFUSED}", errors=REFUSED)
+    found = judged(ROW, result, 0.0)
     assert found.comes == "refused: a.jsonl: bad at line 7"
     other = Outcome(row=Row(tried="y | z", play=None), comes=found.comes, verdict="good")
     assert "| x; y \\| z | refused: a.jsonl: bad at line 7 | good |" in page({"T": [found, other]})

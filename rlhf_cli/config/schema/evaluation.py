@@ -45,11 +45,6 @@ class TaskEvaluation:
         require(self, "temperature", self.temperature > 0 or self.samples == 1, text)
         not_negative(self, "temperature")
 
-    @property
-    def most_templates(self) -> int | None:
-        """Return how many templates of a task are evaluated; None for all."""
-        return None if self.templates == "all" else int(self.templates)
-
 
 @dataclass(slots=True, kw_only=True)
 class Evaluation:

@@ -17,12 +17,11 @@ def contents(tasks: Iterable[Task]) -> dict[str, str]:
 
 def _hash(task: Task) -> str:
     train, evaluation = task.source.train, task.source.evaluation
-    sources = [train, *([evaluation] if evaluation else [])]
     source = replace(
         task.source, train=_placeless(train), evaluation=evaluation and _placeless(evaluation)
     )
     texts = replace(task, source=source, file=Path(), cot_prompt=None)
-    parts = [repr(texts), *map(source_hash, sources)]
+    parts = [repr(texts), *map(source_hash, task.source.every)]
     if task.cot_prompt is not None:
         parts.append(task.cot_prompt.read_text(encoding="utf-8"))
     return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()

@@ -11,7 +11,7 @@ from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.promptsource import promptsource_templates
 from rlhf_cli.data.tasks.render import check_syntax
 from rlhf_cli.data.tasks.sections import Section, kind_of, load_yaml
-from rlhf_cli.data.tasks.task import METRICS, Task, TaskSource, Template
+from rlhf_cli.data.tasks.task import BETWEEN, METRICS, Task, TaskSource, Template
 
 KEYS = (
     "name", "clusters", "source", "options", "answer", "rationale", "metric", "templates", "groups",
@@ -226,7 +226,7 @@ def _template(path: Path, number: int, content: Any) -> Template:
     section = Section(f"{path}: templates[{number}]", content, OF_TEMPLATE)
     name, text = section.text("name", needed=True), section.text("input", needed=True)
     assert name is not None and text is not None
-    target = section.text("target", needed="|||" not in text)
+    target = section.text("target", needed=BETWEEN not in text)
     return Template(
         name=name, input=text, target=target, turned_around=section.flag("turned_around", False)
     )

@@ -5,7 +5,7 @@ and for any number of processes.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -120,13 +120,10 @@ class Draw:
         return Drawn(example=one, exemplars=found, lacking=num - len(found))
 
     def _candidates(self, row: TaskRow, epoch: int, pool: Sequence[TaskRow]) -> Iterator[TaskRow]:
-        """Yield rows with different questions, none of them the row's own, in an order that it decides."""
-        asked = {row.question}
-        for attempt in range(ATTEMPTS * max(self.settings.shots)):
-            other = pool[self._hash(row, "exemplar", epoch, attempt) % len(pool)]
-            if other.question not in asked:
-                asked.add(other.question)
-                yield other
+        """Return rows with different questions, none of them the row's own, in an order that it decides."""
+        attempts = range(ATTEMPTS * max(self.settings.shots))
+        places = (self._hash(row, "exemplar", epoch, attempt) % len(pool) for attempt in attempts)
+        return other_questions(row, (pool[place] for place in places))
 
     def templates_of(self, row: TaskRow) -> list[Template]:
         """Return the templates to train on that the row has a text by."""
@@ -145,6 +142,15 @@ def hashed(seed: int, *place: object) -> int:
     words = "/".join(map(str, (seed, "tasks", *place)))
     digest = hashlib.sha256(words.encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big")
+
+
+def other_questions(row: TaskRow, listed: Iterable[TaskRow]) -> Iterator[TaskRow]:
+    """Yield those of the rows that ask something else than this one, each question once."""
+    seen = {row.question}
+    for other in listed:
+        if other.question not in seen:
+            seen.add(other.question)
+            yield other
 
 
 def exemplars(

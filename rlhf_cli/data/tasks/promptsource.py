@@ -8,9 +8,7 @@ from pathlib import Path
 
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.tasks.sections import load_yaml
-from rlhf_cli.data.tasks.task import Template
-
-BETWEEN = "|||"  # input and target, and answer choices
+from rlhf_cli.data.tasks.task import BETWEEN, Template
 
 
 def promptsource_templates(path: Path) -> tuple[Template, ...]:

@@ -16,9 +16,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from rlhf_cli.data.formats.dialogue import kind
 from rlhf_cli.data.records import DataError, Filtered, RowError
 from rlhf_cli.data.sandbox import ADDED, TIMES, limited
-from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow, Template
+from rlhf_cli.data.tasks.task import BETWEEN, Task, TaskExample, TaskRow, Template
 
-BETWEEN = "|||"  # input and target of promptsource, and its answer choices
 STEP_BY_STEP = "Let's think step by step."
 HIDDEN = "\0options\0"  # in place of options_ where they are left out
 OURS = ("options", "options_", "answer", "answer_choices", "rationale")  # names in templates

@@ -39,10 +39,6 @@ class TaskRows:
     num_good: int
     num_asked_again: int
 
-    def asking(self, most: int | None = None) -> tuple[Template, ...]:
-        """Return the templates that ask for the answer, all or the first ones."""
-        return tuple(one for one in self.templates if not one.turned_around)[:most]
-
     def templates_of(self, row: TaskRow) -> tuple[Template, ...]:
         """Return the templates that a row has a text by."""
         if not row.rendered:
@@ -54,8 +50,8 @@ def task_rows(
     task: Task, *, seed: int, eval_fraction: float, select_fraction: float, cap: int | None = None
 ) -> TaskRows:
     """Return a task's rows by side, at most `cap` of each, drawn by the seed where there are more."""
-    own = _Read.of(task, task.source.train)
-    apart = None if task.source.evaluation is None else _Read.of(task, task.source.evaluation)
+    read = [_Read.of(task, source) for source in task.source.every]
+    own, apart = read[0], read[1] if len(read) > 1 else None
     places = _places(own.rows, seed)
     below = eval_fraction + select_fraction
     asked = {row.question for row in apart.rows} if apart else set()
@@ -70,7 +66,6 @@ def task_rows(
             sides["evaluation"].append(row)
     if apart:
         sides["evaluation"] = apart.rows
-    read = [own, *([apart] if apart else [])]
     return TaskRows(
         task=task,
         templates=own.templates,
@@ -87,16 +82,22 @@ def eval_rows(
     *,
     seed: int,
     eval_fraction: float,
-    limit: int | None = None,
     templates: int | None = None,
+    limit: int | None = None,
 ) -> TaskRows:
-    """Return a task's rows with at most `limit` evaluation rows; its other rows may be exemplars.
+    """Return a task's rows with the templates that ask for the answer, at most the first `templates`.
 
-    Evaluation rows have a text by one of the first `templates` that ask for the answer.
+    Of the evaluation rows that have a text by one of them at most `limit`; the others may be exemplars.
     """
     found = task_rows(task, seed=seed, eval_fraction=eval_fraction, select_fraction=0.0)
-    asking = set(found.asking(templates))
-    able = [row for row in found.evaluation if asking & set(found.templates_of(row))]
+    asking = [template for template in found.templates if not template.turned_around]
+    found = replace(found, templates=tuple(asking[:templates]))
+    able = [row for row in found.evaluation if found.templates_of(row)]
+    if found.evaluation and not able:
+        raise DataError(
+            f"{task.file}: none of the {len(found.evaluation)} evaluation rows of task {task.name} has "
+            "a template that asks for the answer; see turned_around there and evaluation.tasks.templates"
+        )
     return replace(found, evaluation=_drawn("evaluation", task, able, seed, limit))
 
 

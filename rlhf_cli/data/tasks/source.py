@@ -9,9 +9,9 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from rlhf_cli.config.schema import Source, Tasks
-from rlhf_cli.data.embedded import task_of
-from rlhf_cli.data.records import BadRow, DataError, Demonstration, Message, RowError
+from rlhf_cli.config.schema import Tasks
+from rlhf_cli.data.embedded import MIXTURE_PATH, task_of
+from rlhf_cli.data.records import BadRow, Demonstration, Message, RowError
 from rlhf_cli.data.report import DataReport
 from rlhf_cli.data.sources import local_files, source_hash
 from rlhf_cli.data.tasks.files import read_tasks
@@ -22,7 +22,6 @@ from rlhf_cli.data.tasks.render import example
 from rlhf_cli.data.tasks.rows import task_rows
 from rlhf_cli.data.tasks.task import Task, TaskExample, TaskRow
 
-PATH = "tasks:train"
 AGAIN = "its question is among the evaluation rows of its task"
 
 
@@ -46,7 +45,7 @@ class Mixture:
     @property
     def pinned(self) -> bool:
         """Return whether the contents are known by their hashes: a hub id needs a revision."""
-        sources = [source for task in self.tasks for source in _sources(task)]
+        sources = [source for task in self.tasks for source in task.source.every]
         return all(task_of(s.path) or s.revision is not None or local_files(s) for s in sources)
 
     def config(self) -> dict[str, Any]:
@@ -69,7 +68,7 @@ class Mixture:
 
     def contents(self) -> dict[str, str]:
         """Return {task: sha256 of its file and rows}, of those that are trained on."""
-        return {f"{PATH} {task.name}": _hash(task) for task in self.tasks}
+        return {f"{MIXTURE_PATH} {task.name}": _hash(task) for task in self.tasks}
 
     def records(self, report: DataReport) -> Iterator[Demonstration | BadRow]:
         """Yield the records of every epoch, of the rows to select by and of those held out."""
@@ -105,7 +104,7 @@ class Mixture:
                 select_fraction=self.select_fraction,
                 cap=self.settings.cap,
             )
-            report.rows[f"{PATH} {task.name}"] += rows.num_read
+            report.rows[f"{MIXTURE_PATH} {task.name}"] += rows.num_read
             if rows.num_asked_again:
                 report.left_out[AGAIN] += rows.num_asked_again
             found[task.name] = Draw.of(rows, self.settings, self.seed)
@@ -163,37 +162,13 @@ def _first(draw: Draw, row: TaskRow) -> TaskExample | None:
     return None
 
 
-def _sources(task: Task) -> list[Source]:
-    apart = task.source.evaluation
-    return [task.source.train, *([] if apart is None else [apart])]
-
-
 def _hash(task: Task) -> str:
     """Return the sha256 of all of a task that its training examples depend on."""
     read = [
         [source.columns, source.limit, source.unescape, source.delimiter, source_hash(source)]
-        for source in _sources(task)
+        for source in task.source.every
     ]
     texts = [[t.name, t.input, t.target, t.turned_around, t.options] for t in task.templates]
     parts = [task.name, task.options, task.answer, task.rationale, texts, task.turned_around]
     known = [*parts, task.source.rendered, task.source.item, read]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
-
-
-def has_tasks(sources: Sequence[Source], role: str) -> bool:
-    """Return whether tasks:train is among the sources; refuse it twice, elsewhere, and marked eval."""
-    named = [source for source in sources if source.path.partition(":")[0] == "tasks"]
-    for source in named:
-        if source.path != PATH:
-            raise DataError(f"{source.path} is no source of tasks; the one there is: {PATH}")
-        if role != "demonstrations":
-            raise DataError(
-                f"{PATH} stands under data.{role}; it belongs under data.demonstrations"
-            )
-        if source.eval:
-            raise DataError(
-                f"{PATH} cannot be marked eval: its tasks hold rows out themselves (eval_path)"
-            )
-    if len(named) > 1:
-        raise DataError(f"data.demonstrations names {PATH} twice; leave one out")
-    return bool(named)

@@ -11,6 +11,7 @@ from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import Origin
 
 METRICS = ("accuracy", "exact_match", "f1", "rouge_l", "bleu")
+BETWEEN = "|||"  # input and target of promptsource, and its answer choices
 MOST_TURNED_AROUND = 3  # templates per task (FLAN)
 
 
@@ -42,6 +43,11 @@ class TaskSource:
     evaluation: Source | None = None
     rendered: bool | None = None
     item: str | None = None
+
+    @property
+    def every(self) -> tuple[Source, ...]:
+        """Return the sources: of rows to train on, and of evaluation rows where they have their own."""
+        return (self.train,) if self.evaluation is None else (self.train, self.evaluation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ class Rlhf:
     def start(self, *words: str) -> subprocess.Popen:
         return subprocess.Popen(
             self._command(words), cwd=self.folder, env=self._env({}), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heed_interrupts,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_accept_interrupts,
         )  # fmt: skip
 
     def _command(self, words) -> list[str]:
@@ -45,8 +45,8 @@ class Rlhf:
         }
 
 
-def _heed_interrupts() -> None:
-    """A test run in the background has SIGINT switched off; a person's shell has not."""
+def _accept_interrupts() -> None:
+    """Enable SIGINT, which is ignored in a process that a shell started in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -57,7 +57,7 @@ def rlhf(tmp_path):
 
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory) -> Path:
-    """A folder in which all four stages have run once."""
+    """Return a folder in which all four stages have run once."""
     folder = tmp_path_factory.mktemp("whole")
     found = Rlhf(folder)("run")
     assert found.returncode == 0, found.stderr
@@ -66,6 +66,6 @@ def whole_run(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def after_a_run(rlhf, whole_run):
-    """`rlhf` where all four stages are finished."""
+    """Return `rlhf` in a folder where all four stages are finished."""
     shutil.copytree(whole_run, rlhf.folder, dirs_exist_ok=True)
     return rlhf

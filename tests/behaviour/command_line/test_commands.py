@@ -1,4 +1,4 @@
-"""What a person types and reads: exit codes, one-line errors, help, composition."""
+"""The command line as users see it: exit codes, one-line errors, help, composition."""
 
 import logging
 import signal
@@ -14,7 +14,7 @@ from rlhf_cli.config.keys import COMMANDS
 
 
 def error_of(capsys, *words: str, code: int = 2) -> str:
-    """The one line that `rlhf words` complains with."""
+    """Run `rlhf words`, which must fail; return its one-line error."""
     assert main(list(words)) == code
     captured = capsys.readouterr()
     assert captured.err.startswith("rlhf: ")
@@ -22,7 +22,7 @@ def error_of(capsys, *words: str, code: int = 2) -> str:
     return captured.err.strip()
 
 
-def test_every_command_that_help_and_completion_list_is_carried_out():
+def test_every_command_of_help_and_completion_exists():
     assert {verb for verb in VERBS if not verb.startswith("-")} == {*COMMANDS, "help"}
 
 
@@ -92,12 +92,12 @@ def test_every_command_that_help_and_completion_list_is_carried_out():
         (["config", "nosuch"], "no section 'nosuch': the sections are name, runs_dir, stage"),
     ],
 )
-def test_a_mistake_is_one_line_with_the_nearest_valid_word(capsys, words, expected):
+def test_a_mistake_is_refused_in_one_line_with_the_nearest_valid_word(capsys, words, expected):
     assert expected in error_of(capsys, *words)
 
 
-def test_a_run_heeds_a_wish_to_save_from_its_first_moment():
-    """Before a stage is at work there is nothing to save; the signal must not end the run."""
+def test_a_run_ignores_sigusr1_before_its_first_stage():
+    """Before the first stage there is nothing to save, and the signal must not end the run."""
     before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     try:
         assert main(["run", "sft.optim.lr=nan"]) == 2
@@ -107,14 +107,14 @@ def test_a_run_heeds_a_wish_to_save_from_its_first_moment():
 
 
 @pytest.mark.parametrize("words", [["--version"], ["run", "--version"]])
-def test_the_version_is_ours(capsys, words):
+def test_the_option_version_prints_the_version(capsys, words):
     assert main(words) == 0
     assert capsys.readouterr().out == f"rlhf {__version__}\n"
 
 
 @pytest.fixture
 def logging_restored():
-    """Hydra's --info logs everything from then on, which no later test in this process should see."""
+    """Restore logging, which the option --info of Hydra configures for the whole process."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     yield
@@ -122,12 +122,12 @@ def logging_restored():
     root.handlers[:] = handlers
 
 
-def test_info_works_as_its_help_says(logging_restored, capsys):
+def test_the_option_info_prints_the_search_path(logging_restored, capsys):
     assert main(["run", "--info", "seed=3"]) == 0
     assert "Config search path" in capsys.readouterr().out
 
 
-def test_help_answers_at_once_without_torch_or_hydra():
+def test_help_is_fast_and_imports_neither_torch_nor_hydra():
     code = "import sys; from rlhf_cli.cli import main; main(['--help']); main(['run', '--help']);"
     code += "print(sorted({'torch', 'hydra', 'omegaconf', 'transformers'} & set(sys.modules)))"
     started = time.monotonic()
@@ -137,14 +137,14 @@ def test_help_answers_at_once_without_torch_or_hydra():
 
 
 @pytest.mark.parametrize("verb", ["run", "config", "data", "show", "report"])
-def test_every_verb_has_help_that_is_whole_on_a_usual_screen(capsys, monkeypatch, verb):
+def test_help_of_every_command_fits_80_columns(capsys, monkeypatch, verb):
     monkeypatch.setenv("COLUMNS", "80")
     assert main([verb, "--help"]) == 0
     shown = capsys.readouterr().out
     assert verb in shown and "…" not in shown
 
 
-def test_config_prints_values_with_their_meaning(capsys):
+def test_config_prints_values_with_their_comments(capsys):
     assert main(["config", "sft", "sft.epochs=7"]) == 0
     out = capsys.readouterr().out
     assert "epochs: 7" in out
@@ -152,24 +152,24 @@ def test_config_prints_values_with_their_meaning(capsys):
     assert "ppo" not in out.split("#")[0]
 
 
-def test_cfg_job_shows_deepspeeds_dictionary(capsys):
+def test_cfg_job_shows_the_deepspeed_section(capsys):
     assert main(["run", "--cfg", "job", "runtime=zero2", "-p", "runtime"]) == 0
     shown = capsys.readouterr().out
     assert "deepspeed:\n  zero_optimization:\n    stage: 2\n    overlap_comm: true" in shown
 
 
-def test_cfg_job_is_resolved(capsys):
+def test_cfg_job_resolves_interpolations(capsys):
     assert main(["run", "--cfg", "job", "-p", "sft.optim"]) == 0
     assert "lr: 0.001" in capsys.readouterr().out
 
 
-def test_hydra_leaves_nothing_behind(rlhf):
+def test_hydra_writes_no_files(rlhf):
     assert rlhf("config", "seed=3").returncode == 0
     assert rlhf("run", "sft.epochs=x").returncode == 2
     assert list(rlhf.folder.iterdir()) == []
 
 
-def test_own_conf_folder_joins_the_groups(rlhf):
+def test_config_dir_adds_presets_and_configurations(rlhf):
     own = rlhf.folder / "my" / "experiment"
     own.mkdir(parents=True)
     (own / "short.yaml").write_text("# @package _global_\nsft:\n  epochs: 1\n")
@@ -180,14 +180,14 @@ def test_own_conf_folder_joins_the_groups(rlhf):
 
 
 @pytest.mark.parametrize("where", ["some-org/some-model", "./folder"])
-def test_any_model_takes_the_generic_preset(rlhf, where):
+def test_a_folder_or_hub_id_as_model_uses_the_generic_preset(rlhf, where):
     (rlhf.folder / "folder").mkdir()
     found = rlhf("config", "model.path", "model.lr", f"model={where}").stdout
     assert f"path: {where}" in found
     assert "sft: 1e-05" in found
 
 
-def test_traceback_on_request(rlhf):
+def test_rlhf_traceback_shows_the_traceback(rlhf):
     found = rlhf("run", "sft.epochs=x", RLHF_TRACEBACK="1")
     assert "Traceback" in found.stderr
     assert found.returncode == 2
@@ -203,10 +203,10 @@ def test_traceback_on_request(rlhf):
         ("rlhf config sft.ep", "sft.epochs="),
     ],
 )
-def test_completion(rlhf, typed, offered):
+def test_completion_of_a_partial_command(rlhf, typed, offered):
     found = rlhf("-sc", "query=bash", COMP_LINE=typed, COMP_POINT=str(len(typed)))
     assert offered in found.stdout.split(), found
 
 
-def test_completion_installs(rlhf):
+def test_completion_is_installed(rlhf):
     assert "complete -o nospace" in rlhf("-sc", "install=bash").stdout

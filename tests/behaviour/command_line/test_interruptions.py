@@ -1,4 +1,4 @@
-"""Stages that were killed, and disks that are full: the next run goes on, and nothing is lost."""
+"""Killed stages and full disks: the next run resumes, and nothing is lost."""
 
 import json
 import subprocess
@@ -10,24 +10,24 @@ from tests.support.command_line import done, manifest, ran, refused
 
 
 def interrupted(rlhf, how: str = "save-killed@3", *words: str):
-    """The work folder of an sft that was killed after its third save."""
+    """Return the work folder of an sft that was killed after its third checkpoint."""
     refused(rlhf, "stage=sft", f"tracking.project={how}", *words, code=1)
     return rlhf.folder / "runs/default/.sft.work"
 
 
-def began(rlhf) -> list[int]:
-    """Where the attempt began that made each step of the finished sft."""
+def attempt_starts(rlhf) -> list[int]:
+    """Return the first step of the attempt that made each step of the finished sft."""
     rows = (rlhf.folder / "runs/default/sft/metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     return [json.loads(row)["began"] for row in rows]
 
 
-def test_a_killed_stage_goes_on_from_its_last_save(rlhf):
+def test_a_killed_stage_resumes_from_its_last_checkpoint(rlhf):
     work = interrupted(rlhf)
     started = json.loads((work / "attempt.json").read_text())["started"]
     output = done(rlhf, "stage=sft", "runtime.num_threads=1")
     assert output.count("resuming from step 3") == 2  # in the plan, and where it runs
-    assert began(rlhf) == [1, 1, 1, 4, 4, 4, 4]
+    assert attempt_starts(rlhf) == [1, 1, 1, 4, 4, 4, 4]
     assert manifest(rlhf, "sft")["started"] == started
     assert not work.exists()
     published = {p.name for p in (rlhf.folder / "runs/default/sft").iterdir()}
@@ -36,41 +36,41 @@ def test_a_killed_stage_goes_on_from_its_last_save(rlhf):
     assert ran(done(rlhf, "stage=sft")) == []
 
 
-def test_killed_again_and_again(rlhf):
+def test_a_stage_killed_several_times_resumes_each_time(rlhf):
     for step in (2, 3, 6):
         interrupted(rlhf, f"save-killed@{step}")
     done(rlhf, "stage=sft")
-    assert began(rlhf) == [1, 1, 3, 4, 4, 4, 7]
+    assert attempt_starts(rlhf) == [1, 1, 3, 4, 4, 4, 7]
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "expected"),
     [
         ("sft.epochs=3", "starting over: sft.epochs changed 2 -> 3"),
         ("tiny_world.demonstrations=1400", "starting over: tiny_world.demonstrations changed"),
         ("resume=never", "starting over: resume=never"),
     ],
 )
-def test_another_stage_or_wish_starts_anew(rlhf, word, told):
+def test_a_changed_stage_or_resume_never_starts_over(rlhf, word, expected):
     interrupted(rlhf)
-    assert told in done(rlhf, "stage=sft", word)
-    assert began(rlhf) == [1] * 7
+    assert expected in done(rlhf, "stage=sft", word)
+    assert attempt_starts(rlhf) == [1] * 7
 
 
-def test_before_its_first_save_it_starts_anew(rlhf):
+def test_a_stage_killed_before_its_first_checkpoint_starts_over(rlhf):
     interrupted(rlhf, "none-killed@3")
     assert "interrupted before its first save" in done(rlhf, "stage=sft")
-    assert began(rlhf) == [1] * 7
+    assert attempt_starts(rlhf) == [1] * 7
 
 
-def test_an_interrupted_attempt_waits_while_another_is_made(rlhf, after_a_run):
-    """It belongs to sft.epochs=3; the finished stage of sft.epochs=2 is fresh all the while."""
+def test_an_interrupted_attempt_is_kept_while_another_configuration_is_used(rlhf, after_a_run):
+    """The attempt is of sft.epochs=3, while the finished stage of sft.epochs=2 stays up to date."""
     interrupted(rlhf, "save-killed@3", "sft.epochs=3")
     assert ran(done(rlhf)) == []
     assert "resuming from step 3" in done(rlhf, "stage=sft", "sft.epochs=3")
 
 
-def test_a_broken_checkpoint_is_refused_and_whole_goes_round_it(rlhf):
+def test_a_damaged_checkpoint_is_refused_and_last_valid_skips_it(rlhf):
     state = interrupted(rlhf) / "resume/step-00000003/state.json"
     state.write_bytes(state.read_bytes()[:-1])
     message = refused(rlhf, "stage=sft")
@@ -80,7 +80,7 @@ def test_a_broken_checkpoint_is_refused_and_whole_goes_round_it(rlhf):
         in message
     )
     assert "resuming from step 2" in done(rlhf, "stage=sft", "resume=last_valid")
-    assert began(rlhf) == [1, 1, 3, 3, 3, 3, 3]
+    assert attempt_starts(rlhf) == [1, 1, 3, 3, 3, 3, 3]
 
 
 def test_a_checkpoint_with_another_content_is_refused_by_the_worker(rlhf):
@@ -88,11 +88,11 @@ def test_a_checkpoint_with_another_content_is_refused_by_the_worker(rlhf):
     state.write_bytes(state.read_bytes().replace(b"0.5", b"0.6"))
     message = refused(rlhf, "stage=sft", code=1)
     assert "state.json was changed after it was written" in message
-    refused(rlhf, "stage=sft", code=1)  # and it stays where it is
+    refused(rlhf, "stage=sft", code=1)  # the checkpoint is kept
     done(rlhf, "stage=sft", "resume=last_valid")
 
 
-def test_no_whole_checkpoint_leaves_one_way_out(rlhf):
+def test_without_an_intact_checkpoint_only_resume_never_works(rlhf):
     work = interrupted(rlhf)
     for state in work.glob("resume/*/state.json"):
         state.unlink()
@@ -100,20 +100,20 @@ def test_no_whole_checkpoint_leaves_one_way_out(rlhf):
         message = refused(rlhf, "stage=sft", f"resume={policy}")
         assert "no checkpoint is intact: resume=never starts the stage from scratch" in message
     done(rlhf, "stage=sft", "resume=never")
-    assert began(rlhf) == [1] * 7
+    assert attempt_starts(rlhf) == [1] * 7
 
 
-def test_killed_before_the_last_rename_it_has_only_to_be_put_in_its_place(rlhf, whole_run):
+def test_a_stage_killed_before_its_last_rename_is_only_renamed(rlhf, whole_run):
     done(rlhf, "stage=sft")
     run = rlhf.folder / "runs/default"
     (run / "sft").rename(run / ".sft.work")
     output = done(rlhf, "stage=sft")
     assert "finished, only the final rename is left" in output
-    assert began(rlhf) == [1] * 7
+    assert attempt_starts(rlhf) == [1] * 7
     assert ran(done(rlhf, "stage=sft")) == []
 
 
-def test_a_dry_run_touches_no_interrupted_attempt(rlhf):
+def test_a_dry_run_does_not_change_an_interrupted_attempt(rlhf):
     work = interrupted(rlhf)
     before = {p: p.stat().st_mtime_ns for p in work.rglob("*")}
     done(rlhf, "dry_run=true", "stage=sft")
@@ -130,8 +130,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 
 @pytest.mark.parametrize("room", [0, 200, 1200, 4000])
-def test_a_full_disk_is_one_line_and_what_was_there_stays(after_a_run, room):
-    """No file may grow beyond `room` bytes: the disk is full at another place each time."""
+def test_a_full_disk_is_refused_in_one_line_and_keeps_the_finished_stage(after_a_run, room):
+    """No file may grow beyond `room` bytes, so writing fails at another point each time."""
     rlhf = after_a_run
     before = manifest(rlhf, "sft")
     command = rlhf._command(["run", "stage=sft", "sft.epochs=9", "tracking.project=save-none"])
@@ -146,7 +146,7 @@ def test_a_full_disk_is_one_line_and_what_was_there_stays(after_a_run, room):
     assert ran(done(rlhf, "stage=sft", "sft.epochs=9")) == ["sft"]
 
 
-def test_a_run_folder_that_cannot_be_made_is_one_line(rlhf):
+def test_a_run_folder_that_cannot_be_created_is_refused_in_one_line(rlhf):
     (rlhf.folder / "runs").write_text("a file")
     message = refused(rlhf, code=1)
     assert "runs/default cannot be written (Not a directory)" in message

@@ -1,4 +1,4 @@
-"""The driver: what runs, what is kept and why, and how a run ends."""
+"""The driver: which stages run, which are kept and why, and how a run ends."""
 
 import json
 import signal
@@ -15,13 +15,13 @@ def test_the_stages_run_in_order(rlhf):
 
 def test_a_second_run_keeps_everything(after_a_run):
     rlhf = after_a_run
-    again = done(rlhf)
-    assert ran(again) == []
-    assert again.count("unchanged, skipped (finished 20") == 4
+    output = done(rlhf)
+    assert ran(output) == []
+    assert output.count("unchanged, skipped (finished 20") == 4
 
 
-def test_on_a_later_day_a_run_goes_on_with_the_date_it_was_begun_with(rlhf):
-    """Templates may print the date: the next stage must see the same text, and keep what there is."""
+def test_a_run_keeps_the_date_of_its_start_on_a_later_day(rlhf):
+    """Templates may print the date, so a change of the day must not change the stages."""
     done(rlhf, "stage=sft", "data.date=2001-02-03")
     output = done(rlhf, "stage=[sft,rm]")
     assert ran(output) == ["rm"]
@@ -33,7 +33,7 @@ def test_on_a_later_day_a_run_goes_on_with_the_date_it_was_begun_with(rlhf):
     assert "data.date changed 2001-02-03 -> 2001-02-04" in output
 
 
-def test_what_changes_no_result_reruns_nothing(after_a_run):
+def test_keys_without_effect_on_results_rerun_nothing(after_a_run):
     rlhf = after_a_run
     same = ["tracking.every=5", "samples=0", "runtime.num_threads=1", "model.lr.sft=0.001"]
     assert ran(done(rlhf, *same)) == []
@@ -53,7 +53,7 @@ def test_changed_data_reruns_the_stages_that_read_it(after_a_run):
     assert "tiny_world.demonstrations changed" in output
 
 
-def test_manifest_tells_the_lineage(after_a_run):
+def test_the_manifest_names_parents_files_and_metrics(after_a_run):
     rlhf = after_a_run
     sft, ppo = manifest(rlhf, "sft"), manifest(rlhf, "ppo")
     assert ppo["parents"]["sft"] == sft["digest"]
@@ -63,7 +63,7 @@ def test_manifest_tells_the_lineage(after_a_run):
     assert sft["tokenizer_hash"]
 
 
-def test_one_stage_alone_needs_its_parents(rlhf):
+def test_a_single_stage_without_its_parents_is_refused(rlhf):
     assert "make it with stage=[sft,rm,ppo]" in refused(rlhf, "stage=ppo")
     assert list(rlhf.folder.iterdir()) == []
 
@@ -74,11 +74,13 @@ def test_a_stale_parent_is_refused_with_the_remedy(after_a_run):
     assert "sft.epochs changed 2 -> 9" in message
     assert "parents.sft=runs/default/sft" in message
     given = ["parents.sft=runs/default/sft", "parents.rm=runs/default/rm"]
-    assert ran(done(rlhf, "stage=ppo", "sft.epochs=9", *given)) == []  # they made the ppo here
+    assert (
+        ran(done(rlhf, "stage=ppo", "sft.epochs=9", *given)) == []
+    )  # the ppo here was made with them
     assert ran(done(rlhf, "stage=ppo", "name=other", *given)) == ["ppo"]
 
 
-def test_a_broken_stage_is_made_again_or_refused(after_a_run):
+def test_a_damaged_stage_is_made_again_or_refused_as_a_parent(after_a_run):
     rlhf = after_a_run
     weights = rlhf.folder / "runs/default/sft/model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:10])
@@ -123,7 +125,7 @@ def test_a_model_of_the_wrong_kind_is_refused_before_any_stage(
 
 
 def test_a_hub_model_can_be_a_parent(rlhf, tmp_path_factory, monkeypatch):
-    """Offline the hub's cache holds it, or nothing begins."""
+    """Without a network the cache of the hub must hold it, or the run is refused."""
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("HF_HUB_CACHE", str(cache))
     words = ("stage=[sft,rm]", "parents.sft=some-org/some-model")
@@ -137,7 +139,7 @@ def test_a_hub_model_can_be_a_parent(rlhf, tmp_path_factory, monkeypatch):
     assert manifest(rlhf, "rm")["parents"]["sft"] == "hub:some-org/some-model@main"
 
 
-def test_evaluation_takes_what_is_there_and_says_what_is_not(rlhf):
+def test_the_evaluation_uses_existing_stages_and_names_missing_ones(rlhf):
     output = done(rlhf, "stage=[sft,evaluate]")
     assert "without ppo (not there)" in output
     assert set(manifest(rlhf, "evaluate")["parents"]) == {"base", "sft"}
@@ -157,7 +159,7 @@ def test_nothing_to_evaluate_is_refused(rlhf):
         ("killed", "sft failed: killed by signal 9"),
     ],
 )
-def test_a_failing_stage_is_one_line_and_its_files_stay(rlhf, how, expected):
+def test_a_failing_stage_is_reported_in_one_line_and_its_files_are_kept(rlhf, how, expected):
     assert expected in refused(rlhf, f"tracking.project={how}", code=1)
     work = rlhf.folder / "runs/default/.sft.work"
     assert (work / "config.json").is_file()
@@ -174,14 +176,14 @@ def wait_for(stream, text: str) -> None:
     raise AssertionError(f"the command ended without {text!r}")
 
 
-def test_a_missing_tracker_is_refused_before_anything_starts(rlhf):
+def test_a_missing_tracker_is_refused_before_the_first_stage(rlhf):
     message = refused(rlhf, "tracking.trackers=[trackio]")
     assert "pip install 'rlhf-cli[trackio]'" in message
     assert list(rlhf.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_says_how_to_go_on(rlhf, number):
+def test_an_interrupted_run_prints_the_command_that_resumes_it(rlhf, number):
     running = rlhf.start("run", "tracking.project=sleep", "seed=2")
     wait_for(running.stdout, "sleeping")
     running.send_signal(number)
@@ -193,17 +195,17 @@ def test_an_interruption_says_how_to_go_on(rlhf, number):
     )
 
 
-def test_a_worker_dies_with_its_parent(rlhf):
+def test_a_worker_ends_when_its_parent_is_killed(rlhf):
     running = rlhf.start("run", "tracking.project=sleep")
     wait_for(running.stdout, "sleeping")
     running.kill()
     running.wait(timeout=20)
     time.sleep(0.5)
-    # the worker held the pipe; it is closed once nobody lives who could write to it
+    # the worker held the pipe, which is closed when its last writer has ended
     assert running.stdout.read() == ""
 
 
-def test_two_runs_do_not_share_a_folder(rlhf):
+def test_a_second_run_in_the_same_folder_is_refused(rlhf):
     running = rlhf.start("run", "tracking.project=sleep")
     wait_for(running.stdout, "sleeping")
     try:
@@ -215,7 +217,7 @@ def test_two_runs_do_not_share_a_folder(rlhf):
         running.communicate(timeout=20)
 
 
-def test_a_sweep_is_one_run_for_each_value(rlhf):
+def test_a_sweep_makes_one_run_per_value(rlhf):
     found = rlhf("run", "-m", "seed=1,2", "stage=sft", "name=many")
     assert found.returncode == 0, found.stderr
     names = sorted(p.name for p in (rlhf.folder / "runs").iterdir())
@@ -227,7 +229,7 @@ def test_a_sweep_is_one_run_for_each_value(rlhf):
     assert [p.name for p in rlhf.folder.iterdir()] == ["runs"]
 
 
-def test_a_sweep_goes_on_after_a_failed_run(rlhf):
+def test_a_sweep_continues_after_a_failed_run(rlhf):
     found = rlhf("run", "-m", "tracking.project=fail,fine", "stage=sft")
     assert found.returncode == 1
     assert "sft failed" in found.stderr
@@ -241,7 +243,7 @@ def test_dry_run_shows_and_writes_nothing(rlhf):
     assert list(rlhf.folder.iterdir()) == []
 
 
-def test_show_tells_stages_lineage_and_problems(after_a_run):
+def test_show_prints_stages_lineage_and_problems(after_a_run):
     rlhf = after_a_run
     done(rlhf, "stage=sft", "sft.epochs=3")
     page = rlhf("show", "default").stdout
@@ -253,16 +255,16 @@ def test_show_tells_stages_lineage_and_problems(after_a_run):
     assert "did you mean default?" in rlhf("show", "defalt").stderr
 
 
-def test_show_time_asks_for_a_run_that_knows_it(after_a_run):
+def test_show_time_without_timings_is_refused(after_a_run):
     rlhf = after_a_run
     assert "--time needs a run: rlhf show RUN --time" in rlhf("show", "--time").stderr
-    silent = rlhf("show", "default", "--time")  # the fake stages tell no time
-    assert silent.returncode == 2
-    assert silent.stderr.startswith("rlhf: runs/default has no timings: ")
-    assert silent.stderr.count("\n") == 1
+    without_timings = rlhf("show", "default", "--time")  # the fake stages record no timings
+    assert without_timings.returncode == 2
+    assert without_timings.stderr.startswith("rlhf: runs/default has no timings: ")
+    assert without_timings.stderr.count("\n") == 1
 
 
-def test_a_run_does_not_lie_inside_another(after_a_run):
+def test_a_run_inside_another_run_is_refused(after_a_run):
     found = after_a_run("run", "runs_dir=runs/default", "name=sft")
     assert found.returncode == 2
     assert "runs_dir=runs/default is inside the run" in found.stderr

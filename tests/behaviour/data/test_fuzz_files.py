@@ -1,4 +1,4 @@
-"""Damaged files of every format: read right, or a bad row by line, or refused by name; never misread.
+"""Damaged files of every format are read right, give bad rows, or are refused; never misread.
 
 Valid files are damaged at random (seeded). What the reader accepts is compared with readers written
 here by other means, in both directions: no row is taken that they do not take, none is dropped.
@@ -74,7 +74,7 @@ def lines_of(found, *, ascii_only=False):
 
 
 def ranked(found, chance):
-    """Rows of three scored responses."""
+    """Return rows of three scored responses."""
     return [
         {
             "prompt": row["prompt"],
@@ -104,7 +104,7 @@ WRITERS = {
 
 
 def damaged(data: bytes, chance) -> bytes:
-    """The bytes with one to three faults: cut, flipped, inserted, moved, doubled, recoded."""
+    """Return the bytes with one to three faults: cut, flipped, inserted, moved, doubled."""
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
         data = chance.choice(FAULTS)(data, chance) or data
     return data
@@ -130,7 +130,7 @@ def _insert(data, chance):
 
 
 def _move(data, chance):
-    """A mark (bracket, quote, comma, line end) taken from its place and put into another."""
+    """Move a mark (bracket, quote, comma, line end) to another place."""
     marks = [i for i, byte in enumerate(data) if byte in b'{}[]",:;\n\t']
     if not marks:
         return data
@@ -161,11 +161,11 @@ FAULTS = (
 
 
 class Refused(Exception):
-    """The independent reader does not take this row, or this file."""
+    """The independent reader refuses this row or this file."""
 
 
 def strict_json(text: str):
-    """A value by json.loads, with neither keys twice nor what is no text nor too many digits."""
+    """Return a value by json.loads; refuse repeated keys, invalid text and too many digits."""
 
     def unique(pairs):
         if len({key for key, _ in pairs}) != len(pairs):
@@ -187,7 +187,7 @@ def text_lines(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def objects_only(values):
-    """Rows of one kind, as the first has it: objects, or texts."""
+    """Return the rows of the kind of the first: objects or texts."""
     kinds = [type(value) for _, value in values if isinstance(value, (dict, str))]
     kept = [(place, value) for place, value in values if kinds and type(value) is kinds[0]]
     return [(place, {"text": v} if isinstance(v, str) else v) for place, v in kept]
@@ -204,7 +204,7 @@ def expected_lines(data: bytes):
 
 
 def expected_document(data: bytes):
-    """Rows of a .json: an array or an object of one list by json.loads, else its lines."""
+    """Return rows of a .json: an array or an object of one list by json.loads, else its lines."""
     try:
         text = data.removeprefix(b"\xef\xbb\xbf").decode()
     except UnicodeDecodeError:
@@ -221,7 +221,7 @@ def expected_document(data: bytes):
 
 
 def array_elements(text: str):
-    """The rows of an array some of whose rows are to refuse though the syntax is whole."""
+    """Return the valid rows of an array whose syntax is valid."""
     try:
         pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs, parse_int=str)
     except (ValueError, RecursionError):
@@ -246,7 +246,7 @@ CELL = {
 
 
 def expected_table(data: bytes, delimiter: str):
-    """Rows by a grammar of RFC 4180 as one regular expression; a file it does not fit is refused."""
+    """Return rows by the grammar of RFC 4180 as one regular expression; refuse other files."""
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     records, record, at, line, start = [], [], 0, 1, 1
     while at < len(text) or record:
@@ -301,7 +301,7 @@ def expected_text(data: bytes):
 
 
 def read(path, **source):
-    """(accepted rows with their lines, bad rows); every other exception than DataError is a fault."""
+    """Return (accepted rows with their lines, number of bad rows)."""
     found = list(rows(Source(path=str(path), **source)))
     for origin, _ in found:
         assert str(path) in str(origin)
@@ -311,7 +311,7 @@ def read(path, **source):
 
 
 def check_records(path, accepted):
-    """The form gives what stands in the row, or says why not."""
+    """Assert that the form gives the content of the row or refuses it."""
     for line, row in accepted:
         role = "comparisons" if "responses" in row else "demonstrations"
         try:
@@ -324,12 +324,12 @@ def check_records(path, accepted):
         elif record.messages[0].role == "text":
             assert record.messages[0].content == row["text"]
         elif {"prompt", "response"} <= row.keys():
-            said = [message.content for message in record.messages]
-            assert said == [row["prompt"].strip(), row["response"].strip()]
+            contents = [message.content for message in record.messages]
+            assert contents == [row["prompt"].strip(), row["response"].strip()]
 
 
 def check_order(record, scores):
-    """Every pair of scores is a preference for the higher, or a tie; a score is a finite number."""
+    """Assert that every pair of finite scores is a preference for the higher or a tie."""
     assert all(score.is_finite() for score in scores)
     pairs = list(permutations(range(len(scores)), 2))
     assert set(record.better) == {(i, j) for i, j in pairs if scores[i] > scores[j]}
@@ -346,9 +346,8 @@ def same(one, two) -> bool:
     return repr(one) == repr(two)  # NaN equals NaN
 
 
-def compare(kind, data, accepted, *, told):
-    """Accepted rows against the independent reader of this kind of file; a delimiter that was told
-    leaves nothing to find."""
+def compare(kind, data, accepted, *, delimiter_given):
+    """Compare accepted rows with those of the independent reader of this kind of file."""
     if kind == ".txt":
         assert same(accepted, expected_text(data))
     elif kind.endswith(".jsonl"):
@@ -367,7 +366,9 @@ def compare(kind, data, accepted, *, told):
             expected = expected_table(data, DELIMITER[kind])
         except Refused:
             expected = []
-        assert same(accepted, expected if told else [row for row in expected if row in accepted])
+        assert same(
+            accepted, expected if delimiter_given else [row for row in expected if row in accepted]
+        )
 
 
 def packed(kind, found) -> bytes:
@@ -376,7 +377,7 @@ def packed(kind, found) -> bytes:
 
 
 def unpacked(data: bytes) -> bytes:
-    """All members of a gzip file by zlib alone."""
+    """Return all members of a gzip file, by zlib alone."""
     content = b""
     while data.strip(b"\0"):
         member = zlib.decompressobj(wbits=31)
@@ -402,7 +403,7 @@ FEW, MANY = 30, 3000
 
 
 def try_damaged(tmp_path, kind, seed):
-    """Damage a file of this kind, read it, compare; whether the file was refused as a whole."""
+    """Damage a file of this kind, read it and compare; return whether the file was refused."""
     chance = random.Random(f"{kind} {seed}")
     found = valid_rows(chance)
     if kind in PACKED:
@@ -411,9 +412,9 @@ def try_damaged(tmp_path, kind, seed):
         data = damaged(WRITERS[kind](found, chance).encode(), chance)
     path = tmp_path / f"{seed}{kind}"
     path.write_bytes(data)
-    told = kind in DELIMITER and seed % 2 == 0
+    delimiter_given = kind in DELIMITER and seed % 2 == 0
     try:
-        accepted, _ = read(path, **({"delimiter": DELIMITER[kind]} if told else {}))
+        accepted, _ = read(path, **({"delimiter": DELIMITER[kind]} if delimiter_given else {}))
     except DataError as error:
         assert path.name in str(error)
         assert "\n" not in str(error)
@@ -425,12 +426,17 @@ def try_damaged(tmp_path, kind, seed):
     of_known_columns = [
         (line, row) for line, row in accepted if {"prompt", "response"} <= row.keys()
     ]
-    compare(kind, data, accepted if told or kind not in DELIMITER else of_known_columns, told=told)
+    compare(
+        kind,
+        data,
+        accepted if delimiter_given or kind not in DELIMITER else of_known_columns,
+        delimiter_given=delimiter_given,
+    )
     return False
 
 
 def compare_packed(kind, data, accepted, found):
-    """Accepted rows against the file unpacked by other means, or against what was written."""
+    """Compare accepted rows with those of the file unpacked by zlib, or with those written."""
     if kind == ".jsonl.gz":
         try:
             assert same(accepted, expected_lines(unpacked(data)))
@@ -450,6 +456,6 @@ def test_a_damaged_file_is_never_misread(tmp_path, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*WRITERS, *PACKED])
-def test_many_damaged_files(tmp_path, kind):
+def test_many_damaged_files_are_never_misread(tmp_path, kind):
     for seed in range(FEW, MANY):
         try_damaged(tmp_path, kind, seed)

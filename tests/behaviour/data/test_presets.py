@@ -1,4 +1,4 @@
-"""The shipped data presets compose, are explained, and name forms and roles that exist."""
+"""The shipped data presets compose, have comments, and name existing forms and roles."""
 
 import re
 import socket
@@ -23,7 +23,7 @@ def composed(*overrides):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_composes_and_its_sources_fit_their_role(name):
+def test_every_data_preset_composes_with_sources_valid_for_their_role(name):
     data = composed(f"data={name}").data
     sources = [(role, source) for role in ROLES for source in getattr(data, role)]
     assert bool(sources) == (name != "generic")
@@ -39,7 +39,7 @@ def test_every_preset_composes_and_its_sources_fit_their_role(name):
         ("hh_helpful", ["helpful-base", "helpful-online", "helpful-rejection-sampled"]),
     ],
 )
-def test_hh_is_all_of_it_and_its_parts_are_presets_too(name, parts):
+def test_the_presets_of_hh_name_all_of_it_or_its_parts(name, parts):
     data = composed(f"data={name}").data
     for sources in (data.demonstrations, data.comparisons):
         assert [(s.data_dir, s.split, s.eval) for s in sources] == [
@@ -49,7 +49,7 @@ def test_hh_is_all_of_it_and_its_parts_are_presets_too(name, parts):
 
 
 @pytest.mark.parametrize("name", ["generic", "tiny_world"])
-def test_every_value_has_a_comment(name):
+def test_every_value_of_a_data_preset_has_a_comment(name):
     text = (conf_dir() / "data" / f"{name}.yaml").read_text()
     for field in fields(Data):
         at = text.index(f"\n{field.name}:")
@@ -73,10 +73,10 @@ def test_a_local_preset_reads_the_folder_of_the_environment(real_data, monkeypat
     assert load(cfg, "comparisons").report.num_kept > 190
     cfg = composed("data=kwise", "++data.comparisons.0.columns={context: context}")
     first = load(cfg, "comparisons").train[0].prompt[0].content
-    assert len(first) > 500  # the passages stand before the question
+    assert len(first) > 500  # the passages come before the question
 
 
-def test_sources_are_given_on_the_command_line(write):
+def test_sources_may_be_given_on_the_command_line(write):
     path = write("faq.tsv", "".join(f"q {i}\ta {i}\n" for i in range(40)))
     source = f"{{path: '{path}', columns: {{prompt: 0, response: 1}}}}"
     cfg = composed("data=generic", f"data.demonstrations=[{source}]")

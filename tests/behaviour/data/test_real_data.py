@@ -1,4 +1,4 @@
-"""Every real file: what is kept, what is bad and why, counted; then its tokens, with real tokenizers."""
+"""Every real file: numbers of kept and bad rows with reasons; then its tokens."""
 
 import gzip
 import json
@@ -123,7 +123,7 @@ KEPT = [
     KEPT,
     ids=[f"{path}-{role}" for path, role, *_ in KEPT],
 )
-def test_every_real_file_gives_its_known_counts(
+def test_every_real_file_gives_its_known_numbers_of_rows(
     real_data, config, path, role, settings, kept, bad, left_out
 ):
     source = Source(path=str(real_data / path), **settings)
@@ -144,7 +144,7 @@ def test_the_same_rows_are_bad_in_both_files_of_hh(real_data, config):
     assert found == {"empty chosen": [257, 555], "prompts differ": [634, 860, 994]}
 
 
-def test_labels_of_the_human_rankings_are_those_of_the_file(real_data, config):
+def test_comparisons_have_the_labels_of_the_human_rankings(real_data, config):
     raw = json.loads((real_data / "comparisons" / "qa_feedback_k4.json").read_text())
     labels = Counter(label for row in raw for label in row["preference"])
     for name in ("qa_feedback_k4.json", "kwise_qa_feedback.jsonl"):
@@ -158,7 +158,7 @@ def test_labels_of_the_human_rankings_are_those_of_the_file(real_data, config):
         assert loaded.report.notes["comparisons with a tie"] == 90
 
 
-def test_the_derived_and_the_original_form_of_the_rankings_agree(real_data, config):
+def test_derived_and_original_forms_of_the_rankings_give_the_same_records(real_data, config):
     def records(*names):
         cfg = config(
             comparisons=[real_data / "comparisons" / name for name in names], ties=Ties.soft
@@ -173,7 +173,7 @@ def test_the_derived_and_the_original_form_of_the_rankings_agree(real_data, conf
     assert records("oasst_en_100_tree.jsonl") == records("kwise_oasst.jsonl")
 
 
-def test_hh_prompts_are_the_prompts_of_the_comparisons(real_data, config):
+def test_the_file_of_hh_prompts_contains_the_prompts_of_its_comparisons(real_data, config):
     cfg = config(comparisons=[real_data / "comparisons" / "hh_harmless_base.jsonl.gz"])
     from_pairs = survey(cfg, "prompts")
     listed = survey(config(prompts=[real_data / "prompts" / "hh_prompts.jsonl"]), "prompts")
@@ -182,7 +182,7 @@ def test_hh_prompts_are_the_prompts_of_the_comparisons(real_data, config):
     assert leak_check({"comparisons": (from_pairs.train, []), "prompts": ([], listed.eval)}) == {}
 
 
-def test_no_question_of_a_real_mixture_is_on_both_sides(real_data, config):
+def test_no_question_of_a_real_mixture_is_in_both_splits(real_data, config):
     cfg = config(
         demonstrations=[
             Source(path=str(real_data / "demonstrations" / "instruction_1100.json"), weight=1),
@@ -201,18 +201,18 @@ def test_no_question_of_a_real_mixture_is_on_both_sides(real_data, config):
     assert len(shared) > 50  # the two sets do ask the same questions
 
 
-def test_inputs_that_say_there_is_none_and_their_number(real_data, config):
+def test_inputs_that_stand_for_none_are_counted(real_data, config):
     cfg = config(demonstrations=[real_data / "demonstrations" / "alpaca_3746.json"])
     notes = load(cfg, "demonstrations").report.notes
-    said = [
+    inputs = [
         row["input"].strip(" <>.").lower()
         for row in json.loads((real_data / "demonstrations" / "alpaca_3746.json").read_text())
     ]
-    expected = sum(text in ("noinput", "no input", "none", "n/a", "na") for text in said)
+    expected = sum(text in ("noinput", "no input", "none", "n/a", "na") for text in inputs)
     assert notes["an input that stands for none, taken as empty"] == expected
 
 
-def test_literal_ends_are_removed_from_every_row_of_t0(real_data, config):
+def test_literal_end_marks_are_removed_from_every_row_of_t0(real_data, config):
     folder = real_data / "demonstrations" / "t0_templates"
     loaded = load(config(demonstrations=[folder / "*.jsonl"]), "demonstrations")
     assert loaded.report.num_kept == 6100
@@ -220,7 +220,7 @@ def test_literal_ends_are_removed_from_every_row_of_t0(real_data, config):
     assert not any("<|endoftext|>" in r.messages[-1].content for r in loaded.train)
 
 
-def test_escapes_of_flan_become_newlines_and_its_quotes_stay(real_data, config):
+def test_escapes_of_flan_become_newlines_and_its_quotes_are_kept(real_data, config):
     source = Source(path=str(real_data / "demonstrations/flan_cot/creak.tsv"), **TSV)
     loaded = load(config(demonstrations=[source]), "demonstrations")
     records = sorted(loaded.train + loaded.eval, key=lambda r: r.origin.row)
@@ -231,7 +231,7 @@ def test_escapes_of_flan_become_newlines_and_its_quotes_stay(real_data, config):
     assert {r.messages[1].content for r in records} == {"yes", "no"}
 
 
-def test_tool_turns_survive_both_real_tokenizers(real_data, config, stories, gpt2):
+def test_tool_turns_are_encoded_by_both_real_tokenizers(real_data, config, stories, gpt2):
     path = real_data / "demonstrations" / "sharegpt_toolcall_en.json"
     cfg = config(demonstrations=[path], max_prompt_tokens=8192, max_response_tokens=2048)
     loaded = load(cfg, "demonstrations")
@@ -248,7 +248,7 @@ def test_tool_turns_survive_both_real_tokenizers(real_data, config, stories, gpt
 
 @pytest.mark.parametrize("template", ["hh", "chatml"])
 @pytest.mark.parametrize("name", ["stories", "gpt2"])
-def test_hh_goes_through_real_tokenizers_within_its_limits(
+def test_hh_is_encoded_by_real_tokenizers_within_its_limits(
     real_data, config, request, name, template
 ):
     cfg = config(
@@ -272,7 +272,7 @@ def test_hh_goes_through_real_tokenizers_within_its_limits(
     assert report.notes["prompt cut at a message"] > 0
 
 
-def test_kwise_rankings_become_batches(real_data, config, stories):
+def test_kwise_rankings_are_batched_with_all_their_pairs(real_data, config, stories):
     cfg = config(
         comparisons=[real_data / "comparisons" / "kwise_oasst.jsonl"],
         max_prompt_tokens=128,
@@ -296,7 +296,7 @@ def test_kwise_rankings_become_batches(real_data, config, stories):
     assert sum(b.num_prompts for step in steps for b in step) == len(train) + len(held)
 
 
-def test_chinese_text_comes_back_from_bytes(real_data, config, gpt2):
+def test_chinese_text_is_decoded_from_byte_tokens(real_data, config, gpt2):
     cfg = config(
         demonstrations=[
             Source(path=str(real_data / "demonstrations/alpaca_gpt4_zh.json"), limit=40)

@@ -1,4 +1,4 @@
-"""The run that those of several processes are compared with."""
+"""The run with which those of several processes are compared."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from tests.support.stage_runs import RATIONALES, SAME_EVERYWHERE, work
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory) -> Path:
-    """All stages of the default pipeline, and rationales: one process, plain torch, no interruption."""
+    """Run all stages of the default pipeline, and rationales, in one process with plain torch.
+
+    Return the folder.
+    """
     folder = tmp_path_factory.mktemp("plain")
     for stage in (name for name, spec in STAGES.items() if spec.default):
         work(stage, folder, folder, *SAME_EVERYWHERE)

@@ -32,7 +32,7 @@ SHARDINGS = {
     "two-offload": (2, "runtime=zero3_offload"),
     "two-zero3": (2, "runtime=zero3"),
 }
-ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same tokens
+TOLERANCES = {  # metric -> tolerance; PPO's first iterations sample the very same tokens
     "sft": {"sft/loss": 1e-5, "sft/grad_norm": 1e-4, "sft/tokens": 0, "sft/eval_loss": 1e-4},
     "rm": {"rm/loss": 1e-5, "rm/grad_norm": 1e-4, "rm/pairs": 0, "rm/accuracy": 1e-6},
     "ppo": {
@@ -48,14 +48,14 @@ ALIKE = {  # metric -> tolerance; PPO's first iterations sample the very same to
 }
 
 
-# the others are held step by step by tests of engines and of scoring as well
+# the others are also compared step by step in tests of engines and of scoring
 FAST = {"two-ddp"}
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(x, marks=[] if x in FAST else [pytest.mark.slow]) for x in SHARDINGS]
 )
-def test_every_sharding_gives_the_same_answer_and_the_same_files(plain, tmp_path, name):
+def test_every_sharding_gives_the_same_metrics_answers_and_files(plain, tmp_path, name):
     processes, *words = SHARDINGS[name]
     words = [*SAME_EVERYWHERE, *words, "runtime.num_threads=1"]
     run_processes(
@@ -69,23 +69,23 @@ def test_every_sharding_gives_the_same_answer_and_the_same_files(plain, tmp_path
     assert_same_run(plain, tmp_path)
 
 
-def test_the_command_line_starts_the_processes_itself(plain, tmp_path):
-    """Under ZeRO-3 with sharded weights in generation too: what is most likely to hang."""
+def test_the_command_line_starts_several_processes_under_zero3(plain, tmp_path):
+    """Sharded weights in generation are the case most likely to hang."""
     words = ("runtime=zero3", "runtime.gather=never", "runtime.num_processes=2")
     words = (*words, "runtime.num_threads=1", f"parents.rm={plain / 'rm' / 'model'}")
     done = rlhf(tmp_path, "run", *SMALL, *SAME_EVERYWHERE, *words, "name=two", "stage=[sft,ppo]")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("ppo: done in") == 1  # only one of the processes speaks
+    assert done.stdout.count("ppo: done in") == 1  # only one of the processes prints
     assert done.stderr == ""
     for stage in ("sft", "ppo"):
         assert_same_stage(plain, tmp_path / "runs" / "two", stage)
 
 
 def assert_same_run(expected: Path, found: Path) -> None:
-    for stage in ALIKE:
+    for stage in TOLERANCES:
         assert_same_stage(expected, found, stage)
-    said, scores = answers(found)
-    assert said == answers(expected)[0]
+    found_answers, scores = answers(found)
+    assert found_answers == answers(expected)[0]
     assert scores == pytest.approx(answers(expected)[1], abs=1e-3)
     for name in ("data/demonstrations.jsonl", "rationales.jsonl", "figures.json"):
         written = [(run / "rationales" / name).read_text() for run in (expected, found)]
@@ -93,7 +93,7 @@ def assert_same_run(expected: Path, found: Path) -> None:
 
 
 def assert_same_stage(expected: Path, found: Path, stage: str) -> None:
-    assert_alike(metrics(expected / stage), metrics(found / stage), ALIKE[stage])
+    assert_equal_metrics(metrics(expected / stage), metrics(found / stage), TOLERANCES[stage])
     for folder in ("model", "value_model") if stage == "ppo" else ("model",):
         assert_same_model(expected / stage / folder, found / stage / folder)
     texts = [(run / stage / "samples.jsonl").read_text() for run in (expected, found)]
@@ -101,14 +101,16 @@ def assert_same_stage(expected: Path, found: Path, stage: str) -> None:
 
 
 def answers(run: Path) -> tuple[list[dict], list[float]]:
-    """Who said what, and the scores of it."""
+    """Return the answers of each model, and their scores."""
     rows = [
         json.loads(row) for row in (run / "evaluate" / "answers.jsonl").read_text().splitlines()
     ]
     return rows, [row.pop("score") for row in rows]
 
 
-def assert_alike(expected: list[dict], found: list[dict], tolerances: dict[str, float]) -> None:
+def assert_equal_metrics(
+    expected: list[dict], found: list[dict], tolerances: dict[str, float]
+) -> None:
     assert len(expected) == len(found) > 1
     for name, tolerance in tolerances.items():
         pairs = [(a[name], b[name]) for a, b in zip(expected, found, strict=True) if name in a]
@@ -118,14 +120,14 @@ def assert_alike(expected: list[dict], found: list[dict], tolerances: dict[str, 
 
 
 def assert_same_model(expected: Path, found: Path) -> None:
-    """The same files, the same names and shapes, weights alike; plain transformers loads them."""
+    """Assert equal files, names, shapes and weights, which transformers loads."""
     assert {p.name for p in expected.iterdir()} == {p.name for p in found.iterdir()}
-    ours = load_file(expected / "model.safetensors")
-    theirs = load_file(found / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    for key, weight in ours.items():
-        assert theirs[key].dtype is torch.float32
-        assert torch.allclose(weight, theirs[key], atol=1e-4), key
+    expected_weights = load_file(expected / "model.safetensors")
+    found_weights = load_file(found / "model.safetensors")
+    assert expected_weights.keys() == found_weights.keys()
+    for key, weight in expected_weights.items():
+        assert found_weights[key].dtype is torch.float32
+        assert torch.allclose(weight, found_weights[key], atol=1e-4), key
     kind = json.loads((found / "config.json").read_text())["architectures"][0]
     auto = AutoModelForCausalLM if "CausalLM" in kind else AutoModelForSequenceClassification
     model, loading = auto.from_pretrained(found, output_loading_info=True)
@@ -135,7 +137,7 @@ def assert_same_model(expected: Path, found: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_divided_is_refused_with_the_numbers(tmp_path):
+def test_a_batch_that_the_processes_do_not_divide_is_refused_with_valid_sizes(tmp_path):
     done = rlhf(
         tmp_path, "run", *SMALL, "stage=sft", "runtime=ddp", "runtime.num_processes=2",
         "sft.batch.size=7",

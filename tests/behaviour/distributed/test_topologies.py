@@ -1,4 +1,4 @@
-"""A checkpoint knows neither how many processes wrote it nor how the weights were sharded."""
+"""A checkpoint does not depend on the number of processes or on the sharding of the weights."""
 
 from pathlib import Path
 
@@ -20,7 +20,9 @@ MOVES = {
 }
 
 
-def go(place: tuple[int, str], body: str, stage: str, parents: Path, folder: Path, *args) -> None:
+def run_in(
+    place: tuple[int, str], body: str, stage: str, parents: Path, folder: Path, *args
+) -> None:
     processes, runtime = place
     words = [*SAME_EVERYWHERE, f"runtime={runtime}", "runtime.num_threads=1"]
     run_processes(
@@ -36,27 +38,27 @@ def go(place: tuple[int, str], body: str, stage: str, parents: Path, folder: Pat
         ("ppo", 3, "zero3 to plain"),
     ],
 )
-def test_a_stage_goes_on_under_another_sharding(plain, tmp_path, stage, step, move):
+def test_a_stage_resumes_under_another_sharding(plain, tmp_path, stage, step, move):
     first, second = MOVES[move]
-    go(first, "stopped_work", stage, plain, tmp_path, step)
-    go(second, "finished_work", stage, plain, tmp_path)
+    run_in(first, "stopped_work", stage, plain, tmp_path, step)
+    run_in(second, "finished_work", stage, plain, tmp_path)
     expected, found = rows(plain / stage), rows(tmp_path / stage)
     assert len(expected) == len(found)
     for one, other in zip(expected, found, strict=True):
         assert other == pytest.approx(one, abs=1e-3, rel=1e-3)
-    ours = load_file(plain / stage / "model" / "model.safetensors")
-    theirs = load_file(tmp_path / stage / "model" / "model.safetensors")
-    for name, weight in ours.items():
-        assert torch.allclose(weight, theirs[name], atol=1e-4), name
+    expected_weights = load_file(plain / stage / "model" / "model.safetensors")
+    found_weights = load_file(tmp_path / stage / "model" / "model.safetensors")
+    for name, weight in expected_weights.items():
+        assert torch.allclose(weight, found_weights[name], atol=1e-4), name
 
 
 @pytest.mark.slow
-def test_the_same_sharding_goes_on_bit_for_bit(plain, tmp_path):
-    """Two processes under ZeRO-3, in the middle of a rollout: no digit differs."""
+def test_a_stage_resumed_under_the_same_sharding_is_exact(plain, tmp_path):
+    """Two processes under ZeRO-3 are interrupted within a rollout, and no bit differs."""
     place = (2, "zero3")
-    go(place, "finished_work", "ppo", plain, tmp_path / "whole")
-    go(place, "stopped_work", "ppo", plain, tmp_path / "halved", 3)
-    go(place, "finished_work", "ppo", plain, tmp_path / "halved")
+    run_in(place, "finished_work", "ppo", plain, tmp_path / "whole")
+    run_in(place, "stopped_work", "ppo", plain, tmp_path / "halved", 3)
+    run_in(place, "finished_work", "ppo", plain, tmp_path / "halved")
     one, other = tmp_path / "whole" / "ppo", tmp_path / "halved" / "ppo"
     assert rows(one) == rows(other)
     for path in one.glob("*model/*.safetensors"):

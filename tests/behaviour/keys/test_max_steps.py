@@ -1,4 +1,4 @@
-"""*.max_steps ends a stage early, as a whole: schedule, selection, export and preview know it."""
+"""*.max_steps shortens a stage: schedule, selection, export and preview follow it."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def rows(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Both stages of two epochs, ended after the third step."""
+    """Run sft and rm with two epochs and max_steps=3; return their folder."""
     place = tmp_path_factory.mktemp("short")
     for name in ("sft", "rm"):
         work(name, place, {f"{name}.epochs": 2, f"{name}.max_steps": 3, f"{name}.batch.size": 7})
@@ -27,7 +27,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["sft", "rm"])
-def test_the_schedule_is_laid_out_over_the_steps_that_are_taken(folder, name):
+def test_the_schedule_covers_the_steps_of_max_steps(folder, name):
     found = rows(folder / name)
     cfg = getattr(little(), name)
     assert [row["step"] for row in found] == [1, 2, 3]
@@ -36,27 +36,27 @@ def test_the_schedule_is_laid_out_over_the_steps_that_are_taken(folder, name):
     assert (folder / name / "model" / "model.safetensors").is_file()
 
 
-def test_the_last_step_is_judged_as_the_end_of_an_epoch_is(folder):
+def test_the_last_step_is_evaluated_like_the_end_of_an_epoch(folder):
     found = {row["step"]: row["sft/epoch"] for row in rows(folder / "sft") if "sft/epoch" in row}
     assert found == {2: 1.0, 3: 1.5}
     assert "sft/eval_loss" in rows(folder / "sft")[-1]
 
 
 @pytest.mark.parametrize("stage", [sft, rm])
-@pytest.mark.parametrize(("most", "said"), [(3, "3 in total"), (None, "4 in total")])
-def test_a_dry_run_counts_them(stage, most, said):
+@pytest.mark.parametrize(("max_steps", "expected"), [(3, "3 in total"), (None, "4 in total")])
+def test_a_dry_run_counts_the_steps_of_max_steps(stage, max_steps, expected):
     name = stage.__name__.rpartition(".")[2]
-    values = {f"{name}.epochs": 2, f"{name}.max_steps": most, f"{name}.batch.size": 7}
-    assert said in stage.preview(changed(little(), values), {}).facts["optimizer steps"]
+    values = {f"{name}.epochs": 2, f"{name}.max_steps": max_steps, f"{name}.batch.size": 7}
+    assert expected in stage.preview(changed(little(), values), {}).facts["optimizer steps"]
 
 
 @pytest.mark.parametrize(
-    ("most", "iterations", "steps", "passes"), [(None, 4, 8, 16), (2, 2, 4, 8), (9, 4, 8, 16)]
+    ("max_steps", "iterations", "steps", "passes"), [(None, 4, 8, 16), (2, 2, 4, 8), (9, 4, 8, 16)]
 )
-def test_ppo_counts_iterations(most, iterations, steps, passes):
+def test_max_steps_of_ppo_counts_iterations(max_steps, iterations, steps, passes):
     values = {
         "ppo.total_episodes": 16, "ppo.batch.rollout": 4, "ppo.batch.minibatch": 4,
-        "ppo.inner_epochs": 2, "ppo.max_steps": most,
+        "ppo.inner_epochs": 2, "ppo.max_steps": max_steps,
     }  # fmt: skip
     cfg = changed(little(), values)
     facts = ppo.preview(cfg, {}).facts

@@ -1,4 +1,4 @@
-"""Every key of `model` changes what is loaded, and nothing else is loaded than what it says."""
+"""Every key of `model` changes what is loaded, and only that."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ MODEL = Model(
 
 
 def folder_of(where: Path, *, seed: int, end: str) -> Path:
-    """A model whose weights know the seed, with a tokenizer that knows its end token."""
+    """Write a model with weights of this seed and a tokenizer with this end token."""
     causal("llama", seed=seed).save_pretrained(where)
     byte_tokenizer(eos_token=end).save_pretrained(where)
     return where
@@ -40,7 +40,7 @@ def same_weights(one, other) -> bool:
     return torch.equal(one.get_input_embeddings().weight, other.get_input_embeddings().weight)
 
 
-def test_path_names_the_model(tmp_path):
+def test_model_path_selects_the_model(tmp_path):
     place = folder_of(tmp_path / "m", seed=5, end="</s>")
     model = replace(MODEL, path=str(place))
     assert same_weights(load_causal_lm(model), causal("llama", seed=5))
@@ -48,7 +48,7 @@ def test_path_names_the_model(tmp_path):
     assert len(load_causal_lm(MODEL).get_input_embeddings().weight) != 40  # "tiny"
 
 
-def test_tokenizer_may_lie_elsewhere_but_a_stage_brings_its_own(tmp_path):
+def test_model_tokenizer_may_be_elsewhere_and_a_stage_overrides_it(tmp_path):
     for name, end in (("m", "</m>"), ("t", "</t>"), ("stage", "</stage>")):
         folder_of(tmp_path / name, seed=0, end=end)
     model = replace(MODEL, path=str(tmp_path / "m"), tokenizer=str(tmp_path / "t"))
@@ -58,7 +58,7 @@ def test_tokenizer_may_lie_elsewhere_but_a_stage_brings_its_own(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """someone/small in the hub's cache: main and a tag, with other weights and another end token."""
+    """Write someone/small into the cache of the hub: main and a tag with other weights and end."""
     repository = tmp_path / "hub" / "models--someone--small"
     for number, (name, end) in enumerate({"main": "</main>", "v2": "</v2>"}.items()):
         commit = str(number) * 40
@@ -71,14 +71,14 @@ def hub(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("revision", "seed", "end"), [(None, 0, "</main>"), ("v2", 1, "</v2>")])
-def test_revision_is_that_of_the_hub(hub, revision, seed, end):
+def test_model_revision_selects_the_revision_of_the_hub(hub, revision, seed, end):
     model = replace(hub, revision=revision)
     assert same_weights(load_causal_lm(model), causal("llama", seed=seed))
     assert load_tokenizer(model).eos_token == end
 
 
-def test_revision_is_that_of_the_model_and_of_nothing_else(hub):
-    """A tokenizer of another repository has no such tag."""
+def test_model_revision_does_not_apply_to_another_tokenizer(hub):
+    """The repository of the tokenizer has no such tag."""
     model = replace(MODEL, revision="v2", tokenizer="someone/small")
     assert load_tokenizer(model).eos_token == "</main>"
 
@@ -96,7 +96,7 @@ class OwnLM(LlamaForCausalLM):
 
 @pytest.fixture
 def own_code(tmp_path, monkeypatch):
-    """A model whose classes lie in its own folder."""
+    """Return a model whose classes are in its own folder."""
     monkeypatch.setattr(dynamic, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     place = folder_of(tmp_path / "own", seed=3, end="</s>")
@@ -109,7 +109,7 @@ def own_code(tmp_path, monkeypatch):
     return replace(MODEL, path=str(place))
 
 
-def test_code_of_a_repository_is_run_only_where_it_is_trusted(own_code):
+def test_custom_code_runs_only_with_trust_remote_code(own_code):
     with pytest.raises(UserError, match="could not be loaded"):
         load_causal_lm(own_code)
     model = load_causal_lm(replace(own_code, trust_remote_code=True))
@@ -118,7 +118,7 @@ def test_code_of_a_repository_is_run_only_where_it_is_trusted(own_code):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_attention_is_the_one_that_is_asked_for(attention, tmp_path):
+def test_model_attention_selects_the_attention(attention, tmp_path):
     folder_of(tmp_path, seed=0, end="</s>")
     model = replace(MODEL, path=str(tmp_path), attention=attention)
     assert load_causal_lm(model, unpadded=False).config._attn_implementation == attention
@@ -137,11 +137,11 @@ def test_gradient_checkpointing_computes_every_block_twice(checkpointing, tmp_pa
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-def test_steps_are_recorded_on_a_gpu_where_that_is_asked_for(graphs):
-    def way(device: str, **asked):
-        asked = {"reference": False, "cuda_graphs": graphs} | asked
-        return sampling.decoder_class(causal("llama"), torch.device(device), **asked)
+def test_cuda_graphs_are_used_on_a_gpu_only_when_requested(graphs):
+    def decoder_on(device: str, **options):
+        options = {"reference": False, "cuda_graphs": graphs} | options
+        return sampling.decoder_class(causal("llama"), torch.device(device), **options)
 
-    assert (way("cuda") is CUDAGraphDecoder) is graphs
-    assert way("cpu") is not CUDAGraphDecoder
-    assert way("cuda", reference=True) is not CUDAGraphDecoder
+    assert (decoder_on("cuda") is CUDAGraphDecoder) is graphs
+    assert decoder_on("cpu") is not CUDAGraphDecoder
+    assert decoder_on("cuda", reference=True) is not CUDAGraphDecoder

@@ -1,4 +1,4 @@
-"""Every key of PPO does what it says, by the loop itself on small real networks."""
+"""Every key of PPO has its effect, shown by the loop itself on small real networks."""
 
 import math
 from dataclasses import replace
@@ -45,7 +45,7 @@ def short(**changes):
 
 
 def trained(cfg, **options) -> tuple[Silent, object]:
-    """Two iterations or as many as `cfg` says: what was recorded, and the models."""
+    """Train as configured, two iterations by default; return (recorder, models)."""
     recorder, models = Silent(), options.pop("models", None) or cast(cfg=cfg)
     train(models, iter([batch(16)] * 9), PARAMS, cfg, recorder, seed=0, **options)
     return recorder, models
@@ -53,7 +53,7 @@ def trained(cfg, **options) -> tuple[Silent, object]:
 
 @pytest.fixture(scope="module")
 def rollout():
-    """A rollout in which every score, value and log-ratio matters."""
+    """Return a rollout in which every score, value and log-ratio matters."""
     cfg = short()
     found, _ = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
     noise = torch.Generator().manual_seed(4)
@@ -64,8 +64,10 @@ def rollout():
     return found
 
 
-def walked(rollout, kl_coef: float, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
-    """Advantages and returns by the sum of their definition, response after response."""
+def expected_advantages(
+    rollout, kl_coef: float, gamma: float, gae_lambda: float
+) -> tuple[Tensor, Tensor]:
+    """Return advantages and returns by the sum of their definition, response by response."""
     advantages = torch.zeros_like(rollout.logprobs)
     for row, length in enumerate(rollout.response_mask.sum(1).tolist()):
         gap = (rollout.logprobs - rollout.ref_logprobs)[row, :length]
@@ -81,10 +83,12 @@ def walked(rollout, kl_coef: float, gamma: float, gae_lambda: float) -> tuple[Te
 
 
 @pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 1.0), (0.7, 1.0), (1.0, 0.6), (0.8, 0.5)])
-def test_discount_and_lambda_are_those_of_the_configuration(rollout, gamma, gae_lambda):
+def test_gamma_and_gae_lambda_give_the_advantages_of_their_definition(rollout, gamma, gae_lambda):
     cfg = short(gamma=gamma, gae_lambda=gae_lambda)
     for found, expected in zip(
-        advantages_of(rollout, 0.4, cfg), walked(rollout, 0.4, gamma, gae_lambda), strict=True
+        advantages_of(rollout, 0.4, cfg),
+        expected_advantages(rollout, 0.4, gamma, gae_lambda),
+        strict=True,
     ):
         assert torch.allclose(found, expected, atol=1e-5)
 
@@ -94,7 +98,7 @@ def moments(x: Tensor, mask: Tensor) -> tuple[float, float]:
     return float(real.mean()), float(real.std(unbiased=False))
 
 
-def test_whitened_advantages_have_mean_zero_and_returns_stay(rollout):
+def test_whitened_advantages_have_mean_zero_and_returns_are_unchanged(rollout):
     plain, returns = advantages_of(rollout, 0.4, short())
     found, same = advantages_of(rollout, 0.4, short(whiten_advantages=True))
     assert moments(found, rollout.response_mask) == pytest.approx((0.0, 1.0), abs=1e-5)
@@ -103,7 +107,7 @@ def test_whitened_advantages_have_mean_zero_and_returns_stay(rollout):
 
 
 def test_whitened_rewards_have_deviation_one_and_keep_their_mean(rollout):
-    """Seen where lambda, gamma and values are such that the advantage is the reward."""
+    """With this lambda, gamma and values the advantage equals the reward."""
     bare = replace(rollout, values=torch.zeros_like(rollout.values))
     mask = rollout.response_mask
     plain, _ = advantages_of(bare, 0.4, short(gae_lambda=0.0))
@@ -114,7 +118,7 @@ def test_whitened_rewards_have_deviation_one_and_keep_their_mean(rollout):
 
 
 @pytest.mark.parametrize("mode", MissingEOSMode)
-def test_what_a_response_without_an_end_earns(mode):
+def test_missing_eos_sets_the_score_of_a_response_without_eos(mode):
     plain = short(missing_eos=MissingEOS(mode=MissingEOSMode.none, value=3.0))
     cfg = short(missing_eos=MissingEOS(mode=mode, value=3.0))
     before, _ = collect_rollout(cast(), batch(), drawn(), PARAMS, plain)
@@ -130,35 +134,35 @@ def test_what_a_response_without_an_end_earns(mode):
     assert torch.allclose(after.scores[~ended], expected[~ended])
 
 
-def test_the_temperature_shapes_what_is_drawn():
-    """Cold: the same response however the numbers fall; hot: nearly any token."""
+def test_the_temperature_changes_the_distribution_of_samples():
+    """A low temperature gives the same response for any random numbers, a high one any token."""
     cold, hot = short(temperature=1e-3), short(temperature=100.0)
     params = replace(PARAMS, temperature=1e-3)
     same, found = collect_rollout(cast(cfg=cold), batch(), drawn(), params, cold)
-    again, _ = collect_rollout(cast(cfg=cold), batch(), 1 - drawn(), params, cold)
-    assert torch.equal(same.responses, again.responses)
+    repeated, _ = collect_rollout(cast(cfg=cold), batch(), 1 - drawn(), params, cold)
+    assert torch.equal(same.responses, repeated.responses)
     assert found["objective/entropy"] < 0.05
     params = replace(PARAMS, temperature=100.0)
     other, found = collect_rollout(cast(cfg=hot), batch(), drawn(), params, hot)
     assert found["objective/entropy"] == pytest.approx(math.log(VOCAB), abs=0.01)
-    # the reference is asked at the same temperature: KL 0
+    # the reference is scored at the same temperature: KL 0
     assert torch.allclose(other.logprobs, other.ref_logprobs, atol=1e-5)
 
 
 def step_of(rollout, cfg, ratio: float = 0.0, value: float = 0.0):
-    """One minibatch learned from, with log-ratios and value changes of this size; its metrics."""
+    """Train on one minibatch with these log-ratios and value changes; return (metrics, models)."""
     models = cast(cfg=cfg)
-    mine = replace(
+    changed_rollout = replace(
         rollout, logprobs=rollout.logprobs - ratio * rollout.response_mask, values=rollout.values
     )
     advantages, returns = advantages_of(rollout, 0.4, cfg)
     row = accumulate_gradients(
-        models, replace(mine, advantages=advantages, returns=returns + value), cfg
+        models, replace(changed_rollout, advantages=advantages, returns=returns + value), cfg
     )
     return row, models
 
 
-def test_the_ratio_is_clipped_at_its_own_epsilon(rollout):
+def test_the_ratio_is_clipped_at_clip_eps(rollout):
     """All ratios are 1.2: outside 1 + 0.1 on the rewarded side, inside 1 + 0.3."""
     shift = float(torch.tensor(1.2).log())
     found = {
@@ -171,7 +175,7 @@ def test_the_ratio_is_clipped_at_its_own_epsilon(rollout):
     assert found[0.3]["policy/clipfrac_avg"] == 0
 
 
-def test_the_value_is_clipped_at_its_own_epsilon(rollout):
+def test_the_value_is_clipped_at_value_clip_eps(rollout):
     def clipped(eps):
         row, _ = step_of(rollout, short(clip_eps=0.9, value_clip_eps=eps), value=5.0)
         return row["val/clipfrac_avg"], row["loss/value_avg"]
@@ -187,7 +191,7 @@ def gradients(network) -> Tensor:
     return torch.cat([p.grad.flatten() for p in network.model.parameters() if p.grad is not None])
 
 
-def test_the_value_loss_weighs_its_coefficient(rollout):
+def test_the_gradient_of_the_value_loss_is_scaled_by_vf_coef(rollout):
     _, one = step_of(rollout, short(vf_coef=0.25))
     _, four = step_of(rollout, short(vf_coef=1.0))
     assert torch.allclose(
@@ -196,7 +200,7 @@ def test_the_value_loss_weighs_its_coefficient(rollout):
     assert torch.allclose(gradients(one.policy), gradients(four.policy))
 
 
-def test_episodes_minibatches_and_inner_epochs_count_the_steps():
+def test_episodes_minibatches_and_inner_epochs_determine_the_number_of_steps():
     eight = replace(SIXTEEN, minibatch=8)
     for changes, iterations, steps in (
         ({}, 2, 1),
@@ -209,7 +213,7 @@ def test_episodes_minibatches_and_inner_epochs_count_the_steps():
         assert models.policy.steps == models.value_model.steps == iterations * steps
 
 
-def test_inner_epochs_take_the_rows_in_other_orders():
+def test_inner_epochs_shuffle_the_rows_differently():
     first, second = minibatches_of(16, short(inner_epochs=2), seed=0, iteration=0)
     (later,) = minibatches_of(16, short(), seed=0, iteration=1)
     (other,) = minibatches_of(16, short(), seed=1, iteration=0)
@@ -218,13 +222,13 @@ def test_inner_epochs_take_the_rows_in_other_orders():
 
 
 @pytest.mark.parametrize(("rows", "tokens", "sizes"), [(16, None, [16]), (5, None, [5, 5, 5, 1])])
-def test_a_forward_pass_holds_as_many_rows_as_asked_for(rollout, rows, tokens, sizes):
+def test_a_forward_pass_holds_at_most_microbatch_rows(rollout, rows, tokens, sizes):
     limits = replace(SIXTEEN, microbatch=rows, max_tokens=tokens)
     found = microbatches(cast(), rollout, limits)
     assert [len(piece) for piece in found] == sizes
 
 
-def test_a_forward_pass_holds_as_many_tokens_as_asked_for(rollout):
+def test_a_forward_pass_holds_at_most_max_tokens(rollout):
     limits = replace(SIXTEEN, max_tokens=40)
     found = microbatches(cast(), rollout, limits)
     assert sorted(torch.cat(found).tolist()) == list(range(16))
@@ -236,8 +240,8 @@ def test_a_forward_pass_holds_as_many_tokens_as_asked_for(rollout):
 ADAPTIVE = KL(coef=0.5, controller=KLController.adaptive, target=6.0, horizon=100)
 
 
-def test_the_price_of_kl_adapts_to_its_target_over_its_horizon():
-    """KL 0 against 6 nats: 20 % less a horizon, here 16 episodes of 100."""
+def test_the_kl_coefficient_adapts_to_its_target_over_its_horizon():
+    """KL 0 with a target of 6 nats lowers it by 20 % per horizon, here 16 of 100 episodes."""
     recorder, _ = trained(short(kl=ADAPTIVE))
     assert [row["objective/kl_coef"] for row in recorder.rows] == pytest.approx(
         [0.5, 0.5 * (1 - 0.2 * 16 / 100)]
@@ -250,19 +254,19 @@ def test_the_price_of_kl_adapts_to_its_target_over_its_horizon():
         assert controller.coef == pytest.approx(0.5 * (1 + error * 50 / 100))
 
 
-def test_the_price_of_kl_is_paid(rollout):
-    dear, cheap = (advantages_of(rollout, coef, short())[1][:, 0] for coef in (1.0, 0.0))
+def test_the_kl_penalty_is_subtracted_from_the_reward(rollout):
+    with_kl, without_kl = (advantages_of(rollout, coef, short())[1][:, 0] for coef in (1.0, 0.0))
     kl = ((rollout.logprobs - rollout.ref_logprobs) * rollout.response_mask).sum(1)
-    assert torch.allclose(cheap - dear, kl, atol=1e-4)
+    assert torch.allclose(without_kl - with_kl, kl, atol=1e-4)
     recorder, _ = trained(short(kl=replace(ADAPTIVE, coef=0.0), optim=optim(0.05)))
     last = recorder.rows[-1]
     assert last["objective/rlhf_reward"] == last["objective/scores"]
     last = trained(short(kl=replace(ADAPTIVE, coef=0.5), optim=optim(0.05)))[0].rows[-1]
-    paid = last["objective/scores"] - last["objective/rlhf_reward"]
-    assert paid == pytest.approx(last["objective/kl_coef"] * last["objective/kl"]) != 0
+    penalty = last["objective/scores"] - last["objective/rlhf_reward"]
+    assert penalty == pytest.approx(last["objective/kl_coef"] * last["objective/kl"]) != 0
 
 
-def test_a_policy_that_is_not_its_reference_stops_before_it_learns():
+def test_a_policy_that_differs_from_its_reference_takes_no_step():
     cfg = short()
     models = cast(cfg=cfg, policy_seed=1)
     with pytest.raises(UserError, match="must start at KL 0"):
@@ -270,22 +274,22 @@ def test_a_policy_that_is_not_its_reference_stops_before_it_learns():
     assert models.policy.steps == 0
 
 
-def test_a_rollout_with_other_logprobs_stops_before_the_first_step(rollout):
-    """They are 0.2 nats off: training reads the rollout differently than it was scored."""
+def test_a_rollout_with_wrong_logprobs_takes_no_step(rollout):
+    """The log-probs of training differ by 0.2 nats from those of the rollout."""
     cfg = short()
     models = cast(cfg=cfg)
-    off = replace(rollout, logprobs=rollout.logprobs - 0.2)
+    deviation = replace(rollout, logprobs=rollout.logprobs - 0.2)
     with pytest.raises(UserError, match=r"ratio is off 1 by 0\.22"):
-        list(updates(models, off, [torch.arange(16)], cfg, done=0, lr_factor=1.0))
+        list(updates(models, deviation, [torch.arange(16)], cfg, done=0, lr_factor=1.0))
     assert models.policy.steps == 0
 
 
-def test_the_first_ratio_may_be_off_by_the_tolerance_of_its_dtype_only(rollout):
+def test_the_first_ratio_may_differ_from_one_within_a_tolerance(rollout):
     cfg = short()
     models = cast(cfg=cfg)
-    for off, refused in ((5e-4, False), (2e-3, True)):
-        mine = replace(rollout, logprobs=rollout.logprobs - off)
-        steps = updates(models, mine, [torch.arange(16)], cfg, done=0, lr_factor=0.0)
+    for deviation, refused in ((5e-4, False), (2e-3, True)):
+        changed_rollout = replace(rollout, logprobs=rollout.logprobs - deviation)
+        steps = updates(models, changed_rollout, [torch.arange(16)], cfg, done=0, lr_factor=0.0)
         if refused:
             with pytest.raises(UserError, match="ratio is off 1"):
                 next(steps)
@@ -294,7 +298,7 @@ def test_the_first_ratio_may_be_off_by_the_tolerance_of_its_dtype_only(rollout):
 
 
 @pytest.mark.parametrize(
-    ("alert", "limit", "quiet", "said"),
+    ("alert", "limit", "without_alert", "expected"),
     [
         ("eos_rate", 1.0, 0.0, "of the responses contain EOS"),
         ("entropy", 99.0, 0.0, "entropy fell"),
@@ -304,12 +308,12 @@ def test_the_first_ratio_may_be_off_by_the_tolerance_of_its_dtype_only(rollout):
         ("score_rms", 0.01, 99.0, "the KL penalty is negligible"),
     ],
 )
-def test_an_alert_of_the_configuration_is_given(alert, limit, quiet, said):
-    for value, rings in ((limit, True), (quiet, False), (None, False)):
+def test_every_alert_of_the_configuration_warns_at_its_limit(alert, limit, without_alert, expected):
+    for value, raised in ((limit, True), (without_alert, False), (None, False)):
         alerts = replace(OFF)
-        setattr(alerts, alert, value)  # the configuration refuses a limit that always rings
+        setattr(alerts, alert, value)  # the configuration refuses a limit that is always exceeded
         recorder, _ = trained(short(total_episodes=16, alerts=alerts, optim=optim(1e-9)))
-        assert [said in text for text in recorder.warnings] == [True] * rings
+        assert [expected in text for text in recorder.warnings] == [True] * raised
 
 
 @pytest.fixture(scope="module")
@@ -317,8 +321,8 @@ def stage_setting():
     return open_context(changed(little(), {"ppo.ptx.ratio": 2, "ppo.batch.minibatch": 2}))
 
 
-def test_the_value_model_comes_from_where_it_was_asked_for(stage_setting, tmp_path):
-    """rm: the reward model, head included; sft: the SFT model under a new head, drawn by the seed."""
+def test_value_init_selects_the_weights_of_the_value_model(stage_setting, tmp_path):
+    """rm: the reward model with its head; sft: the SFT model with a new head of the seed."""
     trained_rm = stage_setting.scalar_model("tiny", new_head=True)
     with torch.no_grad():
         for parameter in trained_rm.parameters():
@@ -334,22 +338,22 @@ def test_the_value_model_comes_from_where_it_was_asked_for(stage_setting, tmp_pa
             replace(stage_setting, cfg=cfg), tmp_path / "sft", tmp_path / "rm", []
         )
         found[init, seed] = models.value_model
-    from_rm, from_sft, again = found.values()
+    from_rm, from_sft, from_other_seed = found.values()
     assert torch.equal(from_rm.get(name), reward.get(name))
     assert torch.equal(from_rm.get("score.weight"), reward.get("score.weight"))
     assert torch.equal(from_sft.get(name), policy.get(name))
     head = from_sft.get("score.weight")
     assert not torch.equal(head, reward.get("score.weight"))
     assert float(head.std()) == pytest.approx(head.shape[1] ** -0.5, rel=0.3)
-    assert not torch.equal(head, again.get("score.weight"))
+    assert not torch.equal(head, from_other_seed.get("score.weight"))
 
 
 def texts(count: int) -> list[EncodedDemonstration]:
     return demonstrations(count, seed=7)
 
 
-def told_of(count: int, *, coef: float = 0.5, ratio: int = 2, minibatch: int = 2):
-    """A context of the stage whose pretraining data are `count` small texts."""
+def stage_context(count: int, *, coef: float = 0.5, ratio: int = 2, minibatch: int = 2):
+    """Return a context of the stage whose pretraining data are `count` small texts."""
     cfg = changed(
         little(),
         {"ppo.ptx": PTX(coef=coef, ratio=ratio), "ppo.batch.minibatch": minibatch},
@@ -369,14 +373,14 @@ def told_of(count: int, *, coef: float = 0.5, ratio: int = 2, minibatch: int = 2
 
 
 @pytest.mark.parametrize(("coef", "ratio", "minibatch"), [(0.5, 2, 2), (3.0, 2, 2), (1.0, 3, 1)])
-def test_the_gradient_of_pretraining_is_that_of_its_texts(coef, ratio, minibatch):
-    """Twin: coef times the mean loss of every token but the first of each text of this step."""
-    context = told_of(12, coef=coef, ratio=ratio, minibatch=minibatch)
+def test_the_gradient_of_pretraining_equals_that_of_its_texts(coef, ratio, minibatch):
+    """Reference: coef times the mean loss of every token except the first of each text."""
+    context = stage_context(12, coef=coef, ratio=ratio, minibatch=minibatch)
     policy = engine(causal("llama", sharpness=3.0), optim(0.1))
     ptx = pretraining_loss(context, policy, Silent())
     assert context.roles == ["pretraining"]
-    said = ptx.add_gradient(policy)
-    twin = engine(causal("llama", sharpness=3.0), optim(0.1))
+    loss_found = ptx.add_gradient(policy)
+    reference = engine(causal("llama", sharpness=3.0), optim(0.1))
     (step, *_) = sft_batches(
         texts(12),
         BatchOptions(
@@ -386,12 +390,12 @@ def test_the_gradient_of_pretraining_is_that_of_its_texts(coef, ratio, minibatch
         batching=Batching.grouped, loss_on=LossOn.all, max_tokens=32,
     )  # fmt: skip
     losses = [
-        -text_logprobs(twin.model, one)[one.mask[:, 1:]] for one in step if one.loss_mask.any()
+        -text_logprobs(reference.model, one)[one.mask[:, 1:]] for one in step if one.loss_mask.any()
     ]
     loss = coef * torch.cat(losses).mean()
     loss.backward()
-    assert said == pytest.approx(float(loss.detach()), abs=1e-5)
-    assert torch.allclose(gradients(policy), gradients(twin), rtol=1e-4, atol=1e-6)
+    assert loss_found == pytest.approx(float(loss.detach()), abs=1e-5)
+    assert torch.allclose(gradients(policy), gradients(reference), rtol=1e-4, atol=1e-6)
 
 
 def seen_by(steps: PretrainingLoss, place: int) -> list[tuple[int, ...]]:
@@ -402,10 +406,10 @@ def seen_by(steps: PretrainingLoss, place: int) -> list[tuple[int, ...]]:
     ]
 
 
-def test_pretraining_texts_go_round_the_data():
-    """Ratio times minibatch at a step, each once before any again, in another order the next time."""
+def test_pretraining_texts_cycle_through_the_data():
+    """A step has ratio * minibatch texts; each occurs once per pass, in another order each time."""
     policy = engine(causal("llama"), optim(1e-9))
-    steps = PretrainingLoss(told_of(10), texts(10), policy=policy)
+    steps = PretrainingLoss(stage_context(10), texts(10), policy=policy)
     everything = sorted(tuple(one.ids) for one in texts(10))
     rounds = [[seen_by(steps, place) for place in range(3 * k, 3 * k + 3)] for k in range(2)]
     for one in rounds:
@@ -413,12 +417,12 @@ def test_pretraining_texts_go_round_the_data():
         assert sorted(text for step in one for text in step) == everything
     assert rounds[0] != rounds[1]
     assert seen_by(steps, 0) == rounds[0][0]
-    assert len(seen_by(PretrainingLoss(told_of(3), texts(3), policy=policy), 5)) == 3
+    assert len(seen_by(PretrainingLoss(stage_context(3), texts(3), policy=policy), 5)) == 3
 
 
-def test_pretraining_follows_the_policys_steps():
+def test_pretraining_texts_follow_the_steps_of_the_policy():
     """A resumed policy reads the texts of its own step."""
-    context = told_of(12)
+    context = stage_context(12)
     policy = engine(causal("llama"), optim(1e-9))
     ptx = pretraining_loss(context, policy, Silent())
     first = ptx.add_gradient(policy)
@@ -428,39 +432,39 @@ def test_pretraining_follows_the_policys_steps():
     assert ptx.add_gradient(policy) == pytest.approx(first, abs=1e-6)
 
 
-def test_the_pretraining_gradient_joins_the_policys_step():
-    """With a policy that learns nothing else, PPO-ptx raises the likelihood of the texts."""
+def test_the_pretraining_gradient_is_added_to_the_step_of_the_policy():
+    """Without any other gradient, PPO-ptx raises the likelihood of the texts."""
     cfg = short(total_episodes=16 * 4, optim=optim(0.01), inner_epochs=2)
     models = cast(cfg=cfg, score=lambda inputs: torch.zeros(len(inputs.batch.responses)))
-    models.ptx = pretraining_loss(told_of(6, coef=20.0, ratio=3), models.policy, Silent())
+    models.ptx = pretraining_loss(stage_context(6, coef=20.0, ratio=3), models.policy, Silent())
     recorder, _ = trained(cfg, models=models)
     losses = [row["loss/ptx"] for row in recorder.rows]
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_only_the_last_microbatch_closes_the_step(rollout):
-    """The policy's gradient is not closed before the pretraining text has been added to it."""
-    cfg, told = short(), []
+def test_only_the_last_microbatch_ends_the_gradient_of_a_step(rollout):
+    """The gradient of the policy must not end before the pretraining text is added."""
+    cfg, last_flags = short(), []
     models = cast(cfg=cfg)
-    models.policy.backward = lambda loss, last: told.append(last)
+    models.policy.backward = lambda loss, last: last_flags.append(last)
     num_tokens = rollout.response_mask.sum()
     for last in (False, True):
         ppo_microbatch_step(models, rollout, num_tokens, cfg, last=True, last_of_policy=last)
-    assert told == [False, True]
+    assert last_flags == [False, True]
 
 
-def test_the_pretraining_text_closes_the_policys_step(rollout):
-    """Of all that adds to the policy's gradient one is the last, as sharded engines must know."""
+def test_the_pretraining_text_ends_the_gradient_of_a_step(rollout):
+    """Sharded engines must know the last part of the gradient of the policy."""
     for ptx in (None, SimpleNamespace(add_gradient=lambda policy: 0.0)):
-        cfg, told = short(batch=replace(SIXTEEN, microbatch=8)), []
+        cfg, last_flags = short(batch=replace(SIXTEEN, microbatch=8)), []
         models = cast(cfg=cfg)
-        models.policy.backward = lambda loss, last, told=told: told.append(last)
+        models.policy.backward = lambda loss, last, last_flags=last_flags: last_flags.append(last)
         models.ptx = ptx
         accumulate_gradients(models, rollout, cfg)
-        assert told == [False, ptx is None]
+        assert last_flags == [False, ptx is None]
 
 
-def test_a_loss_that_is_no_number_stops_before_the_step(rollout):
+def test_a_loss_that_is_not_finite_takes_no_step(rollout):
     cfg = short()
     models = cast(cfg=cfg)
     advantages, returns = advantages_of(rollout, 0.1, cfg)
@@ -472,8 +476,8 @@ def test_a_loss_that_is_no_number_stops_before_the_step(rollout):
     assert models.policy.steps == models.value_model.steps == 0
 
 
-def test_every_iteration_draws_its_own_numbers():
-    """The same prompts and, at a learning rate of nothing, the same policy: other responses."""
+def test_every_iteration_samples_with_its_own_random_numbers():
+    """The same prompts and, at a learning rate near zero, the same policy give other responses."""
     seen = []
     models = cast(cfg=short(optim=optim(1e-12)))
     score = models.score
@@ -483,23 +487,23 @@ def test_every_iteration_draws_its_own_numbers():
     assert seen[0].shape != seen[1].shape or not torch.equal(*seen)
 
 
-def test_sampling_switches_dropout_off_and_learning_on():
+def test_sampling_runs_in_evaluation_mode_and_restores_training_mode():
     cfg = short()
     models = cast(cfg=cfg)
     modes = []
     generating = models.policy.generating
 
-    def noted():
+    def recording_generating():
         modes.append(models.policy.model.training)
         return generating()
 
-    models.policy.generating = noted
+    models.policy.generating = recording_generating
     collect_rollout(models, batch(), drawn(), PARAMS, cfg)
     assert modes == [False]
     assert models.policy.model.training
 
 
-def test_a_token_weighs_one_over_the_tokens_of_its_minibatch(rollout):
+def test_the_losses_are_means_over_the_tokens_of_the_minibatch(rollout):
     """The losses of half the rows are means over that half's tokens."""
     cfg, half = short(vf_coef=1.0, value_clip_eps=None), torch.arange(8)
     models = cast(cfg=cfg)
@@ -514,7 +518,7 @@ def test_a_token_weighs_one_over_the_tokens_of_its_minibatch(rollout):
     assert row["loss/policy_avg"] == pytest.approx(float(-advantages[half][mask].mean()), abs=1e-4)
 
 
-def test_the_work_of_a_minibatch_is_that_of_both_models(rollout):
+def test_the_flops_of_a_minibatch_are_those_of_both_models(rollout):
     models = cast()
     both = work_on_minibatch(models.policy, models.value_model, rollout)
     twice = work_on_minibatch(models.policy, models.policy, rollout)

@@ -1,4 +1,4 @@
-"""What a stage reads of the configuration while it runs is what its fingerprint covers."""
+"""A stage reads exactly the keys of the configuration that its fingerprint covers."""
 
 import sys
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ from rlhf_cli.pipeline.plan import Planner
 from tests.support.small_stages import changed, little
 from tests.support.tasks import make, settings, write_rows
 
-COPYING = ("dataclasses", "copy", "rlhf_cli.config.compose")  # whole sections, for others to read
+COPYING = ("dataclasses", "copy", "rlhf_cli.config.compose")  # these copy complete sections
 SOURCES = tuple(f"data.{role}" for role in ROLES)
-# So that no key is idle: every stage has a use for all of its own.
+# With these values every stage uses all of its keys.
 IN_USE = {
     "rm.ties": Ties.davidson,
     "ppo.ptx.coef": 0.5,
@@ -58,7 +58,7 @@ templates: [{name: plain, input: "{{ question }}", target: "{{ answer }}"}]
 
 
 def sections(section, prefix: str = "") -> Iterator[tuple[object, str]]:
-    """Every section of a configuration with the beginning of its keys."""
+    """Yield every section of a configuration with the prefix of its keys."""
     yield section, prefix
     for field in fields(section):
         value = getattr(section, field.name)
@@ -68,7 +68,7 @@ def sections(section, prefix: str = "") -> Iterator[tuple[object, str]]:
 
 @contextmanager
 def recording(cfg: Config) -> Iterator[set[str]]:
-    """The keys of this configuration that are read meanwhile, by anything but a copy of a section."""
+    """Record the keys of this configuration that are read, except by copies of a section."""
     prefixes = {id(section): prefix for section, prefix in sections(cfg)}
     read: set[str] = set()
 
@@ -89,14 +89,14 @@ def recording(cfg: Config) -> Iterator[set[str]]:
 
 
 def covered_by(cfg: Config, stage: str) -> set[str]:
-    """The keys that decide whether the stage runs again; its sources and files count by content."""
+    """Return the keys of the fingerprint of a stage, without its sources."""
     config = Planner(cfg=cfg).fingerprint(STAGES[stage]).config
     return {key for key in config if not key.startswith(SOURCES)}
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """ran(stage) -> (keys read, keys covered); each stage runs once, after those it needs."""
+def reads_of_stage(tmp_path_factory):
+    """Return reads_of_stage(stage) -> (keys read, keys covered); each stage runs once."""
     folder, found = tmp_path_factory.mktemp("reads"), {}
     (folder / "hot.yaml").write_text(TASK)
     write_rows(folder / "hot.jsonl", [{"question": f"{i}", "right": i % 2} for i in range(20)])
@@ -118,8 +118,8 @@ def ran(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_reads_what_its_fingerprint_covers_and_nothing_else(ran, stage):
-    read, covered = ran(stage)
+def test_a_stage_reads_exactly_the_keys_of_its_fingerprint(reads_of_stage, stage):
+    read, covered = reads_of_stage(stage)
     allowed = (*NOT_RESULTS, *BY_CONTENT, *SOURCES)
     uncovered = {k for k in read - covered if not any(covers(section, k) for section in allowed)}
     assert not uncovered, f"{stage} reads {sorted(uncovered)}: a change would not run it again"
@@ -127,7 +127,7 @@ def test_a_stage_reads_what_its_fingerprint_covers_and_nothing_else(ran, stage):
     assert not unread, f"{stage} never reads {sorted(unread)}: a change would run it for nothing"
 
 
-def test_what_a_copy_reads_is_not_recorded_and_what_a_stage_reads_is():
+def test_recording_ignores_reads_of_copies():
     cfg = changed(little(), {})
     with recording(cfg) as read:
         Config(**{f.name: getattr(cfg, f.name) for f in fields(cfg)})
@@ -138,8 +138,8 @@ def test_what_a_copy_reads_is_not_recorded_and_what_a_stage_reads_is():
         assert "sft.optim.lr" not in read
 
 
-def test_sft_on_tasks_reads_what_its_fingerprint_covers_and_all_of_tasks(tmp_path):
-    """Two tasks, one of which is held out, with a use for every key."""
+def test_sft_on_tasks_reads_only_keys_of_its_fingerprint_and_all_of_tasks(tmp_path):
+    """There are two tasks, one of which is held out, so that every key has an effect."""
     files = [make(tmp_path, 30, name="rte"), make(tmp_path, 30, name="sst", clusters=["sentiment"])]
     values = {
         "runs_dir": str(tmp_path / "runs"),

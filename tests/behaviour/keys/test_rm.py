@@ -1,4 +1,4 @@
-"""What the reward model is told: which loss its pairs have, what is judged, where its weights begin."""
+"""Keys of the reward model: the loss of its pairs, its report, and its initial weights."""
 
 import math
 from dataclasses import replace
@@ -46,7 +46,7 @@ def log_sigmoid(x: float) -> float:
 
 
 def pair_cost(win: float, lose: float, cfg) -> float:
-    """Minus the log-likelihood that people prefer the first, written out."""
+    """Return minus the log-likelihood of a preference for the first, by its formula."""
     gap = win - lose
     if cfg.ties is Ties.davidson:
         parts = [math.exp(gap / 2), cfg.tie_param, math.exp(-gap / 2)]
@@ -84,8 +84,8 @@ def tie_cost(one: float, other: float, cfg) -> float:
     ],
     ids=str,
 )
-def test_the_loss_of_a_step_is_that_of_its_pairs(changes):
-    """Twin: pair after pair in plain numbers, every prompt a mean over its C(K, 2) pairs."""
+def test_the_loss_of_a_step_equals_that_of_its_pairs_by_hand(changes):
+    """Reference: a loop over the pairs, each prompt a mean over its C(K, 2) pairs."""
     cfg, total = rm_config(**changes), 0.0
     for example in EXAMPLES:
         scores, share = scores_of(reward_model(), example).tolist(), 1 / len(EXAMPLES)
@@ -102,8 +102,8 @@ def test_the_loss_of_a_step_is_that_of_its_pairs(changes):
     assert found["rm/loss"] == pytest.approx(total, abs=1e-5)
 
 
-def test_ties_are_no_pairs_of_the_accuracy():
-    """What is counted while learning: strict pairs alone, the winner strictly above."""
+def test_the_accuracy_counts_strict_pairs_alone():
+    """A pair counts as right only when the winner scores strictly higher."""
     right = pairs = 0
     for example in EXAMPLES:
         scores = scores_of(reward_model(), example).tolist()
@@ -114,7 +114,7 @@ def test_ties_are_no_pairs_of_the_accuracy():
     assert found["rm/accuracy"] == pytest.approx(right / pairs)
 
 
-def test_a_broken_reward_model_does_not_take_a_step():
+def test_a_loss_that_is_not_finite_takes_no_step():
     broken = engine(reward_model(), optim(0.01))
     with torch.no_grad():
         broken.model.score.weight[0, 3] = float("nan")
@@ -124,8 +124,8 @@ def test_a_broken_reward_model_does_not_take_a_step():
     assert torch.equal(broken.model.model.embed_tokens.weight, kept)
 
 
-def test_learning_switches_dropout_on():
-    """The stage judges in between; the next step learns with dropout again."""
+def test_a_training_step_switches_dropout_on():
+    """An evaluation switches dropout off, and the next training step switches it on."""
     losses = []
     for seed in (0, 1):
         model = reward_model()
@@ -138,42 +138,49 @@ def test_learning_switches_dropout_on():
     assert abs(losses[0] - losses[1]) > 1e-4
 
 
-def judging(**changes):
-    """As much of a stage's context as judging comparisons needs."""
+def stage_context(**changes):
+    """Return the part of a stage's context that scoring comparisons needs."""
     cfg = SimpleNamespace(rm=rm_config(**changes), samples=changes.pop("samples", 2))
     return SimpleNamespace(cfg=cfg, renderer=SimpleNamespace(pad_id=0), world=World())
 
 
 @pytest.mark.parametrize("nu", [0.7, 2.0])
-def test_the_report_judges_by_the_stages_own_model_of_ties(nu):
-    context = judging(ties=Ties.davidson, tie_param=nu)
+def test_the_tie_probability_of_the_report_uses_the_configured_tie_model(nu):
+    context = stage_context(ties=Ties.davidson, tie_param=nu)
     found = evaluate_scores(context, network(reward_model()), EXAMPLES)
-    said = []
+    probabilities = []
     for example in EXAMPLES:
         scores = scores_of(reward_model(), example).tolist()
-        said += [math.exp(-tie_cost(scores[i], scores[j], context.cfg.rm)) for i, j in example.ties]
-    assert found["tie_probability"] == pytest.approx(sum(said) / len(said), abs=1e-5)
-    assert evaluate_scores(judging(), network(reward_model()), EXAMPLES)["tie_probability"] is None
+        probabilities += [
+            math.exp(-tie_cost(scores[i], scores[j], context.cfg.rm)) for i, j in example.ties
+        ]
+    assert found["tie_probability"] == pytest.approx(
+        sum(probabilities) / len(probabilities), abs=1e-5
+    )
+    assert (
+        evaluate_scores(stage_context(), network(reward_model()), EXAMPLES)["tie_probability"]
+        is None
+    )
 
 
-def test_no_comparison_is_shown_where_none_was_asked_for():
-    assert len(scored_sample(judging(), network(reward_model()), EXAMPLES)) == 1
-    context = judging()
+def test_no_comparison_is_shown_with_samples_zero():
+    assert len(scored_sample(stage_context(), network(reward_model()), EXAMPLES)) == 1
+    context = stage_context()
     context.cfg.samples = 0
     assert scored_sample(context, network(reward_model()), EXAMPLES) == []
 
 
-def test_responses_of_equal_scores_are_all_shown(monkeypatch):
-    """Two decimals of a score are no name."""
+def test_all_responses_of_equal_scores_are_shown(monkeypatch):
+    """Responses with equal displayed scores must not replace one another."""
     one = max(EXAMPLES, key=num)
     same = SimpleNamespace(scores=torch.zeros(num(one)))
     monkeypatch.setattr(rm_report, "score_comparisons", lambda *given: [same])
-    (row,) = scored_sample(judging(), None, [one])
+    (row,) = scored_sample(stage_context(), None, [one])
     assert sorted(list(row.values())[1:]) == sorted(one.record.responses)
 
 
-def test_without_demonstrations_the_preferred_responses_are_the_anchors():
-    """Those that won and never lost."""
+def test_without_demonstrations_the_best_responses_set_the_mean_score():
+    """The best responses are those that won and never lost."""
     context = SimpleNamespace(cfg=SimpleNamespace(data=SimpleNamespace(demonstrations=[])))
     few = [replace(one, better=((1, 0), (1, 2)), ties=()) for one in EXAMPLES if num(one) > 2]
     assert rm.anchor_texts(context, few) == [one.sequences()[1] for one in few]
@@ -188,24 +195,24 @@ def context():
     return open_context(little())
 
 
-def test_a_new_reward_model_has_the_body_of_its_parent_and_the_head_of_its_seed(context, tmp_path):
+def test_a_new_reward_model_has_the_body_of_its_parent_and_a_head_of_the_seed(context, tmp_path):
     parent = context.engine(context.causal_lm(), context.cfg.sft.optim)
     context.export(parent, tmp_path / "sft")
-    made = [
+    models = [
         rm.new_reward_model(
             replace(context, cfg=changed(context.cfg, {"seed": seed})), tmp_path / "sft"
         )
         for seed in (1, 1, 2)
     ]
     body, head = "model.layers.0.mlp.up_proj.weight", "score.weight"
-    assert torch.equal(made[0].get(body), parent.get(body))
-    assert torch.equal(made[0].get(head), made[1].get(head))
-    assert not torch.equal(made[0].get(head), made[2].get(head))
-    size = made[0].get(head).shape[1]
-    assert float(made[0].get(head).std()) == pytest.approx((size + 1) ** -0.5, rel=0.3)
+    assert torch.equal(models[0].get(body), parent.get(body))
+    assert torch.equal(models[0].get(head), models[1].get(head))
+    assert not torch.equal(models[0].get(head), models[2].get(head))
+    size = models[0].get(head).shape[1]
+    assert float(models[0].get(head).std()) == pytest.approx((size + 1) ** -0.5, rel=0.3)
 
 
-def test_dropout_is_on_while_learning(context, tmp_path):
+def test_rm_dropout_applies_during_training(context, tmp_path):
     parent = context.engine(context.causal_lm(), context.cfg.sft.optim)
     context.export(parent, tmp_path / "sft" / "model")
     losses = []

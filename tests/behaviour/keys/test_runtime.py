@@ -38,62 +38,64 @@ META = Device(torch=torch.device("meta"), dtype=torch.float32)
 
 @pytest.fixture(autouse=True)
 def process():
-    """A test may change the number of threads, and what is done about signals."""
+    """Restore the number of threads and the signal handlers, which tests change."""
     threads, handler = torch.get_num_threads(), signal.getsignal(signal.SIGUSR1)
     yield
     torch.set_num_threads(threads)
     signal.signal(signal.SIGUSR1, handler)
 
 
-@pytest.mark.parametrize("asked", [1, 3])
-def test_num_threads_is_that_of_torch(asked):
-    pick_device(runtime(num_threads=asked))
-    assert torch.get_num_threads() == asked
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_num_threads_sets_the_threads_of_torch(num_threads):
+    pick_device(runtime(num_threads=num_threads))
+    assert torch.get_num_threads() == num_threads
     pick_device(runtime(num_threads=None))
-    assert torch.get_num_threads() == asked  # nobody chose: left alone
+    assert torch.get_num_threads() == num_threads  # null leaves it unchanged
 
 
-def told_to_worker(place: LocalRanks, **keys) -> dict[str, str]:
+def worker_environment(place: LocalRanks, **keys) -> dict[str, str]:
     return worker_group._environment(place, 1, runtime(**keys))
 
 
-def test_several_processes_share_the_cores_unless_told_otherwise(monkeypatch):
+def test_several_processes_share_the_cores_unless_num_threads_is_set(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(worker_group, "_cores", lambda: 12)
     two = LocalRanks(local_world_size=2, world_size=2)
-    assert told_to_worker(two)["OMP_NUM_THREADS"] == "6"
-    assert told_to_worker(two, num_threads=5)["OMP_NUM_THREADS"] == "5"
+    assert worker_environment(two)["OMP_NUM_THREADS"] == "6"
+    assert worker_environment(two, num_threads=5)["OMP_NUM_THREADS"] == "5"
 
 
-def test_a_worker_knows_its_rank_among_all_machines_and_nothing_of_foreign_engines(monkeypatch):
+def test_the_environment_of_a_worker_has_its_rank_and_no_foreign_variables(monkeypatch):
     for name in ("GROUP_RANK", "TORCHELASTIC_RUN_ID", "MASTER_PORT"):
         monkeypatch.setenv(name, "foreign")
-    told = told_to_worker(
+    environment = worker_environment(
         LocalRanks(
             first_rank=4, local_world_size=2, world_size=6, master_addr="10.0.0.1", master_port=99
         )
     )
     wanted = {"RANK": "5", "WORLD_SIZE": "6", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-    assert told | wanted | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "99"} == told
-    assert not {"GROUP_RANK", "TORCHELASTIC_RUN_ID"} & told.keys()
+    assert environment | wanted | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "99"} == environment
+    assert not {"GROUP_RANK", "TORCHELASTIC_RUN_ID"} & environment.keys()
 
 
-TELL = "import os, pathlib; pathlib.Path('told-' + os.environ.get('RANK', 'none')).touch()"
+WRITE_RANK = "import os, pathlib; pathlib.Path('told-' + os.environ.get('RANK', 'none')).touch()"
 
 
-@pytest.mark.parametrize(("asked", "told"), [(None, {"none"}), (1, {"none"}), (2, {"0", "1"})])
-def test_num_processes_are_started(asked, told, tmp_path, monkeypatch):
-    """Processes of three lines stand in for workers, which take seconds to start."""
+@pytest.mark.parametrize(
+    ("num_processes", "ranks"), [(None, {"none"}), (1, {"none"}), (2, {"0", "1"})]
+)
+def test_num_processes_workers_are_started(num_processes, ranks, tmp_path, monkeypatch):
+    """Short scripts replace the workers, which take seconds to start."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        worker_group, "worker_command", lambda job: [sys.executable, "-S", "-c", TELL]
+        worker_group, "worker_command", lambda job: [sys.executable, "-S", "-c", WRITE_RANK]
     )
-    outcome = run_workers(tmp_path / "job.json", runtime(num_processes=asked))
+    outcome = run_workers(tmp_path / "job.json", runtime(num_processes=num_processes))
     assert outcome.code == 0
-    assert {path.name for path in tmp_path.iterdir()} == {f"told-{rank}" for rank in told}
+    assert {path.name for path in tmp_path.iterdir()} == {f"told-{rank}" for rank in ranks}
 
 
-def test_what_an_earlier_attempt_left_explains_nothing(tmp_path, monkeypatch):
+def test_the_reason_of_a_failure_is_not_read_from_an_earlier_attempt(tmp_path, monkeypatch):
     for name in ("failure.json", "failure-1.json", "traceback.txt"):
         (tmp_path / name).write_text('{"reason": "old", "expected": true, "broken": false}')
     fail = [sys.executable, "-S", "-c", "raise SystemExit(1)"]
@@ -112,8 +114,8 @@ def test_a_worker_starts_with_stop_signals_blocked(tmp_path, monkeypatch):
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
-def test_processes_that_were_asked_to_stop_have_the_timeout_to_save(monkeypatch):
-    """The others are ended when it is over, and sooner where one has failed."""
+def test_interrupted_workers_have_the_timeout_to_save(monkeypatch):
+    """Workers are terminated after the timeout, and sooner when one has failed."""
     monkeypatch.setattr(worker_group.time, "monotonic", lambda: 1000.0)
     for timeout, code, end in (
         (7.0, ExitCode.INTERRUPTED, 1007.0),
@@ -128,7 +130,7 @@ def test_processes_that_were_asked_to_stop_have_the_timeout_to_save(monkeypatch)
 
 
 def rollout_of(gather: Gather) -> ZeroGeneration:
-    """Of a model whose whole copy has one GiB."""
+    """Return the generation of a model whose complete copy takes one GiB."""
     model = torch.nn.Module()
     model.weight = torch.nn.Parameter(torch.empty(0))
     model.weight.ds_numel = 2**28
@@ -140,7 +142,7 @@ def rollout_of(gather: Gather) -> ZeroGeneration:
     [("auto", 1, True), ("auto", 2, False), ("always", 1, False), ("never", 9, True)],
 )
 def test_gather_decides_how_sharded_weights_generate(gather, gib, layer_by_layer, monkeypatch):
-    """By itself: whole, where one and a half copies fit."""
+    """With auto the weights are gathered where one and a half copies fit."""
     monkeypatch.setattr(zero_generation, "_free_memory", lambda device: gib * 2**30)
     rollout = rollout_of(Gather[gather])
     assert rollout.layer_by_layer is layer_by_layer
@@ -151,7 +153,7 @@ def test_gather_decides_how_sharded_weights_generate(gather, gib, layer_by_layer
     ("offload", "device", "kind"),
     [(True, META, OffloadedNetwork), (False, META, Network), (True, CPU, Network)],
 )
-def test_offload_lets_frozen_models_rest_where_there_is_another_memory(offload, device, kind):
+def test_offload_moves_frozen_models_to_the_cpu_only_from_another_device(offload, device, kind):
     given = runtime(offload=offload)
     found = open_network(causal("llama"), device=device, world=World(), runtime=given)
     assert type(found) is kind
@@ -160,19 +162,19 @@ def test_offload_lets_frozen_models_rest_where_there_is_another_memory(offload, 
 ALONE = World()
 
 
-def opened(world: World = ALONE, **keys) -> Engine:
+def new_engine(world: World = ALONE, **keys) -> Engine:
     return open_engine(
         causal("llama"), optim=optim(0.1), device=CPU, world=world, runtime=runtime(**keys)
     )
 
 
-def test_several_processes_sum_their_gradients():
-    assert type(opened()) is Engine
-    assert type(opened(World(Share(0, 2)))) is Replicated
+def test_several_processes_use_the_replicated_engine():
+    assert type(new_engine()) is Engine
+    assert type(new_engine(World(Share(0, 2)))) is Replicated
 
 
 class Started(Exception):
-    """DeepSpeed was asked to train; with what."""
+    """Training with DeepSpeed was requested, with this configuration."""
 
 
 def initialize(*, model, optimizer, config):
@@ -183,7 +185,7 @@ def initialize(*, model, optimizer, config):
 
 @pytest.fixture
 def deepspeed(monkeypatch):
-    """DeepSpeed is not imported, which takes seconds: it stands in with what it is asked for."""
+    """Replace DeepSpeed, whose import takes seconds, by a fake that returns its configuration."""
     for name in ("deepspeed", "deepspeed.runtime", "deepspeed.runtime.config"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     sys.modules["deepspeed.runtime.config"].DeepSpeedConfig = dict
@@ -198,12 +200,12 @@ def sharded(stage: int, **more) -> dict:
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
-def test_deepspeed_trains_where_its_dictionary_is_given(stage, deepspeed):
+def test_a_deepspeed_section_selects_deepspeed_for_training(stage, deepspeed):
     with pytest.raises(Started, match=f"'stage': {stage}"):
-        opened(**sharded(stage))
+        new_engine(**sharded(stage))
 
 
-def test_deepspeed_gets_its_dictionary_with_what_other_keys_say(deepspeed):
+def test_the_deepspeed_config_includes_values_of_other_keys(deepspeed):
     found = zero_loading.deepspeed_config(
         runtime(**sharded(2)), World(Share(0, 4)), torch.bfloat16, grad_clip=0.5
     )
@@ -225,7 +227,7 @@ def test_frozen_models_are_sharded_at_stage_three_only(gather, deepspeed):
     assert network.generation.gather is gather
 
 
-def test_models_are_sharded_as_they_are_read_at_stage_three_only(monkeypatch):
+def test_models_are_sharded_while_loading_at_stage_three_only(monkeypatch):
     read = []
     monkeypatch.setattr(zero_loading, "sharded_loading", lambda *given: nullcontext(read.append(1)))
     for stage in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""What else SFT is told: which tokens teach, how texts lie in rows, dropout, which epoch is kept."""
+"""Keys of SFT: supervised tokens, packing, dropout, and the epoch that is kept."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def context() -> StageContext:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> list[dict]:
-    """The metrics of a short run."""
+    """Return the metrics of a short run."""
     folder = tmp_path_factory.mktemp("plain")
     work("sft", folder, {})
     return metrics(folder / "sft")
@@ -35,21 +35,21 @@ def plain(tmp_path_factory) -> list[dict]:
 
 def first_step(monkeypatch, tmp_path, values: dict):
     """Return the microbatches of the first step of a run, and its metrics; it ends there."""
-    told = []
+    first_steps = []
 
-    class Enough(Exception):
+    class FirstStepDone(Exception):
         """The first step is done."""
 
     learn = sft.learn
 
-    def once(engine, microbatches, factor):
-        told.append((microbatches, learn(engine, microbatches, factor)))
-        raise Enough
+    def record_first_step(engine, microbatches, factor):
+        first_steps.append((microbatches, learn(engine, microbatches, factor)))
+        raise FirstStepDone
 
-    monkeypatch.setattr(sft, "learn", once)
-    with pytest.raises(Enough):
+    monkeypatch.setattr(sft, "learn", record_first_step)
+    with pytest.raises(FirstStepDone):
         work("sft", tmp_path, values)
-    return told[0]
+    return first_steps[0]
 
 
 def test_loss_on_all_supervises_prompts_too(monkeypatch, tmp_path, plain):
@@ -65,8 +65,8 @@ def test_packed_rows_hold_several_texts(monkeypatch, tmp_path, plain):
     assert sum(len(one.tokens) for one in batches) < 4
 
 
-def test_dropout_is_on_while_learning_and_off_while_judging(monkeypatch, tmp_path, plain):
-    """Twice the same first step: with dropout its loss is another one, the answers before it are not."""
+def test_sft_dropout_applies_during_training(monkeypatch, tmp_path, plain):
+    """Dropout changes the loss of the first step."""
     _, found = first_step(monkeypatch, tmp_path, {"sft.dropout": 0.5})
     assert abs(found["sft/loss"] - plain[0]["sft/loss"]) > 1e-3
 
@@ -80,7 +80,7 @@ def random_reward_model(context: StageContext, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(context, tmp_path_factory) -> Path:
+def reward_folder(context, tmp_path_factory) -> Path:
     return random_reward_model(context, tmp_path_factory.mktemp("reward"))
 
 
@@ -96,48 +96,48 @@ BEST = {SelectBy.last: 2, SelectBy.eval_loss: 1, SelectBy.rm_score: 0}
 
 
 @pytest.mark.parametrize("select_by", SelectBy)
-def test_the_epoch_that_is_kept(select_by, judged, tmp_path):
-    """The weights after the best epoch by what was asked for."""
-    values = {"sft.reward_model": str(judged), "sft.select_by": select_by}
+def test_select_by_decides_which_epoch_is_exported(select_by, reward_folder, tmp_path):
+    """The exported weights are those after the best epoch by the configured measure."""
+    values = {"sft.reward_model": str(reward_folder), "sft.select_by": select_by}
     with seeing() as seen:
-        said = work("sft", tmp_path, {**LARGE, **values})
+        stage_metrics = work("sft", tmp_path, {**LARGE, **values})
     (steps,) = seen.steps.values()
     rows = [row for row in metrics(tmp_path / "sft") if "sft/epoch" in row]
-    worth = {
+    values_of_epochs = {
         SelectBy.last: [row["sft/epoch"] for row in rows],
         SelectBy.eval_loss: [-row["sft/eval_loss"] for row in rows],
         SelectBy.rm_score: [row.get("sft/rm_score", 0.0) for row in rows],
     }[select_by]
-    best = max(range(3), key=worth.__getitem__)
+    best = max(range(3), key=values_of_epochs.__getitem__)
     assert best == BEST[select_by]
-    assert said["sft/epoch"] == best + 1
+    assert stage_metrics["sft/epoch"] == best + 1
     kept = steps[2 * (best + 1) - 1].after
     exported = load_file(tmp_path / "sft" / "model" / "model.safetensors")
     for name, weight in zip(WATCHED, kept, strict=True):
         assert torch.equal(exported[name], weight)
 
 
-def test_the_score_of_an_epoch_is_that_of_the_answers_to_prompts_to_select_by(
-    context, judged, tmp_path
+def test_rm_score_is_the_mean_score_of_answers_to_the_selection_prompts(
+    context, reward_folder, tmp_path
 ):
-    """Twin: the exported model asked again, its answers scored one by one, as a mean."""
-    values = {"sft.reward_model": str(judged), "sft.select_by": SelectBy.rm_score}
+    """Reference: answers of the exported model, scored one by one, as a mean."""
+    values = {"sft.reward_model": str(reward_folder), "sft.select_by": SelectBy.rm_score}
     values |= {"data.select_fraction": 0.3, "evaluation.prompts": 2, "samples": 4}
-    said = work("sft", tmp_path, values)
+    stage_metrics = work("sft", tmp_path, values)
     data = open_context(changed(little(), values)).encoded("demonstrations")
     prompts = prompts_of(context, data.select)
     assert len(prompts) > 2
     network = context.network(context.causal_lm(tmp_path / "sft" / "model"))
     answers = sample_answers(context, network, prompts[:2], context.cfg.seed)
-    reward = RewardModel.load(context, judged, prompts).network.model
+    reward = RewardModel.load(context, reward_folder, prompts).network.model
     rows = [torch.tensor([one.prompt_ids + one.ids]) for one in answers]
     with torch.no_grad():
         scores = [float(sequence_scores(reward, row, torch.ones_like(row).bool())) for row in rows]
-    assert said["sft/rm_score"] == pytest.approx(sum(scores) / 2, abs=1e-4)
+    assert stage_metrics["sft/rm_score"] == pytest.approx(sum(scores) / 2, abs=1e-4)
 
 
-def test_answers_are_drawn_at_temperature_one_from_the_seed(context):
-    """Twin: `respond` told so by hand."""
+def test_answers_are_sampled_at_temperature_one_from_the_seed(context):
+    """Reference: a call of `respond` with these parameters."""
     network = context.network(context.causal_lm())
     prompts = context.encoded("prompts").held_out[:6]
     params = SamplingParams(
@@ -147,13 +147,13 @@ def test_answers_are_drawn_at_temperature_one_from_the_seed(context):
         pad_id=context.renderer.pad_id,
     )
     ids = [one.ids for one in prompts]
-    by_hand = respond(network, ids, context.renderer, params, context.world, batch=64, seeds=[7])
-    assert sample_answers(context, network, prompts, 7) == by_hand[0]
-    assert sample_answers(context, network, prompts, 8) != by_hand[0]
+    expected = respond(network, ids, context.renderer, params, context.world, batch=64, seeds=[7])
+    assert sample_answers(context, network, prompts, 7) == expected[0]
+    assert sample_answers(context, network, prompts, 8) != expected[0]
 
 
-def test_the_seed_changes_order_and_heads(context):
-    """Another seed: other first demonstrations, and another fresh head."""
+def test_the_seed_changes_the_order_of_data_and_new_heads(context):
+    """Another seed gives other first demonstrations and another new head."""
     other = open_context(changed(little(), {"seed": 2}))
     train = context.encoded("demonstrations").train
     first = [sft.steps_of(one, train, epoch=0)[0][0].tokens for one in (context, other)]
@@ -166,7 +166,7 @@ def test_the_seed_changes_order_and_heads(context):
     assert not torch.equal(*heads)
 
 
-def test_the_held_out_loss_is_read_without_dropout(context):
+def test_the_held_out_loss_is_computed_without_dropout(context):
     learner = context.engine(context.causal_lm(dropout=0.5), context.cfg.sft.optim)
     batches = sft.steps_of(context, context.encoded("demonstrations").train, epoch=0)[0]
     losses = []

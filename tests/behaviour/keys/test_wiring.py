@@ -1,7 +1,7 @@
-"""Every key of a stage reaches what it is for: seen in weights, files and figures of whole stages.
+"""Every key of a stage has its effect on weights, files and figures of complete stages.
 
-The stages run once with values that nobody would choose, each another one, so that a value that is
-taken from elsewhere, or not at all, gives other weights.
+The stages run once with unusual values, all distinct, so that a value that is taken from elsewhere,
+or not at all, gives other weights.
 """
 
 import json
@@ -36,7 +36,7 @@ def section(name: str, values: dict) -> dict:
     return {f"{name}.{key}": value for key, value in values.items()}
 
 
-STRANGE = {
+DISTINCT_VALUES = {
     "data.select_fraction": 0.2,
     "sft.epochs": 2,
     "sft.batch.size": 4,
@@ -76,28 +76,28 @@ PPO_FACTORS = [f for f in (1 / 2, 1, 1, 1 - 0.8 / 3, 1 - 0.8 * 2 / 3) for _ in r
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory):
-    """What is seen of the stages: their folder, steps, microbatches, prompts and rows sampled."""
+def wiring(tmp_path_factory):
+    """Return the records of the stages: folder, steps, microbatches, prompts and sampled rows."""
     folder = tmp_path_factory.mktemp("wired")
     return SimpleNamespace(folder=folder, steps={}, sft=[], rm=[], asked=[], rolled=[])
 
 
-def run(stage: str, begun) -> SimpleNamespace:
-    """Run one more stage with these values."""
+def run(stage: str, wiring) -> SimpleNamespace:
+    """Run one more stage with these values, and record it."""
     with pytest.MonkeyPatch.context() as patch, seeing() as now:
-        patch.setattr(sft, "learn", noting(sft.learn, begun.sft, 1))
-        patch.setattr(rm, "learn", noting(rm.learn, begun.rm, 1))
-        patch.setattr(loop, "collect_rollout", noting(loop.collect_rollout, begun.rolled, 1))
+        patch.setattr(sft, "learn", recording(sft.learn, wiring.sft, 1))
+        patch.setattr(rm, "learn", recording(rm.learn, wiring.rm, 1))
+        patch.setattr(loop, "collect_rollout", recording(loop.collect_rollout, wiring.rolled, 1))
         if stage == "evaluate":
-            patch.setattr(responding, "sample", noting(responding.sample, begun.asked, 3))
-        work(stage, begun.folder, STRANGE)
-    begun.steps[stage] = now.steps
-    return begun
+            patch.setattr(responding, "sample", recording(responding.sample, wiring.asked, 3))
+        work(stage, wiring.folder, DISTINCT_VALUES)
+    wiring.steps[stage] = now.steps
+    return wiring
 
 
 @pytest.fixture(scope="module")
-def after_sft(begun):
-    return run("sft", begun)
+def after_sft(wiring):
+    return run("sft", wiring)
 
 
 @pytest.fixture(scope="module")
@@ -112,18 +112,18 @@ def after_ppo(after_rm):
 
 @pytest.fixture(scope="module")
 def seen(after_ppo):
-    """After all stages."""
+    """Return the records after all stages."""
     return run("evaluate", after_ppo)
 
 
-def noting(function, told: list, place: int):
-    """Return the function, which also notes its argument at `place`."""
+def recording(function, recorded: list, place: int):
+    """Return the function, which also records its argument at `place`."""
 
-    def noted(*args, **kwargs):
-        told.append(args[place])
+    def record_and_call(*args, **kwargs):
+        recorded.append(args[place])
         return function(*args, **kwargs)
 
-    return noted
+    return record_and_call
 
 
 def adamw(steps: list[Step], factors: list[float], optim: dict) -> list[list[Tensor]]:
@@ -161,10 +161,10 @@ def adamw(steps: list[Step], factors: list[float], optim: dict) -> list[list[Ten
         ("ppo", "LlamaForSequenceClassification", PPO_FACTORS, VALUE),
     ],
 )
-def test_every_step_is_that_of_adamw_with_the_stages_own_values(
+def test_every_step_equals_adamw_with_the_values_of_the_stage(
     request, stage, network, factors, optim
 ):
-    """Twin: learning rate and schedule, betas, eps, weight decay, clipping, and how many steps."""
+    """Reference: AdamW by hand with schedule, betas, eps, weight decay, clipping and steps."""
     steps = request.getfixturevalue(f"after_{stage}").steps[stage][network]
     assert max(step.norm for step in steps) > 2 * optim["grad_clip"]
     for step, expected in zip(steps, adamw(steps, factors, optim), strict=True):
@@ -172,19 +172,19 @@ def test_every_step_is_that_of_adamw_with_the_stages_own_values(
             assert torch.allclose(after - before, weight - before, rtol=2e-2, atol=2e-7)
 
 
-def test_batches_of_texts_keep_size_rows_and_tokens(after_sft):
-    """Rows and tokens both limit a forward pass of SFT, and the size a step."""
+def test_batches_of_texts_respect_size_rows_and_tokens(after_sft):
+    """Rows and tokens limit a forward pass of SFT, and the size limits a step."""
     assert [sum(len(one.tokens) for one in step) for step in after_sft.sft] == [4, 4, 2] * 2
     rows = [len(one.tokens) for step in after_sft.sft for one in step]
     tokens = [int(one.mask.sum()) for step in after_sft.sft for one in step]
     assert max(rows) == 2
     assert max(tokens) <= 60
-    roomy = open_context(changed(little(), STRANGE | {"sft.batch.max_tokens": 200}))
+    roomy = open_context(changed(little(), DISTINCT_VALUES | {"sft.batch.max_tokens": 200}))
     steps = sft.steps_of(roomy, roomy.encoded("demonstrations").train, epoch=0)
     assert max(len(one.tokens) for step in steps for one in step) == 2
 
 
-def test_batches_of_comparisons_keep_prompts_completions_and_tokens(after_rm):
+def test_batches_of_comparisons_respect_prompts_completions_and_tokens(after_rm):
     assert [sum(one.num_prompts for one in step) for step in after_rm.rm] == [5, 5, 4] * 2
     several = [one for step in after_rm.rm for one in step if one.num_prompts > 1]
     assert several
@@ -198,7 +198,7 @@ def weights_of(folder: Path) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("stage", ["sft", "rm"])
-def test_what_was_trained_last_is_exported(request, stage):
+def test_the_exported_weights_are_those_after_the_last_step(request, stage):
     seen = request.getfixturevalue(f"after_{stage}")
     (steps,) = seen.steps[stage].values()
     for exported, last in zip(
@@ -207,8 +207,8 @@ def test_what_was_trained_last_is_exported(request, stage):
         assert torch.equal(exported, last)
 
 
-def test_the_average_of_the_policy_is_exported_and_the_last_value_model(after_ppo):
-    """Twin: the recursion over the weights after every step."""
+def test_the_averaged_policy_and_the_last_value_model_are_exported(after_ppo):
+    """Reference: the recursion over the weights after every step."""
     policy, value = after_ppo.steps["ppo"].values()
     average = policy[0].before
     for step in policy:
@@ -243,12 +243,12 @@ def lines(path: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def context(after_sft):
-    return open_context(changed(little(), STRANGE), after_sft.folder / "sft" / "model")
+    return open_context(changed(little(), DISTINCT_VALUES), after_sft.folder / "sft" / "model")
 
 
 @torch.no_grad()
-def test_the_exported_policy_has_the_loss_that_was_measured(after_sft, context):
-    """In plain transformers, text after text to select by, the response's tokens and EOS alone."""
+def test_the_exported_policy_has_the_reported_loss(after_sft, context):
+    """Reference: transformers, text by text of the selection split, on response tokens and EOS."""
     model = AutoModelForCausalLM.from_pretrained(after_sft.folder / "sft" / "model")
     select, total, count = context.encoded("demonstrations").select, 0.0, 0
     assert len(select) > 1
@@ -264,7 +264,7 @@ def test_the_exported_policy_has_the_loss_that_was_measured(after_sft, context):
 
 @pytest.fixture(scope="module")
 def scored(after_rm):
-    """scored(rows of token ids): scores of the exported reward model in plain transformers."""
+    """Return scored(rows of token ids), the scores of the exported model in transformers."""
     model = AutoModelForSequenceClassification.from_pretrained(after_rm.folder / "rm" / "model")
 
     @torch.no_grad()
@@ -274,7 +274,7 @@ def scored(after_rm):
     return score
 
 
-def test_the_exported_reward_model_has_the_margin_that_was_measured(after_rm, context, scored):
+def test_the_exported_reward_model_has_the_reported_margin(after_rm, context, scored):
     found = json.loads((after_rm.folder / "rm" / "report.json").read_text())
     gaps = []
     for one in context.encoded("comparisons").held_out:
@@ -285,22 +285,22 @@ def test_the_exported_reward_model_has_the_margin_that_was_measured(after_rm, co
     assert sum(gap > 0 for gap in gaps) / len(gaps) == pytest.approx(found["accuracy"][0], abs=0.02)
 
 
-def test_the_demonstrations_score_nothing_on_average(after_rm, context, scored):
-    """So that a constant for a missing EOS means something (IG 3.5)."""
+def test_the_mean_score_of_the_demonstrations_is_zero(after_rm, context, scored):
+    """This gives a constant score for a missing EOS a meaning (InstructGPT, section 3.5)."""
     scores = scored([one.ids for one in context.encoded("demonstrations").train])
     assert float(scores.mean()) == pytest.approx(0, abs=1e-4)
     assert float(scores.std()) > 0.01
 
 
-def test_ppo_runs_as_many_episodes_as_asked_for(after_ppo):
+def test_ppo_runs_total_episodes(after_ppo):
     rows = metrics(after_ppo.folder / "ppo")
     assert [row["ppo/episodes"] for row in rows] == [4, 8, 12, 16, 20]
     assert [row["policy/steps"] for row in rows] == [2] * 5
     assert all(row["loss/ptx"] > 0 for row in rows)
 
 
-def test_answers_are_to_held_out_prompts_only(seen, context):
-    """The evaluation asks what nothing was trained on, as many as were asked for, each once."""
+def test_the_evaluation_answers_held_out_prompts_only(seen, context):
+    """The prompts are held out, distinct, and as many as configured."""
     prompts = context.encoded("prompts")
     held_out = {tuple(one.ids) for one in prompts.held_out}
     asked = [tuple(one.ids) for one in eval_prompts(context)]
@@ -327,21 +327,21 @@ def test_every_candidate_answers_every_prompt(seen):
     assert table["rows"]["SFT"]["kl"][0] == pytest.approx(0, abs=1e-4)
 
 
-def test_a_forward_pass_of_the_evaluation_holds_its_batch(seen):
-    """Its rows: prompts times the answers to each."""
+def test_a_forward_pass_of_the_evaluation_holds_evaluation_batch_rows(seen):
+    """Its rows are prompts times answers per prompt."""
     assert max(len(numbers) for numbers in seen.asked) == 4
 
 
 @pytest.mark.parametrize(
     ("stage", "after"), [("sft", "after_sft"), ("ppo", "after_ppo"), ("evaluate", "seen")]
 )
-def test_as_many_samples_are_shown_as_asked_for(request, stage, after):
+def test_the_number_of_displayed_samples_is_that_of_the_configuration(request, stage, after):
     folder = request.getfixturevalue(after).folder
     assert len(lines(folder / stage / "samples.jsonl")) == 2
 
 
-def test_the_comparison_that_is_shown_has_its_scores_best_first(after_rm, context, scored):
-    """Twin: the scores of the exported model; none is lost, though some look alike in two digits."""
+def test_the_displayed_comparison_lists_its_responses_by_score(after_rm, context, scored):
+    """Reference: the scores of the exported model; equal displayed scores lose no response."""
     (row,) = lines(after_rm.folder / "rm" / "samples.jsonl")
     one = context.encoded("comparisons").held_out[0]
     scores = scored([one.prompt_ids + ids for ids in one.response_ids])
@@ -353,7 +353,7 @@ def test_the_comparison_that_is_shown_has_its_scores_best_first(after_rm, contex
 
 
 def test_ppo_samples_responses_to_training_prompts_only(after_ppo, context):
-    """Each of them once before any comes again, in an order of the seed's."""
+    """Each of them occurs once before any is repeated, in an order of the seed."""
     train = [tuple(one.ids) for one in context.encoded("prompts").train]
     asked = [
         tuple(row[mask].tolist())
@@ -371,34 +371,34 @@ def answers_of(seen, model: str) -> list[dict]:
     return [one for one in answers if one["model"] == model]
 
 
-def test_every_candidate_is_asked_with_its_own_weights(seen, context):
-    """Twin: each model folder asked again, with the same numbers."""
+def test_every_candidate_answers_with_its_own_weights(seen, context):
+    """Reference: answers of each model folder with the same random numbers."""
     folders = {"base": None, "SFT": seen.folder / "sft", "PPO": seen.folder / "ppo"}
-    said = {}
+    texts = {}
     for model, folder in folders.items():
         path = folder and folder / "model"
         network = context.network(context.causal_lm(path))
-        again = sample_answers(context, network, eval_prompts(context), context.cfg.seed)
-        said[model] = [one.text for one in again]
-        assert [one["response"] for one in answers_of(seen, model)] == said[model]
-    assert said["base"] != said["SFT"] != said["PPO"]
+        answers = sample_answers(context, network, eval_prompts(context), context.cfg.seed)
+        texts[model] = [one.text for one in answers]
+        assert [one["response"] for one in answers_of(seen, model)] == texts[model]
+    assert texts["base"] != texts["SFT"] != texts["PPO"]
 
 
-def test_the_best_of_n_are_answers_of_their_own(seen):
-    """Drawn with other numbers than the single answer, n of them each with its own."""
+def test_best_of_n_draws_answers_of_its_own(seen):
+    """They use other random numbers than the single answer."""
     single = [one["response"] for one in answers_of(seen, "SFT")]
     best = [one["response"] for one in answers_of(seen, "SFT, best of 3")]
     assert single != best
 
 
-def test_wins_are_counted_against_the_sft_model(seen):
+def test_the_win_rate_is_against_the_sft_model(seen):
     table = json.loads((seen.folder / "evaluate" / "table.json").read_text())
     base = answers_of(seen, "SFT")
     for model in ("base", "SFT", "PPO"):
         won = [
             0.5
-            if ours["response"] == theirs["response"]
-            else float(ours["score"] > theirs["score"])
-            for ours, theirs in zip(answers_of(seen, model), base, strict=True)
+            if answer["response"] == baseline["response"]
+            else float(answer["score"] > baseline["score"])
+            for answer, baseline in zip(answers_of(seen, model), base, strict=True)
         ]
         assert table["rows"][model]["win_rate"][0] == pytest.approx(sum(won) / 5)

@@ -25,7 +25,7 @@ from tests.support.tabular import (
 REF = torch.tensor([0.1, 0.2, 0.3, 0.4])
 REWARDS = torch.tensor([1.0, 0.5, 0.0, -1.0])
 ITERATIONS = 60
-# pi*, KL and J* of this problem, worked out independently in double precision
+# pi*, KL and J* of this problem, computed independently in double precision
 KNOWN = {
     0.5: ([0.451462, 0.332167, 0.183296, 0.033075], 0.676260, 0.246340),
     1.0: ([0.259199, 0.314424, 0.286062, 0.140315], 0.228522, 0.047574),
@@ -52,7 +52,7 @@ def test_ppo_converges_to_the_kl_regularised_optimum(beta):
     assert tail[-1]["objective/rlhf_reward"] == pytest.approx(objective, abs=3e-3)
 
 
-def test_two_arms():
+def test_ppo_converges_to_the_optimum_of_two_arms():
     ref, rewards = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5))
     cast = models(ref, rewards, cfg)
@@ -60,7 +60,7 @@ def test_two_arms():
     assert float(arm_probs(cast.policy.model)[0]) == pytest.approx(0.880797, abs=5e-3)
 
 
-def test_a_shift_of_the_reward_changes_nothing():
+def test_a_shift_of_the_reward_does_not_change_the_optimum():
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5), whiten_advantages=True)
     cast = models(REF, REWARDS + 3.0, cfg)
     train(cast, prompts(256), PARAMS, cfg, Silent(), seed=3)
@@ -77,7 +77,7 @@ def test_a_shift_of_the_reward_changes_nothing():
 def test_ppo_ptx_converges_to_its_own_optimum(coef, known):
     """Pretraining text uniform over the arms: pi (R - J) + gamma (q - pi) = 0.
 
-    The stage's own pretraining: a text of every arm after the prompt, all of them in every step.
+    The pretraining code of the stage reads a text of every arm after the prompt in every step.
     """
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5), ptx=PTX(coef=coef, ratio=1))
     cast = models(REF, REWARDS, cfg)

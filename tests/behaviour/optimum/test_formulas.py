@@ -1,7 +1,7 @@
-"""The pieces together reach the one known answer: reference * exp(score / beta) / Z.
+"""The functions of core together reach the known optimum: reference * exp(score / beta) / Z.
 
 Expectations are exact sums over all arms or all sequences (each sample's weight is its probability
-under the sampler, put into its advantage), so nothing here is a matter of luck.
+under the sampler, put into its advantage), so nothing here is random.
 """
 
 import itertools
@@ -34,7 +34,7 @@ def optimum(ref, scores, beta):
 
 
 class Arms:
-    """A bandit as a batch: arm y is row y, a response of one token."""
+    """A bandit as a batch, where arm y is row y, a response of one token."""
 
     def __init__(self, case):
         self.scores, self.beta = double(case["scores"]), case["beta"]
@@ -49,7 +49,7 @@ class Arms:
 
     def loss(self, old):
         rewards = shaped_rewards(self.scores, old, self.ref, self.mask, kl_coef=self.beta)
-        baseline = (old.exp() * rewards).sum()  # a value that depends on no arm
+        baseline = (old.exp() * rewards).sum()  # a value that does not depend on the arm
         values = torch.full_like(rewards, baseline)
         advantages, _ = gae(rewards, values, self.mask, gamma=1.0, gae_lambda=0.95)
         return policy_loss(
@@ -77,7 +77,7 @@ def test_policy_gradient_reaches_the_kl_regularised_optimum(case):
     )
 
 
-def test_four_clipped_epochs_a_rollout_reach_the_same_optimum():
+def test_four_clipped_epochs_per_rollout_reach_the_same_optimum():
     arms = Arms(FOUR_ARMS)
     for _ in range(250):
         old = arms.logprobs().detach()
@@ -87,8 +87,8 @@ def test_four_clipped_epochs_a_rollout_reach_the_same_optimum():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{len(c['ref'])} arms, {c['beta']}")
-def test_the_optimum_is_worth_beta_log_z_by_the_shaped_rewards(case):
-    """J* = E[score] - beta KL, read off the rewards themselves, which are then constant."""
+def test_the_objective_at_the_optimum_is_beta_log_z(case):
+    """J* = E[score] - beta KL equals the shaped rewards, which are constant at the optimum."""
     policy = double(optimum(case["ref"], case["scores"], case["beta"])).log()[:, None]
     ref = double(case["ref"]).log()[:, None]
     one = torch.ones_like(ref, dtype=torch.bool)
@@ -100,7 +100,7 @@ def test_the_optimum_is_worth_beta_log_z_by_the_shaped_rewards(case):
 
 
 @pytest.mark.parametrize("ptx_coef", [0.1, 1.0, 27.8])
-def test_ptx_settles_between_the_optimum_and_the_pretraining_text(ptx_coef):
+def test_ptx_converges_between_the_optimum_and_the_pretraining_text(ptx_coef):
     """Uniform pretraining text, one token a document; the published fixed points (IG Eq. 2)."""
     arms = Arms(FOUR_ARMS)
     for _ in range(400):
@@ -110,7 +110,7 @@ def test_ptx_settles_between_the_optimum_and_the_pretraining_text(ptx_coef):
     assert arms.policy().tolist() == pytest.approx(GOLDEN["ptx"][str(ptx_coef)], abs=1e-5)
 
 
-def test_a_shift_of_all_scores_moves_nothing_and_a_scale_is_a_change_of_beta():
+def test_a_shift_of_scores_has_no_effect_and_a_scale_changes_beta():
     policies = []
     for scores, beta in [([1, 0.5, 0, -1], 0.5), ([8, 7.5, 7, 6], 0.5), ([2, 1, 0, -2], 1.0)]:
         arms = Arms({"ref": FOUR_ARMS["ref"], "scores": scores, "beta": beta})
@@ -121,8 +121,8 @@ def test_a_shift_of_all_scores_moves_nothing_and_a_scale_is_a_change_of_beta():
     torch.testing.assert_close(policies[2], policies[0])
 
 
-def test_direct_preference_optimisation_agrees():
-    """The same optimum from exact Bradley-Terry labels on all pairs: scores = beta * log-ratio."""
+def test_direct_preference_optimisation_reaches_the_same_optimum():
+    """Exact Bradley-Terry labels on all pairs, with scores = beta * log-ratio, give the optimum."""
     ref, true, beta = (double(FOUR_ARMS[k]) for k in ("ref", "scores", "beta"))
     pairs = torch.tensor(list(itertools.permutations(range(4), 2)))
     weights = (true[pairs[:, 0]] - true[pairs[:, 1]]).sigmoid()
@@ -149,7 +149,7 @@ END, COLUMNS = 0, 3
 
 
 class Sequences:
-    """All responses over {end, a, b} of at most three tokens; a row of logits per prefix."""
+    """All responses over {end, a, b} of at most three tokens, with a row of logits per prefix."""
 
     def __init__(self, beta=1.0):
         walks = itertools.product(range(3), repeat=COLUMNS)
@@ -194,7 +194,7 @@ class Sequences:
         return self.mass(self.table).detach()
 
 
-def test_sequences_are_a_distribution_of_finished_and_unfinished_responses():
+def test_the_probabilities_of_all_sequences_sum_to_one():
     world = Sequences()
     assert len(world.tokens) == 1 + 2 + 4 + 8
     assert world.done.tolist().count(False) == 8
@@ -220,17 +220,19 @@ def test_sequence_kl_is_the_sum_of_the_kl_at_each_step():
 
 
 def test_policy_gradient_over_sequences_reaches_the_optimum():
-    """Masks, reward position with and without an end, shaping, GAE and the loss, all at once."""
+    """This covers masks, the position of the reward, shaping, GAE and the loss together."""
     world = Sequences()
-    target, worth = world.target(world.scores)
+    target, objective = world.target(world.scores)
     got = world.learn(world.scores)
     torch.testing.assert_close(got, target, atol=1e-6, rtol=1e-4)
-    gained = (got * (world.scores - world.beta * (got / world.mass(world.ref_table)).log())).sum()
-    assert gained.item() == pytest.approx(worth.item(), abs=1e-9)
+    objective_found = (
+        got * (world.scores - world.beta * (got / world.mass(world.ref_table)).log())
+    ).sum()
+    assert objective_found.item() == pytest.approx(objective.item(), abs=1e-9)
 
 
 def test_missing_eos_moves_the_optimum_away_from_unfinished_responses():
-    """A shift of the reward model is then no longer free: -1 is far below scores near 3."""
+    """A shift of the scores then has an effect: -1 is far below scores near 3."""
     shares = []
     for shift in (0.0, 3.0):
         world = Sequences()

@@ -1,9 +1,9 @@
-"""Credit over several tokens: the real PPO code on responses whose best law is known in closed form.
+"""Credit over several tokens: PPO on responses whose optimum is known in closed form.
 
-One prompt, a vocabulary of two or three tokens, and a score for every whole response: all responses
-can be counted, and the optimum is ref * exp(score / beta) / Z over them (Ziegler et al. 2019). A
-score that is paid on another token than the last, or not carried back to the first, gives another
-law. Under a discount every token has its own optimum, found backwards from the last one.
+One prompt, a vocabulary of two or three tokens, and a score for every complete response: all
+responses can be counted, and the optimum is ref * exp(score / beta) / Z over them (Ziegler et al.
+2019). A score that is added at another token than the last, or not propagated to the first, gives
+another distribution. Under a discount every token has its own optimum, found by backward induction.
 """
 
 import itertools
@@ -29,13 +29,13 @@ from tests.support.tabular import (
     prompts,
 )
 
-Law = dict[tuple[int, ...], float]
+Distribution = dict[tuple[int, ...], float]
 BETA = 1.0
 ROWS = 256
 
 
 def config_of(num_tokens: int) -> GPT2Config:
-    """Learned positions: a network that knows the same token at two places apart."""
+    """Return a configuration with learned positions, which distinguish equal tokens."""
     return GPT2Config(
         vocab_size=num_tokens,
         n_embd=16,
@@ -74,7 +74,7 @@ def responses(num_tokens: int, length: int, end: int | None) -> list[tuple[int, 
     return sorted(found)
 
 
-def law_of(model, every: list[tuple[int, ...]]) -> Law:
+def distribution_of(model, every: list[tuple[int, ...]]) -> Distribution:
     """Return the probability of every response by the chain rule."""
     return {
         one: math.prod(float(next_token(model, one[:i])[token]) for i, token in enumerate(one))
@@ -82,10 +82,10 @@ def law_of(model, every: list[tuple[int, ...]]) -> Law:
     }
 
 
-def optimum(ref: Law, scores: Law, gamma: float = 1.0) -> Law:
-    """Return the law in which no token would be better chosen otherwise.
+def optimum(ref: Distribution, scores: Distribution, gamma: float = 1.0) -> Distribution:
+    """Return the distribution in which no other choice of a token is better.
 
-    Backwards: a prefix is worth V = beta log sum over the next token of ref exp(gamma V' / beta);
+    Backward induction: the value of a prefix is V = beta log sum of ref exp(gamma V' / beta);
     without a discount this is ref * exp(score / beta) / Z.
     """
 
@@ -96,15 +96,15 @@ def optimum(ref: Law, scores: Law, gamma: float = 1.0) -> Law:
         size = len(prefix) + 1
         return sorted({one[:size] for one in ref if one[: size - 1] == prefix})
 
-    def worth(prefix: tuple[int, ...]) -> float:
+    def value(prefix: tuple[int, ...]) -> float:
         return scores[prefix] if prefix in ref else BETA * math.log(sum(parts(prefix)))
 
     def parts(prefix: tuple[int, ...]) -> list[float]:
         return [mass(one) / mass(prefix) * math.exp(carried(one) / BETA) for one in nexts(prefix)]
 
     def carried(one: tuple[int, ...]) -> float:
-        """The score is paid on the last token itself; what comes later is discounted."""
-        return worth(one) if one in ref else gamma * worth(one)
+        """Return the value of a next prefix; the score of the last token is not discounted."""
+        return value(one) if one in ref else gamma * value(one)
 
     def chosen(one: tuple[int, ...]) -> float:
         prefix = one[:-1]
@@ -113,8 +113,10 @@ def optimum(ref: Law, scores: Law, gamma: float = 1.0) -> Law:
     return {one: math.prod(chosen(one[: i + 1]) for i in range(len(one))) for one in ref}
 
 
-def learned(num_tokens: int, length: int, end: int | None, scores: Law, **changes) -> Law:
-    """Return the law of the policy after PPO."""
+def train_policy(
+    num_tokens: int, length: int, end: int | None, scores: Distribution, **changes
+) -> Distribution:
+    """Return the distribution of the policy after PPO."""
     iterations = changes.pop("iterations", 40)
     settings = {
         "total_episodes": ROWS * iterations,
@@ -148,23 +150,23 @@ def learned(num_tokens: int, length: int, end: int | None, scores: Law, **change
         max_new_tokens=length, temperature=1.0, end_ids=[] if end is None else [end], pad_id=0
     )
     train(models, prompts(ROWS), ending, cfg, Silent(), seed=3)
-    return law_of(models.policy.model, list(scores))
+    return distribution_of(models.policy.model, list(scores))
 
 
-def scored(every: list[tuple[int, ...]]) -> Law:
-    """Scores that no sum over tokens gives: the last token's worth depends on the first."""
+def scored(every: list[tuple[int, ...]]) -> Distribution:
+    """Return random scores of responses, which are no sums over tokens."""
     draw = torch.Generator().manual_seed(4)
     return dict(zip(every, torch.randn(len(every), generator=draw).tolist(), strict=True))
 
 
-def distance(one: Law, other: Law) -> float:
-    """Total variation."""
+def distance(one: Distribution, other: Distribution) -> float:
+    """Return the total variation distance."""
     return 0.5 * sum(abs(one[key] - other[key]) for key in one)
 
 
-def credited_to_the_first(ref: Law, scores: Law) -> Law:
-    """Return the law to which a policy goes that learns nothing of its later tokens."""
-    mass: Law = {}
+def optimum_without_later_credit(ref: Distribution, scores: Distribution) -> Distribution:
+    """Return the distribution of a policy that learns its first token alone."""
+    mass: Distribution = {}
     for one, p in ref.items():
         mass[one[:1]] = mass.get(one[:1], 0.0) + p
     mean = dict.fromkeys(mass, 0.0)
@@ -176,19 +178,19 @@ def credited_to_the_first(ref: Law, scores: Law) -> Law:
 
 def assert_found(num_tokens: int, length: int, end: int | None, changes: dict) -> None:
     every = responses(num_tokens, length, end)
-    scores, ref = scored(every), law_of(policy(num_tokens), every)
+    scores, ref = scored(every), distribution_of(policy(num_tokens), every)
     best = optimum(ref, scores, changes.get("gamma", 1.0))
     assert sum(best.values()) == pytest.approx(1)
-    for wrong in (ref, credited_to_the_first(ref, scores)):
+    for wrong in (ref, optimum_without_later_credit(ref, scores)):
         assert distance(wrong, best) > 0.2
-    assert distance(learned(num_tokens, length, end, scores, **changes), best) < 0.04
+    assert distance(train_policy(num_tokens, length, end, scores, **changes), best) < 0.04
 
 
-def test_ppo_finds_the_best_law_over_responses_of_up_to_three_tokens():
+def test_ppo_finds_the_optimum_over_responses_of_up_to_three_tokens():
     assert_found(2, 3, 1, {})
 
 
-def test_ppo_finds_the_best_law_under_a_discount():
+def test_ppo_finds_the_optimum_under_a_discount():
     assert_found(2, 2, None, {"gamma": 0.5})
 
 
@@ -197,15 +199,15 @@ def test_ppo_finds_the_best_law_under_a_discount():
     ("num_tokens", "length", "changes"),
     [(3, 2, {}), (2, 3, {"gae_lambda": 0.8, "iterations": 120})],
 )
-def test_ppo_finds_the_best_law_of_other_shapes(num_tokens, length, changes):
+def test_ppo_finds_the_optimum_of_other_shapes(num_tokens, length, changes):
     assert_found(num_tokens, length, None, changes)
 
 
-def test_without_a_discount_the_best_law_is_the_known_one():
-    """ref * exp(score / beta) / Z."""
+def test_the_optimum_without_a_discount_equals_the_closed_form():
+    """The closed form is ref * exp(score / beta) / Z."""
     every = responses(3, 3, 1)
     assert len(every) == 15
-    scores, ref = scored(every), law_of(policy(3), every)
+    scores, ref = scored(every), distribution_of(policy(3), every)
     weights = {one: ref[one] * math.exp(scores[one] / BETA) for one in every}
     total = sum(weights.values())
     known = {one: weight / total for one, weight in weights.items()}

@@ -1,4 +1,4 @@
-"""The section evaluation.tasks: what is refused, and with which words."""
+"""The section evaluation.tasks: invalid values and their messages."""
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.support.configuration import composed
         (["temperature=-1"], r"temperature=-1(\.0)? must"),
     ],
 )
-def test_what_is_not_a_way_to_evaluate_is_refused(words, message):
+def test_invalid_values_of_evaluation_tasks_are_refused(words, message):
     with pytest.raises(UserError, match=message):
         composed(*(f"evaluation.tasks.{word}" for word in words))
 

@@ -1,4 +1,4 @@
-"""The section rationales: what is refused, and with which words."""
+"""The section rationales: invalid values and their messages."""
 
 import pytest
 
@@ -21,12 +21,12 @@ from tests.support.configuration import composed
         (["scorer=' '"], r"scorer=.* must be same, a folder or a hub id"),
     ],
 )
-def test_what_cannot_be_done_is_refused(words, message):
+def test_invalid_values_of_rationales_are_refused(words, message):
     with pytest.raises(UserError, match=message):
         composed(*(f"rationales.{word}" for word in words))
 
 
-def test_checks_are_any_of_them_in_any_order():
+def test_any_checks_are_accepted_in_any_order():
     found = composed("rationales.checks=[likelihood,answer]").rationales.checks
     assert found == [Check.likelihood, Check.answer]
     assert composed("rationales.checks=[]").rationales.checks == []

@@ -10,10 +10,10 @@ from rlhf_cli.config.schema.run import Config
 from tests.support.configuration import composed
 
 
-def test_each_step_has_the_learning_rate_of_its_model():
+def test_each_stage_has_the_learning_rate_of_its_model():
     rates = {"sft": 0.1, "rm": 0.2, "policy": 0.3, "value": 0.4}
     words = [f"model.lr.{name}={rate}" for name, rate in rates.items()]
-    cfg = composed(*words, "rm.optim.lr=0.5")  # a stage's own wins
+    cfg = composed(*words, "rm.optim.lr=0.5")  # a value of the stage itself has precedence
     found = [cfg.sft.optim.lr, cfg.rm.optim.lr, cfg.ppo.optim.lr, cfg.ppo.value_optim.lr]
     assert found == [0.1, 0.5, 0.3, 0.4]
     assert composed(*words).rm.optim.lr == 0.2
@@ -25,7 +25,7 @@ def frozen():
 
 
 def changed(frozen: dict, section: str, values: dict) -> Config:
-    """The configuration with these values in a section, "" for the keys of the run itself."""
+    """Return the configuration with these values in a section, "" for the keys of the run."""
     given = deepcopy(frozen)
     place = given
     for name in section.split(".") if section else ():
@@ -35,7 +35,7 @@ def changed(frozen: dict, section: str, values: dict) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("section", "values", "told"),
+    ("section", "values", "expected"),
     [
         ("data", {"eval_fraction": 0.0}, r"^data\.eval_fraction=0\.0 must lie in \(0, 1\)"),
         ("data", {"eval_fraction": 1.0}, r"^data\.eval_fraction=1\.0 must lie in"),
@@ -62,13 +62,13 @@ def changed(frozen: dict, section: str, values: dict) -> Config:
         ("runtime", {"dtype": "float16"}, r"^runtime\.dtype=float16 is not one of auto"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_key(frozen, section, values, told):
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_values_are_refused_with_their_key(frozen, section, values, expected):
+    with pytest.raises(ConfigError, match=expected):
         changed(frozen, section, values)
 
 
 @pytest.mark.parametrize(
-    ("section", "values", "told"),
+    ("section", "values", "expected"),
     [
         ("kl_stop", {"run": -1.0}, r"^ppo\.kl_stop\.run=-1\.0 must be positive or null"),
         ("kl_stop", {"iteration": 0.0}, r"^ppo\.kl_stop\.iteration=0\.0 must be positive"),
@@ -86,8 +86,8 @@ def test_what_cannot_be_is_refused_with_its_key(frozen, section, values, told):
         ("alerts", {"kl": -1.0}, r"^ppo\.alerts\.kl=-1\.0 must not be negative"),
     ],
 )
-def test_limits_that_cannot_be_are_refused(frozen, section, values, told):
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_limits_of_kl_stop_and_alerts_are_refused(frozen, section, values, expected):
+    with pytest.raises(ConfigError, match=expected):
         changed(frozen, f"ppo.{section}", values)
 
 
@@ -101,7 +101,7 @@ def test_seeds_and_the_folder_of_runs_have_limits(frozen, values):
 
 
 @pytest.mark.parametrize("name", ["a..b", "a b", "größer", "x" * 255])
-def test_any_plain_folder_name_is_a_name(frozen, name):
+def test_any_plain_folder_name_is_accepted_as_a_run_name(frozen, name):
     assert changed(frozen, "", {"name": name}).name == name
 
 
@@ -112,11 +112,11 @@ def test_any_plain_folder_name_is_a_name(frozen, name):
         " a", "x" * 256, "ö" * 128,
     ],
 )  # fmt: skip
-def test_a_name_is_a_folder_below_the_runs(frozen, name):
+def test_a_run_name_that_is_no_plain_folder_name_is_refused(frozen, name):
     with pytest.raises(ConfigError, match="must be a plain folder name"):
         changed(frozen, "", {"name": name})
 
 
-def test_a_rollout_is_whole_minibatches(frozen):
+def test_a_rollout_that_is_no_multiple_of_the_minibatch_is_refused(frozen):
     with pytest.raises(ConfigError, match=r"ppo\.batch\.rollout=100 is not a multiple"):
         changed(frozen, "ppo.batch", {"rollout": 100, "minibatch": 64})

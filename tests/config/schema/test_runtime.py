@@ -1,4 +1,4 @@
-"""Laws of runtime.*, *.batch, save.* and resume."""
+"""Constraints of runtime.*, *.batch, save.* and resume."""
 
 import pytest
 
@@ -10,7 +10,7 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "expected"),
     [
         ("save.keep=0", r"save\.keep=0 must be at least 1"),
         ("save.every_steps=0", r"save\.every_steps=0 must be positive or null"),
@@ -58,13 +58,13 @@ SHARDED = ("zero1", "zero2", "zero3", "zero3_offload")
         ("runtime.deepspeed.zero_optimization.stag=2", r"\+runtime\.deepspeed\S+stag=\.\.\. adds"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(word, told):
-    with pytest.raises(ConfigError, match=told) as error:
+def test_invalid_values_are_refused_in_one_line(word, expected):
+    with pytest.raises(ConfigError, match=expected) as error:
         composed(*word.split())
     assert "\n" not in str(error.value)
 
 
-def test_null_switches_off():
+def test_null_switches_an_option_off():
     words = ("save.every_steps=null", "save.every_minutes=null", "runtime.num_processes=null")
     assert composed(*words).save.every_minutes is None
     by_tokens = composed("sft.batch.microbatch=null", "sft.batch.max_tokens=4096").sft.batch
@@ -73,7 +73,7 @@ def test_null_switches_off():
 
 
 @pytest.mark.parametrize("name", SHARDED)
-def test_sharded_presets_name_their_stage_and_may_be_changed(name):
+def test_sharded_presets_set_their_zero_stage_and_may_be_changed(name):
     given = composed(f"runtime={name}").runtime.deepspeed
     assert given["zero_optimization"]["stage"] == int(name[4])
     more = ("runtime.deepspeed.zero_optimization.reduce_bucket_size=7", "+runtime.deepspeed.new=1")
@@ -82,8 +82,8 @@ def test_sharded_presets_name_their_stage_and_may_be_changed(name):
     assert changed["new"] == 1
 
 
-def test_a_run_may_move_to_other_machines_and_save_otherwise():
-    """Nothing of this is in a fingerprint: an interrupted stage goes on there."""
+def test_options_of_the_machine_and_of_saving_are_in_no_fingerprint():
+    """An interrupted stage resumes on another machine and with other options of saving."""
     moved = composed(
         "runtime=zero3", "runtime.num_processes=4", "runtime.num_threads=2", "runtime.timeout=9",
         "runtime.gather=never", "runtime.cuda_graphs=auto", "save.keep=5", "save.every_steps=3",

@@ -1,4 +1,4 @@
-"""Columns under wrong names are refused with the name that was meant."""
+"""Columns with wrong names are refused with the nearest right name."""
 
 import pytest
 
@@ -35,24 +35,24 @@ def test_a_misspelt_column_is_suggested(row, role, columns):
     assert refused(row, role).endswith(f"; did you mean columns: {columns}?")
 
 
-def test_nothing_is_suggested_that_would_not_do():
+def test_no_column_is_suggested_that_would_not_complete_a_form():
     assert "did you mean" not in refused({"promt": "a", "frage": "b"}, "comparisons")
     assert "did you mean" not in refused({"q0": "a", "a0": "b"}, "demonstrations")
 
 
-def test_a_table_whose_header_is_a_row_is_told_of_numbers():
-    said = refused({"q0": "a", "a0": "b"}, "demonstrations", path="a.csv.gz")
-    assert said.endswith("without a header, by number: columns: {prompt: 0, ..}")
+def test_a_table_without_a_header_is_refused_with_columns_by_number():
+    detail = refused({"q0": "a", "a0": "b"}, "demonstrations", path="a.csv.gz")
+    assert detail.endswith("without a header, by number: columns: {prompt: 0, ..}")
 
 
-def test_a_column_inside_another_says_what_that_holds():
+def test_a_missing_nested_column_is_refused_with_the_existing_ones():
     detail = refused({"meta": {"q": "a", "x": 1}}, "prompts", columns={"prompt": "meta.qq"})
     assert detail.endswith("is not there: meta holds q, x")
     detail = refused({"meta": "a"}, "prompts", columns={"prompt": "meta.q"})
     assert detail.endswith("is not there: meta holds a text")
 
 
-def test_columns_of_no_field_or_of_numbers_and_names_are_refused_before_reading():
+def test_invalid_keys_of_columns_are_refused_before_reading():
     with pytest.raises(DataError, match=r"no field promt; did you mean prompt\?"):
         check_format(Source(path="a", columns={"promt": "prompt"}), "prompts")
     with pytest.raises(DataError, match="no field zzz; the fields: prompt, messages"):

@@ -1,4 +1,4 @@
-"""Labels of people: what is no label never becomes a preference."""
+"""Labels of comparisons: invalid labels never become a preference."""
 
 import math
 
@@ -28,7 +28,7 @@ NAN, INF = math.nan, math.inf
         (7, "a label that cannot be read", "7 for 3 responses"),
     ],
 )
-def test_a_score_that_is_no_number_is_no_preference(values, reason, detail):
+def test_scores_and_ranks_that_are_not_finite_numbers_are_bad_rows(values, reason, detail):
     with pytest.raises(RowError) as error:
         from_scores(values, 3)
     assert (error.value.reason, error.value.detail) == (reason, detail)
@@ -36,7 +36,7 @@ def test_a_score_that_is_no_number_is_no_preference(values, reason, detail):
         from_ranks(values, 3)
 
 
-def test_large_whole_numbers_stay_apart():
+def test_large_integers_are_compared_exactly():
     scores = [2**53 + 1, 2**53, str(2**53 + 2)]
     assert set(from_scores(scores, 3)[0]) == {(0, 1), (2, 0), (2, 1)}
     assert from_scores([10**400, 1], 2)[0] == ((0, 1),)
@@ -51,7 +51,7 @@ def test_large_whole_numbers_stay_apart():
         ([[0, 1.0, 1]], "[0, 1.0, 1] for 2 responses"),
     ],
 )
-def test_pairs_that_are_no_triples_say_what_is_expected(pairs, detail):
+def test_pairs_that_are_no_triples_are_refused_with_the_expected_form(pairs, detail):
     with pytest.raises(RowError) as error:
         from_labels(pairs, 2)
     assert error.value.detail == detail
@@ -73,7 +73,7 @@ def test_labels_that_contradict_each_other_are_a_bad_row():
     assert chosen.better == ((0, 1), (0, 2), (1, 2))
 
 
-def test_a_judgement_is_true_or_false_in_any_dress():
+def test_a_judgement_is_true_or_false_in_every_notation():
     assert [judgement(x) for x in (True, 1, "True", "1")] == [True] * 4
     assert [judgement(x) for x in (False, 0, "false", "0")] == [False] * 4
     for other in (None, 2, "good", 0.5, [True]):

@@ -1,4 +1,4 @@
-"""Each published form, row by row: the same conversation comes out of every shape it is stored in."""
+"""Each published form, row by row: every form of a conversation gives the same records."""
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from rlhf_cli.data.records import BadRow, DataError, Message, Origin, RowError
 from rlhf_cli.data.validate import notes_on, validate
 
 ORIGIN = Origin("a.jsonl", 1, 1)
-ASK, SAY = Message("user", "Why?"), Message("assistant", "Because.")
+QUESTION, ANSWER = Message("user", "Why?"), Message("assistant", "Because.")
 SYSTEM = Message("system", "Be kind.")
 HH = "\n\nHuman: Why?\n\nAssistant: "
 
@@ -87,8 +87,8 @@ DEMONSTRATIONS = {
 
 
 @pytest.mark.parametrize("row", DEMONSTRATIONS.values(), ids=DEMONSTRATIONS)
-def test_every_form_of_a_demonstration_is_the_same_conversation(row):
-    assert one(row, "demonstrations").messages == (ASK, SAY)
+def test_every_form_of_a_demonstration_gives_the_same_conversation(row):
+    assert one(row, "demonstrations").messages == (QUESTION, ANSWER)
 
 
 def message(role, content):
@@ -179,9 +179,9 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("row", PAIRS.values(), ids=PAIRS)
-def test_every_form_of_a_comparison_is_the_same_comparison(row):
+def test_every_form_of_a_comparison_gives_the_same_comparison(row):
     found = one(row, "comparisons")
-    assert found.prompt == (ASK,)
+    assert found.prompt == (QUESTION,)
     assert found.responses == ("Because.", "Dunno.")
     assert found.better == ((0, 1),)
     assert found.ties == ()
@@ -189,7 +189,7 @@ def test_every_form_of_a_comparison_is_the_same_comparison(row):
 
 @pytest.mark.parametrize("row", PAIRS.values(), ids=PAIRS)
 def test_every_form_of_a_comparison_gives_its_prompt(row):
-    assert one(row, "prompts").messages == (ASK,)
+    assert one(row, "prompts").messages == (QUESTION,)
 
 
 PROMPTS = {
@@ -210,8 +210,8 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("row", PROMPTS.values(), ids=PROMPTS)
-def test_every_form_of_a_prompt_is_the_same_prompt(row):
-    assert one(row, "prompts").messages == (ASK,)
+def test_every_form_of_a_prompt_gives_the_same_prompt(row):
+    assert one(row, "prompts").messages == (QUESTION,)
 
 
 def test_multi_turn_transcripts_split_at_the_last_answer():
@@ -227,7 +227,7 @@ def test_a_role_word_inside_a_turn_is_text():
     assert [m.content for m in found.prompt] == ["A", "B  Human: C?"]
 
 
-def test_prompts_that_differ_are_named_by_turn():
+def test_different_prompts_of_a_pair_are_refused_with_the_turn():
     error = refused(
         {"chosen": HH + "Yes.", "rejected": HH.replace("Why", "Who") + "No."}, "comparisons"
     )
@@ -238,7 +238,7 @@ def test_prompts_that_differ_are_named_by_turn():
     assert error.detail == "chosen has 3 turns before the answer, rejected 1"
 
 
-def test_tool_turns_of_sharegpt():
+def test_tool_turns_of_sharegpt_are_converted():
     row = {
         "conversations": [
             {"from": "human", "value": "Weather?"},
@@ -282,28 +282,28 @@ def test_turns_of_loss_weight_zero_are_not_supervised():
     assert refused(row, "demonstrations").reason == "a loss weight that is neither 0 nor 1"
 
 
-def test_inputs_of_an_instruction_follow_it_and_systems_stand_first():
+def test_an_input_follows_its_instruction_and_a_system_text_comes_first():
     row = {"instruction": "Fix.", "input": "He go.", "output": "He goes.", "system": "Be kind."}
     found = one(row, "demonstrations").messages
     assert found == (SYSTEM, Message("user", "Fix.\n\nHe go."), Message("assistant", "He goes."))
 
 
 @pytest.mark.parametrize(
-    "said", ["Noinput", "No input.", "<no input>", "No Input", "(none)", "N/A"]
+    "no_input", ["Noinput", "No input.", "<no input>", "No Input", "(none)", "N/A"]
 )
-def test_an_input_that_says_there_is_none_is_none_and_counted(said):
-    row = {"instruction": "Why?", "input": said, "output": "Because."}
+def test_an_input_such_as_none_or_noinput_is_empty_and_counted(no_input):
+    row = {"instruction": "Why?", "input": no_input, "output": "Because."}
     found, fields = convert(row, ORIGIN, Source(path="a.jsonl"), "demonstrations")
-    assert found[0].messages == (ASK, SAY)
+    assert found[0].messages == (QUESTION, ANSWER)
     assert fields.notes == ["an input that stands for none, taken as empty"]
 
 
-def test_an_input_that_merely_begins_so_is_kept():
+def test_an_input_that_only_begins_with_no_input_is_kept():
     row = {"instruction": "Why?", "input": "No input devices work", "output": "Because."}
     assert "No input devices" in one(row, "demonstrations").messages[0].content
 
 
-def test_several_instances_are_several_demonstrations():
+def test_several_instances_give_several_demonstrations():
     row = {
         "instruction": "Double.",
         "instances": [{"input": "1", "output": "2"}, {"input": "2", "output": "4"}],
@@ -321,7 +321,7 @@ def test_labels_of_four_predictions_have_the_published_order():
     assert found.better == ((0, 2), (3, 0), (1, 3), (3, 2))
 
 
-def test_ranks_scores_and_pairs_say_the_same():
+def test_ranks_scores_and_pairs_give_the_same_comparison():
     base = {"prompt": "Why?", "responses": ["a", "b", "c"]}
     pairs = [[0, 1, 2], [0, 2, 0], [1, 2, 1]]
     found = [
@@ -350,13 +350,13 @@ def test_ranks_scores_and_pairs_say_the_same():
         ({"responses": ["a", None], "rank": [0, 1]}, "not a string"),
     ],
 )
-def test_labels_that_cannot_be_used_say_why(more, reason):
+def test_unusable_labels_are_refused_with_the_reason(more, reason):
     row = {"prompt": "Why?", "responses": ["a", "b"], **more}
     assert refused(row, "comparisons").reason == reason
 
 
 @pytest.mark.parametrize("labels", [None, 2, "A"])
-def test_a_choice_that_is_neither_0_nor_1(labels):
+def test_a_choice_that_is_neither_0_nor_1_is_refused(labels):
     row = {"history": "Why?", "human_ref_A": "a", "human_ref_B": "b", "labels": labels}
     assert refused(row, "comparisons").reason == "a label that cannot be read"
 
@@ -368,7 +368,7 @@ def test_equal_scores_of_webgpt_are_a_tie():
     assert found.ties == ((0, 1),)
 
 
-def test_summaries_are_compared_under_their_post():
+def test_summaries_are_compared_with_their_post_as_the_prompt():
     row = {
         "info": {"post": "Long story.", "title": "A title", "subreddit": "tifu"},
         "summaries": [{"text": "Bad."}, {"text": "Good."}],
@@ -385,8 +385,8 @@ def reply(text, rank, *replies):
     return {"role": "assistant", "text": text, "rank": rank, "replies": list(replies)}
 
 
-def test_every_set_of_siblings_of_a_tree_is_a_comparison():
-    again = {
+def test_every_set_of_siblings_of_a_tree_gives_a_comparison():
+    follow_up = {
         "role": "prompter",
         "text": "More?",
         "replies": [reply("c", 1), reply("d", 0), reply("e", None)],
@@ -395,7 +395,7 @@ def test_every_set_of_siblings_of_a_tree_is_a_comparison():
         "role": "prompter",
         "text": "Why?",
         "replies": [
-            reply("a", 0, again),
+            reply("a", 0, follow_up),
             reply("b", 1),
             {**reply("gone", 2), "deleted": True},
         ],
@@ -409,12 +409,12 @@ def test_every_set_of_siblings_of_a_tree_is_a_comparison():
     assert fields.notes == ["a reply without a rank, left out"]
 
 
-def test_siblings_nobody_ranked_are_bad_and_the_rest_of_the_tree_is_kept():
-    again = {"role": "prompter", "text": "More?", "replies": [reply("c", 0), reply("d", 1)]}
+def test_siblings_without_ranks_are_bad_and_the_remaining_tree_is_kept():
+    follow_up = {"role": "prompter", "text": "More?", "replies": [reply("c", 0), reply("d", 1)]}
     tree = {
         "role": "prompter",
         "text": "Why?",
-        "replies": [reply("a", None, again), reply("b", None)],
+        "replies": [reply("a", None, follow_up), reply("b", None)],
     }
     found = records({"message_tree_id": "x", "prompt": tree}, "comparisons")
     assert [type(r) for r in found] == [BadRow, type(found[1])]
@@ -465,13 +465,13 @@ def test_raw_text_keeps_every_space():
         ({"turns": 7}, "prompts", "no turns"),
     ],
 )
-def test_rows_that_are_wrong_say_what_is_wrong(row, role, reason):
+def test_invalid_rows_are_refused_with_the_reason(row, role, reason):
     error = refused(row, role)
     assert error.reason == reason
     assert "Error" not in error.detail
 
 
-def test_what_is_empty_is_called_so():
+def test_empty_lists_and_nan_are_named_in_the_error():
     assert refused({"messages": []}, "demonstrations").detail == "messages is empty"
     assert refused({"turns": []}, "prompts").detail == "turns is empty"
     detail = refused({"prompt": "a", "response": float("nan")}, "demonstrations").detail
@@ -482,7 +482,7 @@ def test_a_prompt_column_that_the_conversation_contradicts_is_noted():
     def notes(prompt):
         row = {"prompt": prompt, "chosen": HH + "Because.", "rejected": HH + "Dunno."}
         found, fields = convert(row, ORIGIN, Source(path="a.jsonl"), "comparisons")
-        assert found[0].prompt[-1] == ASK
+        assert found[0].prompt[-1] == QUESTION
         return fields.notes
 
     assert (
@@ -501,10 +501,10 @@ def test_a_row_nested_too_deeply_is_a_bad_row():
     assert error.reason == "nested too deeply"
 
 
-def test_columns_rename_reach_inside_and_win_over_other_names():
+def test_columns_rename_nested_fields_and_override_other_names():
     row = {"q": {"text": "Why?"}, "best": "Because.", "messages": [], "answer": "no"}
     found = one(row, "demonstrations", columns={"prompt": "q.text", "response": "best"})
-    assert found.messages == (ASK, SAY)
+    assert found.messages == (QUESTION, ANSWER)
 
 
 def test_columns_may_put_a_context_before_and_an_input_after_the_prompt():
@@ -514,22 +514,22 @@ def test_columns_may_put_a_context_before_and_an_input_after_the_prompt():
     assert found.messages[0].content == "Facts.\n\nWhy?\n\nNow."
 
 
-def test_a_context_nobody_mapped_is_not_read():
+def test_a_context_without_a_mapping_is_not_read():
     row = {"prompt": "Why?", "context": "Facts.", "response": "Because."}
     found, fields = convert(row, ORIGIN, Source(path="a.jsonl"), "demonstrations")
-    assert found[0].messages == (ASK, SAY)
+    assert found[0].messages == (QUESTION, ANSWER)
     assert [key for key in fields if key not in fields.read] == ["context"]
 
 
-def test_numbered_columns_of_a_table_without_header():
+def test_numbered_columns_select_fields_of_a_table_without_a_header():
     row = {"0": "Why?", "1": "Because.", "2": "x"}
     assert one(row, "demonstrations", columns={"prompt": "0", "response": "1"}).messages == (
-        ASK,
-        SAY,
+        QUESTION,
+        ANSWER,
     )
 
 
-def test_a_missing_column_names_what_was_found_and_how_to_rename():
+def test_a_missing_column_is_refused_with_the_found_ones_and_the_remedy():
     error = refused({"frage": "Why?", "antwort": "Because."}, "demonstrations")
     assert error.reason == "missing column"
     assert error.detail == (
@@ -551,7 +551,7 @@ def test_a_named_format_is_used_alone():
     assert "format kwise needs responses, rank|pairs|scores; found prompt" in error.detail
 
 
-def test_a_format_that_is_unknown_or_unfit_is_refused_before_reading():
+def test_an_unknown_or_unsuitable_format_is_refused_before_reading():
     with pytest.raises(
         DataError, match=r"format=alpacca of source a is unknown; did you mean alpaca\?"
     ):
@@ -574,7 +574,7 @@ anything = st.recursive(
 
 @settings(max_examples=600, deadline=None)
 @given(st.data())
-def test_whatever_stands_in_a_row_it_gives_lawful_records_or_says_why_not(data):
+def test_any_row_gives_valid_records_or_a_reason(data):
     form = data.draw(st.sampled_from(FORMS))
     keys = [data.draw(st.sampled_from(group)) for group in form.keys]
     row = {key: data.draw(anything) for key in [*keys, data.draw(names)]}

@@ -1,4 +1,4 @@
-"""Task files: what is read, and the one line for each thing that can be wrong with one."""
+"""Task files: what is read, and the error for each invalid one."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.tasks import RTE, make, one_task, rows
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
 
 
-def test_a_task_file_is_read_with_its_source_beside_it(tmp_path):
+def test_the_source_of_a_task_file_is_relative_to_its_folder(tmp_path):
     task = one_task(make(tmp_path, groups=["algorithmic"]))
     assert (task.name, task.clusters, task.groups) == ("rte", ("nli",), ("algorithmic",))
     assert task.source.train.path == str(tmp_path / "rte.jsonl")
@@ -31,14 +31,14 @@ def test_a_free_answer_is_compared_exactly_unless_a_metric_is_named(tmp_path):
     assert (task.options, task.metric) == (None, "exact_match")
 
 
-def test_files_folders_and_presets_are_named_alike(tmp_path):
+def test_task_files_are_named_by_file_or_by_folder(tmp_path):
     make(tmp_path, name="a")
     second = make(tmp_path, name="b")
     assert [task.name for task in read_tasks([str(tmp_path)])] == ["a", "b"]
     assert [task.name for task in read_tasks([str(second)])] == ["b"]
 
 
-def test_every_preset_is_a_task_file_or_a_folder_of_them(tmp_path):
+def test_every_preset_names_task_files(tmp_path):
     for preset in (conf_dir() / "tasks").rglob("*.yaml"):
         path = load_yaml(preset)["source"]["path"]
         (tmp_path / Path(path).name).touch()
@@ -48,7 +48,7 @@ def test_every_preset_is_a_task_file_or_a_folder_of_them(tmp_path):
     assert all(task.held_out == (task.clusters == ("bbh",)) for task in every)
 
 
-def test_a_preset_finds_its_files_in_the_folder_that_is_named(tmp_path, monkeypatch):
+def test_a_preset_reads_its_files_from_tasks_folder(tmp_path, monkeypatch):
     (tmp_path / "creak.tsv").touch()
     (task,) = read_tasks(["creak"], folder=str(tmp_path))
     assert task.source.train.path == str(tmp_path / "creak.tsv")
@@ -97,7 +97,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG)
-def test_what_a_task_file_does_wrong_is_one_line_with_its_remedy(changes, message, tmp_path):
+def test_an_invalid_task_file_is_refused_in_one_line_with_the_remedy(changes, message, tmp_path):
     path = make(tmp_path)
     content = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
@@ -106,7 +106,7 @@ def test_what_a_task_file_does_wrong_is_one_line_with_its_remedy(changes, messag
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_two_tasks_of_one_name_are_refused(tmp_path):
+def test_two_tasks_with_the_same_name_are_refused(tmp_path):
     first = make(tmp_path)
     second = tmp_path / "again.yaml"
     second.write_text(first.read_text())
@@ -116,20 +116,20 @@ def test_two_tasks_of_one_name_are_refused(tmp_path):
         read_tasks([str(first), str(second)])
 
 
-def test_a_name_that_is_nothing_is_refused_with_the_nearest_preset():
+def test_an_unknown_name_is_refused_with_the_nearest_preset():
     with pytest.raises(DataError, match="no file, no folder and no preset: did you mean creak"):
         read_tasks(["craek"])
 
 
-def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path):
+def test_a_repeated_key_is_refused_with_its_line(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("name: a\nclusters: [b]\nname: c\n")
     with pytest.raises(DataError, match=r"twice.yaml:3: the key 'name' stands twice"):
         read_tasks([str(path)])
 
 
-def test_options_and_answers_of_a_file_written_by_hand(tmp_path):
-    """YAML as in the documentation, quotes and all."""
+def test_options_that_are_numbers_are_read_as_texts(tmp_path):
+    """The file is written as YAML, as in the documentation."""
     path = tmp_path / "rte.yaml"
     path.write_text(yaml.safe_dump({**RTE, "options": ["1", 2]}))
     (tmp_path / "rte.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(5)))

@@ -1,4 +1,4 @@
-"""Which tasks leave the mixture because of those held out."""
+"""The tasks that are left out of the mixture because of those held out."""
 
 import pytest
 
@@ -16,11 +16,11 @@ def tasks(tmp_path):
     return [one_task(make(tmp_path, name=n, clusters=c)) for n, c in clusters.items()]
 
 
-def test_a_cluster_leaves_with_those_exclusive_with_it(tasks):
-    because = left_out(tasks, settings(hold_out=["nli"]))
-    assert because["rte"] == because["cb"] == "held out"
-    assert because["mrpc"] == "of cluster paraphrase, exclusive with nli, which is held out"
-    assert because.keys() == {"rte", "cb", "mrpc", "mixed"}
+def test_a_held_out_cluster_leaves_out_the_clusters_exclusive_with_it(tasks):
+    reasons = left_out(tasks, settings(hold_out=["nli"]))
+    assert reasons["rte"] == reasons["cb"] == "held out"
+    assert reasons["mrpc"] == "of cluster paraphrase, exclusive with nli, which is held out"
+    assert reasons.keys() == {"rte", "cb", "mrpc", "mixed"}
     assert left_out(tasks, settings(hold_out=["paraphrase"])).keys() == {
         "mrpc",
         "mixed",
@@ -31,9 +31,9 @@ def test_a_cluster_leaves_with_those_exclusive_with_it(tasks):
     assert left_out(tasks, settings(hold_out=["nli"], exclusive=[])).keys() == {"rte", "cb"}
 
 
-def test_a_task_of_two_clusters_takes_both_out(tasks):
-    because = left_out(tasks, settings(hold_out=["both"]))
-    assert because == {
+def test_a_held_out_task_of_two_clusters_leaves_out_both(tasks):
+    reasons = left_out(tasks, settings(hold_out=["both"]))
+    assert reasons == {
         "both": "held out",
         "piqa": "of cluster commonsense, as both, which is held out",
         "squad": "of cluster reading, as both, which is held out",
@@ -41,19 +41,19 @@ def test_a_task_of_two_clusters_takes_both_out(tasks):
     assert left_out(tasks, settings(hold_out=["reading"])).keys() == {"both", "squad", "piqa"}
 
 
-def test_what_only_left_takes_nothing_else_out(tasks):
-    """piqa is not evaluated where it left because of `both`; nor does mixed take qa out with nli."""
+def test_a_task_that_is_only_left_out_leaves_out_no_others(tasks):
+    """piqa, left out because of `both`, is not evaluated; mixed does not leave out qa."""
     assert [task.name for task in held_out(tasks, ["both"])] == ["both"]
     assert "boolq" not in left_out(tasks, settings(hold_out=["nli"]))
 
 
-def test_a_task_that_its_file_holds_out_is_never_trained_on(tasks, tmp_path):
+def test_a_task_whose_file_sets_held_out_is_not_trained_on(tasks, tmp_path):
     bench = one_task(make(tmp_path, name="bench", clusters=["qa"], held_out=True))
-    because = left_out([*tasks, bench], settings(hold_out=[]))
-    assert because.keys() == {"bench", "boolq", "mixed"}
+    reasons = left_out([*tasks, bench], settings(hold_out=[]))
+    assert reasons.keys() == {"bench", "boolq", "mixed"}
 
 
-def test_a_mixture_with_nothing_left_is_refused(tasks):
+def test_a_mixture_without_remaining_tasks_is_refused(tasks):
     with pytest.raises(
         DataError, match=r"leaves none of 2 tasks to train on \(rte: held out, and 1 more\)"
     ):
@@ -63,7 +63,7 @@ def test_a_mixture_with_nothing_left_is_refused(tasks):
     assert len(trained_on(tasks, settings(hold_out=["nli"]))) == 4
 
 
-def test_a_name_that_no_task_has_is_refused_with_the_nearest(tasks):
+def test_an_unknown_name_in_hold_out_is_refused_with_the_nearest(tasks):
     with pytest.raises(
         DataError, match=r"tasks.hold_out: .* named paraphrse: did you mean paraphrase"
     ):
@@ -83,9 +83,11 @@ def test_only_what_is_named_is_trained_on_if_anything_is(tasks):
     assert names(train=["cb"]) == ["cb"]
     assert names(train=["nli", "qa"]) == ["rte", "cb", "boolq", "mixed"]
     assert names(train=["nli", "qa"], hold_out=["rte"]) == ["boolq"]
-    because = left_out(tasks, settings(train=["commonsense"], hold_out=["squad"]))
-    assert because["both"] == "of cluster reading, as squad, which is held out"
-    assert because["rte"] == "not in tasks.train" and "piqa" not in because
-    why = r"tasks.train and tasks.hold_out leave none of 8 tasks to train on \(mrpc: held out\)"
+    reasons = left_out(tasks, settings(train=["commonsense"], hold_out=["squad"]))
+    assert reasons["both"] == "of cluster reading, as squad, which is held out"
+    assert reasons["rte"] == "not in tasks.train" and "piqa" not in reasons
+    why = (
+        r"tasks.train and tasks.hold_out leave none of 8 tasks to train on \(mrpc: held out, and 7"
+    )
     with pytest.raises(DataError, match=why):
         names(train=["nli"], hold_out=["mrpc"])

@@ -1,4 +1,4 @@
-"""What an epoch draws: sizes, templates, rows, exemplars; the same on any machine."""
+"""The draw of an epoch: sizes, templates, rows and exemplars, the same on any machine."""
 
 from collections import Counter
 
@@ -13,12 +13,12 @@ from tests.support.tasks import make, one_task, rows, settings
 SIZES = {"a": 200, "b": 3000, "c": 30000, "d": 1000}
 
 
-def test_shares_are_those_published_with_the_maximal_rate():
+def test_weights_equal_the_published_ones_with_the_maximal_rate():
     found = weights(SIZES, rate=3000)
     assert [round(share, 4) for share in found.values()] == [0.0278, 0.4167, 0.4167, 0.1389]
 
 
-def test_an_epoch_has_as_many_examples_as_asked_but_no_row_twice():
+def test_quotas_sum_to_the_requested_examples_without_repeating_rows():
     assert quotas(SIZES, examples=20000, rate=3000) == {"a": 200, "b": 3000, "c": 3000, "d": 1000}
     assert quotas(SIZES, examples=720, rate=3000) == {"a": 20, "b": 300, "c": 300, "d": 100}
     assert quotas({"a": 30000, "b": 6000}, examples=20000, rate=3000) == {"a": 6000, "b": 6000}
@@ -33,7 +33,7 @@ def templates(plain: int, around: int) -> list[Template]:
     return turned + listed
 
 
-def test_at_most_three_templates_are_turned_around_and_never_those_alone():
+def test_at_most_three_templates_are_inverted_and_never_all():
     for seed in range(30):
         chosen = chosen_templates(templates(9, 9), task="a", num=10, seed=seed)
         assert len(chosen) == len(set(chosen)) == 10
@@ -42,7 +42,7 @@ def test_at_most_three_templates_are_turned_around_and_never_those_alone():
     assert len(chosen_templates(templates(1, 9), task="a", num=10, seed=0)) == 4
 
 
-def test_the_seed_and_the_task_choose_the_templates():
+def test_the_choice_of_templates_depends_on_the_seed_and_the_task():
     drawn = {
         chosen_templates(templates(9, 0), task=task, num=2, seed=seed)
         for seed in range(4)
@@ -53,7 +53,7 @@ def test_the_seed_and_the_task_choose_the_templates():
 
 @pytest.fixture
 def draw(tmp_path):
-    """draw(num rows, **settings) -> (what is drawn from a task, its rows to train on)."""
+    """Return draw(num rows, **settings) -> (the draw from a task, its training rows)."""
 
     def make_draw(num: int = 60, seed: int = 1, **changes):
         path = make(tmp_path, num)
@@ -64,7 +64,7 @@ def draw(tmp_path):
     return make_draw
 
 
-def test_a_row_comes_by_each_template_once_in_as_many_epochs(draw):
+def test_a_row_uses_each_template_once_in_as_many_epochs(draw):
     found, rows = draw()
     for row in rows[:10]:
         names = [found.template(row, epoch).name for epoch in range(6)]
@@ -73,7 +73,7 @@ def test_a_row_comes_by_each_template_once_in_as_many_epochs(draw):
     assert min(first.values()) > len(rows) / 6
 
 
-def test_the_template_of_a_row_is_known_on_any_machine(draw):
+def test_the_template_of_a_row_is_the_same_on_any_machine(draw):
     found, rows = draw()
     assert hashed(1, "rte", 3, "template") == 4170003833419866541
     names = [t.name for t in found.templates]
@@ -81,14 +81,14 @@ def test_the_template_of_a_row_is_known_on_any_machine(draw):
     assert found.template(row, 2).name == names[(4170003833419866541 + 2) % 3]
 
 
-def test_epochs_go_round_the_rows_before_any_comes_again(draw):
+def test_epochs_use_all_rows_before_any_row_is_repeated(draw):
     found, _ = draw()
     epochs = [found.order(10, 4, epoch) for epoch in range(5)]
     assert all(len(set(rows)) == 4 for rows in epochs)
     assert sorted(row for rows in epochs for row in rows) == sorted(list(range(10)) * 2)
 
 
-def test_exemplars_are_of_the_template_and_never_the_row_itself(draw):
+def test_exemplars_have_the_template_of_the_row_and_are_never_the_row_itself(draw):
     found, rows = draw(shots=[0, 2, 3], options=0.5, cot=0.5)
     pools = found.pools(rows)
     counts, chains = Counter(), Counter()
@@ -109,7 +109,7 @@ def test_exemplars_are_of_the_template_and_never_the_row_itself(draw):
     assert chains[True] > 20
 
 
-def test_the_share_of_shown_options_is_decided_by_the_row(draw):
+def test_whether_options_are_shown_depends_on_the_row(draw):
     found, rows = draw(200, options=0.3)
     pools = found.pools(rows)
     shown = {
@@ -124,7 +124,7 @@ def test_the_share_of_shown_options_is_decided_by_the_row(draw):
     assert 0.15 < sum(True in values for values in shown.values()) / len(shown) < 0.45
 
 
-def test_the_seed_makes_another_draw(draw):
+def test_another_seed_gives_another_draw(draw):
     (one, rows), (other, _) = draw(seed=1, shots=[0, 2]), draw(seed=2, shots=[0, 2])
     row = rows[0]
     first = [len(one.drawn(row, e, one.pools(rows)).exemplars) for e in range(20)]
@@ -140,8 +140,8 @@ def test_a_task_with_too_few_rows_for_its_exemplars_is_refused(tmp_path):
         records(mixture(path, shots=[0, 9]))
 
 
-def test_exemplars_of_a_chain_of_thought_have_one(tmp_path):
-    """Rows without a rationale are passed over where the example has one."""
+def test_exemplars_of_a_chain_of_thought_have_chains_of_thought(tmp_path):
+    """Rows without a rationale are skipped where the example has one."""
     listed = [{**row, "why": None if i % 2 else "so"} for i, row in enumerate(rows(60))]
     path = make(tmp_path, rows=listed)
     read = task_rows(one_task(path), seed=1, eval_fraction=0.2, select_fraction=0.1)

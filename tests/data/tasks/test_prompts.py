@@ -1,4 +1,4 @@
-"""Exemplars before an example: in one turn, or as turns; and those that do not fit."""
+"""Exemplars before an example: in one turn or as turns, and those that do not fit."""
 
 from rlhf_cli.config.schema import LongText, ShotsAs
 from rlhf_cli.data.encode import GONE, encode_demonstration, encode_prompt
@@ -6,7 +6,7 @@ from rlhf_cli.data.records import Demonstration, Message, Origin, Prompt
 from rlhf_cli.data.tasks.prompts import prompt_of, without_first
 from rlhf_cli.data.tasks.task import TaskExample
 
-WHERE = Origin("x", 1)
+ORIGIN = Origin("x", 1)
 
 
 def one(text: str, target: str) -> TaskExample:
@@ -18,21 +18,21 @@ def one(text: str, target: str) -> TaskExample:
         options=(),
         answer=target,
         rationale=None,
-        origin=WHERE,
+        origin=ORIGIN,
     )
 
 
 SHOTS = [one("two?", "2"), one("three?", "3")]
 
 
-def test_exemplars_in_one_turn_are_parted_by_a_blank_line():
+def test_exemplars_in_one_turn_are_separated_by_blank_lines():
     messages, starts = prompt_of(one("four?", "4"), SHOTS, ShotsAs.text)
     assert messages == (Message("user", "two?\n2\n\nthree?\n3\n\nfour?"),)
     kept = [without_first(messages, start) for start in starts]
     assert [m.content for (m,) in kept] == ["three?\n3\n\nfour?", "four?"]
 
 
-def test_exemplars_as_turns_are_not_learned():
+def test_exemplars_as_turns_are_not_supervised():
     messages, starts = prompt_of(one("four?", "4"), SHOTS, ShotsAs.turns)
     assert [(m.role, m.content, m.supervised) for m in messages] == [
         ("user", "two?", True), ("assistant", "2", False), ("user", "three?", True),
@@ -46,8 +46,8 @@ def encoded(renderer, config, shots_as: ShotsAs, limit: int, long_prompts=LongTe
     messages, starts = prompt_of(one("four?", "4"), SHOTS, shots_as)
     data = config(max_prompt_tokens=limit, long_prompts=long_prompts).data
     meta = {"exemplars": starts}
-    record = Demonstration((*messages, Message("assistant", "4")), WHERE, meta)
-    prompt = encode_prompt(renderer, Prompt(messages, WHERE, meta), data)
+    record = Demonstration((*messages, Message("assistant", "4")), ORIGIN, meta)
+    prompt = encode_prompt(renderer, Prompt(messages, ORIGIN, meta), data)
     found = encode_demonstration(renderer, record, data)
     decode = renderer.tokenizer.decode
     learned = [t for t, m in zip(found.ids, found.loss_mask, strict=True) if m]
@@ -56,7 +56,9 @@ def encoded(renderer, config, shots_as: ShotsAs, limit: int, long_prompts=LongTe
     return decode(prompt.ids), found.notes
 
 
-def test_exemplars_that_do_not_fit_go_first_and_are_counted(plain_renderer, config):
+def test_the_first_exemplars_are_dropped_when_they_do_not_fit_and_are_counted(
+    plain_renderer, config
+):
     whole = "Human: two?\n2\n\nthree?\n3\n\nfour?\n\nAssistant:"
     text = ShotsAs.text
     assert encoded(plain_renderer, config, text, len(whole)) == (whole, ())

@@ -41,12 +41,12 @@ SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
 
 @pytest.fixture
 def path(tmp_path):
-    """A task whose templates are a file of promptsource."""
+    """Return a task whose templates are a file of promptsource."""
     (tmp_path / "templates.yaml").write_text(FILE)
     return make(tmp_path, templates="templates.yaml", options=None, answer=None, rationale=None)
 
 
-def test_a_template_has_choices_of_its_own_and_both_texts_in_one(path):
+def test_a_promptsource_template_has_its_own_choices_input_and_target(path):
     found = task_rows(one_task(path), **SPLIT)
     mean, write = found.templates
     row = found.train[0]
@@ -57,7 +57,7 @@ def test_a_template_has_choices_of_its_own_and_both_texts_in_one(path):
     assert (mean.turned_around, write.turned_around) == (False, True)
 
 
-def test_a_template_that_applies_to_some_rows_leaves_the_others_out(path):
+def test_rows_to_which_a_template_does_not_apply_are_left_out(path):
     from tests.support.tasks import mixture, records
 
     found, report = records(mixture(path, epochs=2))
@@ -68,7 +68,7 @@ def test_a_template_that_applies_to_some_rows_leaves_the_others_out(path):
     assert skipped and all(r.left_out and r.detail == "write" for r in skipped)
 
 
-def test_a_draw_of_promptsource_is_the_same_every_time(path):
+def test_the_random_choice_of_a_template_is_deterministic(path):
     found = task_rows(one_task(path), **SPLIT)
     row = next(row for row in found.train if row.values["y"] == 0)
     texts = {example(found.task, row, found.templates[1]).input for _ in range(3)}
@@ -84,7 +84,7 @@ def test_a_draw_of_promptsource_is_the_same_every_time(path):
         ("templates: {k: [\n", r"templates.yaml:2: "),
     ],
 )
-def test_a_file_that_is_none_of_promptsource_is_refused(content, message, tmp_path):
+def test_an_invalid_promptsource_file_is_refused(content, message, tmp_path):
     (tmp_path / "templates.yaml").write_text(content)
     with pytest.raises(DataError, match=message):
         promptsource_templates(tmp_path / "templates.yaml")

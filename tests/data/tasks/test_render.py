@@ -1,4 +1,4 @@
-"""A row by a template: options and their line, chains of thought, and rows that a template refuses."""
+"""Rendering a row with a template: options, chains of thought, and rows that a template refuses."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def first(path):
     return found.task, found.train[0], {t.name: t for t in found.templates}
 
 
-def test_the_options_are_those_of_flan_letter_by_letter():
+def test_options_text_equals_that_of_flan():
     assert options_text(["a", "b"]) == "OPTIONS:\n- a\n- b"
 
 
@@ -34,7 +34,7 @@ def test_a_template_gives_input_target_options_and_answer(tmp_path):
     assert one.origin.line == i + 1
 
 
-def test_options_are_left_out_with_their_line(tmp_path):
+def test_show_options_false_removes_the_options_and_their_line(tmp_path):
     task, row, templates = first(make(tmp_path))
     one = example(task, row, templates["conclude"], show_options=False)
     assert one.input.endswith("moves?") and "OPTIONS" not in one.input
@@ -43,14 +43,14 @@ def test_options_are_left_out_with_their_line(tmp_path):
     assert example(task, row, templates["m"], show_options=False).input.startswith("a\nb rte dog")
 
 
-def test_a_chain_of_thought_ends_the_input_and_stands_before_the_answer(tmp_path):
+def test_a_chain_of_thought_adds_its_request_and_comes_before_the_answer(tmp_path):
     task, row, templates = first(make(tmp_path))
     one = example(task, row, templates["conclude"], chain=True)
     assert one.input.endswith("\n- no\nLet's think step by step.") and one.chain
     assert one.target == f"dog {row.number}\nThe answer is {one.answer}."
 
 
-def test_no_chain_for_a_template_turned_around_or_a_row_without_a_rationale(tmp_path):
+def test_inverted_templates_and_rows_without_a_rationale_have_no_chain(tmp_path):
     task, row, templates = first(make(tmp_path))
     one = example(task, row, templates["invent"], chain=True)
     assert (one.input, one.chain, one.options) == ("Write a premise.", False, ())
@@ -93,7 +93,7 @@ def test_an_answer_that_is_none_of_the_options_is_a_bad_row(tmp_path):
     assert found.bad[0].detail == "'maybe', not of 'yes', 'no'" and found.bad[0].origin.line == 2
 
 
-def test_options_of_a_row_that_are_no_choice_are_a_bad_row(tmp_path):
+def test_a_row_with_invalid_options_is_a_bad_row(tmp_path):
     listed = [
         {"p": "x", "h": f"y {i}", "y": 0, "why": "", "c": c}
         for i, c in enumerate((["a"], ["a", "a"], "a", ["a", None]))
@@ -105,7 +105,7 @@ def test_options_of_a_row_that_are_no_choice_are_a_bad_row(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_template_is_stopped_that_computes_for_ever(tmp_path, monkeypatch):
+def test_a_template_that_does_not_terminate_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "SECONDS", 0.05)
     endless = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}x"
     path = make(tmp_path, templates=[{"name": "slow", "input": endless, "target": "{{answer}}"}])
@@ -124,7 +124,7 @@ def test_a_template_cannot_reach_python(tmp_path):
     }  # fmt: skip
 
 
-def test_input_and_target_in_one_text_may_leave_rows_out(tmp_path):
+def test_a_template_with_input_and_target_in_one_text_may_skip_rows(tmp_path):
     both = "{% if label == 1 %}Is {{hypothesis}} so? ||| {{ answer }}{% endif %}"
     path = make(tmp_path, templates=[{"name": "both", "input": both}])
     found = task_rows(one_task(path), **SPLIT)

@@ -1,4 +1,4 @@
-"""Rows that are rendered already: T0's dumps, also real ones."""
+"""Rows that are already rendered, as in the dumps of T0."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from rlhf_cli.data.records import BadRow, DataError
 from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.data.tasks.render import example
-from rlhf_cli.data.tasks.rows import eval_rows, task_rows
+from rlhf_cli.data.tasks.rows import task_rows
 from tests.support.tasks import make, mixture, one_task, records, rendered_rows
 
 SPLIT = {"seed": 1, "eval_fraction": 0.2, "select_fraction": 0.1}
@@ -26,7 +26,7 @@ def every(found) -> list:
     return [*found.train, *found.select, *found.evaluation]
 
 
-def test_rendered_rows_are_found_by_their_columns(tmp_path):
+def test_rendered_rows_are_recognized_by_their_columns(tmp_path):
     found = task_rows(one_task(dump(tmp_path)), **SPLIT)
     assert [t.name for t in found.templates] == ["short", "long"]
     assert len(every(found)) == 23
@@ -37,7 +37,7 @@ def test_rendered_rows_are_found_by_their_columns(tmp_path):
         assert (one.answer, one.options) == (one.target, ())
 
 
-def test_an_empty_target_is_a_bad_row_by_its_line_and_template(tmp_path):
+def test_an_empty_target_is_a_bad_row_with_its_line_and_template(tmp_path):
     found = task_rows(one_task(dump(tmp_path)), **SPLIT)
     assert [(b.origin.line, b.reason, b.detail) for b in found.bad] == [
         (13, "empty target", "template long")
@@ -50,7 +50,7 @@ def test_the_completions_of_a_template_may_be_its_options(tmp_path):
     assert example(found.task, row, found.templates_of(row)[0]).options == ("bad", "good")
 
 
-def test_an_item_is_one_row_whatever_renders_it(tmp_path):
+def test_all_renderings_of_an_item_are_one_row(tmp_path):
     listed = [{**row, "id": i % 12} for i, row in enumerate(rendered_rows())]
     path = dump(tmp_path, rows=listed, source={"path": "rte.jsonl", "item": "id"})
     found = task_rows(one_task(path), **SPLIT)
@@ -60,7 +60,7 @@ def test_an_item_is_one_row_whatever_renders_it(tmp_path):
         assert {text.values["id"] for text in row.rendered.values()} == {row.number}
 
 
-def test_templates_are_turned_around_by_name(tmp_path):
+def test_inverted_templates_are_named_in_the_task_file(tmp_path):
     path = dump(tmp_path, turned_around=["long"], options=["good", "bad", "none"])
     found = task_rows(one_task(path), **SPLIT)
     assert [t.turned_around for t in found.templates] == [False, True]
@@ -68,16 +68,16 @@ def test_templates_are_turned_around_by_name(tmp_path):
         task_rows(one_task(dump(tmp_path, turned_around=["lnog"])), **SPLIT)
 
 
-def test_rows_that_are_only_turned_around_are_trained_on_alone(tmp_path):
+def test_inverted_renderings_are_used_for_training_alone(tmp_path):
     path = dump(tmp_path, rows=rendered_rows(40), turned_around=["long"])
     found, _ = records(mixture(path))
     made = [r for r in found if not isinstance(r, BadRow)]
     trained = {r.meta["template"] for r in made if "slot" in r.meta}
-    apart = {r.meta["template"] for r in made if "slot" not in r.meta}
-    assert (trained, apart) == ({"short", "long"}, {"short"})
+    held_out = {r.meta["template"] for r in made if "slot" not in r.meta}
+    assert (trained, held_out) == ({"short", "long"}, {"short"})
 
 
-def test_rows_that_are_neither_rendered_nor_have_templates_are_refused(tmp_path):
+def test_a_task_without_templates_and_without_rendered_rows_is_refused(tmp_path):
     path = dump(tmp_path, rows=[{"prompt": "x", "completion": "y"}])
     with pytest.raises(
         DataError, match=r"rte has no templates, and .*rte.jsonl:1 has no columns temp"
@@ -85,7 +85,7 @@ def test_rows_that_are_neither_rendered_nor_have_templates_are_refused(tmp_path)
         task_rows(one_task(path), **SPLIT)
 
 
-def test_a_file_that_is_named_rendered_reports_what_a_row_lacks(tmp_path):
+def test_a_rendered_row_without_a_column_is_a_bad_row(tmp_path):
     listed = [*rendered_rows(), {"template": "short", "prompt": "x"}]
     found = task_rows(one_task(dump(tmp_path, rows=listed)), **SPLIT)
     assert [b.reason for b in found.bad] == ["empty target", "missing column"]
@@ -126,12 +126,3 @@ def test_the_real_sets_with_rationales_and_benchmarks_are_read(real_data):
         assert task.held_out and task.groups[0] in ("algorithmic", "language")
         assert task.cot_prompt.is_file()
         assert all(bad.detail.startswith("'Monsters, Inc'") for bad in found.bad)
-
-
-def test_evaluation_rows_are_drawn_from_those_with_a_text_by_the_templates_asked(tmp_path):
-    task = one_task(dump(tmp_path, rows=rendered_rows(100)))
-    settings = {"seed": 1, "eval_fraction": 0.3, "limit": 8}
-    for templates, expected in ((None, {"short", "long"}), (1, {"short"})):
-        found = eval_rows(task, templates=templates, **settings)
-        assert len(found.evaluation) == 8
-        assert {t.name for row in found.evaluation for t in found.templates_of(row)} == expected

@@ -1,4 +1,4 @@
-"""Rows of a task by side: by the row's question, or from a source of evaluation rows."""
+"""The split of the rows of a task: by question, or by a source of evaluation rows."""
 
 import json
 
@@ -17,7 +17,7 @@ def sides(found) -> dict[str, set[int]]:
     }
 
 
-def test_the_side_of_a_row_is_that_of_its_question_by_the_first_template(tmp_path):
+def test_the_split_of_a_row_follows_its_question_by_the_first_template(tmp_path):
     found = task_rows(one_task(make(tmp_path, 200)), **SPLIT)
     for side, (low, high) in {
         "evaluation": (0, 0.2),
@@ -26,14 +26,14 @@ def test_the_side_of_a_row_is_that_of_its_question_by_the_first_template(tmp_pat
     }.items():
         for row in getattr(found, side):
             i = row.number
-            asked = f"rte dog {i} runs can we conclude that rte animal {i} moves?"
-            assert row.question == asked
-            assert low <= place_of(asked, seed=1) < high
+            question = f"rte dog {i} runs can we conclude that rte animal {i} moves?"
+            assert row.question == question
+            assert low <= place_of(question, seed=1) < high
     assert sum(map(len, sides(found).values())) == found.num_read == 200
 
 
-def test_plain_data_with_the_same_question_is_on_the_same_side(tmp_path, config):
-    """A row of a task and a demonstration that asks the same are held out together."""
+def test_demonstrations_with_the_same_question_are_in_the_same_split(tmp_path, config):
+    """A row of a task and a demonstration with the same question are held out together."""
     found = task_rows(
         one_task(make(tmp_path, 100)), seed=1, eval_fraction=0.2, select_fraction=0.05
     )
@@ -48,7 +48,7 @@ def test_plain_data_with_the_same_question_is_on_the_same_side(tmp_path, config)
     assert {int(r.messages[-1].content) for r in plain.train} == sides(found)["train"]
 
 
-def test_evaluation_rows_of_their_own_are_never_trained_on(tmp_path):
+def test_rows_of_an_evaluation_source_are_not_trained_on(tmp_path):
     source = {
         "path": "rte.jsonl",
         "eval_path": "dev.jsonl",
@@ -73,7 +73,7 @@ def test_at_most_cap_rows_are_drawn_by_the_seed(tmp_path):
     assert some.num_good == 200
 
 
-def test_evaluation_rows_are_limited_and_the_rest_is_for_exemplars(tmp_path):
+def test_evaluation_rows_are_limited_and_other_rows_serve_as_exemplars(tmp_path):
     task = one_task(make(tmp_path, 200))
     found = eval_rows(task, seed=1, eval_fraction=0.2, limit=10)
     assert len(found.evaluation) == 10 and len(found.train) > 120
@@ -82,7 +82,7 @@ def test_evaluation_rows_are_limited_and_the_rest_is_for_exemplars(tmp_path):
     assert sides(found)["evaluation"] < held
 
 
-def test_columns_may_be_numbers_and_escapes_may_be_written(tmp_path):
+def test_a_source_may_have_numbered_columns_and_escapes(tmp_path):
     path = tmp_path / "creak.yaml"
     path.write_text(
         json.dumps(

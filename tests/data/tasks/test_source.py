@@ -1,4 +1,4 @@
-"""The source tasks:train as the stages read it: no leak, epochs, sides, and what decides its hash."""
+"""The source tasks:train as the stages read it: no leaks, epochs, splits, and its key."""
 
 from collections import Counter
 from dataclasses import replace
@@ -21,7 +21,7 @@ SOURCE = Source(path="tasks:train")
 
 @pytest.fixture
 def tasks_config(config):
-    """tasks_config(files, epochs=, sources=, data=, **settings): a configuration of a mixture."""
+    """Return tasks_config(files, epochs=, sources=, data=, **settings), a configuration."""
 
     def made(*files, epochs=2, seed=1, sources=(SOURCE,), data=None, **changes):
         cfg = config(demonstrations=list(sources), **(data or {}))
@@ -32,8 +32,8 @@ def tasks_config(config):
 
 
 @pytest.fixture
-def four(tmp_path):
-    """Four tasks: two to train on, one held out by its cluster, one that leaves with it."""
+def four_tasks(tmp_path):
+    """Write four tasks: two to train on, one held out by its cluster, one left out with it."""
     dev = {
         "path": "sst.jsonl",
         "eval_path": "dev.jsonl",
@@ -88,12 +88,12 @@ def texts(cfg, train, renderer, epoch: int, share: Share | None = None) -> list[
 
 
 @pytest.mark.parametrize("shots_as", ShotsAs)
-def test_nothing_of_evaluation_is_in_a_training_batch(
-    shots_as, four, tasks_config, plain_renderer, tmp_path
+def test_no_evaluation_text_is_in_a_training_batch(
+    shots_as, four_tasks, tasks_config, plain_renderer, tmp_path
 ):
-    """Search all text: rows of held-out tasks, evaluation rows, rows to select by, as exemplars too."""
+    """No text or exemplar has rows of held-out tasks, of evaluation or of selection."""
     cfg = tasks_config(
-        *four, hold_out=["nli"], shots=[0, 2], cot=0.5, options=0.5, epochs=3, shots_as=shots_as,
+        *four_tasks, hold_out=["nli"], shots=[0, 2], cot=0.5, options=0.5, epochs=3, shots_as=shots_as,
         data={"max_prompt_tokens": 2000},
     )  # fmt: skip
     found = prepared(cfg, plain_renderer, tmp_path)
@@ -103,20 +103,22 @@ def test_nothing_of_evaluation_is_in_a_training_batch(
     assert "sst dog" in seen and "boolq dog" in seen
     for name in ("rte", "mrpc", "dev"):
         assert f"{name} dog" not in seen and f"{name} animal" not in seen
-    apart = [one.record for one in (*found.select, *found.eval)]
-    assert {r.meta["task"] for r in apart} == {"sst", "boolq"}
-    for record in apart:
+    not_trained_on = [one.record for one in (*found.select, *found.eval)]
+    assert {r.meta["task"] for r in not_trained_on} == {"sst", "boolq"}
+    for record in not_trained_on:
         dog = " ".join(record.meta["question"].split()[:3])  # "sst dog 7"
         assert f"{dog} runs" not in seen and f"{dog.replace('dog', 'animal')} moves" not in seen
-    assert {r.origin.source.rpartition("/")[2] for r in apart} == {
+    assert {r.origin.source.rpartition("/")[2] for r in not_trained_on} == {
         "sst.jsonl", "dev.jsonl", "boolq.jsonl",
     }  # fmt: skip
-    turned = {r.meta["template"] for r in apart}
+    turned = {r.meta["template"] for r in not_trained_on}
     assert "invent" not in turned and "Write a premise." in seen
 
 
-def test_every_process_count_trains_on_the_same_texts(four, tasks_config, plain_renderer, tmp_path):
-    cfg = tasks_config(*four, hold_out=["nli"], shots=[0, 1], cot=0.3)
+def test_any_number_of_processes_trains_on_the_same_texts(
+    four_tasks, tasks_config, plain_renderer, tmp_path
+):
+    cfg = tasks_config(*four_tasks, hold_out=["nli"], shots=[0, 1], cot=0.3)
     train = prepared(cfg, plain_renderer, tmp_path).train
     for epoch in range(2):
         alone = Counter(texts(cfg, train, plain_renderer, epoch))
@@ -126,10 +128,10 @@ def test_every_process_count_trains_on_the_same_texts(four, tasks_config, plain_
         assert alone == shared
 
 
-def test_a_row_comes_once_per_epoch_and_by_another_template_in_the_next(
-    four, tasks_config, plain_renderer, tmp_path
+def test_a_row_occurs_once_per_epoch_with_another_template_in_the_next(
+    four_tasks, tasks_config, plain_renderer, tmp_path
 ):
-    cfg = tasks_config(*four, hold_out=["nli"], epochs=3)
+    cfg = tasks_config(*four_tasks, hold_out=["nli"], epochs=3)
     train = prepared(cfg, plain_renderer, tmp_path).train
     seen: dict[str, list[str]] = {}
     for epoch in range(3):
@@ -145,12 +147,12 @@ def test_a_row_comes_once_per_epoch_and_by_another_template_in_the_next(
     assert again == [one.record.origin for one in of_epoch(train, 1)]
 
 
-def test_an_epoch_is_as_large_where_a_rendering_is_left_out(
-    four, tasks_config, plain_renderer, tmp_path
+def test_an_epoch_keeps_its_size_when_renderings_are_left_out(
+    four_tasks, tasks_config, plain_renderer, tmp_path
 ):
-    """The next rendering takes the turn of one that does not fit."""
+    """The next rendering replaces one that does not fit."""
     cfg = tasks_config(
-        four[3], epochs=3, data={"max_prompt_tokens": 80, "long_prompts": LongText.drop}
+        four_tasks[3], epochs=3, data={"max_prompt_tokens": 80, "long_prompts": LongText.drop}
     )
     found = prepared(cfg, plain_renderer, tmp_path)
     assert found.report.left_out["prompt too long"] > 10
@@ -160,8 +162,8 @@ def test_an_epoch_is_as_large_where_a_rendering_is_left_out(
     assert named == {"true", "invent"}
 
 
-def test_the_report_names_tasks_rows_and_the_size_of_an_epoch(four, tasks_config):
-    found = survey(tasks_config(*four, hold_out=["nli"], epochs=3), "demonstrations").report
+def test_the_report_names_tasks_rows_and_the_size_of_an_epoch(four_tasks, tasks_config):
+    found = survey(tasks_config(*four_tasks, hold_out=["nli"], epochs=3), "demonstrations").report
     assert found.rows == {"tasks:train sst": 100, "tasks:train boolq": 60}
     per_epoch = {k: n for k, n in found.notes.items() if k.startswith("examples per epoch")}
     assert found.num_train == sum(per_epoch.values())
@@ -169,7 +171,7 @@ def test_the_report_names_tasks_rows_and_the_size_of_an_epoch(four, tasks_config
     assert found.num_checked == 160
 
 
-def test_bad_rows_count_against_the_rows_not_against_what_is_drawn(tmp_path, tasks_config):
+def test_the_fraction_of_bad_rows_is_of_the_rows_and_not_of_the_draw(tmp_path, tasks_config):
     bad = [{**row, "y": 7} if i < 10 else row for i, row in enumerate(rows(100))]
     for examples, epochs in product((5, 500), (1, 4)):
         cfg = tasks_config(make(tmp_path, rows=bad), examples=examples, epochs=epochs)
@@ -177,7 +179,7 @@ def test_bad_rows_count_against_the_rows_not_against_what_is_drawn(tmp_path, tas
         assert (report.num_bad, report.num_checked) == (10, 100)
 
 
-def test_a_task_without_a_usable_row_is_named_and_the_others_are_trained_on(tmp_path, tasks_config):
+def test_a_task_without_usable_rows_is_named_and_the_others_are_used(tmp_path, tasks_config):
     bad = [{**row, "y": 7} for row in rows(20)]
     files = [make(tmp_path, name="a", rows=bad), make(tmp_path, name="b")]
     report = survey(tasks_config(*files), "demonstrations").report
@@ -187,7 +189,7 @@ def test_a_task_without_a_usable_row_is_named_and_the_others_are_trained_on(tmp_
     assert "rows are bad" in replace(alone, max_bad_fraction=0.5).verdict()
 
 
-def test_a_weight_holds_per_epoch_and_leaves_no_row_its_turns_by_halves(tmp_path, tasks_config):
+def test_a_weight_holds_per_epoch_and_keeps_all_renderings_of_a_row(tmp_path, tasks_config):
     plain = tmp_path / "plain.jsonl"
     plain.write_text("".join(f'{{"prompt": "q {i}", "response": "a"}}\n' for i in range(40)))
     sources = (replace(SOURCE, weight=1.0), Source(path=str(plain), weight=2.0))
@@ -211,12 +213,12 @@ def test_a_weight_holds_per_epoch_and_leaves_no_row_its_turns_by_halves(tmp_path
         ),
     ],
 )
-def test_a_source_of_tasks_that_is_none_is_refused(sources, message, tmp_path, tasks_config):
+def test_an_invalid_source_of_tasks_is_refused(sources, message, tmp_path, tasks_config):
     with pytest.raises(DataError, match=message):
         spec_of(tasks_config(make(tmp_path), sources=sources), "demonstrations")
 
 
-def test_the_mixture_belongs_under_demonstrations(tmp_path, tasks_config, config):
+def test_a_mixture_outside_demonstrations_is_refused(tmp_path, tasks_config, config):
     cfg = config(prompts=[SOURCE])
     with pytest.raises(
         DataError, match=r"stands under data.prompts; it belongs under data.demonst"
@@ -224,7 +226,7 @@ def test_the_mixture_belongs_under_demonstrations(tmp_path, tasks_config, config
         spec_of(cfg, "prompts")
 
 
-def test_the_same_settings_give_the_same_records_and_another_seed_others(tmp_path):
+def test_the_records_depend_on_the_settings_and_the_seed_alone(tmp_path):
     path = make(tmp_path, 60)
     changes = {"shots": [0, 2], "cot": 0.5, "options": 0.5}
     first, second = (records(mixture(path, **changes))[0] for _ in range(2))
@@ -243,26 +245,25 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_setting_that_matters_is_hashed(name, four, tasks_config):
-    assert key(tasks_config(*four)) != key(tasks_config(*four, **{name: CHANGES[name]}))
+def test_the_key_covers_every_setting_that_changes_the_records(name, four_tasks, tasks_config):
+    assert key(tasks_config(*four_tasks)) != key(tasks_config(*four_tasks, **{name: CHANGES[name]}))
 
 
-def test_what_changes_nothing_is_not_hashed(four, tasks_config, tmp_path):
-    usual = key(tasks_config(*four, hold_out=["nli"]))
-    assert usual == key(tasks_config(*four, hold_out=["rte", "mrpc"], exclusive=[]))
-    assert usual == key(tasks_config(*four[2:])) == key(tasks_config(*four, train=["qa", "sst"]))
-    assert usual == key(tasks_config(*four, hold_out=["nli"], shots_as=ShotsAs.turns))
+def test_the_key_ignores_settings_without_effect(four_tasks, tasks_config, tmp_path):
+    usual = key(tasks_config(*four_tasks, hold_out=["nli"]))
+    assert usual == key(tasks_config(*four_tasks, hold_out=["rte", "mrpc"], exclusive=[]))
+    assert usual == key(tasks_config(*four_tasks[2:]))
+    assert usual == key(tasks_config(*four_tasks, train=["qa", "sst"]))
+    assert usual == key(tasks_config(*four_tasks, hold_out=["nli"], shots_as=ShotsAs.turns))
     plain = make(tmp_path, 30, name="plain", rationale=None)
     assert key(tasks_config(plain)) == key(tasks_config(plain, cot=0.5))
-    assert usual != key(tasks_config(*four, hold_out=["nli"], shots=[2]))
-    shot = key(tasks_config(*four, shots=[2]))
-    assert shot != key(tasks_config(*four, shots=[2], shots_as=ShotsAs.turns))
-    assert usual != key(tasks_config(*four, hold_out=["nli"], epochs=3))
+    assert usual != key(tasks_config(*four_tasks, hold_out=["nli"], shots=[2]))
+    shot = key(tasks_config(*four_tasks, shots=[2]))
+    assert shot != key(tasks_config(*four_tasks, shots=[2], shots_as=ShotsAs.turns))
+    assert usual != key(tasks_config(*four_tasks, hold_out=["nli"], epochs=3))
 
 
-def test_rows_and_templates_are_hashed_by_content_and_what_evaluation_reads_is_not(
-    tmp_path, tasks_config
-):
+def test_the_key_covers_rows_and_templates_and_no_settings_of_evaluation(tmp_path, tasks_config):
     path = make(tmp_path, 30)
     usual = key(tasks_config(path))
     make(tmp_path, 30, metric="f1", groups=["a"])
@@ -275,7 +276,9 @@ def test_rows_and_templates_are_hashed_by_content_and_what_evaluation_reads_is_n
     assert usual != key(tasks_config(path))
 
 
-def test_the_settings_of_tasks_matter_to_their_source_alone(tmp_path, tasks_config, config):
+def test_the_settings_of_tasks_do_not_change_the_key_of_other_sources(
+    tmp_path, tasks_config, config
+):
     plain = tmp_path / "plain.jsonl"
     plain.write_text('{"prompt": "q", "response": "a"}\n')
     sources = (Source(path=str(plain)),)
@@ -287,7 +290,7 @@ def test_the_settings_of_tasks_matter_to_their_source_alone(tmp_path, tasks_conf
 
 
 @pytest.mark.parametrize("name", [*CHANGES, "shots_as"])
-def test_a_setting_changes_the_records(name, tmp_path):
+def test_every_setting_of_the_mixture_changes_the_records(name, tmp_path):
     files = [make(tmp_path, 60, name="a", clusters=["qa"]), make(tmp_path, 20, name="b")]
     usual = {"shots": [1]}
     value = {**CHANGES, "shots_as": ShotsAs.turns, "shots": [0]}[name]
@@ -297,18 +300,18 @@ def test_a_setting_changes_the_records(name, tmp_path):
     )
 
 
-def test_rows_of_a_source_of_their_own_are_held_out(four, tasks_config):
-    """Evaluation rows are on the held-out side whatever the hash of their question."""
-    found = load(tasks_config(four[2]), "demonstrations")
+def test_rows_of_an_evaluation_source_are_held_out(four_tasks, tasks_config):
+    """Evaluation rows are held out whatever the hash of their question."""
+    found = load(tasks_config(four_tasks[2]), "demonstrations")
     held = [r.origin.source.rpartition("/")[2] for r in found.eval]
     assert set(held) == {"dev.jsonl"} and len(held) == 10
     assert not [r for r in found.train if r.origin.source.endswith("dev.jsonl")]
 
 
 def test_every_epoch_is_collated_from_its_own_renderings(
-    four, tasks_config, plain_renderer, tmp_path
+    four_tasks, tasks_config, plain_renderer, tmp_path
 ):
-    cfg = tasks_config(four[3], epochs=3)
+    cfg = tasks_config(four_tasks[3], epochs=3)
     train = prepared(cfg, plain_renderer, tmp_path).train
     epochs = [texts(cfg, train, plain_renderer, epoch) for epoch in range(3)]
     assert [len(one) for one in epochs] == [len(train) / 3] * 3
@@ -316,9 +319,11 @@ def test_every_epoch_is_collated_from_its_own_renderings(
     assert dogs[0] == dogs[1] == dogs[2] and set(epochs[0]) != set(epochs[1])
 
 
-def test_what_is_held_out_is_a_change_by_the_tasks_that_are_left(four, tasks_config):
+def test_the_contents_of_the_mixture_list_the_remaining_tasks(four_tasks, tasks_config):
     def contents(**changes):
-        return list(spec_of(tasks_config(*four, **changes), "demonstrations").contents().values())
+        return list(
+            spec_of(tasks_config(*four_tasks, **changes), "demonstrations").contents().values()
+        )
 
     names = [f"tasks:train {name}" for name in ("rte", "mrpc", "sst", "boolq")]
     (every,), (left,) = contents(), contents(hold_out=["nli"])

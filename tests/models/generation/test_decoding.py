@@ -1,4 +1,4 @@
-"""The fast rollout says what the plain one says: cache, packed weights, order, copies, log-probs."""
+"""Fast decoding equals plain decoding: cache, prepacked weights, order, copies, log-probs."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -30,12 +30,12 @@ SHAPE = {
     "max_position_embeddings": 64,
     **SPECIAL,
 }
-MORE = {
+MORE_CONFIGS = {
     "qwen2": Qwen2Config(num_key_value_heads=2, **SHAPE),
     "gemma": GemmaConfig(num_key_value_heads=1, head_dim=4, **SHAPE),
     "sliding": MistralConfig(num_key_value_heads=2, sliding_window=5, **SHAPE),
 }
-NAMES = [*CONFIGS, *MORE]
+NAMES = [*CONFIGS, *MORE_CONFIGS]
 PARAMS = SamplingParams(max_new_tokens=20, temperature=1.3, end_ids=list(range(1, 12)), pad_id=0)
 
 
@@ -43,7 +43,7 @@ def network(name: str):
     if name in CONFIGS:
         return causal(name, sharpness=4.0)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(MORE[name], dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(MORE_CONFIGS[name], dtype=torch.float32).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -52,8 +52,8 @@ def network(name: str):
 
 
 @pytest.fixture(autouse=True)
-def everything_is_packed(monkeypatch):
-    """Also layers too small to gain: and caches that grow, prompts read in parts."""
+def pack_every_layer(monkeypatch):
+    """Prepack layers of any size, grow caches often, and read prompts in several parts."""
     monkeypatch.setattr(
         onednn_linear, "_threshold", lambda dtype: onednn_linear.Threshold(1, range(2, 99))
     )
@@ -61,7 +61,7 @@ def everything_is_packed(monkeypatch):
     monkeypatch.setattr(decoding, "PREFILL_TOKENS", {"cpu": 20})
 
 
-def agree(found: Samples, expected: Samples) -> None:
+def assert_equal_samples(found: Samples, expected: Samples) -> None:
     assert torch.equal(found.mask, expected.mask)
     assert torch.equal(found.responses, expected.responses)
     assert torch.equal(found.finished, expected.finished)
@@ -70,14 +70,14 @@ def agree(found: Samples, expected: Samples) -> None:
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_decoding_is_that_of_transformers(name, padded):
+def test_greedy_decoding_equals_that_of_transformers(name, padded):
     model = network(name)
     prompts, mask = ragged(8, 6, side="left")
     if not padded:
         prompts, mask = prompts.clamp(min=2), torch.ones_like(mask)
     drawn = uniforms(8, 12, 0)
     ours = sample(model, prompts, mask, drawn, replace(PARAMS, max_new_tokens=12, temperature=0))
-    theirs = model.generate(
+    expected = model.generate(
         input_ids=prompts,
         attention_mask=mask.long(),
         do_sample=False,
@@ -85,22 +85,22 @@ def test_greedy_decoding_is_that_of_transformers(name, padded):
         eos_token_id=PARAMS.end_ids,
         pad_token_id=0,
     )[:, prompts.shape[1] :]
-    assert torch.equal(ours.responses, theirs)
+    assert torch.equal(ours.responses, expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_numbers_draw_the_same_tokens_as_the_plain_loop(name):
-    """Rows finish one by one, so places are taken over and padding falls away."""
+def test_sampling_draws_the_same_tokens_as_the_plain_loop(name):
+    """Rows finish one by one, so their places in the cache are reused and padding is dropped."""
     model = network(name)
     prompts, mask = ragged(24, 9, side="left", seed=3)
     drawn = uniforms(24, 20, 5)
     plain = sample(model, prompts, mask, drawn, replace(PARAMS, reference=True))
     assert len(plain.mask.sum(1).unique()) > 3
-    agree(sample(model, prompts, mask, drawn, PARAMS), plain)
+    assert_equal_samples(sample(model, prompts, mask, drawn, PARAMS), plain)
 
 
-def through_graphs(monkeypatch, record) -> list:
-    """Every sampling after this takes the recorded way, recording with `record`; the decoders made."""
+def use_graph_decoder(monkeypatch, record) -> list:
+    """Make `sample` use the CUDA-graph decoder with this capture; return the list of decoders."""
     made = []
 
     def decoder(*inputs, **settings):
@@ -116,38 +116,40 @@ def through_graphs(monkeypatch, record) -> list:
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_that_can_be_recorded_is_the_plain_step(monkeypatch, name, packed):
-    """Fixed places, batches of powers of two, a look every few tokens: all but the recording itself.
+def test_steps_that_can_be_captured_equal_plain_decoding(monkeypatch, name, packed):
+    """All but the capture itself runs: fixed addresses, batches of powers of two, rare checks.
 
-    packed: with the attention that models are loaded with. Rows leave, and the cache is read further.
+    packed: with the attention that models are loaded with. Rows finish while the cache grows.
     """
     model = enable_unpadding(network(name)) if packed else network(name)
     if not cuda_graphs.can_capture(model):
         assert name == "sliding"
         return
-    made = through_graphs(monkeypatch, lambda step: step)
+    made = use_graph_decoder(monkeypatch, lambda step: step)
     prompts, mask = ragged(11, 9, side="left", seed=3)
     drawn = uniforms(22, 20, 5)
     found = sample(model, prompts, mask, drawn, replace(PARAMS, copies=2))
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True, copies=2)))
+    assert_equal_samples(
+        found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True, copies=2))
+    )
     sizes, columns = (sorted(set(part)) for part in zip(*made[0].steps, strict=True))
     assert sizes[-1] == 32 and len(sizes) > 2 and len(columns) > 2
 
 
-def test_a_step_reads_only_fixed_places(monkeypatch):
-    """Its graph is repeated with whatever lies there: no tensor that a step reads is made anew."""
+def test_a_captured_step_reads_tensors_at_fixed_addresses(monkeypatch):
+    """A graph is replayed on the same memory, so no tensor that a step reads may be reallocated."""
     model = causal("llama", sharpness=4.0)
 
     def record(step):
         step()
         places = [(name, x.data_ptr()) for name, x in held(made[0])]
 
-        def again():
+        def repeat():
             assert [(name, x.data_ptr()) for name, x in held(made[0])] == places
             step()
 
-        return again
+        return repeat
 
     def held(decoder):
         named = [
@@ -156,15 +158,17 @@ def test_a_step_reads_only_fixed_places(monkeypatch):
         ]
         return named + [(f"memory {i}", x) for i, kv in enumerate(decoder.memory) for x in kv]
 
-    made = through_graphs(monkeypatch, record)
+    made = use_graph_decoder(monkeypatch, record)
     prompts, mask = ragged(11, 9, side="left", seed=3)
     drawn = uniforms(11, 20, 5)
     found = sample(model, prompts, mask, drawn, PARAMS)
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True)))
+    assert_equal_samples(
+        found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True))
+    )
 
 
-def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
+def test_a_failed_graph_capture_warns_once_and_decoding_continues(monkeypatch):
     class Stream:
         def wait_stream(self, other):
             pass
@@ -180,18 +184,22 @@ def test_a_recording_that_fails_is_told_once_and_decoding_goes_on(monkeypatch):
     monkeypatch.setattr(cuda_graphs, "_capture_stream", lambda device: Stream())
     monkeypatch.setattr(cuda_graphs, "_capture", fail)
     monkeypatch.setattr(cuda_graphs, "_refused", [])
-    through_graphs(monkeypatch, cuda_graphs.captured)
+    use_graph_decoder(monkeypatch, cuda_graphs.captured)
     model, drawn = causal("llama", sharpness=4.0), uniforms(11, 20, 5)
     prompts, mask = ragged(11, 9, side="left", seed=3)
-    with pytest.warns(UserWarning, match="without CUDA graphs: operation not permitted") as told:
+    with pytest.warns(
+        UserWarning, match="without CUDA graphs: operation not permitted"
+    ) as warnings:
         found = sample(model, prompts, mask, drawn, PARAMS)
-    assert len(told) == 1 and len(cuda_graphs._refused) == 1
+    assert len(warnings) == 1 and len(cuda_graphs._refused) == 1
     monkeypatch.undo()
-    agree(found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True)))
+    assert_equal_samples(
+        found, sample(model, prompts, mask, drawn, replace(PARAMS, reference=True))
+    )
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-def test_positions_that_stretch_with_the_text_are_not_recorded(kind):
+def test_rotary_positions_that_depend_on_the_length_cannot_be_captured(kind):
     model = causal("llama")
     assert cuda_graphs.can_capture(model)
     model.config.rope_parameters = {"rope_type": kind}
@@ -201,7 +209,7 @@ def test_positions_that_stretch_with_the_text_are_not_recorded(kind):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
-def test_a_prompt_read_once_answers_like_one_read_for_every_copy(name):
+def test_copies_of_a_prompt_sample_as_separate_prompts_do(name):
     model = network(name)
     prompts, mask = ragged(7, 9, side="left", seed=4)
     drawn = uniforms(21, 12, 6)
@@ -209,14 +217,14 @@ def test_a_prompt_read_once_answers_like_one_read_for_every_copy(name):
     plain = replace(params, reference=True)
     shared = sample(model, prompts, mask, drawn, replace(params, copies=3))
     thrice = (x.repeat_interleave(3, dim=0) for x in (prompts, mask))
-    agree(shared, sample(model, *thrice, drawn, plain))
-    agree(shared, sample(model, prompts, mask, drawn, replace(plain, copies=3)))
+    assert_equal_samples(shared, sample(model, *thrice, drawn, plain))
+    assert_equal_samples(shared, sample(model, prompts, mask, drawn, replace(plain, copies=3)))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("reference", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_logprobs_are_those_of_scoring(name, reference):
+def test_logprobs_of_sampling_equal_those_of_scoring(name, reference):
     model = network(name)
     prompts, mask = ragged(12, 9, side="left", seed=2)
     drawn = uniforms(12, 12, 6)
@@ -231,25 +239,27 @@ def test_logprobs_are_those_of_scoring(name, reference):
     torch.testing.assert_close(found.logprobs[found.mask], scored[found.mask], atol=3e-4, rtol=1e-4)
 
 
-def test_the_model_is_left_as_it_was():
-    """Also when sampling stops with an error; and weights that changed are packed anew."""
-    model, taken = causal("llama"), uniforms(4, 5, 0)
+def test_sampling_restores_the_model_after_an_error_too():
+    """This holds when sampling fails, too; and changed weights are packed again."""
+    model, drawn = causal("llama"), uniforms(4, 5, 0)
     prompts, mask = ragged(4, 6, side="left")
     params = replace(PARAMS, max_new_tokens=5, temperature=0)
-    before = sample(model, prompts, mask, taken, params)
+    before = sample(model, prompts, mask, drawn, params)
 
     def fail(_):
         assert any("forward" in vars(layer) for layer in model.modules())
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        sample(model, prompts, mask, taken, params, keep_going=fail)
+        sample(model, prompts, mask, drawn, params, keep_going=fail)
     assert not any("forward" in vars(layer) for layer in model.modules())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(-3)
-    after = sample(model, prompts, mask, taken, params)
-    agree(after, sample(model, prompts, mask, taken, replace(params, reference=True)))
+    after = sample(model, prompts, mask, drawn, params)
+    assert_equal_samples(
+        after, sample(model, prompts, mask, drawn, replace(params, reference=True))
+    )
     assert after.responses.shape != before.responses.shape or (
         not torch.equal(after.responses, before.responses)
     )
@@ -257,7 +267,7 @@ def test_the_model_is_left_as_it_was():
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_packed_products_are_the_plain_ones(name):
+def test_prepacked_linear_layers_equal_plain_ones(name):
     model = causal(name)
     tokens = torch.randint(2, VOCAB, (3, 7))
     plain = model(tokens).logits
@@ -272,7 +282,7 @@ def test_packed_products_are_the_plain_ones(name):
 @pytest.mark.skipif(
     not onednn_linear._threshold(torch.bfloat16), reason="the processor has no bfloat16"
 )
-def test_packed_products_follow_autocast():
+def test_prepacked_linear_layers_follow_autocast():
     model = causal("llama")
     tokens = torch.randint(2, VOCAB, (3, 7))
     with torch.autocast("cpu", torch.bfloat16):
@@ -283,7 +293,7 @@ def test_packed_products_follow_autocast():
     torch.testing.assert_close(packed, plain, atol=2e-2, rtol=2e-2)
 
 
-def test_sharded_weights_are_never_packed_and_prompts_are_read_together():
+def test_sharded_weights_are_not_prepacked_and_decode_in_lock_step():
     model = causal("llama")
     assert not decoding.in_lock_step(model)
     model.lm_head.weight.data = torch.empty(0)
@@ -292,7 +302,7 @@ def test_sharded_weights_are_never_packed_and_prompts_are_read_together():
     assert all(weight.numel() for weight in names)
 
 
-def test_a_cache_moves_rows_and_shows_only_what_is_read():
+def test_the_cache_moves_rows_and_exposes_only_written_columns():
     cache = kv_cache.KVCache(num_rows=4, num_columns=9)
     states = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 2, 3, 5)
     cache.begin_prefill(slice(0, 4), 1)
@@ -308,20 +318,20 @@ def test_a_cache_moves_rows_and_shows_only_what_is_read():
     assert values[:, 0, :2, 0].tolist() == [[-3.0] * 2, [-1.0] * 2]
 
 
-def test_each_device_and_model_takes_its_way():
-    """Graphs are for CUDA and for those who ask; nothing on a CPU comes near them."""
+def test_decoder_class_follows_the_device_the_model_and_the_options():
+    """CUDA graphs are used on CUDA devices alone, and only when requested."""
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    way, llama = sampling.decoder_class, causal("llama")
-    assert way(llama, cpu, reference=False, cuda_graphs=True) is decoding.FastDecoder
-    assert way(llama, cuda, reference=False, cuda_graphs=False) is decoding.FastDecoder
-    assert way(llama, cuda, reference=False, cuda_graphs=True) is cuda_graphs.CUDAGraphDecoder
-    assert way(llama, cuda, reference=True, cuda_graphs=True) is decoding.PlainDecoder
+    choose, llama = sampling.decoder_class, causal("llama")
+    assert choose(llama, cpu, reference=False, cuda_graphs=True) is decoding.FastDecoder
+    assert choose(llama, cuda, reference=False, cuda_graphs=False) is decoding.FastDecoder
+    assert choose(llama, cuda, reference=False, cuda_graphs=True) is cuda_graphs.CUDAGraphDecoder
+    assert choose(llama, cuda, reference=True, cuda_graphs=True) is decoding.PlainDecoder
     sliding = network("sliding")
-    assert way(sliding, cuda, reference=False, cuda_graphs=True) is decoding.FastDecoder
+    assert choose(sliding, cuda, reference=False, cuda_graphs=True) is decoding.FastDecoder
 
 
 @pytest.mark.parametrize("width", [7, 64, 130])
-def test_two_levels_draw_what_one_level_draws(width):
+def test_sample_and_score_draws_the_same_tokens_as_sample_token(width):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4000, width, generator=generator) * 3
     logits[:, ::3] = float("-inf")

@@ -1,4 +1,4 @@
-"""PPO's parts on small real networks: what must hold before, during and after an iteration."""
+"""The parts of PPO on small real networks: invariants before, during and after an iteration."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ from tests.support.ppo_networks import PARAMS, batch, cast, drawn
 from tests.support.tabular import CPU, OFF, Silent, advantages_of, optim, ppo
 
 pad = torch.nn.functional.pad
-NOT_PAID = MissingEOS(mode=MissingEOSMode.none, value=0.0)
+KEPT = MissingEOS(mode=MissingEOSMode.none, value=0.0)
 REPLACED = MissingEOS(mode=MissingEOSMode.replace, value=-1.0)
 
 
@@ -52,45 +52,45 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
     assert row["policy/clipfrac_avg"] == 0
 
 
-def test_the_samplers_logprobs_are_those_of_a_forward_pass():
-    """So the start is as near to ratio 1 and KL 0 without the forward pass as with it."""
+def test_the_samplers_logprobs_equal_those_of_a_forward_pass():
+    """Ratio 1 and KL 0 hold at the start without the forward pass, too."""
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
-    told, found = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
+    recomputed, found = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
     kept, other = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, recompute=False)
     assert 0 < found["policy/sampler_gap"] < 1e-6 and "policy/sampler_gap" not in other
-    assert torch.equal(told.responses, kept.responses)
-    real = told.response_mask
-    assert not torch.equal(told.logprobs[real], kept.logprobs[real])
-    assert torch.allclose(told.logprobs[real], kept.logprobs[real], atol=1e-5)
+    assert torch.equal(recomputed.responses, kept.responses)
+    real = recomputed.response_mask
+    assert not torch.equal(recomputed.logprobs[real], kept.logprobs[real])
+    assert torch.allclose(recomputed.logprobs[real], kept.logprobs[real], atol=1e-5)
     check_start(kept, torch.float32)
 
 
-def coarse(monkeypatch, off: float) -> None:
-    """A sampler in low precision, imitated: its log-probs are `off` nats too small."""
+def add_sampler_error(monkeypatch, error: float) -> None:
+    """Make the log-probs of the sampler `error` nats too small, as in low precision."""
     sample = rollouts.sample
 
     def sampler(*inputs, **settings):
         samples = sample(*inputs, **settings)
-        return replace(samples, logprobs=samples.logprobs - off * samples.mask)
+        return replace(samples, logprobs=samples.logprobs - error * samples.mask)
 
     monkeypatch.setattr(rollouts, "sample", sampler)
 
 
 @pytest.mark.parametrize("mode", list(OldLogprobs))
-def test_a_sampler_that_rounds_is_believed_where_that_is_asked_for(mode, monkeypatch):
-    """bfloat16 may be as far off; then a forward pass tells the old log-probs."""
-    coarse(monkeypatch, 0.02)
+def test_imprecise_sampler_logprobs_are_kept_only_with_old_logprobs_sampler(mode, monkeypatch):
+    """The error is within that of bfloat16; the other modes recompute the old log-probs."""
+    add_sampler_error(monkeypatch, 0.02)
     cfg = ppo(old_logprobs=mode)
     models = replace(cast(cfg=cfg), device=replace(CPU, dtype=torch.bfloat16))
     rollout, found = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
     assert found["policy/sampler_gap"] == pytest.approx(0.02, abs=1e-5)
-    off = (rollout.logprobs - rollout.ref_logprobs)[rollout.response_mask].abs().max()
-    assert (off > 0.01) == (mode is OldLogprobs.sampler)
+    error = (rollout.logprobs - rollout.ref_logprobs)[rollout.response_mask].abs().max()
+    assert (error > 0.01) == (mode is OldLogprobs.sampler)
 
 
 @pytest.mark.parametrize("mode", list(OldLogprobs))
-def test_a_sampler_that_reads_other_positions_is_refused(mode, monkeypatch):
-    """A forward pass would make ratio 1 true by construction, so the sampler itself is judged."""
+def test_a_sampler_with_wrong_position_ids_is_refused(mode, monkeypatch):
+    """Recomputed log-probs give ratio 1 by construction, so the sampler itself is checked."""
     forward = decoding.forward
 
     def shifted(model, tokens, mask, positions, cache):
@@ -102,7 +102,7 @@ def test_a_sampler_that_reads_other_positions_is_refused(mode, monkeypatch):
         collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
 
 
-def test_when_a_forward_pass_tells_the_old_logprobs_too():
+def test_should_recompute_follows_the_mode_the_gap_and_the_iteration():
     near, far = rollouts.MAX_GAP / 2, rollouts.MAX_GAP * 2
     auto = [should_recompute(OldLogprobs.auto, near, i) for i in range(33)]
     assert [i for i, yes in enumerate(auto) if yes] == [0, 16, 32]
@@ -146,7 +146,7 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_gradients_do_not_depend_on_the_budget_of_tokens(packed):
-    """Nor on the number of processes that keep it: their pieces add up to the whole minibatch."""
+    """The number of processes does not matter: their gradients sum to those of the minibatch."""
     cfg, rows = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)), []
     models, everything = cast(cfg=cfg), torch.arange(16)
     for one in (models.policy, models.value_model, models.ref_policy) if packed else ():
@@ -217,7 +217,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
         assert torch.allclose(p.grad, q.grad, atol=1e-6)
 
 
-def test_the_score_is_paid_once_and_the_kl_everywhere():
+def test_the_score_is_added_once_and_the_kl_penalty_at_every_token():
     cfg = ppo(gae_lambda=1.0)
     models = cast(cfg=cfg)
     rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
@@ -236,7 +236,7 @@ def test_the_score_is_paid_once_and_the_kl_everywhere():
     assert not torch.allclose(again, advantages)
 
 
-def test_missing_eos_is_paid_where_nothing_ended():
+def test_missing_eos_replaces_the_score_of_unfinished_responses():
     cfg = ppo(missing_eos=MissingEOS(mode=MissingEOSMode.replace, value=-7.0))
     rollout, _ = collect_rollout(cast(), batch(64), drawn(64), PARAMS, cfg)
     assert 0 < rollout.finished.float().mean() < 1
@@ -244,15 +244,15 @@ def test_missing_eos_is_paid_where_nothing_ended():
     assert (rollout.scores[rollout.finished] != -7.0).all()
 
 
-def test_a_score_that_is_no_number_stops_with_the_sample():
-    def poisoned(inputs):
+def test_a_score_that_is_not_finite_raises_with_the_row_and_the_rollout():
+    def score_with_nan(inputs):
         scores = torch.zeros(len(inputs.tokens))
         scores[2] = float("nan")
         return scores
 
     cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None))
     with pytest.raises(NotFinite, match="score of the reward model") as caught:
-        collect_rollout(cast(score=poisoned), batch(), drawn(), PARAMS, cfg)
+        collect_rollout(cast(score=score_with_nan), batch(), drawn(), PARAMS, cfg)
     assert caught.value.rows == [2]
     assert caught.value.rollout.responses.shape[0] == 16
 
@@ -290,8 +290,8 @@ def test_kl_stop_ends_the_run():
     assert "kl_stop" in recorder.warnings[-1]
 
 
-def test_the_last_rollout_holds_the_rest_of_the_episodes():
-    """40 of 16 an iteration: 16, 16, 8; the learning rate falls over three iterations, not two."""
+def test_the_last_rollout_holds_the_remaining_episodes():
+    """40 episodes in rollouts of 16: 16, 16, 8; the learning rate falls over three iterations."""
     cfg = ppo(
         total_episodes=40,
         batch=PPOBatch(rollout=16, minibatch=8, microbatch=5, max_tokens=None),
@@ -305,8 +305,8 @@ def test_the_last_rollout_holds_the_rest_of_the_episodes():
     assert [row["ppo/lr"] for row in recorder.rows] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3])
 
 
-def test_the_average_trails_the_policy():
-    """EMA twin: the recursion written out on one weight."""
+def test_the_average_is_an_exponential_moving_average_of_the_policy():
+    """Reference: the recursion of the moving average, written out for one weight."""
     cfg = ppo(
         total_episodes=16 * 3,
         batch=PPOBatch(rollout=16, minibatch=8, microbatch=8, max_tokens=None),
@@ -333,63 +333,63 @@ def test_the_average_trails_the_policy():
     assert torch.allclose(weight, expected, atol=1e-6)
 
 
-def test_alarms_ring_once_until_they_have_passed():
+def test_an_alert_is_raised_once_until_its_metric_recovers():
     alerts = MetricAlerts(replace(OFF, eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0), REPLACED)
-    calm = {
+    normal = {
         "objective/eos_rate": 1.0,
         "objective/entropy": 1.0,
         "objective/kl": 1.0,
         "objective/response_length": 5.0,
     }
-    assert alerts.new(calm) == []
-    rung = alerts.new(calm | {"objective/kl": 11.0, "objective/response_length": 11.0})
-    assert len(rung) == 2
-    assert alerts.new(calm | {"objective/kl": 12.0}) == []
-    assert alerts.new(calm) == []
-    assert len(alerts.new(calm | {"objective/kl": 12.0})) == 1
-    assert len(alerts.new(calm | {"objective/eos_rate": 0.2, "objective/entropy": 0.01})) == 2
+    assert alerts.new(normal) == []
+    raised = alerts.new(normal | {"objective/kl": 11.0, "objective/response_length": 11.0})
+    assert len(raised) == 2
+    assert alerts.new(normal | {"objective/kl": 12.0}) == []
+    assert alerts.new(normal) == []
+    assert len(alerts.new(normal | {"objective/kl": 12.0})) == 1
+    assert len(alerts.new(normal | {"objective/eos_rate": 0.2, "objective/entropy": 0.01})) == 2
 
 
 @pytest.mark.parametrize(
-    ("mean", "spread", "said"),
+    ("mean", "spread", "expected"),
     [
         (0.3, 0.0, "the scores differ by 0 on average"),
         (0.3, 0.5, None),
         (-2e5, 1.0, "the scores are as large as 2e+05"),
         (0.0, 1e5, "the scores are as large as 1e+05"),
-        (0.0, None, None),  # one response ended, or none: nothing is known
+        (0.0, None, None),  # fewer than two responses ended: the spread is unknown
     ],
 )
-def test_scores_that_teach_nothing_or_drown_the_rest_are_said(mean, spread, said):
+def test_scores_without_spread_or_of_extreme_size_raise_an_alert(mean, spread, expected):
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     seen |= {"objective/scores_ended": mean}
     seen |= {} if spread is None else {"objective/scores_ended_std": spread}
-    alerts = MetricAlerts(replace(OFF, score_std=1e-4, score_rms=1000.0), NOT_PAID)
-    rung = alerts.new(seen)
-    assert [said in text for text in rung] == ([] if said is None else [True])
+    alerts = MetricAlerts(replace(OFF, score_std=1e-4, score_rms=1000.0), KEPT)
+    raised = alerts.new(seen)
+    assert [expected in text for text in raised] == ([] if expected is None else [True])
     assert alerts.new(seen) == []
-    assert MetricAlerts(OFF, NOT_PAID).new(seen) == []
+    assert MetricAlerts(OFF, KEPT).new(seen) == []
 
 
-def test_that_not_ending_pays_more_than_ending_is_said():
-    """With the numbers, whatever alerts are off; not where it does not, nor where nothing is replaced."""
+def test_an_alert_is_raised_when_missing_eos_scores_more_than_eos():
+    """It names the numbers and cannot be switched off; other modes do not raise it."""
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     low, high = ({"objective/scores_ended": score} for score in (-3.2, -0.9))
     alerts = MetricAlerts(OFF, REPLACED)
     assert alerts.new(seen | high) == []
-    (said,) = alerts.new(seen | low)
-    assert "ppo.missing_eos.value=-1.00, those with EOS score -3.20" in said
-    assert "set ppo.missing_eos.value below -3.20" in said
+    (alert,) = alerts.new(seen | low)
+    assert "ppo.missing_eos.value=-1.00, those with EOS score -3.20" in alert
+    assert "set ppo.missing_eos.value below -3.20" in alert
     assert alerts.new(seen | low) == []
-    assert alerts.new(seen) == []  # nothing ended, so nothing is known
+    assert alerts.new(seen) == []  # no response ended, so the scores are unknown
     assert len(alerts.new(seen | low)) == 1
     subtracted = MissingEOS(mode=MissingEOSMode.subtract, value=1.0)
-    for other in (NOT_PAID, subtracted):
+    for other in (KEPT, subtracted):
         assert MetricAlerts(OFF, other).new(seen | low) == []
 
 
-def test_the_scores_of_responses_that_ended_reach_the_warning():
-    """A reward model whose scores lie around -5, with -1 for a response that never ends."""
+def test_the_alert_on_missing_eos_reads_the_scores_of_finished_responses():
+    """The scores are around -5, and a response without EOS gets -1."""
     cfg = ppo(
         total_episodes=16,
         batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
@@ -404,8 +404,8 @@ def test_the_scores_of_responses_that_ended_reach_the_warning():
     assert any("EOS is punished" in warning for warning in recorder.warnings)
 
 
-def test_the_offending_samples_are_saved(tmp_path):
-    """What a person needs to see why: prompt, response and score, and which number it was."""
+def test_samples_with_a_score_that_is_not_finite_are_saved(tmp_path):
+    """The file holds prompt, response and score of each sample, and the reason."""
     models = cast(score=lambda inputs: torch.full((len(inputs.tokens),), float("inf")))
     cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4, max_tokens=None))
     with pytest.raises(NotFinite) as caught:

@@ -1,4 +1,4 @@
-"""PPO as a stage: how many iterations there are, and what is refused before the first."""
+"""PPO as a stage: the number of iterations, and what is refused before the first."""
 
 from dataclasses import replace
 

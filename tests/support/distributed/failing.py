@@ -1,4 +1,4 @@
-"""Bodies that go wrong, for the test of run_processes."""
+"""Bodies that fail, for the test of run_processes."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What runs in the processes of test_zero.py: generating, and four networks in PPO's pattern."""
+"""Code that runs in the processes of test_zero.py: generating, and the four networks of PPO."""
 
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ def respond(network: Network, world: World, seed: int):
 
 
 def check_same_responses(network: Network, world: World, model, seed: int) -> None:
-    """Token for token the plain model's, though the processes finish at different lengths."""
+    """Assert that responses equal those of the plain model, with processes of different lengths."""
     network.model.eval()
     device = pick_device(runtime(None))
     whole = respond(Network(model.eval(), device=device), ALONE, seed)
@@ -58,7 +58,7 @@ def check_same_responses(network: Network, world: World, model, seed: int) -> No
 
 
 def hooks_of(network: Network) -> list:
-    """All hooks in the order in which they fire."""
+    """Return all hooks in the order in which they are called."""
     return [
         list(hooks.values())
         for module in network.zero.module.modules()
@@ -67,7 +67,7 @@ def hooks_of(network: Network) -> list:
 
 
 def check_generating(*kinds: list) -> None:
-    """Responses, then training, then responses again; an exception leaves everything as it was."""
+    """Check responses, training, and responses again; an exception must not change anything."""
     for name, architecture, gather in kinds:
         given = runtime(name, gather=gather)
         world = world_of(given)
@@ -111,7 +111,7 @@ def model_conf(folder: Path, *, checkpointing: bool) -> Model:
 
 
 def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) -> list[Network]:
-    """Policy (with five tokens more), value model (with a new head), reference, reward model."""
+    """Return policy (five more tokens), value model (new head), reference, reward model."""
 
     def load(kind, name: str, grown: int | None = None, frozen: bool = False):
         torch.manual_seed(3)
@@ -143,7 +143,7 @@ def players(given: Runtime, world: World, folder: Path, *, checkpointing: bool) 
 
 
 def iteration(cast: list[Network], world: World, number: int) -> tuple[list[float], Tensor]:
-    """As PPO does: score without gradients, then two minibatches that step both engines in turn."""
+    """Run a PPO iteration: score without gradients, then two minibatches that step both engines."""
     policy, value, ref, reward = cast
     tokens, mask = (world.share.of(x) for x in ragged(4, 10, side="right", seed=50 + number))
     policy.eval()
@@ -171,7 +171,7 @@ def iteration(cast: list[Network], world: World, number: int) -> tuple[list[floa
 
 
 def check_players(folder: str, *kinds: list) -> None:
-    """Four networks in one process, sharded while they are read, against four plain ones."""
+    """Compare four networks, sharded while they are loaded, with four plain ones."""
     from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
     for name, dtype, architecture, near in kinds:

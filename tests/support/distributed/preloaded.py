@@ -1,4 +1,4 @@
-"""What the processes of processes.py are forked from: their environment, and what takes long to import."""
+"""The parent of the processes of processes.py: their environment and their slow imports."""
 
 import os
 

@@ -1,10 +1,10 @@
-"""A test body in several processes that talk to each other over gloo on this machine.
+"""A test body in several processes, connected by gloo on this machine.
 
     run_processes(2, "tests.support.distributed.training:name", "an argument", timeout=120)
 
 calls `name("an argument")` in two fresh processes with RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
-MASTER_ADDR and MASTER_PORT set; arguments travel as JSON. A body fails by raising. The processes are
-forked from one that has done the imports (preloaded.py): half of their time otherwise.
+MASTER_ADDR and MASTER_PORT set; arguments are passed as JSON. A body fails by raising. The processes
+are forked from one that has done the imports (preloaded.py), which otherwise take half of the time.
 """
 
 import json
@@ -63,7 +63,7 @@ def _start(num: int, body: str, args: tuple, logs: list[Path]) -> list[BaseProce
 def _run(
     place: tuple[int, int, int, socket.socket | None], body: str, args: str, log: Path
 ) -> None:
-    """In the process: as `place` says, all output to `log`."""
+    """Run the body in this process with the variables of `place`; write all output to `log`."""
     rank, num, port, store = place
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
@@ -91,11 +91,11 @@ def _run(
 
 
 def _wait(children: list[BaseProcess], deadline: float) -> bool:
-    """Until all are done or one failed; False when the time is over."""
+    """Wait until all are done or one failed; return False when the time is over."""
     while time.monotonic() < deadline:
         codes = [child.exitcode for child in children]
         if any(codes):
-            time.sleep(1)  # the others may have something to say
+            time.sleep(1)  # the others may still write output
         if any(codes) or None not in codes:
             return True
         time.sleep(0.05)

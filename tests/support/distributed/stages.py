@@ -1,4 +1,4 @@
-"""What runs in the processes of test_sharding.py, test_topologies.py and test_saving.py."""
+"""Code that runs in the processes of test_sharding.py, test_topologies.py and test_saving.py."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from tests.support.stage_runs import RATIONALES, work
 
 
 def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[str]) -> None:
-    """Work until `step`, save, stop."""
+    """Run a stage until `step`, save, and stop."""
     Saver._wanted = lambda self, now: (now == step, now == step)
     try:
         work(stage, Path(parents), Path(folder), *words)
@@ -26,19 +26,19 @@ def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[s
 
 
 def every_stage(parents: str, folder: str, words: list[str]) -> None:
-    """All stages of the default pipeline, each on the parents of another run, and rationales."""
+    """Run all stages of the default pipeline, each on the parents of another run, and rationales."""
     for stage in (name for name, spec in STAGES.items() if spec.default):
         work(stage, Path(parents), Path(folder), *words)
     work("rationales", Path(parents), Path(folder), *words, *RATIONALES)
 
 
 def finished_work(stage: str, parents: str, folder: str, words: list[str]) -> None:
-    """Work, or go on, to the end."""
+    """Run a stage, or resume it, to its end."""
     work(stage, Path(parents), Path(folder), *words)
 
 
 def broken_on_one_process(folder: str) -> None:
-    """What is not finite on process 1 alone is saved by no process, and each says so."""
+    """Check that a NaN on process 1 alone is saved by no process, and that each raises."""
     given, work = runtime(None), Path(folder)
     world = world_of(given)
     engine = trained(given, world, odd())

@@ -1,4 +1,4 @@
-"""What runs in the processes of test_zero.py: training, resuming, moving between topologies."""
+"""Code that runs in the processes of test_zero.py: training, resuming, other topologies."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from tests.support.engines import (
 
 
 def check_training(*kinds: list) -> None:
-    """Losses, norms, weights and averages of some steps are the plain engine's."""
+    """Check that losses, norms, weights and averages of some steps equal the plain engine's."""
     for name, dtype in kinds:
         given = runtime(name, dtype)
         world = world_of(given)
@@ -58,7 +58,7 @@ def check_training(*kinds: list) -> None:
 
 
 def check_alone(*kinds: list) -> None:
-    """One process; what DeepSpeed does not know is refused with its key."""
+    """Check one process; keys that DeepSpeed does not know are refused."""
     check_training(*kinds)
     given = runtime("zero2")
     given.deepspeed["zero_optimization"]["stage3_nonsense"] = 1
@@ -69,7 +69,7 @@ def check_alone(*kinds: list) -> None:
 
 
 def check_not_finite(engine: Engine, world: World) -> None:
-    """A gradient that is not finite is refused, and moves nothing."""
+    """Check that a gradient that is not finite is refused and changes nothing."""
     before = everything(engine, world)
     tokens, mask = microbatches(17, world)[0]
     engine.backward(part_of_loss(engine, tokens, mask, float("nan")), last=True)
@@ -85,7 +85,7 @@ def junk(engine: Engine, world: World, *, last: bool) -> None:
 
 
 def check_resuming(folder: str, *kinds: list) -> None:
-    """Save and load is exact, training goes on bit for bit, and discarded gradients leave no trace."""
+    """Check that saving and resuming is exact, and that discarded gradients have no effect."""
     for name, dtype in kinds:
         given = runtime(name, dtype)
         world = world_of(given)
@@ -113,7 +113,7 @@ def check_resuming(folder: str, *kinds: list) -> None:
 
 
 def check_average(engine: Engine, state: dict[str, Tensor], *, near: float) -> None:
-    """use_average changes what is told and what forwards read; put changes one parameter."""
+    """Check that use_average changes weights and forward passes, and put changes one parameter."""
     engine.use_average()
     engine.eval()
     tokens, mask = step_rows(99)
@@ -132,7 +132,7 @@ def check_average(engine: Engine, state: dict[str, Tensor], *, near: float) -> N
 
 
 def check_other_way(given: Runtime, world: World, name: str) -> None:
-    """A plain engine's state goes on under this one."""
+    """Check that this engine resumes from the state of a plain engine."""
     twin = plain_twin()
     for step in range(SAVED):
         learn(twin, step, ALONE)
@@ -152,7 +152,7 @@ def check_keep_going(engine: Engine, world: World, twin: Engine, name: str) -> N
 
 
 def check_moving(folder: str, *moves: list) -> None:
-    """What two processes saved under one runtime goes on here under another. None: the plain engine."""
+    """Check that a state of two processes resumes under another runtime; None: plain engine."""
     for source, name in moves:
         state = load_file(Path(folder) / f"{source}.safetensors")
         given = runtime(name)
