@@ -69,7 +69,8 @@ def _chunks(weights: Weights, buffers: Container[str]) -> Iterator[dict[str, Ten
     for name, tensor in weights:
         if tensor is None:
             continue
-        if name not in buffers and (found := not_finite([(name, tensor)])):
+        is_bound = name in buffers and not tensor.isnan().any()
+        if not is_bound and (found := not_finite([(name, tensor)])):
             raise UserError(
                 f"the model is not written: its weight {name} holds {found[1]}; lower optim.lr of this "
                 "stage (value_optim.lr for a value model), set its grad_clip, or use runtime.dtype=float32"

@@ -113,6 +113,11 @@ def test_a_buffer_may_hold_an_infinite_bound(tmp_path):
     write(model, tmp_path / "model")
     with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
         assert file.get_tensor("model.input_max") == float("inf")
+    model.model.input_max.fill_(float("nan"))
+    with pytest.raises(
+        UserError, match=r"not written: its weight model\.input_max holds NaN; lower"
+    ):
+        write(model, tmp_path / "model")
 
 
 def test_all_exported_files_have_the_permissions_of_the_umask(tmp_path):

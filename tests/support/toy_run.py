@@ -84,7 +84,7 @@ def patch(patched: pytest.MonkeyPatch) -> None:
     for module in (stage_table, plan, driver):
         patched.setattr(module, "STAGES", TOYS)
     patched.setattr(driver, "run_workers", work_here)
-    patched.setattr(driver, "_commit", lambda: None)
+    patched.setattr(driver, "checkout_commit", lambda: None)
     patched.setattr(worker, "thaw", lambda content: thaw_once(json.dumps(content)))
     patched.setattr(watchdog, "watch", lambda *place, several: None)
     patched.setattr(worker, "raise_on_first_signal", lambda: None)
