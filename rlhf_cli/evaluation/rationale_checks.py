@@ -101,7 +101,7 @@ def first_failed(found: Sequence[Rationale], settings: Rationales) -> list[Check
         if check is Check.answer:
             return contains(one.rationale if one.stated is None else one.stated, one.answer)
         if check is Check.length:
-            return one.is_complete and one.num_tokens <= most_tokens
+            return one.is_complete and bool(one.rationale) and one.num_tokens <= most_tokens
         if check is Check.ending:
             return bool(ENDED.search(one.rationale))
         if check is Check.duplicate:

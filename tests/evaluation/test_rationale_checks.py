@@ -95,6 +95,14 @@ def test_what_a_rationale_closed_with_is_its_answer():
     assert verdicts(found, SETTINGS) == [None, "answer", None]
 
 
+def test_an_empty_text_is_no_rationale():
+    empty = one("", stated="7", num_tokens=0)
+    length = replace(SETTINGS, checks=[Check.answer, Check.length])
+    assert verdicts([empty], length) == ["length"]
+    unchecked = empty.demonstration()["messages"]
+    assert unchecked[1]["content"] == "The answer is 7."
+
+
 DROPPED = [
     (Check.answer, one("Three and four make 8.")),
     (Check.length, one("So it is 7.", num_tokens=9)),

@@ -79,10 +79,10 @@ def context():
 
 
 def test_a_model_with_fewer_positions_than_the_texts_is_refused(context):
-    cfg = changed(context.cfg, {"data.max_prompt_tokens": 100, "data.max_response_tokens": 29})
-    with pytest.raises(UserError, match="129 tokens, but the model has 128 positions"):
+    cfg = changed(context.cfg, {"data.max_prompt_tokens": 100, "data.max_response_tokens": 157})
+    with pytest.raises(UserError, match="257 tokens, but the model has 256 positions"):
         replace(context, cfg=cfg).causal_lm()
-    fits = changed(cfg, {"data.max_response_tokens": 28})
+    fits = changed(cfg, {"data.max_response_tokens": 156})
     assert replace(context, cfg=fits).causal_lm() is not None
 
 

@@ -331,7 +331,10 @@ def test_the_written_demonstrations_are_read_by_a_task_file(finished_stage, tmp_
     assert not found.bad
     for row, kept in zip(found.train, lines(place), strict=True):
         one = example(task, row, task.templates[0], chain=True)
-        assert [one.input, one.target] == [turn["content"] for turn in kept["messages"]]
+        turns = [turn["content"] for turn in kept["messages"]]
+        assert [one.input, one.target] == (
+            turns if kept["rationale"] else [kept["question"], kept["answer"]]
+        )
 
 
 def test_the_generator_and_the_scorer_are_the_configured_models(

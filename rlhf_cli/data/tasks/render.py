@@ -29,8 +29,8 @@ def options_text(options: Sequence[str]) -> str:
 
 
 def chain_target(rationale: str, answer: str) -> str:
-    """Return the target of a chain of thought."""
-    return f"{rationale}\nThe answer is {answer}."
+    """Return the target of a chain of thought; of an empty one the answer alone."""
+    return f"{rationale}\nThe answer is {answer}.".lstrip("\n")
 
 
 def example(

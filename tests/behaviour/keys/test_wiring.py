@@ -397,7 +397,7 @@ def test_the_win_rate_is_against_the_sft_model(seen):
     for model in ("base", "SFT", "PPO"):
         won = [
             0.5
-            if answer["response"] == baseline["response"]
+            if all(answer[key] == baseline[key] for key in ("response", "finished"))
             else float(answer["score"] > baseline["score"])
             for answer, baseline in zip(answers_of(seen, model), base, strict=True)
         ]
