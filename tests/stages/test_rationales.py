@@ -206,7 +206,7 @@ def few_rows(monkeypatch):
 
 
 TINY = Path(rlhf_cli.__file__).parent / "assets" / "tiny"
-SHORT = {"data.max_prompt_tokens": 96}  # the embedded model has 128 positions
+SHORT = {"data.max_prompt_tokens": 96}  # short prompts: the tests with a second model are quicker
 
 
 @pytest.fixture(scope="module")
