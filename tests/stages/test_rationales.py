@@ -13,7 +13,7 @@ from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.data.tasks.render import example
 from rlhf_cli.data.tasks.rows import task_rows
 from rlhf_cli.evaluation.rationale_checks import Rationale, verdicts
-from rlhf_cli.evaluation.rationale_questions import AnsweredQuestion, read_rationale
+from rlhf_cli.evaluation.rationale_questions import AnsweredQuestion, answered, read_rationale
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages import rationales
@@ -197,6 +197,17 @@ def test_steps_are_checked_against_the_question_without_its_options(questions_fo
         answer = Answer(prompt_ids=[], ids=[], text=text, finished=True)
         found = read_rationale(question, answer, renderer=renderer, data=cfg.data)
         assert found.steps == [True, True, False]
+
+
+@pytest.mark.parametrize("name", ["sums", "facts", "same"])
+def test_the_explain_tasks_teach_the_layout_of_the_stage(name):
+    asked, explained = read_tasks([f"tiny_world/step_{name}", f"tiny_world_explain/explain_{name}"])
+    both = (task_rows(t, seed=1, eval_fraction=0, select_fraction=0) for t in (asked, explained))
+    for row, again in zip(*(rows.train[:5] for rows in both), strict=True):
+        known = [answered(example(asked, row, template)) for template in asked.templates]
+        for template in explained.templates:
+            one = example(explained, again, template)
+            assert (one.input, one.target) in [(other.input, other.target) for other in known]
 
 
 @pytest.fixture
