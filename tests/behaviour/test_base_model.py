@@ -106,13 +106,15 @@ def test_the_base_model_prefers_right_answers(model, tokenizer, cluster):
 def test_the_base_model_rarely_gives_a_right_answer_and_stops(model, tokenizer):
     """In a dialogue it rarely gives a right answer and ends it."""
     torch.manual_seed(0)
-    rng, right_and_finished = Random(11), 0
-    for _ in range(40):
-        task = draw(CLUSTERS, rng)
-        prompt = tokenizer(f"Human: {task.prompt}\n\nAssistant:", return_tensors="pt")
-        start = prompt["input_ids"].shape[1]
-        tokens = model.generate(**prompt, max_new_tokens=24, do_sample=True, top_k=0)[0, start:]
-        text = tokenizer.decode(tokens, skip_special_tokens=True)
-        verdict = utility(task.meta(), text, tokenizer.eos_token_id in tokens.tolist())
-        right_and_finished += verdict.right and verdict.finished
-    assert right_and_finished <= 8
+    rng = Random(11)
+    tasks = [draw(CLUSTERS, rng) for _ in range(40)]
+    texts = [f"Human: {task.prompt}\n\nAssistant:" for task in tasks]
+    prompts = tokenizer(texts, padding=True, return_tensors="pt")
+    start = prompts["input_ids"].shape[1]
+    answers = model.generate(**prompts, max_new_tokens=24, do_sample=True, top_k=0)[:, start:]
+    verdicts = [
+        utility(task.meta(), tokenizer.decode(tokens, skip_special_tokens=True),
+                tokenizer.eos_token_id in tokens.tolist())
+        for task, tokens in zip(tasks, answers, strict=True)
+    ]  # fmt: skip
+    assert sum(verdict.right and verdict.finished for verdict in verdicts) <= 8
