@@ -99,21 +99,24 @@ def describe_device(runtime: Runtime, num_nodes: int = 1) -> str:
 
 
 def describe_precision(dtype: str, device: str) -> str:
-    """Return the activations' precision, and what `auto` leaves to choose on a CPU."""
-    if dtype != "auto":
-        return dtype
-    if device.startswith("cuda"):
+    """Return the activations' precision, and on a CPU whether the other one is faster."""
+    if device.startswith("cuda") and dtype == "auto":
         return "bfloat16"
-    unit = _bfloat16_unit() if device == "cpu" else ""
-    hint = f" ({unit}: runtime.dtype=bfloat16 is faster, coarser)" if unit else ""
-    return f"float32{hint}"
+    unit = _bfloat16_unit() if device == "cpu" else None
+    if dtype == "bfloat16" and unit == "":
+        return "bfloat16 (not a unit of this processor: runtime.dtype=float32 is many times faster)"
+    if dtype == "auto" and unit:
+        return f"float32 ({unit}: runtime.dtype=bfloat16 is faster, coarser)"
+    return "float32" if dtype == "auto" else dtype
 
 
-def _bfloat16_unit() -> str:
-    """Return the unit of this processor that multiplies bfloat16; "" where it has none."""
-    flags = CPUINFO.read_text().split() if CPUINFO.exists() else []
+def _bfloat16_unit() -> str | None:
+    """Return the unit of this processor that multiplies bfloat16; "" where it has none, None: unknown."""
+    words = CPUINFO.read_text().split() if CPUINFO.exists() else []
+    if "flags" not in words:  # of x86 processors alone
+        return None
     units = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
-    return next((name for flag, name in units.items() if flag in flags), "")
+    return next((name for flag, name in units.items() if flag in words), "")
 
 
 def describe_processes(runtime: Runtime, num_nodes: int) -> str:
