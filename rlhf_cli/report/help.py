@@ -79,19 +79,16 @@ def print_run_help(stages: Mapping[str, str]) -> None:
 
 def print_config_help() -> None:
     """Print how to look at the configuration."""
-    console().print(
-        Text.assemble(
-            ("rlhf config", "bold"),
-            " [section ...] [key=value ...]\n\n"
-            "Prints the settings that a run with these values would have, with comments.\n",
-        )
+    text = (
+        " [section ...] [key=value ...]\n\n"
+        "Prints the settings that a run with these values would have, with comments.\n"
     )
     examples = {
         "rlhf config": "everything",
         "rlhf config sft": "one section",
         "rlhf config ppo.kl model=gpt2": "one section, with other values",
     }
-    _section("examples", examples)
+    _print_command("rlhf config", text, examples)
 
 
 def print_show_help() -> None:
@@ -101,7 +98,6 @@ def print_show_help() -> None:
         "The stages of a run, where they come from, their numbers, what is wrong, how far a "
         "running one is. RUN is a name or any folder: of a run, of a stage, of several runs.\n"
     )
-    console().print(Text.assemble(("rlhf show", "bold"), text))
     examples = {
         "rlhf show": "all runs in runs/",
         "rlhf show default": "the run of that name",
@@ -111,7 +107,7 @@ def print_show_help() -> None:
         "rlhf show --runs-dir elsewhere": "all runs in another folder",
         "rlhf show default --json": "the same for programs",
     }
-    _section("examples", examples)
+    _print_command("rlhf show", text, examples)
 
 
 def print_report_help() -> None:
@@ -121,14 +117,13 @@ def print_report_help() -> None:
         "Writes one HTML file: commands, the tables of the evaluation, and the charts of tasks. It opens "
         "without network, and its path is printed. RUN is a name or the folder of a run.\n"
     )
-    console().print(Text.assemble(("rlhf report", "bold"), text))
     examples = {
         "rlhf report default": "runs/default/report.html",
         "rlhf report one other": "runs/report.html: several runs in its charts",
         "rlhf report default --out page.html": "another file",
         "rlhf report one --runs-dir elsewhere": "a run in another folder",
     }
-    _section("examples", examples)
+    _print_command("rlhf report", text, examples)
 
 
 def print_data_help() -> None:
@@ -138,7 +133,6 @@ def print_data_help() -> None:
         "Reads all data of the configuration, or these files, and names bad rows by file and line.\n"
         "Its result and exit code are those of a run with the same words; nothing is trained.\n"
     )
-    console().print(Text.assemble(("rlhf data check", "bold"), text))
     source = "data.demonstrations=[{path: my.jsonl, columns: {prompt: q}}]"
     examples = {
         "rlhf data check my.jsonl": "a file; its role follows from its columns",
@@ -146,6 +140,11 @@ def print_data_help() -> None:
         "rlhf data check data=hh --all": "every bad row, not the first three of a kind",
         "rlhf data check my.jsonl --json": "the same for programs",
     }
+    _print_command("rlhf data check", text, examples)
+
+
+def _print_command(name: str, text: str, examples: Mapping[str, str]) -> None:
+    console().print(Text.assemble((name, "bold"), text))
     _section("examples", examples)
 
 

@@ -1,8 +1,5 @@
 """Tables of questions: what a row holds, what is evaluated, and what no two tables share."""
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from random import Random
 
@@ -11,6 +8,7 @@ import pytest
 from rlhf_cli.tiny_world import vocabulary as words
 from rlhf_cli.tiny_world.rows import THREE_WAY
 from rlhf_cli.tiny_world.tables import EVAL, MOST, MOST_EVAL, TABLES, table_names, table_rows
+from tests.support.tiny_world import outputs_of_processes
 
 BOTH = [pytest.param(name, id=name) for name in TABLES]
 
@@ -134,14 +132,4 @@ def test_tables_do_not_depend_on_the_process():
         "print(hashlib.sha256(repr([table_rows(n) for n in ('larger', 'nli_kinds', 'step_facts')])"
         ".encode()).hexdigest())"
     )
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(digests) == 1
+    assert len(outputs_of_processes(code)) == 1
