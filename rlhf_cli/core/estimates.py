@@ -8,7 +8,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from rlhf_cli.core.student import student_quantile
+from rlhf_cli.core.means import student_quantile
 
 
 def mean_interval(x: Tensor, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -4,11 +4,12 @@ A rationale was written by a model that was given the answer (CoT Collection, se
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlhf_cli.config.schema import Check, Keep, Rationales
+from rlhf_cli.core.means import mean_of_known
 from rlhf_cli.data.split import normalised
 from rlhf_cli.data.tasks.render import STEP_BY_STEP, chain_target
 from rlhf_cli.evaluation.numerals import numbers_in, quantity
@@ -173,9 +174,3 @@ def _rightness(rationales: Sequence[Rationale]) -> dict[str, float | None]:
         "rationales": mean_of_known(bool(steps) and all(steps) for steps in checked),
         "steps": mean_of_known(right for steps in checked for right in steps),
     }
-
-
-def mean_of_known(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are known; None without one."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -1,7 +1,6 @@
 """Figures of tasks, from judged answers: means over templates, then over clusters and groups."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from rlhf_cli.core.estimates import mean_interval, wilson_interval
+from rlhf_cli.core.means import mean_weights, members
 from rlhf_cli.data.tasks.task import Task
 
 RIGHT_OR_WRONG = ("accuracy", "exact_match")  # metrics with no value between 0 and 1
@@ -138,8 +138,8 @@ def means(figures: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]) -> di
 
     intervals: {the same keys: (low, high) of the mean}.
     """
-    clusters = _members(figures, {task.name: task.clusters for task in tasks})
-    groups = _members(figures, {task.name: task.groups for task in tasks})
+    clusters = members(figures, {task.name: task.clusters for task in tasks})
+    groups = members(figures, {task.name: task.groups for task in tasks})
     of_clusters = _means_of(figures, clusters)
     return {
         "clusters": of_clusters,
@@ -153,18 +153,10 @@ def means(figures: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]) -> di
     }
 
 
-def _members(
-    figures: Mapping[str, Mapping[str, Any]], sets_of: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    """Return {set: its tasks}, of clusters or of groups."""
-    names = dict.fromkeys(name for task in figures for name in sets_of[task])
-    return {name: [task for task in figures if name in sets_of[task]] for name in names}
-
-
 def _means_of(
-    figures: Mapping[str, Mapping[str, Any]], members: Mapping[str, Sequence[str]]
+    figures: Mapping[str, Mapping[str, Any]], sets: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
-    return {name: fmean(figures[task]["value"] for task in some) for name, some in members.items()}
+    return {name: fmean(figures[task]["value"] for task in some) for name, some in sets.items()}
 
 
 def mean_bounds(
@@ -176,10 +168,7 @@ def mean_bounds(
     from the mean to an end is the root of the summed squares of the tasks' distances from value to that
     end, each times the task's weight (MOVER, Zou and Donner 2008). For one task it is its own interval.
     """
-    weights: Counter[str] = Counter()
-    for some in sets:
-        for task in some:  # one of several sets counts in each
-            weights[task] += 1 / (len(sets) * len(some))
+    weights = mean_weights(sets)
     mean = sum(weight * figures[task]["value"] for task, weight in weights.items())
     below, above = (
         math.hypot(*(w * (figures[t][end] - figures[t]["value"]) for t, w in weights.items()))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, linear_regression, stdev
 from typing import Any
 
-from rlhf_cli.core.student import student_quantile
+from rlhf_cli.core.means import mean_of_known, mean_weights, members, student_quantile
 from rlhf_cli.report.study_runs import BASE, TRAINED, Figure, StudyRun
 
 MODELS = {False: "base", True: "SFT"}  # by whether they are tuned
@@ -41,20 +41,12 @@ def summary(by_seed: Mapping[int, Estimate]) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "runs": num}
 
 
-def _weights(tasks: Iterable[str], clusters: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Return the weight of each task in the mean over clusters of the means over their tasks."""
-    listed = list(tasks)
-    names = dict.fromkeys(name for task in listed for name in clusters[task])
-    sizes = {name: sum(name in clusters[task] for task in listed) for name in names}
-    return {task: sum(1 / sizes[n] for n in clusters[task]) / len(names) for task in listed}
-
-
 def macro(figures: Mapping[str, Figure], clusters: Mapping[str, Sequence[str]]) -> Estimate:
     """Return the mean over clusters of the tasks' values, and its interval over rows.
 
     The rows of different tasks are independent: half the width is the root of sum (weight x half)^2.
     """
-    weights = _weights(figures, clusters)
+    weights = mean_weights(list(members(figures, clusters).values()))
     value = sum(weights[task] * found["value"] for task, found in figures.items())
     halves = [weights[t] * (found["high"] - found["low"]) / 2 for t, found in figures.items()]
     half = math.hypot(*halves)
@@ -123,11 +115,10 @@ def scale_of(runs: Sequence[StudyRun]) -> dict[str, Any]:
         models = [(run.parameters, run.model) for run in some]
         for (parameters, model), point in _points(some, models, tuned=tuned).items():
             losses = [_loss(run, tuned=tuned) for run in some if run.parameters == parameters]
-            known = [loss for loss in losses if loss is not None]
             points.append(
                 {"model": model, "parameters": parameters, "tuned": tuned}
                 | {"accuracy": point.pop("value"), **point}
-                | {"loss": fmean(known) if known else None}
+                | {"loss": mean_of_known(losses)}
             )
     slopes = {("base", "tuned")[tuned]: slope(points, tuned=tuned) for tuned in MODELS}
     known = {name: found for name, found in slopes.items() if found is not None}
@@ -139,7 +130,7 @@ def _loss(run: StudyRun, *, tuned: bool) -> float | None:
     figures = _unseen(run, tuned=tuned)
     if any(found.get("loss") is None for found in figures.values()):
         return None
-    weights = _weights(figures, run.clusters)
+    weights = mean_weights(list(members(figures, run.clusters).values()))
     return sum(weights[task] * found["loss"] for task, found in figures.items())
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rlhf_cli.core.means import mean_of_known, members
 from rlhf_cli.report.study_curves import (
     MODELS,
     TEMPLATES,
@@ -152,15 +153,9 @@ def _means(
         figures = {seed: dict(zip(tasks, (f[seed] for f in seeds), strict=True)) for seed in common}
         by_seed = {seed: macro(found, clusters) for seed, found in figures.items()}
         spreads = [f["template_std"] for one in figures.values() for f in one.values()]
-        names = dict.fromkeys(name for task in tasks for name in clusters[task])
         of_clusters = {
-            name: fmean(
-                one[task]["value"]
-                for one in figures.values()
-                for task in tasks
-                if name in clusters[task]
-            )
-            for name in names
+            name: fmean(one[task]["value"] for one in figures.values() for task in listed)
+            for name, listed in members(tasks, clusters).items()
         }
         found.append(_bar(key, by_seed, spreads) | {"clusters": of_clusters})
     return found
@@ -178,6 +173,5 @@ def _bar(
     key: tuple[str, str, int], by_seed: Mapping[int, Estimate], spreads: Sequence[float | None]
 ) -> dict[str, Any]:
     paradigm, model, shots = key
-    known = [spread for spread in spreads if spread is not None]
     about = {"paradigm": paradigm, "model": model, "shots": shots}
-    return about | summary(by_seed) | {"template_std": fmean(known) if known else None}
+    return about | summary(by_seed) | {"template_std": mean_of_known(spreads)}

@@ -10,8 +10,9 @@ from rlhf_cli.artifacts.layout import DRAWN
 from rlhf_cli.artifacts.store import model_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema.run import Config
+from rlhf_cli.core.means import mean_of_known
 from rlhf_cli.core.randomness import stream_seed
-from rlhf_cli.evaluation.rationale_checks import Rationale, figures, mean_of_known, verdicts
+from rlhf_cli.evaluation.rationale_checks import Rationale, figures, verdicts
 from rlhf_cli.evaluation.rationale_gain import Scorer
 from rlhf_cli.evaluation.rationale_questions import (
     AnsweredQuestion,

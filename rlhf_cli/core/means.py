@@ -1,6 +1,8 @@
-"""Student's t distribution, for intervals of means. Plain numbers: no torch."""
+"""Means of known values, of sets of items, and Student's t for their intervals. Plain numbers: no torch."""
 
 import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 
 MANY = 200  # degrees of freedom from which Student's quantile is taken from its expansion
@@ -30,3 +32,25 @@ def student_quantile(confidence: float, dof: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if student_mass(middle, dof) < confidence else (low, middle)
     return high
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are known; None without one."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def members(items: Iterable[str], sets_of: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return {set: its items}, of the sets that each item is in."""
+    listed = list(items)
+    names = dict.fromkeys(name for item in listed for name in sets_of[item])
+    return {name: [item for item in listed if name in sets_of[item]] for name in names}
+
+
+def mean_weights(sets: Sequence[Sequence[str]]) -> Counter[str]:
+    """Return the weight of each item in the mean over sets of the means over their items."""
+    weights: Counter[str] = Counter()
+    for some in sets:
+        for item in some:  # one of several sets counts in each
+            weights[item] += 1 / (len(sets) * len(some))
+    return weights
