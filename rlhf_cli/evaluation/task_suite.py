@@ -25,8 +25,13 @@ VOTERS = 2000  # seeds of the chains that vote follow seed + VOTERS
 
 @dataclass(slots=True, kw_only=True)
 class TaskSuite:
-    """The same questions for every model. sampling: how answers are sampled, but for the temperature."""
+    """The same questions for every model.
 
+    clusters: of every task of the task files, evaluated or not. sampling: how answers are sampled, but
+    for the temperature.
+    """
+
+    clusters: dict[str, list[str]]
     tasks: list[TaskQuestions]
     settings: TaskEvaluation
     renderer: Renderer
@@ -49,6 +54,7 @@ class TaskSuite:
             "tasks": {asked.task.name: described(asked) for asked in self.tasks},
             "rows": table_rows(outcomes, [asked.task for asked in self.tasks]),
             "notes": list(filter(None, map(left_out_note, self.tasks))),
+            "clusters": self.clusters,
         }
 
     @property

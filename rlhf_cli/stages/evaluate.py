@@ -33,7 +33,6 @@ from rlhf_cli.stages.samples import (
 )
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.stages.task_evaluation import TASK_ANSWERS, open_suite, write_task_answers
-from rlhf_cli.stages.task_reading import clusters_of_all
 from rlhf_cli.telemetry.recorder import Recorder
 
 BASELINE = STAGES["sft"].candidate  # that the others are preferred to, or not
@@ -135,7 +134,6 @@ def suite_metrics(evaluator: Evaluator, out: Path) -> dict[str, float]:
         return {}
     figures = evaluator.suite.figures(evaluator.outcomes)
     figures["parameters"] = evaluator.parameters
-    figures["clusters"] = clusters_of_all(evaluator.context.cfg)
     if evaluator.context.world.is_main:
         write_tasks(out, figures)
         write_task_answers(out / TASK_ANSWERS, evaluator.suite, evaluator.outcomes)

@@ -11,7 +11,7 @@ from rlhf_cli.evaluation.task_questions import QuestionMaker, TaskQuestions
 from rlhf_cli.evaluation.task_suite import TaskSuite
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.stages.context import StageContext
-from rlhf_cli.stages.task_reading import evaluated_tasks, evaluation_rows
+from rlhf_cli.stages.task_reading import evaluated_of, evaluation_rows, every_task
 
 TASK_ANSWERS = "task_answers.jsonl"
 
@@ -19,10 +19,12 @@ TASK_ANSWERS = "task_answers.jsonl"
 def open_suite(context: StageContext) -> TaskSuite | None:
     """Return the questions of all tasks to evaluate; None where there are none."""
     cfg = context.cfg
-    tasks = evaluated_tasks(cfg)
+    every = every_task(cfg)
+    tasks = evaluated_of(every, cfg)
     if not tasks:
         return None
     return TaskSuite(
+        clusters={task.name: list(task.clusters) for task in every},
         tasks=[questions_of(context, task) for task in tasks],
         settings=cfg.evaluation.tasks,
         renderer=context.renderer,

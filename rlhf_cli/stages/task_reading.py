@@ -14,20 +14,23 @@ def tasks_read(cfg: Config, which: TasksRead) -> list[Task]:
     return explained_tasks(cfg) if which is TasksRead.trained else evaluated_tasks(cfg)
 
 
+def every_task(cfg: Config) -> list[Task]:
+    """Return the tasks of tasks.files."""
+    return read_tasks(cfg.tasks.files, folder=cfg.tasks.folder)
+
+
 def evaluated_tasks(cfg: Config) -> list[Task]:
+    """Return the tasks of tasks.files that are evaluated."""
+    return evaluated_of(every_task(cfg), cfg)
+
+
+def evaluated_of(tasks: list[Task], cfg: Config) -> list[Task]:
     """Return the tasks that are held out, and those that evaluation.tasks.also names."""
-    tasks = read_tasks(cfg.tasks.files, folder=cfg.tasks.folder)
     found = [
         *held_out(tasks, cfg.tasks.hold_out),
         *held_out(tasks, cfg.evaluation.tasks.also, key="evaluation.tasks.also"),
     ]
     return [task for task in tasks if task in found]
-
-
-def clusters_of_all(cfg: Config) -> dict[str, list[str]]:
-    """Return the clusters of every task of tasks.files."""
-    tasks = read_tasks(cfg.tasks.files, folder=cfg.tasks.folder)
-    return {task.name: list(task.clusters) for task in tasks}
 
 
 def evaluation_rows(cfg: Config, task: Task) -> TaskRows:
@@ -68,8 +71,7 @@ def explained_tasks(cfg: Config) -> list[Task]:
     """Return the tasks that rationales are written for: those that may be trained on."""
     if not cfg.tasks.files:
         raise UserError("stage=rationales has no tasks: name task files or presets in tasks.files")
-    tasks = read_tasks(cfg.tasks.files, folder=cfg.tasks.folder)
-    return trained_on(tasks, cfg.tasks)
+    return trained_on(every_task(cfg), cfg.tasks)
 
 
 def explained_rows(cfg: Config, task: Task) -> TaskRows:
