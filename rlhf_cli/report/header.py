@@ -100,14 +100,13 @@ def describe_device(runtime: Runtime, num_nodes: int = 1) -> str:
 
 def describe_precision(dtype: str, device: str) -> str:
     """Return the activations' precision, and on a CPU whether the other one is faster."""
-    if device.startswith("cuda") and dtype == "auto":
-        return "bfloat16"
+    automatic = "bfloat16" if device.startswith("cuda") else "float32"
     unit = _bfloat16_unit() if device == "cpu" else None
     if dtype == "bfloat16" and unit == "":
         return "bfloat16 (not a unit of this processor: runtime.dtype=float32 is many times faster)"
     if dtype == "auto" and unit:
         return f"float32 ({unit}: runtime.dtype=bfloat16 is faster, coarser)"
-    return "float32" if dtype == "auto" else dtype
+    return automatic if dtype == "auto" else dtype
 
 
 def _bfloat16_unit() -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from rlhf_cli.report.study_table import CURVES, MEAN, PARADIGMS, compared
+from rlhf_cli.report.study_table import CURVES, MEAN, PARADIGMS, compared, interval
 from rlhf_cli.report.table import number
 
 Block = dict[str, Any]
@@ -107,13 +107,10 @@ def _bar_numbers(group: Found, one: Found) -> Block:
 
 
 def _curve(points: Sequence[Found], key: str, label: str) -> Block:
-    shown = [
-        _point(one, x=one[key], y="value", about=f"{one[key]} {label}")
-        for one in sorted(points, key=lambda one: one[key])
-    ]
+    some = sorted(points, key=lambda one: one[key])
+    shown = [_point(one, x=one[key], y="value", about=f"{one[key]} {label}") for one in some]
     rows = [
-        {"head": [str(one[key])], "cells": [_interval(one), [str(one["runs"])]]}
-        for one in sorted(points, key=lambda one: one[key])
+        {"head": [str(one[key])], "cells": [_interval(one), [str(one["runs"])]]} for one in some
     ]
     return {
         "kind": "lines",
@@ -206,10 +203,9 @@ def _point(one: Found, *, x: float, y: str, about: str) -> Block:
 
 def _words(one: Found, key: str = "value") -> list[str]:
     """Return a figure in words: the interval, the spread over templates, how many runs."""
-    value, *interval = _interval(one, key)
     spread = one.get("template_std")
     return [
-        " ".join([value, *interval]),
+        " ".join(_interval(one, key)),
         *([] if spread is None else [f"±{spread:.2f} over templates"]),
         *([f"mean of {one['runs']} seeds"] if one["runs"] > 1 else []),
     ]
@@ -217,11 +213,9 @@ def _words(one: Found, key: str = "value") -> list[str]:
 
 def _interval(one: Found, key: str = "value") -> list[str]:
     """Return a figure and, where there is one, its interval; of a loss the figure alone."""
-    value, low, high = one[key], one["low"], one["high"]
-    if key == "loss" or low is None or high is None:
-        return [f"{value:.3f}"]
-    width = high - low
-    return [number(value, width), f"[{number(low, width)}, {number(high, width)}]"]
+    if key == "loss" or one["low"] is None or one["high"] is None:
+        return [f"{one[key]:.3f}"]
+    return [number(one[key], one["high"] - one["low"]), interval(one)]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Found]) -> Block:
