@@ -130,8 +130,11 @@ class DataReport:
     def headline(self) -> str:
         """Return one line with the totals."""
         select = f"{self.num_select} to select by, " if self.num_select else ""
-        sides = f" ({self.num_train} train, {select}{self.num_eval} held out)"
-        sides = sides if self.num_train else ""
+        once = (
+            self.num_train + self.num_select + self.num_eval
+        )  # a mixture has records of each epoch
+        train = f"{self.num_train} train{' per epoch' * (self.num_kept > once)}"
+        sides = f" ({train}, {select}{self.num_eval} held out)" if self.num_train else ""
         return (
             f"{self.role}: {self.rows.total()} rows read, {self.num_kept} records kept{sides}, "
             f"{self.num_bad} bad ({self.bad_fraction:.1%}), {self.left_out.total()} left out"

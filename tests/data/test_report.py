@@ -27,6 +27,11 @@ def test_the_totals_of_a_report_add_up():
     )
 
 
+def test_a_mixture_names_its_records_per_epoch():
+    report = DataReport(role="demonstrations", num_kept=25, num_train=10, num_select=2, num_eval=3)
+    assert "25 records kept (10 train per epoch, 2 to select by, 3 held out)" in report.headline()
+
+
 def test_only_the_first_examples_are_kept():
     assert [str(row) for row in example().examples["empty chosen"]] == [
         f"[red].jsonl:{line}: empty chosen: row {line}" for line in range(1, EXAMPLES + 1)
