@@ -74,6 +74,8 @@ def _content_changes(key: str, old: dict[str, str], new: dict[str, str]) -> list
         return [f"{key}: {edited} was edited"]
     gone = [name for name in old if new.get(name) != old[name]]
     come = [name for name in new if old.get(name) != new[name]]
+    if not gone and not come:
+        return [f"{key}: the order of its paths changed"]
     return [f"{key}: path {', '.join(gone) or 'none'} -> {', '.join(come) or 'none'}"]
 
 

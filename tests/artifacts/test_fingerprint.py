@@ -53,6 +53,12 @@ def test_every_change_of_a_fingerprint_is_named(changes, expected):
         assert now.changes(earlier) == expected
 
 
+def test_another_order_of_the_same_paths_is_named():
+    made = fingerprint(data={"data.prompts": {"a": "1", "b": "2"}})
+    now = fingerprint(data={"data.prompts": {"b": "2", "a": "1"}})
+    assert now.changes(made) == ["data.prompts: the order of its paths changed"]
+
+
 def test_equal_content_under_another_name_is_no_change():
     """A file with the same content and another name is the same data."""
     renamed = fingerprint(data={"data.prompts": {"b": "1"}})
