@@ -78,6 +78,12 @@ def require_model(
     require_weights(label, folder)
 
 
+def local_config(place: str) -> dict[str, Any]:
+    """Return the config.json of a model folder; nothing of a hub id."""
+    file = Path(shipped(place)).expanduser() / "config.json"
+    return read_json(file, place) if file.is_file() else {}
+
+
 def require_kind(label: str, config: dict[str, Any], *, scores: bool) -> None:
     """Refuse a model of the wrong kind by its config.json. A worker looks at its weights."""
     named = (config.get("architectures") or [None])[0]

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.positions import num_positions, require_positions
 from rlhf_cli.config.schema import Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import StageSpec, TasksRead
@@ -15,7 +16,7 @@ from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
-from rlhf_cli.pipeline.model_folders import external, require_model
+from rlhf_cli.pipeline.model_folders import external, local_config, require_model
 from rlhf_cli.stages.reading import spec_of
 
 DRIVER = Path("/dev/nvidiactl")
@@ -42,6 +43,8 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     for spec in specs:
         if which := spec.tasks(cfg):
             _require_tasks(cfg, which, alone=not spec.data(cfg))
+    if any("base" in spec.models(cfg) for spec in specs):
+        require_positions(num_positions(local_config(model.path)), cfg.data)
 
 
 def _require_tasks(cfg: Config, which: TasksRead, *, alone: bool) -> None:

@@ -11,7 +11,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from rlhf_cli.artifacts.store import FREE, model_folder, write_errors
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Data, Graphs, Optim
+from rlhf_cli.config.positions import NAMES, num_positions, require_positions
+from rlhf_cli.config.schema import Graphs, Optim
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.finite import not_finite
 from rlhf_cli.core.randomness import stream_seed
@@ -41,9 +42,6 @@ from rlhf_cli.stages.reading import spec_of
 from rlhf_cli.telemetry.console import line, status
 from rlhf_cli.telemetry.recorder import Recorder
 from rlhf_cli.telemetry.timing import Clock
-
-# Under these names the configurations of models hold their number of positions.
-POSITIONS = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +106,7 @@ class StageContext:
             grown = fit_embeddings(model, self.renderer.tokenizer)
         if grown:
             self.notes[f"{grown} special tokens without an embedding got a new one"] = None
-        require_room(model.config, self.cfg.data)
+        require_positions(room_of(model.config), self.cfg.data)
         return self._fitted(model, where or self.cfg.model.path)
 
     def scalar_model(self, path: Path, *, new_head: bool = False, dropout: float = 0.0):
@@ -208,20 +206,7 @@ class StageContext:
 def room_of(config: PretrainedConfig) -> int | None:
     """Return how many positions the model knows; None where it names no limit."""
     text = config.get_text_config()
-    found = (getattr(text, name, None) for name in POSITIONS)
-    return next((room for room in found if isinstance(room, int) and room > 0), None)
-
-
-def require_room(config: PretrainedConfig, data: Data, *, who: str = "the model") -> None:
-    """Refuse a prompt and response limit beyond the positions that the model has."""
-    room = room_of(config)
-    wanted = data.max_prompt_tokens + data.max_response_tokens
-    if room is not None and wanted > room:
-        raise UserError(
-            f"data.max_prompt_tokens={data.max_prompt_tokens} and data.max_response_tokens="
-            f"{data.max_response_tokens} make {wanted} tokens, but {who} has {room} positions: "
-            "lower one of them"
-        )
+    return num_positions({name: getattr(text, name, None) for name in NAMES})
 
 
 def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContext:

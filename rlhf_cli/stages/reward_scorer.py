@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.positions import require_positions
 from rlhf_cli.config.schema import LongText
 from rlhf_cli.data.collate import pad_right
 from rlhf_cli.data.encode import EncodedPrompt
@@ -20,7 +21,7 @@ from rlhf_cli.models.forward import ModelInputs, response_scores, sequence_score
 from rlhf_cli.models.load import load_tokenizer
 from rlhf_cli.models.reward_head import HEAD, check_head, draw_head
 from rlhf_cli.runtime.engine import Engine, Network
-from rlhf_cli.stages.context import StageContext, require_room, room_of
+from rlhf_cli.stages.context import StageContext, room_of
 
 
 def reset_head(engine: Engine, *, seed: int) -> None:
@@ -124,7 +125,7 @@ class RewardModel:
             translation = _translation(context, own, prompts, model.config, folder)
             set_pad(model.config, translation.pad_id)
         else:
-            require_room(model.config, cfg.data, who="the reward model")
+            require_positions(room_of(model.config), cfg.data, who="the reward model")
         return cls(network=context.network(model), context=context, translation=translation)
 
     @property

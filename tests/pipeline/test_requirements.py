@@ -65,6 +65,14 @@ def test_a_run_of_all_stages_without_comparisons_is_refused(with_rows):
     require(with_rows(demonstrations=DEMONSTRATIONS, comparisons=COMPARISONS), specs())
 
 
+@pytest.mark.parametrize("names", [("sft",), ("evaluate",)])
+def test_texts_beyond_the_positions_of_the_base_model_are_refused(default, names):
+    long = replace(default, data=replace(default.data, max_prompt_tokens=233))
+    with pytest.raises(UserError, match=r"233 .*=24 make 257 tokens, but the model has 256 pos"):
+        require(long, specs(*names))
+    require(replace(default, data=replace(default.data, max_prompt_tokens=232)), specs(*names))
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
