@@ -5,6 +5,7 @@ k2 is biased but differentiates to the right gradient. Inside a reward only k1 i
 """
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """Return r - 1 - log r: never negative, unbiased. Elementwise."""
     log_r = ref_logprobs - logprobs
     return torch.expm1(log_r) - log_r
+
+
+ESTIMATORS = MappingProxyType({"k1": k1, "k2": k2, "k3": k3})
 
 
 @dataclass(slots=True)

@@ -35,6 +35,16 @@ def shaped_rewards(
     return rewards.scatter_add(1, last, scores[:, None].to(rewards.dtype))
 
 
+def response_rewards(
+    scores: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, kl_coef: float
+) -> Tensor:
+    """Return the score of each response minus kl_coef times the sum of k1 over its tokens.
+
+    scores (B,), logprobs, ref_logprobs, mask (B, R) -> rewards (B,)
+    """
+    return scores - kl_coef * zero_pads(k1(logprobs, ref_logprobs), mask).sum(1)
+
+
 def gae(
     rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:

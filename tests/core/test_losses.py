@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from torch.nn.functional import pad
 
 from rlhf_cli.core.logprobs import token_logprobs
-from rlhf_cli.core.losses import lm_loss, policy_loss, value_loss
+from rlhf_cli.core.losses import (
+    importance_ratios,
+    kl_loss,
+    lm_loss,
+    policy_loss,
+    token_weights,
+    value_loss,
+)
 from tests.support.response_masks import response_mask
 
 LENGTHS = [2, 8, 5, 1]
@@ -294,3 +301,119 @@ def test_prompt_tokens_outside_the_mask_get_no_gradient():
 def test_the_loss_of_uniform_predictions_is_log_v():
     lp = token_logprobs(torch.zeros(4, 8, 7), torch.zeros(4, 8).long(), temperature=1.0)
     assert lm_loss(lp, MASK, num_tokens=TOKENS).item() == pytest.approx(math.log(7))
+
+
+THETA = [0.3, -0.2, 0.5]
+REF = torch.tensor([0.2, 0.5, 0.3], dtype=torch.double)
+REVERSE = [0.138796, -0.219580, 0.080784]  # gradient of KL(policy || ref) in THETA
+FORWARD = [0.153615, -0.285522, 0.131906]  # gradient of KL(ref || policy)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "weighted", "gradient"),
+    [
+        ("k1", True, REVERSE),
+        ("k3", True, REVERSE),
+        ("k2", False, REVERSE),
+        ("k3", False, FORWARD),
+        ("k1", False, [0.0, 0.0, 0.0]),
+    ],
+)
+def test_the_gradient_of_a_kl_loss_is_that_of_the_divergence_it_names(
+    estimator, weighted, gradient
+):
+    """Every response once, with its probability as weight: the expectation over samples, exactly."""
+    theta = torch.tensor(THETA, dtype=torch.double, requires_grad=True)
+    logprobs = theta.log_softmax(0)[:, None]
+    mask, old = torch.ones(3, 1, dtype=torch.bool), logprobs.detach()
+    ratio = importance_ratios(logprobs, old, mask)[1] if weighted else None
+    kl_loss(
+        logprobs, REF.log()[:, None], mask, estimator=estimator, weights=old.exp(), ratio=ratio
+    ).backward()
+    assert theta.grad.tolist() == pytest.approx(gradient, abs=1e-6)
+
+
+def test_a_kl_loss_is_finite_far_from_the_reference_and_ignores_pads():
+    logprobs = torch.tensor([[-1.0, -90.0, math.nan]], requires_grad=True)
+    mask = torch.tensor([[True, True, False]])
+    found = kl_loss(logprobs, torch.zeros(1, 3), mask, estimator="k3", weights=mask.float())
+    found.backward()
+    assert torch.isfinite(found) and torch.isfinite(logprobs.grad).all()
+
+
+def weighted_loss(average, *, rows=slice(None), by_sequence=False, old=None):
+    """Return the loss of example() under an average of the whole step, and the log-probs' gradient."""
+    data = example()
+    leaf = data["logprobs"].clone().requires_grad_()
+    weights = token_weights(MASK[rows], average=average, num_responses=4, num_tokens=TOKENS)
+    found = policy_loss(
+        leaf[rows],
+        (data["old"] if old is None else old)[rows],
+        data["advantages"][:, :1].expand(4, 8)[rows],
+        MASK[rows],
+        clip_eps=0.2,
+        num_tokens=TOKENS,
+        by_sequence=by_sequence,
+        weights=weights,
+    )
+    found.loss.backward()
+    return found.loss.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("average", ["sum", "mean", "token"])
+def test_every_average_weighs_the_tokens_as_its_definition_says(average):
+    data, total = example(), 0.0
+    for b, n in enumerate(LENGTHS):
+        own = 0.0
+        for t in range(n):
+            advantage = data["advantages"][b, 0].item()
+            ratio = math.exp(data["logprobs"][b, t].item() - data["old"][b, t].item())
+            own -= min(advantage * ratio, advantage * min(max(ratio, 0.8), 1.2))
+        total += {"sum": own / 4, "mean": own / n / 4, "token": own / TOKENS}[average]
+    whole, gradient = weighted_loss(average)
+    assert whole == pytest.approx(total)
+    parts = [weighted_loss(average, rows=rows) for rows in (slice(0, 1), slice(1, 4))]
+    assert torch.allclose(sum(loss for loss, _ in parts), whole)
+    assert torch.allclose(sum(grad for _, grad in parts), gradient)
+
+
+def test_the_average_over_tokens_is_the_loss_without_weights():
+    data = example()
+    args = data["logprobs"], data["old"], data["advantages"], MASK
+    weights = token_weights(MASK, average="token", num_responses=4, num_tokens=TOKENS)
+    plain = policy_loss(*args, clip_eps=0.2, num_tokens=TOKENS)
+    weighted = policy_loss(*args, clip_eps=0.2, num_tokens=TOKENS, weights=weights)
+    assert weighted.loss == pytest.approx(plain.loss)
+
+
+def test_ratios_of_tokens_and_of_sequences_agree_at_the_start():
+    start = example()["logprobs"]
+    _, by_token = weighted_loss("mean", old=start)
+    _, by_sequence = weighted_loss("mean", old=start, by_sequence=True)
+    assert torch.allclose(by_token, by_sequence)
+
+
+def test_the_ratio_of_a_sequence_is_the_exponential_of_its_mean_log_ratio():
+    data = example()
+    _, ratio = importance_ratios(data["logprobs"], data["old"], MASK, by_sequence=True)
+    for b, n in enumerate(LENGTHS):
+        mean = (data["logprobs"] - data["old"])[b, :n].mean()
+        assert ratio[b, :n].tolist() == pytest.approx([math.exp(mean)] * n)
+        assert (ratio[b, n:] == 1).all()
+
+
+def test_the_upper_clip_has_an_eps_of_its_own():
+    old, mask = torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    for log_ratio, advantage, is_clipped in ((0.25, 1, False), (0.3, 1, True), (-0.3, -1, True)):
+        logprobs = torch.full((1, 1), log_ratio, requires_grad=True)
+        found = policy_loss(
+            logprobs, old, torch.full((1, 1), float(advantage)), mask,
+            clip_eps=0.2, clip_eps_high=0.3, num_tokens=1,
+        )  # fmt: skip
+        found.loss.backward()
+        assert bool(logprobs.grad == 0) is is_clipped
+
+
+def test_an_unknown_average_is_refused():
+    with pytest.raises(ValueError, match="is none of sum, mean, token"):
+        weighted_loss("median")

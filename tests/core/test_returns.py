@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import pad
 
-from rlhf_cli.core.returns import gae, missing_eos, shaped_rewards
+from rlhf_cli.core.returns import gae, missing_eos, response_rewards, shaped_rewards
 from tests.support.response_masks import response_mask
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "core.json").read_text())["gae"]
@@ -196,3 +196,9 @@ def test_advantages_are_linear_and_rows_are_independent():
     order = torch.tensor([2, 0, 1])
     shuffled = run(rewards[order], values[order], MASK[order])
     torch.testing.assert_close(shuffled, tuple(x[order] for x in whole))
+
+
+def test_the_reward_of_a_response_is_the_sum_of_its_shaped_rewards():
+    args = noise(3, seed=1), noise(3, 5, seed=2), noise(3, 5, seed=3), MASK
+    shaped = shaped_rewards(*args, kl_coef=0.3)
+    assert torch.allclose(response_rewards(*args, kl_coef=0.3), shaped.sum(1))
