@@ -82,9 +82,10 @@ def iteration(setting, given) -> Parts:
     """Return the phases of one PPO iteration, each of which uses the result of the one before."""
     from workloads import models_of, rollouts
 
-    from rlhf_cli.stages.ppo.loop import compute_advantages, minibatches_of
-    from rlhf_cli.stages.ppo.rollout import readings_of, score_rollout
+    from rlhf_cli.stages.ppo.loop import compute_advantages
     from rlhf_cli.stages.ppo.update import updates
+    from rlhf_cli.stages.rollout.collect import readings_of, score_rollout
+    from rlhf_cli.stages.rollout.updates import minibatches_of
 
     cfg, models = setting.cfg.ppo, models_of(setting, given)
     rollout = rollouts(setting, models, given)

@@ -14,7 +14,7 @@ from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo.models import build_models
-from rlhf_cli.stages.ppo.rollout import sample_responses
+from rlhf_cli.stages.rollout.collect import sample_responses
 
 HERE, DIALOGUE = Origin("benchmark", 0), (Message("user", "x"), Message("assistant", "y"))
 LEARNING_RATES = tuple(f"model.lr.{name}=1e-8" for name in ("sft", "rm", "policy", "value"))

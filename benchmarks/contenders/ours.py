@@ -18,7 +18,7 @@ from workloads import (  # noqa: E402
 )
 
 from rlhf_cli.stages.ppo.loop import train  # noqa: E402
-from rlhf_cli.stages.ppo.stage import batches  # noqa: E402
+from rlhf_cli.stages.rollout.episodes import batches  # noqa: E402
 
 
 def run_epochs(epochs_of, setting, material: Material) -> None:
@@ -60,7 +60,7 @@ class Recorder:
 def run_ppo(setting, material: Material) -> None:
     cfg = setting.cfg.ppo
     models = models_of(setting, material)
-    given = batches(setting, prompts(material.rows))
+    given = batches(setting, prompts(material.rows), cfg)
     gate.wait()
     train(
         models, given, sampling_params(setting, material), cfg, Recorder(cfg.batch.rollout), seed=0

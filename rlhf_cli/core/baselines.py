@@ -11,7 +11,7 @@ RATE = 0.1  # of the running mean: the Rescorla-Wagner rule
 
 
 def leave_one_out(rewards: Tensor, group: int) -> Tensor:
-    """Return for each response the mean reward of the others in its group (RLOO, 2402.14740). (B,) -> (B,)"""
+    """Return for each response the mean reward of the others in its group (RLOO). (B,) -> (B,)"""
     if group < 2:
         raise ValueError(f"a group of {group} has no other response to take the mean of")
     grouped = rewards.view(-1, group)
@@ -59,7 +59,7 @@ def updated_baseline(running: float | None, mean_reward: float) -> float:
 
 
 def uniform_groups(scores: Tensor, group: int) -> Tensor:
-    """Return which groups have equal scores, from which nothing can be learned. (B,) -> (B / group,) bool"""
+    """Return which groups have equal scores: they teach nothing. (B,) -> (B / group,) bool"""
     grouped = scores.view(-1, group)
     return grouped.amax(1) - grouped.amin(1) <= EQUAL
 

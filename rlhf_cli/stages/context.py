@@ -187,14 +187,16 @@ class StageContext:
         """Seed dropout by the step and the process, so that earlier draws do not matter."""
         torch.manual_seed(stream_seed(self.cfg.seed, "dropout", self.world.rank, *place))
 
-    def require_whole_shares(self, sizes: dict[str, int]) -> None:
-        """Refuse global batches that the processes cannot divide evenly."""
+    def require_whole_shares(self, sizes: dict[str, int], *, unit: int = 1) -> None:
+        """Refuse global batches that the processes cannot divide evenly into parts of whole units."""
+        whole = unit * self.world.size
         for key, size in sizes.items():
-            if size % self.world.size:
-                below = size - size % self.world.size
+            if size % whole:
+                below = size - size % whole
+                units = f" in groups of {unit}" if unit > 1 else ""
                 raise UserError(
-                    f"{key}={size} cannot be divided among {self.world.size} processes: use "
-                    f"{f'{below} or ' if below else ''}{below + self.world.size}, "
+                    f"{key}={size} cannot be divided{units} among {self.world.size} processes: use "
+                    f"{f'{below} or ' if below else ''}{below + whole}, "
                     "or another runtime.num_processes"
                 )
 

@@ -4,6 +4,7 @@ Counts are of real tokens read and of the model FLOPs of that, over all processe
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -99,11 +100,11 @@ def work_on_comparisons(engine: Engine, batches: list[PreferenceBatch]) -> dict[
     return _all_processes(engine, torch.cat(contexts), sum(len(batch.mask) for batch in batches))
 
 
-def work_on_minibatch(policy: Engine, value_model: Engine, rollout: Rollout) -> dict[str, float]:
-    """Count a minibatch, which both models read; every process holds all rows of it."""
+def work_on_minibatch(engines: Iterable[Engine], rollout: Rollout) -> dict[str, float]:
+    """Count a minibatch, which every engine reads; every process holds all rows of it."""
     mask = torch.cat([rollout.prompt_mask, rollout.response_mask], dim=1).cpu()
     contexts, outputs = context_lengths(mask, position_ids(mask)), int(rollout.response_mask.sum())
-    flops = [training_flops(engine.model, contexts, outputs) for engine in (policy, value_model)]
+    flops = [training_flops(engine.model, contexts, outputs) for engine in engines]
     return {"tokens": len(contexts), "flops": sum(flops)}
 
 

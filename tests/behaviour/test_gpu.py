@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlhf_cli.config.schema import PPOBatch
+from rlhf_cli.config.schema import RolloutBatch
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.core.randomness import uniforms
 from rlhf_cli.models.forward import response_scores
@@ -13,11 +13,11 @@ from rlhf_cli.models.load import freeze
 from rlhf_cli.runtime.device import pick_device
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo.checks import check_first_ratio, check_start
 from rlhf_cli.stages.ppo.loop import compute_advantages
 from rlhf_cli.stages.ppo.models import PPOModels
-from rlhf_cli.stages.ppo.rollout import collect_rollout
 from rlhf_cli.stages.ppo.update import accumulate_gradients
+from rlhf_cli.stages.rollout.checks import check_first_ratio, check_start
+from rlhf_cli.stages.rollout.collect import collect_rollout
 from tests.support.tabular import ppo, runtime
 from tests.support.tiny_models import causal, ragged, scalar
 
@@ -57,7 +57,7 @@ def test_every_decoding_step_is_captured_as_a_cuda_graph(monkeypatch):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
     device = pick_device(runtime(device="cuda", dtype=dtype))
-    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
+    cfg = ppo(batch=RolloutBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
     reward = freeze(scalar("llama", seed=9)).cuda()
     models = PPOModels(
         policy=Engine(

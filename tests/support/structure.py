@@ -125,12 +125,12 @@ def profiled(work: Callable[[], object]) -> tuple[int, int]:
 def iteration() -> dict[str, str]:
     """Return the measures of one PPO iteration."""
     # here, because only this measure needs torch
-    from rlhf_cli.config.schema import PPOBatch
+    from rlhf_cli.config.schema import RolloutBatch
     from rlhf_cli.stages.ppo.loop import train
     from tests.support.ppo_networks import PARAMS, batch, cast
     from tests.support.tabular import Silent, ppo
 
-    size = PPOBatch(rollout=8, minibatch=8, microbatch=8, max_tokens=None)
+    size = RolloutBatch(rollout=8, minibatch=8, microbatch=8, max_tokens=None)
     cfg = ppo(batch=size, total_episodes=8, inner_epochs=1)
     models = cast(cfg=cfg)
 

@@ -21,7 +21,7 @@ from rlhf_cli.config.schema import (
     MissingEOSMode,
     OldLogprobs,
     Optim,
-    PPOBatch,
+    RolloutBatch,
     Runtime,
     Schedule,
     ScheduleKind,
@@ -94,7 +94,7 @@ def optim(lr):
 def ppo(**changes) -> PPO:
     values = {
         "total_episodes": 4096,
-        "batch": PPOBatch(rollout=256, minibatch=256, microbatch=256, max_tokens=None),
+        "batch": RolloutBatch(rollout=256, minibatch=256, microbatch=256, max_tokens=None),
         "inner_epochs": 4,
         "temperature": 1.0,
         "old_logprobs": OldLogprobs.auto,

@@ -8,6 +8,16 @@ from rlhf_cli.config.schema.constraints import ConfigError
 from rlhf_cli.config.schema.data import Data, LongText, Source
 from rlhf_cli.config.schema.evaluation import Chains, Evaluation, Rank, TaskEvaluation
 from rlhf_cli.config.schema.model import LearningRates, Model
+from rlhf_cli.config.schema.policy_gradient import (
+    Average,
+    Baseline,
+    KLEstimator,
+    KLPenalty,
+    KLPlace,
+    PolicyGradient,
+    Ratio,
+    Scale,
+)
 from rlhf_cli.config.schema.ppo import (
     KL,
     PPO,
@@ -18,7 +28,7 @@ from rlhf_cli.config.schema.ppo import (
     MissingEOS,
     MissingEOSMode,
     OldLogprobs,
-    PPOBatch,
+    RolloutBatch,
     ValueInit,
 )
 from rlhf_cli.config.schema.rationales import Check, Keep, Rationales

@@ -30,7 +30,7 @@ class OldLogprobs(Enum):
 
 
 @dataclass(slots=True, kw_only=True)
-class PPOBatch:
+class RolloutBatch:
     rollout: int
     minibatch: int
     microbatch: int | None
@@ -103,7 +103,7 @@ class Alerts:
 class PPO:
     total_episodes: int
     max_steps: int | None
-    batch: PPOBatch
+    batch: RolloutBatch
     inner_epochs: int
     temperature: float
     old_logprobs: OldLogprobs

@@ -7,6 +7,7 @@ from rlhf_cli.config.schema.constraints import ConfigError, not_negative, requir
 from rlhf_cli.config.schema.data import Data
 from rlhf_cli.config.schema.evaluation import Evaluation
 from rlhf_cli.config.schema.model import Model
+from rlhf_cli.config.schema.policy_gradient import PolicyGradient
 from rlhf_cli.config.schema.ppo import PPO
 from rlhf_cli.config.schema.rationales import Rationales
 from rlhf_cli.config.schema.rm import RM
@@ -50,6 +51,9 @@ class Config:
     sft: SFT
     rm: RM
     ppo: PPO
+    reinforce: PolicyGradient
+    rloo: PolicyGradient
+    grpo: PolicyGradient
     evaluation: Evaluation
     samples: int
     save: Save

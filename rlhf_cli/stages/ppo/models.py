@@ -3,46 +3,28 @@
 With PPO-ptx the gradient of a language-model loss on pretraining text is added to the policy's (IG C.4).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batch, Batching, LossOn, ValueInit
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.models.forward import ModelInputs, reads_unpadded
+from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.reward_head import check_head
-from rlhf_cli.runtime.device import Device
-from rlhf_cli.runtime.engine import Engine, Network
+from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
+from rlhf_cli.stages.rollout.models import RolloutModels
 from rlhf_cli.stages.training import token_loss, work_on_texts
-from rlhf_cli.telemetry.timing import Clock
-
-# A function of prompts with their responses that returns scores (B,).
-Score = Callable[[ModelInputs], Tensor]
 
 
 @dataclass(slots=True, kw_only=True)
-class PPOModels:
-    """score: of the frozen reward model, or any function of prompts and responses.
+class PPOModels(RolloutModels):
+    """ptx: the loss on pretraining texts that PPO-ptx adds, where ppo.ptx.coef is not 0."""
 
-    reward_model: the network behind `score`, which is offloaded when it has scored a rollout; None
-    where there is no network. ptx: the loss that PPO-ptx adds to the policy's. clock: of the stage.
-    """
-
-    policy: Engine
-    value_model: Engine
-    ref_policy: Network
-    score: Score
-    device: Device
-    reward_model: Network | None = None
     ptx: "PretrainingLoss | None" = None
-    clock: Clock = field(default_factory=Clock)
 
 
 def build_models(

@@ -7,7 +7,7 @@ import pytest
 
 from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.ppo import stage as ppo
-from rlhf_cli.stages.ppo.loop import num_iterations
+from rlhf_cli.stages.rollout.episodes import num_iterations
 from rlhf_cli.stages.training import lr_factor
 from tests.support.small_stages import changed, little, work
 

@@ -17,19 +17,20 @@ from rlhf_cli.config.schema import (
     LossOn,
     MissingEOS,
     MissingEOSMode,
-    PPOBatch,
+    RolloutBatch,
     ValueInit,
 )
 from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.data.encode import EncodedDemonstration
 from rlhf_cli.models.forward import ModelInputs, response_values, text_logprobs
 from rlhf_cli.stages.context import open_context
-from rlhf_cli.stages.ppo.checks import NotFinite
-from rlhf_cli.stages.ppo.loop import kl_controller, minibatches_of, train
+from rlhf_cli.stages.ppo.loop import kl_controller, train
 from rlhf_cli.stages.ppo.models import PretrainingLoss, build_models
-from rlhf_cli.stages.ppo.rollout import collect_rollout, microbatches
 from rlhf_cli.stages.ppo.stage import pretraining_loss
 from rlhf_cli.stages.ppo.update import accumulate_gradients, ppo_microbatch_step, updates
+from rlhf_cli.stages.rollout.checks import NotFinite
+from rlhf_cli.stages.rollout.collect import collect_rollout, microbatches
+from rlhf_cli.stages.rollout.updates import minibatches_of
 from rlhf_cli.stages.training import work_on_minibatch
 from tests.support.examples import demonstrations
 from tests.support.ppo_networks import PARAMS, batch, cast, drawn
@@ -37,7 +38,7 @@ from tests.support.small_stages import changed, little
 from tests.support.tabular import OFF, Silent, advantages_of, engine, optim, ppo
 from tests.support.tiny_models import VOCAB, causal
 
-SIXTEEN = PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)
+SIXTEEN = RolloutBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)
 
 
 def short(**changes):
@@ -448,8 +449,8 @@ def test_only_the_last_microbatch_ends_the_gradient_of_a_step(rollout):
     models = cast(cfg=cfg)
     models.policy.backward = lambda loss, last: last_flags.append(last)
     num_tokens = rollout.response_mask.sum()
-    for last in (False, True):
-        ppo_microbatch_step(models, rollout, num_tokens, cfg, last=True, last_of_policy=last)
+    for models.ptx in (SimpleNamespace(), None):
+        ppo_microbatch_step(models, rollout, True, num_tokens=num_tokens, cfg=cfg)
     assert last_flags == [False, True]
 
 
@@ -520,8 +521,8 @@ def test_the_losses_are_means_over_the_tokens_of_the_minibatch(rollout):
 
 def test_the_flops_of_a_minibatch_are_those_of_both_models(rollout):
     models = cast()
-    both = work_on_minibatch(models.policy, models.value_model, rollout)
-    twice = work_on_minibatch(models.policy, models.policy, rollout)
+    both = work_on_minibatch([models.policy, models.value_model], rollout)
+    twice = work_on_minibatch([models.policy, models.policy], rollout)
     real = rollout.prompt_mask.sum() + rollout.response_mask.sum()
     assert both["tokens"] == int(real)
     # per weight of a body and token 2 to multiply and add, forward, and twice that backward

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from rlhf_cli.config.schema import KL, KLController, PPOBatch
+from rlhf_cli.config.schema import KL, KLController, RolloutBatch
 from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages.ppo.loop import train
 from rlhf_cli.stages.ppo.models import PPOModels
@@ -120,7 +120,7 @@ def train_policy(
     iterations = changes.pop("iterations", 40)
     settings = {
         "total_episodes": ROWS * iterations,
-        "batch": PPOBatch(rollout=ROWS, minibatch=ROWS, microbatch=ROWS, max_tokens=None),
+        "batch": RolloutBatch(rollout=ROWS, minibatch=ROWS, microbatch=ROWS, max_tokens=None),
         "inner_epochs": 2,
         "kl": KL(coef=BETA, controller=KLController.fixed, target=6.0, horizon=10000),
         "optim": optim(0.01),

@@ -8,23 +8,24 @@ import pytest
 import torch
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import KLStop, MissingEOS, MissingEOSMode, OldLogprobs, PPOBatch
+from rlhf_cli.config.schema import KLStop, MissingEOS, MissingEOSMode, OldLogprobs, RolloutBatch
 from rlhf_cli.core.microbatches import Share
 from rlhf_cli.core.returns import gae
 from rlhf_cli.models.generation import decoding
 from rlhf_cli.models.unpadding.attention import enable_unpadding
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo import rollout as rollouts
-from rlhf_cli.stages.ppo.checks import MetricAlerts, NotFinite, check_start
-from rlhf_cli.stages.ppo.loop import minibatches_of, train
-from rlhf_cli.stages.ppo.rollout import (
+from rlhf_cli.stages.ppo.loop import train
+from rlhf_cli.stages.ppo.update import accumulate_gradients, updates
+from rlhf_cli.stages.rollout import collect as rollouts
+from rlhf_cli.stages.rollout.checks import MetricAlerts, NotFinite, check_start
+from rlhf_cli.stages.rollout.collect import (
     collect_rollout,
     microbatches,
     rollout_metrics,
     should_recompute,
 )
-from rlhf_cli.stages.ppo.stage import save_offending
-from rlhf_cli.stages.ppo.update import accumulate_gradients, updates
+from rlhf_cli.stages.rollout.offending import save_offending
+from rlhf_cli.stages.rollout.updates import minibatches_of
 from tests.support.ppo_networks import PARAMS, batch, cast, drawn
 from tests.support.tabular import CPU, OFF, Silent, advantages_of, optim, ppo
 
@@ -37,7 +38,7 @@ REPLACED = MissingEOS(mode=MissingEOSMode.replace, value=-1.0)
 def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
     cfg = ppo(
         temperature=temperature,
-        batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None),
+        batch=RolloutBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None),
     )
     models, params = cast(cfg=cfg), replace(PARAMS, temperature=temperature)
     rollout, found = collect_rollout(models, batch(), drawn(), params, cfg)
@@ -54,7 +55,7 @@ def test_an_iteration_starts_at_ratio_one_and_kl_zero(temperature):
 
 def test_the_samplers_logprobs_equal_those_of_a_forward_pass():
     """Ratio 1 and KL 0 hold at the start without the forward pass, too."""
-    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
+    cfg = ppo(batch=RolloutBatch(rollout=16, minibatch=16, microbatch=5, max_tokens=None))
     recomputed, found = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg)
     kept, other = collect_rollout(cast(cfg=cfg), batch(), drawn(), PARAMS, cfg, recompute=False)
     assert 0 < found["policy/sampler_gap"] < 1e-6 and "policy/sampler_gap" not in other
@@ -127,7 +128,7 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
     """16x1, 1x16 and 3 ragged pieces: the same gradients of policy and value."""
     gradients = []
     for size in (1, 16, 5):
-        cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=None))
+        cfg = ppo(batch=RolloutBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=None))
         models = cast(name, cfg=cfg)
         rollout, _ = collect_rollout(models, batch(), drawn(), PARAMS, cfg)
         # the same rollout for all: sampling draws do not depend on the microbatch
@@ -147,7 +148,10 @@ def test_gradients_do_not_depend_on_the_microbatch(name):
 @pytest.mark.parametrize("packed", [False, True])
 def test_gradients_do_not_depend_on_the_budget_of_tokens(packed):
     """The number of processes does not matter: their gradients sum to those of the minibatch."""
-    cfg, rows = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)), []
+    cfg, rows = (
+        ppo(batch=RolloutBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None)),
+        [],
+    )
     models, everything = cast(cfg=cfg), torch.arange(16)
     for one in (models.policy, models.value_model, models.ref_policy) if packed else ():
         enable_unpadding(one.model)
@@ -156,7 +160,7 @@ def test_gradients_do_not_depend_on_the_budget_of_tokens(packed):
     rollout.logprobs = rollout.logprobs + 0.05  # away from ratio 1
 
     def gradients(size, budget, processes):
-        cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=budget))
+        cfg = ppo(batch=RolloutBatch(rollout=16, minibatch=16, microbatch=size, max_tokens=budget))
         counts, engines = set(), (models.policy, models.value_model)
         for rank in range(processes):
             models.policy.world = World(Share(rank, processes))
@@ -187,7 +191,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
     results = []
     for extra in (0, 5):
         cfg = ppo(
-            batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
+            batch=RolloutBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
             whiten_rewards=True,
         )
         models = cast(cfg=cfg)
@@ -250,7 +254,7 @@ def test_a_score_that_is_not_finite_raises_with_the_row_and_the_rollout():
         scores[2] = float("nan")
         return scores
 
-    cfg = ppo(batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None))
+    cfg = ppo(batch=RolloutBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None))
     with pytest.raises(NotFinite, match="score of the reward model") as caught:
         collect_rollout(cast(score=score_with_nan), batch(), drawn(), PARAMS, cfg)
     assert caught.value.rows == [2]
@@ -259,7 +263,7 @@ def test_a_score_that_is_not_finite_raises_with_the_row_and_the_rollout():
 
 def test_kl_stop_ends_the_updates_of_an_iteration():
     cfg = ppo(
-        batch=PPOBatch(rollout=16, minibatch=4, microbatch=4, max_tokens=None),
+        batch=RolloutBatch(rollout=16, minibatch=4, microbatch=4, max_tokens=None),
         inner_epochs=8,
         optim=optim(0.05),
         kl_stop=KLStop(iteration=0.02, run=None),
@@ -279,7 +283,7 @@ def test_kl_stop_ends_the_updates_of_an_iteration():
 def test_kl_stop_ends_the_run():
     cfg = ppo(
         total_episodes=16 * 50,
-        batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
+        batch=RolloutBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
         optim=optim(0.02),
         kl_stop=KLStop(iteration=None, run=0.5),
     )
@@ -294,7 +298,7 @@ def test_the_last_rollout_holds_the_remaining_episodes():
     """40 episodes in rollouts of 16: 16, 16, 8; the learning rate falls over three iterations."""
     cfg = ppo(
         total_episodes=40,
-        batch=PPOBatch(rollout=16, minibatch=8, microbatch=5, max_tokens=None),
+        batch=RolloutBatch(rollout=16, minibatch=8, microbatch=5, max_tokens=None),
         inner_epochs=2,
         optim=optim(1e-3),
     )
@@ -309,7 +313,7 @@ def test_the_average_is_an_exponential_moving_average_of_the_policy():
     """Reference: the recursion of the moving average, written out for one weight."""
     cfg = ppo(
         total_episodes=16 * 3,
-        batch=PPOBatch(rollout=16, minibatch=8, microbatch=8, max_tokens=None),
+        batch=RolloutBatch(rollout=16, minibatch=8, microbatch=8, max_tokens=None),
         inner_epochs=1,
         ema_decay=0.5,
     )
@@ -334,7 +338,9 @@ def test_the_average_is_an_exponential_moving_average_of_the_policy():
 
 
 def test_an_alert_is_raised_once_until_its_metric_recovers():
-    alerts = MetricAlerts(replace(OFF, eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0), REPLACED)
+    alerts = MetricAlerts(
+        "ppo", replace(OFF, eos_rate=0.5, length=2.0, entropy=0.1, kl=10.0), REPLACED
+    )
     normal = {
         "objective/eos_rate": 1.0,
         "objective/entropy": 1.0,
@@ -364,18 +370,18 @@ def test_scores_without_spread_or_of_extreme_size_raise_an_alert(mean, spread, e
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     seen |= {"objective/scores_ended": mean}
     seen |= {} if spread is None else {"objective/scores_ended_std": spread}
-    alerts = MetricAlerts(replace(OFF, score_std=1e-4, score_rms=1000.0), KEPT)
+    alerts = MetricAlerts("ppo", replace(OFF, score_std=1e-4, score_rms=1000.0), KEPT)
     raised = alerts.new(seen)
     assert [expected in text for text in raised] == ([] if expected is None else [True])
     assert alerts.new(seen) == []
-    assert MetricAlerts(OFF, KEPT).new(seen) == []
+    assert MetricAlerts("ppo", OFF, KEPT).new(seen) == []
 
 
 def test_an_alert_is_raised_when_missing_eos_scores_more_than_eos():
     """It names the numbers and cannot be switched off; other modes do not raise it."""
     seen = {f"objective/{name}": 1.0 for name in ("eos_rate", "entropy", "kl", "response_length")}
     low, high = ({"objective/scores_ended": score} for score in (-3.2, -0.9))
-    alerts = MetricAlerts(OFF, REPLACED)
+    alerts = MetricAlerts("ppo", OFF, REPLACED)
     assert alerts.new(seen | high) == []
     (alert,) = alerts.new(seen | low)
     assert "ppo.missing_eos.value=-1.00, those with EOS score -3.20" in alert
@@ -385,14 +391,14 @@ def test_an_alert_is_raised_when_missing_eos_scores_more_than_eos():
     assert len(alerts.new(seen | low)) == 1
     subtracted = MissingEOS(mode=MissingEOSMode.subtract, value=1.0)
     for other in (KEPT, subtracted):
-        assert MetricAlerts(OFF, other).new(seen | low) == []
+        assert MetricAlerts("ppo", OFF, other).new(seen | low) == []
 
 
 def test_the_alert_on_missing_eos_reads_the_scores_of_finished_responses():
     """The scores are around -5, and a response without EOS gets -1."""
     cfg = ppo(
         total_episodes=16,
-        batch=PPOBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
+        batch=RolloutBatch(rollout=16, minibatch=16, microbatch=16, max_tokens=None),
         missing_eos=REPLACED,
     )
     recorder = Silent()
@@ -407,7 +413,7 @@ def test_the_alert_on_missing_eos_reads_the_scores_of_finished_responses():
 def test_samples_with_a_score_that_is_not_finite_are_saved(tmp_path):
     """The file holds prompt, response and score of each sample, and the reason."""
     models = cast(score=lambda inputs: torch.full((len(inputs.tokens),), float("inf")))
-    cfg = ppo(batch=PPOBatch(rollout=4, minibatch=4, microbatch=4, max_tokens=None))
+    cfg = ppo(batch=RolloutBatch(rollout=4, minibatch=4, microbatch=4, max_tokens=None))
     with pytest.raises(NotFinite) as caught:
         collect_rollout(models, batch(4), drawn(4), PARAMS, cfg)
     tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))

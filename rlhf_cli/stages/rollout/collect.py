@@ -1,4 +1,4 @@
-"""Collect a rollout: sample one response per prompt, then score the samples with every model.
+"""Collect a rollout: sample responses to prompts, then score the samples with every model.
 
 The processes divide the rows among themselves; afterwards each holds the complete rollout, which is
 small beside the models, so that all that follows is the same on each.
@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rlhf_cli.config.schema import PPO, OldLogprobs, PPOBatch
+from rlhf_cli.config.schema import OldLogprobs, RolloutBatch
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.core.kl import k1, k2, k3
 from rlhf_cli.core.masking import masked_mean, masked_sum
@@ -21,8 +21,8 @@ from rlhf_cli.models.generation.sampling import SamplingParams, require_close_lo
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.ppo.checks import require_finite
-from rlhf_cli.stages.ppo.models import PPOModels
+from rlhf_cli.stages.rollout.checks import require_finite
+from rlhf_cli.stages.rollout.models import OnPolicy, RolloutModels
 
 # The rows of a microbatch of the rollout, and the microbatch as all models read it.
 Part = tuple[Tensor, ModelInputs]
@@ -31,17 +31,18 @@ MAX_GAP = 1e-3  # nats per token: the sampler's log-probs are used up to this me
 
 
 def collect_rollout(
-    models: PPOModels,
+    models: RolloutModels,
     batch: PromptBatch,
     uniforms: Tensor,
     params: SamplingParams,
-    cfg: PPO,
+    cfg: OnPolicy,
     *,
     recompute: bool = True,
 ) -> tuple[Rollout, dict[str, float]]:
     """Return a scored rollout and its metrics; raise NotFinite where a score or log-prob is not.
 
-    uniforms (B, max_new_tokens). recompute: a forward pass computes the old log-probs too, and the
+    batch: prompts, each with params.copies responses in consecutive rows. uniforms (B, max_new_tokens),
+    B of responses. recompute: a forward pass computes the old log-probs too, and the
     metrics measure the sampler's distance from them.
     """
     gap = None
@@ -55,51 +56,61 @@ def collect_rollout(
                 rollout = replace(rollout, logprobs=logprobs)
         rollout = score_rollout(models, rollout, parts, cfg)
     models.clock.count(generated=int(rollout.response_mask.sum()))
-    metrics = rollout_metrics(rollout, entropies)
+    metrics = rollout_metrics(rollout, entropies, has_reference=models.ref_policy is not None)
     return rollout, metrics if gap is None else metrics | {"policy/sampler_gap": gap}
 
 
 def sample_responses(
-    models: PPOModels, batch: PromptBatch, uniforms: Tensor, params: SamplingParams
+    models: RolloutModels, batch: PromptBatch, uniforms: Tensor, params: SamplingParams
 ) -> tuple[Rollout, Tensor]:
-    """Return one response per prompt with the sampler's log-probs, not yet scored, and the entropies."""
+    """Return the responses with the sampler's log-probs, not yet scored, and the entropies."""
     heartbeat("sampling a rollout")
-    policy, world = models.policy, models.policy.world
+    policy, world, copies = models.policy, models.policy.world, params.copies
     policy.eval()
     with policy.generating() as model:
         samples = sample(
             model,
             world.share.of(batch.tokens),
             world.share.of(batch.mask),
-            world.share.of(uniforms),
+            world.share.of(uniforms.view(-1, copies, uniforms.shape[1])).flatten(0, 1),
             params,
             keep_going=policy.keep_going,
         )
     policy.train()
-    size = (len(batch.tokens), world.all_reduce_max(samples.responses.shape[1]))
+    num_columns = world.all_reduce_max(samples.responses.shape[1])
+    size = (len(batch.tokens), copies, num_columns)
     rollout = Rollout.unscored(
-        batch.tokens,
-        batch.mask,
-        all_gather_rows(samples.responses, size, world, fill=params.pad_id),
-        all_gather_rows(samples.mask, size, world),
-        all_gather_rows(samples.finished, size[:1], world),
+        batch.tokens.repeat_interleave(copies, dim=0),
+        batch.mask.repeat_interleave(copies, dim=0),
+        all_gather_groups(samples.responses, size, world, fill=params.pad_id),
+        all_gather_groups(samples.mask, size, world),
+        all_gather_groups(samples.finished, size[:2], world),
     )
-    rollout = replace(rollout, logprobs=all_gather_rows(samples.logprobs, size, world))
-    return rollout, all_gather_rows(samples.entropies, size, world)
+    rollout = replace(rollout, logprobs=all_gather_groups(samples.logprobs, size, world))
+    return rollout, all_gather_groups(samples.entropies, size, world)
 
 
-def score_rollout(models: PPOModels, rollout: Rollout, parts: list[Part], cfg: PPO) -> Rollout:
-    """Return the rollout with ref_logprobs, scores and values: one model after the other reads it all."""
+def score_rollout(
+    models: RolloutModels, rollout: Rollout, parts: list[Part], cfg: OnPolicy
+) -> Rollout:
+    """Return the rollout with ref_logprobs, scores and values: one model after the other reads it all.
+
+    What no model computes is 0: values without a value model, ref_logprobs without a reference.
+    """
     world = models.policy.world
-    reference = logprobs_by(models.ref_policy, cfg.temperature)
-    ref_logprobs = forward_all(reference, parts, rollout.ref_logprobs, world)
-    models.ref_policy.offload()
+    if models.ref_policy is not None:
+        reference = logprobs_by(models.ref_policy, cfg.temperature)
+        rollout = replace(
+            rollout, ref_logprobs=forward_all(reference, parts, rollout.ref_logprobs, world)
+        )
+        models.ref_policy.offload()
     scores = forward_all(models.score, parts, rollout.scores, world)
     if models.reward_model is not None:
         models.reward_model.offload()
-    value = lambda inputs: models.value_model(response_values, inputs)  # noqa: E731
-    values = forward_all(value, parts, rollout.values, world)
-    rollout = replace(rollout, ref_logprobs=ref_logprobs, scores=scores, values=values)
+    rollout = replace(rollout, scores=scores)
+    if (value_model := models.value_model) is not None:
+        value = lambda inputs: value_model(response_values, inputs)  # noqa: E731
+        rollout = replace(rollout, values=forward_all(value, parts, rollout.values, world))
     require_finite(rollout.scores, "score of the reward model", rollout)
     require_finite(rollout.logprobs.sum(1), "log-prob of the policy", rollout)
     eos = cfg.missing_eos
@@ -118,7 +129,7 @@ def should_recompute(mode: OldLogprobs, gap: float | None, iteration: int) -> bo
 
 
 def recompute_logprobs(
-    models: PPOModels, rollout: Rollout, parts: list[Part], cfg: PPO
+    models: RolloutModels, rollout: Rollout, parts: list[Part], cfg: OnPolicy
 ) -> tuple[Tensor, float]:
     """Return the log-probs (B, R) of the forward pass that training makes, and the sampler's gap to them.
 
@@ -150,23 +161,30 @@ def forward_all(
     return world.all_reduce(gathered)
 
 
-def all_gather_rows(values: Tensor, size: tuple[int, ...], world: World, fill: int = 0) -> Tensor:
-    """Return every process's rows of a tensor in their places; missing columns are `fill`. -> size"""
+def all_gather_groups(values: Tensor, size: tuple[int, ...], world: World, fill: int = 0) -> Tensor:
+    """Return every process's rows of a tensor in their places; missing columns are `fill`.
+
+    size: (prompts, responses to each, ...); a prompt and its responses are of one process.
+    -> (prompts * responses to each, ...)
+    """
     dtype = values.dtype if values.is_floating_point() else torch.long
     gathered = torch.zeros(size, dtype=dtype, device=values.device)
     own = world.share.of(gathered)
     own.fill_(fill)
-    own[(slice(None), *(slice(0, n) for n in values.shape[1:]))] = values.to(dtype)
-    return world.all_reduce(gathered).to(values.dtype)
+    columns = tuple(slice(0, n) for n in values.shape[1:])
+    own[(slice(None), slice(None), *columns)] = values.to(dtype).view(
+        *own.shape[:2], *values.shape[1:]
+    )
+    return world.all_reduce(gathered).to(values.dtype).flatten(0, 1)
 
 
-def readings_of(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[Part]:
+def readings_of(models: RolloutModels, rollout: Rollout, batch: RolloutBatch) -> list[Part]:
     """Return this process's rows in microbatches, each trimmed to its own longest response."""
     indices = microbatches(models, rollout, batch)
     return [(rows, ModelInputs(rollout.select(rows).trim())) for rows in indices]
 
 
-def microbatches(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[Tensor]:
+def microbatches(models: RolloutModels, rollout: Rollout, batch: RolloutBatch) -> list[Tensor]:
     """Return the rows of this process's microbatches; every process has as many.
 
     The number of rows is a multiple of the number of processes, so that no microbatch is empty.
@@ -178,19 +196,21 @@ def microbatches(models: PPOModels, rollout: Rollout, batch: PPOBatch) -> list[T
     masks = (rollout.prompt_mask, rollout.response_mask)
     lengths = torch.stack([mask.sum(1) for mask in masks], dim=1).tolist()
     costs = [BatchCost(1, sum(widths), tuple(widths)) for widths in lengths]
-    networks = (models.policy, models.value_model, models.ref_policy)
-    padded = not all(reads_unpadded(network.model) for network in networks)
+    padded = not all(reads_unpadded(network.model) for network in models.readers)
     limit = BatchLimit(rows=batch.microbatch, tokens=batch.max_tokens, padded=padded)
     indices = divide(costs, limit, share.size)[share.rank]
     return [torch.tensor(index, device=rows.device) for index in indices]
 
 
-def rollout_metrics(rollout: Rollout, entropies: Tensor) -> dict[str, float]:
-    """Return KL per response in three estimates, score, reward, entropy and length of the rollout."""
+def rollout_metrics(
+    rollout: Rollout, entropies: Tensor, *, has_reference: bool = True
+) -> dict[str, float]:
+    """Return KL per response in three estimates, score, entropy and length of the rollout."""
     mask = rollout.response_mask
     per_response = {
         name: masked_sum(estimate(rollout.logprobs, rollout.ref_logprobs), mask) / len(mask)
         for name, estimate in (("kl", k1), ("kl_k2", k2), ("kl_k3", k3))
+        if has_reference
     }
     ended = rollout.scores[rollout.finished]
     found = {f"objective/{name}": float(value) for name, value in per_response.items()}

@@ -1,4 +1,4 @@
-"""What PPO refuses, stops for, or warns of."""
+"""What is refused, stopped for, or warned of while a policy learns from its own samples."""
 
 from dataclasses import dataclass, field
 
@@ -38,8 +38,8 @@ def check_start(rollout: Rollout, dtype: torch.dtype) -> None:
     gap = float(masked_mean((rollout.logprobs - rollout.ref_logprobs).abs(), rollout.response_mask))
     if gap > TOLERANCE[dtype]:
         raise UserError(
-            f"PPO would start {gap:.2g} nats per token away from its reference; it must start at KL 0. "
-            "Policy and reference differ: dropout is on, or they come from different weights"
+            f"the policy would start {gap:.2g} nats per token away from its reference; it must start at "
+            "KL 0. The two differ: dropout is on, or they come from different weights"
         )
 
 
@@ -54,11 +54,12 @@ def check_first_ratio(deviation: float, dtype: torch.dtype) -> None:
 
 @dataclass(slots=True)
 class MetricAlerts:
-    """Compares the metrics of an iteration with ppo.alerts; warns once until the metric is back.
+    """Compares the metrics of an iteration with the alerts of a section; warns once until one is back.
 
     That a missing EOS is paid better than EOS is a fault of the set-up: it is always warned of.
     """
 
+    section: str
     limits: Alerts
     missing_eos: MissingEOS
     first_length: float | None = None
@@ -82,20 +83,21 @@ class MetricAlerts:
 
     def _check(self, metrics: dict[str, float], growth: float) -> list[tuple[str, str]]:
         limits, found = self.limits, []
-        eos, entropy, kl = (metrics[f"objective/{key}"] for key in ("eos_rate", "entropy", "kl"))
+        eos, entropy = (metrics[f"objective/{key}"] for key in ("eos_rate", "entropy"))
+        kl = metrics.get("objective/kl")
         if limits.eos_rate is not None and eos < limits.eos_rate:
             found.append(("eos_rate", f"only {eos:.0%} of the responses contain EOS"))
         if limits.length is not None and not 1 / limits.length < growth < limits.length:
             found.append(("length", f"responses are {growth:.2f} times as long as at the start"))
         if limits.entropy is not None and entropy < limits.entropy:
             found.append(("entropy", f"the policy's entropy fell to {entropy:.3f} nats per token"))
-        if limits.kl is not None and kl > limits.kl:
+        if kl is not None and over(kl, limits.kl):
             found.append(("kl", f"the KL to the SFT model reached {kl:.1f} nats per response"))
         found += self._check_scores(metrics)
         return found + self._check_missing_eos(metrics.get("objective/scores_ended"))
 
     def _check_scores(self, metrics: dict[str, float]) -> list[tuple[str, str]]:
-        """Check the scores of responses with EOS (at least two), which ppo.missing_eos leaves alone."""
+        """Check the scores of responses with EOS (at least two), which missing_eos leaves alone."""
         spread, limits, found = metrics.get("objective/scores_ended_std"), self.limits, []
         if spread is None:
             return found
@@ -118,9 +120,10 @@ class MetricAlerts:
         replaced, value = self.missing_eos.mode is MissingEOSMode.replace, self.missing_eos.value
         if not replaced or ended is None or ended >= value:
             return []
+        key = f"{self.section}.missing_eos.value"
         text = (
-            f"a response without EOS earns ppo.missing_eos.value={value:.2f}, those with EOS score "
-            f"{ended:.2f} on average: EOS is punished; set ppo.missing_eos.value below {ended:.2f}"
+            f"a response without EOS earns {key}={value:.2f}, those with EOS score "
+            f"{ended:.2f} on average: EOS is punished; set {key} below {ended:.2f}"
         )
         return [("missing_eos", text)]
 
