@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from rlhf_cli.artifacts.layout import WorkFolder
 from rlhf_cli.artifacts.store import FREE, write_errors, write_text
@@ -100,8 +100,8 @@ def _work(job: dict, folder: Path) -> None:
         return
     watchdog.watch(folder, _rank(), cfg.runtime.timeout, several=_several())
     with status("loading the libraries", silent=_rank() > 0):
-        module = import_module(job["module"])
-    metrics = module.run(cfg, inputs, folder)
+        stage = resolve_name(job["module"])
+    metrics = stage.run(cfg, inputs, folder)
     if _rank() == 0:
         result = WorkFolder(folder).result
         with write_errors(result, FREE):

@@ -1,7 +1,8 @@
 """The table of stages, read by the command, the planner, the evaluation, the help and completion.
 
 Adding a stage is one row here, one section of the schema and of conf/config.yaml, and one file. A stage
-that parents.<stage> can replace has a field of `Parents` too. A stage's module has two functions:
+that parents.<stage> can replace has a field of `Parents` too. A stage's module, or the object that
+"module:name" names, has two functions:
 
     run(cfg, inputs, out) -> metrics
         does the work. `inputs` maps a parent's name to its folder (artifacts.store.model_folder
@@ -19,14 +20,8 @@ from enum import Enum
 from types import MappingProxyType
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import (
-    Check,
-    KLController,
-    MissingEOSMode,
-    ScheduleKind,
-    SelectBy,
-    Ties,
-)
+from rlhf_cli.config.result_keys import POLICY_GRADIENTS
+from rlhf_cli.config.schema import SelectBy
 from rlhf_cli.config.schema.run import Config, Parents
 
 
@@ -65,25 +60,6 @@ class StageSpec:
     tasks: Callable[[Config], TasksRead | None] = lambda cfg: None
 
 
-# What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
-# to another machine, and how much of a step is computed at once changes its rounding alone.
-NOT_RESULTS = (
-    "name", "runs_dir", "stage", "dry_run", "samples", "tracking", "parents", "model.lr", "data.tasks",
-    "model.gradient_checkpointing", "data.max_bad_fraction", "data.strict",
-    "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
-    "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
-    "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
-    "ppo.batch.microbatch", "ppo.batch.max_tokens", "evaluation.batch", "rationales.batch", "ppo.alerts",
-)  # fmt: skip
-
-# Known by what they name: the models of a stage, the template, the tasks of a mixture and those that are
-# evaluated; and the keys of its data (data/spec.py).
-BY_CONTENT = (
-    "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
-    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
-    "evaluation.tasks.also", "rationales.scorer",
-)  # fmt: skip
-
 TEXT = (
     "seed", "runtime.dtype", "runtime.reference_implementation",
     "model.trust_remote_code", "model.attention", "data.system", "data.date",
@@ -91,25 +67,6 @@ TEXT = (
 )  # fmt: skip
 TRAINED = (*TEXT, "runtime.compile")
 OF_RATIONALES = ("rationales", "tasks.shots_as", "data.eval_fraction", "data.select_fraction")
-
-
-def without_effect(cfg: Config) -> tuple[str, ...]:
-    """Return keys and sections whose change gives the same result under this configuration."""
-    idle = {
-        "rm.tie_param": cfg.rm.ties in (Ties.drop, Ties.soft),
-        "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
-        "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
-        "ppo.missing_eos.value": cfg.ppo.missing_eos.mode is MissingEOSMode.none,
-        "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
-        "evaluation.tasks": not cfg.tasks.files,
-        "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
-        "rationales.max_tokens": Check.length not in cfg.rationales.checks,
-        "rationales.gain": Check.likelihood not in cfg.rationales.checks,
-    }
-    for name in ("sft", "rm", "ppo"):
-        schedule = getattr(cfg, name).schedule
-        idle[f"{name}.schedule.final"] = schedule.kind is ScheduleKind.constant
-    return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))
 
 
 def _evaluate_data(cfg: Config) -> tuple[str, ...]:
@@ -205,6 +162,33 @@ _TRAINING = (
     ),
 )
 
+_TITLES = {
+    "reinforce": ("REINFORCE", "raise the score against a running mean, without a value model"),
+    "rloo": ("RLOO", "raise the score against the other responses to a prompt"),
+    "grpo": ("GRPO", "raise the score within each group of responses to a prompt"),
+}
+
+
+def _policy_gradient(name: str) -> StageSpec:
+    label, title = _TITLES[name]
+    return StageSpec(
+        name=name,
+        label=label,
+        title=title,
+        module=f"rlhf_cli.stages.policy_gradient.stage:{name}",
+        config=lambda cfg: (*TRAINED, name),
+        data=lambda cfg: ("prompts",),
+        models=lambda cfg: {},
+        parents=lambda cfg: ("sft", "rm"),
+        required=True,
+        headline=("objective/scores", "objective/kl", "objective/eos_rate"),
+        default=False,
+        candidate=label,
+    )
+
+
+_METHODS = tuple(map(_policy_gradient, POLICY_GRADIENTS))
+
 
 _EVALUATE = StageSpec(
     name="evaluate",
@@ -214,7 +198,7 @@ _EVALUATE = StageSpec(
     config=lambda cfg: (*TEXT, "evaluation", "data.eval_fraction", *_shots_as(cfg)),
     data=_evaluate_data,
     models=_base,
-    parents=lambda cfg: tuple(row.name for row in _TRAINING),
+    parents=lambda cfg: tuple(row.name for row in (*_TRAINING, *_METHODS)),
     required=False,
     headline=(),
     tasks=_evaluated_tasks,
@@ -223,7 +207,7 @@ _EVALUATE = StageSpec(
 
 def _writes_rationales(cfg: Config) -> tuple[str, ...]:
     """Return the stage whose model writes the rationales; none where that is the base model."""
-    of, policies = cfg.rationales.of, [row.name for row in _TRAINING if row.candidate]
+    of, policies = cfg.rationales.of, [row.name for row in (*_TRAINING, *_METHODS) if row.candidate]
     if of not in ("base", *policies):
         raise UserError(f"rationales.of={of} is none of base, {', '.join(policies)}")
     return () if of == "base" else (of,)
@@ -251,6 +235,6 @@ _RATIONALES = StageSpec(
     tasks=lambda cfg: TasksRead.trained,
 )
 STAGES: Mapping[str, StageSpec] = MappingProxyType(
-    {row.name: row for row in (*_TRAINING, _EVALUATE, _RATIONALES)}
+    {row.name: row for row in (*_TRAINING, *_METHODS, _EVALUATE, _RATIONALES)}
 )
 REPLACEABLE = tuple(field.name for field in fields(Parents))  # by parents.<stage>

@@ -3,10 +3,12 @@
 Nothing is computed here beyond moving to a device, selecting rows and removing columns that are all pads.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def _on(batch, device):
@@ -134,3 +136,21 @@ class Rollout:
             prompt_mask=self.prompt_mask[:, start:],
             **{name: getattr(self, name)[:, :stop] for name in names},
         )
+
+
+def joined(rollouts: Sequence[Rollout], pad_id: int) -> Rollout:
+    """Return the rows of several rollouts as one, with columns of pads where others are wider."""
+    prompts, responses = (
+        max(getattr(one, name).shape[1] for one in rollouts) for name in ("prompts", "responses")
+    )
+
+    def wide(one: Rollout, name: str) -> Tensor:
+        x, fill = getattr(one, name), pad_id if name in ("prompts", "responses") else 0
+        if x.ndim == 1:
+            return x
+        if name in ("prompts", "prompt_mask"):
+            return pad(x, (prompts - x.shape[1], 0), value=fill)
+        return pad(x, (0, responses - x.shape[1]), value=fill)
+
+    names = (f.name for f in fields(Rollout))
+    return Rollout(**{name: torch.cat([wide(one, name) for one in rollouts]) for name in names})

@@ -1,8 +1,8 @@
 """dry_run=true: print each selected stage's data and number of steps; nothing is trained."""
 
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from rich.padding import Padding
 from rich.text import Text
@@ -35,7 +35,7 @@ def show_previews(cfg: Config, modules: dict[str, str], inputs: dict[str, Path])
         line(f"{name}: {spec.title}", style="bold")
         known = {parent: inputs[parent] for parent in spec.parents(cfg) if parent in inputs}
         with status("loading the libraries"):
-            stage = import_module(module)
+            stage = resolve_name(module)
         _print(stage.preview(cfg, known))
 
 

@@ -7,9 +7,10 @@ from omegaconf import OmegaConf
 
 from rlhf_cli.config.compose import conform, freeze, resolve, stage_list, thaw
 from rlhf_cli.config.keys import conf_dir, flatten, select
+from rlhf_cli.config.result_keys import BY_CONTENT, NOT_RESULTS
 from rlhf_cli.config.schema import ConfigError, Ties
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.report.config_page import comments_of
 from rlhf_cli.stages.reading import spec_of

@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from rlhf_cli.config.schema.constraints import not_negative, positive, require, within
+from rlhf_cli.config.schema.constraints import (
+    ConstraintError,
+    not_negative,
+    positive,
+    require,
+    within,
+)
 from rlhf_cli.config.schema.ppo import Alerts, KLStop, MissingEOS, OldLogprobs, RolloutBatch
 from rlhf_cli.config.schema.training import Optim, Schedule
 
@@ -111,6 +117,13 @@ class PolicyGradient:
         require(self, "scale", several or self.scale is not Scale.batch, alone)
         text = "looks for groups of equal scores: set .group=2 or more"
         require(self, "skip_uniform", self.group > 1 or not self.skip_uniform, text)
+        even = self.total_episodes % rollout == 0 or not self.skip_uniform
+        text = f"is not a multiple of .batch.rollout={rollout}, which .skip_uniform=true needs"
+        require(self, "total_episodes", even, text)
+        text = "is the KL beyond which to stop, but .kl.coef=0 loads no reference to measure it"
+        known = self.has_reference or self.kl_stop.run is None
+        if not known:
+            raise ConstraintError("kl_stop.run", self.kl_stop.run, text)
         within(self, "(0, 1)", "clip_eps", "ema_decay")
         not_negative(self, "max_extra")
 

@@ -9,6 +9,7 @@ from importlib import import_module
 import pytest
 
 from rlhf_cli.config.keys import covers
+from rlhf_cli.config.result_keys import BY_CONTENT, NOT_RESULTS
 from rlhf_cli.config.schema import (
     KLController,
     LongText,
@@ -18,7 +19,7 @@ from rlhf_cli.config.schema import (
     Ties,
 )
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import BY_CONTENT, NOT_RESULTS, STAGES
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline.plan import Planner
 from tests.support.small_stages import changed, little

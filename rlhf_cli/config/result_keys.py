@@ -1,0 +1,55 @@
+"""Which keys cannot change a stage's result, or are known by the content of what they name."""
+
+from rlhf_cli.config.schema import Check, KLController, MissingEOSMode, ScheduleKind, Ties
+from rlhf_cli.config.schema.run import Config
+
+POLICY_GRADIENTS = ("reinforce", "rloo", "grpo")  # the sections that share a schema
+# What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
+# to another machine, and how much of a step is computed at once changes its rounding alone.
+NOT_RESULTS = (
+    "name", "runs_dir", "stage", "dry_run", "samples", "tracking", "parents", "model.lr", "data.tasks",
+    "model.gradient_checkpointing", "data.max_bad_fraction", "data.strict",
+    "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
+    "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
+    "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
+    "evaluation.batch", "rationales.batch",
+    *(
+        f"{name}.{key}"
+        for name in ("ppo", *POLICY_GRADIENTS)
+        for key in ("batch.microbatch", "batch.max_tokens", "alerts")
+    ),
+)  # fmt: skip
+
+# Known by what they name: the models of a stage, the template, the tasks of a mixture and those that are
+# evaluated; and the keys of its data (data/spec.py).
+BY_CONTENT = (
+    "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
+    "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
+    "evaluation.tasks.also", "rationales.scorer",
+)  # fmt: skip
+
+
+def without_effect(cfg: Config) -> tuple[str, ...]:
+    """Return keys and sections whose change gives the same result under this configuration."""
+    idle = {
+        "rm.tie_param": cfg.rm.ties in (Ties.drop, Ties.soft),
+        "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
+        "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
+        "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
+        "evaluation.tasks": not cfg.tasks.files,
+        "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
+        "rationales.max_tokens": Check.length not in cfg.rationales.checks,
+        "rationales.gain": Check.likelihood not in cfg.rationales.checks,
+    }
+    for name in ("ppo", *POLICY_GRADIENTS):
+        mode = getattr(cfg, name).missing_eos.mode
+        idle[f"{name}.missing_eos.value"] = mode is MissingEOSMode.none
+    for name in POLICY_GRADIENTS:
+        own = getattr(cfg, name)
+        for key in ("place", "estimator", "weighted"):
+            idle[f"{name}.kl.{key}"] = not own.has_reference
+        idle[f"{name}.max_extra"] = not own.skip_uniform
+    for name in ("sft", "rm", "ppo", *POLICY_GRADIENTS):
+        schedule = getattr(cfg, name).schedule
+        idle[f"{name}.schedule.final"] = schedule.kind is ScheduleKind.constant
+    return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))
