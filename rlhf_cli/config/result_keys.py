@@ -46,8 +46,9 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         idle[f"{name}.missing_eos.value"] = mode is MissingEOSMode.none
     for name in POLICY_GRADIENTS:
         own = getattr(cfg, name)
-        for key in ("place", "estimator", "weighted"):
-            idle[f"{name}.kl.{key}"] = not own.has_reference
+        idle[f"{name}.kl.place"] = not own.has_reference
+        in_loss = own.has_reference and own.kl.place is KLPlace.loss
+        idle |= {f"{name}.kl.{key}": not in_loss for key in ("estimator", "weighted")}
         idle[f"{name}.max_extra"] = not own.skip_uniform
     for name in ("sft", "rm", "ppo", *POLICY_GRADIENTS):
         schedule = getattr(cfg, name).schedule

@@ -3,6 +3,7 @@
 import pytest
 
 from rlhf_cli.config.completion import own_words
+from rlhf_cli.config.stage_table import STAGES
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def folder(tmp_path, monkeypatch):
         ("rlhf ru", ["run"]),
         (
             "rlhf run stage=",
-            [f"stage={s}" for s in ("all", "sft", "rm", "ppo", "evaluate", "rationales")],
+            [f"stage={name}" for name in ("all", *STAGES)],
         ),
         ("rlhf run stage=e", ["stage=evaluate"]),
         ("rlhf run ppo.kl.controller=", ["ppo.kl.controller=fixed", "ppo.kl.controller=adaptive"]),

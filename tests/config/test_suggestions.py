@@ -90,12 +90,15 @@ def test_suggestions_stay_in_the_section_that_was_named():
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
-        ("dpo", "there is no stage dpo: stages are all, sft, rm, ppo, evaluate"),
+        (
+            "dpo",
+            "there is no stage dpo: stages are all, sft, rm, ppo, reinforce, rloo, grpo, evaluate",
+        ),
         (["sft", "GRPO"], "there is no stage GRPO: stages are"),
         ("SFT", "did you mean sft?"),
         ("reward_model", "did you mean rm?"),
         ("eval", "did you mean evaluate?"),
-        (1, "stage=1 is not one of all, sft, rm, ppo, evaluate"),
+        (1, "stage=1 is not one of all, sft, rm, ppo, reinforce, rloo, grpo, evaluate"),
         ({"sft": 1}, "is not one of all"),
         (None, "stage is empty"),
     ],

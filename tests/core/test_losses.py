@@ -361,7 +361,7 @@ def weighted_loss(average, *, rows=slice(None), by_sequence=False, old=None):
 
 
 @pytest.mark.parametrize("average", ["sum", "mean", "token"])
-def test_every_average_weighs_the_tokens_as_its_definition_says(average):
+def test_every_average_weighs_the_tokens_by_its_definition(average):
     data, total = example(), 0.0
     for b, n in enumerate(LENGTHS):
         own = 0.0

@@ -1,8 +1,8 @@
 """Stages of a small smoke run in this process, and their metrics."""
 
 import json
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 from hydra import compose, initialize_config_dir
 
@@ -34,6 +34,14 @@ SMALL = (
     "ppo.ptx.coef=1.0",
     "ppo.ptx.ratio=1",
     "ppo.whiten_rewards=true",
+    "rloo.total_episodes=48",
+    "rloo.batch.rollout=16",
+    "rloo.batch.minibatch=8",
+    "rloo.batch.microbatch=8",
+    "rloo.inner_epochs=2",
+    "rloo.baseline=running",
+    "rloo.skip_uniform=true",
+    "rloo.ema_decay=0.9",
     "evaluation.prompts=8",
     "evaluation.best_of_n=2",
     "samples=1",
@@ -68,8 +76,9 @@ def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float
     out = folder / stage
     out.mkdir(parents=True, exist_ok=True)
     cfg = config(*more)
-    inputs = {role: parents / role / "model" for role in STAGES[stage].parents(cfg)}
-    return import_module(STAGES[stage].module).run(cfg, inputs, out)
+    places = {role: parents / role / "model" for role in STAGES[stage].parents(cfg)}
+    inputs = {role: place for role, place in places.items() if place.is_dir()}
+    return resolve_name(STAGES[stage].module).run(cfg, inputs, out)
 
 
 def rows(folder: Path) -> list[dict]:

@@ -13,16 +13,24 @@ from rlhf_cli.config.schema import (
     PPO,
     PTX,
     Alerts,
+    Average,
+    Baseline,
     Gather,
     Graphs,
     KLController,
+    KLEstimator,
+    KLPenalty,
+    KLPlace,
     KLStop,
     MissingEOS,
     MissingEOSMode,
     OldLogprobs,
     Optim,
+    PolicyGradient,
+    Ratio,
     RolloutBatch,
     Runtime,
+    Scale,
     Schedule,
     ScheduleKind,
     ValueInit,
@@ -35,6 +43,7 @@ from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages.ppo.loop import compute_advantages
 from rlhf_cli.stages.ppo.models import PPOModels
+from rlhf_cli.stages.rollout.models import RolloutModels
 
 OFF = Alerts(eos_rate=None, length=None, entropy=None, kl=None, score_std=None, score_rms=None)
 
@@ -120,6 +129,45 @@ def ppo(**changes) -> PPO:
     return PPO(**(values | changes))
 
 
+def policy_gradient(**changes) -> PolicyGradient:
+    values = {
+        "total_episodes": 4096,
+        "max_steps": None,
+        "batch": RolloutBatch(rollout=256, minibatch=256, microbatch=256, max_tokens=None),
+        "group": 4,
+        "baseline": Baseline.leave_one_out,
+        "scale": Scale.none,
+        "ratio": Ratio.token,
+        "average": Average.sum,
+        "inner_epochs": 4,
+        "temperature": 1.0,
+        "old_logprobs": OldLogprobs.auto,
+        "kl": kl_penalty(),
+        "missing_eos": MissingEOS(mode=MissingEOSMode.none, value=0.0),
+        "clip_eps": 0.2,
+        "clip_eps_high": None,
+        "skip_uniform": False,
+        "max_extra": 2,
+        "drop_unfinished": False,
+        "optim": optim(0.02),
+        "schedule": Schedule(kind=ScheduleKind.linear, warmup=0.0, final=0.0),
+        "ema_decay": None,
+        "kl_stop": KLStop(iteration=None, run=None),
+        "alerts": OFF,
+    }
+    return PolicyGradient(**(values | changes))
+
+
+def kl_penalty(**changes) -> KLPenalty:
+    values = {
+        "coef": 0.5,
+        "place": KLPlace.reward,
+        "estimator": KLEstimator.k1,
+        "weighted": False,
+    }
+    return KLPenalty(**(values | changes))
+
+
 def _config(num_arms: int) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=num_arms,
@@ -159,6 +207,16 @@ def models(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> PPOModels:
         policy=engine(policy_network(ref), cfg.optim),
         value_model=engine(value, cfg.value_optim),
         ref_policy=network(policy_network(ref)),
+        score=lambda inputs: rewards[inputs.batch.responses[:, 0]],
+        device=CPU,
+    )
+
+
+def gradient_models(ref: torch.Tensor, rewards: torch.Tensor, cfg: PolicyGradient) -> RolloutModels:
+    """Return the models of a bandit for a method without a value model."""
+    return RolloutModels(
+        policy=engine(policy_network(ref), cfg.optim),
+        ref_policy=network(policy_network(ref)) if cfg.has_reference else None,
         score=lambda inputs: rewards[inputs.batch.responses[:, 0]],
         device=CPU,
     )

@@ -57,12 +57,16 @@ class PolicyGradientStage:
                     recorder.note(note)
                 context.print_notes(recorder, models.policy)
                 samples.sample("before", models.policy)
-            extra = own.max_extra if own.skip_uniform else 0
             with offending_kept(context, self.name, out):
                 metrics = train(
                     models,
                     episodes.batches(
-                        context, data.train, own, start=state.drawn, group=own.group, extra=extra
+                        context,
+                        data.train,
+                        own,
+                        start=state.drawn,
+                        group=own.group,
+                        extra=own.max_extra if own.skip_uniform else 0,
                     ),
                     context.sampling_params(temperature=own.temperature),
                     own,

@@ -7,15 +7,17 @@ from pathlib import Path
 
 from rlhf_cli.artifacts.layout import MODEL, VALUE_MODEL
 from rlhf_cli.config.schema.run import Config
+from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.ppo.loop import start, train
-from rlhf_cli.stages.ppo.models import PretrainingLoss, build_models
+from rlhf_cli.stages.ppo.models import PPOModels, PretrainingLoss, build_models
 from rlhf_cli.stages.rollout import episodes
 from rlhf_cli.stages.rollout.offending import offending_kept
+from rlhf_cli.stages.rollout.state import TrainState
 from rlhf_cli.stages.samples import BeforeAfter
-from rlhf_cli.stages.stage_run import open_run
+from rlhf_cli.stages.stage_run import StageRun, open_run
 from rlhf_cli.telemetry.recorder import Recorder
 
 
@@ -45,24 +47,37 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
                 recorder.note(note)
             context.print_notes(recorder, models.policy)
             samples.sample("before", models.policy)
-        models.ptx = pretraining_loss(context, models.policy, recorder)
-        with offending_kept(context, "ppo", out):
-            metrics = train(
-                models,
-                episodes.batches(context, data.train, cfg.ppo, start=state.iteration),
-                context.sampling_params(temperature=cfg.ppo.temperature),
-                cfg.ppo,
-                recorder,
-                seed=cfg.seed,
-                state=state,
-                saver=stage_run.saver,
-            )
+        metrics = train_or_save(context, models, data.train, state, stage_run, out)
         models.policy.use_average()
         samples.sample("after", models.policy)
         samples.show(recorder)
         context.export(models.policy, out / MODEL)
         context.export(models.value_model, out / VALUE_MODEL)
     return metrics
+
+
+def train_or_save(
+    context: StageContext,
+    models: PPOModels,
+    prompts: list[EncodedPrompt],
+    state: TrainState,
+    stage_run: StageRun,
+    out: Path,
+) -> dict[str, float]:
+    """Run the loop; where a number is not finite, save the offending samples before stopping."""
+    cfg = context.cfg
+    models.ptx = pretraining_loss(context, models.policy, stage_run.recorder)
+    with offending_kept(context, "ppo", out):
+        return train(
+            models,
+            episodes.batches(context, prompts, cfg.ppo, start=state.iteration),
+            context.sampling_params(temperature=cfg.ppo.temperature),
+            cfg.ppo,
+            stage_run.recorder,
+            seed=cfg.seed,
+            state=state,
+            saver=stage_run.saver,
+        )
 
 
 def pretraining_loss(

@@ -14,7 +14,7 @@ from rlhf_cli.stages.rollout.checks import NotFinite
 
 @contextmanager
 def offending_kept(context: StageContext, stage: str, out: Path) -> Iterator[None]:
-    """Where a number inside the block is not finite, save its samples and say where they are."""
+    """Where a number inside the block is not finite, save its samples and name the file."""
     try:
         yield
     except NotFinite as error:

@@ -4,12 +4,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 
 import pytest
 
 from rlhf_cli.config.keys import covers
-from rlhf_cli.config.result_keys import BY_CONTENT, NOT_RESULTS
+from rlhf_cli.config.result_keys import BY_CONTENT, NOT_RESULTS, POLICY_GRADIENTS
 from rlhf_cli.config.schema import (
     KLController,
     LongText,
@@ -36,6 +36,8 @@ IN_USE = {
     "sft.schedule.kind": ScheduleKind.linear,
     "rm.schedule.kind": ScheduleKind.cosine,
     "ppo.schedule.kind": ScheduleKind.linear,
+    "rloo.skip_uniform": True,
+    **{f"{name}.schedule.kind": ScheduleKind.linear for name in POLICY_GRADIENTS},
     "data.pretraining": [Source(path="tiny_world:pretraining")],
     "evaluation.best_of_n": 2,
     "evaluation.tasks.also": ["hot"],
@@ -111,7 +113,7 @@ def reads_of_stage(tmp_path_factory):
             (folder / stage).mkdir()
             inputs = {name: folder / name / "model" for name in STAGES[stage].parents(cfg)}
             with recording(cfg) as read:
-                import_module(STAGES[stage].module).run(cfg, inputs, folder / stage)
+                resolve_name(STAGES[stage].module).run(cfg, inputs, folder / stage)
             found[stage] = read, covered_by(cfg, stage)
         return found[stage]
 
@@ -152,7 +154,7 @@ def test_sft_on_tasks_reads_only_keys_of_its_fingerprint_and_all_of_tasks(tmp_pa
     cfg = changed(little(), values)
     (tmp_path / "sft").mkdir()
     with recording(cfg) as read:
-        metrics = import_module(STAGES["sft"].module).run(cfg, {}, tmp_path / "sft")
+        metrics = resolve_name(STAGES["sft"].module).run(cfg, {}, tmp_path / "sft")
     covered = covered_by(cfg, "sft")
     allowed = (*NOT_RESULTS, *BY_CONTENT, *SOURCES)
     assert not {k for k in read - covered if not any(covers(section, k) for section in allowed)}

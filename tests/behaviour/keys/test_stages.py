@@ -147,7 +147,7 @@ def test_reference_implementation_and_cuda_graphs_reach_the_sampler(
     monkeypatch.setattr(
         ppo_stage, "train", lambda models, prompts, params, *rest, **more: started.append(params)
     )
-    monkeypatch.setattr(ppo_stage, "batches", lambda *rest, **more: iter(()))
+    monkeypatch.setattr(ppo_stage.episodes, "batches", lambda *rest, **more: iter(()))
     models, stage_run = SimpleNamespace(policy=None), SimpleNamespace(recorder=None, saver=None)
     ppo_stage.train_or_save(context, models, [], SimpleNamespace(iteration=0), stage_run, None)
     (params,) = started

@@ -29,6 +29,7 @@ SFT = {"lr": 2e-3, "betas": [0.6, 0.7], "eps": 2e-3, "weight_decay": 0.3, "grad_
 RM = {"lr": 1e-3, "betas": [0.5, 0.8], "eps": 1e-3, "weight_decay": 0.4, "grad_clip": 0.2}
 POLICY = {"lr": 2e-3, "betas": [0.7, 0.6], "eps": 3e-3, "weight_decay": 0.5, "grad_clip": 0.1}
 VALUE = {"lr": 3e-3, "betas": [0.4, 0.5], "eps": 4e-3, "weight_decay": 0.2, "grad_clip": 0.15}
+GRADIENT = {"lr": 4e-3, "betas": [0.3, 0.65], "eps": 5e-3, "weight_decay": 0.6, "grad_clip": 0.05}
 EMA = 0.6
 
 
@@ -61,6 +62,14 @@ DISTINCT_VALUES = {
     **section("ppo.optim", POLICY),
     **section("ppo.value_optim", VALUE),
     **section("ppo.schedule", {"kind": ScheduleKind.linear, "warmup": 0.4, "final": 0.2}),
+    "rloo.total_episodes": 20,
+    "rloo.group": 2,
+    "rloo.batch.minibatch": 2,
+    "rloo.batch.rollout": 4,
+    "rloo.batch.microbatch": 1,
+    "rloo.ema_decay": EMA,
+    **section("rloo.optim", GRADIENT),
+    **section("rloo.schedule", {"kind": ScheduleKind.linear, "warmup": 0.4, "final": 0.2}),
     "evaluation.prompts": 5,
     "evaluation.best_of_n": 3,
     "evaluation.batch": 4,
@@ -108,6 +117,11 @@ def after_rm(after_sft):
 @pytest.fixture(scope="module")
 def after_ppo(after_rm):
     return run("ppo", after_rm)
+
+
+@pytest.fixture(scope="module")
+def after_rloo(seen):
+    return run("rloo", seen)
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +173,7 @@ def adamw(steps: list[Step], factors: list[float], optim: dict) -> list[list[Ten
         ("rm", "LlamaForSequenceClassification", RM_FACTORS, RM),
         ("ppo", "LlamaForCausalLM", PPO_FACTORS, POLICY),
         ("ppo", "LlamaForSequenceClassification", PPO_FACTORS, VALUE),
+        ("rloo", "LlamaForCausalLM", PPO_FACTORS, GRADIENT),
     ],
 )
 def test_every_step_equals_adamw_with_the_values_of_the_stage(
@@ -207,19 +222,25 @@ def test_the_exported_weights_are_those_after_the_last_step(request, stage):
         assert torch.equal(exported, last)
 
 
-def test_the_averaged_policy_and_the_last_value_model_are_exported(after_ppo):
+@pytest.mark.parametrize("stage", ["ppo", "rloo"])
+def test_the_averaged_policy_is_exported(request, stage):
     """Reference: the recursion over the weights after every step."""
-    policy, value = after_ppo.steps["ppo"].values()
+    found = request.getfixturevalue(f"after_{stage}")
+    policy = found.steps[stage]["LlamaForCausalLM"]
     average = policy[0].before
     for step in policy:
         average = [
             EMA * old + (1 - EMA) * new for old, new in zip(average, step.after, strict=True)
         ]
     for exported, mean, last in zip(
-        weights_of(after_ppo.folder / "ppo" / "model"), average, policy[-1].after, strict=True
+        weights_of(found.folder / stage / "model"), average, policy[-1].after, strict=True
     ):
         assert torch.allclose(exported, mean, atol=1e-7)
         assert not torch.allclose(exported, last, atol=1e-6)
+
+
+def test_the_last_value_model_is_exported(after_ppo):
+    _, value = after_ppo.steps["ppo"].values()
     for exported, last in zip(
         weights_of(after_ppo.folder / "ppo" / "value_model"), value[-1].after, strict=True
     ):
