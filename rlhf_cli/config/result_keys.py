@@ -1,6 +1,6 @@
 """Which keys cannot change a stage's result, or are known by the content of what they name."""
 
-from rlhf_cli.config.schema import Check, KLController, MissingEOSMode, ScheduleKind, Ties
+from rlhf_cli.config.schema import Check, KLController, KLPlace, MissingEOSMode, ScheduleKind, Ties
 from rlhf_cli.config.schema.run import Config
 
 POLICY_GRADIENTS = ("reinforce", "rloo", "grpo")  # the sections that share a schema
