@@ -3,6 +3,9 @@
 import json
 import math
 import shlex
+from collections.abc import Sequence
+from glob import escape
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from rlhf_cli.telemetry.console import console, line, plain_name
 from rlhf_cli.telemetry.progress import short
 
 RUNS = Path("runs")  # the default of --runs-dir
+MANY = 12  # runs that are named one by one, at most
 NARROW = 80  # columns of the screen below which names are short
 MINUTES = len("2026-01-31 12:59")
 
@@ -130,9 +134,20 @@ def finite(value: Any) -> Any:
 
 
 def command_for(*runs: Path) -> str:
-    """Return the command that shows runs again, as a shell takes it."""
+    """Return the command that shows runs again, as a shell takes it: many of them by a pattern."""
+    if len(runs) > MANY and (pattern := _pattern(runs)):
+        return f"rlhf show {pattern}"
     words = [run.name if run.parent == RUNS and run.name[0] != "-" else str(run) for run in runs]
     return shlex.join(["rlhf", "show", *words])
+
+
+def _pattern(runs: Sequence[Path]) -> str | None:
+    """Return the pattern of a shell that these runs alone match, where their names begin alike."""
+    folder = runs[0].parent
+    start = commonprefix([run.name for run in runs])  # noqa: RUF071 - of characters
+    if not start or set(folder.glob(f"{escape(start)}*")) != set(runs):
+        return None
+    return f"{shlex.quote(str(folder / start))}*"
 
 
 def stage_table(manifests: dict[str, StageManifest], headlines: Headlines) -> Table:

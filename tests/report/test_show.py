@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shlex
+import subprocess
 import threading
 from pathlib import Path
 
@@ -192,6 +193,20 @@ def test_the_command_that_is_printed_works(empty_folder, capsys, name, runs_dir)
     program, *words = shlex.split(command_for(run))
     assert program == "rlhf" and words[0] == "show"
     assert f"run {name} in" in page(capsys, *words[1:])
+
+
+def test_many_runs_are_named_by_a_pattern_that_no_other_run_matches(tmp_path):
+    runs = [tmp_path / "my runs" / f"a=[{number}]" for number in range(13)]
+    for run in runs:
+        run.mkdir(parents=True)
+    listed = subprocess.run(
+        ["sh", "-c", command_for(*runs).replace("rlhf show", "printf '%s\\n'")],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert sorted(listed) == sorted(map(str, runs))
+    assert len(command_for(*runs)) < 200 < len(command_for(*runs[:12]))
+    (tmp_path / "my runs" / "a=[x").mkdir()
+    assert shlex.split(command_for(*runs))[2:] == list(map(str, runs))
 
 
 def test_the_figures_of_tasks_are_shown(empty_folder, capsys):

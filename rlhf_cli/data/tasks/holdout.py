@@ -25,14 +25,18 @@ def held_out(
 
 
 def _named(tasks: Sequence[Task], names: Sequence[str], key: str) -> set[str]:
-    """Return the tasks that have one of these names, or a cluster that has it; refuse unknown names."""
+    """Return the tasks that have one of these names, or a cluster that has it; refuse unknown names.
+
+    cluster/task is a task alone, also where a cluster has the same name.
+    """
+    whole = {task.name: [f"{cluster}/{task.name}" for cluster in task.clusters] for task in tasks}
     known = {task.name for task in tasks} | {c for task in tasks for c in task.clusters}
     for name in names:
-        if name not in known:
+        if name not in known and not any(name in some for some in whole.values()):
             meant = nearest(name, known)
             tail = did_you_mean([meant]) if meant else f": {', '.join(sorted(known)) or 'none'}"
             raise DataError(f"{key}: no task and no cluster is named {name}{tail}")
-    return {task.name for task in tasks if {task.name, *task.clusters} & set(names)}
+    return {t.name for t in tasks if {t.name, *t.clusters, *whole[t.name]} & set(names)}
 
 
 def left_out(tasks: Sequence[Task], settings: Tasks) -> dict[str, str]:

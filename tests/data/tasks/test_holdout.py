@@ -74,6 +74,19 @@ def test_an_unknown_name_in_hold_out_is_refused_with_the_nearest(tasks):
         left_out(tasks, settings(train=["rte", "x"]))
 
 
+def test_a_task_with_the_name_of_a_cluster_can_be_named_alone(tmp_path):
+    files = [make(tmp_path, name=n, clusters=["reading"]) for n in ("reading", "squad")]
+    tasks = [one_task(file) for file in files]
+    for names, expected in (
+        (["reading"], ["reading", "squad"]),
+        (["reading/reading"], ["reading"]),
+    ):
+        assert [task.name for task in held_out(tasks, names)] == expected
+        assert [task.name for task in trained_on(tasks, settings(train=names))] == expected
+    with pytest.raises(DataError, match="no cluster is named squad/reading: did you mean reading"):
+        held_out(tasks, ["squad/reading"])
+
+
 def test_only_what_is_named_is_trained_on_if_anything_is(tasks):
     """By task or by cluster; what is held out is not, whatever is named."""
 
