@@ -113,5 +113,11 @@ class PreferenceLoss:
             win, tie, _ = _outcomes(gap, self.ties, self.tie_param)
             losses = -torch.where(tied, tie, win)
         losses = losses + self.center_coef * (winner + loser).square()
-        kept = ~tied if self.ties == "drop" else torch.ones_like(tied)
-        return torch.where(kept, weights * losses, 0.0).sum() / num_prompts
+        return kept_sum(losses, targets, weights, ties=self.ties) / num_prompts
+
+
+def kept_sum(losses: Tensor, targets: Tensor, weights: Tensor, *, ties: str) -> Tensor:
+    """Return the weighted sum of pair losses, without those of ties where these are dropped."""
+    tied = targets == 0.5
+    kept = ~tied if ties == "drop" else torch.ones_like(tied)
+    return torch.where(kept, weights * losses, 0.0).sum()

@@ -76,8 +76,12 @@ def say_kept(step: Judgement) -> None:
 
 
 def say_left_out(planner: Planner, step: Judgement) -> None:
-    for name in set(step.spec.parents(planner.cfg)) - planner.parents(step.spec).keys():
+    """Print which parents a stage does without; of those beyond stage=all, only what is there."""
+    used = planner.parents(step.spec)
+    for name in (name for name in step.spec.parents(planner.cfg) if name not in used):
         out = planner.judge(name)
+        if out.why == "new" and not out.spec.default:
+            continue
         why = "not there" if out.why == "new" else f"stale: {first_of(out.why)}"
         line(f"  without {out.spec.name} ({why})", style="yellow")
 
