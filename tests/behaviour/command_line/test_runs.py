@@ -142,6 +142,7 @@ def test_a_hub_model_can_be_a_parent(rlhf, tmp_path_factory, monkeypatch):
 def test_the_evaluation_uses_existing_stages_and_names_missing_ones(rlhf):
     output = done(rlhf, "stage=[sft,evaluate]")
     assert "without ppo (not there)" in output
+    assert "without rloo" not in output  # no part of stage=all
     assert set(manifest(rlhf, "evaluate")["parents"]) == {"base", "sft"}
     assert ran(done(rlhf)) == ["rm", "ppo", "evaluate"]
 
