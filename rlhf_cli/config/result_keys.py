@@ -12,6 +12,7 @@ NOT_RESULTS = (
     "runtime.device", "runtime.num_threads", "runtime.num_processes", "runtime.gather",
     "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
     "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
+    "dpo.batch.microbatch", "dpo.batch.max_tokens",
     "evaluation.batch", "rationales.batch",
     *(
         f"{name}.{key}"
@@ -32,7 +33,6 @@ BY_CONTENT = (
 def without_effect(cfg: Config) -> tuple[str, ...]:
     """Return keys and sections whose change gives the same result under this configuration."""
     idle = {
-        "rm.tie_param": cfg.rm.ties in (Ties.drop, Ties.soft),
         "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
@@ -50,7 +50,9 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         in_loss = own.has_reference and own.kl.place is KLPlace.loss
         idle |= {f"{name}.kl.{key}": not in_loss for key in ("estimator", "weighted")}
         idle[f"{name}.max_extra"] = not own.skip_uniform
-    for name in ("sft", "rm", "ppo", *POLICY_GRADIENTS):
+    for name in ("rm", "dpo"):
+        idle[f"{name}.tie_param"] = getattr(cfg, name).ties in (Ties.drop, Ties.soft)
+    for name in ("sft", "rm", "ppo", *POLICY_GRADIENTS, "dpo"):
         schedule = getattr(cfg, name).schedule
         idle[f"{name}.schedule.final"] = schedule.kind is ScheduleKind.constant
     return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))

@@ -187,7 +187,23 @@ def _policy_gradient(name: str) -> StageSpec:
     )
 
 
-_METHODS = tuple(map(_policy_gradient, POLICY_GRADIENTS))
+_METHODS = (
+    *map(_policy_gradient, POLICY_GRADIENTS),
+    StageSpec(
+        name="dpo",
+        label="DPO",
+        title="raise preferred responses over others, without a reward model",
+        module="rlhf_cli.stages.dpo",
+        config=lambda cfg: (*TRAINED, "data.long_responses", "dpo"),
+        data=lambda cfg: ("comparisons",),
+        models=lambda cfg: {},
+        parents=lambda cfg: ("sft",),
+        required=True,
+        headline=("dpo/loss", "rewards/accuracies", "dpo/accuracy"),
+        default=False,
+        candidate="DPO",
+    ),
+)
 
 
 _EVALUATE = StageSpec(

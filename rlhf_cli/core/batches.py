@@ -4,7 +4,7 @@ Nothing is computed here beyond moving to a device, selecting rows and removing 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ class PreferenceBatch:
 
     tokens, mask (N, T), right-padded. lengths (N,): response tokens. pairs (M, 2): rows of winner and
     loser. targets (M,): 1.0, or 0.5 for a tie. weights (M,): 1 / labelled pairs of the prompt.
-    prompt_of (N,): the prompt of each row, counted from 0.
+    prompt_of (N,): the prompt of each row, counted from 0. index: of each prompt in its data set.
     """
 
     tokens: Tensor
@@ -53,6 +53,7 @@ class PreferenceBatch:
     weights: Tensor
     prompt_of: Tensor
     num_prompts: int
+    index: list[int] = field(default_factory=list)
 
     def to(self, device) -> "PreferenceBatch":
         return _on(self, device)

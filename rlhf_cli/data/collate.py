@@ -4,7 +4,7 @@ A global batch is one optimizer step: a list of microbatches. order.py decides w
 core/microbatches.py which of them this process reads together; the last microbatches may be blank.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -177,18 +177,24 @@ def preference_batches(examples: Sequence[EncodedComparison], options: BatchOpti
     size, seed, epoch = options.batch.size, options.seed, options.epoch
     return Steps(
         parts=grouped(lengths(examples), size, seed=seed, epoch=epoch),
-        collate=lambda part: _preference_step([examples[i] for i in part], options),
+        collate=lambda part: _preference_step({i: examples[i] for i in part}, options),
     )
 
 
-def _preference_step(examples, options: BatchOptions) -> list[PreferenceBatch]:
+def _preference_step(
+    indexed: Mapping[int, EncodedComparison], options: BatchOptions
+) -> list[PreferenceBatch]:
+    index, examples = list(indexed), list(indexed.values())
     costs = [
         BatchCost.of([len(e.prompt_ids) + len(ids) for ids in e.response_ids]) for e in examples
     ]
     return [
-        preference_batch([examples[i] for i in part], options.pad_id)
+        replace(
+            preference_batch([examples[i] for i in part], options.pad_id),
+            index=[index[i] for i in part],
+        )
         if part
-        else blank_preference_batch(examples[0], options.pad_id)
+        else replace(blank_preference_batch(examples[0], options.pad_id), index=index[:1])
         for part in options.microbatches(costs)
     ]
 

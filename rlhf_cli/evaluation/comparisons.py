@@ -1,6 +1,7 @@
 """Accuracy and calibration of a reward model, from its scores of ranked responses. No networks here."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from rlhf_cli.core.estimates import calibration, correlation, wilson_interval
 from rlhf_cli.core.preferences import pair_probabilities
+from rlhf_cli.data.encode import EncodedComparison
 
 Interval = tuple[float, float, float]
 
@@ -21,6 +23,25 @@ class ScoredRanking:
     better: list[tuple[int, int]]
     ties: list[tuple[int, int]]
     utilities: list[float] | None = None
+
+
+def scored_rankings(
+    comparisons: Sequence[EncodedComparison], scores: Tensor
+) -> list[ScoredRanking]:
+    """Return every comparison with the scores of its responses. scores (n,) of all, in order."""
+    pieces = scores.split([len(one.response_ids) for one in comparisons])
+    return [
+        ScoredRanking(
+            scores=piece,
+            lengths=torch.tensor([len(ids) for ids in one.response_ids]),
+            better=list(one.better),
+            ties=list(one.ties),
+            utilities=list(one.record.meta["utilities"])
+            if "utilities" in one.record.meta
+            else None,
+        )
+        for one, piece in zip(comparisons, pieces, strict=True)
+    ]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -175,15 +196,14 @@ def accuracy_by_length(pairs: Pairs) -> dict[str, Interval | None]:
     }
 
 
-def headline(found: dict) -> dict[str, float]:
+def headline(found: dict, *, stage: str = "rm") -> dict[str, float]:
     """Return the values of a report that go into metrics and manifest."""
     metrics = defaultdict(float)
     for name in ("accuracy", "accuracy_ceiling", "length_baseline"):
         if found.get(name):
-            metrics[f"rm/{name}"], metrics[f"rm/{name}_low"], metrics[f"rm/{name}_high"] = found[
-                name
-            ]
+            for end, value in zip(("", "_low", "_high"), found[name], strict=True):
+                metrics[f"{stage}/{name}{end}"] = value
     for name in ("margin", "ece", "score_length_correlation", "tie_gap", "tie_probability"):
         if found.get(name) is not None:
-            metrics[f"rm/{name}"] = found[name]
+            metrics[f"{stage}/{name}"] = found[name]
     return dict(metrics)

@@ -1,6 +1,6 @@
 """Responses of a model to given prompts, their scores and their KL to a reference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -123,7 +123,7 @@ def _answer(prompt: list[int], ids: list[int], finished: bool, renderer: Rendere
     return Answer(prompt_ids=prompt, ids=ids, text=text, finished=finished)
 
 
-def group_by_length(sequences: list[list[int]], size: int) -> list[list[int]]:
+def group_by_length(sequences: Sequence[Sequence[int]], size: int) -> list[list[int]]:
     """Return indices in groups of `size`, sequences of similar length together."""
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     return [order[i : i + size] for i in range(0, len(order), size)]

@@ -12,9 +12,9 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor, nn
 
-from rlhf_cli.core.batches import SFTBatch
+from rlhf_cli.core.batches import PreferenceBatch, SFTBatch
 from rlhf_cli.core.logprobs import entropy, head_logprobs, token_logprobs
-from rlhf_cli.core.masking import last_true_index, position_ids, real_first
+from rlhf_cli.core.masking import last_true_index, position_ids, real_first, zero_pads
 from rlhf_cli.models.load import is_noisy
 from rlhf_cli.models.unpadding.attention import ATTENTION, unpadded_states
 from rlhf_cli.models.unpadding.rows import Unpadded, unpad
@@ -130,6 +130,21 @@ def text_logprobs(model: nn.Module, batch: SFTBatch) -> Tensor:
     else:
         logits = sequence_logits(model, batch.tokens, batch.mask)
     return token_logprobs(logits[:, :-1], batch.tokens[:, 1:], temperature=1.0)
+
+
+def response_sums(model: nn.Module, batch: PreferenceBatch) -> Tensor:
+    """Return the summed log-prob of each response's tokens, its end token among them. -> (N,)"""
+    ends = batch.mask.sum(1, keepdim=True)
+    columns = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+    wanted = (columns < ends) & (columns >= ends - batch.lengths[:, None])
+    text = SFTBatch(
+        tokens=batch.tokens,
+        mask=batch.mask,
+        loss_mask=wanted,
+        positions=position_ids(batch.mask),
+        packed=False,
+    )
+    return zero_pads(text_logprobs(model, text), wanted[:, 1:]).sum(1)
 
 
 def _unpad_texts(model: nn.Module, tokens: Tensor, mask: Tensor, positions: Tensor) -> Unpadded:

@@ -1,10 +1,8 @@
 """The accuracy and calibration of a reward model on held-out comparisons, in numbers and three lines."""
 
-import torch
-
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.encode import EncodedComparison
-from rlhf_cli.evaluation.comparisons import ScoredRanking, report
+from rlhf_cli.evaluation.comparisons import ScoredRanking, report, scored_rankings
 from rlhf_cli.evaluation.respond import reward_scores
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext
@@ -34,19 +32,7 @@ def score_comparisons(
         batch=FORWARD,
         world=context.world,
     )
-    pieces = scores.split([len(one.response_ids) for one in comparisons])
-    return [
-        ScoredRanking(
-            scores=piece,
-            lengths=torch.tensor([len(ids) for ids in one.response_ids]),
-            better=list(one.better),
-            ties=list(one.ties),
-            utilities=list(one.record.meta["utilities"])
-            if "utilities" in one.record.meta
-            else None,
-        )
-        for one, piece in zip(comparisons, pieces, strict=True)
-    ]
+    return scored_rankings(comparisons, scores)
 
 
 def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from rlhf_cli.config.printable import printable
 from rlhf_cli.data.encode import (
+    EncodedComparison,
     EncodedDemonstration,
     EncodedPrompt,
     encode_prompt,
@@ -48,6 +49,18 @@ def _prompt_of(context: StageContext, one: EncodedDemonstration) -> EncodedPromp
         return None
     prompt = Prompt(messages[:last], one.record.origin, one.record.meta)
     return encode_prompt(context.renderer, prompt, context.cfg.data)
+
+
+def compared_prompts(comparisons: Iterable[EncodedComparison]) -> list[EncodedPrompt]:
+    """Return the prompts of comparisons."""
+    return [
+        EncodedPrompt(
+            ids=one.prompt_ids,
+            messages=one.record.prompt,
+            record=Prompt(one.record.prompt, one.record.origin, one.record.meta),
+        )
+        for one in comparisons
+    ]
 
 
 def sample_answers(

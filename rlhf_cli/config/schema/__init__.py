@@ -6,6 +6,7 @@ imported from run.py: values, not the configuration, reach the packages below th
 
 from rlhf_cli.config.schema.constraints import ConfigError
 from rlhf_cli.config.schema.data import Data, LongText, Source
+from rlhf_cli.config.schema.dpo import DPO, PairLoss
 from rlhf_cli.config.schema.evaluation import Chains, Evaluation, Rank, TaskEvaluation
 from rlhf_cli.config.schema.model import LearningRates, Model
 from rlhf_cli.config.schema.policy_gradient import (

@@ -5,6 +5,7 @@ from enum import Enum
 
 from rlhf_cli.config.schema.constraints import ConfigError, not_negative, require
 from rlhf_cli.config.schema.data import Data
+from rlhf_cli.config.schema.dpo import DPO
 from rlhf_cli.config.schema.evaluation import Evaluation
 from rlhf_cli.config.schema.model import Model
 from rlhf_cli.config.schema.policy_gradient import PolicyGradient
@@ -54,6 +55,7 @@ class Config:
     reinforce: PolicyGradient
     rloo: PolicyGradient
     grpo: PolicyGradient
+    dpo: DPO
     evaluation: Evaluation
     samples: int
     save: Save
