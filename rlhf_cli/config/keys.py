@@ -77,12 +77,16 @@ def nearest_keys(key: str, choices: Iterable[str] | None = None) -> list[str]:
     known = list(choices) if choices is not None else [*schema_keys(), "experiment"]
     leaf = key.rpartition(".")[2]
     same_leaf = [k for k in known if k.rpartition(".")[2] == leaf and "." in k]
-    if same_leaf:
-        same_leaf.sort(key=lambda k: -SequenceMatcher(None, key, k).ratio())
-        return same_leaf[: 1 if "." in key else 3]
+    same_leaf.sort(key=lambda k: -SequenceMatcher(None, key, k).ratio())
+    section, dot, _ = key.partition(".")
+    theirs = ours(key, known)
+    if same_leaf and not dot:
+        return list(dict.fromkeys([*same_leaf[:3], *theirs]))
+    inside = [k for k in same_leaf if k.startswith(f"{section}.")]
     begins = [k for k in known if k.startswith(key)] if len(key) > 2 else []
     slip, close = (get_close_matches(key, known, n=1, cutoff=c) for c in (0.92, 0.75))
-    return slip or ours(key, known) or begins[:1] or close or _close_leaves(key, known)
+    found = inside[:1] or slip or theirs or same_leaf[:1] or begins[:1]
+    return found or close or _close_leaves(key, known)
 
 
 def _close_leaves(key: str, known: list[str]) -> list[str]:

@@ -140,12 +140,12 @@ STAGE_WORDS: Mapping[str, str] = MappingProxyType(
         "pretrain": "sft", "finetune": "sft", "fine_tune": "sft", "supervised": "sft",
         "reward": "rm", "reward_model": "rm", "reward_modeling": "rm", "rm_train": "rm",
         "rl": "ppo", "rlhf": "all", "train": "all", "eval": "evaluate", "evaluation": "evaluate",
-        "test": "evaluate", "judge": "evaluate",
+        "test": "evaluate", "judge": "evaluate", "ipo": "dpo", "cdpo": "dpo", "dapo": "grpo", "gspo": "grpo",
     }
 )  # fmt: skip
 OTHER_METHODS = (
-    "dpo", "ipo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "reinforce", "online_dpo", "xpo",
-    "nash_md", "bco", "prm", "gkd", "raft", "dapo", "gspo", "remax", "reinforce++", "distill",
+    "kto", "orpo", "simpo", "cpo", "online_dpo", "xpo", "nash_md", "bco", "prm", "gkd", "raft", "remax",
+    "reinforce++", "distill",
 )  # fmt: skip
 
 # What a person may try as a command, and the way there is.

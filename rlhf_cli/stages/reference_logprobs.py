@@ -128,7 +128,7 @@ def cache_file(context: StageContext, sft: Path, comparisons: Sequence[EncodedCo
 
 
 def _kept(file: Path, num: int) -> Tensor | None:
-    """Return what the file holds; None, told, where it is damaged."""
+    """Return what the file holds; None, with a warning, where it is damaged."""
     if not file.is_file():
         return None
     try:

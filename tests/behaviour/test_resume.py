@@ -22,7 +22,7 @@ from tests.support.stage_runs import SMALL, rows, work
 
 # PPO has 2 minibatches x 2 inner epochs per iteration: 1, 3 and 6 are within a rollout, 4 ends one
 STOPS = {"sft": (1, 4, 7), "rm": (1, 2, 4), "ppo": (1, 3, 4, 6, 11)}
-STOPS["rloo"] = (1, 4, 6)
+STOPS |= {"rloo": (1, 4, 6), "dpo": (1, 3)}
 
 
 @pytest.fixture(autouse=True)

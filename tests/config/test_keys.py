@@ -9,7 +9,7 @@ def test_nearest_keys_of_misspelt_keys():
     assert nearest_keys("sft.optim.lrr") == ["sft.optim.lr"]
     assert nearest_keys("ppo.optim.beta") == ["ppo.optim.betas"]
     assert nearest_keys("runtime.devcie") == ["runtime.device"]
-    assert nearest_keys("epochs") == ["rm.epochs", "sft.epochs"]
+    assert nearest_keys("epochs") == ["rm.epochs", "sft.epochs", "dpo.epochs"]
     assert nearest_keys("exp") == ["experiment"]
     assert nearest_keys("qqqqqq") == []
 

@@ -37,7 +37,7 @@ def test_a_stage_that_trains_a_policy_is_a_column_of_the_evaluation(with_dpo):
 def test_the_evaluation_reads_every_stage_before_it():
     before = tuple(STAGES)[: list(STAGES).index("evaluate")]
     assert STAGES["evaluate"].parents(composed()) == before
-    assert before == ("sft", "rm", "ppo", "reinforce", "rloo", "grpo")
+    assert before == ("sft", "rm", "ppo", "reinforce", "rloo", "grpo", "dpo")
 
 
 def test_the_stage_of_the_rationale_model_is_a_parent_of_rationales():

@@ -128,7 +128,7 @@ def test_the_references_log_probs_are_computed_once_and_again_where_damaged(
 @pytest.mark.parametrize(
     "changes", [{"runtime.reference_implementation": True}, {"model.attention": "eager"}]
 )
-def test_the_cache_knows_what_decides_the_log_probs(context, tiny, changes):
+def test_the_cache_depends_on_what_decides_the_log_probs(context, tiny, changes):
     file = cache_file(context, tiny, ROWS)
     assert cache_file(context, tiny, ROWS[:2]) != file
     assert cache_file(replace(context, cfg=changed(context.cfg, changes)), tiny, ROWS) != file
@@ -199,7 +199,36 @@ def test_microbatches_add_up_to_the_step():
     assert torch.allclose(weights(policy), weights(other), atol=1e-4)
 
 
-def test_that_both_log_probs_fell_is_told_in_words():
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [({}, 7), ({"dpo.epochs": 2}, 14), ({"dpo.max_steps": 3}, 3), ({"dpo.batch.size": 2}, 10)],
+)
+def test_epochs_size_and_max_steps_decide_the_number_of_steps(changes, steps):
+    cfg = changed(little(), {"dpo.batch.size": 3} | changes)
+    assert dpo.total_steps(cfg, 20) == steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "most"),
+    [({"size": 2}, None), ({"microbatch": 9}, "rows"), ({"max_tokens": 150}, "tokens")],
+)
+def test_a_step_is_divided_by_its_limits(context, changes, most):
+    """A prompt with all of its responses stays together, whatever the limit."""
+    values = {f"dpo.batch.{key}": value for key, value in changes.items()}
+    context = replace(context, cfg=changed(context.cfg, values))
+    train = context.encoded("comparisons").train
+    steps = list(dpo.steps_of(context, train, epoch=0))
+    sizes = [sum(batch.num_prompts for batch in step) for step in steps]
+    assert sum(sizes) == len(train)
+    assert max(sizes) == min(context.cfg.dpo.batch.size, len(train))
+    several = [batch for step in steps for batch in step if batch.num_prompts > 1]
+    if most == "rows":
+        assert several and max(len(batch.tokens) for batch in several) <= 9
+    if most == "tokens":
+        assert several and max(int(batch.mask.sum()) for batch in several) <= 150
+
+
+def test_a_fall_of_both_log_probs_is_described():
     cfg = replace(little().dpo, beta=0.1)
     metrics = {"rewards/chosen": -0.15, "rewards/rejected": -0.4, "rewards/margins": 0.25}
     assert both_fell(metrics, cfg)

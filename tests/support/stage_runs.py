@@ -34,6 +34,7 @@ SMALL = (
     "ppo.ptx.coef=1.0",
     "ppo.ptx.ratio=1",
     "ppo.whiten_rewards=true",
+    "dpo.batch.size=4",
     "rloo.total_episodes=48",
     "rloo.batch.rollout=16",
     "rloo.batch.minibatch=8",

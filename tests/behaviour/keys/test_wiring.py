@@ -30,6 +30,7 @@ RM = {"lr": 1e-3, "betas": [0.5, 0.8], "eps": 1e-3, "weight_decay": 0.4, "grad_c
 POLICY = {"lr": 2e-3, "betas": [0.7, 0.6], "eps": 3e-3, "weight_decay": 0.5, "grad_clip": 0.1}
 VALUE = {"lr": 3e-3, "betas": [0.4, 0.5], "eps": 4e-3, "weight_decay": 0.2, "grad_clip": 0.15}
 GRADIENT = {"lr": 4e-3, "betas": [0.3, 0.65], "eps": 5e-3, "weight_decay": 0.6, "grad_clip": 0.05}
+DIRECT = {"lr": 5e-3, "betas": [0.2, 0.75], "eps": 6e-3, "weight_decay": 0.7, "grad_clip": 0.02}
 EMA = 0.6
 
 
@@ -70,6 +71,10 @@ DISTINCT_VALUES = {
     "rloo.ema_decay": EMA,
     **section("rloo.optim", GRADIENT),
     **section("rloo.schedule", {"kind": ScheduleKind.linear, "warmup": 0.4, "final": 0.2}),
+    "dpo.epochs": 2,
+    "dpo.batch.size": 5,
+    **section("dpo.optim", DIRECT),
+    **section("dpo.schedule", {"kind": ScheduleKind.linear, "warmup": 0.5, "final": 0.1}),
     "evaluation.prompts": 5,
     "evaluation.best_of_n": 3,
     "evaluation.batch": 4,
@@ -125,6 +130,11 @@ def after_rloo(seen):
 
 
 @pytest.fixture(scope="module")
+def after_dpo(seen):
+    return run("dpo", seen)
+
+
+@pytest.fixture(scope="module")
 def seen(after_ppo):
     """Return the records after all stages."""
     return run("evaluate", after_ppo)
@@ -174,6 +184,7 @@ def adamw(steps: list[Step], factors: list[float], optim: dict) -> list[list[Ten
         ("ppo", "LlamaForCausalLM", PPO_FACTORS, POLICY),
         ("ppo", "LlamaForSequenceClassification", PPO_FACTORS, VALUE),
         ("rloo", "LlamaForCausalLM", PPO_FACTORS, GRADIENT),
+        ("dpo", "LlamaForCausalLM", RM_FACTORS, DIRECT),
     ],
 )
 def test_every_step_equals_adamw_with_the_values_of_the_stage(
