@@ -20,6 +20,7 @@ MANIFEST, CONFIG, METRICS, SAMPLES = (
 )
 DRAWN = "drawn.jsonl"  # what a stage has sampled so far
 MODEL, VALUE_MODEL = "model", "value_model"
+DEMONSTRATIONS = "data/demonstrations.jsonl"  # made by a stage that makes data
 ATTEMPT, JOB, RESULT, OFFENDING = "attempt.json", "job.json", "result.json", "offending.json"
 RANKS = "ranks"
 FAILURES, TRACEBACKS, HANGS = "failure*.json", "traceback*.txt", "rank-*.json"  # glob patterns

@@ -1,6 +1,15 @@
 """Which keys cannot change a stage's result, or are known by the content of what they name."""
 
-from rlhf_cli.config.schema import Check, KLController, KLPlace, MissingEOSMode, ScheduleKind, Ties
+from rlhf_cli.config.schema import (
+    Check,
+    KLController,
+    KLPlace,
+    MissingEOSMode,
+    RaftKeep,
+    RaftSource,
+    ScheduleKind,
+    Ties,
+)
 from rlhf_cli.config.schema.run import Config
 
 POLICY_GRADIENTS = ("reinforce", "rloo", "grpo")  # the sections that share a schema
@@ -13,7 +22,8 @@ NOT_RESULTS = (
     "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
     "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
     "dpo.batch.microbatch", "dpo.batch.max_tokens",
-    "evaluation.batch", "rationales.batch",
+    "raft.batch.microbatch", "raft.batch.max_tokens", "raft.sample_batch",
+    "evaluation.batch", "rationales.batch", "best_of_n.batch",
     *(
         f"{name}.{key}"
         for name in ("ppo", *POLICY_GRADIENTS)
@@ -52,7 +62,11 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         idle[f"{name}.max_extra"] = not own.skip_uniform
     for name in ("rm", "dpo"):
         idle[f"{name}.tie_param"] = getattr(cfg, name).ties in (Ties.drop, Ties.soft)
-    for name in ("sft", "rm", "ppo", *POLICY_GRADIENTS, "dpo"):
+    idle["raft.top"] = cfg.raft.keep is not RaftKeep.top
+    if cfg.raft.source is RaftSource.comparisons:
+        of_samples = ("rounds", "prompts", "samples", "keep", "top", "temperature")
+        idle |= {f"raft.{key}": True for key in of_samples}
+    for name in ("sft", "rm", "ppo", *POLICY_GRADIENTS, "dpo", "raft"):
         schedule = getattr(cfg, name).schedule
         idle[f"{name}.schedule.final"] = schedule.kind is ScheduleKind.constant
     return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))

@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.result_keys import POLICY_GRADIENTS
-from rlhf_cli.config.schema import SelectBy
+from rlhf_cli.config.schema import RaftSource, SelectBy
 from rlhf_cli.config.schema.run import Config, Parents
 
 
@@ -187,6 +187,25 @@ def _policy_gradient(name: str) -> StageSpec:
     )
 
 
+def _from_comparisons(cfg: Config, *words: str) -> tuple[str, ...]:
+    """Return the words where RAFT learns from data.comparisons, and none where it samples."""
+    return words if cfg.raft.source is RaftSource.comparisons else ()
+
+
+_RAFT = StageSpec(
+    name="raft",
+    label="RAFT",
+    title="learn from one's own samples that the reward model prefers, in rounds",
+    module="rlhf_cli.stages.raft",
+    config=lambda cfg: (*TRAINED, "raft", *_from_comparisons(cfg, "data.long_responses")),
+    data=lambda cfg: _from_comparisons(cfg, "comparisons") or ("prompts",),
+    models=lambda cfg: {},
+    parents=lambda cfg: ("sft",) if _from_comparisons(cfg, "rm") else ("sft", "rm"),
+    required=True,
+    headline=("raft/loss", "raft/scores", "raft/kept_scores"),
+    default=False,
+    candidate="RAFT",
+)
 _METHODS = (
     *map(_policy_gradient, POLICY_GRADIENTS),
     StageSpec(
@@ -203,6 +222,7 @@ _METHODS = (
         default=False,
         candidate="DPO",
     ),
+    _RAFT,
 )
 
 
@@ -221,12 +241,16 @@ _EVALUATE = StageSpec(
 )
 
 
-def _writes_rationales(cfg: Config) -> tuple[str, ...]:
-    """Return the stage whose model writes the rationales; none where that is the base model."""
-    of, policies = cfg.rationales.of, [row.name for row in (*_TRAINING, *_METHODS) if row.candidate]
+def _policy(of: str, key: str) -> tuple[str, ...]:
+    """Return the stage whose policy a key names; none for the base model."""
+    policies = [row.name for row in (*_TRAINING, *_METHODS) if row.candidate]
     if of not in ("base", *policies):
-        raise UserError(f"rationales.of={of} is none of base, {', '.join(policies)}")
+        raise UserError(f"{key}={of} is none of base, {', '.join(policies)}")
     return () if of == "base" else (of,)
+
+
+def _writes_rationales(cfg: Config) -> tuple[str, ...]:
+    return _policy(cfg.rationales.of, "rationales.of")
 
 
 def _rationales_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
@@ -250,7 +274,20 @@ _RATIONALES = StageSpec(
     default=False,
     tasks=lambda cfg: TasksRead.trained,
 )
+_BEST_OF_N = StageSpec(
+    name="best_of_n",
+    label="best-of-n",
+    title="keep the response that the reward model prefers, without training",
+    module="rlhf_cli.stages.best_of_n",
+    config=lambda cfg: (*TEXT, "best_of_n"),
+    data=lambda cfg: ("prompts",),
+    models=lambda cfg: _with_tokenizer(cfg) if cfg.best_of_n.of == "base" else {},
+    parents=lambda cfg: (*_policy(cfg.best_of_n.of, "best_of_n.of"), "rm"),
+    required=True,
+    headline=("best_of_n/scores", "best_of_n/best_scores", "best_of_n/kept"),
+    default=False,
+)
 STAGES: Mapping[str, StageSpec] = MappingProxyType(
-    {row.name: row for row in (*_TRAINING, *_METHODS, _EVALUATE, _RATIONALES)}
+    {row.name: row for row in (*_TRAINING, *_METHODS, _EVALUATE, _RATIONALES, _BEST_OF_N)}
 )
 REPLACEABLE = tuple(field.name for field in fields(Parents))  # by parents.<stage>

@@ -140,11 +140,12 @@ STAGE_WORDS: Mapping[str, str] = MappingProxyType(
         "pretrain": "sft", "finetune": "sft", "fine_tune": "sft", "supervised": "sft",
         "reward": "rm", "reward_model": "rm", "reward_modeling": "rm", "rm_train": "rm",
         "rl": "ppo", "rlhf": "all", "train": "all", "eval": "evaluate", "evaluation": "evaluate",
-        "test": "evaluate", "judge": "evaluate", "ipo": "dpo", "cdpo": "dpo", "dapo": "grpo", "gspo": "grpo",
+        "test": "evaluate", "judge": "evaluate", "ipo": "dpo", "cdpo": "dpo", "dapo": "grpo",
+        "gspo": "grpo", "bon": "best_of_n", "best_of": "best_of_n",
     }
 )  # fmt: skip
 OTHER_METHODS = (
-    "kto", "orpo", "simpo", "cpo", "online_dpo", "xpo", "nash_md", "bco", "prm", "gkd", "raft", "remax",
+    "kto", "orpo", "simpo", "cpo", "online_dpo", "xpo", "nash_md", "bco", "prm", "gkd", "remax",
     "reinforce++", "distill",
 )  # fmt: skip
 

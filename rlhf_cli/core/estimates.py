@@ -98,6 +98,29 @@ def bon_kl(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
+def best_of_n_estimate(proxy: Tensor, values: Tensor, n: int) -> Tensor:
+    """Return the expected value of the response with the best proxy score out of n, without bias.
+
+    The mean over all subsets of n of the N samples: with these in the order of their proxy scores the
+    i-th is the best of C(i - 1, n - 1) of C(N, n) subsets (2112.09332, appendix I). Samples of equal
+    proxy score share their weights. proxy, values (P, N) -> (P,)
+    """
+    num = proxy.shape[1]
+    if not 1 <= n <= num:
+        raise ValueError(f"best of {n} of {num} samples")
+    whole = math.comb(num, n)
+    shares = [math.comb(i, n - 1) / whole for i in range(num)]
+    ordered, order = proxy.sort(dim=1)
+    weights = torch.tensor(shares, dtype=torch.float64).expand(len(proxy), num)
+    group = torch.zeros_like(order)  # of equal proxy scores, counted from 0
+    group[:, 1:] = (ordered[:, 1:] != ordered[:, :-1]).cumsum(1)
+    blank = torch.zeros_like(weights)
+    sums = blank.scatter_add(1, group, weights)
+    sizes = blank.scatter_add(1, group, torch.ones_like(weights))
+    weights = (sums / sizes.clamp(min=1)).gather(1, group)
+    return (weights * values.double().gather(1, order)).sum(1)
+
+
 @torch.no_grad()
 def ema_update_(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
     """Update average <- decay * average + (1 - decay) * current in place, per tensor (IG: 0.992)."""

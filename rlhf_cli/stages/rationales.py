@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ from rlhf_cli.stages.context import (
     parent_model,
     room_of,
 )
+from rlhf_cli.stages.drawn_files import append_drawn, keep_drawn, read_drawn
 from rlhf_cli.stages.dry_run import Preview
-from rlhf_cli.stages.rationale_files import append_drawn, keep_drawn, read_drawn, write_rationales
+from rlhf_cli.stages.rationale_files import write_rationales
 from rlhf_cli.stages.samples import example
 from rlhf_cli.stages.stage_run import open_run
 from rlhf_cli.stages.task_reading import explained_rows, explained_tasks
@@ -80,10 +81,11 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         for step, questions in enumerate(steps[done:], done + 1):
             found = scorer.scored(draw(context, network, questions, step))
             if context.world.is_main:
-                append_drawn(out / DRAWN, step, found)
+                append_drawn(out / DRAWN, step, [asdict(one) for one in found])
             stage_run.recorder.log(step_metrics(found), step)
             stage_run.saver.after_step(step, always=True)
-        found = read_drawn(out / DRAWN) if context.world.is_main else []
+        rows = read_drawn(out / DRAWN) if context.world.is_main else []
+        found = [Rationale(**row) for row in rows]
         dropped = verdicts(found, cfg.rationales)
         show_samples(stage_run.recorder, found, dropped, cfg.samples)
     if not context.world.is_main:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.core.estimates import (
+    best_of_n_estimate,
     bon_kl,
     calibration,
     correlation,
@@ -182,6 +183,30 @@ def test_best_of_four_on_four_arms_equals_the_published_numbers():
     assert divergence(policy, ref) <= bon_kl(4)
     mean = sum(p * s for p, s in zip(policy, scores, strict=True))
     assert mean == pytest.approx(0.5263, abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+def test_the_estimate_of_best_of_n_is_the_mean_over_all_subsets(n):
+    """Of six samples, two of which have the same proxy score: a subset may take either."""
+    proxy = torch.tensor([[0.3, -1.0, 2.0, 0.3, 5.0, 4.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    values = torch.tensor([[1.0, 7.0, -2.0, 3.0, 0.5, 9.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+    expected = []
+    for scores, gold in zip(proxy.tolist(), values.tolist(), strict=True):
+        found = []
+        for subset in itertools.combinations(range(6), n):
+            best = max(scores[i] for i in subset)
+            found.append(statistics.fmean(gold[i] for i in subset if scores[i] == best))
+        expected.append(statistics.fmean(found))
+    assert best_of_n_estimate(proxy, values, n).tolist() == pytest.approx(expected)
+
+
+def test_the_estimate_of_best_of_one_is_the_mean_and_of_all_is_the_best():
+    proxy = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
+    values = proxy + 1
+    assert torch.allclose(best_of_n_estimate(proxy, values, 1), values.double().mean(1))
+    assert torch.allclose(best_of_n_estimate(proxy, values, 40), values.double().amax(1))
+    with pytest.raises(ValueError, match="best of 41 of 40"):
+        best_of_n_estimate(proxy, values, 41)
 
 
 def test_ema_equals_its_unrolled_sum():

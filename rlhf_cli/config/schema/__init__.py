@@ -4,6 +4,7 @@ A new section is one file here, one section of conf/config.yaml and one field of
 imported from run.py: values, not the configuration, reach the packages below the stages.
 """
 
+from rlhf_cli.config.schema.best_of_n import BestOfN
 from rlhf_cli.config.schema.constraints import ConfigError
 from rlhf_cli.config.schema.data import Data, LongText, Source
 from rlhf_cli.config.schema.dpo import DPO, PairLoss
@@ -32,6 +33,7 @@ from rlhf_cli.config.schema.ppo import (
     RolloutBatch,
     ValueInit,
 )
+from rlhf_cli.config.schema.raft import RAFT, RaftKeep, RaftSource
 from rlhf_cli.config.schema.rationales import Check, Keep, Rationales
 from rlhf_cli.config.schema.rm import RM, Ties
 from rlhf_cli.config.schema.runtime import TAKEN_FROM, Gather, Graphs, Runtime

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from rlhf_cli.config.schema.best_of_n import BestOfN
 from rlhf_cli.config.schema.constraints import ConfigError, not_negative, require
 from rlhf_cli.config.schema.data import Data
 from rlhf_cli.config.schema.dpo import DPO
@@ -10,6 +11,7 @@ from rlhf_cli.config.schema.evaluation import Evaluation
 from rlhf_cli.config.schema.model import Model
 from rlhf_cli.config.schema.policy_gradient import PolicyGradient
 from rlhf_cli.config.schema.ppo import PPO
+from rlhf_cli.config.schema.raft import RAFT
 from rlhf_cli.config.schema.rationales import Rationales
 from rlhf_cli.config.schema.rm import RM
 from rlhf_cli.config.schema.runtime import Runtime
@@ -56,6 +58,8 @@ class Config:
     rloo: PolicyGradient
     grpo: PolicyGradient
     dpo: DPO
+    raft: RAFT
+    best_of_n: BestOfN
     evaluation: Evaluation
     samples: int
     save: Save

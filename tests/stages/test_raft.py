@@ -1,0 +1,164 @@
+"""RAFT: what a round keeps, what its rounds converge to, and what it is given."""
+
+from dataclasses import replace
+from random import Random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.schema import Batch, RaftKeep, RaftSource
+from rlhf_cli.data.encode import EncodedComparison, EncodedPrompt
+from rlhf_cli.evaluation.kept_samples import distinct_bigrams, keep
+from rlhf_cli.evaluation.respond import Answer
+from rlhf_cli.runtime.world import World
+from rlhf_cli.stages import raft
+from rlhf_cli.stages.raft import Models, RaftState, collect, fit, most_steps, top_ranked
+from rlhf_cli.telemetry.timing import Clock
+from tests.support.small_stages import changed, little
+from tests.support.tabular import (
+    CPU,
+    PARAMS,
+    PROMPT,
+    Silent,
+    arm_probs,
+    engine,
+    network,
+    optim,
+    policy_network,
+)
+
+REF = torch.tensor([0.1, 0.2, 0.3, 0.4])
+REWARDS = torch.tensor([1.0, 0.5, 0.0, -1.0])
+BEST_OF_4 = [0.3439, 0.4160, 0.2145, 0.0256]
+BEST_OF_16 = [0.814698, 0.181979, 0.003323, 4e-7]
+
+
+def answer(name: int, *, finished: bool = True) -> Answer:
+    return Answer(prompt_ids=[1], ids=[name], text=str(name), finished=finished)
+
+
+TRIES = [[answer(0), answer(1), answer(2, finished=False)], [answer(3), answer(4), answer(5)]]
+SCORES = [[0.5, 0.1, 9.0], [0.2, 0.9, 0.8]]
+
+
+def kept(how: RaftKeep, top: float = 0.5, seed: int = 0):
+    return keep(TRIES, SCORES, how, top=top, rng=Random(seed))
+
+
+def test_the_best_finished_answer_of_each_prompt_is_kept():
+    found = kept(RaftKeep.best)
+    assert [one.ids for one in found.answers] == [[0], [4]]
+    assert found.scores == [0.5, 0.9]
+
+
+def test_the_best_share_of_all_answers_is_kept():
+    assert [one.ids for one in kept(RaftKeep.top).answers] == [[4], [5], [0]]
+    assert [one.ids for one in kept(RaftKeep.top, top=0.01).answers] == [[4]]
+
+
+def test_a_random_answer_of_each_prompt_is_kept_whatever_its_score():
+    seen = {
+        tuple(one.ids[0] for one in kept(RaftKeep.random, seed=seed).answers) for seed in range(40)
+    }
+    assert seen == {(a, b) for a in (0, 1) for b in (3, 4, 5)}
+
+
+def test_a_prompt_without_a_finished_answer_is_dropped_and_counted():
+    unended = [[replace(one, finished=False) for one in TRIES[0]], TRIES[1]]
+    for how in RaftKeep:
+        found = keep(unended, SCORES, how, top=1.0, rng=Random(0))
+        assert found.num_dropped == 1
+        assert {one.ids[0] for one in found.answers} <= {3, 4, 5}
+
+
+def test_distinct_bigrams_are_the_share_of_different_ones():
+    some = [replace(answer(0), ids=ids) for ids in ([1, 2, 3], [1, 2, 1, 2], [7])]
+    assert distinct_bigrams(some) == 3 / 5
+    assert distinct_bigrams([answer(0)]) == 0.0
+
+
+def arms(changes=None):
+    """Return a context and models of the problem with four arms, where every response has ended."""
+    many = 6000
+    values = {
+        "raft.prompts": many,
+        "raft.samples": 4,
+        "raft.sample_batch": 4 * many,
+        "raft.rounds": 2,
+        "raft.epochs": 60,
+        "raft.batch": Batch(size=many, microbatch=many, max_tokens=None),
+        "raft.optim": replace(optim(0.05), grad_clip=None),
+    }
+    cfg = changed(little(), values | (changes or {}))
+    params = replace(PARAMS, end_ids=[0, 1, 2, 3])
+    context = SimpleNamespace(
+        cfg=cfg,
+        world=World(),
+        device=CPU,
+        clock=Clock(),
+        renderer=SimpleNamespace(pad_id=0, end_ids=[0, 1, 2, 3], decode_response=str),
+        sampling_params=lambda *, temperature: params,
+    )
+    reward = SimpleNamespace(
+        score_answers=lambda answers: torch.stack([REWARDS[one.ids[0]] for one in answers])
+    )
+    policy = engine(policy_network(REF), cfg.raft.optim)
+    models = Models(policy=policy, reward=reward, reference=network(policy_network(REF)))
+    prompt = EncodedPrompt(ids=[PROMPT], messages=(), record=None)
+    data = SimpleNamespace(train=[prompt] * many, held_out=[])
+    return context, models, data
+
+
+@pytest.mark.slow
+def test_rounds_to_convergence_are_best_of_4_then_best_of_16():
+    context, models, data = arms()
+    silent = SimpleNamespace(after_step=lambda *rest: None)
+    state, seen = RaftState(), []
+
+    class Watched(Silent):
+        def log(self, metrics, step):
+            super().log(metrics, step)
+            if step in (60, 120):
+                seen.append(arm_probs(models.policy.model).tolist())
+
+    recorder = Watched()
+    fit(context, models, data, state, recorder, silent)
+    assert seen[0] == pytest.approx(BEST_OF_4, abs=0.025)
+    assert seen[1] == pytest.approx(BEST_OF_16, abs=0.03)
+    assert recorder.rows[-1]["objective/kl"] > recorder.rows[0]["objective/kl"] == pytest.approx(0)
+    assert recorder.rows[0]["raft/kept_scores"] > recorder.rows[0]["raft/scores"] + 0.3
+
+
+def test_a_random_kept_sample_gains_nothing():
+    context, models, data = arms({"raft.keep": RaftKeep.random, "raft.prompts": 1000})
+    _, found = collect(context, models, data, 0)
+    assert found["raft/kept_scores"] == pytest.approx(found["raft/scores"], abs=0.06)
+
+
+def test_no_prompt_comes_again_before_all_were_used():
+    context, _, _ = arms({"raft.prompts": 4})
+    prompts = [EncodedPrompt(ids=[i], messages=(), record=None) for i in range(12)]
+    rounds = [raft.prompts_of_round(context, prompts, number) for number in range(3)]
+    assert sorted(one.ids[0] for some in rounds for one in some) == list(range(12))
+
+
+def compared(*ended: bool) -> EncodedComparison:
+    ids = [[7 + i, 3] if end else [7 + i] for i, end in enumerate(ended)]
+    return EncodedComparison(
+        prompt_ids=[5], response_ids=ids, better=((0, 1), (0, 2)), ties=(), record=None
+    )
+
+
+def test_the_preferred_responses_of_comparisons_are_learned_from():
+    rows = [compared(True, True, False), compared(False, True, True)]
+    assert top_ranked(rows) == [([5], [7, 3]), ([5], [7])]
+    context, models, _ = arms({"raft.source": RaftSource.comparisons})
+    context.renderer.end_ids = [3]
+    data = SimpleNamespace(train=rows, held_out=[])
+    texts, metrics = collect(context, models, data, 0)
+    assert texts == [([5, 7, 3], 1)] and metrics == {}  # one has no end
+    assert most_steps(context.cfg, data) == context.cfg.raft.epochs
+    with pytest.raises(UserError, match="no preferred response that ended"):
+        collect(context, models, SimpleNamespace(train=rows[1:]), 0)
