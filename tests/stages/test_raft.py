@@ -1,5 +1,6 @@
 """RAFT: what a round keeps, what its rounds converge to, and what it is given."""
 
+import json
 from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Batch, RaftKeep, RaftSource
+from rlhf_cli.config.schema import Batch, RaftKeep, RaftSource, Schedule, ScheduleKind
 from rlhf_cli.data.encode import EncodedComparison, EncodedPrompt
 from rlhf_cli.evaluation.kept_samples import distinct_bigrams, keep
 from rlhf_cli.evaluation.respond import Answer
@@ -16,7 +17,7 @@ from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import raft
 from rlhf_cli.stages.raft import Models, RaftState, collect, fit, most_steps, top_ranked
 from rlhf_cli.telemetry.timing import Clock
-from tests.support.small_stages import changed, little
+from tests.support.small_stages import changed, little, work
 from tests.support.tabular import (
     CPU,
     PARAMS,
@@ -162,3 +163,73 @@ def test_the_preferred_responses_of_comparisons_are_learned_from():
     assert most_steps(context.cfg, data) == context.cfg.raft.epochs
     with pytest.raises(UserError, match="no preferred response that ended"):
         collect(context, models, SimpleNamespace(train=rows[1:]), 0)
+
+
+def test_the_number_of_steps_follows_from_rounds_epochs_size_and_what_is_kept():
+    _, _, data = arms()
+    values = {"raft.prompts": 20, "raft.samples": 10, "raft.rounds": 3, "raft.epochs": 2}
+    values |= {"raft.batch": Batch(size=8, microbatch=8, max_tokens=None)}
+    for changes, steps in (
+        ({}, 3 * 2 * 3),
+        ({"raft.rounds": 1}, 2 * 3),
+        ({"raft.epochs": 1}, 3 * 3),
+        ({"raft.keep": RaftKeep.top, "raft.top": 0.5}, 3 * 2 * 13),
+    ):
+        cfg = changed(little(), values | changes)
+        assert most_steps(cfg, data) == steps
+    context = SimpleNamespace(cfg=cfg, renderer=SimpleNamespace(pad_id=0), world=World())
+    kept = [([5, 6, 7, 3], 1)] * 100
+    found = raft.steps_of(context, kept, 0, padded=False)
+    assert [sum(len(one.tokens) for one in step) for step in found] == ([8] * 12 + [4]) * 2
+    assert found[0][0].loss_mask.sum(1).tolist() == [3] * 8  # of the response
+
+
+def test_sampling_follows_its_keys(monkeypatch):
+    context, models, data = arms({"raft.prompts": 6, "raft.samples": 3, "raft.sample_batch": 5})
+    context.cfg = changed(
+        context.cfg, {"raft.temperature": 0.6, "raft.keep": RaftKeep.top, "raft.top": 0.5}
+    )
+    asked, respond = {}, raft.respond
+    params = context.sampling_params(temperature=None)
+    context.sampling_params = lambda *, temperature: asked.update(temperature=temperature) or params
+
+    def recorded(*args, batch, seeds):
+        asked.update(batch=batch, seeds=seeds)
+        return respond(*args, batch=batch, seeds=seeds)
+
+    monkeypatch.setattr(raft, "respond", recorded)
+    texts, found = collect(context, models, data, 0)
+    assert (asked["temperature"], asked["batch"], len(set(asked["seeds"]))) == (0.6, 5, 3)
+    assert len(texts) == found["raft/kept"] == 9
+    first = asked["seeds"]
+    collect(context, models, data, 1)
+    assert not set(first) & set(asked["seeds"])
+
+
+@pytest.fixture(scope="module")
+def finished_folder(tmp_path_factory):
+    """Return a folder with the stages sft and rm."""
+    folder = tmp_path_factory.mktemp("finished")
+    for stage in ("sft", "rm"):
+        work(stage, folder, {"runs_dir": str(folder / "runs")})
+    return folder
+
+
+@pytest.mark.parametrize("source", RaftSource)
+def test_the_stage_trains_with_its_own_optimizer_and_schedule(finished_folder, tmp_path, source):
+    values = {
+        "raft.source": source,
+        "raft.prompts": 6,
+        "raft.rounds": 2,
+        "raft.samples": 4,
+        "raft.optim": replace(optim(0.007), weight_decay=0.2),
+        "raft.schedule": Schedule(kind=ScheduleKind.linear, warmup=0.0, final=0.5),
+        "runs_dir": str(tmp_path / "runs"),
+    }
+    metrics = work("raft", tmp_path, values, parents=finished_folder)
+    lines = (tmp_path / "raft" / "metrics.jsonl").read_text().splitlines()
+    rates = [row["raft/lr"] for row in map(json.loads, lines) if "raft/lr" in row]
+    assert rates[0] == pytest.approx(0.007) and rates == sorted(rates, reverse=True)
+    assert rates[-1] < rates[0]
+    assert metrics["raft/loss"] > 0
+    assert (tmp_path / "raft" / "model" / "model.safetensors").is_file()
