@@ -210,7 +210,7 @@ def test_epochs_size_and_max_steps_decide_the_number_of_steps(changes, steps):
 
 @pytest.mark.parametrize(
     ("changes", "most"),
-    [({"size": 2}, None), ({"microbatch": 9}, "rows"), ({"max_tokens": 150}, "tokens")],
+    [({"size": 2}, None), ({"microbatch": 14}, "rows"), ({"max_tokens": 300}, "tokens")],
 )
 def test_a_step_is_divided_by_its_limits(context, changes, most):
     """A prompt with all of its responses stays together, whatever the limit."""
@@ -223,9 +223,9 @@ def test_a_step_is_divided_by_its_limits(context, changes, most):
     assert max(sizes) == min(context.cfg.dpo.batch.size, len(train))
     several = [batch for step in steps for batch in step if batch.num_prompts > 1]
     if most == "rows":
-        assert several and max(len(batch.tokens) for batch in several) <= 9
+        assert several and max(len(batch.tokens) for batch in several) <= 14
     if most == "tokens":
-        assert several and max(int(batch.mask.sum()) for batch in several) <= 150
+        assert several and max(int(batch.mask.sum()) for batch in several) <= 300
 
 
 def test_a_fall_of_both_log_probs_is_described():
