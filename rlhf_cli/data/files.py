@@ -98,16 +98,38 @@ def _opened_parquet(file: IO[bytes], name: str) -> Iterator[Row]:
     try:
         with parquet.ParquetFile(file, page_checksum_verification=True) as content:
             _refuse_twice(content.schema_arrow.names, name)
+            unmarked = [one.name for one in content.schema_arrow if _may_be_text(one.type)]
             for batch in content.iter_batches(batch_size=BATCH):
                 for value in _batch_values(batch):
                     row += 1
-                    yield Origin(name, row), value
+                    yield Origin(name, row), _with_texts(value, unmarked)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         message = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"{name}{f' after row {row}' if row else ''} cannot be read as parquet ({message}); "
             "copy it again, or write it again"
         ) from error
+
+
+def _may_be_text(kind) -> bool:
+    """Return whether a column holds bytes, as which some programs write text."""
+    import pyarrow as pa
+
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _with_texts(row: dict | RowError, names: list[str]) -> dict | RowError:
+    """Return the row with the bytes of these columns as text, where they are UTF-8."""
+    if isinstance(row, RowError) or not names:
+        return row
+    return row | {name: _text_of(row[name]) for name in names}
+
+
+def _text_of(value: Any) -> Any:
+    try:
+        return value.decode()
+    except (AttributeError, UnicodeDecodeError):  # nothing there, or an image
+        return value
 
 
 def _refuse_twice(names: list[str], name: str) -> None:

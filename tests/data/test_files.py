@@ -187,3 +187,16 @@ def test_a_file_that_cannot_be_opened_is_refused_in_one_line(write, monkeypatch)
     for act in (values, lambda p: source_hash(Source(path=str(p)))):
         with pytest.raises(DataError, match=r"a\.jsonl cannot be read: Permission denied"):
             act(path)
+
+
+def test_text_that_parquet_holds_as_bytes_is_text_and_other_bytes_stay(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path = tmp_path / "a.parquet"
+    columns = {"prompt": [b"caf\xc3\xa9", None], "image": [b"\x89PNG", b"\xff"], "n": [1, 2]}
+    parquet.write_table(pa.table(columns), path)
+    assert [row for _, row in read(path)] == [
+        {"prompt": "caf\u00e9", "image": b"\x89PNG", "n": 1},
+        {"prompt": None, "image": b"\xff", "n": 2},
+    ]
