@@ -98,7 +98,8 @@ def _opened_parquet(file: IO[bytes], name: str) -> Iterator[Row]:
     try:
         with parquet.ParquetFile(file, page_checksum_verification=True) as content:
             _refuse_twice(content.schema_arrow.names, name)
-            unmarked = [one.name for one in content.schema_arrow if _may_be_text(one.type)]
+            binary = (pa.binary(), pa.large_binary())
+            unmarked = [one.name for one in content.schema_arrow if one.type in binary]
             for batch in content.iter_batches(batch_size=BATCH):
                 for value in _batch_values(batch):
                     row += 1
@@ -111,15 +112,8 @@ def _opened_parquet(file: IO[bytes], name: str) -> Iterator[Row]:
         ) from error
 
 
-def _may_be_text(kind) -> bool:
-    """Return whether a column holds bytes, as which some programs write text."""
-    import pyarrow as pa
-
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
 def _with_texts(row: dict | RowError, names: list[str]) -> dict | RowError:
-    """Return the row with the bytes of these columns as text, where they are UTF-8."""
+    """Return the row with these columns as text, where their bytes are UTF-8: some programs write so."""
     if isinstance(row, RowError) or not names:
         return row
     return row | {name: _text_of(row[name]) for name in names}
@@ -127,8 +121,8 @@ def _with_texts(row: dict | RowError, names: list[str]) -> dict | RowError:
 
 def _text_of(value: Any) -> Any:
     try:
-        return value.decode()
-    except (AttributeError, UnicodeDecodeError):  # nothing there, or an image
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:  # an image
         return value
 
 

@@ -130,10 +130,10 @@ class DataReport:
     def headline(self) -> str:
         """Return one line with the totals."""
         select = f"{self.num_select} to select by, " if self.num_select else ""
-        once = (
-            self.num_train + self.num_select + self.num_eval
-        )  # a mixture has records of each epoch
-        train = f"{self.num_train} train{' per epoch' * (self.num_kept > once)}"
+        once = self.num_train + self.num_select + self.num_eval
+        train = f"{self.num_train} train"
+        if self.num_kept > once:  # a mixture has records of every epoch
+            train += " per epoch"
         sides = f" ({train}, {select}{self.num_eval} held out)" if self.num_train else ""
         return (
             f"{self.role}: {self.rows.total()} rows read, {self.num_kept} records kept{sides}, "

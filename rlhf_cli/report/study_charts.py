@@ -25,6 +25,7 @@ BARS = (
     f"Thin line: {INTERVAL}"
 )
 CHANCE = " Dashed: what a random option would reach."
+MEANS = " The mean of a model is over the tasks that all its bars have."
 LINES = f"Vertical line: {INTERVAL}"
 UNTRAINED = " At 0 the base model."
 
@@ -42,14 +43,16 @@ def charts_of(study: Found) -> list[Block]:
 def _paradigms(study: Found) -> Iterator[Block]:
     """Yield the chart of means over clusters, and that of the tasks by cluster."""
     if means := compared(study):
-        yield _bars([{"name": MEAN, "chance": None, "bars": means}], title="Paradigms")
+        mean = {"name": MEAN, "chance": None, "bars": means}
+        yield _bars([mean], title="Paradigms", note=MEANS)
     tasks = sorted(study.get("paradigms", ()), key=lambda one: str(one["cluster"]))
     groups = [one | {"name": f"{one['cluster']}: {one['task']}"} for one in tasks if one["bars"]]
     if groups:
-        yield _bars(groups, title="Every task")
+        known = any(one["chance"] is not None for one in groups)
+        yield _bars(groups, title="Every task", note=CHANCE if known else "")
 
 
-def _bars(groups: Sequence[Found], *, title: str) -> Block:
+def _bars(groups: Sequence[Found], *, title: str, note: str) -> Block:
     """Return a chart with a heading per group and its bars below it."""
     rows, spans, numbers = [], [], []
     several = len({one["model"] for group in groups for one in group["bars"]}) > 1
@@ -67,7 +70,7 @@ def _bars(groups: Sequence[Found], *, title: str) -> Block:
     return {
         "kind": "bars",
         "title": title,
-        "caption": BARS + (CHANCE if any(one["chance"] is not None for one in spans) else ""),
+        "caption": BARS + note,
         "legend": [{"name": PARADIGMS[k], "colour": c} for k, c in COLOURS.items() if k in used],
         "x": FIGURE,
         "rows": rows,
