@@ -20,7 +20,9 @@ MANIFEST, CONFIG, METRICS, SAMPLES = (
 )
 DRAWN = "drawn.jsonl"  # what a stage has sampled so far
 MODEL, VALUE_MODEL = "model", "value_model"
-DEMONSTRATIONS = "data/demonstrations.jsonl"  # made by a stage that makes data
+MEMBERS = "members"  # of an ensemble of reward models: the first is model/, the others members/N/
+DATA = "data"  # of a stage that makes data: a file <role>.jsonl
+DEMONSTRATIONS = f"{DATA}/demonstrations.jsonl"
 ATTEMPT, JOB, RESULT, OFFENDING = "attempt.json", "job.json", "result.json", "offending.json"
 RANKS = "ranks"
 FAILURES, TRACEBACKS, HANGS = "failure*.json", "traceback*.txt", "rank-*.json"  # glob patterns

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.layout import MANIFEST, MODEL
+from rlhf_cli.artifacts.layout import DATA, MANIFEST, MEMBERS, MODEL
 from rlhf_cli.config.errors import ExitCode, UserError
 from rlhf_cli.config.keys import PACKAGE
 
@@ -59,9 +59,9 @@ class StageManifest:
     """The inputs, times and results of a finished stage.
 
     config, data, parents: its fingerprint (fingerprint.py). date: what a chat template that prints
-    today's date prints in this stage. digest: the hash of the model that other stages read, which
-    identifies their parent; a stage trained again with the same result keeps its children. checksum:
-    the hash of everything else here.
+    today's date prints in this stage. digest: the hash of the models or data that other stages
+    read, which identifies their parent; a stage made again with the same result keeps its children.
+    checksum: the hash of everything else here.
     """
 
     stage: str
@@ -87,7 +87,9 @@ class StageManifest:
     def seal(self) -> "StageManifest":
         """Set digest and checksum; to be called last."""
         read = {
-            name: file.sha256 for name, file in self.files.items() if name.startswith(f"{MODEL}/")
+            name: file.sha256
+            for name, file in self.files.items()
+            if name.split("/")[0] in (MODEL, MEMBERS, DATA)
         }
         self.digest = canonical_hash({"stage": self.stage, "files": read})
         self.checksum = self.computed_checksum()

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rlhf_cli.artifacts.layout import BESIDE, GONE, MANIFEST, MODEL, is_leftover, work_folder
+from rlhf_cli.artifacts.layout import (
+    BESIDE,
+    GONE,
+    MANIFEST,
+    MEMBERS,
+    MODEL,
+    is_leftover,
+    work_folder,
+)
 from rlhf_cli.artifacts.manifest import (
     ArtifactError,
     FileRecord,
@@ -19,7 +27,7 @@ from rlhf_cli.artifacts.manifest import (
 from rlhf_cli.config.errors import ExitCode, UserError
 
 CHUNK = 1 << 20
-MODEL_FILES = "*model/**/*"  # what transformers may read of a stage
+MODEL_FILES = ("*model/**/*", f"{MEMBERS}/**/*")  # what transformers may read of a stage
 FREE = "free space there or make it writable, then run the same command again"
 
 
@@ -83,7 +91,7 @@ def verified(folder: Path) -> StageManifest:
 def _unknown_files(folder: Path, manifest: StageManifest) -> Iterator[Path]:
     """Yield files in model folders that the manifest does not name; hidden ones are not read."""
     with read_errors(folder):
-        for path in sorted(folder.glob(MODEL_FILES)):
+        for path in sorted(path for each in MODEL_FILES for path in folder.glob(each)):
             name = path.relative_to(folder)
             is_hidden = any(part.startswith(".") for part in name.parts)
             known = is_hidden or name.as_posix() in manifest.files
@@ -107,6 +115,12 @@ def mismatch(path: Path, record: FileRecord, *, hashed: bool = True) -> str | No
 def model_folder(folder: Path) -> Path:
     """Return the model inside a stage folder; a Hugging Face folder or hub id is returned unchanged."""
     return folder / MODEL if (folder / MANIFEST).is_file() else folder
+
+
+def member_folders(folder: Path) -> list[Path]:
+    """Return the models of an ensemble inside a stage folder, in order; else `model_folder` alone."""
+    others = (path for path in (folder / MEMBERS).glob("[0-9]*") if path.is_dir())
+    return [model_folder(folder), *sorted(others, key=lambda path: int(path.name))]
 
 
 def file_records(folder: Path, left_out: frozenset[str] = frozenset()) -> dict[str, FileRecord]:

@@ -31,6 +31,8 @@ def resolve(composed: DictConfig) -> Config:
     given = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(given, dict)
     given["stage"] = stage_list(given.get("stage"))
+    if isinstance(parents := given.get("parents"), dict) and isinstance(parents.get("rm"), str):
+        given["parents"] = parents | {"rm": [parents["rm"]]}
     try:
         given = OmegaConf.create(conform(given, Config))
         merged = OmegaConf.merge(OmegaConf.structured(Config), given)

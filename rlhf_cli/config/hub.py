@@ -80,7 +80,7 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
         "model.path": cfg.model.path,
         "model.tokenizer": cfg.model.tokenizer,
         "parents.sft": cfg.parents.sft,
-        "parents.rm": cfg.parents.rm,
+        **{f"parents.rm[{i}]": place for i, place in enumerate(cfg.parents.rm or ())},
         "sft.reward_model": cfg.sft.reward_model,
     }
     return {

@@ -2,6 +2,7 @@
 
 from rlhf_cli.config.schema import (
     Check,
+    Combine,
     KLController,
     KLPlace,
     MissingEOSMode,
@@ -12,7 +13,8 @@ from rlhf_cli.config.schema import (
 )
 from rlhf_cli.config.schema.run import Config
 
-POLICY_GRADIENTS = ("reinforce", "rloo", "grpo")  # the sections that share a schema
+POLICY_GRADIENTS = ("reinforce", "rloo", "grpo")  # sections that share a schema
+RAFTS = ("raft", "raft_random", "sft_chosen")  # and these another
 # What never changes a result: model.lr reaches the stages through their own optim.lr, a run may move
 # to another machine, and how much of a step is computed at once changes its rounding alone.
 NOT_RESULTS = (
@@ -22,12 +24,16 @@ NOT_RESULTS = (
     "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
     "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
     "dpo.batch.microbatch", "dpo.batch.max_tokens",
-    "raft.batch.microbatch", "raft.batch.max_tokens", "raft.sample_batch",
     "evaluation.batch", "rationales.batch", "best_of_n.batch",
     *(
         f"{name}.{key}"
         for name in ("ppo", *POLICY_GRADIENTS)
         for key in ("batch.microbatch", "batch.max_tokens", "alerts")
+    ),
+    *(
+        f"{name}.{key}"
+        for name in RAFTS
+        for key in ("batch.microbatch", "batch.max_tokens", "sample_batch")
     ),
 )  # fmt: skip
 
@@ -62,11 +68,14 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         idle[f"{name}.max_extra"] = not own.skip_uniform
     for name in ("rm", "dpo"):
         idle[f"{name}.tie_param"] = getattr(cfg, name).ties in (Ties.drop, Ties.soft)
-    idle["raft.top"] = cfg.raft.keep is not RaftKeep.top
-    if cfg.raft.source is RaftSource.comparisons:
-        of_samples = ("rounds", "prompts", "samples", "keep", "top", "temperature")
-        idle |= {f"raft.{key}": True for key in of_samples}
-    for name in ("sft", "rm", "ppo", *POLICY_GRADIENTS, "dpo", "raft"):
+    for name in RAFTS:
+        own = getattr(cfg, name)
+        idle[f"{name}.top"] = own.keep is not RaftKeep.top
+        if own.source is RaftSource.comparisons:
+            of_samples = ("rounds", "prompts", "samples", "keep", "top", "temperature")
+            idle |= {f"{name}.{key}": True for key in of_samples}
+    idle["reward.penalty"] = cfg.reward.combine is not Combine.penalised
+    for name in ("sft", "rm", "ppo", *POLICY_GRADIENTS, "dpo", *RAFTS):
         schedule = getattr(cfg, name).schedule
         idle[f"{name}.schedule.final"] = schedule.kind is ScheduleKind.constant
     return (*NOT_RESULTS, *BY_CONTENT, *(key for key, is_idle in idle.items() if is_idle))

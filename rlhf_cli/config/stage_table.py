@@ -14,51 +14,15 @@ that parents.<stage> can replace has a field of `Parents` too. A stage's module,
         `inputs` holds only the parents that exist already.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from enum import Enum
+from collections.abc import Mapping
+from dataclasses import fields
 from types import MappingProxyType
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.result_keys import POLICY_GRADIENTS
+from rlhf_cli.config.result_keys import POLICY_GRADIENTS, RAFTS
 from rlhf_cli.config.schema import RaftSource, SelectBy
 from rlhf_cli.config.schema.run import Config, Parents
-
-
-class TasksRead(Enum):
-    """Which tasks of tasks.files a stage reads: those held out, those trained on."""
-
-    evaluated = "evaluated"
-    trained = "trained"
-
-
-@dataclass(slots=True, kw_only=True)
-class StageSpec:
-    """config(cfg): dotted sections whose change makes the result another one. data(cfg): roles of
-    the data it reads. models(cfg): role -> (path, revision) of models that are not stages.
-    optional: roles of its data that may have no sources.
-
-    parents(cfg): the stages whose results it reads. required: all of them must exist; else it takes
-    those that do. headline: the metrics that a person is shown first. default: part of stage=all.
-    candidate: the name under which the evaluation compares its model, None for a stage that trains no
-    policy. tasks(cfg): those that it reads itself, beside those of the mixture in its data.
-    """
-
-    name: str
-    label: str
-    title: str
-    module: str
-    config: Callable[[Config], tuple[str, ...]]
-    data: Callable[[Config], tuple[str, ...]]
-    models: Callable[[Config], dict[str, tuple[str, str | None]]]
-    parents: Callable[[Config], tuple[str, ...]]
-    required: bool
-    headline: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    default: bool = True
-    candidate: str | None = None
-    tasks: Callable[[Config], TasksRead | None] = lambda cfg: None
-
+from rlhf_cli.config.stage_spec import Makes, StageSpec, TasksRead
 
 TEXT = (
     "seed", "runtime.dtype", "runtime.reference_implementation",
@@ -98,7 +62,7 @@ def _with_tokenizer(cfg: Config) -> dict[str, tuple[str, str | None]]:
 
 def _sft_config(cfg: Config) -> tuple[str, ...]:
     """Selection by reward-model score judges answers to as many prompts as the evaluation has."""
-    judged = ("evaluation.prompts",) if cfg.sft.select_by is SelectBy.rm_score else ()
+    judged = ("evaluation.prompts", "reward") if cfg.sft.select_by is SelectBy.rm_score else ()
     return (*TRAINED, "data.long_responses", "sft", *judged)
 
 
@@ -113,7 +77,7 @@ def _sft_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
 def _ppo_config(cfg: Config) -> tuple[str, ...]:
     """Prompts have no responses; pretraining texts have the room of both."""
     texts = ("data.long_responses",) if cfg.ppo.ptx.coef > 0 else ()
-    return (*TRAINED, "ppo", *texts)
+    return (*TRAINED, "ppo", "reward", *texts)
 
 
 def _ppo_data(cfg: Config) -> tuple[str, ...]:
@@ -131,8 +95,8 @@ _TRAINING = (
         models=_sft_models,
         parents=lambda cfg: (),
         required=True,
+        makes=Makes.policy,
         headline=("sft/loss", "sft/eval_loss"),
-        candidate="SFT",
     ),
     StageSpec(
         name="rm",
@@ -144,6 +108,7 @@ _TRAINING = (
         models=lambda cfg: {},
         parents=lambda cfg: ("sft",),
         required=True,
+        makes=Makes.reward_model,
         headline=("rm/loss", "rm/accuracy"),
         optional=("demonstrations",),
     ),
@@ -157,8 +122,8 @@ _TRAINING = (
         models=lambda cfg: {},
         parents=lambda cfg: ("sft", "rm"),
         required=True,
+        makes=Makes.policy,
         headline=("objective/scores", "objective/kl", "objective/eos_rate"),
-        candidate="PPO",
     ),
 )
 
@@ -176,36 +141,47 @@ def _policy_gradient(name: str) -> StageSpec:
         label=label,
         title=title,
         module=f"rlhf_cli.stages.policy_gradient.stage:{name}",
-        config=lambda cfg: (*TRAINED, name),
+        config=lambda cfg: (*TRAINED, name, "reward"),
         data=lambda cfg: ("prompts",),
         models=lambda cfg: {},
         parents=lambda cfg: ("sft", "rm"),
         required=True,
+        makes=Makes.policy,
         headline=("objective/scores", "objective/kl", "objective/eos_rate"),
         default=False,
-        candidate=label,
     )
 
 
-def _from_comparisons(cfg: Config, *words: str) -> tuple[str, ...]:
-    """Return the words where RAFT learns from data.comparisons, and none where it samples."""
-    return words if cfg.raft.source is RaftSource.comparisons else ()
+_RAFTS = {
+    "raft": ("RAFT", "learn from one's own samples that the reward model prefers, in rounds"),
+    "raft_random": (
+        "RAFT random",
+        "learn from one's own samples whatever their score, to compare with",
+    ),
+    "sft_chosen": ("SFT on chosen", "imitate the preferred responses of the comparisons"),
+}
 
 
-_RAFT = StageSpec(
-    name="raft",
-    label="RAFT",
-    title="learn from one's own samples that the reward model prefers, in rounds",
-    module="rlhf_cli.stages.raft",
-    config=lambda cfg: (*TRAINED, "raft", *_from_comparisons(cfg, "data.long_responses")),
-    data=lambda cfg: _from_comparisons(cfg, "comparisons") or ("prompts",),
-    models=lambda cfg: {},
-    parents=lambda cfg: ("sft",) if _from_comparisons(cfg, "rm") else ("sft", "rm"),
-    required=True,
-    headline=("raft/loss", "raft/scores", "raft/kept_scores"),
-    default=False,
-    candidate="RAFT",
-)
+def _raft(name: str) -> StageSpec:
+    """Return the stage of a section, which learns from its own samples or from data.comparisons."""
+    label, title = _RAFTS[name]
+    samples = lambda cfg: getattr(cfg, name).source is RaftSource.samples  # noqa: E731
+    return StageSpec(
+        name=name,
+        label=label,
+        title=title,
+        module=f"rlhf_cli.stages.raft.stage:{name}",
+        config=lambda cfg: (*TRAINED, name, "reward" if samples(cfg) else "data.long_responses"),
+        data=lambda cfg: ("prompts",) if samples(cfg) else ("comparisons",),
+        models=lambda cfg: {},
+        parents=lambda cfg: ("sft", "rm") if samples(cfg) else ("sft",),
+        required=True,
+        makes=Makes.policy,
+        headline=(f"{name}/loss", f"{name}/scores", f"{name}/kept_scores"),
+        default=False,
+    )
+
+
 _METHODS = (
     *map(_policy_gradient, POLICY_GRADIENTS),
     StageSpec(
@@ -218,11 +194,11 @@ _METHODS = (
         models=lambda cfg: {},
         parents=lambda cfg: ("sft",),
         required=True,
+        makes=Makes.policy,
         headline=("dpo/loss", "rewards/accuracies", "dpo/accuracy"),
         default=False,
-        candidate="DPO",
     ),
-    _RAFT,
+    *map(_raft, RAFTS),
 )
 
 
@@ -231,11 +207,12 @@ _EVALUATE = StageSpec(
     label="evaluate",
     title="base, SFT, PPO and best-of-n side by side",
     module="rlhf_cli.stages.evaluate",
-    config=lambda cfg: (*TEXT, "evaluation", "data.eval_fraction", *_shots_as(cfg)),
+    config=lambda cfg: (*TEXT, "evaluation", "reward", "data.eval_fraction", *_shots_as(cfg)),
     data=_evaluate_data,
     models=_base,
     parents=lambda cfg: tuple(row.name for row in (*_TRAINING, *_METHODS)),
     required=False,
+    makes=Makes.report,
     headline=(),
     tasks=_evaluated_tasks,
 )
@@ -243,7 +220,7 @@ _EVALUATE = StageSpec(
 
 def _policy(of: str, key: str) -> tuple[str, ...]:
     """Return the stage whose policy a key names; none for the base model."""
-    policies = [row.name for row in (*_TRAINING, *_METHODS) if row.candidate]
+    policies = [row.name for row in (*_TRAINING, *_METHODS) if row.makes is Makes.policy]
     if of not in ("base", *policies):
         raise UserError(f"{key}={of} is none of base, {', '.join(policies)}")
     return () if of == "base" else (of,)
@@ -270,6 +247,7 @@ _RATIONALES = StageSpec(
     models=_rationales_models,
     parents=_writes_rationales,
     required=True,
+    makes=Makes.data,
     headline=("rationales/generated", "rationales/kept", "rationales/gain"),
     default=False,
     tasks=lambda cfg: TasksRead.trained,
@@ -279,11 +257,12 @@ _BEST_OF_N = StageSpec(
     label="best-of-n",
     title="keep the response that the reward model prefers, without training",
     module="rlhf_cli.stages.best_of_n",
-    config=lambda cfg: (*TEXT, "best_of_n"),
+    config=lambda cfg: (*TEXT, "best_of_n", "reward"),
     data=lambda cfg: ("prompts",),
     models=lambda cfg: _with_tokenizer(cfg) if cfg.best_of_n.of == "base" else {},
     parents=lambda cfg: (*_policy(cfg.best_of_n.of, "best_of_n.of"), "rm"),
     required=True,
+    makes=Makes.data,
     headline=("best_of_n/scores", "best_of_n/best_scores", "best_of_n/kept"),
     default=False,
 )

@@ -58,6 +58,12 @@ class EncodedComparison:
         """Return the K sequences, each prompt and response."""
         return [self.prompt_ids + ids for ids in self.response_ids]
 
+    @property
+    def preferred(self) -> list[int]:
+        """Return which responses win and never lose."""
+        losers = {loser for _, loser in self.better}
+        return sorted({winner for winner, _ in self.better} - losers)
+
 
 @dataclass(slots=True, kw_only=True)
 class EncodedPrompt:

@@ -12,6 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rlhf_cli.artifacts.layout import DATA, MANIFEST
+from rlhf_cli.artifacts.manifest import read_manifest
+from rlhf_cli.artifacts.store import mismatch
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.embedded import table_rows, task_of
 from rlhf_cli.data.files import SUFFIXES, file_rows, suffix_of
@@ -69,6 +72,8 @@ def local_files(source: Source) -> list[Path]:
     if task_of(source.path):
         return []
     path = Path(source.path).expanduser()
+    if (path / MANIFEST).is_file():
+        return [_made_by(path)]
     if path.exists():
         return [path]
     start = Path(path.anchor)
@@ -80,6 +85,25 @@ def local_files(source: Source) -> list[Path]:
             "give the path of a file, a folder saved by `datasets`, or a hub id such as owner/name"
         )
     return found
+
+
+def _made_by(stage: Path) -> Path:
+    """Return the data file of a finished stage, verified by its manifest."""
+    manifest = read_manifest(stage)
+    names = [name for name in manifest.files if Path(name).parent.name == DATA]
+    if not names:
+        raise DataError(
+            f"data source {stage} is the stage {manifest.stage}, which makes no data; "
+            "give the folder of a stage that does (best_of_n, rationales), or a file"
+        )
+    if len(names) > 1:
+        raise DataError(f"data source {stage} has {', '.join(names)}; give the path of one of them")
+    if found := mismatch(stage / names[0], manifest.files[names[0]]):
+        raise DataError(
+            f"{stage / names[0]} {found}; run the stage {manifest.stage} again, or copy the file "
+            "elsewhere and give its path"
+        )
+    return stage / names[0]
 
 
 def _means_a_file(path: str) -> bool:
@@ -200,8 +224,12 @@ def _first_line(error: Exception) -> str:
 
 def source_hash(source: Source) -> str:
     """Return the sha256 of the files' bytes and kinds, without their paths; of the
-    address alone for a hub id, which a revision pins; of the code that generates a table."""
-    digest = hashlib.sha256()
+    address alone for a hub id, which a revision pins; of the code that generates a table.
+    Of a finished stage, its digest."""
+    digest, folder = hashlib.sha256(), Path(source.path).expanduser()
+    if (folder / MANIFEST).is_file():
+        local_files(source)  # verified
+        return read_manifest(folder).digest
     if task := task_of(source.path):
         digest.update(task.code_hash().encode())
     paths = local_files(source)

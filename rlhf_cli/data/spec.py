@@ -62,7 +62,7 @@ class LoadSpec:
         if self.role == "demonstrations":
             found["data.select_fraction"] = self.select_fraction
         if self.role == "comparisons":
-            found["rm.ties"] = "drop" if self.drop_ties else "kept"
+            found["data.comparisons.ties"] = "left out" if self.drop_ties else "kept"
         for key, source in self._named():
             found |= _options(key, source)
             found |= self._settings(source)

@@ -21,6 +21,7 @@ class EvalResult:
 
     log_ratios (n,): log policy - log SFT model of each answer. kl_bound: an upper bound in its place.
     measures: name -> one value per answer, by the embedded task of the prompts; empty without one.
+    costs: name -> what it took to make the model, or to choose the answers.
     """
 
     prompts: list[Prompt]
@@ -29,6 +30,7 @@ class EvalResult:
     log_ratios: Tensor | None
     measures: dict[str, list[Measure]] = field(default_factory=dict)
     kl_bound: float | None = None
+    costs: dict[str, float] = field(default_factory=dict)
 
 
 def mean_of(values: list[float] | Tensor) -> Interval | None:
@@ -74,7 +76,7 @@ def measure(result: EvalResult, baseline: EvalResult | None = None) -> Row:
         "eos_rate": rate_of([answer.finished for answer in answers]),
         "kl": kl_interval(result),
     }
-    return row
+    return row | {name: (value, value, value) for name, value in result.costs.items()}
 
 
 def win_rate(result: EvalResult, baseline: EvalResult | None) -> Interval | None:

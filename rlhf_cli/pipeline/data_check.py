@@ -13,7 +13,8 @@ from rich.padding import Padding
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import STAGES, StageSpec
+from rlhf_cli.config.stage_spec import StageSpec
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.cache import making
 from rlhf_cli.data.duplicates import twins, twins_across
 from rlhf_cli.data.prepare import prepare

@@ -29,7 +29,8 @@ from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.errors import ExitCode
 from rlhf_cli.config.hub import require_hub
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import STAGES, StageSpec
+from rlhf_cli.config.stage_spec import StageSpec
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.launch.coordinator import Coordinator
 from rlhf_cli.launch.nodes import coordinate, find_rendezvous, follow
 from rlhf_cli.launch.workers import run_workers
@@ -229,7 +230,7 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
     made_of = planner.fingerprint(spec)
     with read_errors(work):
         metrics = json.loads(WorkFolder(work).result.read_text())
-        last = _last_step(work / METRICS)
+        last, costs = _recorded(work / METRICS)
     origins = {name: str(p.folder) for name, p in planner.parents(spec).items()}
     models = {role: path for role, (path, _) in spec.models(planner.cfg).items()}
     return StageManifest(
@@ -249,11 +250,15 @@ def _manifest(planner: Planner, step: Judgement, started: str) -> StageManifest:
         started=started,
         finished=datetime.now().isoformat(timespec="seconds", sep=" "),
         metrics={
-            name: value if abs(value) < float("inf") else None for name, value in metrics.items()
+            name: value if abs(value) < float("inf") else None
+            for name, value in (metrics | costs).items()
         },
     )
 
 
-def _last_step(path: Path) -> int:
-    steps = [json.loads(entry).get("step", 0) for entry in path.open()] if path.is_file() else []
-    return max(steps, default=0)
+def _recorded(path: Path) -> tuple[int, dict[str, float]]:
+    """Return the last step of metrics.jsonl, and what the stage took: the cost/* of its last line."""
+    lines = [json.loads(entry) for entry in path.open()] if path.is_file() else []
+    last = lines[-1] if lines else {}
+    costs = {name: value for name, value in last.items() if name.startswith("cost/")}
+    return max((entry.get("step", 0) for entry in lines), default=0), costs

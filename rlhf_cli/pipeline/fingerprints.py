@@ -16,7 +16,7 @@ from rlhf_cli.config.keys import covers, select
 from rlhf_cli.config.result_keys import without_effect
 from rlhf_cli.config.schema import Runtime
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import StageSpec, TasksRead
+from rlhf_cli.config.stage_spec import StageSpec, TasksRead
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.pipeline.model_folders import shipped
 from rlhf_cli.report.header import GPUS

@@ -54,13 +54,17 @@ def plan_rows(
     would: "would " where nothing will.
     """
     given = [j for j in planner.judged.values() if j.state is State.given]
-    rows = [(j.spec.name, j.spec.title, f"taken from {j.folder} ({j.why})") for j in given]
+    rows = [(j.spec.name, j.spec.title, f"taken from {_folders(j)} ({j.why})") for j in given]
     run, kept = (f"{would}run: ", f"{would}be kept: ") if would else ("", "")
     for step in steps:
         fresh = step.state is State.fresh
         does = kept + step.kept if fresh else run + first_of(step.reason, limit=1)
         rows.append((step.spec.name, step.spec.title, does))
     return sorted(rows, key=lambda row: list(STAGES).index(row[0]))
+
+
+def _folders(given: Judgement) -> str:
+    return ", ".join(str(one.folder) for one in (given, *given.others))
 
 
 def first_of(why: str, limit: int = 3) -> str:

@@ -14,7 +14,8 @@ from rlhf_cli.artifacts.publication import find_version, recover
 from rlhf_cli.artifacts.store import verified
 from rlhf_cli.config.schema import Model
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import REPLACEABLE, STAGES, StageSpec
+from rlhf_cli.config.stage_spec import StageSpec
+from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
 from rlhf_cli.pipeline.fingerprints import Fingerprints
 from rlhf_cli.pipeline.model_folders import external
 
@@ -35,7 +36,8 @@ class Judgement:
     """What was decided about one stage. digest: of its artifact, empty as long as the stage has to run.
 
     attempt: what an interrupted run left of it, looked at once the stage is sure to run. aside: where
-    a fresh one is that has only to be put back, because another configuration replaced it.
+    a fresh one is that has only to be put back, because another configuration replaced it. others:
+    that parents.<stage> names beside this one.
     """
 
     spec: StageSpec
@@ -46,6 +48,7 @@ class Judgement:
     manifest: StageManifest | None = None
     attempt: Attempt = field(default_factory=Attempt)
     aside: Path | None = None
+    others: list["Judgement"] = field(default_factory=list)
 
     @property
     def kept(self) -> str:
@@ -81,7 +84,8 @@ class Planner:
         names = [name for name in self.cfg.stage if name not in given]
         if not names:
             first = self.cfg.stage[0]
-            found = f"nothing to do: parents.{first}={given[first]} replaces the selected {first}"
+            place = ",".join(given[first])
+            found = f"nothing to do: parents.{first}={place} replaces the selected {first}"
             raise ArtifactError(found, f"choose other stages, or leave out parents.{first}")
         return [STAGES[name] for name in names]
 
@@ -109,8 +113,10 @@ class Planner:
         return self.judged[name]
 
     def _judge(self, spec: StageSpec) -> Judgement:
-        if place := _given(self.cfg).get(spec.name):
-            return _external(spec, place, self.cfg.model)
+        if places := _given(self.cfg).get(spec.name):
+            found, *others = [_external(spec, place, self.cfg.model) for place in places]
+            found.others = others
+            return found
         selected = spec.name in self.cfg.stage
         found = self._on_disk(spec)
         if selected and found.state is not State.fresh and not self.settle(found):
@@ -168,11 +174,16 @@ class Planner:
         return [c for c in now.changes(manifest) if c not in known] + rerun
 
     def parents(self, spec: StageSpec) -> dict[str, Judgement]:
-        """Return {name: judgement} of the parents that this stage will use."""
-        found = {name: self.judge(name) for name in spec.parents(self.cfg)}
-        if spec.required:
-            return found
-        return {name: parent for name, parent in found.items() if parent.state in USABLE}
+        """Return {name: judgement} of the parents that this stage will use; rm/2, rm/3 .. of several."""
+        found = {}
+        for name in spec.parents(self.cfg):
+            parent = self.judge(name)
+            if spec.required or parent.state in USABLE:
+                more = {
+                    f"{name}/{number}": one for number, one in enumerate(parent.others, start=2)
+                }
+                found |= {name: parent} | more
+        return found
 
     def fingerprint(self, spec: StageSpec) -> Fingerprint:
         """Return what the stage's result depends on now; parents that have to run count as unknown."""
@@ -232,9 +243,14 @@ def _lack(parent: Judgement) -> str:
     return f"{parent.folder} does not exist" if parent.why == "new" else parent.why
 
 
-def _given(cfg: Config) -> dict[str, str]:
+def _given(cfg: Config) -> dict[str, list[str]]:
+    """Return {stage: the folders or hub ids that replace it}."""
     pairs = {name: getattr(cfg.parents, name) for name in REPLACEABLE}
-    return {name: place for name, place in pairs.items() if place is not None}
+    return {
+        name: [found] if isinstance(found, str) else found
+        for name, found in pairs.items()
+        if found is not None
+    }
 
 
 def _external(spec: StageSpec, place: str, model: Model) -> Judgement:

@@ -10,7 +10,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.positions import num_positions, require_positions
 from rlhf_cli.config.schema import Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import StageSpec, TasksRead
+from rlhf_cli.config.stage_spec import StageSpec, TasksRead
 from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES

@@ -26,6 +26,13 @@ LABELS = {
     "eos_rate": "ends with EOS",
     "kl": "KL to SFT",
 }
+COSTS = {
+    "sampled_responses": "responses sampled",
+    "sampled_tokens": "tokens sampled",
+    "trained_tokens": "tokens trained on",
+    "scored_responses": "responses scored",
+    "seconds": "seconds",
+}
 
 
 def write_content(path: Path, content: Mapping[str, Any]) -> None:
@@ -111,7 +118,7 @@ def framed(title: str | Text, *, first: str = "", wide: int = WIDE) -> Table:
 
 def label_of(metric: str) -> str:
     """Return the name of a metric in tables, which may be one of an embedded task."""
-    return (measure_labels() | LABELS).get(metric, metric)
+    return (measure_labels() | LABELS | COSTS).get(metric, metric)
 
 
 def closing_table(rows: Rows, *, title: str) -> Table:
@@ -125,7 +132,8 @@ def closing_table(rows: Rows, *, title: str) -> Table:
     for metric in dict.fromkeys(metric for row in rows.values() for metric in row):
         cells = [row.get(metric) for row in rows.values()]
         if any(cell is not None for cell in cells):
-            table.add_row(plain_name(label_of(metric)), *map(estimate_cell, cells))
+            show = cost_cell if metric in COSTS else estimate_cell
+            table.add_row(plain_name(label_of(metric)), *map(show, cells))
     return table
 
 
@@ -139,6 +147,14 @@ def estimate_cell(estimate: Interval | None) -> Text:
         return Text(number(mean, mean))
     interval = f"\n[{number(low, width)}, {number(high, width)}]"
     return Text.assemble(number(mean, width), (interval, "dim"))
+
+
+def cost_cell(cost: Interval | None) -> Text:
+    """Return 4,096: counts are whole; seconds have a decimal below 10."""
+    if cost is None:
+        return Text("-", style="dim")
+    value = cost[0]
+    return Text(f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}")
 
 
 def number(value: float, scale: float) -> str:

@@ -26,7 +26,7 @@ from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.drawn_files import append_drawn, keep_drawn, read_drawn, write_rows
 from rlhf_cli.stages.dry_run import Preview
-from rlhf_cli.stages.reward_scorer import RewardModel
+from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
 from rlhf_cli.stages.samples import example
 from rlhf_cli.stages.stage_run import open_run
 from rlhf_cli.telemetry.recorder import Recorder
@@ -70,9 +70,10 @@ class Sampler:
                     for i in range(step.samples)
                 ],
             )
-        context.clock.count(generated=sum(len(one.ids) for some in tries for one in some))
+        every = [one for some in tries for one in some]
+        context.clock.sampled(responses=len(every), tokens=sum(len(one.ids) for one in every))
         scores = torch.stack([self.reward.score_answers(some) for some in tries], dim=1)
-        gold = self._gold(step.prompts, tries)
+        utility = self._utility(step.prompts, tries)
         return [
             {
                 HELD_OUT: step.held_out,
@@ -83,12 +84,12 @@ class Sampler:
                 "responses": [some[i].text for some in tries],
                 "finished": [some[i].finished for some in tries],
                 "scores": scores[i].tolist(),
-                "gold": None if gold is None else [some[i] for some in gold],
+                "utility": None if utility is None else [some[i] for some in utility],
             }
             for i, prompt in enumerate(step.prompts)
         ]
 
-    def _gold(
+    def _utility(
         self, prompts: Sequence[EncodedPrompt], tries: Sequence[list[Answer]]
     ) -> list[list[float]] | None:
         if self.task is None:
@@ -106,7 +107,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     sampler = Sampler(
         context=context,
         network=context.network(context.causal_lm(folder)),
-        reward=RewardModel.load(context, parent_model(inputs, "rm"), prompts),
+        reward=RewardModel.load(context, reward_folders(inputs), prompts),
         task=common_task(prompt.record.origin.source for prompt in prompts),
     )
     with open_run(context, out, stage="best_of_n", engines={}, total_steps=len(steps)) as stage_run:
@@ -126,7 +127,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             return {}
         rows = read_drawn(out / DRAWN)
         kept, metrics = demonstrations([row for row in rows if not row[HELD_OUT]], cfg.best_of_n.n)
-        points = curve([row for row in rows if row[HELD_OUT]], cfg.best_of_n.samples)
+        points = curve([row for row in rows if row[HELD_OUT]], cfg.best_of_n.samples, sampler.task)
         show(recorder, kept[: cfg.samples], points)
     write_rows(out / DEMONSTRATIONS, kept)
     write_text(out / CURVE, json.dumps(points, indent=2))
@@ -185,8 +186,10 @@ def demonstrations(
     return kept, metrics
 
 
-def curve(rows: Sequence[dict[str, Any]], samples: int) -> list[dict[str, Any]]:
-    """Return for n = 1, 2, 4 .. the score, and the gold utility where it is known, with intervals.
+def curve(
+    rows: Sequence[dict[str, Any]], samples: int, task: EmbeddedTask | None
+) -> list[dict[str, Any]]:
+    """Return for n = 1, 2, 4 .. the score, and the true utility where a task knows it, with intervals.
 
     kl: log n - (n - 1) / n, a bound where responses repeat.
     """
@@ -194,8 +197,8 @@ def curve(rows: Sequence[dict[str, Any]], samples: int) -> list[dict[str, Any]]:
         return []
     scores = torch.tensor([row["scores"] for row in rows], dtype=torch.float64)
     known = {"score": scores}
-    if all(row["gold"] is not None for row in rows):
-        known["gold"] = torch.tensor([row["gold"] for row in rows], dtype=torch.float64)
+    if task is not None:
+        known[task.UTILITY] = torch.tensor([row["utility"] for row in rows], dtype=torch.float64)
     return [
         {"n": n, "kl": bon_kl(n)}
         | {
@@ -228,8 +231,8 @@ def show(
     for point in points:
         found = ", ".join(
             f"{name} {point[name][0]:.2f} [{point[name][1]:.2f}, {point[name][2]:.2f}]"
-            for name in ("score", "gold")
-            if name in point
+            for name in point
+            if name not in ("n", "kl")
         )
         recorder.note(f"best of {point['n']}: KL at most {point['kl']:.2f}, {found}")
 

@@ -34,7 +34,12 @@ from rlhf_cli.stages.reference_logprobs import (
 from rlhf_cli.stages.samples import BeforeAfter, compared_prompts, example
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.stages.stage_run import open_run
-from rlhf_cli.stages.training import lr_factor, require_finite_loss, work_on_comparisons
+from rlhf_cli.stages.training import (
+    lr_factor,
+    require_finite_loss,
+    with_pairs,
+    work_on_comparisons,
+)
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[PreferenceBatch]
@@ -63,12 +68,13 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     context = open_context(cfg, sft)
     context.require_whole_shares({"dpo.batch.size": cfg.dpo.batch.size})
     data = context.encoded("comparisons")
-    require_pairs(data.train, cfg.dpo)
-    reference, held_out = reference_logprobs(context, sft, data.train, data.held_out)
-    train = Comparisons(rows=data.train, reference=reference)
+    rows = with_pairs(data.train, cfg.dpo.ties, cfg)
+    require_pairs(rows, cfg.dpo)
+    reference, held_out = reference_logprobs(context, sft, rows, data.held_out)
+    train = Comparisons(rows=rows, reference=reference)
     engine = context.engine(context.causal_lm(sft), cfg.dpo.optim)
     samples = BeforeAfter(context=context, prompts=compared_prompts(data.held_out[: cfg.samples]))
-    steps = total_steps(cfg, len(data.train))
+    steps = total_steps(cfg, len(rows))
     with open_run(
         context, out, stage="dpo", engines={"policy": engine}, total_steps=steps, samples=samples
     ) as stage_run:

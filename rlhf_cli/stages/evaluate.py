@@ -1,15 +1,19 @@
-"""Evaluate base, SFT, PPO and best-of-n: their answers to the same held-out prompts."""
+"""Evaluate the base model, every policy and best-of-n: their answers to the same held-out prompts."""
 
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from time import perf_counter
 
 import torch
 
+from rlhf_cli.artifacts.layout import MANIFEST
+from rlhf_cli.artifacts.manifest import read_manifest
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_spec import Makes
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
@@ -22,7 +26,7 @@ from rlhf_cli.report.task_table import write_tasks
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, num_parameters, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
-from rlhf_cli.stages.reward_scorer import RewardModel
+from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
 from rlhf_cli.stages.samples import (
     conversation_text,
     example,
@@ -34,10 +38,14 @@ from rlhf_cli.stages.samples import (
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.stages.task_evaluation import TASK_ANSWERS, open_suite, write_task_answers
 from rlhf_cli.telemetry.recorder import Recorder
+from rlhf_cli.telemetry.timing import COSTS
 
-BASELINE = STAGES["sft"].candidate  # that the others are preferred to, or not
+BASELINE = STAGES["sft"].label  # that the others are preferred to, or not
 INTERVALS = "mean [95 % interval over prompts]; one response per prompt, sampled at temperature 1"
 KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n"
+COST_NOTE = (
+    "responses sampled to seconds: what the stage took, without loading; best-of-n: these answers"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,11 +99,19 @@ class Evaluator:
     def best_of_n(self, network: Network, n: int) -> EvalResult:
         """Return the best of n answers by the reward model: its optimisation without training."""
         seeds = [self.context.cfg.seed + 1000 + i for i in range(n)]
+        began = perf_counter()
         tries = sample_each(self.context, network, self.prompts, seeds)
         scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
+        seconds = perf_counter() - began
         chosen, best, bound = best_of(tries, scores)
         found = self.result_of(chosen, None)
         found.scores, found.kl_bound = best, bound
+        found.costs = {
+            "sampled_responses": scores.numel(),
+            "sampled_tokens": sum(len(one.ids) for answers in tries for one in answers),
+            "scored_responses": scores.numel() * len(self.reward.networks),
+            "seconds": seconds,
+        }
         return found
 
 
@@ -115,10 +131,14 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             prompts=prompts,
             task=task,
             suite=open_suite(context),
-            reward=RewardModel.load(context, known["rm"], prompts) if "rm" in known else None,
+            reward=RewardModel.load(context, reward_folders(inputs), prompts)
+            if "rm" in known
+            else None,
             reference=frozen(context, known["sft"]) if "sft" in known else None,
         )
         results = evaluate_all(evaluator, known, recorder)
+    for stage, name in candidates(known).items():
+        results[name].costs = costs_of(inputs[stage])
     baseline = results.get(BASELINE)
     rows = {name: measure(found, baseline) for name, found in results.items() if prompts}
     if context.world.is_main and prompts:
@@ -126,6 +146,15 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         write_table(out, rows, title=title, notes=notes_on(task))
         write_answers(out / "answers.jsonl", results, task)
     return flat(rows) | suite_metrics(evaluator, out)
+
+
+def costs_of(folder: Path) -> dict[str, float]:
+    """Return what a stage took, by its manifest; nothing of a model folder."""
+    if not (folder / MANIFEST).is_file():
+        return {}
+    metrics = read_manifest(folder).metrics
+    costs = {name: metrics.get(f"cost/{name}") for name in (*COSTS, "seconds")}
+    return {name: value for name, value in costs.items() if value is not None}
 
 
 def suite_metrics(evaluator: Evaluator, out: Path) -> dict[str, float]:
@@ -142,7 +171,8 @@ def suite_metrics(evaluator: Evaluator, out: Path) -> dict[str, float]:
 
 def notes_on(task: EmbeddedTask | None) -> list[str]:
     """Return the notes on how to read the table."""
-    return [INTERVALS, KL_NOTE] if task is None else [INTERVALS, KL_NOTE, task.NOTE]
+    own = [] if task is None else [task.NOTE]
+    return [INTERVALS, KL_NOTE, COST_NOTE, *own]
 
 
 def eval_prompts(context: StageContext) -> list[EncodedPrompt]:
@@ -162,9 +192,9 @@ def num_candidates(cfg: Config, known: dict[str, Path]) -> int:
 def candidates(known: Collection[str]) -> dict[str, str]:
     """Return {stage: its name in the table} of the known stages that train a policy, in order."""
     return {
-        name: spec.candidate
+        name: spec.label
         for name, spec in STAGES.items()
-        if name in known and spec.candidate is not None
+        if name in known and spec.makes is Makes.policy
     }
 
 

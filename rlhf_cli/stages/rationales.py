@@ -160,7 +160,8 @@ def draw(
             batch=settings.batch,
             seeds=[stream_seed(cfg.seed, "rationales", step, i) for i in range(settings.samples)],
         )
-    context.clock.count(generated=sum(len(one.ids) for answers in tries for one in answers))
+    every = [one for answers in tries for one in answers]
+    context.clock.sampled(responses=len(every), tokens=sum(len(one.ids) for one in every))
     return [
         read_rationale(one, answer, renderer=context.renderer, data=cfg.data)
         for one, answers in zip(questions, zip(*tries, strict=True), strict=True)

@@ -43,12 +43,17 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         seed=cfg.seed,
         eval_fraction=cfg.data.eval_fraction,
         select_fraction=cfg.data.select_fraction if role == "demonstrations" else 0.0,
-        drop_ties=role == "comparisons" and cfg.rm.ties is Ties.drop,
+        drop_ties=role == "comparisons" and drops_ties(cfg),
         settings={scheme: getattr(cfg, scheme) for scheme in TASKS},
         mixture=_mixture(cfg) if mixed else None,
         strict=cfg.data.strict,
         max_bad_fraction=cfg.data.max_bad_fraction,
     )
+
+
+def drops_ties(cfg: Config) -> bool:
+    """Return whether comparisons with nothing but ties teach no stage anything."""
+    return cfg.rm.ties is cfg.dpo.ties is Ties.drop
 
 
 def _mixture(cfg: Config) -> "Mixture":

@@ -1,15 +1,18 @@
-"""The frozen reward model as later stages use it: scores of token rows, or of their texts."""
+"""The frozen reward models as later stages use them: scores of token rows, or of their texts."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
+from rlhf_cli.artifacts.store import member_folders
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.positions import require_positions
-from rlhf_cli.config.schema import LongText
+from rlhf_cli.config.schema import LongText, Reward
+from rlhf_cli.core.ensembles import combined_scores
 from rlhf_cli.data.collate import pad_right
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.fit import fit_prompt
@@ -91,42 +94,54 @@ class Translation:
 
 @dataclass(slots=True, kw_only=True)
 class RewardModel:
-    """Scores the policy's responses. translation: None when the policy's tokens are its own."""
+    """Scores the policy's responses, by one network or the members of an ensemble.
 
-    network: Network
+    combine: makes one score of a response from those of all, (M, B) -> (B,). translation: None when the
+    policy's tokens are its own.
+    """
+
+    networks: tuple[Network, ...]
     context: StageContext
     translation: Translation | None
+    combine: Callable[[Tensor], Tensor]
 
     @classmethod
     def load(
-        cls, context: StageContext, folder: Path, prompts: list[EncodedPrompt]
+        cls, context: StageContext, folders: Sequence[Path], prompts: list[EncodedPrompt]
     ) -> "RewardModel":
-        """Load from a model folder; the hash decides whether tokenizer and template are the policy's.
+        """Load from model folders; the hash decides whether tokenizer and template are the policy's.
 
         prompts: those that will be scored, so that their text can be had again for another tokenizer.
         """
-        cfg = context.cfg
-        model = context.scalar_model(folder)
-        check_head(model)
-        tokenizer = load_tokenizer(cfg.model, str(folder))
-        try:
-            own = build(
-                tokenizer,
-                template="auto",
-                system=cfg.data.system,
-                date=cfg.data.date,
-                also_stop=tuple(context.renderer.end_ids),
-            )
-        except DataError as error:
-            remedy = "give its tokenizer another chat template"
-            raise UserError(f"the reward model {folder}: {error}; here: {remedy}") from error
-        translation = None
+        models = [context.scalar_model(folder) for folder in folders]
+        renderers = [_renderer(context, folder) for folder in folders]
+        own, first, translation = renderers[0], folders[0], None
+        for folder, other in zip(folders, renderers, strict=True):
+            if other.hash != own.hash:
+                raise UserError(
+                    f"the reward models {first} and {folder} have different tokenizers or chat templates, "
+                    "and cannot score together: name one of them as parents.rm, or others that share them"
+                )
+        room = min(filter(None, (room_of(model.config) for model in models)), default=None)
         if own.hash != context.renderer.hash:
-            translation = _translation(context, own, prompts, model.config, folder)
-            set_pad(model.config, translation.pad_id)
+            translation = _translation(context, own, prompts, room, first)
         else:
-            require_positions(room_of(model.config), cfg.data, who="the reward model")
-        return cls(network=context.network(model), context=context, translation=translation)
+            require_positions(room, context.cfg.data, who="the reward model")
+        for model in models:
+            check_head(model)
+            if translation is not None:
+                set_pad(model.config, translation.pad_id)
+        return cls(
+            networks=tuple(context.network(model) for model in models),
+            context=context,
+            translation=translation,
+            combine=combining(context.cfg.reward),
+        )
+
+    @property
+    def scores(self) -> tuple[Callable[[ModelInputs], Tensor], ...]:
+        """Return the functions by which the members score a microbatch of a rollout."""
+        return tuple(partial(self.score, network) for network in self.networks)
 
     @property
     def renderer(self) -> Renderer | None:
@@ -148,10 +163,10 @@ class RewardModel:
         ]
 
     @torch.no_grad()
-    def score(self, inputs: ModelInputs) -> Tensor:
+    def score(self, network: Network, inputs: ModelInputs) -> Tensor:
         """Return scores (B,) of the policy's prompts and responses, each read at the last real token."""
         if self.translation is None:
-            return self.network(response_scores, inputs)
+            return network(response_scores, inputs)
         batch = inputs.batch
         prompts, responses = (
             [row[mask].tolist() for row, mask in zip(rows, masks, strict=True)]
@@ -163,7 +178,7 @@ class RewardModel:
         rows = [self.translation.row(p, r) for p, r in zip(prompts, responses, strict=True)]
         tokens, mask = pad_right(rows, self.translation.pad_id)
         place = self.context.device.torch
-        return self.network(sequence_scores, tokens.to(place), mask.to(place))
+        return network(sequence_scores, tokens.to(place), mask.to(place))
 
     def score_answers(self, answers: list[Answer]) -> Tensor:
         """Return scores (n,) of answers, on the CPU."""
@@ -172,25 +187,56 @@ class RewardModel:
         else:
             rows = [self.translation.row(a.prompt_ids, a.ids) for a in answers]
             pad_id = self.translation.pad_id
+        self.context.clock.scored(len(answers) * len(self.networks))
         with self.context.clock.phase("score"):
-            return reward_scores(
-                self.network,
-                rows,
-                pad_id=pad_id,
-                batch=self.context.cfg.evaluation.batch,
-                world=self.context.world,
-            )
+            found = [
+                reward_scores(
+                    network,
+                    rows,
+                    pad_id=pad_id,
+                    batch=self.context.cfg.evaluation.batch,
+                    world=self.context.world,
+                )
+                for network in self.networks
+            ]
+        return self.combine(torch.stack(found))
+
+
+def reward_folders(inputs: Mapping[str, Path]) -> list[Path]:
+    """Return the model folders of all reward models among the parents, members of ensembles included."""
+    named = [folder for role, folder in inputs.items() if role.split("/")[0] == "rm"]
+    return [model for folder in named for model in member_folders(folder)]
+
+
+def combining(cfg: Reward) -> Callable[[Tensor], Tensor]:
+    """Return how the scores of several reward models (M, B) become one (B,)."""
+    return partial(combined_scores, combine=cfg.combine.name, penalty=cfg.penalty)
+
+
+def _renderer(context: StageContext, folder: Path) -> Renderer:
+    """Return the renderer of the reward model's own tokenizer and chat template."""
+    data = context.cfg.data
+    try:
+        return build(
+            load_tokenizer(context.cfg.model, str(folder)),
+            template="auto",
+            system=data.system,
+            date=data.date,
+            also_stop=tuple(context.renderer.end_ids),
+        )
+    except DataError as error:
+        remedy = "give its tokenizer another chat template"
+        raise UserError(f"the reward model {folder}: {error}; here: {remedy}") from error
 
 
 def _translation(
     context: StageContext,
     own: Renderer,
     prompts: list[EncodedPrompt],
-    config: PretrainedConfig,
+    room: int | None,
     folder: Path,
 ) -> Translation:
     """Refuse a reward model whose context holds no prompt beside the longest response."""
-    room = room_of(config)
     try:
         return Translation.of(context, own, prompts, room)
     except Filtered as error:

@@ -1,20 +1,23 @@
-"""Step 2, the reward model: scores that order responses as people did."""
+"""Step 2, the reward model: scores that order responses as people did. Or an ensemble of them."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rlhf_cli.artifacts.layout import MODEL
+from rlhf_cli.artifacts.layout import MEMBERS, MODEL
 from rlhf_cli.artifacts.store import write_text
 from rlhf_cli.config.schema import RM
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import PreferenceBatch
 from rlhf_cli.core.estimates import pair_accuracy
 from rlhf_cli.core.preferences import PreferenceLoss
+from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.data.collate import BatchOptions, preference_batches
 from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.data.order import num_batches, num_steps, steps_after
@@ -29,49 +32,102 @@ from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import reset_head
 from rlhf_cli.stages.rm_report import (
     FORWARD,
-    evaluate_scores,
+    mean_scores,
     print_report,
+    report_on,
     scored_sample,
+    scores_of,
     sequences,
 )
 from rlhf_cli.stages.samples import example
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.stages.stage_run import open_run
-from rlhf_cli.stages.training import lr_factor, require_finite_loss, work_on_comparisons
+from rlhf_cli.stages.training import (
+    lr_factor,
+    require_finite_loss,
+    with_pairs,
+    work_on_comparisons,
+)
 from rlhf_cli.telemetry.recorder import Recorder
 
 Step = list[PreferenceBatch]
 NUM_ANCHORS = 512  # demonstrations and comparisons that the shift of the scores is computed from
 
 
+@dataclass(slots=True)
+class Members:
+    """The member that is trained, from 1; of those before it the shift, and the scores of held-out
+    responses (n,).
+    """
+
+    at_work: int = 1
+    shifts: list[float] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
+
+    def finish(self, shift: float, scores: Tensor) -> None:
+        """Go on to the next one."""
+        self.at_work += 1
+        self.shifts.append(shift)
+        self.scores.append(scores)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at_work": self.at_work, "shifts": self.shifts}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"scores/{number}": found for number, found in enumerate(self.scores)}
+
+    def load_state_dict(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.at_work, self.shifts = state["at_work"], state["shifts"]
+        self.scores = [tensors[f"scores/{number}"] for number in range(len(self.shifts))]
+
+
 def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
-    """Train on the comparisons, shift the scores, evaluate on held-out comparisons, write model/."""
+    """Train every member on the comparisons, shift its scores, evaluate it; write model/ and members/."""
     sft = parent_model(inputs, "sft")
     context = open_context(cfg, sft)
     context.require_whole_shares({"rm.batch.size": cfg.rm.batch.size})
     data = context.encoded("comparisons")
-    anchors = anchor_texts(context, data.train)
-    engine = new_reward_model(context, sft)
-    steps = total_steps(cfg, len(data.train))
+    train = with_pairs(data.train, cfg.rm.ties, cfg)
+    anchors = anchor_texts(context, train)
+    engine, members = new_reward_model(context, sft), Members()
+    steps = cfg.rm.members * total_steps(cfg, len(train))
     with open_run(
         context, out, stage="rm", engines={"model": engine}, total_steps=steps
     ) as stage_run:
-        recorder = stage_run.recorder
-        if not stage_run.resumed:
+        recorder, saver = stage_run.recorder, stage_run.saver
+        if stage_run.resumed:
+            members.load_state_dict(stage_run.resumed.state, stage_run.resumed.tensors)
+        else:
             data.print_report(recorder)
             context.print_notes(recorder, engine, samples=False)
-        fit(context, engine, data.train, recorder, stage_run.saver)
-        engine.eval()
-        with context.clock.phase("score"):
-            shift = centre(context, engine, data.train, anchors)
-            found = evaluate_scores(context, engine, data.held_out)
-            sample = scored_sample(context, engine, data.held_out)
-        print_report(recorder, cfg, found, shift)
+        for number in range(members.at_work, cfg.rm.members + 1):
+            if engine is None:
+                engine = saver.engines["model"] = new_reward_model(context, sft, number)
+            fit(context, engine, train, recorder, saver, members)
+            engine.eval()
+            with context.clock.phase("score"):
+                shift = centre(context, engine, train, anchors)
+                scores = scores_of(context, engine, data.held_out)
+            context.export(engine, out / folder_of(number))
+            members.finish(shift, scores)
+            engine = saver.engines["model"] = None  # its memory is that of the next
+        found = report_on(cfg, data.held_out, members.scores)
+        print_report(recorder, cfg, found, members.shifts)
+        sample = scored_sample(cfg, data.held_out, mean_scores(members.scores))
         recorder.samples("a held-out comparison, scored", sample)
-        context.export(engine, out / MODEL)
     if context.world.is_main:
         write_text(out / "report.json", json.dumps(found, indent=2))
-    return headline(found) | {"rm/shift": shift}
+    return headline(found) | {"rm/shift": members.shifts[0]}
+
+
+def folder_of(member: int) -> Path:
+    """Return where a member is, inside the stage's folder; the first is the model of the stage."""
+    return Path(MODEL) if member == 1 else Path(MEMBERS) / str(member)
+
+
+def seed_of(seed: int, member: int) -> int:
+    """Return the seed of a member's head and order of the data; the first has that of the run."""
+    return seed if member == 1 else stream_seed(seed, "member", member)
 
 
 def total_steps(cfg: Config, num_comparisons: int) -> int:
@@ -80,18 +136,23 @@ def total_steps(cfg: Config, num_comparisons: int) -> int:
     return num_steps(num_comparisons, rm.batch.size, epochs=rm.epochs, max_steps=rm.max_steps)
 
 
-def new_reward_model(context: StageContext, sft: Path) -> Engine:
+def new_reward_model(context: StageContext, sft: Path, member: int = 1) -> Engine:
     """Return the SFT model with a fresh scalar head."""
     cfg = context.cfg
     model = context.scalar_model(sft, new_head=True, dropout=cfg.rm.dropout)
     check_head(model)
     engine = context.engine(model, cfg.rm.optim)
-    reset_head(engine, seed=cfg.seed)
+    reset_head(engine, seed=seed_of(cfg.seed, member))
     return engine
 
 
 def steps_of(
-    context: StageContext, train: Sequence[EncodedComparison], epoch: int, *, padded: bool = False
+    context: StageContext,
+    train: Sequence[EncodedComparison],
+    epoch: int,
+    *,
+    member: int = 1,
+    padded: bool = False,
 ) -> Sequence[Step]:
     """Return one epoch: a list of optimizer steps, each a list of this process's microbatches.
 
@@ -100,7 +161,7 @@ def steps_of(
     options = BatchOptions(
         batch=context.cfg.rm.batch,
         pad_id=context.renderer.pad_id,
-        seed=context.cfg.seed,
+        seed=seed_of(context.cfg.seed, member),
         epoch=epoch,
         share=context.world.share,
         padded=padded,
@@ -114,23 +175,25 @@ def fit(
     train: Sequence[EncodedComparison],
     recorder: Recorder,
     saver: Saver,
+    members: Members,
 ) -> None:
-    """Take every step that is left: all pairs of its prompts, each response forwarded once."""
-    cfg, padded = context.cfg.rm, not reads_unpadded(engine.model)
+    """Take every step that is left of the member at work: all pairs of the prompts of each."""
+    cfg, padded, member = context.cfg.rm, not reads_unpadded(engine.model), members.at_work
     total = total_steps(context.cfg, len(train))
+    before = (member - 1) * total
     for step, microbatches in steps_after(
         engine.steps,
         per_epoch=num_batches(len(train), cfg.batch.size),
         total=total,
-        steps_of=lambda epoch: steps_of(context, train, epoch, padded=padded),
+        steps_of=lambda epoch: steps_of(context, train, epoch, member=member, padded=padded),
     ):
-        context.seed_dropout("rm", step)
+        context.seed_dropout("rm", before + step)
         factor = lr_factor(cfg.schedule, step - 1, total)
         with context.clock.phase("learn"):
             metrics = learn(engine, microbatches, cfg, factor)
         context.clock.count(**work_on_comparisons(engine, microbatches))
-        recorder.log(metrics, step)
-        saver.after_step(step)
+        recorder.log(metrics, before + step)
+        saver.after_step(before + step, members)
 
 
 def learn(engine: Engine, microbatches: Step, cfg: RM, factor: float) -> dict[str, float]:
@@ -188,8 +251,7 @@ def anchor_texts(context: StageContext, train: Sequence[EncodedComparison]) -> l
 def preferred(comparisons: Iterable[EncodedComparison]) -> Iterator[list[int]]:
     """Yield the responses that win and never lose, with their prompts."""
     for one in comparisons:
-        won, lost = {winner for winner, _ in one.better}, {loser for _, loser in one.better}
-        yield from (one.sequences()[i] for i in sorted(won - lost))
+        yield from (one.sequences()[i] for i in one.preferred)
 
 
 def centre(

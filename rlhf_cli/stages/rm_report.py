@@ -1,8 +1,11 @@
 """The accuracy and calibration of a reward model on held-out comparisons, in numbers and three lines."""
 
+import torch
+from torch import Tensor
+
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.encode import EncodedComparison
-from rlhf_cli.evaluation.comparisons import ScoredRanking, report, scored_rankings
+from rlhf_cli.evaluation.comparisons import report, scored_rankings
 from rlhf_cli.evaluation.respond import reward_scores
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext
@@ -12,27 +15,35 @@ from rlhf_cli.telemetry.recorder import Recorder
 FORWARD = 64  # sequences per forward pass when only scores are wanted
 
 
-def evaluate_scores(
-    context: StageContext, network: Network, held_out: list[EncodedComparison]
-) -> dict:
-    """Return the report on held-out comparisons."""
-    cfg = context.cfg.rm
-    scored = score_comparisons(context, network, held_out)
-    return report(scored, ties=cfg.ties.name, tie_param=cfg.tie_param)
-
-
-def score_comparisons(
+def scores_of(
     context: StageContext, network: Network, comparisons: list[EncodedComparison]
-) -> list[ScoredRanking]:
-    """Return every comparison with the model's scores of its responses."""
-    scores = reward_scores(
+) -> Tensor:
+    """Return the scores (n,) of every response of every comparison, in order."""
+    return reward_scores(
         network,
         sequences(comparisons),
         pad_id=context.renderer.pad_id,
         batch=FORWARD,
         world=context.world,
     )
-    return scored_rankings(comparisons, scores)
+
+
+def mean_scores(by_member: list[Tensor]) -> Tensor:
+    """Return the members' mean score of each response, (n,)."""
+    return torch.stack(by_member).mean(0)
+
+
+def report_on(cfg: Config, held_out: list[EncodedComparison], by_member: list[Tensor]) -> dict:
+    """Return the report on the scores of held-out comparisons; of several members, on their mean.
+
+    members: what each reaches alone, of several.
+    """
+    rm = cfg.rm
+    found, *alone = (
+        report(scored_rankings(held_out, scores), ties=rm.ties.name, tie_param=rm.tie_param)
+        for scores in (mean_scores(by_member), *(by_member if len(by_member) > 1 else ()))
+    )
+    return found | ({"members": alone} if alone else {})
 
 
 def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
@@ -40,13 +51,17 @@ def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
     return [ids for one in comparisons for ids in one.sequences()]
 
 
-def print_report(recorder: Recorder, cfg: Config, found: dict, shift: float) -> None:
-    """Print the report in three lines."""
+def print_report(recorder: Recorder, cfg: Config, found: dict, shifts: list[float]) -> None:
+    """Print the report in three lines, and what each member of an ensemble reaches alone."""
     anchors = "demonstrations" if cfg.data.demonstrations else "preferred responses"
-    recorder.note(f"scores shifted by {-shift:+.3f}: the {anchors} now score 0 on average")
+    moved = ", ".join(f"{-shift:+.3f}" for shift in shifts)
+    recorder.note(f"scores shifted by {moved}: the {anchors} now score 0 on average")
     if not found["num_pairs"]:
         recorder.warn("no held-out pairs to evaluate the reward model on: raise data.eval_fraction")
         return
+    if alone := [one["accuracy"][0] for one in found.get("members", ())]:
+        each = ", ".join(f"{accuracy:.1%}" for accuracy in alone)
+        recorder.note(f"held-out accuracy of each member: {each}; of their mean score:")
     text = f"held-out accuracy {interval_text(found['accuracy'])} on {found['num_pairs']} pairs"
     if found["accuracy_ceiling"]:
         text += f"; the annotators' noise allows {found['accuracy_ceiling'][0]:.1%}"
@@ -63,12 +78,12 @@ def interval_text(interval: tuple[float, float, float]) -> str:
 
 
 def scored_sample(
-    context: StageContext, network: Network, held_out: list[EncodedComparison]
+    cfg: Config, held_out: list[EncodedComparison], scores: Tensor
 ) -> list[dict[str, str]]:
-    """Return the responses of a few held-out comparisons, best score first, with their scores."""
-    few = held_out[: min(1, context.cfg.samples)]
+    """Return the responses of a held-out comparison, best score first, with their scores (n,)."""
     rows = []
-    for one, found in zip(few, score_comparisons(context, network, few), strict=True):
+    few = held_out[: min(1, cfg.samples)]
+    for one, found in zip(few, scored_rankings(held_out, scores), strict=False):
         row = {"prompt": last_turn(one.record.prompt)}
         for rank, place in enumerate(found.scores.argsort(descending=True).tolist(), start=1):
             row[f"{rank}: {float(found.scores[place]):+.2f}"] = one.record.responses[place]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_cli.artifacts.store import model_folder
+from rlhf_cli.artifacts.store import member_folders
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import SelectBy
 from rlhf_cli.config.schema.run import Config
@@ -57,10 +57,10 @@ class ScoreSelector:
     """A reward model that scores the policy's answers to prompts of the selection side (rm_score)."""
 
     def __init__(self, context: StageContext, prompts: list[EncodedPrompt]):
-        folder = model_folder(Path(context.cfg.sft.reward_model))
+        folders = member_folders(Path(context.cfg.sft.reward_model))
         self.context = context
         self.prompts = prompts[: context.cfg.evaluation.prompts]
-        self.reward = RewardModel.load(context, folder, self.prompts)
+        self.reward = RewardModel.load(context, folders, self.prompts)
 
     def mean_score(self, network: Network) -> float:
         """Return the mean score of one sampled answer per prompt."""

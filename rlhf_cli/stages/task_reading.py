@@ -2,7 +2,7 @@
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import TasksRead
+from rlhf_cli.config.stage_spec import TasksRead
 from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.data.tasks.holdout import held_out, trained_on
 from rlhf_cli.data.tasks.rows import TaskRows, eval_rows, task_rows

@@ -4,22 +4,25 @@ Counts are of real tokens read and of the model FLOPs of that, over all processe
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import Schedule
+from rlhf_cli.config.schema import Schedule, Ties
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.core.batches import PreferenceBatch, Rollout, SFTBatch
 from rlhf_cli.core.losses import lm_loss
 from rlhf_cli.core.masking import position_ids
 from rlhf_cli.core.schedules import learning_rate_factor
+from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.models.flops import context_lengths, training_flops
 from rlhf_cli.models.forward import text_logprobs
 from rlhf_cli.runtime.engine import Engine
 from rlhf_cli.runtime.watchdog import heartbeat
+from rlhf_cli.stages.reading import drops_ties
 
 
 def lr_factor(schedule: Schedule, step: int, num_steps: int) -> float:
@@ -40,6 +43,15 @@ def require_finite_loss(loss: float, stage: str) -> None:
             f"{stage}/loss is {loss}: lower {stage}.optim.lr, set {stage}.optim.grad_clip, "
             "or use runtime.dtype=float32"
         )
+
+
+def with_pairs(
+    comparisons: Sequence[EncodedComparison], ties: Ties, cfg: Config
+) -> Sequence[EncodedComparison]:
+    """Return the comparisons that have something to learn from, where ties are dropped by this stage."""
+    if ties is not Ties.drop or drops_ties(cfg):  # left out when they were read
+        return comparisons
+    return [one for one in comparisons if one.better]
 
 
 def count_targets(batches: list[SFTBatch]) -> int:

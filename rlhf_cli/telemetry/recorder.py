@@ -93,7 +93,9 @@ class Recorder:
     def __exit__(self, kind, error, trace) -> None:
         self.progress.stop()
         if kind is None and self.clock:
-            self._write(METRICS, [{"time": self._seconds(), **self.clock.interval()}])
+            costs = {f"cost/{name}": value for name, value in self.clock.costs.items()}
+            costs["cost/seconds"] = self._seconds()
+            self._write(METRICS, [{"time": self._seconds(), **self.clock.interval(), **costs}])
         for tracker in self.trackers:
             tracker.finish()
 

@@ -6,6 +6,13 @@ from contextlib import contextmanager
 from typing import Any
 
 PHASES: tuple[str, ...] = ("generate", "score", "learn", "save", "idle")
+# What a stage takes from its data and models, over all of its attempts: the names of Clock.costs.
+COSTS: tuple[str, ...] = (
+    "sampled_responses",
+    "sampled_tokens",
+    "trained_tokens",
+    "scored_responses",
+)
 
 _began: float | None = None
 
@@ -27,6 +34,7 @@ class Clock:
     def __init__(self, peak: Callable[[], float] | None = None):
         self.peak, self._phase = peak, "idle"
         self._since = time.perf_counter() if _began is None else _began
+        self.costs = dict.fromkeys(COSTS, 0.0)
         self._clear()
 
     @contextmanager
@@ -43,6 +51,17 @@ class Clock:
         """Count real tokens learned from, model FLOPs of that (nan: unknown), response tokens sampled."""
         self.tokens, self.flops = self.tokens + tokens, self.flops + flops
         self.generated += generated
+        self.costs["trained_tokens"] += tokens
+
+    def sampled(self, *, responses: int, tokens: int) -> None:
+        """Count responses that were sampled for what the stage makes, and their tokens."""
+        self.count(generated=tokens)
+        self.costs["sampled_responses"] += responses
+        self.costs["sampled_tokens"] += tokens
+
+    def scored(self, responses: int) -> None:
+        """Count responses that a reward model has scored."""
+        self.costs["scored_responses"] += responses
 
     def start(self) -> dict[str, float]:
         """Return all seconds until now as {"time/start": seconds}."""
@@ -63,13 +82,14 @@ class Clock:
         """Return the interval so far, for `load_state`."""
         self._switch(self._phase)
         counts = {"tokens": self.tokens, "flops": self.flops, "generated": self.generated}
-        return {"seconds": dict(self.seconds), "counts": counts}
+        return {"seconds": dict(self.seconds), "counts": counts, "costs": dict(self.costs)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Add the interval of an interrupted attempt to this one."""
         for name, seconds in state["seconds"].items():
             self.seconds[name] += seconds
         self.count(**state["counts"])
+        self.costs = dict(state["costs"])
 
     def _clear(self) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0)

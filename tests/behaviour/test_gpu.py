@@ -69,7 +69,7 @@ def test_ppo_starts_at_ratio_one_and_kl_zero(dtype):
         ref_policy=Network(
             freeze(causal("llama", sharpness=3.0)).to(dtype=device.dtype), device=device
         ),
-        score=lambda inputs: response_scores(reward, inputs),
+        scores=(lambda inputs: response_scores(reward, inputs),),
         device=device,
     )
     tokens, mask = ragged(16, 6, side="left")

@@ -93,14 +93,14 @@ def test_suggestions_stay_in_the_section_that_was_named():
     [
         (
             "kto",
-            "there is no stage kto: stages are all, sft, rm, ppo, reinforce, rloo, grpo, dpo, evaluate",
+            f"there is no stage kto: stages are all, {', '.join(STAGES)}",
         ),
         (["sft", "KTO"], "there is no stage KTO: stages are"),
         (["sft", "GRPO"], "did you mean grpo?"),
         ("SFT", "did you mean sft?"),
         ("reward_model", "did you mean rm?"),
         ("eval", "did you mean evaluate?"),
-        (1, "stage=1 is not one of all, sft, rm, ppo, reinforce, rloo, grpo, dpo, evaluate"),
+        (1, f"stage=1 is not one of all, {', '.join(STAGES)}"),
         ({"sft": 1}, "is not one of all"),
         (None, "stage is empty"),
     ],

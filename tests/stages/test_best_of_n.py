@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,13 +14,13 @@ from tests.support.configuration import composed
 from tests.support.small_stages import changed, little, work
 
 
-def row(scores, *, finished=None, gold=None):
+def row(scores, *, finished=None, utility=None):
     return {
         "messages": [{"role": "user", "content": "q"}],
         "responses": [f"r{i}" for i in range(len(scores))],
         "finished": finished or [True] * len(scores),
         "scores": scores,
-        "gold": gold,
+        "utility": utility,
     }
 
 
@@ -42,16 +43,17 @@ def test_the_best_finished_response_of_the_first_n_is_kept():
 def test_the_curve_chooses_by_the_score_and_shows_what_is_gained():
     """Gold falls where the score rises: the more is chosen from, the worse it gets."""
     rows = [
-        row([float(i + k) for i in range(8)], gold=[-float(i) for i in range(8)]) for k in (0, 1)
+        row([float(i + k) for i in range(8)], utility=[-float(i) for i in range(8)]) for k in (0, 1)
     ]
-    points = curve(rows, 8)
+    task = SimpleNamespace(UTILITY="worth")
+    points = curve(rows, 8, task)
     assert [point["n"] for point in points] == [1, 2, 4, 8]
     assert points[0]["score"][0] == pytest.approx(4.0)
     assert points[-1]["score"][0] == pytest.approx(7.5)
-    assert points[0]["gold"][0] == pytest.approx(-3.5) and points[-1]["gold"][0] == -7.0
+    assert points[0]["worth"][0] == pytest.approx(-3.5) and points[-1]["worth"][0] == -7.0
     assert points[2]["kl"] == pytest.approx(math.log(4) - 3 / 4)
-    assert "gold" not in curve([row([1.0, 2.0]), row([2.0, 3.0])], 2)[0]
-    assert curve([], 8) == []
+    assert "worth" not in curve([row([1.0, 2.0]), row([2.0, 3.0])], 2, None)[0]
+    assert curve([], 8, task) == []
 
 
 def test_the_curve_ends_at_the_number_of_samples():

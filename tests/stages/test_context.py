@@ -48,14 +48,14 @@ def test_templates_print_the_date_of_the_run(dated, tmp_path):
     reset_head(engine, seed=3)
     folder = tmp_path / "rm"
     dated.export(engine, folder)
-    assert RewardModel.load(dated, folder, []).renderer is None
+    assert RewardModel.load(dated, [folder], []).renderer is None
     (folder / "chat_template.jinja").write_text(DATED.replace("}}{% for", "}}: {% for"))
-    own_renderer = RewardModel.load(dated, folder, []).renderer
+    own_renderer = RewardModel.load(dated, [folder], []).renderer
     prompt = own_renderer.tokenizer.decode(own_renderer.prompt_ids(messages))
     assert prompt.strip() == "03 Feb 2001: <user>Why?<assistant>"
     (folder / "chat_template.jinja").write_text(DATED + "{{ '<think>' if add_generation_prompt }}")
     with pytest.raises(UserError, match=r"^the reward model .* give its tokenizer another chat"):
-        RewardModel.load(dated, folder, [])
+        RewardModel.load(dated, [folder], [])
 
 
 def test_notes_of_the_data_report_are_printed_with_an_example(dated, capsys):

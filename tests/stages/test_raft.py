@@ -14,8 +14,18 @@ from rlhf_cli.data.encode import EncodedComparison, EncodedPrompt
 from rlhf_cli.evaluation.kept_samples import distinct_bigrams, keep
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages import raft
-from rlhf_cli.stages.raft import Models, RaftState, collect, fit, most_steps, top_ranked
+from rlhf_cli.stages.raft import rounds as raft_rounds
+from rlhf_cli.stages.raft.rounds import (
+    Models,
+    RaftState,
+    Rounds,
+    collect,
+    fit,
+    most_steps,
+    prompts_of_round,
+    steps_of,
+    top_ranked,
+)
 from rlhf_cli.telemetry.timing import Clock
 from tests.support.small_stages import changed, little, work
 from tests.support.tabular import (
@@ -81,7 +91,7 @@ def test_distinct_bigrams_are_the_share_of_different_ones():
 
 
 def arms(changes=None):
-    """Return a context and models of the problem with four arms, where every response has ended."""
+    """Return rounds of the problem with four arms, where every response has ended."""
     many = 6000
     values = {
         "raft.prompts": many,
@@ -109,12 +119,12 @@ def arms(changes=None):
     models = Models(policy=policy, reward=reward, reference=network(policy_network(REF)))
     prompt = EncodedPrompt(ids=[PROMPT], messages=(), record=None)
     data = SimpleNamespace(train=[prompt] * many, held_out=[])
-    return context, models, data
+    return Rounds(context=context, stage="raft", own=cfg.raft, models=models, data=data)
 
 
 @pytest.mark.slow
 def test_rounds_to_convergence_are_best_of_4_then_best_of_16():
-    context, models, data = arms()
+    rounds = arms()
     silent = SimpleNamespace(after_step=lambda *rest: None)
     state, seen = RaftState(), []
 
@@ -122,10 +132,10 @@ def test_rounds_to_convergence_are_best_of_4_then_best_of_16():
         def log(self, metrics, step):
             super().log(metrics, step)
             if step in (60, 120):
-                seen.append(arm_probs(models.policy.model).tolist())
+                seen.append(arm_probs(rounds.models.policy.model).tolist())
 
     recorder = Watched()
-    fit(context, models, data, state, recorder, silent)
+    fit(rounds, state, recorder, silent)
     assert seen[0] == pytest.approx(BEST_OF_4, abs=0.025)
     assert seen[1] == pytest.approx(BEST_OF_16, abs=0.03)
     assert recorder.rows[-1]["objective/kl"] > recorder.rows[0]["objective/kl"] == pytest.approx(0)
@@ -133,15 +143,13 @@ def test_rounds_to_convergence_are_best_of_4_then_best_of_16():
 
 
 def test_a_random_kept_sample_gains_nothing():
-    context, models, data = arms({"raft.keep": RaftKeep.random, "raft.prompts": 1000})
-    _, found = collect(context, models, data, 0)
+    _, found = collect(arms({"raft.keep": RaftKeep.random, "raft.prompts": 1000}), 0)
     assert found["raft/kept_scores"] == pytest.approx(found["raft/scores"], abs=0.06)
 
 
 def test_no_prompt_comes_again_before_all_were_used():
-    context, _, _ = arms({"raft.prompts": 4})
     prompts = [EncodedPrompt(ids=[i], messages=(), record=None) for i in range(12)]
-    rounds = [raft.prompts_of_round(context, prompts, number) for number in range(3)]
+    rounds = [prompts_of_round(prompts, number, size=4, seed=1) for number in range(3)]
     assert sorted(one.ids[0] for some in rounds for one in some) == list(range(12))
 
 
@@ -155,18 +163,19 @@ def compared(*ended: bool) -> EncodedComparison:
 def test_the_preferred_responses_of_comparisons_are_learned_from():
     rows = [compared(True, True, False), compared(False, True, True)]
     assert top_ranked(rows) == [([5], [7, 3]), ([5], [7])]
-    context, models, _ = arms({"raft.source": RaftSource.comparisons})
-    context.renderer.end_ids = [3]
-    data = SimpleNamespace(train=rows, held_out=[])
-    texts, metrics = collect(context, models, data, 0)
+    rounds = arms({"raft.source": RaftSource.comparisons})
+    rounds.context.renderer.end_ids = [3]
+    rounds.data = SimpleNamespace(train=rows, held_out=[])
+    texts, metrics = collect(rounds, 0)
     assert texts == [([5, 7, 3], 1)] and metrics == {}  # one has no end
-    assert most_steps(context.cfg, data) == context.cfg.raft.epochs
+    assert most_steps(rounds.own, rounds.data) == rounds.own.epochs
+    rounds.data = SimpleNamespace(train=rows[1:])
     with pytest.raises(UserError, match="no preferred response that ended"):
-        collect(context, models, SimpleNamespace(train=rows[1:]), 0)
+        collect(rounds, 0)
 
 
 def test_the_number_of_steps_follows_from_rounds_epochs_size_and_what_is_kept():
-    _, _, data = arms()
+    data = arms().data
     values = {"raft.prompts": 20, "raft.samples": 10, "raft.rounds": 3, "raft.epochs": 2}
     values |= {"raft.batch": Batch(size=8, microbatch=8, max_tokens=None)}
     for changes, steps in (
@@ -176,20 +185,20 @@ def test_the_number_of_steps_follows_from_rounds_epochs_size_and_what_is_kept():
         ({"raft.keep": RaftKeep.top, "raft.top": 0.5}, 3 * 2 * 13),
     ):
         cfg = changed(little(), values | changes)
-        assert most_steps(cfg, data) == steps
+        assert most_steps(cfg.raft, data) == steps
     context = SimpleNamespace(cfg=cfg, renderer=SimpleNamespace(pad_id=0), world=World())
     kept = [([5, 6, 7, 3], 1)] * 100
-    found = raft.steps_of(context, kept, 0, padded=False)
+    rounds = Rounds(context=context, stage="raft", own=cfg.raft, models=None, data=data)
+    found = steps_of(rounds, kept, 0, padded=False)
     assert [sum(len(one.tokens) for one in step) for step in found] == ([8] * 12 + [4]) * 2
     assert found[0][0].loss_mask.sum(1).tolist() == [3] * 8  # of the response
 
 
 def test_sampling_follows_its_keys(monkeypatch):
-    context, models, data = arms({"raft.prompts": 6, "raft.samples": 3, "raft.sample_batch": 5})
-    context.cfg = changed(
-        context.cfg, {"raft.temperature": 0.6, "raft.keep": RaftKeep.top, "raft.top": 0.5}
-    )
-    asked, respond = {}, raft.respond
+    changes = {"raft.prompts": 6, "raft.samples": 3, "raft.sample_batch": 5}
+    changes |= {"raft.temperature": 0.6, "raft.keep": RaftKeep.top, "raft.top": 0.5}
+    rounds = arms(changes)
+    context, asked, respond = rounds.context, {}, raft_rounds.respond
     params = context.sampling_params(temperature=None)
     context.sampling_params = lambda *, temperature: asked.update(temperature=temperature) or params
 
@@ -197,12 +206,12 @@ def test_sampling_follows_its_keys(monkeypatch):
         asked.update(batch=batch, seeds=seeds)
         return respond(*args, batch=batch, seeds=seeds)
 
-    monkeypatch.setattr(raft, "respond", recorded)
-    texts, found = collect(context, models, data, 0)
+    monkeypatch.setattr(raft_rounds, "respond", recorded)
+    texts, found = collect(rounds, 0)
     assert (asked["temperature"], asked["batch"], len(set(asked["seeds"]))) == (0.6, 5, 3)
     assert len(texts) == found["raft/kept"] == 9
     first = asked["seeds"]
-    collect(context, models, data, 1)
+    collect(rounds, 1)
     assert not set(first) & set(asked["seeds"])
 
 

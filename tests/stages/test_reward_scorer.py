@@ -76,14 +76,14 @@ REPLIES = ["Sure! woof.", "no.", "It is dog. Glad I could help!", "5", "red", "T
 def test_the_policys_token_ids_are_scored_directly_when_the_tokenizers_agree(
     context, prompts, folders
 ):
-    reward = RewardModel.load(context, folders["same"], prompts)
+    reward = RewardModel.load(context, [folders["same"]], prompts)
     assert reward.renderer is None
     assert reward.notes() == []
     batch, responses, mask, ids = rows(context, prompts, REPLIES)
-    found = reward.score(reading(batch, responses, mask))
+    found = reward.score(reward.networks[0], reading(batch, responses, mask))
     for prompt, reply, score in zip(prompts, ids, found, strict=True):
         whole = torch.tensor([prompt.ids + reply])
-        alone = sequence_scores(reward.network.model, whole, torch.ones_like(whole).bool())
+        alone = sequence_scores(reward.networks[0].model, whole, torch.ones_like(whole).bool())
         assert float(score) == pytest.approx(float(alone), abs=1e-4)
 
 
@@ -93,16 +93,16 @@ def test_texts_are_rendered_again_for_a_reward_model_with_another_template(
     context, prompts, folders, finished
 ):
     """Reference: the conversation, rendered by hand in the template of the reward model."""
-    reward = RewardModel.load(context, folders["other"], prompts)
+    reward = RewardModel.load(context, [folders["other"]], prompts)
     assert "tokenised again" in reward.notes()[0]
     batch, responses, mask, ids = rows(context, prompts, REPLIES, finished=finished)
-    found = reward.score(reading(batch, responses, mask))
+    found = reward.score(reward.networks[0], reading(batch, responses, mask))
     tokenizer = reward.renderer.tokenizer
     for prompt, reply, score in zip(prompts, REPLIES, found, strict=True):
         text = f"<user> {prompt.record.messages[0].content}\n<assistant> {reply}"
         whole = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] * finished
         alone = sequence_scores(
-            reward.network.model, torch.tensor([whole]), torch.ones(1, len(whole)).bool()
+            reward.networks[0].model, torch.tensor([whole]), torch.ones(1, len(whole)).bool()
         )
         assert float(score) == pytest.approx(float(alone), abs=1e-4)
     answers = [
@@ -140,12 +140,12 @@ def scored(reward, context, truncated_prompt, reply="woof."):
 def test_the_rendered_prompt_is_the_truncated_prompt_of_the_policy(
     context, truncated_prompt, folders
 ):
-    reward = RewardModel.load(context, folders["other"], [truncated_prompt])
+    reward = RewardModel.load(context, [folders["other"]], [truncated_prompt])
     row, score = scored(reward, context, truncated_prompt)
     text = reward.renderer.tokenizer.decode(row)
     assert text.strip() == "<user> line 29 of a long question\n<assistant> woof.<|eos|>"
     alone = sequence_scores(
-        reward.network.model, torch.tensor([row]), torch.ones(1, len(row)).bool()
+        reward.networks[0].model, torch.tensor([row]), torch.ones(1, len(row)).bool()
     )
     assert float(score) == pytest.approx(float(alone), abs=1e-4)
     assert len(reward.notes()) == 1
@@ -170,7 +170,7 @@ def test_a_prompt_is_truncated_again_to_the_context_of_the_reward_model(
     """Positions for the longest response stay free; a longer response is truncated."""
     room = context.cfg.data.max_response_tokens + 16
     reward = RewardModel.load(
-        context, changed("config.json", max_position_embeddings=room), [truncated_prompt]
+        context, [changed("config.json", max_position_embeddings=room)], [truncated_prompt]
     )
     row, score = scored(reward, context, truncated_prompt)
     assert "question\n<assistant> woof.<|eos|>" in reward.renderer.tokenizer.decode(row)
@@ -188,7 +188,7 @@ def test_a_reward_model_whose_context_cannot_hold_a_prompt_is_refused(
     room = context.cfg.data.max_response_tokens + 3
     folder = changed("config.json", max_position_embeddings=room)
     with pytest.raises(UserError, match=f"has {room} positions, which do not hold a prompt beside"):
-        RewardModel.load(context, folder, [truncated_prompt])
+        RewardModel.load(context, [folder], [truncated_prompt])
 
 
 def test_a_reward_model_with_a_short_context_is_refused_with_shared_tokens_too(
@@ -198,7 +198,7 @@ def test_a_reward_model_with_a_short_context_is_refused_with_shared_tokens_too(
     content = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content | {"max_position_embeddings": 9}))
     with pytest.raises(UserError, match="but the reward model has 9 positions"):
-        RewardModel.load(context, folder, [truncated_prompt])
+        RewardModel.load(context, [folder], [truncated_prompt])
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -215,7 +215,7 @@ def test_a_reward_model_without_a_pad_token_needs_no_new_embedding_row(
             context.cfg, runtime=replace(context.cfg.runtime, reference_implementation=not packed)
         ),
     )
-    reward = RewardModel.load(other, folder, [truncated_prompt])
+    reward = RewardModel.load(other, [folder], [truncated_prompt])
     assert reward.renderer.added_tokens == ("<|pad|>",)
     with torch.no_grad():
         row, alone = scored(reward, context, truncated_prompt)
@@ -227,14 +227,14 @@ def test_a_reward_model_without_a_pad_token_needs_no_new_embedding_row(
         )
         short = replace(longer, ids=context.renderer.response_ids("woof."))
         together = reward.score_answers([short, longer])
-    assert max(row) < reward.network.model.get_input_embeddings().num_embeddings
+    assert max(row) < reward.networks[0].model.get_input_embeddings().num_embeddings
     assert float(together[0]) == pytest.approx(float(alone), abs=1e-4)
 
 
 def test_an_added_eos_token_is_left_out_of_the_rendered_text(context, truncated_prompt, changed):
     folder = changed("tokenizer_config.json", eos_token=None)
     (folder / "chat_template.jinja").unlink()
-    reward = RewardModel.load(context, folder, [truncated_prompt])
+    reward = RewardModel.load(context, [folder], [truncated_prompt])
     row, score = scored(reward, context, truncated_prompt)
     assert reward.renderer.tokenizer.decode(row).endswith("Assistant: woof.")
     assert torch.isfinite(score).all()
@@ -245,7 +245,7 @@ def test_a_sampled_think_tag_is_read_by_a_template_without_a_place_for_it(
 ):
     folder = changed("config.json")
     (folder / "chat_template.jinja").write_text(CLOSED)
-    reward = RewardModel.load(context, folder, [truncated_prompt])
+    reward = RewardModel.load(context, [folder], [truncated_prompt])
     row, score = scored(reward, context, truncated_prompt, "a </think> b")
     assert "a </think> b" in reward.renderer.tokenizer.decode(row)
     assert torch.isfinite(score).all()

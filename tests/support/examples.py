@@ -57,6 +57,7 @@ def rm_config(**changes) -> RM:
         "epochs": 1,
         "max_steps": None,
         "batch": Batch(size=10, microbatch=10, max_tokens=None),
+        "members": 1,
         "ties": Ties.drop,
         "tie_param": 1.5,
         "margin": 0.0,

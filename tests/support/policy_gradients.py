@@ -24,7 +24,7 @@ def networks(cfg: PolicyGradient, score=None) -> RolloutModels:
     return RolloutModels(
         policy=engine(causal("llama", seed=0, sharpness=3.0), cfg.optim, ema_decay=cfg.ema_decay),
         ref_policy=network(causal("llama", seed=0, sharpness=3.0)) if cfg.has_reference else None,
-        score=score or (lambda inputs: response_scores(reward, inputs)),
+        scores=(score or (lambda inputs: response_scores(reward, inputs)),),
         device=CPU,
     )
 

@@ -25,7 +25,7 @@ def cast(name="llama", score=None, cfg=None, policy_seed=0):
         ),
         value_model=engine(scalar(name, seed=5, sharpness=2.0), cfg.value_optim),
         ref_policy=network(causal(name, seed=0, sharpness=3.0)),
-        score=score or by_model,
+        scores=(score or by_model,),
         device=CPU,
     )
 

@@ -41,6 +41,9 @@ LITTLE = (
         for name in ("reinforce", "rloo", "grpo")
         for key in ("total_episodes=8", "batch.rollout=8", "batch.minibatch=8")
     ),
+    "raft.prompts=4",
+    "raft.samples=2",
+    "raft.rounds=2",
     "evaluation.prompts=3",
     "samples=0",
     "save.every_minutes=null",

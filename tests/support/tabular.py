@@ -207,7 +207,7 @@ def models(ref: torch.Tensor, rewards: torch.Tensor, cfg: PPO) -> PPOModels:
         policy=engine(policy_network(ref), cfg.optim),
         value_model=engine(value, cfg.value_optim),
         ref_policy=network(policy_network(ref)),
-        score=lambda inputs: rewards[inputs.batch.responses[:, 0]],
+        scores=(lambda inputs: rewards[inputs.batch.responses[:, 0]],),
         device=CPU,
     )
 
@@ -217,7 +217,7 @@ def gradient_models(ref: torch.Tensor, rewards: torch.Tensor, cfg: PolicyGradien
     return RolloutModels(
         policy=engine(policy_network(ref), cfg.optim),
         ref_policy=network(policy_network(ref)) if cfg.has_reference else None,
-        score=lambda inputs: rewards[inputs.batch.responses[:, 0]],
+        scores=(lambda inputs: rewards[inputs.batch.responses[:, 0]],),
         device=CPU,
     )
 

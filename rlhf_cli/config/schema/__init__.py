@@ -35,6 +35,7 @@ from rlhf_cli.config.schema.ppo import (
 )
 from rlhf_cli.config.schema.raft import RAFT, RaftKeep, RaftSource
 from rlhf_cli.config.schema.rationales import Check, Keep, Rationales
+from rlhf_cli.config.schema.reward import Combine, Reward
 from rlhf_cli.config.schema.rm import RM, Ties
 from rlhf_cli.config.schema.runtime import TAKEN_FROM, Gather, Graphs, Runtime
 from rlhf_cli.config.schema.save import Save

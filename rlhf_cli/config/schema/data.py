@@ -14,7 +14,8 @@ class LongText(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Source:
-    """One data source: `path` is a file, a folder saved by `datasets`, a hub id, or tiny_world:<role>.
+    """One data source: `path` is a file, the folder of a stage that makes data, a folder saved by
+    `datasets`, a hub id, or tiny_world:<role>.
 
     columns renames this project's field names to the data's own: {prompt: question}; numbers, as in
     {prompt: 0}, mean that a csv or tsv file has no header. data_dir: folder inside a hub data set.

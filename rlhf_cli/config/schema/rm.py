@@ -17,6 +17,7 @@ class Ties(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class RM:
+    members: int
     epochs: int
     max_steps: int | None
     batch: Batch
@@ -30,7 +31,7 @@ class RM:
     schedule: Schedule
 
     def __post_init__(self):
-        positive(self, "epochs", "max_steps")
+        positive(self, "members", "epochs", "max_steps")
         not_negative(self, "margin", "center_coef")
         within(self, "[0, 0.5)", "label_smoothing")
         within(self, "[0, 1)", "dropout")

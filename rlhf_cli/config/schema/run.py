@@ -13,6 +13,7 @@ from rlhf_cli.config.schema.policy_gradient import PolicyGradient
 from rlhf_cli.config.schema.ppo import PPO
 from rlhf_cli.config.schema.raft import RAFT
 from rlhf_cli.config.schema.rationales import Rationales
+from rlhf_cli.config.schema.reward import Reward
 from rlhf_cli.config.schema.rm import RM
 from rlhf_cli.config.schema.runtime import Runtime
 from rlhf_cli.config.schema.save import Save
@@ -36,7 +37,11 @@ class Parents:
     """What replaces stages of this run: one field per stage that can be replaced."""
 
     sft: str | None
-    rm: str | None
+    rm: list[str] | None  # several: an ensemble
+
+    def __post_init__(self):
+        once = self.rm is None or len(self.rm) == len(set(self.rm)) > 0
+        require(self, "rm", once, "must name at least one reward model, and each once")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,12 +58,15 @@ class Config:
     runtime: Runtime
     sft: SFT
     rm: RM
+    reward: Reward
     ppo: PPO
     reinforce: PolicyGradient
     rloo: PolicyGradient
     grpo: PolicyGradient
     dpo: DPO
     raft: RAFT
+    raft_random: RAFT
+    sft_chosen: RAFT
     best_of_n: BestOfN
     evaluation: Evaluation
     samples: int

@@ -13,7 +13,7 @@ from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.policy_gradient.loop import start, train
-from rlhf_cli.stages.reward_scorer import RewardModel
+from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
 from rlhf_cli.stages.rollout import episodes
 from rlhf_cli.stages.rollout.models import RolloutModels
 from rlhf_cli.stages.rollout.offending import offending_kept
@@ -33,7 +33,7 @@ class PolicyGradientStage:
     def run(self, cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         """Train the policy; write model/."""
         own = self.section(cfg)
-        sft, rm = parent_model(inputs, "sft"), parent_model(inputs, "rm")
+        sft, rm = parent_model(inputs, "sft"), reward_folders(inputs)
         context = open_context(cfg, sft)
         episodes.require_whole_shares(context, self.name, own, own.group)
         data = context.encoded("prompts")
@@ -89,15 +89,20 @@ class PolicyGradientStage:
 
 
 def build_models(
-    context: StageContext, cfg: PolicyGradient, sft: Path, rm: Path, prompts: list[EncodedPrompt]
+    context: StageContext,
+    cfg: PolicyGradient,
+    sft: Path,
+    rm: list[Path],
+    prompts: list[EncodedPrompt],
 ) -> tuple[RolloutModels, list[str]]:
     """Return the models and notes on them. Policy and reference are the SFT model."""
     reward = RewardModel.load(context, rm, prompts)
     models = RolloutModels(
         policy=context.engine(context.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
         ref_policy=context.network(context.causal_lm(sft)) if cfg.has_reference else None,
-        score=reward.score,
-        reward_model=reward.network,
+        scores=reward.scores,
+        combine=reward.combine,
+        reward_models=reward.networks,
         device=context.device,
         clock=context.clock,
     )

@@ -28,12 +28,12 @@ class PPOModels(RolloutModels):
 
 
 def build_models(
-    context: StageContext, sft: Path, rm: Path, prompts: list[EncodedPrompt]
+    context: StageContext, sft: Path, rm: list[Path], prompts: list[EncodedPrompt]
 ) -> tuple[PPOModels, list[str]]:
     """Return the models and notes on them.
 
-    Policy and reference are the SFT model; the value model is the reward model, or the SFT model with
-    a new head (ppo.value_init).
+    Policy and reference are the SFT model; the value model is the (first) reward model, or the SFT
+    model with a new head (ppo.value_init).
     """
     cfg = context.cfg.ppo
     reward = RewardModel.load(context, rm, prompts)
@@ -43,14 +43,15 @@ def build_models(
             "ppo.value_init=rm needs a reward model with the policy's tokenizer and chat template; "
             "this one has others: use ppo.value_init=sft"
         )
-    value_model = context.scalar_model(rm if from_rm else sft, new_head=not from_rm)
+    value_model = context.scalar_model(rm[0] if from_rm else sft, new_head=not from_rm)
     check_head(value_model)
     models = PPOModels(
         policy=context.engine(context.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
         value_model=context.engine(value_model, cfg.value_optim),
         ref_policy=context.network(context.causal_lm(sft)),
-        score=reward.score,
-        reward_model=reward.network,
+        scores=reward.scores,
+        combine=reward.combine,
+        reward_models=reward.networks,
         device=context.device,
         clock=context.clock,
     )

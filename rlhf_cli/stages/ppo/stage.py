@@ -13,6 +13,7 @@ from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.ppo.loop import start, train
 from rlhf_cli.stages.ppo.models import PPOModels, PretrainingLoss, build_models
+from rlhf_cli.stages.reward_scorer import reward_folders
 from rlhf_cli.stages.rollout import episodes
 from rlhf_cli.stages.rollout.offending import offending_kept
 from rlhf_cli.stages.rollout.state import TrainState
@@ -23,7 +24,7 @@ from rlhf_cli.telemetry.recorder import Recorder
 
 def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     """Train policy and value model; write model/ (the policy) and value_model/."""
-    sft, rm = parent_model(inputs, "sft"), parent_model(inputs, "rm")
+    sft, rm = parent_model(inputs, "sft"), reward_folders(inputs)
     context = open_context(cfg, sft)
     episodes.require_whole_shares(context, "ppo", cfg.ppo)
     data = context.encoded("prompts")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rlhf_cli.config.schema import OldLogprobs, RolloutBatch
 from rlhf_cli.core.batches import PromptBatch, Rollout
+from rlhf_cli.core.ensembles import members_std
 from rlhf_cli.core.kl import k1, k2, k3
 from rlhf_cli.core.masking import masked_mean, masked_sum
 from rlhf_cli.core.microbatches import BatchCost, BatchLimit, divide
@@ -54,9 +55,13 @@ def collect_rollout(
             logprobs, gap = recompute_logprobs(models, rollout, parts, cfg)
             if cfg.old_logprobs is not OldLogprobs.sampler:
                 rollout = replace(rollout, logprobs=logprobs)
-        rollout = score_rollout(models, rollout, parts, cfg)
-    models.clock.count(generated=int(rollout.response_mask.sum()))
+        rollout, spread = score_rollout(models, rollout, parts, cfg)
+    num = len(rollout.scores)
+    models.clock.sampled(responses=num, tokens=int(rollout.response_mask.sum()))
+    models.clock.scored(num * len(models.scores))
     metrics = rollout_metrics(rollout, entropies, has_reference=models.ref_policy is not None)
+    if len(models.scores) > 1:
+        metrics["objective/members_std"] = spread
     return rollout, metrics if gap is None else metrics | {"policy/sampler_gap": gap}
 
 
@@ -92,10 +97,11 @@ def sample_responses(
 
 def score_rollout(
     models: RolloutModels, rollout: Rollout, parts: list[Part], cfg: OnPolicy
-) -> Rollout:
+) -> tuple[Rollout, float]:
     """Return the rollout with ref_logprobs, scores and values: one model after the other reads it all.
 
-    What no model computes is 0: values without a value model, ref_logprobs without a reference.
+    What no model computes is 0: values without a value model, ref_logprobs without a reference. Also
+    returns the mean standard deviation of a response's scores over the reward models.
     """
     world = models.policy.world
     if models.ref_policy is not None:
@@ -104,9 +110,12 @@ def score_rollout(
             rollout, ref_logprobs=forward_all(reference, parts, rollout.ref_logprobs, world)
         )
         models.ref_policy.offload()
-    scores = forward_all(models.score, parts, rollout.scores, world)
-    if models.reward_model is not None:
-        models.reward_model.offload()
+    members = []
+    for number, score in enumerate(models.scores):
+        members.append(forward_all(score, parts, rollout.scores, world))
+        if models.reward_models:
+            models.reward_models[number].offload()
+    scores = models.combine(torch.stack(members))
     rollout = replace(rollout, scores=scores)
     if (value_model := models.value_model) is not None:
         value = lambda inputs: value_model(response_values, inputs)  # noqa: E731
@@ -115,7 +124,7 @@ def score_rollout(
     require_finite(rollout.logprobs.sum(1), "log-prob of the policy", rollout)
     eos = cfg.missing_eos
     paid = missing_eos(scores, rollout.finished, mode=eos.mode.name, value=eos.value)
-    return replace(rollout, scores=paid)
+    return replace(rollout, scores=paid), float(members_std(torch.stack(members)).mean())
 
 
 def should_recompute(mode: OldLogprobs, gap: float | None, iteration: int) -> bool:

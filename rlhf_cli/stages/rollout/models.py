@@ -17,19 +17,21 @@ OnPolicy = PPO | PolicyGradient  # settings of a method that learns from its own
 
 @dataclass(slots=True, kw_only=True)
 class RolloutModels:
-    """score: of the frozen reward model, or any function of prompts and responses.
+    """scores: of the frozen reward models, or any functions of prompts and responses. combine: makes
+    one score of a response from those of all, (M, B) -> (B,).
 
     ref_policy: None where the KL has no weight. value_model: None of a method that has none.
-    reward_model: the network behind `score`, which is offloaded when it has scored a rollout; None
-    where there is no network. clock: of the stage.
+    reward_models: the networks behind `scores`, each offloaded when it has scored a rollout; none where
+    there are no networks. clock: of the stage.
     """
 
     policy: Engine
     ref_policy: Network | None
-    score: Score
+    scores: tuple[Score, ...]
     device: Device
     value_model: Engine | None = None
-    reward_model: Network | None = None
+    combine: Callable[[Tensor], Tensor] = lambda scores: scores.mean(0)
+    reward_models: tuple[Network, ...] = ()
     clock: Clock = field(default_factory=Clock)
 
     @property

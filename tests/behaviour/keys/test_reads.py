@@ -9,11 +9,13 @@ from pkgutil import resolve_name
 import pytest
 
 from rlhf_cli.config.keys import covers
-from rlhf_cli.config.result_keys import BY_CONTENT, NOT_RESULTS, POLICY_GRADIENTS
+from rlhf_cli.config.result_keys import BY_CONTENT, NOT_RESULTS, POLICY_GRADIENTS, RAFTS
 from rlhf_cli.config.schema import (
+    Combine,
     KLController,
     LongText,
     MissingEOSMode,
+    RaftKeep,
     ScheduleKind,
     Source,
     Ties,
@@ -30,6 +32,8 @@ SOURCES = tuple(f"data.{role}" for role in ROLES)
 # With these values every stage uses all of its keys.
 IN_USE = {
     "rm.ties": Ties.davidson,
+    "dpo.ties": Ties.davidson,
+    "reward.combine": Combine.penalised,
     "ppo.ptx.coef": 0.5,
     "ppo.kl.controller": KLController.adaptive,
     "ppo.missing_eos.mode": MissingEOSMode.replace,
@@ -37,7 +41,8 @@ IN_USE = {
     "rm.schedule.kind": ScheduleKind.cosine,
     "ppo.schedule.kind": ScheduleKind.linear,
     "rloo.skip_uniform": True,
-    **{f"{name}.schedule.kind": ScheduleKind.linear for name in POLICY_GRADIENTS},
+    **{f"{name}.schedule.kind": ScheduleKind.linear for name in (*POLICY_GRADIENTS, *RAFTS)},
+    **{f"{name}.keep": RaftKeep.top for name in RAFTS},
     "data.pretraining": [Source(path="tiny_world:pretraining")],
     "evaluation.best_of_n": 2,
     "evaluation.tasks.also": ["hot"],

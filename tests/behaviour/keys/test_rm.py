@@ -15,7 +15,7 @@ from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.runtime.world import World
 from rlhf_cli.stages import rm, rm_report
 from rlhf_cli.stages.context import open_context
-from rlhf_cli.stages.rm_report import evaluate_scores, scored_sample
+from rlhf_cli.stages.rm_report import report_on, scored_sample
 from tests.support.examples import comparisons, rm_config
 from tests.support.small_stages import changed, little, work
 from tests.support.stage_runs import metrics
@@ -147,7 +147,8 @@ def stage_context(**changes):
 @pytest.mark.parametrize("nu", [0.7, 2.0])
 def test_the_tie_probability_of_the_report_uses_the_configured_tie_model(nu):
     context = stage_context(ties=Ties.davidson, tie_param=nu)
-    found = evaluate_scores(context, network(reward_model()), EXAMPLES)
+    held_out = rm_report.scores_of(context, network(reward_model()), EXAMPLES)
+    found = report_on(context.cfg, EXAMPLES, [held_out])
     probabilities = []
     for example in EXAMPLES:
         scores = scores_of(reward_model(), example).tolist()
@@ -157,25 +158,22 @@ def test_the_tie_probability_of_the_report_uses_the_configured_tie_model(nu):
     assert found["tie_probability"] == pytest.approx(
         sum(probabilities) / len(probabilities), abs=1e-5
     )
-    assert (
-        evaluate_scores(stage_context(), network(reward_model()), EXAMPLES)["tie_probability"]
-        is None
-    )
+    assert report_on(stage_context().cfg, EXAMPLES, [held_out])["tie_probability"] is None
 
 
 def test_no_comparison_is_shown_with_samples_zero():
-    assert len(scored_sample(stage_context(), network(reward_model()), EXAMPLES)) == 1
     context = stage_context()
+    scores = torch.arange(float(sum(map(num, EXAMPLES))))
+    (row,) = scored_sample(context.cfg, EXAMPLES, scores)
+    assert [float(key.split()[1]) for key in list(row)[1:]] == list(range(num(EXAMPLES[0])))[::-1]
     context.cfg.samples = 0
-    assert scored_sample(context, network(reward_model()), EXAMPLES) == []
+    assert scored_sample(context.cfg, EXAMPLES, scores) == []
 
 
-def test_all_responses_of_equal_scores_are_shown(monkeypatch):
+def test_all_responses_of_equal_scores_are_shown():
     """Responses with equal displayed scores must not replace one another."""
     one = max(EXAMPLES, key=num)
-    same = SimpleNamespace(scores=torch.zeros(num(one)))
-    monkeypatch.setattr(rm_report, "score_comparisons", lambda *given: [same])
-    (row,) = scored_sample(stage_context(), None, [one])
+    (row,) = scored_sample(stage_context().cfg, [one], torch.zeros(num(one)))
     assert sorted(list(row.values())[1:]) == sorted(one.record.responses)
 
 

@@ -129,7 +129,7 @@ def test_rm_score_is_the_mean_score_of_answers_to_the_selection_prompts(
     assert len(prompts) > 2
     network = context.network(context.causal_lm(tmp_path / "sft" / "model"))
     answers = sample_answers(context, network, prompts[:2], context.cfg.seed)
-    reward = RewardModel.load(context, reward_folder, prompts).network.model
+    reward = RewardModel.load(context, [reward_folder], prompts).networks[0].model
     rows = [torch.tensor([one.prompt_ids + one.ids]) for one in answers]
     with torch.no_grad():
         scores = [float(sequence_scores(reward, row, torch.ones_like(row).bool())) for row in rows]

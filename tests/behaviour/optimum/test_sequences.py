@@ -143,7 +143,7 @@ def train_policy(
         policy=engine(policy(num_tokens), cfg.optim),
         value_model=engine(value, cfg.value_optim),
         ref_policy=network(policy(num_tokens)),
-        score=score,
+        scores=(score,),
         device=CPU,
     )
     ending = SamplingParams(

@@ -197,7 +197,7 @@ def test_more_padding_changes_no_metric_and_no_gradient():
         models = cast(cfg=cfg)
         rollout, entropies = rollouts.sample_responses(models, batch(), drawn(), PARAMS)
         parts = rollouts.readings_of(models, rollout, cfg.batch)
-        rollout = rollouts.score_rollout(models, rollout, parts, cfg)
+        rollout, _ = rollouts.score_rollout(models, rollout, parts, cfg)
         for field in ("prompts", "prompt_mask"):
             setattr(rollout, field, pad(getattr(rollout, field), (extra, 0)))
         for field in (

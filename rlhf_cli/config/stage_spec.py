@@ -1,0 +1,51 @@
+"""What the table of stages says of one stage: its code, its inputs, and what it makes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from rlhf_cli.config.schema.run import Config
+
+
+class TasksRead(Enum):
+    """Which tasks of tasks.files a stage reads: those held out, those trained on."""
+
+    evaluated = "evaluated"
+    trained = "trained"
+
+
+class Makes(Enum):
+    """What others read of a stage: model/ that answers, model/ that scores, data/, or its report alone."""
+
+    policy = "policy"
+    reward_model = "reward_model"
+    data = "data"
+    report = "report"
+
+
+@dataclass(slots=True, kw_only=True)
+class StageSpec:
+    """config(cfg): dotted sections whose change makes the result another one. data(cfg): roles of
+    the data it reads. models(cfg): role -> (path, revision) of models that are not stages.
+    optional: roles of its data that may have no sources.
+
+    parents(cfg): the stages whose results it reads. required: all of them must exist; else it takes
+    those that do. makes: what others read of it; a policy is a column of the evaluation, under its
+    label. headline: the metrics that a person is shown first. default: part of stage=all. tasks(cfg):
+    those that it reads itself, beside those of the mixture in its data.
+    """
+
+    name: str
+    label: str
+    title: str
+    module: str
+    config: Callable[[Config], tuple[str, ...]]
+    data: Callable[[Config], tuple[str, ...]]
+    models: Callable[[Config], dict[str, tuple[str, str | None]]]
+    parents: Callable[[Config], tuple[str, ...]]
+    required: bool
+    makes: Makes
+    headline: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    default: bool = True
+    tasks: Callable[[Config], TasksRead | None] = lambda cfg: None
