@@ -21,8 +21,9 @@ from rlhf_cli.telemetry.timing import PHASES
 from tests.support.stage_runs import SMALL, rows, work
 
 # PPO has 2 minibatches x 2 inner epochs per iteration: 1, 3 and 6 are within a rollout, 4 ends one
-STOPS = {"sft": (1, 4, 7), "rm": (1, 2, 4), "ppo": (1, 3, 4, 6, 11)}
-STOPS |= {"rloo": (1, 4, 6), "dpo": (1, 3)}
+STOPS = {"sft": (1, 4, 7), "rm": (1, 6, 8), "ppo": (1, 3, 4, 6, 11)}
+STOPS |= {"rloo": (1, 4, 6), "dpo": (1, 3), "raft": (1, 3)}
+WORDS = {"rm": ["rm.members=2"]}  # of 6 steps each
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     """Run all three stages without an interruption; return their folder."""
     folder = tmp_path_factory.mktemp("undisturbed")
     for stage in STOPS:
-        work(stage, folder, folder)
+        work(stage, folder, folder, *WORDS.get(stage, []))
     return folder
 
 
@@ -70,7 +71,8 @@ def test_the_times_of_a_resumed_stage_include_all_attempts(uninterrupted, tmp_pa
 def assert_same_result(one: Path, other: Path) -> None:
     assert rows(one) == rows(other)
     assert (one / "samples.jsonl").read_text() == (other / "samples.jsonl").read_text()
-    weights = sorted(path.relative_to(one) for path in one.glob("*model/*.safetensors"))
+    models = [*one.glob("*model/*.safetensors"), *one.glob("members/*/*.safetensors")]
+    weights = sorted(path.relative_to(one) for path in models)
     assert weights
     for path in weights:
         assert (one / path).read_bytes() == (other / path).read_bytes(), path
@@ -89,9 +91,9 @@ def test_a_resumed_stage_equals_the_uninterrupted_one_bit_for_bit(
     for step in STOPS[stage]:
         stop_at(monkeypatch, step)
         with pytest.raises(Stopped, match=f"saved at step {step}"):
-            work(stage, uninterrupted, tmp_path)
+            work(stage, uninterrupted, tmp_path, *WORDS.get(stage, []))
     monkeypatch.undo()
-    work(stage, uninterrupted, tmp_path)
+    work(stage, uninterrupted, tmp_path, *WORDS.get(stage, []))
     assert_same_result(tmp_path / stage, uninterrupted / stage)
 
 
@@ -119,7 +121,7 @@ def test_an_epoch_is_collated_only_when_it_is_reached(stage, uninterrupted, tmp_
 
 def test_saving_checkpoints_does_not_change_the_result(uninterrupted, tmp_path):
     for stage in STOPS:
-        work(stage, uninterrupted, tmp_path, "save.every_steps=1")
+        work(stage, uninterrupted, tmp_path, "save.every_steps=1", *WORDS.get(stage, []))
         assert_same_result(tmp_path / stage, uninterrupted / stage)
         kept = sorted(p.name for p in (tmp_path / stage / "resume").iterdir())
         assert len(kept) == 2  # save.keep

@@ -140,3 +140,12 @@ def test_a_value_of_the_wrong_shape_is_refused_with_the_right_form(given, expect
         conform(given, Config)
     assert expected in str(error.value)
     assert str(error.value).count("\n") == 0
+
+
+def test_one_reward_model_or_several_replace_the_stage():
+    assert composed("parents.rm=a/rm").parents.rm == ["a/rm"]
+    assert composed("parents.rm=[a/rm,b/rm]").parents.rm == ["a/rm", "b/rm"]
+    assert composed().parents.rm is None
+    for given in ("[]", "[a,a]"):
+        with pytest.raises(ConfigError, match=r"parents\.rm=.* must name at least one reward model"):
+            composed(f"parents.rm={given}")

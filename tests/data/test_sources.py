@@ -8,11 +8,13 @@ import json
 
 import pytest
 
+from rlhf_cli.artifacts.manifest import read_manifest
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.records import DataError
 from rlhf_cli.data.sources import local_files, source_hash
 from rlhf_cli.stages.reading import spec_of
 from rlhf_cli.tiny_world import code_hash
+from tests.support.artifacts import finished_stage
 from tests.support.data_sources import read, values
 
 datasets = pytest.importorskip("datasets")
@@ -178,3 +180,38 @@ def test_a_table_is_hashed_by_the_code_that_generates_it(monkeypatch):
     assert one != other
     monkeypatch.setattr("rlhf_cli.tiny_world.code_hash", lambda: code_hash() + "changed")
     assert source_hash(Source(path="tiny_world:fit")) != one
+
+
+MADE = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+def test_the_folder_of_a_stage_stands_for_the_data_it_made(tmp_path):
+    files = {"data/demonstrations.jsonl": MADE, "curve.json": "[]"}
+    made = finished_stage(tmp_path / "best_of_n", files)
+    assert values(path=str(made)) == ROWS
+    source = Source(path=str(made))
+    assert source_hash(source) == read_manifest(made).digest
+    other = finished_stage(tmp_path / "other", files | {"curve.json": "[1]"})
+    assert source_hash(Source(path=str(other))) == source_hash(source)
+    third = finished_stage(tmp_path / "third", {"data/demonstrations.jsonl": MADE * 2})
+    assert source_hash(Source(path=str(third))) != source_hash(source)
+
+
+def test_data_of_a_stage_that_was_changed_is_refused(tmp_path):
+    made = finished_stage(tmp_path / "best_of_n", {"data/demonstrations.jsonl": MADE})
+    file = made / "data" / "demonstrations.jsonl"
+    file.write_text(MADE.replace('"b"', '"B"'))
+    with pytest.raises(DataError, match=r"jsonl was changed after it was written; run the stage"):
+        values(path=str(made))
+    with pytest.raises(DataError, match="was changed"):
+        source_hash(Source(path=str(made)))
+
+
+def test_a_stage_without_data_or_with_several_files_is_no_source(tmp_path):
+    sft = finished_stage(tmp_path / "sft", {"model/config.json": "{}"}, "sft")
+    with pytest.raises(DataError, match="is the stage sft, which makes no data; give the folder"):
+        values(path=str(sft))
+    two = {"data/demonstrations.jsonl": MADE, "data/comparisons.jsonl": MADE}
+    both = finished_stage(tmp_path / "both", two)
+    with pytest.raises(DataError, match="give the path of one of them"):
+        values(path=str(both))

@@ -21,6 +21,7 @@ from rlhf_cli.data.tasks import source
 from rlhf_cli.data.tasks.files import read_tasks
 from rlhf_cli.pipeline.messages import foreseen, plan_rows
 from rlhf_cli.pipeline.plan import Planner, State
+from tests.support.artifacts import finished_stage
 from tests.support.configuration import composed
 from tests.support.run_folders import finish
 from tests.support.small_stages import changed
@@ -56,6 +57,22 @@ def test_the_stages_are_those_selected_without_those_that_parents_replaces(plann
     assert chosen(stage=everything, parents=given) == ["rm", "ppo", "evaluate"]
     with pytest.raises(ArtifactError, match=r"parents\.sft=some/model replaces the selected sft"):
         chosen(stage=["sft"], parents=given)
+
+
+def test_several_reward_models_are_parents_of_their_own(planner, tmp_path):
+    folders = [
+        finished_stage(tmp_path / name, {"model/weights": name}, "rm") for name in ("one", "two")
+    ]
+    given = Parents(sft=None, rm=[str(folder) for folder in folders])
+    plan = planner(stage=["ppo"], parents=given)
+    parents = plan.parents(STAGES["ppo"])
+    assert [parents[role].folder for role in ("rm", "rm/2")] == folders
+    digests = plan.fingerprint(STAGES["ppo"]).parents
+    assert digests["rm"] != digests["rm/2"] and len(digests) == 3
+    other = planner(stage=["ppo"], parents=replace(given, rm=given.rm[:1]))
+    assert set(other.fingerprint(STAGES["ppo"]).parents) == {"sft", "rm"}
+    (row,) = [row for row in plan_rows(plan, []) if row[0] == "rm"]
+    assert row[2] == f"taken from {folders[0]}, {folders[1]} (parents.rm)"
 
 
 @pytest.mark.parametrize(("resume", "step"), [("auto", 4), ("last_valid", 4), ("never", None)])

@@ -4,9 +4,10 @@ import json
 
 from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.records import Message, Origin, Prompt
-from rlhf_cli.evaluation.metrics import EvalResult
+from rlhf_cli.evaluation.metrics import EvalResult, measure
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.stages.evaluate import notes_on, write_answers
+from rlhf_cli.stages.evaluate import costs_of, notes_on, write_answers
+from tests.support.artifacts import manifest
 
 
 def test_measures_of_a_task_are_written_beside_each_answer(tmp_path):
@@ -26,3 +27,15 @@ def test_measures_of_a_task_are_written_beside_each_answer(tmp_path):
 def test_a_task_explains_its_measures_below_the_table():
     task = task_of("tiny_world:prompts")
     assert notes_on(task) == [*notes_on(None), task.NOTE]
+
+
+def test_the_costs_of_a_stage_are_those_of_its_manifest(tmp_path):
+    found = manifest("rloo")
+    costs = {"sampled_responses": 128, "sampled_tokens": 900, "seconds": 3.5}
+    found.metrics = {"loss": 1.0} | {f"cost/{name}": value for name, value in costs.items()}
+    (tmp_path / "manifest.json").write_text(found.seal().to_json())
+    assert costs_of(tmp_path) == costs
+    assert costs_of(tmp_path / "elsewhere") == {}
+    result = EvalResult(prompts=[], answers=[], scores=None, log_ratios=None, costs=costs)
+    row = measure(result)
+    assert row["sampled_tokens"] == (900, 900, 900) and "trained_tokens" not in row

@@ -254,3 +254,10 @@ def test_a_sampled_think_tag_is_read_by_a_template_without_a_place_for_it(
 def test_an_exported_reward_model_names_its_pad_token(folders):
     config = json.loads((folders["same"] / "config.json").read_text())
     assert config["pad_token_id"] != config["eos_token_id"]
+
+
+def test_reward_models_with_different_templates_cannot_score_together(context, prompts, folders):
+    with pytest.raises(
+        UserError, match=r"have different tokenizers .* name one of them as parents.rm"
+    ):
+        RewardModel.load(context, [folders["same"], folders["other"]], prompts)

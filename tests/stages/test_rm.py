@@ -1,14 +1,28 @@
 """The reward model: gradients, batches, and a ranking that it learns."""
 
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from rlhf_cli.config.schema import Batch, Ties
+from rlhf_cli.config.schema import Batch, Combine, Ties
 from rlhf_cli.core.microbatches import WHOLE, Share
 from rlhf_cli.data.collate import BatchOptions, preference_batches
+from rlhf_cli.data.encode import EncodedComparison
+from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.stages import rm
+from rlhf_cli.stages.context import open_context
+from rlhf_cli.stages.ppo import stage as ppo_stage
+from rlhf_cli.stages.reading import drops_ties
+from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
+from rlhf_cli.stages.rm_report import report_on
+from rlhf_cli.stages.training import with_pairs
 from tests.support.examples import assert_same, comparisons, gradients, rm_config, summed
+from tests.support.small_stages import changed, little, work
 from tests.support.tabular import engine as new_engine
 from tests.support.tabular import optim
 from tests.support.tiny_models import scalar
@@ -104,3 +118,92 @@ def test_the_reward_model_learns_to_prefer_longer_responses():
             sequence_scores(engine.model, fresh[0][0].tokens, fresh[0][0].mask), fresh[0][0]
         )
     assert hits / pairs > 0.9
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory):
+    """Return a folder with an SFT model, an ensemble of two, and the reward model of one member."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    values = {"runs_dir": str(folder / "runs")}
+    work("sft", folder, values)
+    work("rm", folder / "alone", values, parents=folder)
+    work("rm", folder, values | {"rm.members": 2})
+    return folder
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def test_the_members_differ_and_the_first_is_the_reward_model_of_one(ensemble):
+    first, second = weights(ensemble / "rm" / "model"), weights(ensemble / "rm" / "members" / "2")
+    alone = weights(ensemble / "alone" / "rm" / "model")
+    assert all(torch.equal(first[name], alone[name]) for name in alone)
+    assert not torch.allclose(first["score.weight"], second["score.weight"], atol=0.01)
+
+
+def test_the_members_read_the_comparisons_in_orders_of_their_own():
+    context = SimpleNamespace(
+        cfg=little(), renderer=SimpleNamespace(pad_id=0), world=SimpleNamespace(share=WHOLE)
+    )
+    orders = [
+        [
+            batch.index
+            for step in rm.steps_of(context, comparisons(20), 0, member=member)
+            for batch in step
+        ]
+        for member in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_the_report_is_on_the_mean_score_and_on_each_member(ensemble):
+    found = json.loads((ensemble / "rm" / "report.json").read_text())
+    alone = json.loads((ensemble / "alone" / "rm" / "report.json").read_text())
+    assert len(found["members"]) == 2 and "members" not in alone
+    assert found["members"][0]["accuracy"] == alone["accuracy"]
+    two = [torch.tensor([1.0, 0.0, 0.3]), torch.tensor([-3.0, 2.0, 0.3])]
+    one = EncodedComparison(
+        prompt_ids=[5],
+        response_ids=[[1], [2], [3]],
+        better=((0, 1),),
+        ties=(),
+        record=SimpleNamespace(meta={}),
+    )
+    report = report_on(little(), [one], two)  # of means -1 and 1
+    assert report["accuracy"][0] == 0.0
+    assert [each["accuracy"][0] for each in report["members"]] == [1.0, 0.0]
+
+
+def test_an_ensemble_scores_rollouts_and_answers_by_all_its_members(ensemble, tmp_path):
+    values = {"runs_dir": str(ensemble / "runs")}
+    context = open_context(changed(little(), values | {"reward.combine": Combine.worst}))
+    folders = [ensemble / "rm" / "model", ensemble / "rm" / "members" / "2"]
+    prompts = context.encoded("prompts").held_out[:3]
+    answers = [
+        Answer(prompt_ids=p.ids, ids=context.renderer.response_ids("Sure."), text="", finished=True)
+        for p in prompts
+    ]
+    each = [RewardModel.load(context, [one], prompts).score_answers(answers) for one in folders]
+    both = RewardModel.load(context, folders, prompts)
+    context.clock.costs["scored_responses"] = 0
+    assert torch.allclose(both.score_answers(answers), torch.stack(each).amin(0))
+    assert context.clock.costs["scored_responses"] == 6
+    inputs = {"sft": ensemble / "sft" / "model", "rm": ensemble / "rm", "rm/2": ensemble / "alone"}
+    (ensemble / "rm" / "manifest.json").write_text("{}")
+    assert reward_folders(inputs) == [*folders, ensemble / "alone"]
+    (tmp_path / "ppo").mkdir()
+    ppo_stage.run(changed(little(), values), inputs | {"rm/2": folders[1]}, tmp_path / "ppo")
+    lines = (tmp_path / "ppo" / "metrics.jsonl").read_text().splitlines()
+    spread = [row["objective/members_std"] for row in map(json.loads, lines) if "step" in row]
+    assert spread and min(spread) > 0
+
+
+def test_comparisons_of_ties_alone_are_left_out_by_the_stage_that_drops_ties():
+    rows = comparisons(6)
+    tied = [replace(rows[0], better=(), ties=((0, 1),)), *rows[1:]]
+    soft = changed(little(), {"dpo.ties": Ties.soft})
+    assert with_pairs(tied, soft.rm.ties, soft) == tied[1:]
+    assert with_pairs(tied, soft.dpo.ties, soft) is tied
+    assert with_pairs(tied, Ties.drop, little()) is tied  # left out when they were read
+    assert drops_ties(little()) and not drops_ties(soft)

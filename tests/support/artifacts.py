@@ -5,6 +5,7 @@ from pathlib import Path
 from rlhf_cli.artifacts import checkpoints
 from rlhf_cli.artifacts.fingerprint import Fingerprint
 from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
+from rlhf_cli.artifacts.publication import publish
 
 
 def manifest(stage: str = "sft") -> StageManifest:
@@ -13,6 +14,16 @@ def manifest(stage: str = "sft") -> StageManifest:
         parents={}, origins={}, tokenizer_hash=None, template_hash=None, seed=1, step=3,
         started="", finished="", metrics={"loss": 0.25},
     )  # fmt: skip
+
+
+def finished_stage(folder: Path, files: dict[str, str], stage: str = "best_of_n") -> Path:
+    """Return the folder of a finished stage with these files."""
+    work = folder.with_name(f"{folder.name}.work")
+    for name, text in files.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(text)
+    publish(work, folder, manifest(stage))
+    return folder
 
 
 def fingerprint(**changes) -> Fingerprint:

@@ -43,13 +43,25 @@ SMALL = (
     "rloo.baseline=running",
     "rloo.skip_uniform=true",
     "rloo.ema_decay=0.9",
+    "raft.prompts=8",
+    "raft.samples=2",
+    "raft.rounds=2",
+    "raft.epochs=1",
+    "raft.batch.size=4",
+    "raft.batch.microbatch=3",
     "evaluation.prompts=8",
     "evaluation.best_of_n=2",
     "samples=1",
 )
 
 
-MEASURED = ("time/", "speed/", "mem/", "total_steps")  # and what each attempt logs again
+MEASURED = (
+    "time/",
+    "speed/",
+    "mem/",
+    "cost/seconds",
+    "total_steps",
+)  # and what each attempt logs again
 
 
 # what dropout drops depends on the process; at the edge of the value's clip rounding decides which
@@ -80,6 +92,9 @@ def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float
     places = {role: parents / role / "model" for role in STAGES[stage].parents(cfg)}
     inputs = {role: place for role, place in places.items() if place.is_dir()}
     return resolve_name(STAGES[stage].module).run(cfg, inputs, out)
+
+
+METHODS = ("rloo", "dpo", "raft")  # beside the default pipeline: one of each kind
 
 
 def rows(folder: Path) -> list[dict]:

@@ -7,7 +7,7 @@ import pytest
 
 from rlhf_cli.telemetry import timing
 from rlhf_cli.telemetry.recorder import RecordedStage, Recorder
-from rlhf_cli.telemetry.timing import PHASES, Clock
+from rlhf_cli.telemetry.timing import COSTS, PHASES, Clock
 
 
 @pytest.fixture
@@ -107,6 +107,21 @@ def test_an_interval_continues_after_a_resume(wait):
     with second.phase("learn"):
         wait(1)
     assert second.interval() == phase_times(learn=4) | {"speed/tokens_per_s": 3}
+
+
+def test_costs_are_those_of_all_attempts(tmp_path):
+    first, second = Clock(), Clock()
+    first.sampled(responses=4, tokens=30)
+    first.scored(8)
+    first.count(tokens=100, generated=7)  # 7 tokens that are only shown
+    first.interval()
+    expected = {"sampled_responses": 4, "sampled_tokens": 30, "trained_tokens": 100}
+    assert first.costs == expected | {"scored_responses": 8}
+    with open_recorder(tmp_path, second, resumed={"clock": first.state()}):
+        second.count(tokens=5)
+    last = lines(tmp_path)[-1]
+    assert {name: last[f"cost/{name}"] for name in COSTS} == first.costs | {"trained_tokens": 105}
+    assert last["cost/seconds"] == last["time"]
 
 
 def test_the_time_of_the_start_begins_with_the_process(wait):

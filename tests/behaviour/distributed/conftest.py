@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 
 from rlhf_cli.config.stage_table import STAGES
-from tests.support.stage_runs import RATIONALES, SAME_EVERYWHERE, work
+from tests.support.stage_runs import METHODS, RATIONALES, SAME_EVERYWHERE, work
 
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory) -> Path:
-    """Run all stages of the default pipeline, and rationales, in one process with plain torch.
+    """Run the default pipeline, rationales and other methods in one process with plain torch.
 
     Return the folder.
     """
     folder = tmp_path_factory.mktemp("plain")
-    for stage in (name for name, spec in STAGES.items() if spec.default):
+    for stage in (*(name for name, spec in STAGES.items() if spec.default), *METHODS):
         work(stage, folder, folder, *SAME_EVERYWHERE)
     work("rationales", folder, folder, *SAME_EVERYWHERE, *RATIONALES)
     return folder

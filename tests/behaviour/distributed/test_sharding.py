@@ -45,6 +45,14 @@ TOLERANCES = {  # metric -> tolerance; PPO's first iterations sample the very sa
         "policy/grad_norm": 1e-3,
         "val/grad_norm": 1e-3,
     },
+    "rloo": {
+        "objective/scores": 1e-4,
+        "objective/kl": 1e-4,
+        "objective/response_length": 0,
+        "policy/grad_norm": 1e-3,
+    },
+    "dpo": {"dpo/loss": 1e-5, "dpo/grad_norm": 1e-3, "rewards/margins": 1e-4},
+    "raft": {"raft/loss": 1e-4, "raft/grad_norm": 1e-3, "raft/scores": 1e-4, "raft/kept": 0},
 }
 
 

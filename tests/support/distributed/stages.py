@@ -12,7 +12,7 @@ from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import Clock
 from tests.support.engines import odd, runtime, trained, world_of
-from tests.support.stage_runs import RATIONALES, work
+from tests.support.stage_runs import METHODS, RATIONALES, work
 
 
 def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[str]) -> None:
@@ -26,8 +26,8 @@ def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[s
 
 
 def every_stage(parents: str, folder: str, words: list[str]) -> None:
-    """Run all stages of the default pipeline, each on the parents of another run, and rationales."""
-    for stage in (name for name, spec in STAGES.items() if spec.default):
+    """Run the default pipeline, each stage on the parents of another run, rationales, other methods."""
+    for stage in (*(name for name, spec in STAGES.items() if spec.default), *METHODS):
         work(stage, Path(parents), Path(folder), *words)
     work("rationales", Path(parents), Path(folder), *words, *RATIONALES)
 
