@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 import rlhf_cli
 from rlhf_cli.config import schema
-from rlhf_cli.config.result_keys import POLICY_GRADIENTS
+from rlhf_cli.config.result_keys import POLICY_GRADIENTS, RAFTS
 from rlhf_cli.config.schema import run
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.embedded import TASKS
@@ -39,7 +39,9 @@ def test_every_field_is_read_somewhere():
     unread = {f"{c.__name__}.{f.name}" for c in classes for f in fields(c) if f.name not in read}
     parents = {"Parents.sft", "Parents.rm"}  # pipeline.plan reads parents.<stage>
     sections = {f"Config.{scheme}" for scheme in TASKS}  # stages.reading reads those of all tasks
-    sections |= {f"Config.{name}" for name in POLICY_GRADIENTS}  # a stage reads that of its name
+    sections |= {
+        f"Config.{name}" for name in (*POLICY_GRADIENTS, *RAFTS)
+    }  # a stage reads that of its name
     assert not unread - parents - sections
 
 

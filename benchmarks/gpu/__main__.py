@@ -25,9 +25,10 @@ SECTIONS = {  # seconds at most
     "decode": 70,
     "tests": 90,
     "smoke": 110,
-    "training": 200,
-    "rollout": 120,
-    "stages": 150,
+    "methods": 150,
+    "training": 150,
+    "rollout": 90,
+    "stages": 130,
 }
 WHOLE = 460  # seconds
 

@@ -1,4 +1,4 @@
-"""What the table of stages says of one stage: its code, its inputs, and what it makes."""
+"""A row of the table of stages: its code, its inputs, and what it makes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

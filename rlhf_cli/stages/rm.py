@@ -65,7 +65,7 @@ class Members:
     scores: list[Tensor] = field(default_factory=list)
 
     def finish(self, shift: float, scores: Tensor) -> None:
-        """Go on to the next one."""
+        """Record what this one reached; the next is trained then."""
         self.at_work += 1
         self.shifts.append(shift)
         self.scores.append(scores)

@@ -147,5 +147,7 @@ def test_one_reward_model_or_several_replace_the_stage():
     assert composed("parents.rm=[a/rm,b/rm]").parents.rm == ["a/rm", "b/rm"]
     assert composed().parents.rm is None
     for given in ("[]", "[a,a]"):
-        with pytest.raises(ConfigError, match=r"parents\.rm=.* must name at least one reward model"):
+        with pytest.raises(
+            ConfigError, match=r"parents\.rm=.* must name at least one reward model"
+        ):
             composed(f"parents.rm={given}")

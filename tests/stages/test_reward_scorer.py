@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from rlhf_cli.config.compose import resolve
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.keys import conf_dir
-from rlhf_cli.config.schema import LongText
+from rlhf_cli.config.schema import Combine, LongText, Reward
 from rlhf_cli.core.batches import PromptBatch, Rollout
 from rlhf_cli.data.collate import pad_left, pad_right
 from rlhf_cli.data.encode import encode_prompt
@@ -19,7 +19,7 @@ from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.models.forward import ModelInputs, sequence_scores
 from rlhf_cli.stages.context import open_context
-from rlhf_cli.stages.reward_scorer import RewardModel, reset_head
+from rlhf_cli.stages.reward_scorer import RewardModel, combining, reset_head
 
 OTHER_TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}"
@@ -261,3 +261,8 @@ def test_reward_models_with_different_templates_cannot_score_together(context, p
         UserError, match=r"have different tokenizers .* name one of them as parents.rm"
     ):
         RewardModel.load(context, [folders["same"], folders["other"]], prompts)
+
+
+def test_the_penalty_is_that_of_the_section():
+    combine = combining(Reward(combine=Combine.penalised, penalty=2.0))
+    assert combine(torch.tensor([[1.0], [3.0]])).tolist() == [0.0]  # mean 2, variance 1

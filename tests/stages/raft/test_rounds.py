@@ -1,5 +1,6 @@
 """RAFT: what a round keeps, what its rounds converge to, and what it is given."""
 
+import itertools
 import json
 from dataclasses import replace
 from random import Random
@@ -43,6 +44,7 @@ from tests.support.tabular import (
 REF = torch.tensor([0.1, 0.2, 0.3, 0.4])
 REWARDS = torch.tensor([1.0, 0.5, 0.0, -1.0])
 BEST_OF_4 = [0.3439, 0.4160, 0.2145, 0.0256]
+WINNERS = [0.198894, 0.315155, 0.338422, 0.147529]
 BEST_OF_16 = [0.814698, 0.181979, 0.003323, 4e-7]
 
 
@@ -172,6 +174,32 @@ def test_the_preferred_responses_of_comparisons_are_learned_from():
     rounds.data = SimpleNamespace(train=rows[1:])
     with pytest.raises(UserError, match="no preferred response that ended"):
         collect(rounds, 0)
+
+
+def winners(count: int) -> list[EncodedComparison]:
+    """Return pairs of different arms drawn from the reference, each won as Bradley-Terry has it."""
+    found = []
+    for one, other in itertools.permutations(range(4), 2):
+        wins = REF[one] * REF[other] * torch.sigmoid(REWARDS[one] - REWARDS[other])
+        pair = EncodedComparison(
+            prompt_ids=[PROMPT],
+            response_ids=[[one], [other]],
+            better=((0, 1),),
+            ties=(),
+            record=None,
+        )
+        found += [pair] * round(count * float(wins))
+    return found
+
+
+def test_learning_what_was_preferred_gives_the_distribution_of_winners():
+    rows = winners(1000)
+    size = Batch(size=len(rows), microbatch=len(rows), max_tokens=None)
+    rounds = arms({"raft.source": RaftSource.comparisons, "raft.batch": size, "raft.epochs": 80})
+    rounds.data = SimpleNamespace(train=rows, held_out=[])
+    silent = SimpleNamespace(after_step=lambda *rest: None)
+    fit(rounds, RaftState(), Silent(), silent)
+    assert arm_probs(rounds.models.policy.model).tolist() == pytest.approx(WINNERS, abs=3e-3)
 
 
 def test_the_number_of_steps_follows_from_rounds_epochs_size_and_what_is_kept():
