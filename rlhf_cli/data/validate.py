@@ -65,7 +65,9 @@ def validate_comparison(record: Comparison, *, ties: Ties) -> None:
     if not record.better and not record.ties:
         raise RowError("no pair is labelled")
     if not record.better and ties is Ties.drop:
-        raise Filtered("only ties, which rm.ties=drop and dpo.ties=drop leave out")
+        raise Filtered(
+            "only ties, which rm.ties=drop and dpo.ties=drop leave out (soft learns from them)"
+        )
 
 
 def _empty(index: int, record: Comparison) -> str:

@@ -1,5 +1,6 @@
 """Step 2, the reward model: scores that order responses as people did. Or an ensemble of them."""
 
+import gc
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -110,7 +111,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
                 scores = scores_of(context, engine, data.held_out)
             context.export(engine, out / folder_of(number))
             members.finish(shift, scores)
-            engine = saver.engines["model"] = None  # its memory is that of the next
+            engine = saver.engines["model"] = None
+            gc.collect()  # its memory is that of the next
         found = report_on(cfg, data.held_out, members.scores)
         print_report(recorder, cfg, found, members.shifts)
         sample = scored_sample(cfg, data.held_out, mean_scores(members.scores))

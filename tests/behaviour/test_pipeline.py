@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from rlhf_cli.telemetry.timing import COSTS
 from tests.support.command_line import rlhf
 from tests.support.stage_runs import metrics
 
@@ -49,6 +50,20 @@ def test_a_run_writes_only_into_its_folder(run):
         assert (run / stage / "model" / "model.safetensors").is_file()
         assert any((run / stage / "tensorboard").rglob("events.*"))
     assert not [p for p in run.rglob("*") if p.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_what_a_stage_took_is_in_its_manifest_and_in_the_table(run):
+    metrics = {
+        stage: json.loads((run / stage / "manifest.json").read_text())["metrics"]
+        for stage in ("sft", "ppo")
+    }
+    assert metrics["ppo"]["cost/sampled_responses"] == 128
+    assert metrics["ppo"]["cost/scored_responses"] == 128
+    assert metrics["sft"]["cost/sampled_responses"] == 0 < metrics["sft"]["cost/trained_tokens"]
+    row = json.loads((run / "evaluate" / "table.json").read_text())["rows"]["PPO"]
+    for name in COSTS:
+        assert row[name][0] == metrics["ppo"][f"cost/{name}"]
+    assert row["seconds"][0] == metrics["ppo"]["cost/seconds"] > 0
 
 
 def test_the_policy_loads_in_transformers_and_ends_its_answers_with_eos(run):

@@ -4,7 +4,7 @@ from tests.trials.row import Row
 from tests.trials.words import defended, refused, refused_by_run, said, taken
 
 LIST = r"\[tensorboard\]"
-STAGES = r"sft, rm, ppo, evaluate"
+STAGES = r"all, sft, rm, ppo, reinforce, rloo, grpo, dpo, raft"
 
 EPISODES = [
     refused("ppo.total_episods=10", r"did you mean ppo\.total_episodes\?"),
@@ -79,9 +79,23 @@ PPO = [
     refused("ppo.value_init=random", r"not one of rm, sft"),
 ]  # fmt: skip
 
+METHODS = [
+    *(refused(f"{stage}.group=1", rf"set {stage}\.group=2 or more") for stage in ("rloo", "grpo")),
+    refused("rloo.batch.minibatch=128 rloo.batch.rollout=128 rloo.group=3", r"must divide rloo\.batch\.rollout"),
+    refused("grpo.kl.estimator=k1", r"no gradient on average.*weighted=true"),
+    refused("best_of_n.n=100", r"more than best_of_n\.samples=64"),
+    refused("raft.keep=worst", r"not one of best, top, random"),
+    refused("raft.top=0", r"share of the samples of a round"),
+    refused("dpo.loss=hinge", r"not one of sigmoid, ipo, ipo_mean, robust"),
+    refused("dpo.beta=0", r"must be positive"),
+    refused("rm.members=0", r"must be positive"),
+    refused("reward.combine=median", r"not one of mean, worst, penalised"),
+    refused("parents.rm=[a,a]", r"at least one reward model, and each once"),
+]  # fmt: skip
+
 STAGE = [
     *(refused(f"stage={v}", STAGES, lacks=("did you mean ppo",))
-      for v in ("dpo", "[sft,dpo]", "1", "[1]")),
+      for v in ("kto", "[sft,kto]", "1", "[1]")),
     taken("stage=[ppo,sft]"),
     taken("stage=[sft,sft]"),
     *(refused(f"stage={v}", r"stage is empty") for v in ("[]", "null")),
@@ -208,6 +222,7 @@ ROWS_OF_WORDS = [
     *RATES,
     *REWARD,
     *PPO,
+    *METHODS,
     *STAGE,
     *NAMES,
     *MODELS,

@@ -168,6 +168,18 @@ SWEEPS = [
     shelled(f"{SMALL_RUN} name=small stage=ppo ppo.ptx.coef=0.1 ppo.ema_decay=0.9 "
             "ppo.kl.controller=adaptive ppo.whiten_rewards=true", r"ppo: done", prepare=finished,
             tried="PPO-ptx, EMA, adaptive KL and whitening together"),
+    shelled(f"{SMALL_RUN} name=small 'stage=[rloo,dpo,raft,sft_chosen,evaluate]' raft.prompts=8"
+            " raft.rounds=1", r"RLOO", r"responses sampled", prepare=finished,
+            tried="other methods of a finished run, and the table of all"),
+    shelled(f"{SMALL_RUN} name=small stage=best_of_n best_of_n.prompts=8 best_of_n.samples=16 &&"
+            f" {SMALL_RUN} name=again stage=sft 'data.demonstrations=[{{path: runs/small/best_of_n}}]'"
+            " && cp -r runs/small/best_of_n bad && echo >> bad/data/demonstrations.jsonl &&"
+            f" {SMALL_RUN} name=third stage=sft 'data.demonstrations=[{{path: bad}}]'",
+            r"best of 16", r"sft: done", r"demonstrations\.jsonl is longer than written", code=(2,),
+            prepare=finished, tried="best-of-n; SFT on its folder; on one whose data were changed"),
+    shelled(f"{SMALL_RUN} name=two stage=[sft,rm,ppo] rm.members=2 reward.combine=worst",
+            r"held-out accuracy of each member", r"ppo: done",
+            tried="PPO on the lowest score of two reward models"),
     shelled(f"{SMALL_RUN} stage=sft runtime.num_processes=2", r"sft: done",
             tried="`runtime=cpu runtime.num_processes=2`"),
 ]  # fmt: skip
