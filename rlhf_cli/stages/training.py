@@ -98,18 +98,20 @@ def mean_loss(engine: Engine, batches: list[SFTBatch]) -> float:
 
 
 def work_on_texts(engine: Engine, batches: list[SFTBatch]) -> dict[str, float]:
-    """Count texts; logits are computed of the supervised tokens."""
+    """Count texts, none of a blank microbatch; logits are computed of the supervised tokens."""
     contexts = [
         context_lengths(batch.mask, batch.positions if batch.packed else position_ids(batch.mask))
         for batch in batches
+        if batch.loss_mask.any()
     ]
-    return _all_processes(engine, torch.cat(contexts), count_targets(batches))
+    return _all_processes(engine, contexts, count_targets(batches))
 
 
 def work_on_comparisons(engine: Engine, batches: list[PreferenceBatch]) -> dict[str, float]:
-    """Count comparisons; one score is computed per response."""
-    contexts = [context_lengths(batch.mask, position_ids(batch.mask)) for batch in batches]
-    return _all_processes(engine, torch.cat(contexts), sum(len(batch.mask) for batch in batches))
+    """Count comparisons, none of a blank microbatch; one score is computed per response."""
+    known = [batch for batch in batches if batch.num_prompts]
+    contexts = [context_lengths(batch.mask, position_ids(batch.mask)) for batch in known]
+    return _all_processes(engine, contexts, sum(len(batch.mask) for batch in known))
 
 
 def work_on_minibatch(engines: Iterable[Engine], rollout: Rollout) -> dict[str, float]:
@@ -120,6 +122,7 @@ def work_on_minibatch(engines: Iterable[Engine], rollout: Rollout) -> dict[str, 
     return {"tokens": len(contexts), "flops": sum(flops)}
 
 
-def _all_processes(engine: Engine, contexts: Tensor, num_outputs: int) -> dict[str, float]:
-    flops = training_flops(engine.model, contexts, num_outputs)
-    return engine.world.sum_scalars({"tokens": len(contexts), "flops": flops})
+def _all_processes(engine: Engine, contexts: list[Tensor], num_outputs: int) -> dict[str, float]:
+    every = torch.cat([torch.zeros(0, dtype=torch.long), *contexts])
+    flops = training_flops(engine.model, every, num_outputs)
+    return engine.world.sum_scalars({"tokens": len(every), "flops": flops})

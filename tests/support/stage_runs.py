@@ -94,7 +94,10 @@ def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float
     return resolve_name(STAGES[stage].module).run(cfg, inputs, out)
 
 
-METHODS = ("rloo", "dpo", "raft")  # beside the default pipeline: one of each kind
+# The default pipeline, and one of each kind of the other methods, before the evaluation of all.
+COMPARED = [
+    name for name, spec in STAGES.items() if spec.default or name in ("rloo", "dpo", "raft")
+]
 
 
 def rows(folder: Path) -> list[dict]:

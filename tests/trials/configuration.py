@@ -81,7 +81,8 @@ PPO = [
 
 METHODS = [
     *(refused(f"{stage}.group=1", rf"set {stage}\.group=2 or more") for stage in ("rloo", "grpo")),
-    refused("rloo.batch.minibatch=128 rloo.batch.rollout=128 rloo.group=3", r"must divide rloo\.batch\.rollout"),
+    refused("rloo.batch.rollout=128 rloo.batch.minibatch=128 rloo.group=3",
+            r"must divide rloo\.batch\.rollout"),
     refused("grpo.kl.estimator=k1", r"no gradient on average.*weighted=true"),
     refused("best_of_n.n=100", r"more than best_of_n\.samples=64"),
     refused("raft.keep=worst", r"not one of best, top, random"),

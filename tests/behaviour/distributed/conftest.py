@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_cli.config.stage_table import STAGES
-from tests.support.stage_runs import METHODS, RATIONALES, SAME_EVERYWHERE, work
+from tests.support.stage_runs import COMPARED, RATIONALES, SAME_EVERYWHERE, work
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +14,7 @@ def plain(tmp_path_factory) -> Path:
     Return the folder.
     """
     folder = tmp_path_factory.mktemp("plain")
-    for stage in (*(name for name, spec in STAGES.items() if spec.default), *METHODS):
+    for stage in COMPARED:
         work(stage, folder, folder, *SAME_EVERYWHERE)
     work("rationales", folder, folder, *SAME_EVERYWHERE, *RATIONALES)
     return folder

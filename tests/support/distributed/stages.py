@@ -7,12 +7,11 @@ import pytest
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Save
-from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.launch.signals import Stopped
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.telemetry.timing import Clock
 from tests.support.engines import odd, runtime, trained, world_of
-from tests.support.stage_runs import METHODS, RATIONALES, work
+from tests.support.stage_runs import COMPARED, RATIONALES, work
 
 
 def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[str]) -> None:
@@ -27,7 +26,7 @@ def stopped_work(stage: str, parents: str, folder: str, step: int, words: list[s
 
 def every_stage(parents: str, folder: str, words: list[str]) -> None:
     """Run the default pipeline, each stage on the parents of another run, rationales, other methods."""
-    for stage in (*(name for name, spec in STAGES.items() if spec.default), *METHODS):
+    for stage in COMPARED:
         work(stage, Path(parents), Path(folder), *words)
     work("rationales", Path(parents), Path(folder), *words, *RATIONALES)
 
