@@ -146,7 +146,7 @@ def test_two_nodes_form_one_run(tmp_path, engine):
 @pytest.mark.parametrize(
     ("victim", "reason"),
     [
-        ("worker", "sft failed: rank 1 was killed by signal 9"),
+        pytest.param("worker", "sft failed: rank 1 was killed by signal 9", marks=pytest.mark.slow),
         ("other", "sft failed: the connection to node 1 was lost"),
         ("driver", ""),
     ],

@@ -47,7 +47,11 @@ def test_a_stage_killed_several_times_resumes_each_time(rlhf):
     ("word", "expected"),
     [
         ("sft.epochs=3", "starting over: sft.epochs changed 2 -> 3"),
-        ("tiny_world.demonstrations=1400", "starting over: tiny_world.demonstrations changed"),
+        pytest.param(
+            "tiny_world.demonstrations=1400",
+            "starting over: tiny_world.demonstrations changed",
+            marks=pytest.mark.slow,
+        ),
         ("resume=never", "starting over: resume=never"),
     ],
 )
@@ -129,7 +133,12 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-@pytest.mark.parametrize("room", [0, 200, 1200, 4000])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "room", [0, 1200, pytest.param(200, marks=SLOW), pytest.param(4000, marks=SLOW)]
+)
 def test_a_full_disk_is_refused_in_one_line_and_keeps_the_finished_stage(after_a_run, room):
     """No file may grow beyond `room` bytes, so writing fails at another point each time."""
     rlhf = after_a_run

@@ -156,7 +156,7 @@ def test_nothing_to_evaluate_is_refused(rlhf):
     [
         ("fail", "sft failed: the data is bad at a.jsonl:3"),
         ("crash", "sft failed: ZeroDivisionError: boom (traceback: runs/default/.sft.work/"),
-        ("die", "sft failed: its process ended with code 9"),
+        pytest.param("die", "sft failed: its process ended with code 9", marks=pytest.mark.slow),
         ("killed", "sft failed: killed by signal 9"),
     ],
 )
