@@ -62,7 +62,10 @@ class LoadSpec:
         if self.role == "demonstrations":
             found["data.select_fraction"] = self.select_fraction
         if self.role == "comparisons":
-            found["data.comparisons.ties"] = "left out" if self.drop_ties else "kept"
+            both = (
+                "drop" if self.drop_ties else "kept"
+            )  # both decide which comparisons are left out
+            found |= {"rm.ties": both, "dpo.ties": both}
         for key, source in self._named():
             found |= _options(key, source)
             found |= self._settings(source)

@@ -119,6 +119,7 @@ def test_the_model_that_is_sampled_is_a_parent(of):
 
 
 def test_a_dry_run_counts_prompts_and_responses():
-    facts = best_of_n.preview(changed(little(), {"best_of_n.prompts": 2}), {}).facts
+    values = {"best_of_n.prompts": 2, "best_of_n.samples": 64, "best_of_n.n": 16}
+    facts = best_of_n.preview(changed(little(), values), {}).facts
     assert facts["demonstrations"] == "the best of 16 responses to 2 prompts"
     assert facts["curve"] == "64 responses to each of 2 held-out prompts"

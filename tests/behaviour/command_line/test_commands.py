@@ -73,7 +73,7 @@ def test_every_command_of_help_and_completion_exists():
         (["run", "data=my.jsonl"], "a file is data.demonstrations=[{path: my.jsonl}]"),
         (
             ["run", "experiment=try"],
-            "is one of flan, flan_supervised, instructgpt, none, nplus, scale, smoke; your own: ",
+            "is one of flan, flan_supervised, instructgpt, methods, none, nplus, scale, smoke; your own: ",
         ),
         (
             ["run", "sft.optim.lr=${ppo.nosuch}"],

@@ -336,7 +336,7 @@ def test_value_init_selects_the_weights_of_the_value_model(stage_setting, tmp_pa
     for init, seed in ((ValueInit.rm, 1), (ValueInit.sft, 1), (ValueInit.sft, 2)):
         cfg = changed(stage_setting.cfg, {"ppo.value_init": init, "seed": seed})
         models, _ = build_models(
-            replace(stage_setting, cfg=cfg), tmp_path / "sft", tmp_path / "rm", []
+            replace(stage_setting, cfg=cfg), tmp_path / "sft", [tmp_path / "rm"], []
         )
         found[init, seed] = models.value_model
     from_rm, from_sft, from_other_seed = found.values()
@@ -481,8 +481,8 @@ def test_every_iteration_samples_with_its_own_random_numbers():
     """The same prompts and, at a learning rate near zero, the same policy give other responses."""
     seen = []
     models = cast(cfg=short(optim=optim(1e-12)))
-    score = models.score
-    models.score = lambda inputs: seen.append(inputs.batch.responses) or score(inputs)
+    (score,) = models.scores
+    models.scores = (lambda inputs: seen.append(inputs.batch.responses) or score(inputs),)
     trained(short(optim=optim(1e-12)), models=models)
     assert len(seen) == 2
     assert seen[0].shape != seen[1].shape or not torch.equal(*seen)
