@@ -206,6 +206,9 @@ def test_a_new_reward_model_has_the_body_of_its_parent_and_a_head_of_the_seed(co
     assert torch.equal(models[0].get(body), parent.get(body))
     assert torch.equal(models[0].get(head), models[1].get(head))
     assert not torch.equal(models[0].get(head), models[2].get(head))
+    second = rm.new_reward_model(context, tmp_path / "sft", member=2)
+    assert torch.equal(second.get(body), parent.get(body))
+    assert not torch.equal(second.get(head), models[0].get(head))
     size = models[0].get(head).shape[1]
     assert float(models[0].get(head).std()) == pytest.approx((size + 1) ** -0.5, rel=0.3)
 
