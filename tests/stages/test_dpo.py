@@ -190,6 +190,13 @@ def test_every_key_of_the_loss_changes_the_step(changes):
     assert any(one[name] != pytest.approx(other[name], rel=1e-4) for name in both)
 
 
+def test_the_parameter_of_a_model_of_ties_changes_the_step():
+    one, other = (
+        step_of(replace(little().dpo, ties=Ties.davidson, tie_param=nu))[0] for nu in (0.5, 2.0)
+    )
+    assert one["dpo/loss"] != pytest.approx(other["dpo/loss"], rel=1e-4)
+
+
 def test_microbatches_add_up_to_the_step():
     cfg = replace(little().dpo, sft_coef=0.5)
     whole, policy = step_of(cfg)
