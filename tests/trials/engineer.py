@@ -171,9 +171,10 @@ SWEEPS = [
     shelled(f"{SMALL_RUN} name=small 'stage=[rloo,dpo,raft,sft_chosen,evaluate]' raft.prompts=8"
             " raft.rounds=1", r"RLOO", r"responses sampled", prepare=finished,
             tried="other methods of a finished run, and the table of all"),
-    shelled(f"{SMALL_RUN} name=small stage=best_of_n best_of_n.prompts=8 best_of_n.samples=16 &&"
+    shelled(f"{SMALL_RUN} name=small stage=best_of_n best_of_n.prompts=24 best_of_n.samples=16 &&"
             f" {SMALL_RUN} name=again stage=sft 'data.demonstrations=[{{path: runs/small/best_of_n}}]'"
-            " && cp -r runs/small/best_of_n bad && echo >> bad/data/demonstrations.jsonl &&"
+            " data.eval_fraction=0.5 && cp -r runs/small/best_of_n bad &&"
+            " echo >> bad/data/demonstrations.jsonl &&"
             f" {SMALL_RUN} name=third stage=sft 'data.demonstrations=[{{path: bad}}]'",
             r"best of 16", r"sft: done", r"demonstrations\.jsonl is longer than written", code=(2,),
             prepare=finished, tried="best-of-n; SFT on its folder; on one whose data were changed"),
