@@ -19,6 +19,7 @@ BOTH = [[name, dtype] for name in ALL for dtype in ("float32", "bfloat16")]
 FEWER = [*([name, "float32"] for name in ALL), ["zero1", "bfloat16"], ["zero3", "bfloat16"]]
 
 
+@pytest.mark.slow  # that of two processes is not
 def test_zero_training_in_one_process_equals_the_plain_engine():
     run_processes(1, "tests.support.distributed.training:check_alone", *BOTH)
 

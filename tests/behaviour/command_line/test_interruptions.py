@@ -36,6 +36,7 @@ def test_a_killed_stage_resumes_from_its_last_checkpoint(rlhf):
     assert ran(done(rlhf, "stage=sft")) == []
 
 
+@pytest.mark.slow
 def test_a_stage_killed_several_times_resumes_each_time(rlhf):
     for step in (2, 3, 6):
         interrupted(rlhf, f"save-killed@{step}")
