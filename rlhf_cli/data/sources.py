@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cli.artifacts.layout import DATA, MANIFEST
-from rlhf_cli.artifacts.manifest import read_manifest
+from rlhf_cli.artifacts.manifest import StageManifest, read_manifest
 from rlhf_cli.artifacts.store import mismatch
 from rlhf_cli.config.schema import Source
 from rlhf_cli.data.embedded import table_rows, task_of
@@ -73,7 +73,7 @@ def local_files(source: Source) -> list[Path]:
         return []
     path = Path(source.path).expanduser()
     if (path / MANIFEST).is_file():
-        return [_made_by(path)]
+        return [_made_by(path)[1]]
     if path.exists():
         return [path]
     start = Path(path.anchor)
@@ -87,8 +87,8 @@ def local_files(source: Source) -> list[Path]:
     return found
 
 
-def _made_by(stage: Path) -> Path:
-    """Return the data file of a finished stage, verified by its manifest."""
+def _made_by(stage: Path) -> tuple[StageManifest, Path]:
+    """Return the manifest of a finished stage and the data file, which it verifies."""
     manifest = read_manifest(stage)
     names = [name for name in manifest.files if Path(name).parent.name == DATA]
     if not names:
@@ -103,7 +103,7 @@ def _made_by(stage: Path) -> Path:
             f"{stage / names[0]} {found}; run the stage {manifest.stage} again, or copy the file "
             "elsewhere and give its path"
         )
-    return stage / names[0]
+    return manifest, stage / names[0]
 
 
 def _means_a_file(path: str) -> bool:
@@ -228,8 +228,7 @@ def source_hash(source: Source) -> str:
     Of a finished stage, its digest."""
     digest, folder = hashlib.sha256(), Path(source.path).expanduser()
     if (folder / MANIFEST).is_file():
-        local_files(source)  # verified
-        return read_manifest(folder).digest
+        return _made_by(folder)[0].digest
     if task := task_of(source.path):
         digest.update(task.code_hash().encode())
     paths = local_files(source)

@@ -21,13 +21,13 @@ from rlhf_cli.core.randomness import stream_seed
 from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.evaluation.metrics import measure_answers
-from rlhf_cli.evaluation.respond import Answer, respond
+from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.drawn_files import append_drawn, keep_drawn, read_drawn, write_rows
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
-from rlhf_cli.stages.samples import example
+from rlhf_cli.stages.samples import example, sample_to_use
 from rlhf_cli.stages.stage_run import open_run
 from rlhf_cli.telemetry.recorder import Recorder
 
@@ -57,21 +57,15 @@ class Sampler:
     def rows_of(self, step: Step, number: int) -> list[dict[str, Any]]:
         """Sample and score the responses of a step; return a row per prompt."""
         context, settings = self.context, self.context.cfg.best_of_n
-        with context.clock.phase("generate"):
-            tries = respond(
-                self.network,
-                [prompt.ids for prompt in step.prompts],
-                context.renderer,
-                context.sampling_params(temperature=settings.temperature),
-                context.world,
-                batch=settings.batch,
-                seeds=[
-                    stream_seed(context.cfg.seed, "best_of_n", number, i)
-                    for i in range(step.samples)
-                ],
-            )
-        every = [one for some in tries for one in some]
-        context.clock.sampled(responses=len(every), tokens=sum(len(one.ids) for one in every))
+        seed = context.cfg.seed
+        tries = sample_to_use(
+            context,
+            self.network,
+            [prompt.ids for prompt in step.prompts],
+            temperature=settings.temperature,
+            batch=settings.batch,
+            seeds=[stream_seed(seed, "best_of_n", number, i) for i in range(step.samples)],
+        )
         scores = torch.stack([self.reward.score_answers(some) for some in tries], dim=1)
         utility = self._utility(step.prompts, tries)
         return [
@@ -239,9 +233,8 @@ def show(
 
 def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     """Return what a dry run shows: how many prompts and responses, and one prompt."""
-    known = cfg.best_of_n.of == "base" or cfg.best_of_n.of in inputs
-    own = cfg.best_of_n.of != "base" and known
-    context = open_context(cfg, parent_model(inputs, cfg.best_of_n.of) if own else None)
+    of = cfg.best_of_n.of
+    context = open_context(cfg, parent_model(inputs, of) if of in inputs else None)
     steps = steps_of(context)
     sides = {side: [s for s in steps if s.held_out is side] for side in (False, True)}
     counts = [sum(len(step.prompts) for step in some) for some in sides.values()]

@@ -21,7 +21,7 @@ from rlhf_cli.evaluation.metrics import EvalResult, Row, best_of, measure, measu
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.evaluation.task_figures import Outcome
 from rlhf_cli.evaluation.task_suite import TaskSuite, task_metrics
-from rlhf_cli.report.table import write_table
+from rlhf_cli.report.table import COSTS, write_table
 from rlhf_cli.report.task_table import write_tasks
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, num_parameters, open_context, parent_model
@@ -31,6 +31,7 @@ from rlhf_cli.stages.samples import (
     conversation_text,
     example,
     last_turn,
+    num_tokens,
     response_text,
     sample_answers,
     sample_each,
@@ -38,7 +39,6 @@ from rlhf_cli.stages.samples import (
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.stages.task_evaluation import TASK_ANSWERS, open_suite, write_task_answers
 from rlhf_cli.telemetry.recorder import Recorder
-from rlhf_cli.telemetry.timing import COSTS
 
 BASELINE = STAGES["sft"].label  # that the others are preferred to, or not
 INTERVALS = "mean [95 % interval over prompts]; one response per prompt, sampled at temperature 1"
@@ -108,7 +108,7 @@ class Evaluator:
         found.scores, found.kl_bound = best, bound
         found.costs = {
             "sampled_responses": scores.numel(),
-            "sampled_tokens": sum(len(one.ids) for answers in tries for one in answers),
+            "sampled_tokens": num_tokens(tries),
             "scored_responses": scores.numel() * len(self.reward.networks),
             "seconds": seconds,
         }
@@ -153,7 +153,7 @@ def costs_of(folder: Path) -> dict[str, float]:
     if not (folder / MANIFEST).is_file():
         return {}
     metrics = read_manifest(folder).metrics
-    costs = {name: metrics.get(f"cost/{name}") for name in (*COSTS, "seconds")}
+    costs = {name: metrics.get(f"cost/{name}") for name in COSTS}
     return {name: value for name, value in costs.items() if value is not None}
 
 

@@ -19,7 +19,6 @@ from rlhf_cli.evaluation.rationale_questions import (
     AnsweredQuestions,
     read_rationale,
 )
-from rlhf_cli.evaluation.respond import respond
 from rlhf_cli.evaluation.task_questions import counted
 from rlhf_cli.report.rationale_table import write_rationale_figures
 from rlhf_cli.runtime.engine import Network
@@ -34,7 +33,7 @@ from rlhf_cli.stages.context import (
 from rlhf_cli.stages.drawn_files import append_drawn, keep_drawn, read_drawn
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.rationale_files import write_rationales
-from rlhf_cli.stages.samples import example
+from rlhf_cli.stages.samples import example, sample_to_use
 from rlhf_cli.stages.stage_run import open_run
 from rlhf_cli.stages.task_reading import explained_rows, explained_tasks
 from rlhf_cli.telemetry.recorder import Recorder
@@ -150,18 +149,14 @@ def draw(
 ) -> list[Rationale]:
     """Sample the rationales of a step's rows, those of a row one after the other."""
     cfg, settings = context.cfg, context.cfg.rationales
-    with context.clock.phase("generate"):
-        tries = respond(
-            network,
-            [one.prompt_ids for one in questions],
-            context.renderer,
-            context.sampling_params(temperature=settings.temperature),
-            context.world,
-            batch=settings.batch,
-            seeds=[stream_seed(cfg.seed, "rationales", step, i) for i in range(settings.samples)],
-        )
-    every = [one for answers in tries for one in answers]
-    context.clock.sampled(responses=len(every), tokens=sum(len(one.ids) for one in every))
+    tries = sample_to_use(
+        context,
+        network,
+        [one.prompt_ids for one in questions],
+        temperature=settings.temperature,
+        batch=settings.batch,
+        seeds=[stream_seed(cfg.seed, "rationales", step, i) for i in range(settings.samples)],
+    )
     return [
         read_rationale(one, answer, renderer=context.renderer, data=cfg.data)
         for one, answers in zip(questions, zip(*tries, strict=True), strict=True)

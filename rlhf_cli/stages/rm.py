@@ -57,28 +57,29 @@ NUM_ANCHORS = 512  # demonstrations and comparisons that the shift of the scores
 
 @dataclass(slots=True)
 class Members:
-    """The member that is trained, from 1; of those before it the shift, and the scores of held-out
-    responses (n,).
-    """
+    """Of every member that is finished the shift, and the scores of held-out responses (n,)."""
 
-    at_work: int = 1
     shifts: list[float] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
 
+    @property
+    def at_work(self) -> int:
+        """Return the number of the member that is trained, from 1."""
+        return len(self.shifts) + 1
+
     def finish(self, shift: float, scores: Tensor) -> None:
         """Record what this one reached; the next is trained then."""
-        self.at_work += 1
         self.shifts.append(shift)
         self.scores.append(scores)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"at_work": self.at_work, "shifts": self.shifts}
+        return {"shifts": self.shifts}
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"scores/{number}": found for number, found in enumerate(self.scores)}
 
     def load_state_dict(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.at_work, self.shifts = state["at_work"], state["shifts"]
+        self.shifts = state["shifts"]
         self.scores = [tensors[f"scores/{number}"] for number in range(len(self.shifts))]
 
 

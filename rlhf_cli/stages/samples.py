@@ -73,21 +73,47 @@ def sample_answers(
 def sample_each(
     context: StageContext, network: Network, prompts: list[EncodedPrompt], seeds: list[int]
 ) -> list[list[Answer]]:
-    """Sample one answer per prompt for each seed."""
-    cfg, ids = context.cfg, [prompt.ids for prompt in prompts]
-    params = context.sampling_params(temperature=1.0)
-    with context.clock.phase("generate"):
-        found = respond(
-            network,
-            ids,
-            context.renderer,
-            params,
-            context.world,
-            batch=cfg.evaluation.batch,
-            seeds=seeds,
-        )
-    context.clock.count(generated=sum(len(one.ids) for answers in found for one in answers))
+    """Sample one answer per prompt for each seed, to be looked at or evaluated."""
+    ids, batch = [prompt.ids for prompt in prompts], context.cfg.evaluation.batch
+    found = _respond(context, network, ids, temperature=1.0, batch=batch, seeds=seeds)
+    context.clock.count(generated=num_tokens(found))
     return found
+
+
+def sample_to_use(
+    context: StageContext,
+    network: Network,
+    prompts: list[list[int]],
+    *,
+    temperature: float,
+    batch: int,
+    seeds: list[int],
+) -> list[list[Answer]]:
+    """Sample one answer per prompt (token ids) for each seed, as the cost of what the stage makes."""
+    found = _respond(context, network, prompts, temperature=temperature, batch=batch, seeds=seeds)
+    context.clock.sampled(responses=len(prompts) * len(seeds), tokens=num_tokens(found))
+    return found
+
+
+def _respond(
+    context: StageContext,
+    network: Network,
+    prompts: list[list[int]],
+    *,
+    temperature: float,
+    batch: int,
+    seeds: list[int],
+) -> list[list[Answer]]:
+    params = context.sampling_params(temperature=temperature)
+    with context.clock.phase("generate"):
+        return respond(
+            network, prompts, context.renderer, params, context.world, batch=batch, seeds=seeds
+        )
+
+
+def num_tokens(tries: list[list[Answer]]) -> int:
+    """Return how many tokens these answers have together."""
+    return sum(len(one.ids) for answers in tries for one in answers)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.stage_table import STAGES
-from rlhf_cli.stages import best_of_n
+from rlhf_cli.stages import best_of_n, samples
 from rlhf_cli.stages.best_of_n import curve, demonstrations, powers_of_two
 from tests.support.configuration import composed
 from tests.support.small_stages import changed, little, work
@@ -85,24 +85,15 @@ def test_prompts_of_both_sides_get_their_numbers_of_responses(finished_folder, t
     assert [point["n"] for point in json.loads((folder / "curve.json").read_text())] == [1, 2, 4]
 
 
-@pytest.fixture(scope="module")
-def finished_folder(tmp_path_factory):
-    """Return a folder with the stages sft and rm."""
-    folder = tmp_path_factory.mktemp("finished")
-    for stage in ("sft", "rm"):
-        work(stage, folder, {"runs_dir": str(folder / "runs")})
-    return folder
-
-
 def test_sampling_follows_its_keys(finished_folder, tmp_path, monkeypatch):
     """Also of another model of the run, here the base model."""
-    asked, respond = [], best_of_n.respond
+    asked, respond = [], samples.respond
 
     def recorded(network, prompts, renderer, params, *rest, batch, seeds):
         asked.append((params.temperature, batch, len(seeds)))
         return respond(network, prompts, renderer, params, *rest, batch=batch, seeds=seeds)
 
-    monkeypatch.setattr(best_of_n, "respond", recorded)
+    monkeypatch.setattr(samples, "respond", recorded)
     values = {"best_of_n.prompts": 2, "best_of_n.n": 1, "best_of_n.samples": 2}
     values |= {"best_of_n.temperature": 0.7, "best_of_n.batch": 3, "best_of_n.of": "base"}
     values |= {"runs_dir": str(tmp_path / "runs")}

@@ -16,7 +16,7 @@ from rlhf_cli.evaluation.rationale_checks import Rationale, verdicts
 from rlhf_cli.evaluation.rationale_questions import AnsweredQuestion, answered, read_rationale
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.launch.signals import Stopped
-from rlhf_cli.stages import rationales
+from rlhf_cli.stages import rationales, samples
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.preparing import prepared
 from rlhf_cli.stages.rationales import ask, open_scorer, preview, run
@@ -279,14 +279,14 @@ def test_a_resumed_stage_samples_the_remaining_rows_and_writes_the_same_files(
     finished_stage, folder, tmp_path, monkeypatch, few_rows
 ):
     drawn, settings_used = [], []
-    respond = rationales.respond
+    respond = samples.respond
 
     def recording_respond(network, prompts, renderer, params, world, *, batch, seeds):
         drawn.append(len(prompts))
         settings_used.append((params.temperature, batch, len(seeds)))
         return respond(network, prompts, renderer, params, world, batch=batch, seeds=seeds)
 
-    monkeypatch.setattr(rationales, "respond", recording_respond)
+    monkeypatch.setattr(samples, "respond", recording_respond)
     monkeypatch.setattr(Saver, "_wanted", lambda self, step: (step == 1, step == 1))
     with pytest.raises(Stopped, match="saved at step 1"):
         run_again(folder, tmp_path)

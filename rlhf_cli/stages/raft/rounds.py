@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -16,11 +17,12 @@ from rlhf_cli.data.collate import BatchOptions, sft_batches
 from rlhf_cli.data.encode import EncodedComparison, EncodedDemonstration, EncodedPrompt
 from rlhf_cli.data.order import num_batches, prompt_order
 from rlhf_cli.evaluation.kept_samples import Kept, distinct_bigrams, keep
-from rlhf_cli.evaluation.respond import Answer, kl_to_reference, respond
+from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.context import Encoded, StageContext
 from rlhf_cli.stages.reward_scorer import RewardModel
+from rlhf_cli.stages.samples import sample_to_use
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.stages.training import lr_factor, require_finite_loss, token_loss, work_on_texts
 from rlhf_cli.telemetry.recorder import Recorder
@@ -118,18 +120,15 @@ def collect(rounds: Rounds, number: int) -> tuple[Texts, dict[str, float]]:
         texts = [one for one in texts if one[0][-1] in context.renderer.end_ids]
         return required(texts, "data.comparisons has no preferred response that ended"), {}
     prompts = prompts_of_round(data.train, number, size=own.prompts, seed=context.cfg.seed)
-    with context.clock.phase("generate"):
-        tries = respond(
-            models.policy,
-            [prompt.ids for prompt in prompts],
-            context.renderer,
-            context.sampling_params(temperature=own.temperature),
-            context.world,
-            batch=own.sample_batch,
-            seeds=[stream_seed(context.cfg.seed, "raft", number, i) for i in range(own.samples)],
-        )
+    tries = sample_to_use(
+        context,
+        models.policy,
+        [prompt.ids for prompt in prompts],
+        temperature=own.temperature,
+        batch=own.sample_batch,
+        seeds=[stream_seed(context.cfg.seed, "raft", number, i) for i in range(own.samples)],
+    )
     every = [one for some in tries for one in some]
-    context.clock.sampled(responses=len(every), tokens=sum(len(one.ids) for one in every))
     scores = torch.stack([models.reward.score_answers(some) for some in tries], dim=1)
     by_prompt = list(zip(*tries, strict=True))
     rng = Random(stream_seed(context.cfg.seed, "raft", "keep", number))
@@ -183,7 +182,7 @@ def prompts_of_round(
 ) -> list[EncodedPrompt]:
     """Return the prompts of a round: none comes again before all were used."""
     order = prompt_order(len(prompts), seed=seed)
-    return [prompts[next(order)] for _ in range((number + 1) * size)][number * size :]
+    return [prompts[i] for i in islice(order, number * size, (number + 1) * size)]
 
 
 def top_ranked(comparisons: Sequence[EncodedComparison]) -> list[tuple[list[int], list[int]]]:

@@ -110,12 +110,13 @@ def score_rollout(
             rollout, ref_logprobs=forward_all(reference, parts, rollout.ref_logprobs, world)
         )
         models.ref_policy.offload()
-    members = []
+    found = []
     for number, score in enumerate(models.scores):
-        members.append(forward_all(score, parts, rollout.scores, world))
+        found.append(forward_all(score, parts, rollout.scores, world))
         if models.reward_models:
             models.reward_models[number].offload()
-    scores = models.combine(torch.stack(members))
+    members = torch.stack(found)
+    scores = models.combine(members)
     rollout = replace(rollout, scores=scores)
     if (value_model := models.value_model) is not None:
         value = lambda inputs: value_model(response_values, inputs)  # noqa: E731
@@ -124,7 +125,7 @@ def score_rollout(
     require_finite(rollout.logprobs.sum(1), "log-prob of the policy", rollout)
     eos = cfg.missing_eos
     paid = missing_eos(scores, rollout.finished, mode=eos.mode.name, value=eos.value)
-    return replace(rollout, scores=paid), float(members_std(torch.stack(members)).mean())
+    return replace(rollout, scores=paid), float(members_std(members).mean())
 
 
 def should_recompute(mode: OldLogprobs, gap: float | None, iteration: int) -> bool:

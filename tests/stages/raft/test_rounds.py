@@ -15,7 +15,7 @@ from rlhf_cli.data.encode import EncodedComparison, EncodedPrompt
 from rlhf_cli.evaluation.kept_samples import distinct_bigrams, keep
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.runtime.world import World
-from rlhf_cli.stages.raft import rounds as raft_rounds
+from rlhf_cli.stages import samples
 from rlhf_cli.stages.raft.rounds import (
     Models,
     RaftState,
@@ -226,7 +226,7 @@ def test_sampling_follows_its_keys(monkeypatch):
     changes = {"raft.prompts": 6, "raft.samples": 3, "raft.sample_batch": 5}
     changes |= {"raft.temperature": 0.6, "raft.keep": RaftKeep.top, "raft.top": 0.5}
     rounds = arms(changes)
-    context, asked, respond = rounds.context, {}, raft_rounds.respond
+    context, asked, respond = rounds.context, {}, samples.respond
     params = context.sampling_params(temperature=None)
     context.sampling_params = lambda *, temperature: asked.update(temperature=temperature) or params
 
@@ -234,22 +234,13 @@ def test_sampling_follows_its_keys(monkeypatch):
         asked.update(batch=batch, seeds=seeds)
         return respond(*args, batch=batch, seeds=seeds)
 
-    monkeypatch.setattr(raft_rounds, "respond", recorded)
+    monkeypatch.setattr(samples, "respond", recorded)
     texts, found = collect(rounds, 0)
     assert (asked["temperature"], asked["batch"], len(set(asked["seeds"]))) == (0.6, 5, 3)
     assert len(texts) == found["raft/kept"] == 9
     first = asked["seeds"]
     collect(rounds, 1)
     assert not set(first) & set(asked["seeds"])
-
-
-@pytest.fixture(scope="module")
-def finished_folder(tmp_path_factory):
-    """Return a folder with the stages sft and rm."""
-    folder = tmp_path_factory.mktemp("finished")
-    for stage in ("sft", "rm"):
-        work(stage, folder, {"runs_dir": str(folder / "runs")})
-    return folder
 
 
 @pytest.mark.parametrize("source", RaftSource)
