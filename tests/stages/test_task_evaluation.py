@@ -11,7 +11,7 @@ from rlhf_cli.config.schema import Chains, Rank, ShotsAs
 from rlhf_cli.evaluation import task_suite
 from rlhf_cli.evaluation.task_figures import Asked
 from rlhf_cli.stages.context import open_context
-from rlhf_cli.stages.evaluate import preview, run
+from rlhf_cli.stages.evaluate.stage import preview, run
 from rlhf_cli.stages.task_evaluation import open_suite
 from rlhf_cli.stages.task_reading import evaluated_tasks, require_tasks
 from tests.support.small_stages import changed, little, work

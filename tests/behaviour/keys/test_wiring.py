@@ -19,7 +19,7 @@ from rlhf_cli.config.schema import ScheduleKind
 from rlhf_cli.evaluation import respond as responding
 from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.context import open_context
-from rlhf_cli.stages.evaluate import eval_prompts
+from rlhf_cli.stages.evaluate.stage import eval_prompts
 from rlhf_cli.stages.ppo import loop
 from rlhf_cli.stages.samples import sample_answers
 from tests.support.small_stages import WATCHED, Step, changed, little, seeing, work

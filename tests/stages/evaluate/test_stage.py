@@ -6,7 +6,7 @@ from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.metrics import EvalResult, measure
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.stages.evaluate import costs_of, notes_on, write_answers
+from rlhf_cli.stages.evaluate.stage import costs_of, notes_on, write_answers
 from tests.support.artifacts import manifest
 
 
