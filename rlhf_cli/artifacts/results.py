@@ -24,8 +24,8 @@ class Figure:
     """One number of an evaluation. low, high: its 95 % interval, None where it has none.
 
     part: the section of the page. policy: whose answers (its name in the closing table). judge: who
-    preferred them. prompts: the set of prompts, None for the held-out ones. group: what else tells
-    figures of one measure apart (a subset, a kind of probe, a bin).
+    preferred them. prompts: the set of prompts, None for the held-out ones. group: what else
+    distinguishes figures of one measure (a subset, a kind of probe, a bin).
     """
 
     part: str
