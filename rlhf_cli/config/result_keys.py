@@ -42,7 +42,7 @@ NOT_RESULTS = (
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
     "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
-    "evaluation.tasks.also", "rationales.scorer",
+    "evaluation.tasks.also", "evaluation.judges", "rationales.scorer",
 )  # fmt: skip
 
 
@@ -60,6 +60,8 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
     for name in ("ppo", *POLICY_GRADIENTS):
         mode = getattr(cfg, name).missing_eos.mode
         idle[f"{name}.missing_eos.value"] = mode is MissingEOSMode.none
+        never = getattr(cfg, name).watch.every is None
+        idle |= {f"{name}.watch.{key}": never for key in ("prompts", "by", "kl_budget")}
     for name in POLICY_GRADIENTS:
         own = getattr(cfg, name)
         idle[f"{name}.kl.place"] = not own.has_reference
