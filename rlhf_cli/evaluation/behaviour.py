@@ -1,7 +1,7 @@
 """How a model answers, whatever the answers are worth, and the symptoms by which over-optimisation shows.
 
 A symptom compares a policy with the SFT model on the same prompts. It needs no judge: a reward model
-that is exploited cannot tell, but what exploits it is often longer, shorter, repeated or all alike.
+that is exploited does not see it, but what exploits it is often longer, shorter, repeated or all alike.
 """
 
 import math

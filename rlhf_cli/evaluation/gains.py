@@ -1,4 +1,4 @@
-"""Figures of what was gained: win rates by every judge, and the gap between familiar and other prompts."""
+"""Win rates by every judge as figures, and the gap between familiar and other prompts."""
 
 from collections.abc import Mapping, Sequence
 

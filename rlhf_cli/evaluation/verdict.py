@@ -151,10 +151,8 @@ def _sentence(what: str, found: Evidence, shown: Sequence[Symptom]) -> str:
     if not found.gain[1] > 0:
         return "the score did not rise for certain"
     if not found.judges:
-        return "the score rose, and no independent judge says what that is worth"
-    return (
-        f"the score rose, but {_listed(found.judges)} can not tell whether the answers are better"
-    )
+        return "the score rose, and no independent judge has compared the answers"
+    return f"the score rose, but {_listed(found.judges)} leaves open whether the answers are better"
 
 
 def _decide(found: Evidence) -> str:

@@ -6,6 +6,7 @@ Here the configuration becomes the values that the loader takes.
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,19 +66,14 @@ def sources_of(cfg: Config, role: str) -> Sequence[Source]:
 
 
 def _ood_spec(cfg: Config, role: str) -> LoadSpec:
-    return LoadSpec(
-        role="prompts",
+    return replace(
+        spec_of(cfg, "prompts"),
         read_as=role,
         sources=tuple(sources_of(cfg, role)),
         marked=(),
         by_hash=False,
-        seed=cfg.seed,
         eval_fraction=0.0,
-        select_fraction=0.0,
-        drop_ties=False,
-        settings={scheme: getattr(cfg, scheme) for scheme in TASKS},
-        strict=cfg.data.strict,
-        max_bad_fraction=cfg.data.max_bad_fraction,
+        mixture=None,
     )
 
 

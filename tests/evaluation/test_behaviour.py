@@ -51,7 +51,7 @@ def test_a_correlation_that_was_negative_counts_from_zero():
     assert names == [[], [], ["score follows length"]]
 
 
-def test_what_is_not_known_is_no_symptom_and_says_so():
+def test_what_is_not_known_is_no_symptom():
     unknown = Behaviour(length=10.0, eos_rate=0.9, repetition=0.05)
     rows = {one.name: one for one in symptoms(unknown, SFT)}
     missing = [name for name, one in rows.items() if one.found is None]

@@ -7,7 +7,7 @@ import pytest
 from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import SelectBy, Source
+from rlhf_cli.config.schema import SelectBy, Source, WatchBy
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline import requirements
@@ -188,3 +188,33 @@ def test_a_refused_run_starts_no_worker_and_leaves_no_folder(
     assert main(["run", *words]) == 2
     assert expected in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]
+
+
+def test_judges_are_reward_models_that_the_run_does_not_train_against(default, tmp_path):
+    specs, own = [STAGES["evaluate"]], f"{default.runs_dir}/{default.name}/rm"
+    for check, judges, problem in (
+        (str(tmp_path), [], "parents.check=.* is no finished stage"),
+        (None, [str(tmp_path)], r"evaluation.judges\[0\]=.* is no finished stage"),
+    ):
+        cfg = replace(
+            default,
+            parents=replace(default.parents, check=check),
+            evaluation=replace(default.evaluation, judges=judges),
+        )
+        with pytest.raises(ArtifactError, match=problem):
+            require(cfg, specs)
+    cfg = replace(default, parents=replace(default.parents, check=own))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(UserError, match="is the reward model that this run trains against"),
+    ):
+        patch.setattr(requirements, "external", lambda *_: None)
+        require(cfg, specs)
+
+
+def test_a_check_must_be_there_where_it_chooses_weights(default, tmp_path):
+    cfg = replace(default, parents=replace(default.parents, check=str(tmp_path)))
+    with pytest.raises(ArtifactError, match=r"parents\.check="):
+        require(cfg, [STAGES["ppo"]])
+    watch = replace(cfg.ppo.watch, by=WatchBy.score)
+    require(replace(cfg, ppo=replace(cfg.ppo, watch=watch)), [STAGES["ppo"]])

@@ -26,7 +26,7 @@ from rlhf_cli.stages.reward_scorer import SCORE_LIMIT, RewardModel, open_judge
 from rlhf_cli.stages.samples import sample_each
 from rlhf_cli.telemetry.recorder import Recorder
 
-DRAWS = 2  # responses per prompt: two tell how alike they are
+DRAWS = 2  # responses per prompt: of two it is known how alike they are
 VOCAB = 50257  # of GPT-2, for the number of n-grams that would be distinct by chance (Kirk et al.)
 CHECK = "check"
 

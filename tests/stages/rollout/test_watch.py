@@ -12,7 +12,7 @@ from tests.support.small_stages import little
 
 
 class Watched(PolicyWatch):
-    """A watch that is told what its looks find."""
+    """A watch whose looks find what a test gives."""
 
     found: dict[int, dict]
 
