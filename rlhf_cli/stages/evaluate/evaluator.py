@@ -8,6 +8,7 @@ from time import perf_counter
 
 import torch
 
+from rlhf_cli.artifacts.layout import BEST, WATCH
 from rlhf_cli.artifacts.results import Figure
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import Makes
@@ -18,6 +19,7 @@ from rlhf_cli.evaluation.metrics import GOLD, EvalResult, best_of, measure_answe
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.evaluation.task_figures import Outcome
 from rlhf_cli.evaluation.task_suite import TaskSuite
+from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, num_parameters
 from rlhf_cli.stages.evaluate.part import Part
@@ -103,8 +105,9 @@ class Evaluator:
 
 
 def num_candidates(cfg: Config, known: dict[str, Path]) -> int:
-    """Return how many columns the table has: the base model, the candidates, best-of-n."""
-    return 1 + len(candidates(known)) + wants_best_of_n(cfg, known)
+    """Return how many columns the table has: the base model, the candidates, best-of-n, best/."""
+    num_best = sum(best_weights(known[stage]) is not None for stage in candidates(known))
+    return 1 + len(candidates(known)) + num_best + wants_best_of_n(cfg, known)
 
 
 def candidates(known: Collection[str]) -> dict[str, str]:
@@ -114,6 +117,16 @@ def candidates(known: Collection[str]) -> dict[str, str]:
         for name, spec in STAGES.items()
         if name in known and spec.makes is Makes.policy
     }
+
+
+def best_weights(model: Path) -> Path | None:
+    """Return the folder of a policy's best weights where its last ones showed a symptom.
+
+    Where they showed none, the two are as good as the same.
+    """
+    rows = list(metric_lines(model.parent / WATCH))
+    best = model.parent / BEST
+    return best if rows and rows[-1]["symptoms"] and best.is_dir() else None
 
 
 def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
@@ -127,6 +140,8 @@ def evaluate_each(evaluator: Evaluator, known: dict[str, Path]) -> Iterator[tupl
     for stage, name in candidates(known).items():
         network = evaluator.reference if stage == "sft" else frozen(context, known[stage])
         yield name, evaluator.evaluate(name, network)
+        if best := best_weights(known[stage]):
+            yield f"{name}, {BEST}", evaluator.evaluate(f"{name}, {BEST}", frozen(context, best))
         if stage == "sft" and wants_best_of_n(context.cfg, known):
             n = context.cfg.evaluation.best_of_n
             yield f"{name}, best of {n}", evaluator.best_of_n(network, n)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.layout import MANIFEST, METRICS
+from rlhf_cli.artifacts.layout import BEST, MANIFEST, METRICS
 from rlhf_cli.artifacts.manifest import read_manifest
 from rlhf_cli.artifacts.results import Figure, select
 from rlhf_cli.config.stage_table import STAGES
@@ -58,7 +58,8 @@ def verdicts(
             sft_losses=held_out_losses(inputs.get("sft")),
             quality=quality_of(metrics),
         )
-        found.append({"policy": name, "stage": stage} | verdict(evidence).as_row())
+        row = {"policy": name, "stage": stage} | verdict(evidence).as_row()
+        found.append(row | {"best": best_text(inputs.get(stage))})
     return found
 
 
@@ -76,6 +77,14 @@ def metrics_of(folder: Path | None) -> dict[str, Any]:
     if folder is None or not (folder / MANIFEST).is_file():
         return {}
     return read_manifest(folder).metrics
+
+
+def best_text(folder: Path | None) -> str | None:
+    """Return the sentence that names the best weights of a policy that was watched."""
+    found = metrics_of(folder).get("watch/best_iteration")
+    if folder is None or found is None:
+        return None
+    return f"best weights: after iteration {found:.0f}, {folder / BEST}"
 
 
 def quality_of(metrics: Mapping[str, Any]) -> RewardQuality | None:

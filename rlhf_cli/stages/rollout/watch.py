@@ -20,6 +20,7 @@ from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.evaluation.behaviour import Behaviour, behaviour, symptoms
 from rlhf_cli.evaluation.metrics import measure_answers
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
+from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.reward_scorer import SCORE_LIMIT, RewardModel, open_judge
@@ -74,7 +75,7 @@ class PolicyWatch:
         """Take up the looks of an interrupted attempt up to iteration `done`; later ones come again."""
         world, found = self.context.world, None
         if world.is_main:
-            found = read_rows(self.out / WATCH)
+            found = list(metric_lines(self.out / WATCH))
         found = world.broadcast(found) or []
         self.rows = [row for row in found if row["iteration"] <= done]
         best = [row["iteration"] for row in found if row["best"]]
@@ -213,14 +214,3 @@ def score_limit_of(rm: Path) -> float | None:
     """Return the 99.9th percentile of the scores of people's responses; None of a model folder."""
     known = (rm / MANIFEST).is_file()
     return read_manifest(rm).metrics.get(SCORE_LIMIT) if known else None
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of watch.jsonl, up to a line torn by a crash."""
-    rows = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            rows.append(json.loads(text))
-        except ValueError:
-            break
-    return rows

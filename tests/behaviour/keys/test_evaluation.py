@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from rlhf_cli.artifacts.results import read_results, select
 from rlhf_cli.config.schema import PromptSet
+from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.evaluate.prompt_sets import UNSEEN, open_prompts
-from rlhf_cli.stages.rollout.watch import read_rows
 from tests.support.small_stages import changed, little, work
 
 VALUES = {
@@ -54,7 +54,7 @@ def test_the_weights_are_the_same_with_the_watch_and_without(folder, tmp_path):
 
 @pytest.mark.parametrize(("stage", "looks"), [("ppo", [0, 2, 4, 6]), ("rloo", [0, 1, 2])])
 def test_best_is_the_row_with_the_highest_score_and_no_symptom(folder, stage, looks):
-    rows = read_rows(folder / stage / "watch.jsonl")
+    rows = list(metric_lines(folder / stage / "watch.jsonl"))
     assert [row["iteration"] for row in rows] == looks
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-5) and not rows[0]["best"]
     assert {"score", "gold", "length", "eos_rate", "repetition", "ead"} <= set(rows[-1])
@@ -172,3 +172,21 @@ def test_prompts_unlike_those_of_training_are_a_set_of_their_own(evaluated, tmp_
     assert 0 < len(inside) < 10, "of tasks that are trained on"
     assert gap.value == pytest.approx(sum(inside) / len(inside) - sum(score[10:]) / 6, abs=1e-5)
     assert gap.count == 6 and select(found.figures, prompts=UNSEEN, **own)
+
+
+def test_the_best_weights_have_a_column_where_the_last_ones_show_a_symptom(folder, tmp_path):
+    """They are copies of SFT's here, so they answer as SFT does."""
+    shutil.copytree(folder, tmp_path / "run")
+    place = tmp_path / "run" / "ppo"
+    shutil.rmtree(place / "best", ignore_errors=True)
+    shutil.copytree(folder / "sft" / "model", place / "best")
+    rows = list(metric_lines(place / "watch.jsonl"))
+    rows[-1]["symptoms"] = ["length"]
+    (place / "watch.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    work("evaluate", tmp_path / "new", VALUES, parents=tmp_path / "run")
+    found = tmp_path / "new" / "evaluate"
+    texts = {
+        name: [row["response"] for row in answers_of(found, name)] for name in ("SFT", "PPO, best")
+    }
+    assert texts["PPO, best"] == texts["SFT"] != []
+    assert "RLOO, best" not in table_of(found)["rows"]

@@ -11,7 +11,7 @@ from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.gains import win_rate_figures
 from rlhf_cli.evaluation.metrics import EvalResult
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.stages.evaluate.trust import held_out_losses, quality_of, verdicts
+from rlhf_cli.stages.evaluate.trust import best_text, held_out_losses, quality_of, verdicts
 from tests.support.artifacts import manifest
 
 
@@ -80,6 +80,13 @@ def test_symptoms_are_of_the_answers_the_diversity_and_the_percentile_of_people(
     unknown = judged(result(1.9, length=30), {})
     shown = {one["name"]: one["found"] for one in unknown["symptoms"]}
     assert shown["samples alike"] is None and shown["extreme scores"] is None
+
+
+def test_the_best_weights_are_named_where_a_manifest_has_them(tmp_path):
+    found = replace(manifest("ppo"), metrics={"watch/best_iteration": 24.0})
+    (tmp_path / "manifest.json").write_text(found.seal().to_json())
+    assert best_text(tmp_path) == f"best weights: after iteration 24, {tmp_path}/best"
+    assert best_text(tmp_path / "model") is None and best_text(None) is None
 
 
 def test_without_an_sft_model_there_is_no_verdict():
