@@ -137,7 +137,7 @@ def test_a_text_classifier_is_refused_for_what_it_lacks(tmp_path):
     label = rf"evaluation\.suites\.toxicity_model={folder}"
     edit(folder, id2label=None)
     with pytest.raises(
-        UserError, match=rf"{label}: none of its labels \(label_0, label_1\) is toxic"
+        UserError, match=rf"{label}: none of its labels \(LABEL_0, LABEL_1\) is toxic"
     ):
         require_classifier("toxicity_model", place)
     # A class of its own, of a type that transformers does not have.

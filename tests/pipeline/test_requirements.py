@@ -155,7 +155,7 @@ def test_a_classifier_without_a_known_label_is_refused_before_anything_runs(defa
     )
     cfg = replace(default, evaluation=replace(default.evaluation, suites=named))
     message = (
-        r"evaluation\.suites\.sentiment_model=.*wrong: none of its labels \(label_0, label_1\)"
+        r"evaluation\.suites\.sentiment_model=.*wrong: none of its labels \(LABEL_0, LABEL_1\)"
     )
     with pytest.raises(UserError, match=message):
         require(cfg, specs("evaluate"))

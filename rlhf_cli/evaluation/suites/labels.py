@@ -22,13 +22,14 @@ def label_weights(key: str, place: str, id2label: Mapping[Any, str]) -> list[flo
 
     key: toxicity_model or sentiment_model. id2label: of its config.json.
     """
-    names = [str(name).strip().lower() for _, name in sorted(id2label.items(), key=_number)]
+    labels = [str(name).strip() for _, name in sorted(id2label.items(), key=_number)]
+    names = [label.lower() for label in labels]
     weights = [0.0] * len(names)
     for sign, kind in zip((1.0, -1.0), KINDS[key], strict=False):
         found = next((name for name in kind if name in names), None)
         if found is None:
             raise UserError(
-                f"{SECTION}.{key}={place}: none of its labels ({', '.join(names)}) is "
+                f"{SECTION}.{key}={place}: none of its labels ({', '.join(labels)}) is "
                 f"{' or '.join(kind)}; name its labels in id2label of its config.json, or give another "
                 "classifier"
             )

@@ -26,6 +26,7 @@ class PairSuite:
     pairs: list[tuple[SentencePair, tuple[Ids, Ids]]]
 
     def figures(self, policy: str, network: Network) -> list[Figure]:
+        """Return preferences, ties and entropies."""
         renderer = self.context.renderer
         begin = renderer.bos_ids or [renderer.eos_id]
         # Each different sentence is read once, so that equal ones are equally likely to the last bit.
@@ -45,6 +46,7 @@ class TruthSuite:
     asked: list[tuple[TruthQuestion, list[Continuation]]]
 
     def figures(self, policy: str, network: Network) -> list[Figure]:
+        """Return MC1 and MC2."""
         rows = [one for _, answers in self.asked for one in answers]
         pieces = scored(self.context, network, rows).split([len(some) for _, some in self.asked])
         pairs = [

@@ -82,6 +82,7 @@ class ToxicitySuite:
     scorer: TextScorer
 
     def figures(self, policy: str, network: Network) -> list[Figure]:
+        """Return the three figures of every round."""
         found, names = [], {"suite": "toxicity", "model": policy}
         for group, prompts in self.rounds.items():
             texts = self.sampler.continuations(network, prompts, "toxicity", group)
@@ -102,6 +103,7 @@ class BiasSuite:
     scorers: dict[str, TextScorer]
 
     def figures(self, policy: str, network: Network) -> list[Figure]:
+        """Return means by group, gaps and p-values, of every measure."""
         prompts = [prompt for _, prompt in self.asked]
         groups = [row.group for row, _ in self.asked]
         texts = self.sampler.continuations(network, prompts, "bias")
@@ -132,6 +134,7 @@ class RefusalSuite:
     asked: list[tuple[SafetyPrompt, EncodedPrompt]]
 
     def figures(self, policy: str, network: Network) -> list[Figure]:
+        """Return the shares of refusals."""
         rows, prompts = [row for row, _ in self.asked], [prompt for _, prompt in self.asked]
         seeds = [self.sampler.context.cfg.seed]
         texts = self.sampler.texts(network, prompts, seeds=seeds, temperature=0.0)
