@@ -15,6 +15,7 @@ from urllib.error import HTTPError, URLError
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.suites import SECTION, classifiers
 
 SECONDS = 2.5  # for the answer; a look at the name of a host has no limit of its own
 ENDPOINT = "https://huggingface.co"
@@ -84,6 +85,7 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
         "parents.check": cfg.parents.check,
         **{f"evaluation.judges[{i}]": place for i, place in enumerate(cfg.evaluation.judges)},
         "sft.reward_model": cfg.sft.reward_model,
+        **{f"{SECTION}.{key}": name for key, name in classifiers(cfg.evaluation.suites).items()},
     }
     return {
         key: name

@@ -23,6 +23,7 @@ from rlhf_cli.config.result_keys import POLICY_GRADIENTS, RAFTS
 from rlhf_cli.config.schema import RaftSource, SelectBy, WatchBy
 from rlhf_cli.config.schema.run import Config, Parents
 from rlhf_cli.config.stage_spec import Makes, StageSpec, TasksRead
+from rlhf_cli.config.suites import SECTION, classifiers, suite_files
 
 TEXT = (
     "seed", "runtime.dtype", "runtime.reference_implementation",
@@ -72,6 +73,16 @@ def _watched_by(cfg: Config, name: str) -> dict[str, tuple[str, str | None]]:
 
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
     return {"base": (cfg.model.path, cfg.model.revision)}
+
+
+def _evaluate_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    scorers = classifiers(cfg.evaluation.suites)
+    return _base(cfg) | {role: (place, None) for role, place in scorers.items()}
+
+
+def _evaluate_files(cfg: Config) -> dict[str, str]:
+    named = suite_files(cfg.evaluation.suites)
+    return {f"{SECTION}.{suite}": path for suite, path in named.items()}
 
 
 def _with_tokenizer(cfg: Config) -> dict[str, tuple[str, str | None]]:
@@ -236,13 +247,14 @@ _EVALUATE = StageSpec(
     module="rlhf_cli.stages.evaluate.stage",
     config=lambda cfg: (*TEXT, "evaluation", "reward", "data.eval_fraction", *_shots_as(cfg)),
     data=_evaluate_data,
-    models=lambda cfg: _base(cfg) | _judges(cfg),
+    models=lambda cfg: _evaluate_models(cfg) | _judges(cfg),
     parents=_evaluated,
     required=False,
     makes=Makes.report,
     headline=(),
     optional=("demonstrations", "comparisons"),
     tasks=_evaluated_tasks,
+    files=_evaluate_files,
 )
 
 

@@ -11,12 +11,18 @@ from rlhf_cli.config.positions import num_positions, require_positions
 from rlhf_cli.config.schema import Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import StageSpec, TasksRead
+from rlhf_cli.config.suites import classifiers
 from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
-from rlhf_cli.pipeline.model_folders import external, local_config, require_model
+from rlhf_cli.pipeline.model_folders import (
+    external,
+    local_config,
+    require_classifier,
+    require_model,
+)
 from rlhf_cli.stages.reading import sources_of, spec_of
 
 DRIVER = Path("/dev/nvidiactl")
@@ -44,6 +50,8 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     for spec in specs:
         if which := spec.tasks(cfg):
             _require_tasks(cfg, which, alone=not spec.data(cfg))
+        if spec.files(cfg):
+            _require_suites(cfg)
     if any("base" in spec.models(cfg) for spec in specs):
         require_positions(num_positions(local_config(model.path)), cfg.data)
 
@@ -73,6 +81,16 @@ def _require_tasks(cfg: Config, which: TasksRead, *, alone: bool) -> None:
         require_tasks(cfg, alone=alone)
     else:
         require_explained(cfg)
+
+
+def _require_suites(cfg: Config) -> None:
+    """Read the files of the suites that are named, and refuse as their evaluation would."""
+    from rlhf_cli.evaluation.suites.rows import read_suites
+
+    suites = cfg.evaluation.suites
+    read_suites(suites, cfg.seed)
+    for key, place in classifiers(suites).items():
+        require_classifier(key, place)
 
 
 def require_device(runtime: Runtime) -> None:

@@ -15,6 +15,7 @@ from rlhf_cli.pipeline.model_folders import shipped
 from rlhf_cli.pipeline.requirements import require, require_device, roles_of
 from rlhf_cli.stages import reading
 from tests.support.configuration import composed
+from tests.support.suites import classifier, suites, write_suites
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,31 @@ def test_a_missing_or_wrong_sft_reward_model_is_refused(with_rows):
         require(replace(cfg, sft=sft), specs("sft"))
     with pytest.raises(ArtifactError, match=r"sft\.reward_model=.*and no reward model"):
         require(replace(cfg, sft=replace(sft, reward_model=shipped("tiny"))), specs("sft"))
+
+
+def test_a_file_of_a_suite_is_read_before_anything_runs(default, tmp_path):
+    (tmp_path / "x.csv").write_text("prompt,label\na,safe\n")
+    named = suites(xstest=str(tmp_path / "x.csv"))
+    cfg = replace(default, evaluation=replace(default.evaluation, suites=named))
+    with pytest.raises(UserError, match=r"x\.csv:1: no column type \(found 'prompt', 'label'\)"):
+        require(cfg, specs("sft", "evaluate"))
+    require(cfg, specs("sft"))  # which does not read it
+
+
+def test_a_classifier_without_a_known_label_is_refused_before_anything_runs(default, tmp_path):
+    named = suites(
+        **{key.rpartition(".")[2]: path for key, path in write_suites(tmp_path, "bias").items()},
+        toxicity_model=classifier(tmp_path / "right", ["neutral", "toxic"]),
+        sentiment_model=classifier(tmp_path / "wrong", ["LABEL_0", "LABEL_1"]),
+    )
+    cfg = replace(default, evaluation=replace(default.evaluation, suites=named))
+    message = (
+        r"evaluation\.suites\.sentiment_model=.*wrong: none of its labels \(LABEL_0, LABEL_1\)"
+    )
+    with pytest.raises(UserError, match=message):
+        require(cfg, specs("evaluate"))
+    cfg.evaluation.suites.sentiment_model = None
+    require(cfg, specs("evaluate"))
 
 
 @pytest.mark.parametrize(

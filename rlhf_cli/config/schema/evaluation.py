@@ -62,6 +62,26 @@ class PromptSet(Source):
 
 
 @dataclass(slots=True, kw_only=True)
+class Suites:
+    """Files of published suites on harm, bias and truth, each a path or null, and how they are asked."""
+
+    toxicity: str | None
+    bias: str | None
+    crows_pairs: str | None
+    winogender: str | None
+    truthfulqa: str | None
+    xstest: str | None
+    samples: int
+    limit: int | None
+    persona: str | None
+    toxicity_model: str | None
+    sentiment_model: str | None
+
+    def __post_init__(self):
+        positive(self, "samples", "limit")
+
+
+@dataclass(slots=True, kw_only=True)
 class Evaluation:
     prompts: int
     best_of_n: int
@@ -70,6 +90,7 @@ class Evaluation:
     judges: list[str]
     gold: bool
     ood: list[PromptSet]
+    suites: Suites
     tasks: TaskEvaluation
 
     def __post_init__(self):

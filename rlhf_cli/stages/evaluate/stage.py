@@ -28,6 +28,7 @@ from rlhf_cli.stages.evaluate.evaluator import (
 )
 from rlhf_cli.stages.evaluate.files import ANSWERS, write_answers
 from rlhf_cli.stages.evaluate.prompt_sets import PromptSets, open_prompts
+from rlhf_cli.stages.evaluate.suites import open_suites
 from rlhf_cli.stages.evaluate.trust import SFT, verdicts
 from rlhf_cli.stages.reward_scorer import RewardModel, open_judge, reward_folders
 from rlhf_cli.stages.samples import example, last_turn, response_text
@@ -71,6 +72,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         write_table(out, rows, title=title, notes=notes_on(evaluator.task, against))
         write_answers(out / ANSWERS, results, evaluator.task, sets.names)
         write_results(out, found)
+        for part in evaluator.parts:
+            part.write(out)
     return flat(rows) | suite_metrics(evaluator, out)
 
 
@@ -90,7 +93,7 @@ def open_evaluator(
         else None,
         judges=open_judges(context, prompts) if prompts else {},
         reference=frozen(context, known["sft"]) if "sft" in known else None,
-        parts=[],
+        parts=[part for part in (open_suites(context),) if part is not None],
     )
 
 
@@ -142,7 +145,7 @@ def results_of(
     return Results(
         figures=figures,
         verdicts=verdicts(held_out, trained, inputs, judged, seed=seed),
-        missing=sets.notes,
+        missing=[*sets.notes, *(note for part in evaluator.parts for note in part.notes)],
     )
 
 
@@ -271,5 +274,7 @@ def preview(cfg: Config, inputs: dict[str, Path]) -> Preview:
     if suite is not None:
         facts["tasks"] = suite.description
         ids = ids or suite.tasks[0].direct[0].prompt_ids
+    if suites := open_suites(context):
+        facts["suites"] = suites.description
     shown = example(context.renderer, ids, [False] * len(ids))
     return Preview(facts=facts, example=shown, notes=sets.notes)
