@@ -77,7 +77,7 @@ def scorers_of(context: StageContext, found: dict[str, list[Any]]) -> dict[str, 
 
 def _part(
     encoder: SuiteEncoder, rows: list[Any], sampler: SuiteSampler, scorers: dict[str, TextScorer]
-) -> Part:
+) -> Measured:
     match encoder.suite:
         case "toxicity":
             rounds, scorer = encoder.rounds(rows), scorers["toxicity"]
