@@ -54,7 +54,7 @@ def test_the_stages_are_those_selected_without_those_that_parents_replaces(plann
     everything = [name for name, spec in STAGES.items() if spec.default]
     assert chosen() == chosen(stage=everything) == everything
     assert chosen(stage=["sft", "ppo"]) == ["sft", "ppo"]
-    given = Parents(sft="some/model", rm=None)
+    given = Parents(sft="some/model", rm=None, check=None)
     assert chosen(stage=everything, parents=given) == ["rm", "ppo", "evaluate"]
     with pytest.raises(ArtifactError, match=r"parents\.sft=some/model replaces the selected sft"):
         chosen(stage=["sft"], parents=given)
@@ -64,7 +64,7 @@ def test_several_reward_models_are_parents_of_their_own(planner, tmp_path):
     folders = [
         finished_stage(tmp_path / name, {"model/weights": name}, "rm") for name in ("one", "two")
     ]
-    given = Parents(sft=None, rm=[str(folder) for folder in folders])
+    given = Parents(sft=None, rm=[str(folder) for folder in folders], check=None)
     plan = planner(stage=["ppo"], parents=given)
     parents = plan.parents(STAGES["ppo"])
     assert [parents[role].folder for role in ("rm", "rm/2")] == folders
