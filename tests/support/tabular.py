@@ -34,6 +34,8 @@ from rlhf_cli.config.schema import (
     Schedule,
     ScheduleKind,
     ValueInit,
+    Watch,
+    WatchBy,
 )
 from rlhf_cli.core.batches import PromptBatch
 from rlhf_cli.models.generation.sampling import SamplingParams
@@ -46,6 +48,7 @@ from rlhf_cli.stages.ppo.models import PPOModels
 from rlhf_cli.stages.rollout.models import RolloutModels
 
 OFF = Alerts(eos_rate=None, length=None, entropy=None, kl=None, score_std=None, score_rms=None)
+UNWATCHED = Watch(every=None, prompts=2, by=WatchBy.auto, kl_budget=None)
 
 PROMPT = 0
 
@@ -125,6 +128,7 @@ def ppo(**changes) -> PPO:
         "max_steps": None,
         "kl_stop": KLStop(iteration=None, run=None),
         "alerts": OFF,
+        "watch": UNWATCHED,
     }
     return PPO(**(values | changes))
 
@@ -154,6 +158,7 @@ def policy_gradient(**changes) -> PolicyGradient:
         "ema_decay": None,
         "kl_stop": KLStop(iteration=None, run=None),
         "alerts": OFF,
+        "watch": UNWATCHED,
     }
     return PolicyGradient(**(values | changes))
 
