@@ -38,11 +38,11 @@ NOT_RESULTS = (
 )  # fmt: skip
 
 # Known by what they name: the models of a stage, the template, the tasks of a mixture and those that are
-# evaluated; and the keys of its data (data/spec.py).
+# evaluated, the probes; and the keys of its data (data/spec.py).
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
     "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
-    "evaluation.tasks.also", "rationales.scorer",
+    "evaluation.tasks.also", "evaluation.probes", "rationales.scorer",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from rlhf_cli.config.schema.run import Config
 
@@ -32,7 +33,8 @@ class StageSpec:
     parents(cfg): the stages whose results it reads. required: all of them must exist; else it takes
     those that do. makes: what others read of it; a policy is a column of the evaluation, under its
     label. headline: the metrics that a person is shown first. default: part of stage=all. tasks(cfg):
-    those that it reads itself, beside those of the mixture in its data.
+    those that it reads itself, beside those of the mixture in its data. files(cfg): key -> file that it
+    reads besides.
     """
 
     name: str
@@ -49,3 +51,4 @@ class StageSpec:
     optional: tuple[str, ...] = ()
     default: bool = True
     tasks: Callable[[Config], TasksRead | None] = lambda cfg: None
+    files: Callable[[Config], dict[str, Path]] = lambda cfg: {}

@@ -16,9 +16,11 @@ that parents.<stage> can replace has a field of `Parents` too. A stage's module,
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from types import MappingProxyType
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import probes_file
 from rlhf_cli.config.result_keys import POLICY_GRADIENTS, RAFTS
 from rlhf_cli.config.schema import RaftSource, SelectBy
 from rlhf_cli.config.schema.run import Config, Parents
@@ -36,7 +38,19 @@ OF_RATIONALES = ("rationales", "tasks.shots_as", "data.eval_fraction", "data.sel
 def _evaluate_data(cfg: Config) -> tuple[str, ...]:
     """Without any prompts the tasks alone are evaluated, where there are tasks."""
     has_prompts = cfg.data.prompts or cfg.data.comparisons
-    return ("prompts",) if has_prompts or not cfg.tasks.files else ()
+    compared = ("comparisons",) if cfg.data.comparisons else ()
+    return ("prompts", *compared) if has_prompts or not cfg.tasks.files else ()
+
+
+def _evaluate_config(cfg: Config) -> tuple[str, ...]:
+    """Prompts have no responses; comparisons have."""
+    responses = ("data.long_responses",) if cfg.data.comparisons else ()
+    return (*TEXT, "evaluation", "reward", "data.eval_fraction", *responses, *_shots_as(cfg))
+
+
+def _probes(cfg: Config) -> dict[str, Path]:
+    named = cfg.evaluation.probes
+    return {} if named is None else {"evaluation.probes": probes_file(named)}
 
 
 def _evaluated_tasks(cfg: Config) -> TasksRead | None:
@@ -207,7 +221,7 @@ _EVALUATE = StageSpec(
     label="evaluate",
     title="all models and best-of-n side by side",
     module="rlhf_cli.stages.evaluate.stage",
-    config=lambda cfg: (*TEXT, "evaluation", "reward", "data.eval_fraction", *_shots_as(cfg)),
+    config=_evaluate_config,
     data=_evaluate_data,
     models=_base,
     parents=lambda cfg: tuple(row.name for row in (*_TRAINING, *_METHODS)),
@@ -215,6 +229,7 @@ _EVALUATE = StageSpec(
     makes=Makes.report,
     headline=(),
     tasks=_evaluated_tasks,
+    files=_probes,
 )
 
 

@@ -43,6 +43,7 @@ class Fingerprints:
         which = spec.tasks(self.cfg)
         if which and (found := self._task_contents(which)):
             data["tasks"] = found
+        data |= {key: {path.name: file_hash(path)} for key, path in spec.files(self.cfg).items()}
         return Fingerprint(
             config=config,
             data=data,

@@ -12,6 +12,7 @@ from rlhf_cli.config.schema import Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import StageSpec, TasksRead
 from rlhf_cli.data.embedded import task_of
+from rlhf_cli.data.probes import read_probes
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.template_texts import template_file
@@ -43,6 +44,8 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     for spec in specs:
         if which := spec.tasks(cfg):
             _require_tasks(cfg, which, alone=not spec.data(cfg))
+        if probes := spec.files(cfg).get("evaluation.probes"):
+            read_probes(probes)
     if any("base" in spec.models(cfg) for spec in specs):
         require_positions(num_positions(local_config(model.path)), cfg.data)
 

@@ -51,6 +51,7 @@ class Evaluation:
     prompts: int
     best_of_n: int
     batch: int
+    probes: str | None
     tasks: TaskEvaluation
 
     def __post_init__(self):
