@@ -31,7 +31,7 @@ def test_in_every_kind_of_the_shipped_probes_half_of_the_better_answers_are_shor
         validate(one, ties=Ties.drop)
 
 
-def test_real_tokenizers_know_the_shipped_probes(gpt2, stories):
+def test_real_tokenizers_have_tokens_for_the_shipped_probes(gpt2, stories):
     """All but pictures and a few signs; and by their tokens too half of the better are shorter."""
     probes = read_probes(probes_file("probes"))
     texts = [text for one in probes for text in (one.prompt[0].content, *one.responses)]
