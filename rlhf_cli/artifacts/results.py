@@ -6,6 +6,7 @@ several runs are the same one exactly where all of these are equal.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -41,9 +42,10 @@ class Figure:
 
     @classmethod
     def of(cls, interval: Interval, **names: Any) -> "Figure":
-        """Return the figure of a (mean, low, high)."""
+        """Return the figure of a (mean, low, high); an infinite end is that of no interval."""
         value, low, high = interval
-        return cls(value=value, low=low, high=high, **names)
+        ends = (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
+        return cls(value=value, low=ends[0], high=ends[1], **names)
 
 
 @dataclass(slots=True, kw_only=True)

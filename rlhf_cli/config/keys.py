@@ -23,6 +23,7 @@ COMMANDS = {
     "report": ("RUN ... [--out FILE]", "runs as one HTML file: tables and charts"),
 }
 GROUPS = ("model", "data", "runtime", "experiment")
+PROBES = "probes"  # the name of the probes in conf/
 
 
 def conf_dir() -> Path:
@@ -35,6 +36,19 @@ def conf_dir() -> Path:
     raise ConfigError(
         f"this installation has no conf/ folder ({PACKAGE / 'conf'}): install it again"
     )
+
+
+def probes_file(given: str) -> Path:
+    """Return the file that evaluation.probes names: the shipped one by its name, or any by its path."""
+    if given == PROBES:
+        return conf_dir() / f"{PROBES}.yaml"
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"evaluation.probes={given} is no file: give the path of a .yaml file, {PROBES} for the "
+            "shipped ones, or null"
+        )
+    return path
 
 
 def schema_keys(schema: type = Config, prefix: str = "") -> list[str]:

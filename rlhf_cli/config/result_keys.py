@@ -39,12 +39,12 @@ NOT_RESULTS = (
 )  # fmt: skip
 
 # Known by what they name: the models of a stage, the template, the tasks of a mixture and those that are
-# evaluated; and the keys of its data (data/spec.py).
+# evaluated, the probes; and the keys of its data (data/spec.py).
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
     "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
     "evaluation.tasks.also", "evaluation.judges", "rationales.scorer",
-    *(f"{SECTION}.{name}" for name in (*SUITES, *CLASSIFIERS)),
+    "evaluation.probes", *(f"{SECTION}.{name}" for name in (*SUITES, *CLASSIFIERS)),
 )  # fmt: skip
 
 

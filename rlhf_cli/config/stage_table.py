@@ -19,6 +19,7 @@ from dataclasses import fields
 from types import MappingProxyType
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.keys import probes_file
 from rlhf_cli.config.result_keys import POLICY_GRADIENTS, RAFTS
 from rlhf_cli.config.schema import RaftSource, SelectBy, WatchBy
 from rlhf_cli.config.schema.run import Config, Parents
@@ -43,7 +44,15 @@ def _evaluate_data(cfg: Config) -> tuple[str, ...]:
     has_prompts = cfg.data.prompts or cfg.data.comparisons
     sets = [OOD + one.name for one in cfg.evaluation.ood]
     trained = ("demonstrations", "comparisons") if sets else ()
-    return ("prompts", *sets, *trained) if has_prompts or not cfg.tasks.files else ()
+    compared = ("comparisons",) if cfg.data.comparisons else ()
+    roles = dict.fromkeys(("prompts", *sets, *trained, *compared))
+    return tuple(roles) if has_prompts or not cfg.tasks.files else ()
+
+
+def _evaluate_config(cfg: Config) -> tuple[str, ...]:
+    """Prompts have no responses; comparisons have."""
+    responses = ("data.long_responses",) if cfg.data.comparisons else ()
+    return (*TEXT, "evaluation", "reward", "data.eval_fraction", *responses, *_shots_as(cfg))
 
 
 def _evaluated_tasks(cfg: Config) -> TasksRead | None:
@@ -82,7 +91,9 @@ def _evaluate_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
 
 def _evaluate_files(cfg: Config) -> dict[str, str]:
     named = suite_files(cfg.evaluation.suites)
-    return {f"{SECTION}.{suite}": path for suite, path in named.items()}
+    found = {f"{SECTION}.{suite}": path for suite, path in named.items()}
+    probes = cfg.evaluation.probes
+    return found | ({} if probes is None else {"evaluation.probes": str(probes_file(probes))})
 
 
 def _with_tokenizer(cfg: Config) -> dict[str, tuple[str, str | None]]:
@@ -245,7 +256,7 @@ _EVALUATE = StageSpec(
     label="evaluate",
     title="all models and best-of-n side by side",
     module="rlhf_cli.stages.evaluate.stage",
-    config=lambda cfg: (*TEXT, "evaluation", "reward", "data.eval_fraction", *_shots_as(cfg)),
+    config=_evaluate_config,
     data=_evaluate_data,
     models=lambda cfg: _evaluate_models(cfg) | _judges(cfg),
     parents=_evaluated,

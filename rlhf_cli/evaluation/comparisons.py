@@ -1,7 +1,7 @@
 """Accuracy and calibration of a reward model, from its scores of ranked responses. No networks here."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,17 +12,24 @@ from rlhf_cli.core.preferences import pair_probabilities
 from rlhf_cli.data.encode import EncodedComparison
 
 Interval = tuple[float, float, float]
+NAMED = ("annotator", "subset")  # splits that the rows of the data name themselves
+SPLITS = ("source", *NAMED)
+HIGH = 0.999  # quantile of people's responses above which a score is extraordinary
 
 
 @dataclass(slots=True, kw_only=True)
 class ScoredRanking:
-    """One prompt's scored responses: scores, lengths (K,); better (winner, loser) and ties index them."""
+    """One prompt's scored responses: scores, lengths (K,); better (winner, loser) and ties index them.
+
+    groups: what the prompt belongs to, by the splits of the report.
+    """
 
     scores: Tensor
     lengths: Tensor
     better: list[tuple[int, int]]
     ties: list[tuple[int, int]]
     utilities: list[float] | None = None
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 def scored_rankings(
@@ -39,6 +46,8 @@ def scored_rankings(
             utilities=list(one.record.meta["utilities"])
             if "utilities" in one.record.meta
             else None,
+            groups={"source": one.record.origin.source}
+            | {name: one.record.meta[name] for name in NAMED if name in one.record.meta},
         )
         for one, piece in zip(comparisons, pieces, strict=True)
     ]
@@ -102,10 +111,11 @@ def accuracy(pairs: Pairs, chosen: Tensor | None = None) -> Interval | None:
     return clustered_interval((pairs.gap[kept] > 0).double(), pairs.prompt[kept])
 
 
-def length_baseline(pairs: Pairs) -> Interval:
+def length_baseline(pairs: Pairs, chosen: Tensor | None = None) -> Interval:
     """Return the accuracy of preferring the longer response; equal lengths count half."""
+    kept = torch.ones(len(pairs.gap), dtype=torch.bool) if chosen is None else chosen
     guess = (pairs.longer > 0).double() + 0.5 * (pairs.longer == 0).double()
-    return clustered_interval(guess, pairs.prompt)
+    return clustered_interval(guess[kept], pairs.prompt[kept])
 
 
 def accuracy_ceiling(pairs: Pairs) -> Interval | None:
@@ -143,7 +153,11 @@ def tie_probability(rankings: list[ScoredRanking], *, ties: str, tie_param: floa
 
 
 def report(rankings: list[ScoredRanking], *, ties: str = "drop", tie_param: float = 1.0) -> dict:
-    """Return all metrics of a reward model on held-out comparisons, as JSON values."""
+    """Return all metrics of a reward model on held-out comparisons, as JSON values.
+
+    accuracy_by_*: {group: {"accuracy": its interval, "num_pairs": how many}} of every group with a pair.
+    score_p999: the 99.9th percentile of the scores of all responses, linear between two.
+    """
     pairs = flatten(rankings)
     if len(pairs.gap) == 0:
         return {"num_prompts": len(rankings), "num_pairs": 0}
@@ -158,7 +172,9 @@ def report(rankings: list[ScoredRanking], *, ties: str = "drop", tie_param: floa
         "accuracy_ceiling": accuracy_ceiling(pairs),
         "accuracy_by_k": accuracy_by_k(pairs),
         "accuracy_by_length": accuracy_by_length(pairs),
+        **{f"accuracy_by_{name}": accuracy_by_split(rankings, pairs, name) for name in SPLITS},
         "length_baseline": length_baseline(pairs),
+        "score_p999": float(torch.quantile(scores.double(), HIGH)),
         "score_length_correlation": correlation(scores, lengths.to(scores.dtype)),
         "margin": float(pairs.gap.mean()),
         "ece": ece,
@@ -179,20 +195,36 @@ def report(rankings: list[ScoredRanking], *, ties: str = "drop", tie_param: floa
     }
 
 
-def accuracy_by_k(pairs: Pairs) -> dict[str, Interval | None]:
+def accuracy_by_k(pairs: Pairs) -> dict[str, dict]:
     """Return the accuracy for every number of ranked responses."""
-    return {
-        str(k): accuracy(pairs, pairs.num_responses == k)
-        for k in sorted(set(pairs.num_responses.tolist()))
-    }
+    sizes = sorted(set(pairs.num_responses.tolist()))
+    return by_group(pairs, {str(k): pairs.num_responses == k for k in sizes})
 
 
-def accuracy_by_length(pairs: Pairs) -> dict[str, Interval | None]:
+def accuracy_by_length(pairs: Pairs) -> dict[str, dict]:
     """Return the accuracy where the winner is longer, as long, or shorter: a difference is length bias."""
+    masks = {"winner_longer": pairs.longer > 0, "same_length": pairs.longer == 0}
+    return by_group(pairs, masks | {"winner_shorter": pairs.longer < 0})
+
+
+def accuracy_by_split(rankings: list[ScoredRanking], pairs: Pairs, split: str) -> dict[str, dict]:
+    """Return the accuracy in every group of a split; prompts that belong to none are left out."""
+    return by_group(pairs, in_groups(rankings, pairs, split))
+
+
+def in_groups(rankings: Sequence[ScoredRanking], pairs: Pairs, split: str) -> dict[str, Tensor]:
+    """Return {group of a split: which pairs belong to it (M,)}, in the order in which they come."""
+    named = [ranking.groups.get(split) for ranking in rankings]
+    groups = dict.fromkeys(name for name in named if name is not None)
+    return {name: torch.tensor([one == name for one in named])[pairs.prompt] for name in groups}
+
+
+def by_group(pairs: Pairs, masks: Mapping[str, Tensor]) -> dict[str, dict]:
+    """Return {group: accuracy and number of its pairs} of those that have any. masks: of pairs (M,)."""
     return {
-        "winner_longer": accuracy(pairs, pairs.longer > 0),
-        "same_length": accuracy(pairs, pairs.longer == 0),
-        "winner_shorter": accuracy(pairs, pairs.longer < 0),
+        name: {"accuracy": accuracy(pairs, mask), "num_pairs": int(mask.sum())}
+        for name, mask in masks.items()
+        if mask.any()
     }
 
 

@@ -13,6 +13,7 @@ from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import StageSpec, TasksRead
 from rlhf_cli.config.suites import classifiers
 from rlhf_cli.data.embedded import task_of
+from rlhf_cli.data.probes import read_probes
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.template_texts import template_file
@@ -50,7 +51,10 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     for spec in specs:
         if which := spec.tasks(cfg):
             _require_tasks(cfg, which, alone=not spec.data(cfg))
-        if spec.files(cfg):
+        files = spec.files(cfg)
+        if probes := files.pop("evaluation.probes", None):
+            read_probes(Path(probes))
+        if files:
             _require_suites(cfg)
     if any("base" in spec.models(cfg) for spec in specs):
         require_positions(num_positions(local_config(model.path)), cfg.data)

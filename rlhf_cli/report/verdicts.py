@@ -14,7 +14,7 @@ STYLES = MappingProxyType({"gained": "bold green", "hacked": "bold red", "unclea
 
 
 def print_verdicts(folder: Path) -> None:
-    """Print the verdicts kept in the folder of the evaluation, and what could not be measured."""
+    """Print the verdicts kept in the folder of the evaluation."""
     try:
         results = read_results(folder)
     except ArtifactError as refusal:
@@ -26,8 +26,6 @@ def print_verdicts(folder: Path) -> None:
         line(one_line(f"{one['policy']}: {one['verdict']}"), style=STYLES.get(one["verdict"], ""))
         for text in sentences(one):
             line(f"  {one_line(text)}", style="dim")
-    for text in results.missing:
-        line(f"  {one_line(text)}", style="yellow")
 
 
 def sentences(one: Mapping[str, Any]) -> Iterator[str]:

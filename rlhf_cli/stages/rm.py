@@ -120,7 +120,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         recorder.samples("a held-out comparison, scored", sample)
     if context.world.is_main:
         write_text(out / "report.json", json.dumps(found, indent=2))
-    return headline(found) | {"rm/shift": members.shifts[0]}
+    high = {"rm/score_p999": found["score_p999"]} if found["num_pairs"] else {}
+    return headline(found) | {"rm/shift": members.shifts[0]} | high
 
 
 def folder_of(member: int) -> Path:

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.encode import EncodedComparison
-from rlhf_cli.evaluation.comparisons import report, scored_rankings
+from rlhf_cli.evaluation.comparisons import SPLITS, report, scored_rankings
 from rlhf_cli.evaluation.respond import reward_scores
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext
@@ -13,6 +14,7 @@ from rlhf_cli.stages.samples import last_turn
 from rlhf_cli.telemetry.recorder import Recorder
 
 FORWARD = 64  # sequences per forward pass when only scores are wanted
+SHOWN = 6  # groups of a split that are printed, those with the most pairs; report.json has all
 
 
 def scores_of(
@@ -52,7 +54,7 @@ def sequences(comparisons: list[EncodedComparison]) -> list[list[int]]:
 
 
 def print_report(recorder: Recorder, cfg: Config, found: dict, shifts: list[float]) -> None:
-    """Print the report in three lines, and what each member of an ensemble reaches alone."""
+    """Print the report in three lines, what each member of an ensemble reaches alone, and the splits."""
     anchors = "demonstrations" if cfg.data.demonstrations else "preferred responses"
     moved = ", ".join(f"{-shift:+.3f}" for shift in shifts)
     recorder.note(f"scores shifted by {moved}: the {anchors} now score 0 on average")
@@ -70,6 +72,23 @@ def print_report(recorder: Recorder, cfg: Config, found: dict, shifts: list[floa
         f"preferring the longer response would give {found['length_baseline'][0]:.1%}; "
         f"score and length correlate {found['score_length_correlation']:+.2f}; ECE {found['ece']:.3f}"
     )
+    for split in SPLITS:
+        for text in split_lines(split, found[f"accuracy_by_{split}"]):
+            recorder.note(text)
+
+
+def split_lines(split: str, groups: dict[str, dict]) -> list[str]:
+    """Return a line for each of the largest groups of a split; none where there is only one group."""
+    if len(groups) < 2:
+        return []
+    largest = sorted(groups, key=lambda name: (-groups[name]["num_pairs"], name))[:SHOWN]
+    lines = [
+        f"{split} {one_line(name)}: accuracy {interval_text(groups[name]['accuracy'])} "
+        f"on {groups[name]['num_pairs']} pairs"
+        for name in largest
+    ]
+    left = len(groups) - len(largest)
+    return lines + ([f"{left} more of {split} in report.json"] if left else [])
 
 
 def interval_text(interval: tuple[float, float, float]) -> str:

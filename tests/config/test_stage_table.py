@@ -61,3 +61,15 @@ def test_help_shows_the_stages_of_the_default_pipeline(with_dpo):
 def test_the_stages_that_parents_may_replace_have_completions():
     assert REPLACEABLE == ("sft", "rm") and REPLACEABLE is stage_table.REPLACEABLE
     assert {f"parents.{name}" for name in REPLACEABLE} <= set(completion.PLACES)
+
+
+def test_the_evaluation_reads_the_comparisons_where_there_are_any():
+    row, cfg = STAGES["evaluate"], composed()
+    assert row.data(cfg) == ("prompts", "comparisons")
+    assert "data.long_responses" in row.config(cfg)
+    assert row.data(replace(cfg, data=replace(cfg.data, prompts=[]))) == ("prompts", "comparisons")
+    without = replace(cfg, data=replace(cfg.data, comparisons=[]))
+    assert row.data(without) == ("prompts",)
+    assert "data.long_responses" not in row.config(without)
+    without = replace(without, data=replace(without.data, prompts=[]))
+    assert row.data(replace(without, tasks=replace(cfg.tasks, files=["a.yaml"]))) == ()

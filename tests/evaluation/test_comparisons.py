@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from rlhf_cli.data.encode import EncodedComparison
+from rlhf_cli.data.records import Comparison, Message, Origin
 from rlhf_cli.evaluation.comparisons import (
     ScoredRanking,
     accuracy,
@@ -13,16 +15,18 @@ from rlhf_cli.evaluation.comparisons import (
     headline,
     length_baseline,
     report,
+    scored_rankings,
 )
 
 
-def scored_ranking(scores, lengths, better, ties=(), utilities=None):
+def scored_ranking(scores, lengths, better, ties=(), utilities=None, **groups):
     return ScoredRanking(
         scores=torch.tensor(scores),
         lengths=torch.tensor(lengths),
         better=list(better),
         ties=list(ties),
         utilities=utilities,
+        groups=groups,
     )
 
 
@@ -37,16 +41,53 @@ def test_the_report_equals_values_counted_by_hand():
     found = report(HAND)
     assert found["num_pairs"] == 4
     assert found["accuracy"][0] == pytest.approx(2 / 4)
-    assert found["accuracy_by_k"]["3"][0] == pytest.approx(1 / 3)
-    assert found["accuracy_by_k"]["2"][0] == 1.0
+    assert shares(found["accuracy_by_k"]) == {"3": (pytest.approx(1 / 3), 3), "2": (1.0, 1)}
     # winner longer: (2,0); as long: (0,1); shorter: (1,2) and the second prompt's pair
-    assert found["accuracy_by_length"]["winner_longer"][0] == 0.0
-    assert found["accuracy_by_length"]["same_length"][0] == 1.0
-    assert found["accuracy_by_length"]["winner_shorter"][0] == pytest.approx(1 / 2)
+    assert shares(found["accuracy_by_length"]) == {
+        "winner_longer": (0.0, 1),
+        "same_length": (1.0, 1),
+        "winner_shorter": (pytest.approx(1 / 2), 2),
+    }
     assert found["length_baseline"][0] == pytest.approx((1 + 0.5) / 4)
     # utilities agree with (0,1) and the second prompt's pair; not with (2,0) and (1,2)
     assert found["accuracy_ceiling"][0] == pytest.approx(2 / 4)
     assert found["margin"] == pytest.approx((1.0 - 1.0 + 0.0 + 1.5) / 4)
+    # of -1, .5, 1, 1, 2 at place .999 * 4: between 1 and 2
+    assert found["score_p999"] == pytest.approx(1 + 0.996)
+
+
+def shares(groups):
+    """Return {group: (accuracy, pairs)}."""
+    return {name: (one["accuracy"][0], one["num_pairs"]) for name, one in groups.items()}
+
+
+def test_accuracy_is_split_by_what_the_rows_belong_to():
+    rankings = [
+        scored_ranking([2.0, 1.0, 0.0], [1, 1, 1], [(0, 1), (2, 0)], source="b", annotator="7"),
+        scored_ranking([0.0, 1.0], [1, 1], [(0, 1)], source="a", annotator="7", subset="Chat"),
+        scored_ranking([1.0, 0.0], [1, 1], [(0, 1)], source="b"),
+        scored_ranking([1.0, 0.0], [1, 1], [], ties=[(0, 1)], source="c", annotator="8"),
+    ]
+    found = report(rankings)
+    assert shares(found["accuracy_by_source"]) == {"b": (pytest.approx(2 / 3), 3), "a": (0.0, 1)}
+    assert shares(found["accuracy_by_annotator"]) == {"7": (pytest.approx(1 / 3), 3)}
+    assert shares(found["accuracy_by_subset"]) == {"Chat": (0.0, 1)}
+    # two prompts, of two pairs and of one: the interval is that of 2/3 on 9/5 prompts
+    low, high = found["accuracy_by_source"]["b"]["accuracy"][1:]
+    z, n, p = 1.959964, 9 / 5, 2 / 3
+    for end in (low, high):  # Wilson's ends solve this
+        assert abs(end - p) == pytest.approx(z * math.sqrt(end * (1 - end) / n), abs=1e-6)
+
+
+def test_the_splits_of_a_comparison_are_its_source_and_what_its_row_names():
+    record = Comparison(
+        (Message("user", "x"),), ("y", "z"), ((0, 1),), (), Origin("b.jsonl", 3), {"subset": "Hard"}
+    )
+    one = EncodedComparison(
+        prompt_ids=[5], response_ids=[[6], [7]], better=((0, 1),), ties=(), record=record
+    )
+    (found,) = scored_rankings([one], torch.tensor([1.0, 0.0]))
+    assert found.groups == {"source": "b.jsonl", "subset": "Hard"}
 
 
 def test_the_headline_leaves_out_unknown_values():
@@ -134,7 +175,7 @@ def test_a_reward_of_the_length_alone_equals_the_length_baseline():
     found = report(many)
     assert found["accuracy"][0] == found["length_baseline"][0] == 1.0
     assert found["score_length_correlation"] == pytest.approx(1.0)
-    assert found["accuracy_by_length"]["winner_shorter"] is None
+    assert set(found["accuracy_by_length"]) == {"winner_longer"}
 
 
 def test_a_report_without_pairs_has_none_and_does_not_divide_by_zero():

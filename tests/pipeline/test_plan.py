@@ -308,6 +308,20 @@ def test_the_evaluation_depends_on_the_content_of_its_tasks(changes, task):
     )
 
 
+def test_the_evaluation_depends_on_the_content_of_its_probes(changes, tmp_path):
+    one, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    for path in (one, other):
+        path.write_text("kind:\n- {prompt: a, better: b, worse: c}\n")
+    before, moved = {"evaluation.probes": str(one)}, {"evaluation.probes": str(other)}
+    assert changes("evaluate", before, moved) == []
+    assert changes("evaluate", before, {"evaluation.probes": None}) == [
+        "evaluation.probes: path a.yaml -> none"
+    ]
+    other.write_text("kind:\n- {prompt: a, better: b, worse: d}\n")
+    assert changes("evaluate", before, moved) == ["evaluation.probes: path a.yaml -> b.yaml"]
+    assert changes("rm", before, moved) == []
+
+
 def test_a_run_without_tasks_is_planned_without_the_template_engine(planner):
     """Its import takes a tenth of a second of every start."""
     code = "import pickle, sys; from rlhf_cli.pipeline.driver import Planner, require;"

@@ -120,6 +120,16 @@ def test_the_parent_shows_progress_while_it_reads(with_rows, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_damaged_file_of_probes_is_refused_before_an_evaluation(with_rows, tmp_path):
+    cfg = with_rows(demonstrations=DEMONSTRATIONS, prompts=DEMONSTRATIONS)
+    (tmp_path / "mine.yaml").write_text("kind:\n- {prompt: a, better: b}\n")
+    probes = str(tmp_path / "mine.yaml")
+    cfg = replace(cfg, evaluation=replace(cfg.evaluation, probes=probes))
+    with pytest.raises(UserError, match=r"mine\.yaml: kind, entry 1: worse is missing"):
+        require(cfg, specs("sft", "evaluate"))
+    require(cfg, specs("sft"))
+
+
 def test_an_unknown_template_is_refused(with_rows):
     cfg = with_rows(demonstrations=DEMONSTRATIONS)
     cfg = replace(cfg, data=replace(cfg.data, template="chatmll"))

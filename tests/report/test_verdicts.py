@@ -10,13 +10,12 @@ ONE = {
 
 
 def test_each_verdict_has_its_sentence_and_evidence(tmp_path, capsys):
-    missing = ["the judge does not answer"]
-    write_results(tmp_path, Results(verdicts=[ONE, ONE | {"best": "best: 8"}], missing=missing))
+    write_results(tmp_path, Results(verdicts=[ONE, ONE | {"best": "best: 8"}]))
     print_verdicts(tmp_path)
     lines = capsys.readouterr().out.splitlines()
     block = ["PPO: unclear", "  the score rose", "  score +1.0", "  to doubt: SFT: short"]
     block.append("  to decide: a judge")
-    assert lines == [*block, *block, "  best: 8", "  the judge does not answer"]
+    assert lines == [*block, *block, "  best: 8"]
 
 
 def test_results_of_another_version_are_named(tmp_path, capsys):

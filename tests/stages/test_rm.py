@@ -12,6 +12,7 @@ from rlhf_cli.config.schema import Batch, Combine, Ties
 from rlhf_cli.core.microbatches import WHOLE, Share
 from rlhf_cli.data.collate import BatchOptions, preference_batches
 from rlhf_cli.data.encode import EncodedComparison
+from rlhf_cli.data.records import Origin
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.stages import rm
@@ -19,7 +20,7 @@ from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo import stage as ppo_stage
 from rlhf_cli.stages.reading import drops_ties
 from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
-from rlhf_cli.stages.rm_report import report_on
+from rlhf_cli.stages.rm_report import report_on, scores_of
 from rlhf_cli.stages.training import with_pairs
 from tests.support.examples import assert_same, comparisons, gradients, rm_config, summed
 from tests.support.small_stages import changed, little, work
@@ -122,12 +123,13 @@ def test_the_reward_model_learns_to_prefer_longer_responses():
 
 @pytest.fixture(scope="module")
 def ensemble(tmp_path_factory):
-    """Return a folder with an SFT model, an ensemble of two, and the reward model of one member."""
+    """Return a folder with an SFT model, an ensemble of two, its metrics, and the model of one member."""
     folder = tmp_path_factory.mktemp("ensemble")
     values = {"runs_dir": str(folder / "runs")}
     work("sft", folder, values)
     work("rm", folder / "alone", values, parents=folder)
-    work("rm", folder, values | {"rm.members": 2})
+    metrics = work("rm", folder, values | {"rm.members": 2})
+    (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
 
 
@@ -168,11 +170,26 @@ def test_the_report_is_on_the_mean_score_and_on_each_member(ensemble):
         response_ids=[[1], [2], [3]],
         better=((0, 1),),
         ties=(),
-        record=SimpleNamespace(meta={}),
+        record=SimpleNamespace(meta={}, origin=Origin("a.jsonl", 1)),
     )
     report = report_on(little(), [one], two)  # of means -1 and 1
     assert report["accuracy"][0] == 0.0
     assert [each["accuracy"][0] for each in report["members"]] == [1.0, 0.0]
+
+
+def test_the_metrics_have_the_extreme_quantile_of_the_mean_score_of_the_members(ensemble):
+    """Reference: the scores of the exported models, and the two largest of their means."""
+    metrics = json.loads((ensemble / "metrics.json").read_text())
+    context = open_context(changed(little(), {"runs_dir": str(ensemble / "runs")}))
+    held_out = list(context.encoded("comparisons").held_out)
+    places = [ensemble / "rm" / "model", ensemble / "rm" / "members" / "2"]
+    networks = [context.network(context.scalar_model(place)) for place in places]
+    means = sum(scores_of(context, one, held_out).double() for one in networks) / 2
+    *_, second, first = sorted(means.tolist())
+    place = 0.999 * (len(means) - 1)  # linear between the two at whole places
+    assert len(means) - 2 < place < len(means) - 1
+    expected = second + (place - (len(means) - 2)) * (first - second)
+    assert metrics["rm/score_p999"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_ensemble_scores_rollouts_and_answers_by_all_its_members(ensemble, tmp_path):

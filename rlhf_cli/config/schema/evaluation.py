@@ -91,6 +91,7 @@ class Evaluation:
     gold: bool
     ood: list[PromptSet]
     suites: Suites
+    probes: str | None
     tasks: TaskEvaluation
 
     def __post_init__(self):

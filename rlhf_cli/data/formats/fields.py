@@ -18,10 +18,15 @@ PROMPTS = ("prompt", "question", "query", "instruction", "inputs", "input", "pos
 RESPONSES = ("response", "completion", "answer", "output", "targets", "target", "summary")
 TEXTS = ("text", "content", "story", "document")
 SYSTEMS = ("system", "system_prompt")
+# What is kept of a comparison beside its texts and labels: the report of a reward model is split by it.
+GROUPS = {
+    "annotator": ("annotator", "annotator_id", "worker", "worker_id"),
+    "subset": ("subset",),
+}
 # The keys that `columns` may have.
 FIELDS = (
     "prompt", "messages", "system", "context", "input", "response", "chosen", "rejected",
-    "responses", "rank", "pairs", "scores", "label", "text", "turns",
+    "responses", "rank", "pairs", "scores", "label", "text", "turns", *GROUPS,
 )  # fmt: skip
 # A mapped field wins over the other names of the same thing.
 HIDES = {
@@ -31,6 +36,7 @@ HIDES = {
     "rank": ("scores", "pairs"),
     "scores": ("rank", "pairs"),
     "pairs": ("rank", "scores"),
+    "annotator": GROUPS["annotator"],
 }
 NO_INPUT = re.compile(r"[\s<(\[]*(no\s*-?input|none|n/?a)[\s>)\].]*", re.IGNORECASE)
 Keys = tuple[tuple[str, ...], ...]  # as in Form.keys of table.py
@@ -141,6 +147,17 @@ def with_system(messages: tuple[Message, ...], row: Fields) -> tuple[Message, ..
         parts, messages = [messages[0].content, *parts], messages[1:]
     system = "\n\n".join(part for part in parts if part)
     return ((Message("system", system),) if system else ()) + messages
+
+
+def groups_of(row: Fields) -> dict[str, str]:
+    """Return the annotator and the subset of a row, as far as it names them: a text or a number each."""
+    named = {group: row.take(names) for group, names in GROUPS.items()}
+    known = {group: found[1] for group, found in named.items() if found is not None}
+    return {
+        group: str(value).strip()
+        for group, value in known.items()
+        if isinstance(value, str | int | float) and value == value and str(value).strip()
+    }
 
 
 def check_columns(source: Source, forms: Iterable[Keys]) -> None:

@@ -1,7 +1,7 @@
 """The table of forms: which keys show a form, and what it gives for each role."""
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,10 +15,11 @@ from rlhf_cli.data.formats.fields import (
     Fields,
     check_columns,
     found,
+    groups_of,
     no_form,
     rename,
 )
-from rlhf_cli.data.records import BadRow, DataError, Origin, Record, RowError
+from rlhf_cli.data.records import BadRow, Comparison, DataError, Origin, Record, RowError
 
 Parse = Callable[[Fields, Origin], Any]
 
@@ -194,7 +195,10 @@ def convert(
         raise RowError("nested too deeply") from error
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise RowError("a row of unexpected shape", f"{type(error).__name__}: {error}") from error
-    return (result if isinstance(result, list) else [result]), fields
+    records = result if isinstance(result, list) else [result]
+    if role == "comparisons" and (groups := groups_of(fields)):
+        records = [replace(r, meta=groups) if isinstance(r, Comparison) else r for r in records]
+    return records, fields
 
 
 def _parser(row: Fields, origin: Origin, source: Source, role: str) -> Parse:

@@ -23,6 +23,9 @@ from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, num_parameters
 from rlhf_cli.stages.evaluate.part import Part
+from rlhf_cli.stages.evaluate.probes import Probes
+from rlhf_cli.stages.evaluate.reward_trial import RewardTrial
+from rlhf_cli.stages.evaluate.suites import SuitePart
 from rlhf_cli.stages.reward_scorer import RewardModel
 from rlhf_cli.stages.samples import num_tokens, sample_answers, sample_each
 
@@ -43,6 +46,9 @@ class Evaluator:
     judges: dict[str, RewardModel]
     reference: Network | None
     parts: list[Part]
+    suites: SuitePart | None
+    probes: Probes
+    trial: RewardTrial
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)

@@ -14,11 +14,13 @@ from rlhf_cli.data.fit import fit_response
 from rlhf_cli.evaluation.gains import REFERENCE, generalisation_figures, win_rate_figures
 from rlhf_cli.evaluation.metrics import EvalResult, Row, measure
 from rlhf_cli.evaluation.respond import Answer
+from rlhf_cli.evaluation.reward_trial import ScoredAnswers
 from rlhf_cli.evaluation.task_suite import task_metrics
 from rlhf_cli.report.table import COSTS, write_table
 from rlhf_cli.report.task_table import write_tasks
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
+from rlhf_cli.stages.evaluate.comparisons import held_out_comparisons
 from rlhf_cli.stages.evaluate.evaluator import (
     Evaluator,
     candidates,
@@ -27,15 +29,19 @@ from rlhf_cli.stages.evaluate.evaluator import (
     num_candidates,
 )
 from rlhf_cli.stages.evaluate.files import ANSWERS, write_answers
+from rlhf_cli.stages.evaluate.imitation import Imitation
+from rlhf_cli.stages.evaluate.probes import Probes
 from rlhf_cli.stages.evaluate.prompt_sets import PromptSets, open_prompts
+from rlhf_cli.stages.evaluate.reward_trial import RewardTrial
 from rlhf_cli.stages.evaluate.suites import open_suites
 from rlhf_cli.stages.evaluate.trust import SFT, verdicts
 from rlhf_cli.stages.reward_scorer import RewardModel, open_judge, reward_folders
-from rlhf_cli.stages.samples import example, last_turn, response_text
+from rlhf_cli.stages.samples import compared_prompts, example, last_turn, response_text
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.stages.task_evaluation import TASK_ANSWERS, open_suite, write_task_answers
 from rlhf_cli.telemetry.recorder import Recorder
 
+REWARD_MODEL = "reward model"  # that policies are trained against, among those on trial
 INTERVALS = "mean [95 % interval over prompts]; one response per prompt, sampled at temperature 1"
 WINS = "wins: share of prompts preferred to {against}'s answer; by score alone it proves nothing"
 KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n"
@@ -54,9 +60,9 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     with open_recorder(
         context, out, stage="evaluate", total_steps=num_candidates(cfg, known)
     ) as recorder:
-        for note in sets.notes:
-            recorder.note(note)
         evaluator = open_evaluator(context, sets, known, inputs)
+        for note in notes_of(evaluator, sets):
+            recorder.note(note)
         results = evaluate_all(evaluator, known, recorder)
     for stage, name in candidates(known).items():
         results[name].costs = costs_of(inputs[stage])
@@ -72,8 +78,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         write_table(out, rows, title=title, notes=notes_on(evaluator.task, against))
         write_answers(out / ANSWERS, results, evaluator.task, sets.names)
         write_results(out, found)
-        for part in evaluator.parts:
-            part.write(out)
+        if evaluator.suites is not None:
+            evaluator.suites.write(out)
     return flat(rows) | suite_metrics(evaluator, out)
 
 
@@ -83,18 +89,33 @@ def open_evaluator(
     """Return the evaluator with all that it asks, judges by and compares with."""
     cfg, prompts = context.cfg, sets.prompts
     task = common_task(one.record.origin.source for one in prompts[: sets.num_held_out])
+    probes, comparisons = Probes.of(context), held_out_comparisons(context)
+    needed = [*prompts, *probes.prompts, *compared_prompts(comparisons)]
+    reward = RewardModel.load(context, reward_folders(inputs), needed) if "rm" in known else None
+    judges = open_judges(context, needed) if prompts else {}
+    models = {} if reward is None else {REWARD_MODEL: reward} | judges
+    suites = open_suites(context)
+    parts = [suites, Imitation(context=context, comparisons=comparisons)]
     return Evaluator(
         context=context,
         prompts=prompts,
         task=task if cfg.evaluation.gold else None,
         suite=open_suite(context),
-        reward=RewardModel.load(context, reward_folders(inputs), prompts)
-        if "rm" in known
-        else None,
-        judges=open_judges(context, prompts) if prompts else {},
+        reward=reward,
+        judges=judges,
         reference=frozen(context, known["sft"]) if "sft" in known else None,
-        parts=[part for part in (open_suites(context),) if part is not None],
+        parts=[part for part in parts if part is not None],
+        suites=suites,
+        probes=probes,
+        trial=RewardTrial(context=context, models=models, comparisons=comparisons),
     )
+
+
+def notes_of(evaluator: Evaluator, sets: PromptSets) -> list[str]:
+    """Return what was left out or cannot be measured, a line each."""
+    suites = evaluator.suites.notes if evaluator.suites else []
+    probes = evaluator.probes.missing if evaluator.reward else []
+    return [*sets.notes, *suites, *probes]
 
 
 def open_judges(context: StageContext, prompts: list[EncodedPrompt]) -> dict[str, RewardModel]:
@@ -131,6 +152,7 @@ def results_of(
     reference, with_one = references(evaluator)
     figures = [
         *evaluator.figures,
+        *trial_figures(evaluator, results),
         *win_rates(sets, results, baseline_name(evaluator.context.cfg), seed=seed),
         *reference_win_rates(sets, results, reference, with_one, seed=seed),
     ]
@@ -145,8 +167,27 @@ def results_of(
     return Results(
         figures=figures,
         verdicts=verdicts(held_out, trained, inputs, judged, seed=seed),
-        missing=[*sets.notes, *(note for part in evaluator.parts for note in part.notes)],
+        missing=notes_of(evaluator, sets),
     )
+
+
+def trial_figures(evaluator: Evaluator, results: Mapping[str, EvalResult]) -> list[Figure]:
+    """Return how the reward model does on probes, on people's responses and on every model's answers."""
+    trial = evaluator.trial
+    if not trial.models:
+        return []
+    figures = [*evaluator.probes.figures(trial.models), *trial.of_people()]
+    scored = {name: scored_answers(result, trial.models) for name, result in results.items()}
+    for name, found in scored.items():
+        baseline = scored.get(SFT) if name != SFT else None
+        figures += trial.of_answers(name, found, baseline)
+    return figures
+
+
+def scored_answers(result: EvalResult, models: Mapping[str, RewardModel]) -> ScoredAnswers:
+    """Return the answers with the scores that the models gave them; the first is the proxy."""
+    known = {REWARD_MODEL: result.scores} | result.judged
+    return ScoredAnswers(answers=result.answers, scores={name: known[name] for name in models})
 
 
 def win_rates(

@@ -13,7 +13,7 @@ from rlhf_cli.evaluation.suites.rows import read_suites
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.evaluate.likelihood_suites import PairSuite, TruthSuite
-from rlhf_cli.stages.evaluate.part import Measured
+from rlhf_cli.stages.evaluate.part import Part
 from rlhf_cli.stages.evaluate.sampled_suites import (
     BiasSuite,
     RefusalSuite,
@@ -30,7 +30,7 @@ SUITE_ANSWERS = "suite_answers.jsonl"
 class SuitePart:
     """All suites. notes: rows that were left out or cut. description: how many rows each has."""
 
-    parts: list[Measured]
+    parts: list[Part]
     sampler: SuiteSampler
     notes: list[str]
     description: str
@@ -77,7 +77,7 @@ def scorers_of(context: StageContext, found: dict[str, list[Any]]) -> dict[str, 
 
 def _part(
     encoder: SuiteEncoder, rows: list[Any], sampler: SuiteSampler, scorers: dict[str, TextScorer]
-) -> Measured:
+) -> Part:
     match encoder.suite:
         case "toxicity":
             rounds, scorer = encoder.rounds(rows), scorers["toxicity"]

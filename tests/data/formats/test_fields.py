@@ -60,3 +60,30 @@ def test_invalid_keys_of_columns_are_refused_before_reading():
     with pytest.raises(DataError, match="mixes numbers, for a file without a header, and names"):
         check_format(Source(path="a", columns={"prompt": "0", "response": "a"}), "prompts")
     check_format(Source(path="a", columns={"instruction": "a", "prediction 1": "b"}), "prompts")
+
+
+PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
+
+
+@pytest.mark.parametrize(
+    ("more", "columns", "meta"),
+    [
+        ({}, {}, {}),
+        ({"subset": "Chat", "worker": 12}, {}, {"subset": "Chat", "annotator": "12"}),
+        ({"annotator": "ann", "worker": 12}, {}, {"annotator": "ann"}),
+        ({"annotator": " ", "subset": None}, {}, {}),
+        ({"annotator_id": float("nan"), "subset": ["x"]}, {}, {}),
+        ({"by": "bo", "worker": 12}, {"annotator": "by"}, {"annotator": "bo"}),
+    ],
+)
+def test_annotator_and_subset_of_a_comparison_are_kept(more, columns, meta):
+    source = Source(path="a.jsonl", columns=columns)
+    (record,), fields = convert(PAIR | more, Origin("a.jsonl", 1, 1), source, "comparisons")
+    assert record.meta == meta
+    assert set(more) - set(columns.values()) - {"worker"} <= fields.read
+
+
+def test_only_comparisons_have_an_annotator():
+    row = PAIR | {"subset": "Chat"}
+    (record,), fields = convert(row, Origin("a.jsonl", 1, 1), Source(path="a.jsonl"), "prompts")
+    assert record.meta == {} and "subset" not in fields.read
