@@ -45,6 +45,7 @@ def changed(frozen: dict, section: str, values: dict) -> Config:
         ("tiny_world", {"completions": [1, 4]}, r"^tiny_world\.completions=\[1, 4\] must be"),
         ("tiny_world", {"completions": [5, 4]}, r"^tiny_world\.completions=\[5, 4\] must be"),
         ("tiny_world", {"noise": -1.0}, r"^tiny_world\.noise=-1\.0 must not be negative"),
+        ("tiny_world", {"wrong": 0.5}, r"^tiny_world\.wrong=0\.5 must be at most 0"),
         ("tiny_world", {"prompts": 19}, r"must be at least 20"),
         ("save", {"keep": 0}, r"^save\.keep=0 must be at least 1"),
         ("save", {"every_steps": 0}, r"^save\.every_steps=0 must be positive or null"),
