@@ -57,7 +57,7 @@ class Fingerprint:
 
 
 def _role(role: str) -> str:
-    models = ("base", "reward_model", "tokenizer", "scorer")
+    models = ("base", "reward_model", "tokenizer", "scorer", "embedder", "nli")
     return f"model {role}" if role in models else f"parent {role}"
 
 

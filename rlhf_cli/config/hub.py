@@ -82,6 +82,8 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
         "parents.sft": cfg.parents.sft,
         **{f"parents.rm[{i}]": place for i, place in enumerate(cfg.parents.rm or ())},
         "sft.reward_model": cfg.sft.reward_model,
+        "evaluation.diversity.embedder": cfg.evaluation.diversity.embedder,
+        "evaluation.diversity.nli": cfg.evaluation.diversity.nli,
     }
     return {
         key: name

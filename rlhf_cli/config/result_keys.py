@@ -42,7 +42,8 @@ NOT_RESULTS = (
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
     "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
-    "evaluation.tasks.also", "rationales.scorer",
+    "evaluation.tasks.also", "evaluation.diversity.embedder", "evaluation.diversity.nli",
+    "rationales.scorer",
 )  # fmt: skip
 
 
@@ -53,6 +54,8 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
         "evaluation.tasks": not cfg.tasks.files,
+        "evaluation.diversity.inputs": cfg.evaluation.diversity.samples == 0,
+        "evaluation.diversity.vocab": cfg.evaluation.diversity.samples == 0,
         "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
         "rationales.max_tokens": Check.length not in cfg.rationales.checks,
         "rationales.gain": Check.likelihood not in cfg.rationales.checks,

@@ -45,6 +45,13 @@ def _evaluated_tasks(cfg: Config) -> TasksRead | None:
     return TasksRead.evaluated if given else None
 
 
+def _evaluate_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    """Return the base model, and the models that compare responses where they are named."""
+    diversity = cfg.evaluation.diversity
+    named = {"embedder": diversity.embedder, "nli": diversity.nli} if diversity.samples else {}
+    return _base(cfg) | {role: (path, None) for role, path in named.items() if path is not None}
+
+
 def _shots_as(cfg: Config) -> tuple[str, ...]:
     return ("tasks.shots_as",) if cfg.tasks.files else ()
 
@@ -209,7 +216,7 @@ _EVALUATE = StageSpec(
     module="rlhf_cli.stages.evaluate.stage",
     config=lambda cfg: (*TEXT, "evaluation", "reward", "data.eval_fraction", *_shots_as(cfg)),
     data=_evaluate_data,
-    models=_base,
+    models=_evaluate_models,
     parents=lambda cfg: tuple(row.name for row in (*_TRAINING, *_METHODS)),
     required=False,
     makes=Makes.report,

@@ -51,7 +51,49 @@ def require_model(
     key: str, place: str, model: Model, *, scores: bool = False, has_tokenizer: bool = True
 ) -> None:
     """Refuse a local folder that cannot be loaded as asked; what a hub id holds a worker finds out."""
-    folder = Path(shipped(place)).expanduser()
+    config, label = _config_of(key, place), f"{key}={place}"
+    if config is None:
+        return
+    require_kind(label, config, scores=scores)
+    if has_tokenizer:
+        own = "set model.tokenizer=<a folder or hub id>" if key == "model.path" else "add them"
+        _require_tokenizer(label, place, own)
+    if needs_code(config) and not model.trust_remote_code:
+        raise ArtifactError(
+            f"{label} needs Python code of its own ({config['auto_map']})"[:200],
+            "read it, then set model.trust_remote_code=true, or choose another model",
+        )
+    require_weights(label, _folder(place))
+
+
+def require_text_model(key: str, place: str, labels: tuple[str, ...] = ()) -> None:
+    """Refuse a local folder of a model that only reads texts. labels: those that it must have by name."""
+    config, label = _config_of(key, place), f"{key}={place}"
+    if config is None:
+        return
+    names = config.get("id2label")
+    names = [str(name).lower() for name in names.values()] if isinstance(names, dict) else []
+    if labels and sorted(names) != sorted(labels):
+        has = f"has the labels {', '.join(names)}" if names else "names no labels"
+        raise ArtifactError(
+            f"{label} {has}, and {', '.join(labels)} are needed",
+            "name them in id2label of its config.json, or choose another model",
+        )
+    _require_tokenizer(label, place, "add them")
+    if needs_code(config):
+        raise ArtifactError(
+            f"{label} needs Python code of its own, which is not run here", "choose another model"
+        )
+    require_weights(label, _folder(place))
+
+
+def _folder(place: str) -> Path:
+    return Path(shipped(place)).expanduser()
+
+
+def _config_of(key: str, place: str) -> dict[str, Any] | None:
+    """Return the config.json of a local folder; None of a hub id. Refuse what is neither."""
+    folder = _folder(place)
     label = f"{key}={place}"
     if not folder.exists():
         if place in LOCAL_MODELS:
@@ -61,21 +103,16 @@ def require_model(
             )
         if "/" in place and not may_be_hub_id(place):
             raise ArtifactError(f"{label}: there is no such folder", REMEDY)
-        return
+        return None
     if not (folder / "config.json").is_file():
         found = "a file" if folder.is_file() else "a folder without config.json"
         raise ArtifactError(f"{label} is {found}, and no model", REMEDY)
-    config = read_json(folder / "config.json", label)
-    require_kind(label, config, scores=scores)
-    if has_tokenizer and not any((folder / name).is_file() for name in TOKENIZERS):
-        own = "set model.tokenizer=<a folder or hub id>" if key == "model.path" else "add them"
-        raise ArtifactError(f"{label} has no tokenizer files", own)
-    if needs_code(config) and not model.trust_remote_code:
-        raise ArtifactError(
-            f"{label} needs Python code of its own ({config['auto_map']})"[:200],
-            "read it, then set model.trust_remote_code=true, or choose another model",
-        )
-    require_weights(label, folder)
+    return read_json(folder / "config.json", label)
+
+
+def _require_tokenizer(label: str, place: str, remedy: str) -> None:
+    if not any((_folder(place) / name).is_file() for name in TOKENIZERS):
+        raise ArtifactError(f"{label} has no tokenizer files", remedy)
 
 
 def local_config(place: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.positions import num_positions, require_positions
-from rlhf_cli.config.schema import Runtime, SelectBy
+from rlhf_cli.config.schema import NLI_LABELS, Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import StageSpec, TasksRead
 from rlhf_cli.data.embedded import task_of
@@ -16,7 +16,12 @@ from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
-from rlhf_cli.pipeline.model_folders import external, local_config, require_model
+from rlhf_cli.pipeline.model_folders import (
+    external,
+    local_config,
+    require_model,
+    require_text_model,
+)
 from rlhf_cli.stages.reading import spec_of
 
 DRIVER = Path("/dev/nvidiactl")
@@ -34,6 +39,12 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
         external("sft.reward_model", str(cfg.sft.reward_model), "rm", model)
     if any("scorer" in spec.models(cfg) for spec in specs):
         external("rationales.scorer", cfg.rationales.scorer, "sft", model)
+    compared = {role for spec in specs for role in spec.models(cfg)}
+    if "embedder" in compared:
+        require_text_model("evaluation.diversity.embedder", str(cfg.evaluation.diversity.embedder))
+    if "nli" in compared:
+        place = str(cfg.evaluation.diversity.nli)
+        require_text_model("evaluation.diversity.nli", place, labels=NLI_LABELS)
     roles = roles_of(cfg, specs)
     for role in roles:
         require_source(cfg, role)

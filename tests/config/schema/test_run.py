@@ -56,6 +56,22 @@ def changed(frozen: dict, section: str, values: dict) -> Config:
         ("runtime", {"num_processes": 1000}, r"^runtime\.num_processes=1000 must be at most 256"),
         ("tracking", {"every": 0}, r"^tracking\.every=0 must be positive"),
         ("tracking", {"project": ""}, r"^tracking\.project='' must be a name"),
+        (
+            "evaluation.diversity",
+            {"inputs": 1},
+            r"^evaluation\.diversity\.inputs=1 must be at least 2",
+        ),
+        (
+            "evaluation.diversity",
+            {"vocab": 1},
+            r"^evaluation\.diversity\.vocab=1 must be at least 2",
+        ),
+        ("evaluation.diversity", {"samples": -1}, r"\.samples=-1 must not be negative"),
+        (
+            "evaluation.diversity",
+            {"samples": 1},
+            r"\.samples=1 must be at least 2, or 0: no diversity",
+        ),
         ("rm", {"margin": -1.0}, r"^rm\.margin=-1\.0 must not be negative"),
         ("rm", {"max_steps": 0}, r"^rm\.max_steps=0 must be positive or null"),
         ("sft", {"max_steps": -1}, r"^sft\.max_steps=-1 must be positive or null"),
