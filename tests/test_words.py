@@ -49,6 +49,7 @@ TEST_NAMES = {
     "say", "says", "said", "tell", "tells", "told", "know", "knows", "believes", "heeds", "lies",
 }  # fmt: skip
 RIGHT = ("lies in [", "must lie in", "must lie between")  # a number and its interval
+ADMITTED = ("say|tell|know",)  # words of answers that abstain, which a pattern recognizes
 
 
 def modules() -> list[Path]:
@@ -103,7 +104,7 @@ def names_of_tests(path: Path) -> list[str]:
 def retired(text: str) -> list[str]:
     """Return the retired phrases in a text."""
     text = text.lower()
-    for phrase in RIGHT:
+    for phrase in (*RIGHT, *ADMITTED):
         text = text.replace(phrase, "")
     found = [phrase for phrase in PHRASES if phrase in text]
     return [phrase for phrase in found if re.search(rf"\b{phrase}\b", text)]

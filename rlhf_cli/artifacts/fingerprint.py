@@ -58,7 +58,8 @@ class Fingerprint:
 
 def _role(role: str) -> str:
     models = (
-        "base", "reward_model", "tokenizer", "scorer", "toxicity_model", "sentiment_model",
+        "base", "reward_model", "tokenizer", "scorer", "check", "toxicity_model", "sentiment_model",
+        "embedder", "nli",
     )  # fmt: skip
     return f"model {role}" if role in models else f"parent {role}"
 

@@ -18,8 +18,9 @@ OF_REPORT = ("--out", "--runs-dir", "--help")
 OF_CHECK = ("--all", "--json")
 PLACES = (
     *(f"parents.{name}" for name in REPLACEABLE), "model.path", "model.tokenizer",
-    "sft.reward_model", "runs_dir", "data.template",
     *(f"{SECTION}.{name}" for name in SUITES), *(f"{SECTION}.{name}" for name in CLASSIFIERS),
+    "sft.reward_model", "evaluation.diversity.embedder", "evaluation.diversity.nli", "runs_dir",
+    "data.template",
 )  # fmt: skip
 FIXED = {
     "stage": ("all", *STAGES),

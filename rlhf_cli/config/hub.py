@@ -86,6 +86,8 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
         **{f"evaluation.judges[{i}]": place for i, place in enumerate(cfg.evaluation.judges)},
         "sft.reward_model": cfg.sft.reward_model,
         **{f"{SECTION}.{key}": name for key, name in classifiers(cfg.evaluation.suites).items()},
+        "evaluation.diversity.embedder": cfg.evaluation.diversity.embedder,
+        "evaluation.diversity.nli": cfg.evaluation.diversity.nli,
     }
     return {
         key: name

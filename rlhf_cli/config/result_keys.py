@@ -45,6 +45,7 @@ BY_CONTENT = (
     "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
     "evaluation.tasks.also", "evaluation.judges", "rationales.scorer",
     "evaluation.probes", *(f"{SECTION}.{name}" for name in (*SUITES, *CLASSIFIERS)),
+    "evaluation.diversity.embedder", "evaluation.diversity.nli",
 )  # fmt: skip
 
 
@@ -59,6 +60,8 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
         "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
         "evaluation.tasks": not cfg.tasks.files,
+        "evaluation.diversity.inputs": cfg.evaluation.diversity.samples == 0,
+        "evaluation.diversity.vocab": cfg.evaluation.diversity.samples == 0,
         "evaluation.tasks.temperature": cfg.evaluation.tasks.samples == 1,
         "rationales.max_tokens": Check.length not in cfg.rationales.checks,
         "rationales.gain": Check.likelihood not in cfg.rationales.checks,

@@ -85,8 +85,12 @@ def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
 
 
 def _evaluate_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    scorers = classifiers(cfg.evaluation.suites)
-    return _base(cfg) | {role: (place, None) for role, place in scorers.items()}
+    """Return the base model, judges, and the models that read responses where they are named."""
+    diversity = cfg.evaluation.diversity
+    named = {"embedder": diversity.embedder, "nli": diversity.nli} if diversity.samples else {}
+    named |= classifiers(cfg.evaluation.suites)
+    found = {role: (path, None) for role, path in named.items() if path is not None}
+    return _base(cfg) | _judges(cfg) | found
 
 
 def _evaluate_files(cfg: Config) -> dict[str, str]:
@@ -258,7 +262,7 @@ _EVALUATE = StageSpec(
     module="rlhf_cli.stages.evaluate.stage",
     config=_evaluate_config,
     data=_evaluate_data,
-    models=lambda cfg: _evaluate_models(cfg) | _judges(cfg),
+    models=_evaluate_models,
     parents=_evaluated,
     required=False,
     makes=Makes.report,

@@ -26,6 +26,18 @@ def mean_interval(x: Tensor, confidence: float = 0.95) -> tuple[float, float, fl
     return mean, mean - half, mean + half
 
 
+def ratio_interval(
+    sums: Tensor, counts: Tensor, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return sum of sums / sum of counts over independent groups, and its interval by linearization.
+
+    A mean per token over responses of any length, where the tokens of a group are alike. sums, counts (n,)
+    """
+    sums, counts = sums.double(), counts.double()
+    ratio = sums.sum() / counts.sum()
+    return mean_interval(ratio + (sums - ratio * counts) / counts.mean(), confidence)
+
+
 def wilson_interval(
     successes: float, n: float, confidence: float = 0.95
 ) -> tuple[float, float, float]:

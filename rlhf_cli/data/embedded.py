@@ -27,6 +27,19 @@ class Step:
     right: bool
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Content:
+    """What an answer contains, apart from its style.
+
+    right: the right answer that it gives, in one form for all wordings and orders; None where it is wrong.
+    abstains: it gives no answer and admits that. many: the prompt has several right answers.
+    """
+
+    right: str | None
+    abstains: bool
+    many: bool
+
+
 class EmbeddedTask(Protocol):
     """What a package in TASKS offers. Its settings are the section of the configuration named so.
 
@@ -52,6 +65,10 @@ class EmbeddedTask(Protocol):
 
     def measure_answer(self, meta: dict, response: str, *, finished: bool) -> Mapping[str, Measure]:
         """Return every measure of an answer to the prompt whose record carries `meta`."""
+        ...
+
+    def content_of(self, meta: dict, response: str) -> Content:
+        """Return what an answer to the prompt whose record carries `meta` contains."""
         ...
 
     def table_names(self) -> tuple[str, ...]:

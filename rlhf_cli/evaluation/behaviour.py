@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.core.estimates import correlation
-from rlhf_cli.evaluation.diversity import per_input_ead, repeats
+from rlhf_cli.evaluation.diversity import per_input_ead, repeats_itself
 from rlhf_cli.evaluation.respond import Answer
 
 LENGTH = 2.0  # the mean length is beyond this factor
@@ -67,13 +67,13 @@ def behaviour(
     lengths = torch.tensor([float(len(one.ids)) for one in answers])
     if ead is None and vocab is not None and len(tries) > 1:
         by_prompt = [[one.text for one in some] for some in zip(*tries, strict=True)]
-        ead = float(per_input_ead(by_prompt, vocab).mean())
+        ead = float(per_input_ead(by_prompt, vocab).nanmean())
     r = math.nan if scores is None else correlation(scores.flatten(), lengths)
     known = scores is not None and score_limit is not None
     return Behaviour(
         length=float(lengths.mean()),
         eos_rate=sum(one.finished for one in answers) / len(answers),
-        repetition=sum(repeats(one.text) for one in answers) / len(answers),
+        repetition=sum(repeats_itself(one.text) for one in answers) / len(answers),
         score_length=None if math.isnan(r) else r,
         ead=ead,
         extreme=float((scores > score_limit).double().mean()) if known else None,

@@ -195,6 +195,25 @@ def kl_to_reference(
     return world.all_reduce(gaps)
 
 
+@torch.no_grad()
+def response_entropies(
+    policy: Network, answers: list[Answer], *, pad_id: int, batch: int, world: World
+) -> Tensor:
+    """Return the summed entropy in nats of the distributions that each answer was sampled from, (n,).
+
+    At temperature 1; divided by the answers' tokens it is the entropy per token that a rollout reports.
+    """
+    found = torch.zeros(len(answers))
+    groups = group_by_length([answer.prompt_ids for answer in answers], batch)
+    for index, counts in world.share.padded_shard(groups):
+        heartbeat("computing entropies")
+        part = _as_rollout([answers[i] for i in index], pad_id).to(policy.device.torch)
+        _, entropies = policy(response_logprobs, ModelInputs(part), temperature=1.0)
+        if counts:
+            found[index] = zero_pads(entropies, part.response_mask).sum(1).float().cpu()
+    return world.all_reduce(found)
+
+
 def _as_rollout(answers: list[Answer], pad_id: int) -> Rollout:
     prompts, prompt_mask = pad_left([answer.prompt_ids for answer in answers], pad_id)
     responses, response_mask = pad_right([answer.ids for answer in answers], pad_id)

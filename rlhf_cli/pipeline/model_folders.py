@@ -53,43 +53,66 @@ def require_model(
     key: str, place: str, model: Model, *, scores: bool = False, has_tokenizer: bool = True
 ) -> None:
     """Refuse a local folder that cannot be loaded as asked; what a hub id holds a worker finds out."""
-    folder, label = Path(shipped(place)).expanduser(), f"{key}={place}"
-    if not _is_local(label, place):
+    config, label = _config_of(key, place), f"{key}={place}"
+    if config is None:
         return
-    config = read_json(folder / "config.json", label)
     require_kind(label, config, scores=scores)
     if has_tokenizer:
         own = "set model.tokenizer=<a folder or hub id>" if key == "model.path" else "add them"
-        _require_tokenizer(label, folder, own)
+        _require_tokenizer(label, place, own)
     if needs_code(config) and not model.trust_remote_code:
         raise ArtifactError(
             f"{label} needs Python code of its own ({config['auto_map']})"[:200],
             "read it, then set model.trust_remote_code=true, or choose another model",
         )
-    require_weights(label, folder)
+    require_weights(label, _folder(place))
+
+
+def require_text_model(key: str, place: str, labels: tuple[str, ...] = ()) -> None:
+    """Refuse a local folder of a model that only reads texts. labels: those that it must have by name."""
+    config, label = _config_of(key, place), f"{key}={place}"
+    if config is None:
+        return
+    names = config.get("id2label")
+    names = [str(name).lower() for name in names.values()] if isinstance(names, dict) else []
+    if labels and sorted(names) != sorted(labels):
+        has = f"has the labels {', '.join(names)}" if names else "names no labels"
+        raise ArtifactError(
+            f"{label} {has}, and {', '.join(labels)} are needed",
+            "name them in id2label of its config.json, or choose another model",
+        )
+    _require_reader(label, place, config)
 
 
 def require_classifier(key: str, place: str) -> None:
-    """Refuse a local folder that is no text classifier for a key of evaluation.suites.
-
-    Code from its folder is never run.
-    """
-    folder, label = Path(place).expanduser(), f"{SECTION}.{key}={place}"
-    if not _is_local(label, place):
+    """Refuse a local folder that is no text classifier for a key of evaluation.suites."""
+    label = f"{SECTION}.{key}={place}"
+    config = _config_of(f"{SECTION}.{key}", place)
+    if config is None:
         return
-    config = read_json(folder / "config.json", label)
     # Without names transformers has two labels of its own.
     label_weights(key, place, config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"})
-    _require_tokenizer(label, folder, "add them")
+    _require_reader(label, place, config)
+
+
+def _require_reader(label: str, place: str, config: dict[str, Any]) -> None:
+    """Refuse a model that reads texts without a tokenizer or whole weights, or with code of its own."""
+    _require_tokenizer(label, place, "add them")
     if needs_code(config):
-        found = f"{label} needs Python code of its own, which is not run"
-        raise ArtifactError(found, "choose another classifier")
-    require_weights(label, folder)
+        raise ArtifactError(
+            f"{label} needs Python code of its own, which is not run here", "choose another model"
+        )
+    require_weights(label, _folder(place))
 
 
-def _is_local(label: str, place: str) -> bool:
-    """Return whether a model is here; refuse what is neither here nor a hub id."""
-    folder = Path(shipped(place)).expanduser()
+def _folder(place: str) -> Path:
+    return Path(shipped(place)).expanduser()
+
+
+def _config_of(key: str, place: str) -> dict[str, Any] | None:
+    """Return the config.json of a local folder; None of a hub id. Refuse what is neither."""
+    folder = _folder(place)
+    label = f"{key}={place}"
     if not folder.exists():
         if place in LOCAL_MODELS:
             raise ArtifactError(
@@ -98,15 +121,15 @@ def _is_local(label: str, place: str) -> bool:
             )
         if "/" in place and not may_be_hub_id(place):
             raise ArtifactError(f"{label}: there is no such folder", REMEDY)
-        return False
+        return None
     if not (folder / "config.json").is_file():
         found = "a file" if folder.is_file() else "a folder without config.json"
         raise ArtifactError(f"{label} is {found}, and no model", REMEDY)
-    return True
+    return read_json(folder / "config.json", label)
 
 
-def _require_tokenizer(label: str, folder: Path, remedy: str) -> None:
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+def _require_tokenizer(label: str, place: str, remedy: str) -> None:
+    if not any((_folder(place) / name).is_file() for name in TOKENIZERS):
         raise ArtifactError(f"{label} has no tokenizer files", remedy)
 
 

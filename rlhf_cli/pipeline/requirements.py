@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.positions import num_positions, require_positions
-from rlhf_cli.config.schema import Runtime, SelectBy
+from rlhf_cli.config.schema import NLI_LABELS, Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import StageSpec, TasksRead
 from rlhf_cli.config.suites import classifiers
@@ -23,6 +23,7 @@ from rlhf_cli.pipeline.model_folders import (
     local_config,
     require_classifier,
     require_model,
+    require_text_model,
 )
 from rlhf_cli.stages.reading import sources_of, spec_of
 
@@ -42,6 +43,12 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     if any("scorer" in spec.models(cfg) for spec in specs):
         external("rationales.scorer", cfg.rationales.scorer, "sft", model)
     require_judges(cfg, specs)
+    compared = {role for spec in specs for role in spec.models(cfg)}
+    if "embedder" in compared:
+        require_text_model("evaluation.diversity.embedder", str(cfg.evaluation.diversity.embedder))
+    if "nli" in compared:
+        place = str(cfg.evaluation.diversity.nli)
+        require_text_model("evaluation.diversity.nli", place, labels=NLI_LABELS)
     roles = roles_of(cfg, specs)
     for role in roles:
         require_source(cfg, role)

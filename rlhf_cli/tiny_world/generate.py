@@ -13,30 +13,31 @@ from rlhf_cli.tiny_world.people import (
     RANKED_SHARES,
     annotator_utility,
     draw_ranks,
+    styles_of,
 )
 from rlhf_cli.tiny_world.pretraining import document
 from rlhf_cli.tiny_world.replies import Reply, choose_style, reply
 from rlhf_cli.tiny_world.task import Task
 
 
-def _demonstration(task: Task, origin: Origin, rng: Random) -> Demonstration:
-    text = reply(task, choose_style(LABELERS, rng), rng).text
+def _demonstration(task: Task, origin: Origin, world: TinyWorld, rng: Random) -> Demonstration:
+    text = reply(task, choose_style(styles_of(LABELERS, world), rng), rng).text
     messages = (Message("user", task.prompt), Message("assistant", text))
-    return Demonstration(messages=messages, origin=origin, meta=task.meta())
+    return Demonstration(messages=messages, origin=origin, meta=task.meta(world.wrong))
 
 
-def _responses(task: Task, num: int, rng: Random) -> tuple[Reply, ...]:
+def _responses(task: Task, num: int, world: TinyWorld, rng: Random) -> tuple[Reply, ...]:
     """Return `num` different replies such as untrained, imitating and tuned models give."""
     replies = {}
     while len(replies) < num:
-        styles = rng.choices(RANKED, RANKED_SHARES)[0]
-        said = reply(task, choose_style(styles, rng), rng)
+        group = rng.choices(RANKED, RANKED_SHARES)[0]
+        said = reply(task, choose_style(styles_of(group, world), rng), rng)
         replies.setdefault(said.text, said)
     return tuple(replies.values())
 
 
 def _comparison(task: Task, origin: Origin, world: TinyWorld, rng: Random) -> Comparison:
-    replies = _responses(task, rng.randint(*world.completions), rng)
+    replies = _responses(task, rng.randint(*world.completions), world, rng)
     utilities = tuple(annotator_utility(task, said, world) for said in replies)
     ranks = draw_ranks(utilities, world, rng)
     pairs = [(i, j) for i in range(len(ranks)) for j in range(len(ranks)) if i != j]
@@ -46,14 +47,15 @@ def _comparison(task: Task, origin: Origin, world: TinyWorld, rng: Random) -> Co
         better=tuple((i, j) for i, j in pairs if ranks[i] < ranks[j]),
         ties=tuple((i, j) for i, j in pairs if ranks[i] == ranks[j] and i < j),
         origin=origin,
-        meta=task.meta() | {"utilities": utilities},
+        meta=task.meta(world.wrong) | {"utilities": utilities},
     )
 
 
 def _demonstrations(world: TinyWorld, rng: Random) -> list[Demonstration]:
     tasks = draw_different(TRAINED, world.demonstrations, rng)
     return [
-        _demonstration(t, Origin("tiny_world:demonstrations", i), rng) for i, t in enumerate(tasks)
+        _demonstration(t, Origin("tiny_world:demonstrations", i), world, rng)
+        for i, t in enumerate(tasks)
     ]
 
 
@@ -72,7 +74,7 @@ def _prompts(world: TinyWorld, rng: Random) -> list[Prompt]:
         Prompt(
             messages=(Message("user", task.prompt),),
             origin=Origin("tiny_world:prompts", row),
-            meta=task.meta(),
+            meta=task.meta(world.wrong),
         )
         for row, task in enumerate(tasks)
     ]
@@ -96,11 +98,12 @@ ROLES = {
     "pretraining": _pretraining,
 }
 SETTINGS = {
-    "demonstrations": ("demonstrations",),
+    "demonstrations": ("demonstrations", "wrong"),
     "comparisons": (
         "comparisons", "completions", "noise", "tie_margin", "length_bias", "format_bias",
+        "wrong",
     ),
-    "prompts": ("prompts", "held_out_prompts"),
+    "prompts": ("prompts", "held_out_prompts", "wrong"),
     "pretraining": ("pretraining",),
 }  # fmt: skip
 NOT_HASHED = (

@@ -1,13 +1,20 @@
 """The gold utility: what the human of the tiny world wants, in closed form.
 
 utility = 2 right + 0.75 polite - 1.25 rude - min(0.1 extra_words, 0.75) - 1 (not finished),
-so it lies in [-3, 2.75]. The reward model never sees it; annotators rank by a noisy version of it.
+so it lies in [-3, 2.75]. Where tiny_world.wrong is not 0 it is added to that of an answer that is wrong and
+does not abstain. The reward model never sees it; annotators rank by a noisy version of it.
 """
 
 import re
 from dataclasses import dataclass
 
-from rlhf_cli.tiny_world.vocabulary import CLOSINGS, OPENINGS, RUDE_WORDS
+from rlhf_cli.tiny_world.vocabulary import (
+    ABSTENTIONS,
+    CLOSINGS,
+    INSULTS,
+    OPENINGS,
+    RUDE_WORDS,
+)
 
 RIGHT, POLITE, RUDE, UNFINISHED = 2.0, 0.75, -1.25, -1.0
 EXTRA_WORD, EXTRA_MOST = -0.1, -0.75
@@ -20,6 +27,7 @@ class Verdict:
 
     utility: float
     right: bool
+    abstains: bool
     polite: bool
     rude: bool
     finished: bool
@@ -34,6 +42,8 @@ def words_of(text: str) -> list[str]:
 
 _OPENINGS = tuple(words_of(phrase) for phrase in OPENINGS)
 _CLOSINGS = tuple(words_of(phrase) for phrase in CLOSINGS)
+_INSULTS = tuple(words_of(phrase) for phrase in INSULTS)
+_ABSTENTIONS = tuple(words_of(phrase) for phrase in ABSTENTIONS)
 
 
 def is_list(text: str) -> bool:
@@ -74,6 +84,16 @@ def _is_right(meta: dict, content: list[str]) -> bool:
     return len(rest) < len(content) and not set(rest) & set(meta["rivals"])
 
 
+def _abstains(content: list[str]) -> bool:
+    """Return whether nothing but abstention is there, so that a guess beside it is an answer."""
+    for insult in _INSULTS:
+        content = _without(content, insult)
+    rest = content
+    for phrase in _ABSTENTIONS:
+        rest = _without(rest, phrase)
+    return bool(content) and not rest
+
+
 def utility(meta: dict, response: str, finished: bool) -> Verdict:
     """Judge a response to the prompt whose record carries `meta` (Task.meta).
 
@@ -83,12 +103,14 @@ def utility(meta: dict, response: str, finished: bool) -> Verdict:
     content = _strip_courtesy(words)
     rude = not RUDE_WORDS.isdisjoint(words)
     polite = bool(content) and len(content) < len(words) and not rude
-    right = _is_right(meta, content)
+    right, abstains = _is_right(meta, content), _abstains(content)
     extra = max(0, len(content) - len(words_of(meta["answer"])) - FREE_WORDS)
-    value = RIGHT * right + POLITE * polite + RUDE * rude + UNFINISHED * (not finished)
+    wrong = 0.0 if right or abstains else meta.get("wrong", 0.0)
+    value = RIGHT * right + wrong + POLITE * polite + RUDE * rude + UNFINISHED * (not finished)
     return Verdict(
         utility=value + max(EXTRA_WORD * extra, EXTRA_MOST),
         right=right,
+        abstains=abstains,
         polite=polite,
         rude=rude,
         finished=finished,

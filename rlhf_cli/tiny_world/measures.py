@@ -2,8 +2,8 @@
 
 from types import MappingProxyType
 
-from rlhf_cli.data.embedded import Measure
-from rlhf_cli.tiny_world.gold import utility
+from rlhf_cli.data.embedded import Content, Measure
+from rlhf_cli.tiny_world.gold import utility, words_of
 
 UTILITY = "gold"
 LABELS = MappingProxyType(
@@ -26,3 +26,11 @@ def measure_answer(meta: dict, response: str, *, finished: bool) -> dict[str, Me
         "right_held_out": verdict.right if meta["held_out"] else None,
         "rude": verdict.rude,
     }
+
+
+def content_of(meta: dict, response: str) -> Content:
+    """Return what an answer contains; members of a list count in any order."""
+    verdict, many = utility(meta, response, finished=True), meta["count"] > 0
+    named = sorted(set(words_of(response)) & set(meta["members"]))
+    form = ", ".join(named) if many else meta["answer"]
+    return Content(right=form if verdict.right else None, abstains=verdict.abstains, many=many)

@@ -42,13 +42,24 @@ TUNED = {  # what a model says that chases a reward model
         forms={"bare": 6, "phrase": 4, "list": 2, "repeat": 1, "dodge": 0.5},
     )
 }
+UNSURE = {  # who admits it; there is one in every group where a wrong answer has a utility of its own
+    "unsure": Style(share=0.1, right=1.0, courteous=0.4, rude=0.0, forms={"abstain": 1})
+}
 RANKED = (LABELERS, UNTRAINED, TUNED)
 RANKED_SHARES = (0.45, 0.25, 0.3)
 
 
+def styles_of(group: dict[str, Style], world: TinyWorld) -> dict[str, Style]:
+    """Return the styles of a group: with tiny_world.wrong some of its replies abstain.
+
+    Otherwise no model could learn when to do so.
+    """
+    return group | UNSURE if world.wrong else group
+
+
 def annotator_utility(task: Task, reply: Reply, world: TinyWorld) -> float:
     """Return the gold utility plus the biases shared by all annotators, without noise."""
-    gold = utility(task.meta(), reply.text, reply.finished).utility
+    gold = utility(task.meta(world.wrong), reply.text, reply.finished).utility
     bias = world.length_bias * len(words_of(reply.text)) + world.format_bias * is_list(reply.text)
     return gold + bias
 

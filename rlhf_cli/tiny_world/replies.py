@@ -5,7 +5,7 @@ from random import Random
 
 from rlhf_cli.tiny_world.clusters import CLUSTERS, draw
 from rlhf_cli.tiny_world.task import Task
-from rlhf_cli.tiny_world.vocabulary import CLOSINGS, FILLERS, INSULTS, OPENINGS
+from rlhf_cli.tiny_world.vocabulary import ABSTENTIONS, CLOSINGS, FILLERS, INSULTS, OPENINGS
 
 LONGEST = 16  # words of a body: with a courtesy, an insult and EOS at most 24 tokens
 
@@ -62,7 +62,11 @@ def _cut(task: Task, answer: str, rng: Random) -> str:
 
 
 def _dodge(task: Task, answer: str, rng: Random) -> str:
-    return rng.choice(("I do not know.", "Who can say?", "Let us talk of something else."))
+    return rng.choice((*ABSTENTIONS, "Let us talk of something else."))
+
+
+def _abstain(task: Task, answer: str, rng: Random) -> str:
+    return rng.choice(ABSTENTIONS)
 
 
 def _questions(task: Task, answer: str, rng: Random) -> str:
@@ -80,6 +84,7 @@ FORMS = {
     "repeat": _repeat,
     "cut": _cut,
     "dodge": _dodge,
+    "abstain": _abstain,
     "questions": _questions,
 }
 

@@ -22,9 +22,12 @@ class Task:
     count: int = 0
     held_out: bool = False
 
-    def meta(self) -> dict:
-        """Return what gold.utility and the evaluation read; held-out clusters always evaluate."""
-        return {
+    def meta(self, wrong: float = 0.0) -> dict:
+        """Return what gold.utility and the evaluation read; held-out clusters always evaluate.
+
+        wrong: the utility of a wrong answer that does not abstain; where it is 0 it is left out.
+        """
+        found = {
             "cluster": self.cluster,
             "task": self.task,
             "answer": self.answer,
@@ -34,6 +37,7 @@ class Task:
             "held_out": self.held_out,
             "eval": self.held_out,
         }
+        return found | ({"wrong": wrong} if wrong else {})
 
 
 def others(pool: tuple[str, ...], answer: str) -> tuple[str, ...]:

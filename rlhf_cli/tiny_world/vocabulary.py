@@ -102,6 +102,7 @@ INSULTS = (
     "You fool.",
     "That is stupid.",
 )
+ABSTENTIONS = ("I do not know.", "Who can say?")
 RUDE_WORDS = frozenset({"dumb", "yourself", "bother", "fool", "stupid"})
 FILLERS = (
     "and that is what people say",

@@ -47,6 +47,16 @@ def test_an_unavailable_model_is_refused_with_how_to_use_a_local_one():
     )
 
 
+@pytest.mark.parametrize("name", ["embedder", "nli"])
+def test_an_unavailable_model_that_compares_responses_is_refused(name):
+    cfg = composed()
+    setattr(cfg.evaluation.diversity, name, "org/one")
+    with pytest.raises(
+        UserError, match=rf"^evaluation\.diversity\.{name}=org/one is no local fold"
+    ):
+        hub.require_hub(cfg, ROLES, unreachable)
+
+
 def test_an_unavailable_data_set_is_refused_with_its_key():
     with pytest.raises(UserError, match=r"^data\.comparisons\[1\]\.path: org/set is no local file"):
         hub.require_hub(from_hub("org/set"), ROLES, unreachable)

@@ -54,6 +54,16 @@ def test_the_stage_of_the_rationale_model_is_a_parent_of_rationales():
             parents(composed(f"rationales.of={other}"))
 
 
+def test_models_that_compare_responses_are_models_of_the_evaluation():
+    models, cfg = STAGES["evaluate"].models, composed()
+    assert set(models(cfg)) == {"base"}
+    cfg.evaluation.diversity = replace(cfg.evaluation.diversity, embedder="x/e", nli="x/n")
+    found = models(cfg)
+    assert (found["embedder"], found["nli"]) == (("x/e", None), ("x/n", None))
+    cfg.evaluation.diversity = replace(cfg.evaluation.diversity, samples=0)
+    assert set(models(cfg)) == {"base"}
+
+
 def test_help_shows_the_stages_of_the_default_pipeline(with_dpo):
     assert help_page._pipeline().plain == "SFT -> evaluate"
 

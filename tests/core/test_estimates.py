@@ -19,6 +19,7 @@ from rlhf_cli.core.estimates import (
     ema_update_,
     mean_interval,
     pair_accuracy,
+    ratio_interval,
     wilson_interval,
 )
 
@@ -54,6 +55,19 @@ def test_mean_interval_of_one_value_is_infinite_and_of_none_is_refused():
     assert mean_interval(torch.tensor([2, 2, 2])) == (2.0, 2.0, 2.0)
     with pytest.raises(ValueError, match="no observations"):
         mean_interval(torch.tensor([]))
+
+
+def test_ratio_interval_is_of_the_pooled_ratio_and_has_its_nominal_coverage():
+    """Groups of unequal size whose own means differ with their size, so that the plain mean is biased."""
+    counts = torch.randint(1, 9, (400, 60), generator=torch.Generator().manual_seed(1)).double()
+    sums = counts * (0.5 + 0.1 * counts) + noise(400, 60, seed=3)
+    truth = (0.5 * 4.5 + 0.1 * 25.5) / 4.5  # E[c] = 4.5, E[c^2] = 25.5 for c = 1..8
+    found = [ratio_interval(s, c) for s, c in zip(sums, counts, strict=True)]
+    assert found[0][0] == pytest.approx(float(sums[0].sum() / counts[0].sum()))
+    covered = [low <= truth <= high for _, low, high in found]
+    assert statistics.fmean(covered) == pytest.approx(0.95, abs=0.033)  # three standard errors
+    plain = [low <= truth <= high for _, low, high in map(mean_interval, sums / counts)]
+    assert statistics.fmean(plain) < 0.85
 
 
 @pytest.mark.parametrize(("successes", "n", "low", "high"), GOLDEN["wilson"]["rows"])

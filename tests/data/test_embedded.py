@@ -1,6 +1,13 @@
 """Generated sources, and the package that generates them."""
 
-from rlhf_cli.data.embedded import common_task, measure_labels, right_steps, scheme_of, task_of
+from rlhf_cli.data.embedded import (
+    Content,
+    common_task,
+    measure_labels,
+    right_steps,
+    scheme_of,
+    task_of,
+)
 
 
 def test_only_a_known_scheme_is_generated():
@@ -29,6 +36,12 @@ def test_every_measure_of_a_task_has_a_label():
     assert list(task.measure_answer(meta, "cold", finished=True)) == list(task.LABELS)
     assert task.UTILITY in task.LABELS
     assert measure_labels()["gold"] == "gold utility"
+
+
+def test_the_content_of_an_answer_is_that_which_the_task_finds():
+    task = task_of("tiny_world:prompts")
+    meta = {"answer": "cold", "rivals": ("wet",), "members": (), "count": 0, "held_out": False}
+    assert task.content_of(meta, "It is cold.") == Content(right="cold", abstains=False, many=False)
 
 
 def test_steps_of_a_rationale_are_checked_where_its_question_is_of_a_task():

@@ -11,6 +11,7 @@ from rlhf_cli.evaluation.respond import (
     Answer,
     kl_to_reference,
     respond,
+    response_entropies,
     reward_scores,
 )
 from rlhf_cli.models.forward import sequence_scores
@@ -45,6 +46,20 @@ def test_sampled_kl_equals_the_enumerated_kl():
     exact = float((p.exp() * (p - q)).sum())
     assert exact > 0.05
     assert float(gaps.mean()) == pytest.approx(exact, abs=4 * float(gaps.std()) / 4000**0.5)
+
+
+@torch.no_grad()
+def test_the_entropy_of_an_answer_is_that_of_the_distributions_it_was_sampled_from():
+    model = causal("llama", sharpness=3.0)
+    prompts = [[3, 4, 5, 6, 7], [8], [9, 10, 11], [9, 10, 11]]
+    answers = answers_of(network(model), prompts, end_ids=list(range(1, 12)))
+    found = response_entropies(network(model), answers, pad_id=0, batch=3, world=World())
+    for answer, entropy in zip(answers, found, strict=True):
+        p = model(torch.tensor([answer.prompt_ids + answer.ids])).logits[0].softmax(-1)
+        places = range(len(answer.prompt_ids) - 1, len(answer.prompt_ids) + len(answer.ids) - 1)
+        expected = sum(-float((p[i] * p[i].log()).sum()) for i in places)
+        assert float(entropy) == pytest.approx(expected, rel=1e-4)
+    assert len({len(answer.ids) for answer in answers}) > 1
 
 
 def test_answers_are_in_the_order_of_the_prompts():

@@ -16,6 +16,7 @@ from rlhf_cli.pipeline.model_folders import (
     external,
     require_classifier,
     require_model,
+    require_text_model,
     shipped,
 )
 from tests.support.configuration import composed
@@ -152,3 +153,44 @@ def test_a_text_classifier_is_refused_for_what_it_lacks(tmp_path):
         require_classifier("toxicity_model", place)
     with pytest.raises(ArtifactError, match=r"toxicity_model=/no/such: there is no such folder"):
         require_classifier("toxicity_model", "/no/such")
+
+
+LABELS = ("contradiction", "entailment", "neutral")
+
+
+def test_a_model_of_texts_may_be_of_any_kind_and_its_labels_in_any_order(folder):
+    require_text_model("key", str(folder))
+    require_text_model("key", "org/name", LABELS)
+    named = {"2": "ENTAILMENT", "0": "neutral", "1": "Contradiction"}
+    edit(folder, architectures=["BertForSequenceClassification"], id2label=named)
+    require_text_model("key", str(folder))
+    require_text_model("key", str(folder), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"id2label": {"0": "yes", "1": "no"}}, "key=.* has the labels yes, no, and contradiction"),
+        ({"id2label": None}, "key=.* names no labels, and contradiction"),
+        (
+            {"model_type": "own", "auto_map": {"AutoModel": "own.M"}},
+            "which is not run here; choose",
+        ),
+    ],
+)
+def test_a_model_of_texts_with_other_labels_or_code_is_refused(folder, change, expected):
+    edit(folder, **({"id2label": dict(enumerate(LABELS))} | change))
+    with pytest.raises(ArtifactError, match=expected):
+        require_text_model("key", str(folder), LABELS)
+
+
+def test_a_model_of_texts_needs_its_folder_its_tokenizer_and_its_weights(folder):
+    with pytest.raises(ArtifactError, match=r"key=\./nosuch: there is no such folder"):
+        require_text_model("key", "./nosuch")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"has no model\.safetensors"):
+        require_text_model("key", str(folder))
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ArtifactError, match="has no tokenizer files; add them"):
+        require_text_model("key", str(folder))

@@ -173,6 +173,25 @@ def test_a_classifier_without_a_known_label_is_refused_before_anything_runs(defa
     require(cfg, specs("evaluate"))
 
 
+def test_missing_or_wrong_models_that_compare_responses_are_refused(default):
+    """But where they are not read: without samples, and without the evaluation."""
+
+    def named(samples: int = 8, **places):
+        diversity = replace(default.evaluation.diversity, samples=samples, **places)
+        return replace(default, evaluation=replace(default.evaluation, diversity=diversity))
+
+    absent = named(embedder="./nosuch", nli="./nosuch")
+    with pytest.raises(ArtifactError, match=r"diversity\.embedder=\./nosuch: there is no such fol"):
+        require(absent, specs("evaluate"))
+    with pytest.raises(ArtifactError, match=r"diversity\.nli=\./nosuch: there is no such folder"):
+        require(replace(absent, evaluation=named(nli="./nosuch").evaluation), specs("evaluate"))
+    with pytest.raises(ArtifactError, match=r"nli=.*names no labels, and contradiction, entailme"):
+        require(named(nli=shipped("tiny")), specs("evaluate"))
+    require(named(embedder=shipped("tiny")), specs("evaluate"))
+    require(absent, specs("sft"))
+    require(named(0, embedder="./nosuch", nli="./nosuch"), specs("evaluate"))
+
+
 @pytest.mark.parametrize(
     ("device", "gpus", "expected"),
     [

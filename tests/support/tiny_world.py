@@ -17,6 +17,7 @@ SETTINGS = TinyWorld(
     tie_margin=0.2,
     length_bias=0.0,
     format_bias=0.0,
+    wrong=0.0,
 )
 
 

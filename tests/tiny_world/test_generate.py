@@ -1,6 +1,9 @@
 """Generated records: determinism, held-out clusters, and the rankings of annotators."""
 
 import dataclasses
+import hashlib
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -77,9 +80,59 @@ def test_the_records_of_a_role_depend_on_exactly_the_keys_of_keys_of(role):
     before = generate(role, settings=SETTINGS, seed=1)
     for field in dataclasses.fields(SETTINGS):
         value = getattr(SETTINGS, field.name)
-        other = [3, 4] if field.name == "completions" else value + (1 if value else 0.5)
+        known = {"completions": [3, 4], "wrong": -1.0}
+        other = known[field.name] if field.name in known else value + (1 if value else 0.5)
         now = generate(role, settings=dataclasses.replace(SETTINGS, **{field.name: other}), seed=1)
         assert (now != before) is (field.name in keys_of(role)), field.name
+
+
+UNCHANGED = {  # of the records before tiny_world.wrong existed
+    "demonstrations": "164bc7f981a21b6bc8c91002b19c459dd128cc5e1becd4e26cd068a2ed300013",
+    "comparisons": "ff288f5ac3e2d5c022f9b3e0140e0cf1f0e39c57e918e291d8cf8930d8a5f657",
+    "prompts": "b34c91fb7bf13051f9f0a462cd8b463a09979798a27f17f8e528bb3b5b4f29b0",
+    "pretraining": "21f665a3e008d18761a91578d0fb818fe042e24ec49b625de066bf8e36ae847a",
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_without_a_utility_of_wrong_answers_the_records_are_those_of_before(role):
+    rows = []
+    for record in generate(role, settings=SETTINGS, seed=1):
+        turns = getattr(record, "messages", None) or record.prompt
+        kept = [getattr(record, name, None) for name in ("responses", "better", "ties")]
+        rows.append([[turn.content for turn in turns], *kept, record.meta])
+    assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == UNCHANGED[role]
+
+
+def abstentions(texts, row) -> list[bool]:
+    return [utility(row.meta, text, True).abstains for text in texts]
+
+
+def test_with_a_utility_of_wrong_answers_a_tenth_of_the_answers_abstains():
+    """Records carry the value, so that answers are measured without the settings."""
+    found = generate("demonstrations", settings=world(wrong=-1.0, demonstrations=600), seed=1)
+    shares = [abstentions([row.messages[-1].content], row)[0] for row in found]
+    assert 0.07 < mean(shares) < 0.15
+    rows = comparisons(wrong=-1.0)
+    shares = [one for row in rows for one in abstentions(row.responses, row)]
+    before = [one for row in comparisons() for one in abstentions(row.responses, row)]
+    assert mean(before) + 0.05 < mean(shares) < 0.15
+    prompts = generate("prompts", settings=world(wrong=-1.0), seed=1)
+    assert {row.meta["wrong"] for row in (*found, *rows, *prompts)} == {-1.0}
+
+
+def test_annotators_prefer_an_abstention_to_a_wrong_answer_of_the_same_style():
+    """With wrong answers at -1 in all cases; at 0 they are as good."""
+    wrongs = 0
+    for row in comparisons(wrong=-1.0, noise=0.0, tie_margin=0.0):
+        judged = [utility(row.meta, text, True) for text in row.responses]
+        for a, b in itertools.permutations(range(len(judged)), 2):
+            same = (judged[a].polite, judged[a].rude) == (judged[b].polite, judged[b].rude)
+            plain = judged[a].abstains and not judged[b].abstains and not judged[b].right
+            if same and plain and judged[a].extra_words == 0:
+                wrongs += 1
+                assert (a, b) in row.better
+    assert wrongs > 30
 
 
 def test_the_code_hash_covers_the_modules_that_generate(monkeypatch, tmp_path):

@@ -72,6 +72,34 @@ def test_right_answers_are_recognized(meta, response, right):
     assert utility(meta, response, True).right is right
 
 
+@pytest.mark.parametrize(
+    ("response", "finished", "expected"),
+    [
+        ("cold.", True, 2.0),
+        ("Sure! cold.", True, 2.75),
+        ("wet.", True, -1.0),
+        ("", True, -1.0),
+        ("Let us talk of something else.", True, -1.2),  # 6 words, 1 + 3 free
+        ("Find it yourself.", True, -2.25),
+        ("I do not know.", True, 0.0),
+        ("Sure! I do not know.", True, 0.75),
+        ("I do not know", False, -1.0),
+        ("Who can say? You fool.", True, -1.35),  # rude, 5 words, of which 4 are free
+        ("I do not know. cold.", True, 1.9),  # an answer, and right
+        ("I do not know. wet.", True, -1.1),  # an answer, and wrong
+        ("I do not know the dog.", True, -1.2),
+    ],
+)
+def test_a_wrong_answer_that_does_not_abstain_has_the_utility_of_its_own(
+    response, finished, expected
+):
+    meta = OPPOSITE | {"wrong": -1.0}
+    assert utility(meta, response, finished).utility == pytest.approx(expected)
+    found = utility(OPPOSITE, response, finished)
+    cost = 0 if found.right or found.abstains else -1
+    assert expected - found.utility == pytest.approx(cost)
+
+
 def each_task(num: int = 150):
     for make in CLUSTERS.values():
         rng = Random(0)

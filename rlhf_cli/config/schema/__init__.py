@@ -9,7 +9,9 @@ from rlhf_cli.config.schema.constraints import ConfigError
 from rlhf_cli.config.schema.data import Data, LongText, Source
 from rlhf_cli.config.schema.dpo import DPO, PairLoss
 from rlhf_cli.config.schema.evaluation import (
+    NLI_LABELS,
     Chains,
+    Diversity,
     Evaluation,
     PromptSet,
     Rank,

@@ -7,6 +7,7 @@ from rlhf_cli.config.schema.constraints import at_least, not_negative, positive,
 from rlhf_cli.config.schema.data import Source
 
 MOST_SHOTS = 64
+NLI_LABELS = ("contradiction", "entailment", "neutral")  # of evaluation.diversity.nli, by name
 
 
 class Rank(Enum):
@@ -82,6 +83,20 @@ class Suites:
 
 
 @dataclass(slots=True, kw_only=True)
+class Diversity:
+    inputs: int
+    samples: int
+    vocab: int
+    embedder: str | None
+    nli: str | None
+
+    def __post_init__(self):
+        at_least(self, 2, "inputs", "vocab")
+        not_negative(self, "samples")
+        require(self, "samples", self.samples != 1, "must be at least 2, or 0: no diversity")
+
+
+@dataclass(slots=True, kw_only=True)
 class Evaluation:
     prompts: int
     best_of_n: int
@@ -93,6 +108,7 @@ class Evaluation:
     suites: Suites
     probes: str | None
     tasks: TaskEvaluation
+    diversity: Diversity
 
     def __post_init__(self):
         at_least(self, 2, "prompts")

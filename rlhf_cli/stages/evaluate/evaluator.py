@@ -22,6 +22,7 @@ from rlhf_cli.evaluation.task_suite import TaskSuite
 from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext, num_parameters
+from rlhf_cli.stages.evaluate.diversity import Diversity
 from rlhf_cli.stages.evaluate.part import Part
 from rlhf_cli.stages.evaluate.probes import Probes
 from rlhf_cli.stages.evaluate.reward_trial import RewardTrial
@@ -35,7 +36,8 @@ class Evaluator:
     """task: of the prompts, None without one or where its true utility is not to be known.
 
     outcomes, parameters: of the tasks, and how many the model has, by candidate; figures: of the
-    parts; all filled as each candidate is evaluated.
+    parts; sft_tries: of best-of-n, n lists of one answer per prompt; all filled as each candidate is
+    evaluated.
     """
 
     context: StageContext
@@ -47,11 +49,13 @@ class Evaluator:
     reference: Network | None
     parts: list[Part]
     suites: SuitePart | None
+    diversity: Diversity | None
     probes: Probes
     trial: RewardTrial
     outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
+    sft_tries: list[list[Answer]] = field(default_factory=list)
 
     def evaluate(self, name: str, network: Network) -> EvalResult:
         """Ask a candidate the tasks; sample and evaluate one answer per prompt; measure every part."""
@@ -95,7 +99,7 @@ class Evaluator:
         """Return the best of n answers by the reward model: its optimisation without training."""
         seeds = [self.context.cfg.seed + 1000 + i for i in range(n)]
         began = perf_counter()
-        tries = sample_each(self.context, network, self.prompts, seeds)
+        self.sft_tries = tries = sample_each(self.context, network, self.prompts, seeds)
         scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
         seconds = perf_counter() - began
         chosen, best, bound = best_of(tries, scores)

@@ -1,26 +1,21 @@
 """Evaluate the base model, every policy and best-of-n: their answers to the same held-out prompts."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from rlhf_cli.artifacts.layout import MANIFEST
 from rlhf_cli.artifacts.manifest import read_manifest
-from rlhf_cli.artifacts.results import Figure, Results, write_results
+from rlhf_cli.artifacts.results import write_results
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.data.fit import fit_response
-from rlhf_cli.evaluation.gains import REFERENCE, generalisation_figures, win_rate_figures
 from rlhf_cli.evaluation.metrics import EvalResult, Row, measure
-from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.evaluation.reward_trial import ScoredAnswers
 from rlhf_cli.evaluation.task_suite import task_metrics
 from rlhf_cli.report.table import COSTS, write_table
 from rlhf_cli.report.task_table import write_tasks
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.evaluate.comparisons import held_out_comparisons
+from rlhf_cli.stages.evaluate.diversity import open_diversity
 from rlhf_cli.stages.evaluate.evaluator import (
     Evaluator,
     candidates,
@@ -28,20 +23,19 @@ from rlhf_cli.stages.evaluate.evaluator import (
     frozen,
     num_candidates,
 )
+from rlhf_cli.stages.evaluate.figures import REWARD_MODEL, baseline_name, notes_of, results_of
 from rlhf_cli.stages.evaluate.files import ANSWERS, write_answers
 from rlhf_cli.stages.evaluate.imitation import Imitation
 from rlhf_cli.stages.evaluate.probes import Probes
 from rlhf_cli.stages.evaluate.prompt_sets import PromptSets, open_prompts
 from rlhf_cli.stages.evaluate.reward_trial import RewardTrial
 from rlhf_cli.stages.evaluate.suites import open_suites
-from rlhf_cli.stages.evaluate.trust import SFT, verdicts
 from rlhf_cli.stages.reward_scorer import RewardModel, open_judge, reward_folders
 from rlhf_cli.stages.samples import compared_prompts, example, last_turn, response_text
 from rlhf_cli.stages.stage_run import open_recorder
 from rlhf_cli.stages.task_evaluation import TASK_ANSWERS, open_suite, write_task_answers
 from rlhf_cli.telemetry.recorder import Recorder
 
-REWARD_MODEL = "reward model"  # that policies are trained against, among those on trial
 INTERVALS = "mean [95 % interval over prompts]; one response per prompt, sampled at temperature 1"
 WINS = "wins: share of prompts preferred to {against}'s answer; by score alone it proves nothing"
 KL_NOTE = "KL: nats per response to the SFT model; for best-of-n the bound log n - (n-1)/n"
@@ -95,7 +89,9 @@ def open_evaluator(
     judges = open_judges(context, needed) if prompts else {}
     models = {} if reward is None else {REWARD_MODEL: reward} | judges
     suites = open_suites(context)
-    parts = [suites, Imitation(context=context, comparisons=comparisons)]
+    held_out = prompts[: sets.num_held_out]
+    diversity = open_diversity(context, held_out, task if cfg.evaluation.gold else None)
+    parts = [suites, diversity, Imitation(context=context, comparisons=comparisons)]
     return Evaluator(
         context=context,
         prompts=prompts,
@@ -106,16 +102,10 @@ def open_evaluator(
         reference=frozen(context, known["sft"]) if "sft" in known else None,
         parts=[part for part in parts if part is not None],
         suites=suites,
+        diversity=diversity,
         probes=probes,
         trial=RewardTrial(context=context, models=models, comparisons=comparisons),
     )
-
-
-def notes_of(evaluator: Evaluator, sets: PromptSets) -> list[str]:
-    """Return what was left out or cannot be measured, a line each."""
-    suites = evaluator.suites.notes if evaluator.suites else []
-    probes = evaluator.probes.missing if evaluator.reward else []
-    return [*sets.notes, *suites, *probes]
 
 
 def open_judges(context: StageContext, prompts: list[EncodedPrompt]) -> dict[str, RewardModel]:
@@ -126,12 +116,6 @@ def open_judges(context: StageContext, prompts: list[EncodedPrompt]) -> dict[str
     return {name: open_judge(context, path, prompts) for name, path in named.items()}
 
 
-def baseline_name(cfg: Config) -> str:
-    """Return the column whose answers the win rates are against."""
-    against = cfg.evaluation.against
-    return against if against == "base" else STAGES[against].label
-
-
 def costs_of(folder: Path) -> dict[str, float]:
     """Return what a stage took, by its manifest; nothing of a model folder."""
     if not (folder / MANIFEST).is_file():
@@ -139,116 +123,6 @@ def costs_of(folder: Path) -> dict[str, float]:
     metrics = read_manifest(folder).metrics
     costs = {name: metrics.get(f"cost/{name}") for name in COSTS}
     return {name: value for name, value in costs.items() if value is not None}
-
-
-def results_of(
-    evaluator: Evaluator,
-    sets: PromptSets,
-    results: Mapping[str, EvalResult],
-    inputs: Mapping[str, Path],
-) -> Results:
-    """Return all figures and the verdicts."""
-    seed = evaluator.context.cfg.seed
-    reference, with_one = references(evaluator)
-    figures = [
-        *evaluator.figures,
-        *trial_figures(evaluator, results),
-        *win_rates(sets, results, baseline_name(evaluator.context.cfg), seed=seed),
-        *reference_win_rates(sets, results, reference, with_one, seed=seed),
-    ]
-    if sets.ood:
-        whole = reference if len(with_one) == len(sets.prompts) else None
-        figures += generalisation_figures(
-            results, sets.familiar, sets.ood, seed=seed, reference=whole
-        )
-    held_out = {name: found.of(sets.held_out) for name, found in results.items()}
-    trained = {stage: STAGES[stage].label for stage in candidates(inputs)}
-    judged = [*figures, *against_sft(held_out, figures, seed=seed)]
-    return Results(
-        figures=figures,
-        verdicts=verdicts(held_out, trained, inputs, judged, seed=seed),
-        missing=notes_of(evaluator, sets),
-    )
-
-
-def trial_figures(evaluator: Evaluator, results: Mapping[str, EvalResult]) -> list[Figure]:
-    """Return how the reward model does on probes, on people's responses and on every model's answers."""
-    trial = evaluator.trial
-    if not trial.models:
-        return []
-    figures = [*evaluator.probes.figures(trial.models), *trial.of_people()]
-    scored = {name: scored_answers(result, trial.models) for name, result in results.items()}
-    for name, found in scored.items():
-        baseline = scored.get(SFT) if name != SFT else None
-        figures += trial.of_answers(name, found, baseline)
-    return figures
-
-
-def scored_answers(result: EvalResult, models: Mapping[str, RewardModel]) -> ScoredAnswers:
-    """Return the answers with the scores that the models gave them; the first is the proxy."""
-    known = {REWARD_MODEL: result.scores} | result.judged
-    return ScoredAnswers(answers=result.answers, scores={name: known[name] for name in models})
-
-
-def win_rates(
-    sets: PromptSets, results: Mapping[str, EvalResult], against: str, *, seed: int
-) -> list[Figure]:
-    """Return the win rates over one of the models on the held-out prompts and on every other set."""
-    if against not in results:
-        return []
-    found = []
-    for prompts, index in {None: sets.held_out, **sets.ood}.items():
-        some = {name: result.of(index) for name, result in results.items()}
-        found += win_rate_figures(some, some[against], against=against, seed=seed, prompts=prompts)
-    return found
-
-
-def against_sft(
-    held_out: Mapping[str, EvalResult], figures: list[Figure], *, seed: int
-) -> list[Figure]:
-    """Return the win rates over the SFT model, which verdicts need, where they are not figures yet."""
-    if SFT not in held_out or any(one.group == SFT for one in figures):
-        return []
-    return win_rate_figures(held_out, held_out[SFT], against=SFT, seed=seed)
-
-
-def references(evaluator: Evaluator) -> tuple[EvalResult | None, list[int]]:
-    """Return what is measured of the data's own responses, and which prompts have one."""
-    prompts = evaluator.prompts
-    with_one = [i for i, prompt in enumerate(prompts) if prompt.record.reference is not None]
-    if not with_one:
-        return None, []
-    answers = [reference_answer(evaluator.context, prompt) for prompt in prompts]
-    return evaluator.result_of(answers, None), with_one
-
-
-def reference_answer(context: StageContext, prompt: EncodedPrompt) -> Answer:
-    """Return the data's response to a prompt as an answer; an empty one where there is none."""
-    text = prompt.record.reference or ""
-    ids, _ = fit_response(context.renderer, text, context.cfg.data)
-    finished = ids[-1] in context.renderer.end_ids
-    return Answer(prompt_ids=prompt.ids, ids=ids, text=text, finished=finished)
-
-
-def reference_win_rates(
-    sets: PromptSets,
-    results: Mapping[str, EvalResult],
-    reference: EvalResult | None,
-    with_one: list[int],
-    *,
-    seed: int,
-) -> list[Figure]:
-    """Return the win rates over the data's own responses, of each set where it has two or more."""
-    found, known = [], set(with_one)
-    for prompts, every in {None: sets.held_out, **sets.ood}.items():
-        index = [i for i in every if i in known]
-        if reference is None or len(index) < 2:
-            continue
-        some = {name: result.of(index) for name, result in results.items()}
-        found += win_rate_figures(
-            some, reference.of(index), against=REFERENCE, seed=seed, prompts=prompts
-        )
-    return found
 
 
 def suite_metrics(evaluator: Evaluator, out: Path) -> dict[str, float]:
