@@ -14,7 +14,7 @@ from rlhf_cli.pipeline.plan import Judgement, Planner, State
 from rlhf_cli.report.compare import compare
 from rlhf_cli.report.page import write_page
 from rlhf_cli.report.rationale_table import print_rationales
-from rlhf_cli.report.run_state import json_lines, read_run
+from rlhf_cli.report.run_state import metric_lines, read_run
 from rlhf_cli.report.show import command_for
 from rlhf_cli.report.study_table import print_compared
 from rlhf_cli.report.table import print_table
@@ -41,7 +41,7 @@ def foreseen(planner: Planner, steps: list[Judgement]) -> Iterator[str]:
 
 
 def _spent(manifest: StageManifest, folder: Path) -> str:
-    seconds = max((entry.get("time", 0.0) for entry in json_lines(folder / METRICS)), default=0.0)
+    seconds = max((entry.get("time", 0.0) for entry in metric_lines(folder / METRICS)), default=0.0)
     peak = manifest.metrics.get("mem/peak_gib")
     memory = f" and {peak:.1f} GiB of memory" if peak else ""
     return f"took {duration(seconds)}{memory} for {manifest.step} steps"

@@ -8,7 +8,7 @@ from typing import Any
 from rlhf_cli.artifacts.layout import METRICS
 from rlhf_cli.artifacts.manifest import ArtifactError, load_json
 from rlhf_cli.artifacts.results import Results, read_results
-from rlhf_cli.report.run_state import RunState, json_lines
+from rlhf_cli.report.run_state import RunState, metric_lines
 
 WATCH, ANSWERS = "watch.jsonl", "answers.jsonl"
 CURVE, REWARD_REPORT = "curve.json", "report.json"
@@ -41,12 +41,12 @@ def read_files(state: RunState) -> RunFiles:
     """Return what the finished stages of a run left; results of another version are a problem, no error."""
     run, found = state.folder, RunFiles(state=state, problems=list(state.problems))
     for stage in state.manifests:
-        found.metrics[stage] = list(json_lines(run / stage / METRICS))
-        found.watch[stage] = list(json_lines(run / stage / WATCH))
+        found.metrics[stage] = list(metric_lines(run / stage / METRICS))
+        found.watch[stage] = list(metric_lines(run / stage / WATCH))
     if "rm" in state.manifests:
         found.reward_report = _json(run / "rm" / REWARD_REPORT, found.problems) or {}
     if "evaluate" in state.manifests:
-        found.answers = list(json_lines(run / "evaluate" / ANSWERS))
+        found.answers = list(metric_lines(run / "evaluate" / ANSWERS))
         try:
             found.results = read_results(run / "evaluate") or found.results
         except ArtifactError as refusal:

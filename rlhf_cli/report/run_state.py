@@ -109,7 +109,7 @@ def read_at_work(run: Path, stages: tuple[str, ...]) -> AtWork | None:
     if not begun:
         return AtWork(holder=by)
     stage = max(begun)[1]
-    lines = list(json_lines(work_folder(run, stage) / METRICS))
+    lines = list(metric_lines(work_folder(run, stage) / METRICS))
     return AtWork(
         holder=by,
         stage=stage,
@@ -126,8 +126,8 @@ def _jobs(run: Path, stage: str) -> Iterator[Path]:
         yield path
 
 
-def json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of a file such as metrics.jsonl, up to one that a running stage is just writing."""
+def metric_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the lines of a metrics.jsonl or its like, up to the one that a running stage is just writing."""
     for text in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:
             yield json.loads(text)

@@ -11,7 +11,7 @@ from rich.text import Text
 from rlhf_cli.artifacts.layout import METRICS, work_folder
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
-from rlhf_cli.report.run_state import json_lines
+from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.report.table import framed
 from rlhf_cli.telemetry.console import line, print_blocks
 from rlhf_cli.telemetry.progress import duration
@@ -70,7 +70,7 @@ def show_time(run: Path, stages: Sequence[str]) -> None:
 def spent_in(run: Path, stage: str) -> Iterator[Spent]:
     """Yield the finished stage, and the one that is running or was interrupted."""
     for folder, finished in ((run / stage, True), (work_folder(run, stage), False)):
-        lines = list(json_lines(folder / METRICS))
+        lines = list(metric_lines(folder / METRICS))
         seconds = {
             part: sum((one.get(f"time/{part}", 0.0) for one in lines), 0.0) for part in COLUMNS
         }
