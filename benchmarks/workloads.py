@@ -14,6 +14,7 @@ from rlhf_cli.models.generation.sampling import SamplingParams
 from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.ppo.models import build_models
+from rlhf_cli.stages.reward_scorer import RewardModel
 from rlhf_cli.stages.rollout.collect import sample_responses
 
 HERE, DIALOGUE = Origin("benchmark", 0), (Message("user", "x"), Message("assistant", "y"))
@@ -115,7 +116,8 @@ def rm_epochs(setting, material: Material):
 
 
 def models_of(setting, material: Material):
-    return build_models(setting, material.model, material.reward, prompts(material.rows))[0]
+    reward = RewardModel.load(setting, [material.reward], prompts(material.rows))
+    return build_models(setting, material.model, [material.reward], reward)[0]
 
 
 def sampling_params(setting, material: Material) -> SamplingParams:

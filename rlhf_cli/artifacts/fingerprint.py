@@ -57,7 +57,9 @@ class Fingerprint:
 
 
 def _role(role: str) -> str:
-    models = ("base", "reward_model", "tokenizer", "scorer")
+    models = (
+        "base", "reward_model", "tokenizer", "scorer", "toxicity_model", "sentiment_model",
+    )  # fmt: skip
     return f"model {role}" if role in models else f"parent {role}"
 
 

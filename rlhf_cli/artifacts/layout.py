@@ -20,6 +20,7 @@ MANIFEST, CONFIG, METRICS, SAMPLES = (
 )
 DRAWN = "drawn.jsonl"  # what a stage has sampled so far
 MODEL, VALUE_MODEL = "model", "value_model"
+BEST, WATCH = "best", "watch.jsonl"  # of a policy: the weights to take, and what chose them
 MEMBERS = "members"  # of an ensemble of reward models: the first is model/, the others members/N/
 DATA = "data"  # of a stage that makes data: a file <role>.jsonl
 DEMONSTRATIONS = f"{DATA}/demonstrations.jsonl"

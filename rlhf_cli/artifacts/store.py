@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlhf_cli.artifacts.layout import (
     BESIDE,
+    BEST,
     GONE,
     MANIFEST,
     MEMBERS,
@@ -27,7 +28,11 @@ from rlhf_cli.artifacts.manifest import (
 from rlhf_cli.config.errors import ExitCode, UserError
 
 CHUNK = 1 << 20
-MODEL_FILES = ("*model/**/*", f"{MEMBERS}/**/*")  # what transformers may read of a stage
+MODEL_FILES = (
+    "*model/**/*",
+    f"{MEMBERS}/**/*",
+    f"{BEST}/**/*",
+)  # what transformers may read of a stage
 FREE = "free space there or make it writable, then run the same command again"
 
 

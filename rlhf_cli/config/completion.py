@@ -9,6 +9,7 @@ from rlhf_cli.config.keys import COMMANDS, GROUPS, schema_keys
 from rlhf_cli.config.overrides import FLAGS, YAML, presets, values_of
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
+from rlhf_cli.config.suites import CLASSIFIERS, SECTION, SUITES
 
 COMPOSING = ("run", "config", "data check")
 RUNS = Path("runs")
@@ -18,6 +19,7 @@ OF_CHECK = ("--all", "--json")
 PLACES = (
     *(f"parents.{name}" for name in REPLACEABLE), "model.path", "model.tokenizer",
     "sft.reward_model", "runs_dir", "data.template",
+    *(f"{SECTION}.{name}" for name in SUITES), *(f"{SECTION}.{name}" for name in CLASSIFIERS),
 )  # fmt: skip
 FIXED = {
     "stage": ("all", *STAGES),

@@ -118,18 +118,18 @@ def _first_leaf(kind: type) -> str:
 
 
 def _list(value: Any, kind: Any, key: str) -> list:
-    if kind is Source:
-        return _sources(value, key)
+    if isinstance(kind, type) and issubclass(kind, Source):
+        return _sources(value, kind, key)
     if not isinstance(value, list):
         shown = "" if value is None else shown_value(value)
         raise ConfigError(f"{key}={shown_value(value)} is no list: write {key}=[{shown}]")
     return [_fitted(item, kind, f"{key}[{i}]") for i, item in enumerate(value)]
 
 
-def _sources(value: Any, key: str) -> list:
+def _sources(value: Any, kind: type, key: str) -> list:
     """Return a checked list of sources, each {path: ...}."""
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        return [conform(item, Source, f"{key}[{i}].") for i, item in enumerate(value)]
+        return [conform(item, kind, f"{key}[{i}].") for i, item in enumerate(value)]
     items = value if isinstance(value, list) else [value] if value is not None else []
     shown = [
         shown_value(item if isinstance(item, dict) else {"path": "..." if item is None else item})

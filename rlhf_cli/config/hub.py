@@ -15,6 +15,7 @@ from urllib.error import HTTPError, URLError
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.suites import SECTION, classifiers
 
 SECONDS = 2.5  # for the answer; a look at the name of a host has no limit of its own
 ENDPOINT = "https://huggingface.co"
@@ -81,7 +82,10 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
         "model.tokenizer": cfg.model.tokenizer,
         "parents.sft": cfg.parents.sft,
         **{f"parents.rm[{i}]": place for i, place in enumerate(cfg.parents.rm or ())},
+        "parents.check": cfg.parents.check,
+        **{f"evaluation.judges[{i}]": place for i, place in enumerate(cfg.evaluation.judges)},
         "sft.reward_model": cfg.sft.reward_model,
+        **{f"{SECTION}.{key}": name for key, name in classifiers(cfg.evaluation.suites).items()},
     }
     return {
         key: name
@@ -92,10 +96,13 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
 
 def sources_of_hub(cfg: Config, roles: Iterable[str]) -> dict[str, str]:
     """Return {key: hub id} of every data source of these roles that is not local."""
+    known = {f"data.{role}": getattr(cfg.data, role) for role in roles if "/" not in role}
+    if any("/" in role for role in roles):  # ood/NAME
+        known["evaluation.ood"] = cfg.evaluation.ood
     return {
-        f"data.{role}[{number}].path": source.path
-        for role in roles
-        for number, source in enumerate(getattr(cfg.data, role))
+        f"{key}[{number}].path": source.path
+        for key, sources in known.items()
+        for number, source in enumerate(sources)
         if "/" in source.path and Path(source.path).suffix not in FILES and _is_id(source.path)
     }
 

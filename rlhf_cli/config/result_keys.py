@@ -12,6 +12,7 @@ from rlhf_cli.config.schema import (
     Ties,
 )
 from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.suites import CLASSIFIERS, SECTION, SUITES, suite_files
 
 POLICY_GRADIENTS = ("reinforce", "rloo", "grpo")  # sections that share a schema
 RAFTS = ("raft", "raft_random", "sft_chosen")  # and these another
@@ -42,13 +43,18 @@ NOT_RESULTS = (
 BY_CONTENT = (
     "model.path", "model.revision", "model.tokenizer", "sft.reward_model", "data.template",
     "tasks.files", "tasks.folder", "tasks.hold_out", "tasks.train", "tasks.exclusive",
-    "evaluation.tasks.also", "rationales.scorer",
+    "evaluation.tasks.also", "evaluation.judges", "rationales.scorer",
+    *(f"{SECTION}.{name}" for name in (*SUITES, *CLASSIFIERS)),
 )  # fmt: skip
 
 
 def without_effect(cfg: Config) -> tuple[str, ...]:
     """Return keys and sections whose change gives the same result under this configuration."""
+    suites = suite_files(cfg.evaluation.suites)
     idle = {
+        SECTION: not suites,
+        f"{SECTION}.samples": not suites.keys() & {"toxicity", "bias"},
+        f"{SECTION}.persona": "toxicity" not in suites,
         "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.kl.horizon": cfg.ppo.kl.controller is KLController.fixed,
         "ppo.ptx.ratio": cfg.ppo.ptx.coef == 0,
@@ -60,6 +66,8 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
     for name in ("ppo", *POLICY_GRADIENTS):
         mode = getattr(cfg, name).missing_eos.mode
         idle[f"{name}.missing_eos.value"] = mode is MissingEOSMode.none
+        never = getattr(cfg, name).watch.every is None
+        idle |= {f"{name}.watch.{key}": never for key in ("prompts", "by", "kl_budget")}
     for name in POLICY_GRADIENTS:
         own = getattr(cfg, name)
         idle[f"{name}.kl.place"] = not own.has_reference

@@ -32,7 +32,8 @@ class StageSpec:
     parents(cfg): the stages whose results it reads. required: all of them must exist; else it takes
     those that do. makes: what others read of it; a policy is a column of the evaluation, under its
     label. headline: the metrics that a person is shown first. default: part of stage=all. tasks(cfg):
-    those that it reads itself, beside those of the mixture in its data.
+    those that it reads itself, beside those of the mixture in its data. files(cfg): {key: path} of
+    further files that it reads, known by their content.
     """
 
     name: str
@@ -49,3 +50,4 @@ class StageSpec:
     optional: tuple[str, ...] = ()
     default: bool = True
     tasks: Callable[[Config], TasksRead | None] = lambda cfg: None
+    files: Callable[[Config], dict[str, str]] = lambda cfg: {}

@@ -20,9 +20,10 @@ from types import MappingProxyType
 
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.result_keys import POLICY_GRADIENTS, RAFTS
-from rlhf_cli.config.schema import RaftSource, SelectBy
+from rlhf_cli.config.schema import RaftSource, SelectBy, WatchBy
 from rlhf_cli.config.schema.run import Config, Parents
 from rlhf_cli.config.stage_spec import Makes, StageSpec, TasksRead
+from rlhf_cli.config.suites import SECTION, classifiers, suite_files
 
 TEXT = (
     "seed", "runtime.dtype", "runtime.reference_implementation",
@@ -30,13 +31,19 @@ TEXT = (
     "data.max_prompt_tokens", "data.max_response_tokens", "data.long_prompts",
 )  # fmt: skip
 TRAINED = (*TEXT, "runtime.compile")
+OOD = "ood/"  # before the name of a set of evaluation.ood, as a role of data
 OF_RATIONALES = ("rationales", "tasks.shots_as", "data.eval_fraction", "data.select_fraction")
 
 
 def _evaluate_data(cfg: Config) -> tuple[str, ...]:
-    """Without any prompts the tasks alone are evaluated, where there are tasks."""
+    """Without any prompts the tasks alone are evaluated, where there are tasks.
+
+    Where there are sets of evaluation.ood, what training asked is left out of them.
+    """
     has_prompts = cfg.data.prompts or cfg.data.comparisons
-    return ("prompts",) if has_prompts or not cfg.tasks.files else ()
+    sets = [OOD + one.name for one in cfg.evaluation.ood]
+    trained = ("demonstrations", "comparisons") if sets else ()
+    return ("prompts", *sets, *trained) if has_prompts or not cfg.tasks.files else ()
 
 
 def _evaluated_tasks(cfg: Config) -> TasksRead | None:
@@ -49,8 +56,33 @@ def _shots_as(cfg: Config) -> tuple[str, ...]:
     return ("tasks.shots_as",) if cfg.tasks.files else ()
 
 
+def _judges(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    """Return the reward models that judge, and that no stage is trained against."""
+    named = {"check": cfg.parents.check} if cfg.parents.check else {}
+    named |= {f"judge {i}": path for i, path in enumerate(cfg.evaluation.judges, start=1)}
+    return {role: (path, None) for role, path in named.items()}
+
+
+def _watched_by(cfg: Config, name: str) -> dict[str, tuple[str, str | None]]:
+    """Return the reward model that chooses among the weights of a policy, where there is one."""
+    watch = getattr(cfg, name).watch
+    if watch.every is None or watch.by is WatchBy.score or cfg.parents.check is None:
+        return {}
+    return {"check": (cfg.parents.check, None)}
+
+
 def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
     return {"base": (cfg.model.path, cfg.model.revision)}
+
+
+def _evaluate_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    scorers = classifiers(cfg.evaluation.suites)
+    return _base(cfg) | {role: (place, None) for role, place in scorers.items()}
+
+
+def _evaluate_files(cfg: Config) -> dict[str, str]:
+    named = suite_files(cfg.evaluation.suites)
+    return {f"{SECTION}.{suite}": path for suite, path in named.items()}
 
 
 def _with_tokenizer(cfg: Config) -> dict[str, tuple[str, str | None]]:
@@ -119,7 +151,7 @@ _TRAINING = (
         module="rlhf_cli.stages.ppo.stage",
         config=_ppo_config,
         data=_ppo_data,
-        models=lambda cfg: {},
+        models=lambda cfg: _watched_by(cfg, "ppo"),
         parents=lambda cfg: ("sft", "rm"),
         required=True,
         makes=Makes.policy,
@@ -143,7 +175,7 @@ def _policy_gradient(name: str) -> StageSpec:
         module=f"rlhf_cli.stages.policy_gradient.stage:{name}",
         config=lambda cfg: (*TRAINED, name, "reward"),
         data=lambda cfg: ("prompts",),
-        models=lambda cfg: {},
+        models=lambda cfg: _watched_by(cfg, name),
         parents=lambda cfg: ("sft", "rm"),
         required=True,
         makes=Makes.policy,
@@ -202,6 +234,12 @@ _METHODS = (
 )
 
 
+def _evaluated(cfg: Config) -> tuple[str, ...]:
+    """Return every stage that makes a model; evaluation.against must be a policy among them."""
+    _policy(cfg.evaluation.against, "evaluation.against")
+    return tuple(row.name for row in (*_TRAINING, *_METHODS))
+
+
 _EVALUATE = StageSpec(
     name="evaluate",
     label="evaluate",
@@ -209,12 +247,14 @@ _EVALUATE = StageSpec(
     module="rlhf_cli.stages.evaluate.stage",
     config=lambda cfg: (*TEXT, "evaluation", "reward", "data.eval_fraction", *_shots_as(cfg)),
     data=_evaluate_data,
-    models=_base,
-    parents=lambda cfg: tuple(row.name for row in (*_TRAINING, *_METHODS)),
+    models=lambda cfg: _evaluate_models(cfg) | _judges(cfg),
+    parents=_evaluated,
     required=False,
     makes=Makes.report,
     headline=(),
+    optional=("demonstrations", "comparisons"),
     tasks=_evaluated_tasks,
+    files=_evaluate_files,
 )
 
 
@@ -269,4 +309,5 @@ _BEST_OF_N = StageSpec(
 STAGES: Mapping[str, StageSpec] = MappingProxyType(
     {row.name: row for row in (*_TRAINING, *_METHODS, _EVALUATE, _RATIONALES, _BEST_OF_N)}
 )
-REPLACEABLE = tuple(field.name for field in fields(Parents))  # by parents.<stage>
+# by parents.<stage>; parents.check is no stage
+REPLACEABLE = tuple(field.name for field in fields(Parents) if field.name in STAGES)

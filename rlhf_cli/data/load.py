@@ -66,7 +66,7 @@ class Reading:
         self.spec, self.folder = spec, folder
         self.spans: list[tuple[Source, slice]] = []
         self.report = DataReport(
-            role=spec.role,
+            role=spec.role if spec.read_as in ROLES else spec.read_as,
             strict=spec.strict,
             max_bad_fraction=spec.max_bad_fraction,
             num_examples=num_examples,
@@ -88,8 +88,10 @@ class Reading:
 
     def _records(self, source: Source, seen: set[bytes]) -> Iterable[Any]:
         spec = self.spec
-        records = read_records(spec, source, spec.read_as, self.report, drop_ties=spec.drop_ties)
-        return records if spec.read_as == spec.role else once_each(records, seen, self.report)
+        instead = spec.role == "prompts" and spec.read_as == "comparisons"
+        kind = "comparisons" if instead else spec.role
+        records = read_records(spec, source, kind, self.report, drop_ties=spec.drop_ties)
+        return once_each(records, seen, self.report) if instead else records
 
     def settle(self, marked: list[np.ndarray]) -> None:
         """Write the sides and the report. marked: the questions of each source marked eval."""
@@ -105,7 +107,7 @@ class Reading:
             by_hash=spec.by_hash,
             eval_fraction=spec.eval_fraction,
         )
-        if spec.role == "pretraining":
+        if spec.role == "pretraining" or not spec.divided:
             found = text_sides(pools, out, seed=spec.seed, report=report)
         else:
             found = sides(
@@ -147,7 +149,14 @@ def once_each(records: Iterable[Any], seen: set[bytes], report: DataReport) -> I
             report.leave_out("a repeated prompt", 1)
             continue
         seen.add(digest)
-        yield Prompt(record.prompt, record.origin, record.meta)
+        yield Prompt(record.prompt, record.origin, record.meta | reference_of(record))
+
+
+def reference_of(record: Comparison) -> dict[str, str]:
+    """Return {"reference": the response that wins and never loses}; nothing where that is not one."""
+    losers = {loser for _, loser in record.better}
+    first = {winner for winner, _ in record.better} - losers
+    return {"reference": record.responses[first.pop()]} if len(first) == 1 else {}
 
 
 def read_records(

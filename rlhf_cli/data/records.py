@@ -82,6 +82,11 @@ class Prompt:
     origin: Origin
     meta: dict = field(default_factory=dict)
 
+    @property
+    def reference(self) -> str | None:
+        """Return the response that the data have to it; None without one."""
+        return self.meta.get("reference")
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:

@@ -180,3 +180,8 @@ class Rows(Sequence[Any]):
     def lengths(self) -> list[int]:
         """Return the number of tokens of each."""
         return self.table.lengths[self.index].tolist()
+
+    @property
+    def questions(self) -> np.ndarray:
+        """Return a number of the question of each, equal for equal questions, (n,) uint64."""
+        return self.table.records.whole("asked")[self.table.whole("row")[self.index]]

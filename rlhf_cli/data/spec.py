@@ -22,7 +22,8 @@ ROLES = ("demonstrations", "comparisons", "prompts", "pretraining")
 class LoadSpec:
     """A role's sources, and what decides the sides of their records.
 
-    read_as: the role that the sources stand under (prompts may come from the comparisons) . marked:
+    read_as: the role that the sources stand under (prompts may come from the comparisons, or be a set
+    of evaluation.ood) . marked:
     (role, source) of every source marked eval, whatever its role: what it asks is trained on nowhere .
     by_hash: some role has no such source, so that a share of all questions is trained on nowhere .
     drop_ties: comparisons with nothing but ties are left out . settings: of the embedded tasks,
@@ -50,6 +51,11 @@ class LoadSpec:
         named = [*self.sources, *(source for _, source in self.marked)]
         known = (scheme_of(s.path) or s.revision is not None or local_files(s) for s in named)
         return all(known) and (self.mixture is None or self.mixture.pinned)
+
+    @property
+    def divided(self) -> bool:
+        """Return whether some records may be held out; else all of them are of one side."""
+        return self.by_hash or bool(self.marked)
 
     def config(self) -> dict[str, Any]:
         """Return the configuration keys that decide the records, flat, without the contents."""

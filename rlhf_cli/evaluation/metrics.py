@@ -1,15 +1,20 @@
 """Metrics of each model's answers to the same held-out prompts, as means with intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rlhf_cli.core.estimates import bon_kl, mean_interval, wilson_interval
-from rlhf_cli.data.embedded import EmbeddedTask, Measure
+from rlhf_cli.data.embedded import EmbeddedTask, Measure, task_of
 from rlhf_cli.data.records import Prompt
+from rlhf_cli.evaluation import win_rates
 from rlhf_cli.evaluation.respond import Answer
+
+PROXY = "score"  # the reward model that policies are trained against, as a judge
+GOLD = "gold"  # the true utility of an embedded task, as a judge
 
 Interval = tuple[float, float, float]
 Row = dict[str, Interval | None]
@@ -17,11 +22,13 @@ Row = dict[str, Interval | None]
 
 @dataclass(slots=True, kw_only=True)
 class EvalResult:
-    """Answers of one model to `prompts`, with the reward model's scores and the KL to the SFT model.
+    """Answers of one model to `prompts`, with what the reward model and other judges think of them.
 
     log_ratios (n,): log policy - log SFT model of each answer. kl_bound: an upper bound in its place.
     measures: name -> one value per answer, by the embedded task of the prompts; empty without one.
-    costs: name -> what it took to make the model, or to choose the answers.
+    judged: name of a judge that no policy is trained against -> its values (n,), NaN of a prompt that it
+    does not know. costs: name -> what it
+    took to make the model, or to choose the answers.
     """
 
     prompts: list[Prompt]
@@ -29,8 +36,39 @@ class EvalResult:
     scores: Tensor | None
     log_ratios: Tensor | None
     measures: dict[str, list[Measure]] = field(default_factory=dict)
+    judged: dict[str, Tensor] = field(default_factory=dict)
     kl_bound: float | None = None
     costs: dict[str, float] = field(default_factory=dict)
+
+    def of(self, index: Sequence[int]) -> "EvalResult":
+        """Return the result on some of the prompts."""
+        return replace(
+            self, **{one.name: _part(getattr(self, one.name), index) for one in fields(self)}
+        )
+
+    def values(self) -> dict[str, Tensor]:
+        """Return what every judge gave the answers, the proxy first: name -> (n,).
+
+        A judge that does not know all of the prompts is left out.
+        """
+        own = {} if self.scores is None else {PROXY: self.scores}
+        return own | {name: x for name, x in self.judged.items() if not x.isnan().any()}
+
+    @property
+    def lengths(self) -> Tensor:
+        """Return the tokens of each answer, (n,)."""
+        return torch.tensor([float(len(answer.ids)) for answer in self.answers])
+
+
+def _part(values: Any, index: Sequence[int]) -> Any:
+    """Return the values of some prompts, also within a dict of them."""
+    if isinstance(values, list):
+        return [values[i] for i in index]
+    if isinstance(values, Tensor):
+        return values[list(index)]
+    if isinstance(values, dict):
+        return {name: _part(some, index) for name, some in values.items()}
+    return values
 
 
 def mean_of(values: list[float] | Tensor) -> Interval | None:
@@ -55,42 +93,57 @@ def estimate_of(values: Sequence[Measure]) -> Interval | None:
 def measure_answers(
     task: EmbeddedTask | None, prompts: list[Prompt], answers: list[Answer]
 ) -> dict[str, list[Measure]]:
-    """Return {measure: one value per answer} by the task of the prompts; nothing without a task."""
+    """Return {measure: one value per answer} by the task of the prompts; nothing without a task.
+
+    The value is None where a prompt is not of the task.
+    """
     if task is None:
         return {}
     found = [
         task.measure_answer(prompt.meta, answer.text, finished=answer.finished)
+        if task_of(prompt.origin.source) is task
+        else {}
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    return {name: [measures[name] for measures in found] for name in task.LABELS}
+    return {name: [measures.get(name) for measures in found] for name in task.LABELS}
 
 
-def measure(result: EvalResult, baseline: EvalResult | None = None) -> Row:
-    """Return one row of the evaluation table; a metric that cannot be computed is None."""
-    answers = result.answers
+def measure(result: EvalResult, baseline: EvalResult | None = None, *, seed: int = 0) -> Row:
+    """Return one row of the evaluation table; a metric that cannot be computed is None.
+
+    baseline: whose answers the win rates are against. seed: of their bootstrap.
+    """
     row = {name: estimate_of(values) for name, values in result.measures.items()}
     row |= {
         "score": None if result.scores is None else mean_of(result.scores),
-        "win_rate": win_rate(result, baseline),
-        "length": mean_of([float(len(answer.ids)) for answer in answers]),
-        "eos_rate": rate_of([answer.finished for answer in answers]),
+        **win_rate_rows(result, baseline, seed=seed),
+        "length": mean_of(result.lengths),
+        "eos_rate": rate_of([answer.finished for answer in result.answers]),
         "kl": kl_interval(result),
     }
     return row | {name: (value, value, value) for name, value in result.costs.items()}
 
 
-def win_rate(result: EvalResult, baseline: EvalResult | None) -> Interval | None:
-    """Return the share of prompts whose answer scores higher than the baseline's; a tie counts half.
+def win_rate_rows(result: EvalResult, baseline: EvalResult | None, *, seed: int) -> Row:
+    """Return the win rate by each judge, that by the proxy first; a baseline against itself has 1/2."""
+    if baseline is None:
+        return {}
+    found = {name: comparison(result, baseline, name) for name in result.values()}
+    return {
+        "win_rate" if name == PROXY else f"win_rate/{name}": win_rates.win_rate(won, seed=seed)
+        for name, won in found.items()
+        if won is not None
+    }
 
-    Equal answers are a tie even if their scores, computed in different batches, differ by rounding.
-    """
-    if baseline is None or result.scores is None or baseline.scores is None:
+
+def comparison(ours: EvalResult, theirs: EvalResult, judge: str) -> Tensor | None:
+    """Return 1 for a win of ours by the judge, 0 for a loss, 1/2 for a tie, (n,); None if not judged."""
+    values = ours.values().get(judge), theirs.values().get(judge)
+    if values[0] is None or values[1] is None:
         return None
-    pairs = zip(result.answers, baseline.answers, strict=True)
-    same = torch.tensor([ours.ids == theirs.ids for ours, theirs in pairs])
-    tied = (same | (result.scores == baseline.scores)).double()
-    won = (result.scores > baseline.scores).double() * (1 - tied)
-    return wilson_interval(float((won + 0.5 * tied).sum()), len(won))
+    pairs = zip(ours.answers, theirs.answers, strict=True)
+    same = torch.tensor([mine.ids == other.ids for mine, other in pairs])
+    return win_rates.outcomes(*values, same)
 
 
 def kl_interval(result: EvalResult) -> Interval | None:

@@ -75,6 +75,16 @@ def sequence_logits(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     return _forward(model, tokens, mask).logits
 
 
+def label_probabilities(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Return the probability of every label of a text classifier. tokens, mask (B, T) -> (B, labels)
+
+    Labels of which several may hold, and one alone, are independent of each other.
+    """
+    logits = model(input_ids=tokens, attention_mask=mask.long()).logits.float()
+    several = model.config.problem_type == "multi_label_classification" or logits.shape[1] == 1
+    return logits.sigmoid() if several else logits.softmax(1)
+
+
 def packed_logits(model: nn.Module, tokens: Tensor, positions: Tensor) -> Tensor:
     """Return the logits of packed rows, whose texts are kept apart by positions that restart at 0.
 

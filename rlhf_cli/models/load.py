@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
@@ -122,6 +124,22 @@ def load_reward_model(folder: str | Path) -> PreTrainedModel:
     """
     config = AutoConfig.from_pretrained(folder)
     return scalar_class(config).from_pretrained(folder, config=config, use_safetensors=True).eval()
+
+
+def load_classifier(model: Model, path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a text classifier and its tokenizer. Code from its folder is never run.
+
+    model: how models are loaded, but for what is special to the policies.
+    """
+    plain = replace(model, trust_remote_code=False, attention="auto", gradient_checkpointing=False)
+    tokenizer = load_tokenizer(plain, path)
+    network = _load(
+        AutoModelForSequenceClassification, plain, path, _config(plain, path), dropout=0.0
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    network.config.pad_token_id = tokenizer.pad_token_id
+    return network, tokenizer
 
 
 def _config(model: Model, path: str | None) -> PretrainedConfig:

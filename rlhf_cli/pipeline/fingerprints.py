@@ -43,6 +43,8 @@ class Fingerprints:
         which = spec.tasks(self.cfg)
         if which and (found := self._task_contents(which)):
             data["tasks"] = found
+        for key, path in spec.files(self.cfg).items():
+            data[key] = {path: _content(key, path)}
         return Fingerprint(
             config=config,
             data=data,
@@ -77,6 +79,15 @@ def _own_config(spec: StageSpec, cfg: Config) -> dict[str, Any]:
     found = select(freeze(cfg), spec.config(cfg))
     found = {k: v for k, v in found.items() if not any(covers(p, k) for p in left_out)}
     return found | {"runtime.dtype": _precision(cfg.runtime)}
+
+
+def _content(key: str, path: str) -> str:
+    """Return the hash of a file that a key names; UserError if it cannot be read."""
+    try:
+        return file_hash(Path(path).expanduser())
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{key}={path} cannot be read: {why}; give another path") from error
 
 
 def _precision(runtime: Runtime) -> str:

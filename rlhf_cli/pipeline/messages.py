@@ -20,6 +20,7 @@ from rlhf_cli.report.study_table import print_compared
 from rlhf_cli.report.table import print_table
 from rlhf_cli.report.task_study import task_study
 from rlhf_cli.report.task_table import print_tasks
+from rlhf_cli.report.verdicts import print_verdicts
 from rlhf_cli.telemetry.console import line
 from rlhf_cli.telemetry.progress import duration, short
 
@@ -119,6 +120,7 @@ def close_run(planner: Planner) -> None:
     evaluation = planner.judged.get("evaluate")
     if evaluation is not None and evaluation.state is State.fresh:
         print_table(evaluation.folder)
+        print_verdicts(evaluation.folder)
         print_tasks(evaluation.folder)
     rationales = planner.judged.get("rationales")
     if rationales is not None and rationales.state is State.fresh:

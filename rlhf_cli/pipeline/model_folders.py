@@ -12,6 +12,8 @@ from rlhf_cli.artifacts.store import open_stage
 from rlhf_cli.config.hub import LOCAL_MODELS
 from rlhf_cli.config.keys import PACKAGE
 from rlhf_cli.config.schema import Model
+from rlhf_cli.config.suites import SECTION
+from rlhf_cli.evaluation.suites.labels import label_weights
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
@@ -51,8 +53,43 @@ def require_model(
     key: str, place: str, model: Model, *, scores: bool = False, has_tokenizer: bool = True
 ) -> None:
     """Refuse a local folder that cannot be loaded as asked; what a hub id holds a worker finds out."""
+    folder, label = Path(shipped(place)).expanduser(), f"{key}={place}"
+    if not _is_local(label, place):
+        return
+    config = read_json(folder / "config.json", label)
+    require_kind(label, config, scores=scores)
+    if has_tokenizer:
+        own = "set model.tokenizer=<a folder or hub id>" if key == "model.path" else "add them"
+        _require_tokenizer(label, folder, own)
+    if needs_code(config) and not model.trust_remote_code:
+        raise ArtifactError(
+            f"{label} needs Python code of its own ({config['auto_map']})"[:200],
+            "read it, then set model.trust_remote_code=true, or choose another model",
+        )
+    require_weights(label, folder)
+
+
+def require_classifier(key: str, place: str) -> None:
+    """Refuse a local folder that is no text classifier for a key of evaluation.suites.
+
+    Code from its folder is never run.
+    """
+    folder, label = Path(place).expanduser(), f"{SECTION}.{key}={place}"
+    if not _is_local(label, place):
+        return
+    config = read_json(folder / "config.json", label)
+    # Without names transformers has two labels of its own.
+    label_weights(key, place, config.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"})
+    _require_tokenizer(label, folder, "add them")
+    if needs_code(config):
+        found = f"{label} needs Python code of its own, which is not run"
+        raise ArtifactError(found, "choose another classifier")
+    require_weights(label, folder)
+
+
+def _is_local(label: str, place: str) -> bool:
+    """Return whether a model is here; refuse what is neither here nor a hub id."""
     folder = Path(shipped(place)).expanduser()
-    label = f"{key}={place}"
     if not folder.exists():
         if place in LOCAL_MODELS:
             raise ArtifactError(
@@ -61,21 +98,16 @@ def require_model(
             )
         if "/" in place and not may_be_hub_id(place):
             raise ArtifactError(f"{label}: there is no such folder", REMEDY)
-        return
+        return False
     if not (folder / "config.json").is_file():
         found = "a file" if folder.is_file() else "a folder without config.json"
         raise ArtifactError(f"{label} is {found}, and no model", REMEDY)
-    config = read_json(folder / "config.json", label)
-    require_kind(label, config, scores=scores)
-    if has_tokenizer and not any((folder / name).is_file() for name in TOKENIZERS):
-        own = "set model.tokenizer=<a folder or hub id>" if key == "model.path" else "add them"
-        raise ArtifactError(f"{label} has no tokenizer files", own)
-    if needs_code(config) and not model.trust_remote_code:
-        raise ArtifactError(
-            f"{label} needs Python code of its own ({config['auto_map']})"[:200],
-            "read it, then set model.trust_remote_code=true, or choose another model",
-        )
-    require_weights(label, folder)
+    return True
+
+
+def _require_tokenizer(label: str, folder: Path, remedy: str) -> None:
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise ArtifactError(f"{label} has no tokenizer files", remedy)
 
 
 def local_config(place: str) -> dict[str, Any]:

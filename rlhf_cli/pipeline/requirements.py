@@ -11,13 +11,19 @@ from rlhf_cli.config.positions import num_positions, require_positions
 from rlhf_cli.config.schema import Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import StageSpec, TasksRead
+from rlhf_cli.config.suites import classifiers
 from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.report import NO_ROWS
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.data.template_texts import template_file
 from rlhf_cli.launch.local_world import count_gpus
-from rlhf_cli.pipeline.model_folders import external, local_config, require_model
-from rlhf_cli.stages.reading import spec_of
+from rlhf_cli.pipeline.model_folders import (
+    external,
+    local_config,
+    require_classifier,
+    require_model,
+)
+from rlhf_cli.stages.reading import sources_of, spec_of
 
 DRIVER = Path("/dev/nvidiactl")
 
@@ -34,6 +40,7 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
         external("sft.reward_model", str(cfg.sft.reward_model), "rm", model)
     if any("scorer" in spec.models(cfg) for spec in specs):
         external("rationales.scorer", cfg.rationales.scorer, "sft", model)
+    require_judges(cfg, specs)
     roles = roles_of(cfg, specs)
     for role in roles:
         require_source(cfg, role)
@@ -43,8 +50,27 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
     for spec in specs:
         if which := spec.tasks(cfg):
             _require_tasks(cfg, which, alone=not spec.data(cfg))
+        if spec.files(cfg):
+            _require_suites(cfg)
     if any("base" in spec.models(cfg) for spec in specs):
         require_positions(num_positions(local_config(model.path)), cfg.data)
+
+
+def require_judges(cfg: Config, specs: list[StageSpec]) -> None:
+    """Refuse judges that are no reward models, or that a stage is trained against."""
+    used = {role for spec in specs for role in spec.models(cfg)}
+    named = {"parents.check": cfg.parents.check} if "check" in used else {}
+    if any(role.startswith("judge ") for role in used):
+        named |= {f"evaluation.judges[{i}]": place for i, place in enumerate(cfg.evaluation.judges)}
+    for key, place in named.items():
+        assert place is not None
+        external(key, place, "rm", cfg.model)
+        trained_against = cfg.parents.rm or [f"{cfg.runs_dir}/{cfg.name}/rm"]
+        if Path(place).resolve() in {Path(one).resolve() for one in trained_against}:
+            raise UserError(
+                f"{key}={place} is the reward model that this run trains against: a judge must be "
+                "another one, of another run's comparisons"
+            )
 
 
 def _require_tasks(cfg: Config, which: TasksRead, *, alone: bool) -> None:
@@ -55,6 +81,16 @@ def _require_tasks(cfg: Config, which: TasksRead, *, alone: bool) -> None:
         require_tasks(cfg, alone=alone)
     else:
         require_explained(cfg)
+
+
+def _require_suites(cfg: Config) -> None:
+    """Read the files of the suites that are named, and refuse as their evaluation would."""
+    from rlhf_cli.evaluation.suites.rows import read_suites
+
+    suites = cfg.evaluation.suites
+    read_suites(suites, cfg.seed)
+    for key, place in classifiers(suites).items():
+        require_classifier(key, place)
 
 
 def require_device(runtime: Runtime) -> None:
@@ -79,18 +115,18 @@ def roles_of(cfg: Config, specs: list[StageSpec]) -> list[str]:
     spared = {role for spec in specs for role in spec.optional} - {
         role for spec in specs for role in spec.data(cfg) if role not in spec.optional
     }
-    return [role for role in found if role not in spared or getattr(cfg.data, role)]
+    return [role for role in found if role not in spared or sources_of(cfg, role)]
 
 
 def require_source(cfg: Config, role: str) -> None:
     """Refuse a role that no source is named for."""
-    if not (getattr(cfg.data, role) or (role == "prompts" and cfg.data.comparisons)):
+    if not (sources_of(cfg, role) or (role == "prompts" and cfg.data.comparisons)):
         raise UserError(f"data.{role} has no rows: {NO_ROWS[role]}")
 
 
 def require_rows(cfg: Config, role: str) -> None:
     """Read a role for its stage, and refuse as it would. The embedded world needs no reading."""
-    sources = [source for other in ROLES for source in getattr(cfg.data, other)]
+    sources = [source for other in (*ROLES, role) for source in sources_of(cfg, other)]
     if all(task_of(source.path) for source in sources):
         return
     from rlhf_cli.stages.reading import cache_of, records_of

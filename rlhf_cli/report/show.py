@@ -22,6 +22,7 @@ from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import Headlines, RunState, read_at_work, read_run
 from rlhf_cli.report.table import framed, print_table
 from rlhf_cli.report.task_table import print_tasks
+from rlhf_cli.report.verdicts import print_verdicts
 from rlhf_cli.telemetry.console import console, line, plain_name
 from rlhf_cli.telemetry.progress import short
 
@@ -49,6 +50,7 @@ def show_run(run: RunState, headlines: Headlines) -> None:
         console().print(stage_table(run.manifests, headlines), lineage(run.manifests))
     if "evaluate" in run.manifests:
         print_table(run.folder / "evaluate")
+        print_verdicts(run.folder / "evaluate")
         print_tasks(run.folder / "evaluate")
     if "rationales" in run.manifests:
         print_rationales(run.folder / "rationales")
@@ -69,6 +71,7 @@ def show_stage(place: Place, headlines: Headlines) -> None:
     console().print(stage_table(known, headlines), lineage(known))
     if place.stage == "evaluate":
         print_table(place.folder)
+        print_verdicts(place.folder)
         print_tasks(place.folder)
         return
     if place.stage == "rationales":

@@ -21,7 +21,7 @@ Rows = Mapping[str, Mapping[str, Interval | None]]
 
 LABELS = {
     "score": "score",
-    "win_rate": "preferred to SFT",
+    "win_rate": "wins by score",
     "length": "tokens",
     "eos_rate": "ends with EOS",
     "kl": "KL to SFT",
@@ -118,6 +118,9 @@ def framed(title: str | Text, *, first: str = "", wide: int = WIDE) -> Table:
 
 def label_of(metric: str) -> str:
     """Return the name of a metric in tables, which may be one of an embedded task."""
+    judge = metric.removeprefix("win_rate/")
+    if judge != metric:
+        return f"wins by {judge}"
     return (measure_labels() | LABELS | COSTS).get(metric, metric)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rlhf_cli.artifacts.store import FREE, model_folder, write_errors
 from rlhf_cli.config.errors import UserError
@@ -28,6 +28,7 @@ from rlhf_cli.models.load import (
     fit_embeddings,
     freeze,
     load_causal_lm,
+    load_classifier,
     load_scalar_model,
     load_tokenizer,
     stop_ids,
@@ -122,6 +123,12 @@ class StageContext:
             )
         set_pad(model.config, self.renderer.pad_id)
         return self._fitted(model, str(path))
+
+    def classifier(self, path: str) -> tuple[Network, PreTrainedTokenizerBase]:
+        """Return a text classifier, frozen, and its tokenizer."""
+        with self.status(f"loading {path}"), model_loading(self.cfg.runtime, self.world):
+            model, tokenizer = load_classifier(self.cfg.model, path)
+        return self.network(self._fitted(model, path)), tokenizer
 
     def _fitted(self, model: PreTrainedModel, where: str) -> PreTrainedModel:
         """Use as many threads as the stage's largest model has work for, unless a number is set.

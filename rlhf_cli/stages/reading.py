@@ -4,14 +4,16 @@ Here the configuration becomes the values that the loader takes.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_cli.artifacts.store import FREE, write_errors
-from rlhf_cli.config.schema import Ties
+from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_table import OOD
 from rlhf_cli.data.cache import making, used
 from rlhf_cli.data.embedded import TASKS
 from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
@@ -28,7 +30,12 @@ CACHE = ".cache"  # in runs_dir
 
 
 def spec_of(cfg: Config, role: str) -> LoadSpec:
-    """Return what the records of a role depend on; prompts fall back to those of the comparisons."""
+    """Return what the records of a role depend on; prompts fall back to those of the comparisons.
+
+    ood/NAME: a set of evaluation.ood, all of it.
+    """
+    if role.startswith(OOD):
+        return _ood_spec(cfg, role)
     if role not in ROLES:
         raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
     read_as = "comparisons" if role == "prompts" and not cfg.data.prompts else role
@@ -37,7 +44,7 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
     return LoadSpec(
         role=role,
         read_as=read_as,
-        sources=tuple(getattr(cfg.data, read_as)),
+        sources=tuple(sources_of(cfg, read_as)),
         marked=tuple((r, s) for r in ROLES for s in getattr(cfg.data, r) if s.eval),
         by_hash=any(sources and not any(s.eval for s in sources) for sources in split),
         seed=cfg.seed,
@@ -48,6 +55,25 @@ def spec_of(cfg: Config, role: str) -> LoadSpec:
         mixture=_mixture(cfg) if mixed else None,
         strict=cfg.data.strict,
         max_bad_fraction=cfg.data.max_bad_fraction,
+    )
+
+
+def sources_of(cfg: Config, role: str) -> Sequence[Source]:
+    """Return the sources that are named for a role, or for a set of evaluation.ood."""
+    if role.startswith(OOD):
+        return [one for one in cfg.evaluation.ood if OOD + one.name == role]
+    return getattr(cfg.data, role)
+
+
+def _ood_spec(cfg: Config, role: str) -> LoadSpec:
+    return replace(
+        spec_of(cfg, "prompts"),
+        read_as=role,
+        sources=tuple(sources_of(cfg, role)),
+        marked=(),
+        by_hash=False,
+        eval_fraction=0.0,
+        mixture=None,
     )
 
 

@@ -1,6 +1,6 @@
 """The frozen reward models as later stages use them: scores of token rows, or of their texts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from rlhf_cli.models.reward_head import HEAD, check_head, draw_head
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.context import StageContext, room_of
 
+SCORE_LIMIT = "rm/score_p999"  # metric of a reward model: 99.9 % of people's responses score below
+
 
 def reset_head(engine: Engine, *, seed: int) -> None:
     """Draw a new scalar head, wherever its weights are."""
@@ -50,7 +52,11 @@ class Translation:
 
     @classmethod
     def of(
-        cls, context: StageContext, theirs: Renderer, prompts: list[EncodedPrompt], room: int | None
+        cls,
+        context: StageContext,
+        theirs: Renderer,
+        prompts: Iterable[EncodedPrompt],
+        room: int | None,
     ) -> "Translation":
         """Fit the policy's view of every prompt again; all responses are read after the same."""
         data, fitted, num_cut = context.cfg.data, {}, 0
@@ -107,7 +113,7 @@ class RewardModel:
 
     @classmethod
     def load(
-        cls, context: StageContext, folders: Sequence[Path], prompts: list[EncodedPrompt]
+        cls, context: StageContext, folders: Sequence[Path], prompts: Iterable[EncodedPrompt]
     ) -> "RewardModel":
         """Load from model folders; the hash decides whether tokenizer and template are the policy's.
 
@@ -180,14 +186,15 @@ class RewardModel:
         place = self.context.device.torch
         return network(sequence_scores, tokens.to(place), mask.to(place))
 
-    def score_answers(self, answers: list[Answer]) -> Tensor:
-        """Return scores (n,) of answers, on the CPU."""
+    def score_answers(self, answers: list[Answer], *, counted: bool = True) -> Tensor:
+        """Return scores (n,) of answers, on the CPU. counted: as a cost of what the stage makes."""
         if self.translation is None:
             rows, pad_id = [a.prompt_ids + a.ids for a in answers], self.context.renderer.pad_id
         else:
             rows = [self.translation.row(a.prompt_ids, a.ids) for a in answers]
             pad_id = self.translation.pad_id
-        self.context.clock.scored(len(answers) * len(self.networks))
+        if counted:
+            self.context.clock.scored(len(answers) * len(self.networks))
         with self.context.clock.phase("score"):
             found = [
                 reward_scores(
@@ -206,6 +213,11 @@ def reward_folders(inputs: Mapping[str, Path]) -> list[Path]:
     """Return the model folders of all reward models among the parents, members of ensembles included."""
     named = [folder for role, folder in inputs.items() if role.split("/")[0] == "rm"]
     return [model for folder in named for model in member_folders(folder)]
+
+
+def open_judge(context: StageContext, path: str, prompts: Iterable[EncodedPrompt]) -> RewardModel:
+    """Return the reward model of a folder or hub id, with all its members, that judges answers."""
+    return RewardModel.load(context, member_folders(Path(path).expanduser()), prompts)
 
 
 def combining(cfg: Reward) -> Callable[[Tensor], Tensor]:
@@ -232,7 +244,7 @@ def _renderer(context: StageContext, folder: Path) -> Renderer:
 def _translation(
     context: StageContext,
     own: Renderer,
-    prompts: list[EncodedPrompt],
+    prompts: Iterable[EncodedPrompt],
     room: int | None,
     folder: Path,
 ) -> Translation:

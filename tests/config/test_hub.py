@@ -13,6 +13,7 @@ from rlhf_cli.config import hub
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Source
 from tests.support.configuration import composed
+from tests.support.suites import suites
 
 ROLES = ("demonstrations", "comparisons")
 
@@ -113,3 +114,15 @@ def test_the_hub_client_is_not_imported_before_the_connection_is_tested():
 def test_an_endpoint_that_refuses_connections_is_not_reachable(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert not hub.reachable()
+
+
+def test_an_unavailable_text_classifier_is_refused_where_a_suite_uses_it():
+    cfg = composed()
+    cfg.data = replace(cfg.data, comparisons=[])
+    cfg.evaluation.suites = suites(toxicity="a.jsonl", toxicity_model="org/toxic")
+    with pytest.raises(
+        UserError, match=r"^evaluation\.suites\.toxicity_model=org/toxic is no local"
+    ):
+        hub.require_hub(cfg, ROLES, unreachable)
+    cfg.evaluation.suites = suites(xstest="a.csv", toxicity_model="org/toxic")
+    hub.require_hub(cfg, ROLES, unreachable)

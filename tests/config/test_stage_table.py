@@ -10,7 +10,7 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.stage_spec import Makes
 from rlhf_cli.config.stage_table import REPLACEABLE, STAGES
 from rlhf_cli.report import help as help_page
-from rlhf_cli.stages import evaluate
+from rlhf_cli.stages.evaluate import evaluator as evaluate
 from tests.support.configuration import composed
 
 DPO = replace(STAGES["ppo"], name="dpo", label="DPO", default=False)

@@ -418,6 +418,23 @@ def test_only_a_good_response_is_a_demonstration(form):
         records(form("Why?", "Dunno.", "False"), "demonstrations")
 
 
+def test_a_prompt_of_a_comparison_has_the_response_that_never_loses_as_reference(config, write):
+    """Of a tie for the first place there is none, nor of a prompt without responses."""
+    ranks = [{"prompt": "q 1", "responses": ["a", "b", "c"], "rank": [1, 0, 2]}]
+    ranks += [
+        {"prompt": f"q {i}", "responses": ["a", "b"], "rank": [i % 3, 1]} for i in range(2, 40)
+    ]
+    ranks += [{"prompt": "tied", "responses": ["a", "b", "c"], "rank": [0, 0, 1]}]
+    loaded = load(config(comparisons=[write("c.jsonl", ranks)]), "prompts")
+    found = {one.messages[0].content: one.reference for one in (*loaded.train, *loaded.eval)}
+    assert found["q 1"] == "b" and found["q 3"] == "a" and found["q 2"] == "b"
+    assert found["tied"] is None
+    prompts = [{"prompt": "x", "response": "y"}, *asked(30)]
+    loaded = load(config(prompts=[write("p.jsonl", prompts)]), "prompts")
+    found = {one.messages[0].content: one.reference for one in (*loaded.train, *loaded.eval)}
+    assert found["x"] == "y" and found["q 1"] is None
+
+
 def test_both_labels_of_a_prompt_make_one_comparison():
     def row(prompt, response, good, line):
         return Labelled((Message("user", prompt),), response, good, Origin("a", line, line))

@@ -35,7 +35,7 @@ def test_measure_gives_means_rates_and_none_for_unknown_values():
     assert row["length"][0] == 4.0
     assert row["kl"][0] == 2.0
     assert row["eos_rate"][0] == pytest.approx(2 / 3)
-    assert row["score"] is row["win_rate"] is None
+    assert row["score"] is None and "win_rate" not in row
     # Student's t with 2 degrees of freedom: 4.303 * 2 / sqrt(3)
     assert row["length"][2] - 4.0 == pytest.approx(4.3027 * 2 / math.sqrt(3), rel=1e-3)
 

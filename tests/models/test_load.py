@@ -21,10 +21,12 @@ from rlhf_cli.models.forward import sequence_scores
 from rlhf_cli.models.load import (
     fit_embeddings,
     load_causal_lm,
+    load_classifier,
     load_reward_model,
     load_scalar_model,
 )
 from rlhf_cli.models.reward_head import transformers_has_class
+from tests.support.suites import classifier
 from tests.support.tiny_models import SPECIAL, VOCAB, causal, ragged, scalar
 
 BLOOM = BloomConfig(vocab_size=VOCAB, hidden_size=16, n_layer=1, n_head=2, **SPECIAL)
@@ -170,3 +172,27 @@ def test_a_dropout_that_the_model_configuration_does_not_support_is_refused(tmp_
     assert load_causal_lm(given).config.attn_config.attn_pdrop == 0
     with pytest.raises(UserError, match=r"dropout=0\.1: mpt takes only a whole number as attn_"):
         load_causal_lm(given, dropout=0.1)
+
+
+def test_a_classifier_is_loaded_without_the_code_in_its_folder(tmp_path):
+    """Not even where the policies' own code may run."""
+    place = tmp_path / "scorer"
+    classifier(place, ["toxic", "neutral"])
+    config = json.loads((place / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForSequenceClassification": "own.Own", "AutoConfig": "own.Own"}
+    (place / "config.json").write_text(json.dumps(config))
+    (place / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    network, tokenizer = load_classifier(model_config("x", trust_remote_code=True), str(place))
+    assert type(network).__name__ == "LlamaForSequenceClassification"
+    assert not (tmp_path / "ran").exists()
+    assert network.config.id2label == {0: "toxic", 1: "neutral"}
+    assert network.config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_a_classifier_without_its_head_is_refused(tmp_path):
+    classifier(tmp_path, ["toxic", "neutral"])
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["score.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"score\.weight"):
+        load_classifier(model_config("x"), str(tmp_path))

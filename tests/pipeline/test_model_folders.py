@@ -9,9 +9,17 @@ import torch
 from safetensors.torch import save_file
 
 from rlhf_cli.artifacts.manifest import ArtifactError
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.pipeline import model_folders
-from rlhf_cli.pipeline.model_folders import damage, external, require_model, shipped
+from rlhf_cli.pipeline.model_folders import (
+    damage,
+    external,
+    require_classifier,
+    require_model,
+    shipped,
+)
 from tests.support.configuration import composed
+from tests.support.suites import classifier
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +127,28 @@ def test_custom_code_needs_trust_remote_code_unless_transformers_has_the_model(m
     with pytest.raises(ArtifactError, match=r"own\.Config.*set model\.trust_remote_code=true"):
         require_model("model.path", str(folder), model)
     require_model("model.path", str(folder), replace(model, trust_remote_code=True))
+
+
+def test_a_text_classifier_is_refused_for_what_it_lacks(tmp_path):
+    folder = tmp_path / "scorer"
+    place = classifier(folder, ["neutral", "toxic"])
+    for accepted in (place, "owner/name"):
+        require_classifier("toxicity_model", accepted)
+    label = rf"evaluation\.suites\.toxicity_model={folder}"
+    edit(folder, id2label=None)
+    with pytest.raises(
+        UserError, match=rf"{label}: none of its labels \(LABEL_0, LABEL_1\) is toxic"
+    ):
+        require_classifier("toxicity_model", place)
+    # A class of its own, of a type that transformers does not have.
+    code = {"auto_map": {"AutoModel": "own.Own"}, "model_type": "own"}
+    edit(folder, id2label={"0": "toxic"}, **code)
+    with pytest.raises(ArtifactError, match=rf"{label} needs Python code .*, which is not run"):
+        require_classifier("toxicity_model", place)
+    edit(folder, auto_map=None, model_type="llama")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ArtifactError, match=rf"{label} has no tokenizer files"):
+        require_classifier("toxicity_model", place)
+    with pytest.raises(ArtifactError, match=r"toxicity_model=/no/such: there is no such folder"):
+        require_classifier("toxicity_model", "/no/such")

@@ -14,6 +14,7 @@ from rlhf_cli.artifacts import attempts, checkpoints
 from rlhf_cli.artifacts.attempts import Attempt
 from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.config.compose import freeze
+from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import KLController, MissingEOSMode, ScheduleKind, Source, Ties
 from rlhf_cli.config.schema.run import Parents, Resume
 from rlhf_cli.config.stage_table import STAGES
@@ -255,6 +256,36 @@ def test_rationales_depend_on_the_content_of_the_tasks_and_of_the_scorer(changes
         assert bool(changes("rationales", unused, unused | {key: value})) == (key == "seed")
     scorer = {"rationales.scorer": "none/such"}
     assert changes("rationales", before, before | scorer) == ["model scorer changed"]
+
+
+def test_the_evaluation_depends_on_the_content_of_its_suites(changes, tmp_path):
+    key = "evaluation.suites.toxicity"
+    for name in ("a.jsonl", "b.jsonl"):
+        Path(name).write_text('{"prompt": "x"}\n')
+    before, moved = {key: "a.jsonl"}, {key: "b.jsonl"}
+    assert changes("evaluate", before, moved) == []
+    edit = partial(Path("a.jsonl").write_text, '{"prompt": "y"}\n')
+    assert changes("evaluate", before, before, meanwhile=edit) == [f"{key}: a.jsonl was edited"]
+    assert changes("evaluate", {}, moved)[-1] == f"{key}: path none -> b.jsonl"
+    scorer = {"evaluation.suites.toxicity_model": "org/toxic"}
+    assert changes("evaluate", before, before | scorer) == ["model toxicity_model changed"]
+    assert changes("evaluate", {}, scorer) == []
+    assert changes("ppo", before, before | scorer) == []
+    with pytest.raises(UserError, match=r"toxicity=none\.jsonl cannot be read: No such file"):
+        changes("evaluate", before, {key: "none.jsonl"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "suites"),
+    [("samples", 3, {"toxicity", "bias"}), ("persona", "Nero", {"toxicity"}),
+     ("limit", 5, {"toxicity", "bias", "xstest"})],
+)  # fmt: skip
+def test_keys_of_suites_count_where_a_suite_uses_them(changes, key, value, suites):
+    for suite in ("toxicity", "bias", "xstest"):
+        before = {f"evaluation.suites.{suite}": "c.jsonl"}
+        found = changes("evaluate", before, {**before, f"evaluation.suites.{key}": value})
+        assert bool(found) == (suite in suites)
+    assert changes("evaluate", {}, {f"evaluation.suites.{key}": value}) == []
 
 
 def test_the_evaluation_depends_on_the_content_of_its_tasks(changes, task):

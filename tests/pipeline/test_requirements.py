@@ -7,7 +7,7 @@ import pytest
 from rlhf_cli.artifacts.manifest import ArtifactError
 from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.schema import SelectBy, Source
+from rlhf_cli.config.schema import SelectBy, Source, WatchBy
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline import requirements
@@ -15,6 +15,7 @@ from rlhf_cli.pipeline.model_folders import shipped
 from rlhf_cli.pipeline.requirements import require, require_device, roles_of
 from rlhf_cli.stages import reading
 from tests.support.configuration import composed
+from tests.support.suites import classifier, suites, write_suites
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,31 @@ def test_a_missing_or_wrong_sft_reward_model_is_refused(with_rows):
         require(replace(cfg, sft=replace(sft, reward_model=shipped("tiny"))), specs("sft"))
 
 
+def test_a_file_of_a_suite_is_read_before_anything_runs(default, tmp_path):
+    (tmp_path / "x.csv").write_text("prompt,label\na,safe\n")
+    named = suites(xstest=str(tmp_path / "x.csv"))
+    cfg = replace(default, evaluation=replace(default.evaluation, suites=named))
+    with pytest.raises(UserError, match=r"x\.csv:1: no column type \(found 'prompt', 'label'\)"):
+        require(cfg, specs("sft", "evaluate"))
+    require(cfg, specs("sft"))  # which does not read it
+
+
+def test_a_classifier_without_a_known_label_is_refused_before_anything_runs(default, tmp_path):
+    named = suites(
+        **{key.rpartition(".")[2]: path for key, path in write_suites(tmp_path, "bias").items()},
+        toxicity_model=classifier(tmp_path / "right", ["neutral", "toxic"]),
+        sentiment_model=classifier(tmp_path / "wrong", ["LABEL_0", "LABEL_1"]),
+    )
+    cfg = replace(default, evaluation=replace(default.evaluation, suites=named))
+    message = (
+        r"evaluation\.suites\.sentiment_model=.*wrong: none of its labels \(LABEL_0, LABEL_1\)"
+    )
+    with pytest.raises(UserError, match=message):
+        require(cfg, specs("evaluate"))
+    cfg.evaluation.suites.sentiment_model = None
+    require(cfg, specs("evaluate"))
+
+
 @pytest.mark.parametrize(
     ("device", "gpus", "expected"),
     [
@@ -188,3 +214,33 @@ def test_a_refused_run_starts_no_worker_and_leaves_no_folder(
     assert main(["run", *words]) == 2
     assert expected in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["d.jsonl"]
+
+
+def test_judges_are_reward_models_that_the_run_does_not_train_against(default, tmp_path):
+    specs, own = [STAGES["evaluate"]], f"{default.runs_dir}/{default.name}/rm"
+    for check, judges, problem in (
+        (str(tmp_path), [], "parents.check=.* is no finished stage"),
+        (None, [str(tmp_path)], r"evaluation.judges\[0\]=.* is no finished stage"),
+    ):
+        cfg = replace(
+            default,
+            parents=replace(default.parents, check=check),
+            evaluation=replace(default.evaluation, judges=judges),
+        )
+        with pytest.raises(ArtifactError, match=problem):
+            require(cfg, specs)
+    cfg = replace(default, parents=replace(default.parents, check=own))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(UserError, match="is the reward model that this run trains against"),
+    ):
+        patch.setattr(requirements, "external", lambda *_: None)
+        require(cfg, specs)
+
+
+def test_a_check_must_be_there_where_it_chooses_weights(default, tmp_path):
+    cfg = replace(default, parents=replace(default.parents, check=str(tmp_path)))
+    with pytest.raises(ArtifactError, match=r"parents\.check="):
+        require(cfg, [STAGES["ppo"]])
+    watch = replace(cfg.ppo.watch, by=WatchBy.score)
+    require(replace(cfg, ppo=replace(cfg.ppo, watch=watch)), [STAGES["ppo"]])

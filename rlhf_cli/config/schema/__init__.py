@@ -8,7 +8,14 @@ from rlhf_cli.config.schema.best_of_n import BestOfN
 from rlhf_cli.config.schema.constraints import ConfigError
 from rlhf_cli.config.schema.data import Data, LongText, Source
 from rlhf_cli.config.schema.dpo import DPO, PairLoss
-from rlhf_cli.config.schema.evaluation import Chains, Evaluation, Rank, TaskEvaluation
+from rlhf_cli.config.schema.evaluation import (
+    Chains,
+    Evaluation,
+    PromptSet,
+    Rank,
+    Suites,
+    TaskEvaluation,
+)
 from rlhf_cli.config.schema.model import LearningRates, Model
 from rlhf_cli.config.schema.policy_gradient import (
     Average,
@@ -32,6 +39,8 @@ from rlhf_cli.config.schema.ppo import (
     OldLogprobs,
     RolloutBatch,
     ValueInit,
+    Watch,
+    WatchBy,
 )
 from rlhf_cli.config.schema.raft import RAFT, RaftKeep, RaftSource
 from rlhf_cli.config.schema.rationales import Check, Keep, Rationales

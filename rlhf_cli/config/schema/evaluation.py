@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from rlhf_cli.config.schema.constraints import at_least, not_negative, positive, require
+from rlhf_cli.config.schema.data import Source
 
 MOST_SHOTS = 64
 
@@ -47,13 +48,56 @@ class TaskEvaluation:
 
 
 @dataclass(slots=True, kw_only=True)
+class PromptSet(Source):
+    """A source of prompts unlike those of training, under a name of its own."""
+
+    name: str = ""
+
+    def __post_init__(self):
+        Source.__post_init__(self)  # dataclasses with slots have no zero-argument super()
+        named = bool(self.name.strip()) and self.name.isprintable() and "/" not in self.name
+        require(self, "name", named, f"must name the set, without a / (source {self.path})")
+        apart = self.weight is None and not self.eval
+        require(self, "weight", apart, f"and .eval have no meaning here (source {self.path})")
+
+
+@dataclass(slots=True, kw_only=True)
+class Suites:
+    """Files of published suites on harm, bias and truth, each a path or null, and how they are asked."""
+
+    toxicity: str | None
+    bias: str | None
+    crows_pairs: str | None
+    winogender: str | None
+    truthfulqa: str | None
+    xstest: str | None
+    samples: int
+    limit: int | None
+    persona: str | None
+    toxicity_model: str | None
+    sentiment_model: str | None
+
+    def __post_init__(self):
+        positive(self, "samples", "limit")
+
+
+@dataclass(slots=True, kw_only=True)
 class Evaluation:
     prompts: int
     best_of_n: int
     batch: int
+    against: str
+    judges: list[str]
+    gold: bool
+    ood: list[PromptSet]
+    suites: Suites
     tasks: TaskEvaluation
 
     def __post_init__(self):
         at_least(self, 2, "prompts")
         not_negative(self, "best_of_n")
         positive(self, "batch")
+        once = len(self.judges) == len(set(self.judges))
+        require(self, "judges", once, "must name each reward model once")
+        names = [one.name for one in self.ood]
+        require(self, "ood", len(names) == len(set(names)), "must name each set differently")

@@ -10,7 +10,14 @@ from rlhf_cli.config.schema.constraints import (
     require,
     within,
 )
-from rlhf_cli.config.schema.ppo import Alerts, KLStop, MissingEOS, OldLogprobs, RolloutBatch
+from rlhf_cli.config.schema.ppo import (
+    Alerts,
+    KLStop,
+    MissingEOS,
+    OldLogprobs,
+    RolloutBatch,
+    Watch,
+)
 from rlhf_cli.config.schema.training import Optim, Schedule
 
 
@@ -96,6 +103,7 @@ class PolicyGradient:
     ema_decay: float | None
     kl_stop: KLStop
     alerts: Alerts
+    watch: Watch
 
     def __post_init__(self):
         rollout = self.batch.rollout

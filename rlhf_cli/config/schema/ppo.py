@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from rlhf_cli.config.schema.constraints import not_negative, positive, require, within
+from rlhf_cli.config.schema.constraints import at_least, not_negative, positive, require, within
 from rlhf_cli.config.schema.training import Optim, Schedule, limit_forward_pass
 
 
@@ -99,6 +99,24 @@ class Alerts:
         not_negative(self, "entropy", "kl", "score_std", "score_rms")
 
 
+class WatchBy(Enum):
+    auto = "auto"
+    check = "check"
+    score = "score"
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    every: int | None
+    prompts: int
+    by: WatchBy
+    kl_budget: float | None
+
+    def __post_init__(self):
+        positive(self, "every", "kl_budget")
+        at_least(self, 2, "prompts")
+
+
 @dataclass(slots=True, kw_only=True)
 class PPO:
     total_episodes: int
@@ -124,6 +142,7 @@ class PPO:
     ptx: PTX
     kl_stop: KLStop
     alerts: Alerts
+    watch: Watch
 
     def __post_init__(self):
         text = f"is less than one rollout (.batch.rollout={self.batch.rollout})"

@@ -10,7 +10,7 @@ from rlhf_cli.config.schema.dpo import DPO
 from rlhf_cli.config.schema.evaluation import Evaluation
 from rlhf_cli.config.schema.model import Model
 from rlhf_cli.config.schema.policy_gradient import PolicyGradient
-from rlhf_cli.config.schema.ppo import PPO
+from rlhf_cli.config.schema.ppo import PPO, WatchBy
 from rlhf_cli.config.schema.raft import RAFT
 from rlhf_cli.config.schema.rationales import Rationales
 from rlhf_cli.config.schema.reward import Reward
@@ -34,10 +34,11 @@ class Resume(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Parents:
-    """What replaces stages of this run: one field per stage that can be replaced."""
+    """What replaces stages of this run, one field per stage that can be replaced, and a further judge."""
 
     sft: str | None
     rm: list[str] | None  # several: an ensemble
+    check: str | None  # a reward model that no stage of this run is trained against
 
     def __post_init__(self):
         once = self.rm is None or len(self.rm) == len(set(self.rm)) > 0
@@ -88,6 +89,10 @@ class Config:
         )
         is_folder = bool(self.runs_dir.strip()) and self.runs_dir.isprintable()
         require(self, "runs_dir", is_folder, "must name a folder (runs_dir=. is this one)")
+        for name in ("ppo", "reinforce", "rloo", "grpo"):
+            by = getattr(self, name).watch.by
+            if by is WatchBy.check and self.parents.check is None:
+                raise ConfigError(f"{name}.watch.by=check needs parents.check: a reward model")
         if self.ppo.ptx.coef > 0 and not self.data.pretraining:
             raise ConfigError("ppo.ptx.coef > 0 needs data.pretraining: texts to draw from")
 

@@ -11,13 +11,18 @@ from rlhf_cli.data.formats.dialogue import (
     text_of,
     transcript,
 )
-from rlhf_cli.data.formats.fields import TEXTS, Fields, prompt_messages, with_system
+from rlhf_cli.data.formats.fields import RESPONSES, TEXTS, Fields, prompt_messages, with_system
 from rlhf_cli.data.records import Comparison, Message, Origin, Prompt, RowError
 
 
 def alone(row: Fields, origin: Origin) -> Prompt:
-    """Read a prompt column of any name: a text, a transcript or a list of messages."""
-    return Prompt(before_answer(prompt_messages(row)), origin)
+    """Read a prompt column of any name: a text, a transcript or a list of messages.
+
+    A response beside it is the reference that answers may be compared with.
+    """
+    named = row.take(RESPONSES)
+    meta = {"reference": named[1]} if named and isinstance(named[1], str) and named[1] else {}
+    return Prompt(before_answer(prompt_messages(row)), origin, meta)
 
 
 def messages(row: Fields, origin: Origin) -> Prompt:

@@ -19,6 +19,7 @@ from rlhf_cli.stages.rollout.episodes import num_iterations
 from rlhf_cli.stages.rollout.models import RolloutModels
 from rlhf_cli.stages.rollout.state import TrainState, logprob_source_note, progress_metrics
 from rlhf_cli.stages.rollout.updates import mean_metrics, minibatches_of
+from rlhf_cli.stages.rollout.watch import PolicyWatch
 from rlhf_cli.stages.saving import Saver
 from rlhf_cli.stages.training import lr_factor
 from rlhf_cli.telemetry.recorder import Recorder
@@ -41,6 +42,7 @@ def train(
     seed: int,
     state: TrainState | None = None,
     saver: Saver | None = None,
+    watch: PolicyWatch | None = None,
 ) -> dict[str, float]:
     """Run all iterations from where `state` stands; return the last metrics.
 
@@ -87,7 +89,10 @@ def train(
         recorder.log(metrics, iteration + 1)
         for alert in state.alerts.new(metrics):
             recorder.warn(alert)
-        if over(metrics.get("objective/kl", 0.0), cfg.kl_stop.run):
+        stopping = over(metrics.get("objective/kl", 0.0), cfg.kl_stop.run)
+        if watch is not None:
+            watch.look(models.policy, iteration + 1, last=stopping or iteration + 1 == total)
+        if stopping:
             recorder.warn(f"stopped after iteration {iteration + 1}: KL above {stage}.kl_stop.run")
             break
         state.iteration, state.rollout, state.rows = iteration + 1, None, []

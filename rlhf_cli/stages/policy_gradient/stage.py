@@ -4,12 +4,12 @@ Reading order: `run` here, then `train` in loop.py.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from rlhf_cli.artifacts.layout import MODEL
 from rlhf_cli.config.schema import PolicyGradient, Scale
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.policy_gradient.loop import start, train
@@ -17,6 +17,7 @@ from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
 from rlhf_cli.stages.rollout import episodes
 from rlhf_cli.stages.rollout.models import RolloutModels
 from rlhf_cli.stages.rollout.offending import offending_kept
+from rlhf_cli.stages.rollout.watch import open_watch, watched_prompts
 from rlhf_cli.stages.samples import BeforeAfter
 from rlhf_cli.stages.stage_run import open_run
 
@@ -37,7 +38,9 @@ class PolicyGradientStage:
         context = open_context(cfg, sft)
         episodes.require_whole_shares(context, self.name, own, own.group)
         data = context.encoded("prompts")
-        models, notes = build_models(context, own, sft, rm, data.train)
+        watched = watched_prompts(context, own.watch, data.held_out)
+        reward = RewardModel.load(context, rm, chain(data.train, watched))
+        models, notes = build_models(context, own, sft, reward)
         samples = BeforeAfter(context=context, prompts=data.held_out[: cfg.samples])
         with open_run(
             context,
@@ -49,14 +52,26 @@ class PolicyGradientStage:
         ) as stage_run:
             recorder, resumed = stage_run.recorder, stage_run.resumed
             state = start(self.name, own)
+            watch = open_watch(
+                context,
+                own.watch,
+                watched,
+                reward=reward,
+                reference=models.ref_policy,
+                rm=inputs["rm"],
+                out=out,
+                recorder=recorder,
+            )
             if resumed:
                 state.load_state_dict(resumed.state, resumed.tensors, context.device.torch)
+                watch.resume(state.iteration)
             else:
                 data.print_report(recorder)
                 for note in notes:
                     recorder.note(note)
                 context.print_notes(recorder, models.policy)
                 samples.sample("before", models.policy)
+                watch.look(models.policy, 0)
             with offending_kept(context, self.name, out):
                 metrics = train(
                     models,
@@ -75,11 +90,13 @@ class PolicyGradientStage:
                     seed=cfg.seed,
                     state=state,
                     saver=stage_run.saver,
+                    watch=watch,
                 )
             models.policy.use_average()
             samples.sample("after", models.policy)
             samples.show(recorder)
             context.export(models.policy, out / MODEL)
+            metrics |= watch.finish()
         return metrics
 
     def preview(self, cfg: Config, inputs: dict[str, Path]) -> Preview:
@@ -92,11 +109,9 @@ def build_models(
     context: StageContext,
     cfg: PolicyGradient,
     sft: Path,
-    rm: list[Path],
-    prompts: list[EncodedPrompt],
+    reward: RewardModel,
 ) -> tuple[RolloutModels, list[str]]:
     """Return the models and notes on them. Policy and reference are the SFT model."""
-    reward = RewardModel.load(context, rm, prompts)
     models = RolloutModels(
         policy=context.engine(context.causal_lm(sft), cfg.optim, ema_decay=cfg.ema_decay),
         ref_policy=context.network(context.causal_lm(sft)) if cfg.has_reference else None,

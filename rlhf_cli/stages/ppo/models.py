@@ -10,7 +10,6 @@ from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import Batch, Batching, LossOn, ValueInit
 from rlhf_cli.core.batches import SFTBatch
 from rlhf_cli.data.collate import BatchOptions, sft_batches
-from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.models.forward import reads_unpadded
 from rlhf_cli.models.reward_head import check_head
 from rlhf_cli.runtime.engine import Engine
@@ -28,15 +27,14 @@ class PPOModels(RolloutModels):
 
 
 def build_models(
-    context: StageContext, sft: Path, rm: list[Path], prompts: list[EncodedPrompt]
+    context: StageContext, sft: Path, rm: list[Path], reward: RewardModel
 ) -> tuple[PPOModels, list[str]]:
-    """Return the models and notes on them.
+    """Return the models and notes on them. reward: of the folders rm.
 
     Policy and reference are the SFT model; the value model is the (first) reward model, or the SFT
     model with a new head (ppo.value_init).
     """
     cfg = context.cfg.ppo
-    reward = RewardModel.load(context, rm, prompts)
     from_rm = cfg.value_init is ValueInit.rm
     if from_rm and reward.renderer is not None:
         raise UserError(

@@ -3,6 +3,7 @@
 Reading order: `run` here, then `train` in loop.py.
 """
 
+from itertools import chain
 from pathlib import Path
 
 from rlhf_cli.artifacts.layout import MODEL, VALUE_MODEL
@@ -13,10 +14,11 @@ from rlhf_cli.stages.context import StageContext, open_context, parent_model
 from rlhf_cli.stages.dry_run import Preview
 from rlhf_cli.stages.ppo.loop import start, train
 from rlhf_cli.stages.ppo.models import PPOModels, PretrainingLoss, build_models
-from rlhf_cli.stages.reward_scorer import reward_folders
+from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
 from rlhf_cli.stages.rollout import episodes
 from rlhf_cli.stages.rollout.offending import offending_kept
 from rlhf_cli.stages.rollout.state import TrainState
+from rlhf_cli.stages.rollout.watch import PolicyWatch, open_watch, watched_prompts
 from rlhf_cli.stages.samples import BeforeAfter
 from rlhf_cli.stages.stage_run import StageRun, open_run
 from rlhf_cli.telemetry.recorder import Recorder
@@ -28,7 +30,9 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     context = open_context(cfg, sft)
     episodes.require_whole_shares(context, "ppo", cfg.ppo)
     data = context.encoded("prompts")
-    models, notes = build_models(context, sft, rm, data.train)
+    watched = watched_prompts(context, cfg.ppo.watch, data.held_out)
+    reward = RewardModel.load(context, rm, chain(data.train, watched))
+    models, notes = build_models(context, sft, rm, reward)
     samples = BeforeAfter(context=context, prompts=data.held_out[: cfg.samples])
     with open_run(
         context,
@@ -40,20 +44,33 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     ) as stage_run:
         recorder, resumed = stage_run.recorder, stage_run.resumed
         state = start(cfg.ppo)
+        watch = open_watch(
+            context,
+            cfg.ppo.watch,
+            watched,
+            reward=reward,
+            reference=models.ref_policy,
+            rm=inputs["rm"],
+            out=out,
+            recorder=recorder,
+        )
         if resumed:
             state.load_state_dict(resumed.state, resumed.tensors, context.device.torch)
+            watch.resume(state.iteration)
         else:
             data.print_report(recorder)
             for note in notes:
                 recorder.note(note)
             context.print_notes(recorder, models.policy)
             samples.sample("before", models.policy)
-        metrics = train_or_save(context, models, data.train, state, stage_run, out)
+            watch.look(models.policy, 0)
+        metrics = train_or_save(context, models, data.train, state, stage_run, watch, out)
         models.policy.use_average()
         samples.sample("after", models.policy)
         samples.show(recorder)
         context.export(models.policy, out / MODEL)
         context.export(models.value_model, out / VALUE_MODEL)
+        metrics |= watch.finish()
     return metrics
 
 
@@ -63,6 +80,7 @@ def train_or_save(
     prompts: list[EncodedPrompt],
     state: TrainState,
     stage_run: StageRun,
+    watch: PolicyWatch,
     out: Path,
 ) -> dict[str, float]:
     """Run the loop; where a number is not finite, save the offending samples before stopping."""
@@ -78,6 +96,7 @@ def train_or_save(
             seed=cfg.seed,
             state=state,
             saver=stage_run.saver,
+            watch=watch,
         )
 
 

@@ -28,6 +28,7 @@ from rlhf_cli.stages.ppo.loop import kl_controller, train
 from rlhf_cli.stages.ppo.models import PretrainingLoss, build_models
 from rlhf_cli.stages.ppo.stage import pretraining_loss
 from rlhf_cli.stages.ppo.update import accumulate_gradients, ppo_microbatch_step, updates
+from rlhf_cli.stages.reward_scorer import RewardModel
 from rlhf_cli.stages.rollout.checks import NotFinite
 from rlhf_cli.stages.rollout.collect import collect_rollout, microbatches
 from rlhf_cli.stages.rollout.updates import minibatches_of
@@ -335,9 +336,9 @@ def test_value_init_selects_the_weights_of_the_value_model(stage_setting, tmp_pa
     found, name = {}, "model.embed_tokens.weight"
     for init, seed in ((ValueInit.rm, 1), (ValueInit.sft, 1), (ValueInit.sft, 2)):
         cfg = changed(stage_setting.cfg, {"ppo.value_init": init, "seed": seed})
-        models, _ = build_models(
-            replace(stage_setting, cfg=cfg), tmp_path / "sft", [tmp_path / "rm"], []
-        )
+        context = replace(stage_setting, cfg=cfg)
+        reward = RewardModel.load(context, [tmp_path / "rm"], [])
+        models, _ = build_models(context, tmp_path / "sft", [tmp_path / "rm"], reward)
         found[init, seed] = models.value_model
     from_rm, from_sft, from_other_seed = found.values()
     assert torch.equal(from_rm.get(name), reward.get(name))

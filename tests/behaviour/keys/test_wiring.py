@@ -19,7 +19,7 @@ from rlhf_cli.config.schema import ScheduleKind
 from rlhf_cli.evaluation import respond as responding
 from rlhf_cli.stages import rm, sft
 from rlhf_cli.stages.context import open_context
-from rlhf_cli.stages.evaluate.stage import eval_prompts
+from rlhf_cli.stages.evaluate.prompt_sets import held_out_prompts
 from rlhf_cli.stages.ppo import loop
 from rlhf_cli.stages.samples import sample_answers
 from tests.support.small_stages import WATCHED, Step, changed, little, seeing, work
@@ -335,7 +335,7 @@ def test_the_evaluation_answers_held_out_prompts_only(seen, context):
     """The prompts are held out, distinct, and as many as configured."""
     prompts = context.encoded("prompts")
     held_out = {tuple(one.ids) for one in prompts.held_out}
-    asked = [tuple(one.ids) for one in eval_prompts(context)]
+    asked = [tuple(one.ids) for one in held_out_prompts(context)]
     assert asked != [tuple(one.ids) for one in prompts.held_out[:5]]
     assert len(set(asked)) == 5
     assert set(asked) <= held_out
@@ -410,7 +410,7 @@ def test_every_candidate_answers_with_its_own_weights(seen, context):
     for model, folder in folders.items():
         path = folder and folder / "model"
         network = context.network(context.causal_lm(path))
-        answers = sample_answers(context, network, eval_prompts(context), context.cfg.seed)
+        answers = sample_answers(context, network, held_out_prompts(context), context.cfg.seed)
         texts[model] = [one.text for one in answers]
         assert [one["response"] for one in answers_of(seen, model)] == texts[model]
     assert texts["base"] != texts["SFT"] != texts["PPO"]

@@ -1,9 +1,10 @@
-"""The section evaluation.tasks: invalid values and their messages."""
+"""The sections evaluation.tasks and evaluation.suites: invalid values and their messages."""
 
 import pytest
 
 from rlhf_cli.config.errors import UserError
 from tests.support.configuration import composed
+from tests.support.suites import suites
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,12 @@ from tests.support.configuration import composed
 def test_invalid_values_of_evaluation_tasks_are_refused(words, message):
     with pytest.raises(UserError, match=message):
         composed(*(f"evaluation.tasks.{word}" for word in words))
+
+
+@pytest.mark.parametrize("key", ["samples", "limit"])
+def test_numbers_of_evaluation_suites_below_one_are_refused(key):
+    with pytest.raises(UserError, match=rf"^{key}=0 must be positive"):
+        suites(**{key: 0})
 
 
 def test_templates_are_all_or_a_number():

@@ -6,7 +6,8 @@ from rlhf_cli.data.embedded import task_of
 from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.metrics import EvalResult, measure
 from rlhf_cli.evaluation.respond import Answer
-from rlhf_cli.stages.evaluate.stage import costs_of, notes_on, write_answers
+from rlhf_cli.stages.evaluate.files import write_answers
+from rlhf_cli.stages.evaluate.stage import costs_of, notes_on
 from tests.support.artifacts import manifest
 
 
@@ -18,7 +19,8 @@ def test_measures_of_a_task_are_written_beside_each_answer(tmp_path):
         log_ratios=None,
         measures={"gold": [1.5], "rude": [True]},
     )
-    entry = {"model": "SFT", "prompt": "x", "response": "y", "finished": True, "score": None}
+    entry = {"model": "SFT", "index": 0, "prompt": "x", "response": "y", "finished": True}
+    entry |= {"tokens": 1, "score": None}
     for task, expected in ((task_of("tiny_world:prompts"), entry | {"gold": 1.5}), (None, entry)):
         write_answers(tmp_path / "answers.jsonl", {"SFT": result}, task)
         assert json.loads((tmp_path / "answers.jsonl").read_text()) == expected
@@ -26,7 +28,8 @@ def test_measures_of_a_task_are_written_beside_each_answer(tmp_path):
 
 def test_a_task_explains_its_measures_below_the_table():
     task = task_of("tiny_world:prompts")
-    assert notes_on(task) == [*notes_on(None), task.NOTE]
+    assert notes_on(task, "SFT") == [*notes_on(None, "SFT"), task.NOTE]
+    assert "preferred to base's answer" in notes_on(None, "base")[1]
 
 
 def test_the_costs_of_a_stage_are_those_of_its_manifest(tmp_path):

@@ -1,0 +1,151 @@
+"""The same prompts, tasks and judges for every candidate: base model, every policy, best-of-n."""
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from rlhf_cli.artifacts.layout import BEST, WATCH
+from rlhf_cli.artifacts.results import Figure
+from rlhf_cli.config.schema.run import Config
+from rlhf_cli.config.stage_spec import Makes
+from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.data.embedded import EmbeddedTask
+from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.evaluation.metrics import GOLD, EvalResult, best_of, measure_answers
+from rlhf_cli.evaluation.respond import Answer, kl_to_reference
+from rlhf_cli.evaluation.task_figures import Outcome
+from rlhf_cli.evaluation.task_suite import TaskSuite
+from rlhf_cli.report.run_state import metric_lines
+from rlhf_cli.runtime.engine import Network
+from rlhf_cli.stages.context import StageContext, num_parameters
+from rlhf_cli.stages.evaluate.part import Part
+from rlhf_cli.stages.reward_scorer import RewardModel
+from rlhf_cli.stages.samples import num_tokens, sample_answers, sample_each
+
+
+@dataclass(slots=True, kw_only=True)
+class Evaluator:
+    """task: of the prompts, None without one or where its true utility is not to be known.
+
+    outcomes, parameters: of the tasks, and how many the model has, by candidate; figures: of the
+    parts; all filled as each candidate is evaluated.
+    """
+
+    context: StageContext
+    prompts: list[EncodedPrompt]
+    task: EmbeddedTask | None
+    suite: TaskSuite | None
+    reward: RewardModel | None
+    judges: dict[str, RewardModel]
+    reference: Network | None
+    parts: list[Part]
+    outcomes: dict[str, list[Outcome]] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+
+    def evaluate(self, name: str, network: Network) -> EvalResult:
+        """Ask a candidate the tasks; sample and evaluate one answer per prompt; measure every part."""
+        if self.suite is not None:
+            self.outcomes[name] = self.suite.outcomes(network)
+            self.parameters[name] = num_parameters(network.model)
+        answers = sample_answers(self.context, network, self.prompts, self.context.cfg.seed)
+        for part in self.parts:
+            self.figures += part.figures(name, network)
+        return self.result_of(answers, network)
+
+    def result_of(self, answers: list[Answer], network: Network | None) -> EvalResult:
+        """Return what is measured of these answers; log-ratios need the model they came from."""
+        records = [prompt.record for prompt in self.prompts]
+        log_ratios = None
+        if self.reference is not None and network is not None:
+            with self.context.clock.phase("score"):
+                log_ratios = kl_to_reference(
+                    network,
+                    self.reference,
+                    answers,
+                    pad_id=self.context.renderer.pad_id,
+                    batch=self.context.cfg.evaluation.batch,
+                    world=self.context.world,
+                )
+        measures = measure_answers(self.task, records, answers)
+        judged = {name: judge.score_answers(answers) for name, judge in self.judges.items()}
+        if self.task is not None:
+            gold = [math.nan if one is None else one for one in measures[self.task.UTILITY]]
+            judged = {GOLD: torch.tensor(gold, dtype=torch.float64)} | judged
+        return EvalResult(
+            prompts=records,
+            answers=answers,
+            scores=None if self.reward is None else self.reward.score_answers(answers),
+            log_ratios=log_ratios,
+            measures=measures,
+            judged=judged,
+        )
+
+    def best_of_n(self, network: Network, n: int) -> EvalResult:
+        """Return the best of n answers by the reward model: its optimisation without training."""
+        seeds = [self.context.cfg.seed + 1000 + i for i in range(n)]
+        began = perf_counter()
+        tries = sample_each(self.context, network, self.prompts, seeds)
+        scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
+        seconds = perf_counter() - began
+        chosen, best, bound = best_of(tries, scores)
+        found = self.result_of(chosen, None)
+        found.scores, found.kl_bound = best, bound
+        found.costs = {
+            "sampled_responses": scores.numel(),
+            "sampled_tokens": num_tokens(tries),
+            "scored_responses": scores.numel() * len(self.reward.networks),
+            "seconds": seconds,
+        }
+        return found
+
+
+def num_candidates(cfg: Config, known: dict[str, Path]) -> int:
+    """Return how many columns the table has: the base model, the candidates, best-of-n, best/."""
+    num_best = sum(best_weights(known[stage]) is not None for stage in candidates(known))
+    return 1 + len(candidates(known)) + num_best + wants_best_of_n(cfg, known)
+
+
+def candidates(known: Collection[str]) -> dict[str, str]:
+    """Return {stage: its name in the table} of the known stages that train a policy, in order."""
+    return {
+        name: spec.label
+        for name, spec in STAGES.items()
+        if name in known and spec.makes is Makes.policy
+    }
+
+
+def best_weights(model: Path) -> Path | None:
+    """Return the folder of a policy's best weights where its last ones showed a symptom.
+
+    Where they showed none, the two are as good as the same.
+    """
+    rows = list(metric_lines(model.parent / WATCH))
+    best = model.parent / BEST
+    return best if rows and rows[-1]["symptoms"] and best.is_dir() else None
+
+
+def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:
+    return cfg.evaluation.best_of_n > 1 and "sft" in known and "rm" in known
+
+
+def evaluate_each(evaluator: Evaluator, known: dict[str, Path]) -> Iterator[tuple[str, EvalResult]]:
+    """Yield the name and the result of the base model and of every candidate, in the table's order."""
+    context = evaluator.context
+    yield "base", evaluator.evaluate("base", frozen(context, None))
+    for stage, name in candidates(known).items():
+        network = evaluator.reference if stage == "sft" else frozen(context, known[stage])
+        yield name, evaluator.evaluate(name, network)
+        if best := best_weights(known[stage]):
+            yield f"{name}, {BEST}", evaluator.evaluate(f"{name}, {BEST}", frozen(context, best))
+        if stage == "sft" and wants_best_of_n(context.cfg, known):
+            n = context.cfg.evaluation.best_of_n
+            yield f"{name}, best of {n}", evaluator.best_of_n(network, n)
+
+
+def frozen(context: StageContext, path: Path | None) -> Network:
+    return context.network(context.causal_lm(path))
