@@ -74,13 +74,14 @@ def _prompt(one: Mapping[str, Any]) -> dict[str, Any]:
 
 def _answer(one: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     """Return an answer. labels: of the measures of true worth, by name."""
-    worth = {label: one.get(name, one.get("utility")) for name, label in labels.items()}
+    judges = one.get("judges") or {}
+    worth = {label: one.get(name) for name, label in labels.items() if name not in judges}
     known = {
         "r": str(one["response"]),
         "e": one.get("finished"),
         "s": one.get("score"),
         "t": one.get("tokens"),
         "m": {label: value for label, value in worth.items() if value is not None},
-        "j": one.get("judges"),
+        "j": judges,
     }
     return {name: value for name, value in known.items() if value is not None and value != {}}

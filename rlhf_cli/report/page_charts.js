@@ -109,7 +109,8 @@ function dots(block, width) {
   const marginLeft = Math.min(16 + 6.5 * longest, width * 0.4);
   const wrapped = d3.max(block.lines, (name) => Math.ceil((6.5 * name.length) / (marginLeft - 12)));
   const height = Math.max(24, 12 * most + 10, 14 * wrapped + 6);
-  const values = placed.flatMap(({ value, low, high }) => [value, low ?? value, high ?? value]);
+  const bands = placed.filter((one) => one.band);
+  const values = placed.flatMap(({ value, low, high, band }) => [value, low ?? value, high ?? value, ...(band ?? [])]);
   const reference = isKnown(block.reference) ? [block.reference] : [];
   const names = block.lines.map((name, i) => ({ name, y: i + 0.5 }));
   return Plot.plot({
@@ -126,6 +127,9 @@ function dots(block, width) {
       Plot.gridX({ strokeOpacity: 0.12 }),
       Plot.ruleY(d3.range(block.lines.length + 1), { strokeOpacity: 0.15 }),
       Plot.ruleX(reference, { stroke: INK, strokeDasharray: "3,3" }),
+      Plot.ruleY(bands, {
+        x1: (one) => one.band[0], x2: (one) => one.band[1], y: "y", stroke: paint, strokeWidth: 9, strokeOpacity: 0.25,
+      }),
       Plot.ruleY(bounds, { x1: "low", x2: "high", y: "y", stroke: paint, strokeWidth: 1.8 }),
       Plot.dot(placed, { x: "value", y: "y", fill: paint, r: 4 }),
       Plot.text(names, {

@@ -12,8 +12,14 @@ from rich.text import Text
 
 from rlhf_cli.report.answer_browser import answers_block
 from rlhf_cli.report.compare import names_of
-from rlhf_cli.report.figure_charts import part_blocks
-from rlhf_cli.report.figure_words import DIVERSITY, WIN_RATES, Section, other_sections
+from rlhf_cli.report.figure_parts import part_blocks
+from rlhf_cli.report.figure_words import (
+    DIVERSITY,
+    GENERALISATION,
+    WIN_RATES,
+    Section,
+    other_sections,
+)
 from rlhf_cli.report.learning_curves import learning_curves
 from rlhf_cli.report.quality_charts import distance_charts, length_charts
 from rlhf_cli.report.reward_charts import reward_blocks
@@ -62,7 +68,7 @@ LENGTH = (
 )
 ANSWERS = (
     "Every answer to every prompt that was evaluated, as the models wrote it. In brackets: the score "
-    "minus that of SFT's answer. Judge: 1 prefers the answer to SFT's, 0 the other, 0.5 a tie."
+    "minus that of SFT's answer. Judge: the value that it gives to the answer."
 )
 LINEAGE = (
     "What every stage was made of. Equal hashes mean equal content; manifest.json in the folder of "
@@ -113,6 +119,7 @@ def _sections(
         "Score and quality by distance from SFT", distance_charts(groups, colours), DISTANCE
     )
     yield figures(WIN_RATES)
+    yield figures(GENERALISATION)
     yield figures(DIVERSITY)
     yield _section("Score against length", length_charts(groups, colours), LENGTH)
     yield _section("The reward model on held-out comparisons", *reward_blocks(groups))

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.layout import METRICS
+from rlhf_cli.artifacts.layout import METRICS, WATCH
 from rlhf_cli.artifacts.manifest import ArtifactError, load_json
 from rlhf_cli.artifacts.results import Results, read_results
 from rlhf_cli.report.run_state import RunState, metric_lines
 
-WATCH, ANSWERS = "watch.jsonl", "answers.jsonl"
-CURVE, REWARD_REPORT = "curve.json", "report.json"
+ANSWERS, CURVE, REWARD_REPORT = "answers.jsonl", "curve.json", "report.json"
 BEST_OF_N = "best_of_n"
 Lines = Sequence[Mapping[str, Any]]
 

@@ -127,7 +127,7 @@ def _jobs(run: Path, stage: str) -> Iterator[Path]:
 
 
 def metric_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of a metrics.jsonl or its like, up to the one that a running stage is just writing."""
+    """Yield the lines of a file like metrics.jsonl, up to the one that a stage is just writing."""
     for text in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:
             yield json.loads(text)

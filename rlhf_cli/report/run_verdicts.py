@@ -52,10 +52,15 @@ def _cards(run: RunFiles) -> list[Block]:
     ]
 
 
+def _measured(symptom: Mapping[str, Any]) -> str:
+    text = str(symptom.get("text") or "").removeprefix(f"{FOUND[None]}: ")
+    return f" ({text})" if text else ""
+
+
 def _card(verdict: Mapping[str, Any]) -> Block:
     """Return the verdict on a policy. lists: what supports it and what does not, where there is some."""
     symptoms = [
-        f"{FOUND[one.get('found')]}: {one.get('text') or one['name']}"
+        f"{FOUND[one.get('found')]}: {one['name']}{_measured(one)}"
         for one in verdict.get("symptoms") or ()
     ]
     lists = {

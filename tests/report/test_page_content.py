@@ -14,7 +14,10 @@ ROWS = {
     "PPO": {"score": [1.0, 0.9, 1.1], "kl": [1.0, 0.9, 1.1]},
 }
 VERDICT = {"policy": "PPO", "verdict": "gained", "text": "Better."}
-PARTS = ("suites", "win_rates", "diversity", "imitation", "abstention", "probes", "brand_new")
+PARTS = (
+    "suites", "win_rates", "generalisation", "diversity", "imitation", "abstention", "probes",
+    "reward_model", "brand_new",
+)  # fmt: skip
 
 
 def whole_run(**changes):
@@ -50,11 +53,13 @@ def test_a_run_that_has_everything_has_its_sections_in_order():
         "Closing table",
         "Learning curves",
         "Score and quality by distance from SFT",
-        "Win rates, on held-out prompts and on others",
+        "Win rates",
+        "On other kinds of prompts",
         "Diversity",
         "Score against length",
         "The reward model on held-out comparisons",
-        "Scores and probes of the reward model",
+        "Scores of the reward model",
+        "Probes of the reward model",
         "Harm, bias, truth",
         "Preferred and rejected responses",
         "Answering that one does not know",

@@ -12,7 +12,7 @@ VERDICT = {
     "symptoms": [
         {"name": "length", "text": "twice as long", "found": True},
         {"name": "ead", "found": False},
-        {"name": "endings", "text": "endings", "found": None},
+        {"name": "endings", "text": "not measured: no", "found": None},
     ],
     "doubt": [],
     "decide": None,
@@ -31,7 +31,11 @@ def test_a_card_has_its_evidence_and_no_empty_list():
                 {"title": "Evidence", "lines": ["score: 0 to 1"]},
                 {
                     "title": "Symptoms of an exploited reward",
-                    "lines": ["found: twice as long", "not found: ead", "not measured: endings"],
+                    "lines": [
+                        "found: length (twice as long)",
+                        "not found: ead",
+                        "not measured: endings (no)",
+                    ],
                 },
                 {"title": "The checkpoint to take", "lines": ["iteration 8"]},
             ],
