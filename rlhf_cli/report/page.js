@@ -110,7 +110,7 @@ document.getElementById("page").replaceChildren(
   ...(content.sections.length > 2 ? [contents(content.sections)] : []),
   ...content.sections.map(section),
 );
-// On paper nothing can be opened. The numbers of charts are drawn already.
+// On paper nothing can be opened. Hundreds of points that are drawn are not printed as a table too.
 addEventListener("beforeprint", () => {
-  for (const each of document.querySelectorAll("details:not(.numbers)")) each.open = true;
+  for (const each of document.querySelectorAll("details:not(.points)")) each.open = true;
 });

@@ -30,7 +30,7 @@ function figure(block) {
 
 // The table of a chart's numbers, made when it is opened where it repeats points that are there anyway.
 function numbers(block) {
-  const made = element("details", "numbers", element("summary", "", "The numbers"));
+  const made = element("details", block.numbers ? "" : "points", element("summary", "", "The numbers"));
   if (block.numbers) {
     made.append(table(block.numbers));
   } else {
@@ -110,7 +110,7 @@ function dots(block, width) {
   const wrapped = d3.max(block.lines, (name) => Math.ceil((6.5 * name.length) / (marginLeft - 12)));
   const height = Math.max(24, 12 * most + 10, 14 * wrapped + 6);
   const bands = placed.filter((one) => one.band);
-  const values = placed.flatMap(({ value, low, high, band }) => [value, low ?? value, high ?? value, ...(band ?? [])]);
+  const values = [...extent(placed, ({ value }) => value), ...bands.flatMap(({ band }) => band)];
   const reference = isKnown(block.reference) ? [block.reference] : [];
   const names = block.lines.map((name, i) => ({ name, y: i + 0.5 }));
   return Plot.plot({
@@ -130,7 +130,7 @@ function dots(block, width) {
       Plot.ruleY(bands, {
         x1: (one) => one.band[0], x2: (one) => one.band[1], y: "y", stroke: paint, strokeWidth: 9, strokeOpacity: 0.25,
       }),
-      Plot.ruleY(bounds, { x1: "low", x2: "high", y: "y", stroke: paint, strokeWidth: 1.8 }),
+      Plot.ruleY(bounds, { x1: "low", x2: "high", y: "y", stroke: paint, strokeWidth: 1.8, clip: true }),
       Plot.dot(placed, { x: "value", y: "y", fill: paint, r: 4 }),
       Plot.text(names, {
         y: "y", text: "name", frameAnchor: "left", textAnchor: "end", dx: -8,
@@ -142,6 +142,21 @@ function dots(block, width) {
 }
 
 const isKnown = (value) => value !== null && value !== undefined;
+
+// The ends of values and their intervals. An interval over two seeds may be many times longer than all
+// that is compared: it is cut.
+function extent(points, valueOf) {
+  const [least, most] = d3.extent(points, valueOf);
+  const lengths = points.filter(({ low, high }) => isKnown(low) && isKnown(high)).map(({ low, high }) => high - low);
+  const room = Math.max(most - least, 2 * (d3.median(lengths) ?? 0));
+  return d3.extent(
+    points.flatMap((one) => [
+      valueOf(one),
+      Math.max(least - room, one.low ?? valueOf(one)),
+      Math.min(most + room, one.high ?? valueOf(one)),
+    ]),
+  );
+}
 
 // A domain that is no single point.
 function spread([low, high]) {
@@ -158,14 +173,7 @@ function lines(block, width) {
   const joined = points.filter((point) => !block.series[point.series].fit);
   const bounds = points.filter((point) => isKnown(point.low) && isKnown(point.high));
   const x = [...new Set(points.map((point) => point.x))].sort(d3.ascending);
-  const values = points.map((point) => point.y);
-  // An interval over two seeds may be many times longer than all that is compared: it is cut.
-  const room = values.length > 2 ? d3.max(values) - d3.min(values) : Infinity;
-  const [least, most] = [d3.min(values) - room, d3.max(values) + room];
-  const all = d3.extent([
-    ...points.flatMap(({ y, low, high }) => [y, Math.max(least, low ?? y), Math.min(most, high ?? y)]),
-    ...(block.y.include ?? []),
-  ]);
+  const all = d3.extent([...extent(points, ({ y }) => y), ...(block.y.include ?? [])]);
   const within = block.y.within;
   const ends = within ? [Math.max(within[0], all[0]), Math.min(within[1], all[1])] : all;
   const logarithmic = block.y.log;

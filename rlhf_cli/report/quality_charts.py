@@ -105,10 +105,12 @@ def _curve(kind: str, points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
 
 
 def _watched(kind: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the points of checkpoints; of those that were the best so far the last one is to take."""
+    best = max((i for i, one in enumerate(lines) if one.get("best")), default=None)
     return [
         _point(one["kl"], one[kind])
-        | {"about": [f"iteration {one['iteration']}"], "ring": bool(one.get("best"))}
-        for one in lines
+        | {"about": [f"iteration {one['iteration']}"], "ring": i == best}
+        for i, one in enumerate(lines)
         if one.get(kind) is not None and one.get("kl") is not None
     ]
 

@@ -59,6 +59,7 @@ def _measured(symptom: Mapping[str, Any]) -> str:
 
 def _card(verdict: Mapping[str, Any]) -> Block:
     """Return the verdict on a policy. lists: what supports it and what does not, where there is some."""
+    text = str(verdict.get("text") or "")
     symptoms = [
         f"{FOUND[one.get('found')]}: {one['name']}{_measured(one)}"
         for one in verdict.get("symptoms") or ()
@@ -73,6 +74,6 @@ def _card(verdict: Mapping[str, Any]) -> Block:
     return {
         "policy": verdict["policy"],
         "verdict": verdict["verdict"],
-        "text": verdict.get("text", ""),
+        "text": text[:1].upper() + text[1:],
         "lists": [{"title": title, "lines": lines} for title, lines in lists.items() if lines],
     }

@@ -15,6 +15,8 @@ ROWS = {
 WATCH = [
     {"iteration": 0, "score": 0.0, "kl": -0.01, "check": 0.1},
     {"iteration": 8, "score": 1.0, "kl": 1.0, "check": None, "best": True},
+    {"iteration": 16, "score": 2.0, "kl": 4.0, "best": True},
+    {"iteration": 24, "score": 3.0, "kl": None, "best": False},
 ]
 CURVE = [{"n": 1, "kl": 0.0, "score": [0, -0.1, 0.1]}, {"n": 4, "kl": 0.64, "score": 0.75}]
 
@@ -31,12 +33,12 @@ def test_policies_checkpoints_and_best_of_n_stand_at_the_root_of_their_kl():
     found = [(one["name"], [(p["x"], p["y"]) for p in one["points"]]) for one in series]
     assert found == [
         ("best of n", [(0, 0), (pytest.approx(0.8), 0.75)]),
-        ("PPO", [(0, 0.0), (1, 1.0)]),
+        ("PPO", [(0, 0.0), (1, 1.0), (2, 2.0)]),
         ("SFT", [(0, 0)]),
         ("PPO", [(1.5, 1.5)]),
     ]
     assert [one["radius"] for one in series] == [2.5, 2.5, 5, 5]
-    assert [p["ring"] for p in series[1]["points"]] == [False, True]
+    assert [p["ring"] for p in series[1]["points"]] == [False, False, True]
     assert series[3]["points"][0]["tip"] == "PPO\n1.50\n[1.40, 1.60]"
     rows = charts["Gold utility"]["numbers"]["rows"]
     assert {"head": ["PPO"], "cells": [["2.25"], ["1.50"], ["2.00", "[1.90, 2.10]"]]} in rows

@@ -7,7 +7,7 @@ VERDICT = {
     "policy": "PPO",
     "stage": "ppo",
     "verdict": "hacked",
-    "text": "The score rose.",
+    "text": "the score rose.",
     "evidence": ["score: 0 to 1"],
     "symptoms": [
         {"name": "length", "text": "twice as long", "found": True},
