@@ -20,7 +20,7 @@ COMMANDS = {
     "config": ("[section ...]", "every setting with its value and what it means"),
     "data": ("check [FILE ...]", "read all data, name every bad row, train nothing"),
     "show": ("[RUN ...] [--time]", "a run, its numbers; time per phase; runs compared"),
-    "report": ("RUN ... [--out FILE]", "runs as one HTML file: tables and charts"),
+    "report": ("RUN ... [--out FILE]", "runs as one HTML file: verdicts, charts, answers"),
 }
 GROUPS = ("model", "data", "runtime", "experiment")
 PROBES = "probes"  # the name of the probes in conf/

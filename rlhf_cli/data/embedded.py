@@ -129,5 +129,11 @@ def measure_labels() -> dict[str, str]:
     return {name: label for scheme in TASKS for name, label in _package(scheme).LABELS.items()}
 
 
+def utility_labels() -> dict[str, str]:
+    """Return {measure that is the true worth of an answer: its name in tables} of all tasks."""
+    found = [_package(scheme) for scheme in TASKS]
+    return {task.UTILITY: task.LABELS[task.UTILITY] for task in found}
+
+
 def _package(scheme: str) -> EmbeddedTask:
     return cast(EmbeddedTask, import_module(TASKS[scheme]))

@@ -76,7 +76,7 @@ def json_rows(path: Path, name: str, source: Source) -> Iterator[Row]:
             _refuse_split(source, name)
             yield from _as_rows(elements(window))
             return
-    by_line = _is_json_lines(path, name)
+    by_line = _is_metric_lines(path, name)
     with open_text(path, name, newline="" if by_line else None) as file:
         if by_line:
             _refuse_split(source, name)
@@ -90,7 +90,7 @@ def _refuse_split(source: Source, name: str) -> None:
         raise DataError(f"split={source.split} of source {name}: the file has no splits")
 
 
-def _is_json_lines(path: Path, name: str) -> bool:
+def _is_metric_lines(path: Path, name: str) -> bool:
     """Return whether the first line is a complete value, and another line follows."""
     with open_text(path, name) as file:
         texts = (

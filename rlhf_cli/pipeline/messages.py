@@ -12,6 +12,7 @@ from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.launch.exit_report import RunResult
 from rlhf_cli.pipeline.plan import Judgement, Planner, State
 from rlhf_cli.report.compare import compare
+from rlhf_cli.report.page import write_page
 from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import metric_lines, read_run
 from rlhf_cli.report.show import command_for
@@ -124,8 +125,21 @@ def close_run(planner: Planner) -> None:
     rationales = planner.judged.get("rationales")
     if rationales is not None and rationales.state is State.fresh:
         print_rationales(rationales.folder)
+    if page := _written_page(planner.folder):
+        line("The page of this run, for a browser:", style="dim")
+        line(f"  {page}", whole=True)
     line(f"Results: {one_line(str(planner.folder))}; show them with", style="dim")
     line(f"  {command_for(planner.folder)}", whole=True)
+
+
+def _written_page(run: Path) -> Path | None:
+    """Write the page of the run; what prevents it is a warning, because the run's results are complete."""
+    try:
+        return write_page(run, tuple(STAGES))
+    except Exception as error:  # noqa: BLE001
+        reason = one_line(str(error) or type(error).__name__)
+        line(f"warning: the page of the run was not written ({reason})", style="yellow")
+        return None
 
 
 def close_sweep(runs: list[Path]) -> None:

@@ -114,12 +114,13 @@ def print_report_help() -> None:
     """Print how to write the page of runs."""
     text = (
         " RUN [RUN ...] [--out FILE] [--runs-dir DIR]\n\n"
-        "Writes one HTML file: commands, the tables of the evaluation, and the charts of tasks. It opens "
-        "without network, and its path is printed. RUN is a name or the folder of a run.\n"
+        "Writes one HTML file: verdicts, costs, the closing table, charts, every answer, lineage. It opens "
+        "without network, and its path is printed; every run writes its own. RUN is a name or the folder "
+        "of a run.\n"
     )
     examples = {
         "rlhf report default": "runs/default/report.html",
-        "rlhf report one other": "runs/report.html: several runs in its charts",
+        "rlhf report one other": "runs/report.html: side by side, seeds as means with intervals",
         "rlhf report default --out page.html": "another file",
         "rlhf report one --runs-dir elsewhere": "a run in another folder",
     }

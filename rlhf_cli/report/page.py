@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cli import __version__
+from rlhf_cli.artifacts.manifest import read_manifest
 from rlhf_cli.artifacts.store import write_errors, write_text
 from rlhf_cli.config.completion import OF_REPORT
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.report.page_content import content_of
 from rlhf_cli.report.places import find_run
+from rlhf_cli.report.run_files import read_files
 from rlhf_cli.report.run_state import RunState, read_run
 from rlhf_cli.report.show import finite
 from rlhf_cli.report.show_request import parse_places, places_parser
@@ -27,6 +29,7 @@ from rlhf_cli.telemetry.console import line
 HERE = Path(__file__).parent
 LIBRARIES = HERE / "assets"
 PAGE = "report.html"
+STYLE, SCRIPTS = "page.css", ("page_charts.js", "page_answers.js", "page.js")
 # The hash of the style element that Plot adds to each chart, for the content security policy.
 PLOT_STYLE = "sha256-jSYQUrW7J0b3jPqhZP9C2Xh1PyJKHKXd4s0fpGGKrww="
 
@@ -43,25 +46,37 @@ def report(asked: argparse.Namespace, stages: tuple[str, ...]) -> None:
     if not asked.places:
         raise UserError("rlhf report needs a run: rlhf report RUN; rlhf show lists the runs")
     folders = list(dict.fromkeys(find_run(one, asked.runs_dir, stages) for one in asked.places))
-    runs = [_evaluated(read_run(folder, stages)) for folder in folders]
+    runs = [_begun(read_run(folder, stages)) for folder in folders]
     out = (asked.out or _place(folders)).expanduser()
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file in it, {out / PAGE}")
-    text = render(content_of(runs, task_study(folders)))
+    text = page_of(runs)
     with write_errors(out, "give another file by --out FILE"):
         write_text(out, text)
     line(str(out), whole=True)
 
 
-def _evaluated(run: RunState) -> RunState:
-    """Return the run; refuse one without an evaluation that can be read."""
-    if "evaluate" in run.manifests:
+def write_page(run: Path, stages: tuple[str, ...]) -> Path:
+    """Write the page of a run whose stages have just been made or verified, and return its path.
+
+    The files of models, which may be large, are not hashed again.
+    """
+    write_text(run / PAGE, page_of([read_run(run, stages, opened=read_manifest)]))
+    return run / PAGE
+
+
+def page_of(runs: Sequence[RunState]) -> str:
+    """Return the page of these runs, each of which has a finished stage."""
+    study = task_study([run.folder for run in runs if "evaluate" in run.manifests])
+    return render(content_of([read_files(run) for run in runs], study))
+
+
+def _begun(run: RunState) -> RunState:
+    """Return the run; refuse one of which no stage can be read."""
+    if run.manifests:
         return run
-    problem = next((one for one in run.problems if "evaluate" in one), None)
-    raise UserError(
-        f"{run.folder} has no evaluation"
-        + (f": {problem}" if problem else f": rlhf run name={run.name} stage=evaluate makes one")
-    )
+    reason = f": {run.problems[0]}" if run.problems else f": rlhf run name={run.name} makes them"
+    raise UserError(f"{run.folder} has no finished stage{reason}")
 
 
 def _place(folders: Sequence[Path]) -> Path:
@@ -80,8 +95,11 @@ def render(content: dict[str, Any]) -> str:
     from jinja2.utils import htmlsafe_json_dumps
     from markupsafe import Markup
 
-    known = {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    text = htmlsafe_json_dumps(finite(content), allow_nan=False)
+    style, *scripts = ((HERE / name).read_text(encoding="utf-8") for name in (STYLE, *SCRIPTS))
+    try:
+        text = htmlsafe_json_dumps(content, allow_nan=False)
+    except ValueError:  # a number that is not finite
+        text = htmlsafe_json_dumps(finite(content), allow_nan=False)
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined
     )
@@ -89,10 +107,10 @@ def render(content: dict[str, Any]) -> str:
         title=one_line(content["title"]),
         version=__version__,
         content=text,
-        nonce=hashlib.sha256("".join([*known.values(), text]).encode()).hexdigest(),
+        nonce=hashlib.sha256("".join([style, *scripts, text]).encode()).hexdigest(),
         plot_style=PLOT_STYLE,
-        style=Markup(known["css"]),
-        script=Markup(known["js"]),
+        style=Markup(style),
+        script=Markup("\n".join(scripts)),
         libraries=[
             one
             | {

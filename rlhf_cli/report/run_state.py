@@ -1,7 +1,7 @@
 """The state of a run from its folder: stages, problems, and the progress of the running one."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,11 @@ class RunState:
         }
 
 
-def read_run(run: Path, stages: tuple[str, ...]) -> RunState:
-    """Return the state of a run; its files are verified."""
-    manifests, problems = read_stages(run, stages)
+def read_run(
+    run: Path, stages: tuple[str, ...], *, opened: Callable[[Path], StageManifest] = verified
+) -> RunState:
+    """Return the state of a run. opened: returns a stage's manifest, by default of its verified files."""
+    manifests, problems = read_stages(run, stages, opened)
     at_work = read_at_work(run, stages)
     problems += stale_parents(manifests) + unfinished(run, stages, at_work)
     evaluated = "evaluate" in manifests
@@ -84,13 +86,15 @@ def read_run(run: Path, stages: tuple[str, ...]) -> RunState:
     )
 
 
-def read_stages(run: Path, stages: tuple[str, ...]) -> tuple[dict[str, StageManifest], list[str]]:
-    """Return the verified stages, and why the others are refused."""
+def read_stages(
+    run: Path, stages: tuple[str, ...], opened: Callable[[Path], StageManifest]
+) -> tuple[dict[str, StageManifest], list[str]]:
+    """Return the stages that `opened` accepts, and why it refuses the others."""
     found, problems = {}, []
     for stage in stages:
         if (run / stage).exists():
             try:
-                found[stage] = verified(run / stage)
+                found[stage] = opened(run / stage)
             except ArtifactError as refusal:
                 problems.append(str(refusal))
     return found, problems
@@ -123,7 +127,7 @@ def _jobs(run: Path, stage: str) -> Iterator[Path]:
 
 
 def metric_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the lines of a metrics.jsonl, up to the one that a running stage is just writing."""
+    """Yield the lines of a file like metrics.jsonl, up to the one that a stage is just writing."""
     for text in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
         try:
             yield json.loads(text)

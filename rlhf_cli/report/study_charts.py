@@ -121,7 +121,7 @@ def _curve(points: Sequence[Found], key: str, label: str) -> Block:
         "caption": LINES + (UNTRAINED if any(one[key] == 0 for one in points) else ""),
         "legend": [],
         "x": {"label": label, "log": False},
-        "y": {"label": ACCURACY, "log": False},
+        "y": {"label": ACCURACY, "log": False, "within": [0, 1]},
         "series": [
             {
                 "name": PARADIGMS["instruction_tuned"],
@@ -151,7 +151,7 @@ def _scale(scale: Found) -> Iterator[Block]:
                 "caption": _slopes(series, slopes) if is_loss else LINES,
                 "legend": [{"name": one["name"], "colour": one["colour"]} for one in series],
                 "x": {"label": "parameters", "log": True},
-                "y": {"label": label, "log": is_loss},
+                "y": {"label": label, "log": is_loss, "within": None if is_loss else [0, 1]},
                 "series": series,
                 "numbers": _scale_numbers(scale["points"], key),
             }

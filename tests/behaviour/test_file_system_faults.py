@@ -79,7 +79,7 @@ def count_disturbed_runs(histories: Path, history, kind, act, monkeypatch, numbe
         monkeypatch.chdir(folder)
         toy_run(lr=RATE, stages=STAGE)
         assert finished(folder) == mine
-        expected = {".lock", ".date", "sft"}
+        expected = {".lock", ".date", "sft", "report.html"}
         if history != "nothing":
             with monkeypatch.context() as only:  # nothing is trained again
                 only.setattr(toy.driver, "run_workers", None)

@@ -44,7 +44,7 @@ def run(tmp_path_factory) -> Path:
 def test_a_run_writes_only_into_its_folder(run):
     assert sorted(p.name for p in run.parents[1].iterdir()) == ["runs"]
     stages = {p.name for p in run.iterdir() if not p.name.startswith(".")}
-    assert stages == {"sft", "rm", "ppo", "evaluate"}
+    assert stages == {"sft", "rm", "ppo", "evaluate", "report.html"}
     assert not list(run.glob(".*.work"))
     for stage in ("sft", "rm", "ppo"):
         assert (run / stage / "model" / "model.safetensors").is_file()

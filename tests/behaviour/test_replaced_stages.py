@@ -56,7 +56,7 @@ def test_the_old_configuration_restores_its_stages_without_training(run, capsys)
 def test_keep_replaced_zero_keeps_no_replaced_stages(run, capsys):
     toy_run(lr=0.2, keep_replaced=0)
     names = {path.name for path in (run / "runs" / "run").iterdir()}
-    assert names == {".date", ".lock", "rm", "sft"}
+    assert names == {".date", ".lock", "rm", "sft", "report.html"}
 
 
 def test_a_stage_with_a_read_error_stops_the_run_and_is_kept(run, monkeypatch):

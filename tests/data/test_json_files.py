@@ -32,7 +32,7 @@ def test_elements_of_an_array_have_their_line(write):
     assert str(origins[0]).endswith("a.json:2 (row 1)")
 
 
-def test_json_lines_in_a_file_named_json_are_read(write):
+def test_metric_lines_in_a_file_named_json_are_read(write):
     path = write("a.json", '{"prompt": "a"}\n{"prompt": "b"}\n')
     assert values(path) == [{"prompt": "a"}, {"prompt": "b"}]
 

@@ -3,21 +3,23 @@
 import hashlib
 import json
 import re
-import shutil
-import subprocess
+from collections.abc import Sequence
 from html.parser import HTMLParser
 
 import pytest
 
+from rlhf_cli.artifacts import store
 from rlhf_cli.cli import main
-from rlhf_cli.report.page import LIBRARIES, libraries, render
-from rlhf_cli.report.study_charts import charts_of
+from rlhf_cli.report.page import LIBRARIES, libraries, render, write_page
+from rlhf_cli.report.page_content import content_of
+from tests.support.browser import Drawn, Listener, draw
+from tests.support.run_files import answer, figure, run_of
 from tests.support.run_folders import finish
 from tests.support.studies import HOSTILE, study
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TABLE = {"title": HOSTILE, "rows": {HOSTILE: {"score": [0.5, 0.4, 0.6]}}, "notes": [HOSTILE]}
 INVISIBLE = "\ud800 \x00 \u2029"
+EMPTY = {"title": "", "about": [], "problems": [], "sections": []}
 
 
 class Parsed(HTMLParser):
@@ -39,17 +41,24 @@ class Parsed(HTMLParser):
         self.texts[name] = self.texts.get(name, "") + data
 
 
-def hostile_page(more: str = "") -> tuple[dict, str]:
-    rows = [{"name": "command", "text": HOSTILE + more, "code": True}]
-    table = {"kind": "table", "title": HOSTILE, "columns": [[HOSTILE]]}
-    table["rows"] = [{"head": [HOSTILE, HOSTILE], "cells": [[HOSTILE]]}]
-    blocks = [{"kind": "facts", "rows": rows}, table, {"kind": "notes", "lines": [HOSTILE]}]
-    sections = [
-        {"title": HOSTILE, "folded": False, "blocks": blocks},
-        {"title": "charts", "folded": False, "blocks": charts_of(study())},
-        {"title": HOSTILE, "folded": True, "blocks": [table]},
-    ]
-    content = {"title": HOSTILE + more, "sections": sections}
+def hostile_page(text: str = HOSTILE, answers: Sequence[dict] = ()) -> tuple[dict, str]:
+    """Return content and page of a run in which every name and problem is this text."""
+    run = run_of(
+        HOSTILE.replace("/", ""),
+        stages={"sft": {"data": {HOSTILE: {HOSTILE: "1"}}, "finished": text}},
+        rows={"SFT": {"score": [0.5, 0.4, 0.6]}, text: {"score": [0.5, 0.4, 0.6], "kl": [1, 1, 1]}},
+        figures=[
+            figure(text, part=text, policy=who, judge=text, group=text) for who in ("a", text)
+        ],
+        verdicts=[{"policy": text, "verdict": text, "text": text, "evidence": [text]}],
+        missing=[text],
+        problems=[text],
+        metrics={"sft": [{"step": 1, "sft/loss": 0.5}, {"step": 2, "sft/loss": 0.4}]},
+        watch={"sft": [{"iteration": text, "score": 0.5, "kl": 1.0}]},
+        reward_report={"accuracy_by_source": {text: [0.5, 0.4, 0.6]}},
+        answers=answers or [answer(text, text, response=text, score=0.5, tokens=5)],
+    )
+    content = content_of([run], study())
     return content, render(content)
 
 
@@ -64,7 +73,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_whatever_names_hold_stays_data():
-    content, page = hostile_page(INVISIBLE)
+    content, page = hostile_page(HOSTILE + INVISIBLE)
     parsed = Parsed(page)
     assert json.loads(parsed.texts["content"]) == content
     assert {tag for tag, _ in parsed.tags} == {
@@ -72,7 +81,7 @@ def test_whatever_names_hold_stays_data():
     }  # fmt: skip
     assert sum(tag == "script" for tag, _ in parsed.tags) == 2 + len(libraries())
     assert "\u2028" not in page and "\u202e" not in page
-    assert parsed.texts["title"].startswith("</script><img src=x onerror=alert(1)>\\u2028{{7*7}}")
+    assert parsed.texts["title"].startswith("<script><img src=x onerror=alert(1)>\\u2028{{7*7}}")
     page.encode()
 
 
@@ -92,14 +101,12 @@ def test_the_policy_admits_what_has_the_nonce_and_nothing_else():
 
 def test_the_same_content_gives_the_same_page_and_another_another_nonce():
     assert hostile_page()[1] == hostile_page()[1]
-    one, other = (
-        re.search(r"nonce-(\w+)", render({"title": name, "sections": []}))[1] for name in "ab"
-    )
+    one, other = (re.search(r"nonce-(\w+)", render(EMPTY | {"title": name}))[1] for name in "ab")
     assert one != other
 
 
 def test_numbers_that_are_not_finite_are_null():
-    page = render({"title": "", "sections": [float("nan"), float("inf"), 0.5]})
+    page = render(EMPTY | {"sections": [float("nan"), float("inf"), 0.5]})
     assert json.loads(Parsed(page).texts["content"])["sections"] == [None, None, 0.5]
 
 
@@ -123,7 +130,8 @@ def test_the_page_of_one_run_is_in_its_folder(here, capsys):
     page = (here / "runs/one/report.html").read_text()
     content = json.loads(Parsed(page).texts["content"])
     assert content["title"] == "one"
-    assert content["sections"][1]["blocks"][0]["rows"][0]["head"] == ["score"]
+    titles = [section["title"] for section in content["sections"]]
+    assert titles == ["Stages and their cost", "Closing table", "Lineage"]
     assert main(["show", "one"]) == 0, "the page is no problem of the run"
     assert "problem" not in capsys.readouterr().out
 
@@ -137,6 +145,30 @@ def test_the_page_of_several_runs_is_beside_them(here, capsys):
     assert capsys.readouterr().out == "page.html\n" and (here / "page.html").is_file()
 
 
+def test_a_run_without_an_evaluation_and_a_damaged_one_have_a_page(here, capsys):
+    finish(here / "runs/begun")
+    finish(finish(here / "runs/torn"), "evaluate", tasks={"rows": []})
+    (here / "runs/torn/evaluate/tasks.json").write_text("{")
+    found = {}
+    for name in ("begun", "torn"):
+        assert main(["report", name]) == 0
+        found[name] = json.loads(
+            Parsed((here / f"runs/{name}/report.html").read_text()).texts["content"]
+        )
+    assert found["begun"]["problems"] == []
+    assert "runs/torn/evaluate/tasks.json is truncated" in found["torn"]["problems"][0]
+    assert [one["title"] for one in found["torn"]["sections"]] == [
+        "Stages and their cost",
+        "Lineage",
+    ]
+
+
+def test_the_page_after_a_run_hashes_no_file_again(here, monkeypatch):
+    monkeypatch.setattr(store, "file_hash", None)
+    path = write_page(here / "runs/one", ("sft", "evaluate"))
+    assert path == here / "runs/one/report.html" and "Closing table" in path.read_text()
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -144,10 +176,9 @@ def test_the_page_of_several_runs_is_beside_them(here, capsys):
         (["on"], "there is no run 'on': did you mean one?"),
         (["one", "--ot", "x"], "rlhf report has no option --ot: did you mean --out?"),
         (["one", "--out"], "rlhf report: argument --out: expected one argument"),
-        (["runs"], "runs is a folder of runs: give one of them (begun, one, torn, two)"),
+        (["runs"], "runs is a folder of runs: give one of them (one, torn, two)"),
         (["empty"], "empty holds no run"),
-        (["begun"], "runs/begun has no evaluation: rlhf run name=begun stage=evaluate makes one"),
-        (["torn"], "runs/torn has no evaluation: runs/torn/evaluate/tasks.json is truncated"),
+        (["torn"], "runs/torn has no finished stage: runs/torn/sft/config.json is truncated"),
         (["one", "elsewhere/far"], "these runs are in different folders: give the page's file by"),
         (["one", "--out", "no/page.html"], "no/page.html cannot be written (No such file"),
         (
@@ -157,9 +188,8 @@ def test_the_page_of_several_runs_is_beside_them(here, capsys):
     ],
 )
 def test_what_cannot_be_reported_is_one_line(here, capsys, words, expected):
-    finish(here / "runs/begun")
-    finish(finish(here / "runs/torn"), "evaluate", tasks={"rows": []})
-    (here / "runs/torn/evaluate/tasks.json").write_text("{")
+    finish(here / "runs/torn")
+    (here / "runs/torn/sft/config.json").write_text("{")
     finish(finish(here / "elsewhere/far"), "evaluate", table=TABLE)
     (here / "empty").mkdir()
     assert main(["report", *words]) != 0
@@ -174,26 +204,104 @@ def test_tasks_that_are_none_of_ours_are_refused(here, capsys):
     assert "tasks.json is no table of this program" in capsys.readouterr().err
 
 
+# Uses the browser of answers, and leaves what it has seen in an element of its own.
+PROBE = """
+const seen = () => [...document.querySelectorAll(".asked .text")].map((one) => one.textContent);
+const [search] = document.querySelectorAll(".controls input");
+const [, filter, order] = document.querySelectorAll(".controls select");
+const results = {};
+function choose(select, i) {
+  select.selectedIndex = i;
+  select.dispatchEvent(new Event("change"));
+  return seen();
+}
+for (const select of [order, filter]) {
+  for (const [i, option] of [...select.options].entries()) results[option.text] = choose(select, i);
+  choose(select, 0);
+}
+document.querySelector(".pages button:last-child").click();
+results.next = seen();
+search.value = "NEEDLE";
+search.dispatchEvent(new Event("input"));
+setTimeout(() => {
+  results.search = seen();
+  search.value = "";
+  choose(order, 0);
+  for (const each of document.querySelectorAll("details")) each.open = true;
+  const made = document.createElement("pre");
+  made.id = "probe";
+  made.textContent = JSON.stringify(results);
+  document.body.append(made);
+}, 500);
+"""
+SCORES = [0.3, -1.0, 2.0, 0.4, 0.9, 0.1, -0.2, 1.5, 0.45, 0.55, 0.0, 1.1]  # of PPO; SFT has 0.5
+
+
+def hostile_answers(port: int) -> list[dict]:
+    """Return two policies' answers to twelve prompts; what models wrote tries to run and to connect."""
+    url = f"http://127.0.0.1:{port}/x"
+    texts = [
+        f"</script><script src={url}></script><script>document.title = 1</script>",
+        f"<img src={url} onerror=alert(1)><iframe src={url}></iframe>",
+        "one\u2028two\u2029three",
+        "\u200f\u202eright to left\u202c",
+        "{{7*7}}${7*7}",
+        "\ud800 alone",
+        "100 kB " * 14_500,
+        "a needle",
+        *["plain"] * 4,
+    ]
+    return [
+        answer(
+            model,
+            f"{i:02} {text[:200]}",
+            response=f"{model}: {text}",
+            finished=i % 4 != 0,
+            score=SCORES[i] if model == "PPO" else 0.5,
+            judges={"check": i % 3 / 2},
+        )
+        for model in ("SFT", "PPO")
+        for i, text in enumerate(texts)
+    ]
+
+
 @pytest.mark.slow
-def test_a_browser_draws_every_chart_and_has_no_complaint(tmp_path):
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip("no Chromium here")
-    content, page = hostile_page()
-    path = tmp_path / "page.html"
-    path.write_text(page)
-    options = (
-        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-        "--enable-logging=stderr --virtual-time-budget=3000 --window-size=390,2000 --dump-dom"
-    )
-    shown = subprocess.run(
-        [browser, *options.split(), f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
-        cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=60,
-    )  # fmt: skip
-    assert shown.returncode == 0, shown.stderr
-    assert "CONSOLE" not in shown.stderr, shown.stderr
-    drawn = shown.stdout.partition("<script")[0]
-    charts = content["sections"][1]["blocks"]
-    assert drawn.count("<svg") == drawn.count("<figcaption") == len(charts) == 6
-    assert "<img" not in drawn and drawn.count("&lt;/script&gt;&lt;img") > 10
-    assert "0.91" in drawn and "[0.88, 0.94]" in drawn
+def test_a_browser_shows_hostile_texts_and_runs_none_of_them(tmp_path):
+    listener = Listener()
+    answers = hostile_answers(listener.port)
+    content, page = hostile_page(answers=answers)
+    nonce = re.search(r"nonce-(\w+)", page)[1]
+    probed = page.replace("</body>", f'<script nonce="{nonce}">{PROBE}</script></body>')
+    document, complaints = draw(probed, tmp_path)
+    drawn = Drawn(document)
+    assert "CONSOLE" not in complaints, complaints
+    assert listener.connections == 0 and not {"img", "iframe"} & drawn.tags.keys()
+    assert drawn.tags["script"] == 3 + len(libraries())
+    blocks = [block for section in content["sections"] for block in section["blocks"]]
+    charts = [block for block in blocks if block["kind"] in ("bars", "dots", "lines")]
+    assert len(charts) > 8 and drawn.tags["figcaption"] == len(charts)
+    assert drawn.tags["svg"] == len(charts)
+    found = json.loads(drawn.texts["probe"][0])
+    prompts = [one["prompt"].replace("\ud800", "\ufffd") for one in answers[:12]]
+    responses = [one["response"].replace("\ud800", "\ufffd") for one in answers]
+    shown = [text for i in range(10) for text in (prompts[i], responses[i], responses[i + 12])]
+    assert drawn.texts["text"] == shown
+    _check_the_browser_of_answers(found, prompts)
+
+
+def _check_the_browser_of_answers(found: dict[str, list[str]], prompts: list[str]) -> None:
+    """Check what was shown with each order and filter, of PPO's answers against SFT's."""
+
+    def first(key):
+        return [prompts[i] for i in sorted(range(12), key=key)[:10]]
+
+    def those(passes):
+        return [prompts[i] for i in range(12) if passes(i)][:10]
+
+    assert found["worst score first"] == first(lambda i: SCORES[i])
+    assert found["best score first"] == first(lambda i: -SCORES[i])
+    assert found["largest change of score from SFT"] == first(lambda i: -abs(SCORES[i] - 0.5))
+    assert found["largest loss of score to SFT"] == first(lambda i: SCORES[i])
+    assert found["did not end"] == those(lambda i: i % 4 == 0)
+    assert found["scored higher than SFT"] == those(lambda i: SCORES[i] > 0.5)
+    assert found["next"] == prompts[10:] and found["search"] == [prompts[7]]

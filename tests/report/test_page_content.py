@@ -1,86 +1,121 @@
-"""What stands on the page of runs: facts, the tables of `rlhf show`, charts; nothing for what is absent."""
+"""What stands on the page of runs, and in which order; nothing for what is absent."""
 
 import json
 
-import pytest
 from rich.table import Table
 
-from rlhf_cli.artifacts.lock import locked
 from rlhf_cli.report.page_content import content_of, page_table
-from rlhf_cli.report.run_state import read_run
-from tests.support.run_folders import STAGES, finish
+from tests.support.run_files import answer, figure, run_of
 from tests.support.studies import study
 from tests.support.task_figures import content
 
-TABLE = {
-    "title": "Evaluation on 24 held-out prompts",
-    "rows": {"SFT": {"score": [0.5, 0.4, 0.6], "kl": None}, "PPO": {"score": [1.0, 0.9, 1.1]}},
-    "notes": ["a note"],
+ROWS = {
+    "SFT": {"score": [0.5, 0.4, 0.6], "kl": None},
+    "PPO": {"score": [1.0, 0.9, 1.1], "kl": [1.0, 0.9, 1.1]},
 }
+VERDICT = {"policy": "PPO", "verdict": "gained", "text": "Better."}
+PARTS = (
+    "suites", "win_rates", "generalisation", "diversity", "imitation", "abstention", "probes",
+    "reward_model", "brand_new",
+)  # fmt: skip
 
 
-@pytest.fixture
-def made(tmp_path):
-    """made("one", table=..) -> the state of a finished run of that name, with an evaluation."""
-
-    def make(name: str, *, command: str = "", **evaluation):
-        if command:
-            with locked(tmp_path / name, command):
-                pass
-        run = finish(tmp_path / name)
-        finish(run, "evaluate", **evaluation)
-        return read_run(run, STAGES)
-
-    return make
+def whole_run(**changes):
+    """Return a run that has something for every section."""
+    figures = [figure(part=part, policy="PPO") for part in PARTS]
+    run = run_of(
+        stages={"sft": {"metrics": {"cost/seconds": 1.0}}, "ppo": {}, "evaluate": {}},
+        rows=ROWS,
+        figures=figures,
+        verdicts=[VERDICT],
+        metrics={"sft": [{"step": 1, "sft/loss": 1.0}]},
+        reward_report={"ece": 0.5},
+        answers=[answer(score=1.0, tokens=5)],
+        **changes,
+    )
+    run.state.tasks = content()
+    return run
 
 
 def titles(found: dict) -> list[str]:
     return [section["title"] for section in found["sections"]]
 
 
-def test_one_run_has_its_command_and_tables_open(made):
-    command = "rlhf run 'name=my run' stage=[sft,evaluate]"
-    found = content_of([made("my run", command=command, table=TABLE, tasks=content())], study())
-    assert found["title"] == "my run"
-    assert titles(found) == ["", "Closing table", "Instruction tuning", "Tasks"]
-    facts = {row["name"]: row for row in found["sections"][0]["blocks"][0]["rows"]}
-    assert facts["command"] == {"name": "command", "text": command, "code": True}
-    assert facts["stages"]["text"] == "sft, evaluate" and "problems" not in facts
-    assert facts["finished"]["text"] == "2026-01-01 10:01"
-    assert facts["made by"]["text"] == "rlhf 0.1 (abcdef0)"
-    assert json.loads(json.dumps(found))
+def section(found: dict, title: str) -> list[dict]:
+    return next(one["blocks"] for one in found["sections"] if one["title"] == title)
 
 
-def test_what_a_run_lacks_leaves_no_hole(made):
-    assert titles(content_of([made("one", table=TABLE)], {})) == ["", "Closing table"]
-    assert titles(content_of([made("two", tasks=content())], {})) == ["", "Tasks"]
-    (facts,) = content_of([made("three")], {})["sections"][0]["blocks"]
-    assert "command" not in {row["name"] for row in facts["rows"]}
-
-
-def test_several_runs_have_charts_first_and_folded_tables(made):
-    runs = [made("a", table=TABLE), made("b", table=TABLE, tasks=content())]
-    found = content_of(runs, study())
-    assert found["title"] == "2 runs"
-    assert [(one["title"], one["folded"]) for one in found["sections"]] == [
-        ("Instruction tuning", False),
-        ("a", True),
-        ("b", True),
+def test_a_run_that_has_everything_has_its_sections_in_order():
+    found = content_of([whole_run()], study())
+    assert titles(found) == [
+        "Verdict",
+        "Stages and their cost",
+        "Closing table",
+        "Learning curves",
+        "Score and quality by distance from SFT",
+        "Win rates",
+        "On other kinds of prompts",
+        "Diversity",
+        "Score against length",
+        "The reward model on held-out comparisons",
+        "Scores of the reward model",
+        "Probes of the reward model",
+        "Harm, bias, truth",
+        "Preferred and rejected responses",
+        "Answering that one does not know",
+        "Brand new",
+        "Instruction tuning",
+        "Tasks",
+        "Answers",
+        "Lineage",
     ]
-    assert [len(one["blocks"]) for one in found["sections"][1:]] == [3, 6]
+    assert found["title"] == "one" and json.loads(json.dumps(found))
+    assert found["about"] == ["finished 2026-01-01 10:01 · seed 1 · rlhf 0.1 (abcdef0)"]
+    assert all(
+        one["note"]
+        for one in found["sections"]
+        if one["title"] not in ("Brand new", "Instruction tuning", "Tasks")
+    )
 
 
-def test_the_closing_table_has_a_column_per_policy(made):
-    table, notes = content_of([made("one", table=TABLE)], {})["sections"][1]["blocks"]
-    assert table["title"] == TABLE["title"] and notes["lines"] == ["a note"]
+def test_what_a_run_lacks_leaves_no_hole():
+    bare = content_of([run_of(problems=["sft was edited"])], {})
+    assert titles(bare) == ["Stages and their cost", "Lineage"]
+    assert bare["problems"] == ["sft was edited"]
+    assert titles(content_of([run_of(rows=ROWS, stages={"evaluate": {}})], {})) == [
+        "Stages and their cost", "Closing table", "Score and quality by distance from SFT", "Lineage",
+    ]  # fmt: skip
+
+
+def test_seeds_are_one_column_and_other_settings_one_each():
+    seeds = [whole_run(name="a"), whole_run(name="b", seed=2)]
+    found = content_of(seeds, {})
+    assert found["title"] == "2 runs" and found["about"][0] == "a, b"
+    assert "differ in the seed only" in found["about"][1]
+    table, notes = section(found, "Closing table")
+    assert table["columns"] == [["SFT"], ["PPO"]] and "over seeds" in notes["lines"][0]
+    other = whole_run(name="c")
+    other.state.manifests["sft"].config["sft.epochs"] = 9
+    found = content_of([seeds[0], other], {})
+    table, notes = section(found, "Closing table")
+    assert table["columns"] == [["SFT", "a"], ["SFT", "c"], ["PPO", "a"], ["PPO", "c"]]
+    assert found["about"] == ["a, c"] and notes["lines"] == ["a note"]
+    for title in ("Tasks", "Lineage"):
+        assert [one["title"] for one in section(found, title)] == ["a", "c"]
+        assert {one["kind"] for one in section(found, title)} == {"fold"}
+
+
+def test_the_closing_table_has_a_column_per_policy():
+    table, notes = section(content_of([run_of(rows=ROWS)], {}), "Closing table")
+    assert table["title"] == "Evaluation on 24 held-out prompts" and notes["lines"] == ["a note"]
     assert table["columns"] == [["SFT"], ["PPO"]]
-    assert table["rows"] == [
-        {"head": ["score"], "cells": [["0.50", "[0.40, 0.60]"], ["1.00", "[0.90, 1.10]"]]}
-    ]
+    assert table["rows"][0] == {
+        "head": ["score"], "cells": [["0.50", "[0.40, 0.60]"], ["1.00", "[0.90, 1.10]"]],
+    }  # fmt: skip
 
 
-def test_tasks_have_a_line_each_and_a_column_per_way_to_ask(made):
-    means, tasks, notes = content_of([made("one", tasks=content())], {})["sections"][1]["blocks"]
+def test_tasks_have_a_line_each_and_a_column_per_way_to_ask():
+    means, tasks, notes = section(content_of([whole_run()], {}), "Tasks")
     assert tasks["columns"][:2] == [["base", "3-shot direct"], ["base", "3-shot CoT + SC"]]
     rows = {name: row["cells"] for row in tasks["rows"] for name in row["head"]}
     assert "tracking_shuffled_objects_seven_objects" in rows

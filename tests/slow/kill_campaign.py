@@ -146,7 +146,7 @@ class Campaign:
             return
         for stage in KINDS[trial.kind]:
             trial.problems += differences(self.place / "reference" / stage, run / stage)
-        expected = {*KINDS[trial.kind], ".lock", ".date"}
+        expected = {*KINDS[trial.kind], ".lock", ".date", "report.html"}
         left = {path.name for path in run.iterdir()} - expected
         trial.problems += [f"left behind: {name}" for name in sorted(left)]
 

@@ -1,6 +1,7 @@
 """Run folders made by hand: finished stages with valid manifests, no model in them."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
@@ -21,6 +22,7 @@ def finish(
     tasks: dict | None = None,
     seed: int = 1,
     made_of: dict | None = None,
+    files: Mapping[str, str] | None = None,
     **more,
 ) -> Path:
     """Make a finished stage in a run folder; return the folder of the run."""
@@ -28,6 +30,8 @@ def finish(
     folder.mkdir(parents=True)
     config = {"name": run.name, "seed": seed, "sft": {"epochs": 2}, "rm": {}} | (config or {})
     (folder / "config.json").write_text(json.dumps(config))
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text, encoding="utf-8")
     if table:
         (folder / "table.json").write_text(json.dumps(table))
     if tasks:

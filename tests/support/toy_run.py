@@ -113,7 +113,7 @@ def toy_run(
 
 
 def finished(folder: Path) -> dict[str, object]:
-    """Return every file of the finished stages below `folder`, without times.
+    """Return every file of the finished stages below `folder`, without times; not the page of the run.
 
     Files that could not be removed have a name that ends with .gone and do not count.
     """
@@ -121,7 +121,7 @@ def finished(folder: Path) -> dict[str, object]:
     for path in sorted(run.rglob("*")):
         name = path.relative_to(run).as_posix()
         rest = name.startswith(".") or ".gone/" in name
-        if path.is_file() and not rest and path.name != "manifest.json":
+        if path.is_file() and not rest and path.name not in ("manifest.json", "report.html"):
             found[name] = _rows(path) if path.name == "metrics.jsonl" else path.read_bytes()
     return found
 
