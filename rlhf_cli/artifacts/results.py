@@ -67,7 +67,7 @@ def write_results(folder: Path, results: Results) -> None:
         one.name: getattr(results, one.name) for one in fields(Results)
     }
     content["figures"] = [_known(asdict(one)) for one in results.figures]
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(content, indent=1, allow_nan=False)
     write_text(folder / RESULTS, text + "\n")
 
 

@@ -1,6 +1,6 @@
 """Metrics of each model's answers to the same held-out prompts, as means with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.core.estimates import bon_kl, mean_interval, wilson_interval
-from rlhf_cli.data.embedded import EmbeddedTask, Measure, task_of
+from rlhf_cli.data.embedded import EmbeddedTask, Measure
 from rlhf_cli.data.records import Prompt
 from rlhf_cli.evaluation import win_rates
 from rlhf_cli.evaluation.respond import Answer
 
 PROXY = "score"  # the reward model that policies are trained against, as a judge
-GOLD = "gold"  # the true utility of an embedded task, as a judge
 
 Interval = tuple[float, float, float]
 Row = dict[str, Interval | None]
@@ -91,20 +90,19 @@ def estimate_of(values: Sequence[Measure]) -> Interval | None:
 
 
 def measure_answers(
-    task: EmbeddedTask | None, prompts: list[Prompt], answers: list[Answer]
+    task: EmbeddedTask | None, prompts: Sequence[Prompt], answers: Sequence[Answer]
 ) -> dict[str, list[Measure]]:
     """Return {measure: one value per answer} by the task of the prompts; nothing without a task.
 
-    The value is None where a prompt is not of the task.
+    answers: of these prompts, and perhaps of others that are not of the task, whose value is None.
     """
     if task is None:
         return {}
-    found = [
+    found: list[Mapping[str, Measure]] = [
         task.measure_answer(prompt.meta, answer.text, finished=answer.finished)
-        if task_of(prompt.origin.source) is task
-        else {}
-        for prompt, answer in zip(prompts, answers, strict=True)
+        for prompt, answer in zip(prompts, answers, strict=False)
     ]
+    found += [{}] * (len(answers) - len(found))
     return {name: [measures.get(name) for measures in found] for name in task.LABELS}
 
 

@@ -315,10 +315,10 @@ def test_the_evaluation_depends_on_the_content_of_its_probes(changes, tmp_path):
     before, moved = {"evaluation.probes": str(one)}, {"evaluation.probes": str(other)}
     assert changes("evaluate", before, moved) == []
     assert changes("evaluate", before, {"evaluation.probes": None}) == [
-        "evaluation.probes: path a.yaml -> none"
+        f"evaluation.probes: path {one} -> none"
     ]
     other.write_text("kind:\n- {prompt: a, better: b, worse: d}\n")
-    assert changes("evaluate", before, moved) == ["evaluation.probes: path a.yaml -> b.yaml"]
+    assert changes("evaluate", before, moved) == [f"evaluation.probes: path {one} -> {other}"]
     assert changes("rm", before, moved) == []
 
 

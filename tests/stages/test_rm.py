@@ -22,6 +22,7 @@ from rlhf_cli.stages.reading import drops_ties
 from rlhf_cli.stages.reward_scorer import RewardModel, reward_folders
 from rlhf_cli.stages.rm_report import report_on, scores_of
 from rlhf_cli.stages.training import with_pairs
+from tests.support.artifacts import manifest
 from tests.support.examples import assert_same, comparisons, gradients, rm_config, summed
 from tests.support.small_stages import changed, little, work
 from tests.support.tabular import engine as new_engine
@@ -207,7 +208,7 @@ def test_an_ensemble_scores_rollouts_and_answers_by_all_its_members(ensemble, tm
     assert torch.allclose(both.score_answers(answers), torch.stack(each).amin(0))
     assert context.clock.costs["scored_responses"] == 6
     inputs = {"sft": ensemble / "sft" / "model", "rm": ensemble / "rm", "rm/2": ensemble / "alone"}
-    (ensemble / "rm" / "manifest.json").write_text("{}")
+    (ensemble / "rm" / "manifest.json").write_text(manifest("rm").seal().to_json())
     assert reward_folders(inputs) == [*folders, ensemble / "alone"]
     (tmp_path / "ppo").mkdir()
     ppo_stage.run(changed(little(), values), inputs | {"rm/2": folders[1]}, tmp_path / "ppo")

@@ -15,7 +15,7 @@ from rlhf_cli.config.stage_spec import Makes
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.embedded import EmbeddedTask
 from rlhf_cli.data.encode import EncodedPrompt
-from rlhf_cli.evaluation.metrics import GOLD, EvalResult, best_of, measure_answers
+from rlhf_cli.evaluation.metrics import EvalResult, best_of, measure_answers
 from rlhf_cli.evaluation.respond import Answer, kl_to_reference
 from rlhf_cli.evaluation.task_figures import Outcome
 from rlhf_cli.evaluation.task_suite import TaskSuite
@@ -33,7 +33,8 @@ from rlhf_cli.stages.samples import num_tokens, sample_answers, sample_each
 
 @dataclass(slots=True, kw_only=True)
 class Evaluator:
-    """task: of the prompts, None without one or where its true utility is not to be known.
+    """task: of the first num_held_out prompts, None without one or where its true utility is not to be
+    known.
 
     outcomes, parameters: of the tasks, and how many the model has, by candidate; figures: of the
     parts; sft_tries: of best-of-n, n lists of one answer per prompt; all filled as each candidate is
@@ -42,6 +43,7 @@ class Evaluator:
 
     context: StageContext
     prompts: list[EncodedPrompt]
+    num_held_out: int
     task: EmbeddedTask | None
     suite: TaskSuite | None
     reward: RewardModel | None
@@ -81,11 +83,12 @@ class Evaluator:
                     batch=self.context.cfg.evaluation.batch,
                     world=self.context.world,
                 )
-        measures = measure_answers(self.task, records, answers)
+        measures = measure_answers(self.task, records[: self.num_held_out], answers)
         judged = {name: judge.score_answers(answers) for name, judge in self.judges.items()}
         if self.task is not None:
-            gold = [math.nan if one is None else one for one in measures[self.task.UTILITY]]
-            judged = {GOLD: torch.tensor(gold, dtype=torch.float64)} | judged
+            name = self.task.UTILITY
+            values = [math.nan if one is None else one for one in measures[name]]
+            judged = {name: torch.tensor(values, dtype=torch.float64)} | judged
         return EvalResult(
             prompts=records,
             answers=answers,

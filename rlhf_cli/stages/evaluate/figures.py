@@ -11,7 +11,7 @@ from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.fit import fit_response
 from rlhf_cli.evaluation.abstention import abstention_figures, readings
 from rlhf_cli.evaluation.gains import REFERENCE, generalisation_figures, win_rate_figures
-from rlhf_cli.evaluation.metrics import GOLD, EvalResult, measure_answers
+from rlhf_cli.evaluation.metrics import EvalResult, measure_answers
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.evaluation.reward_trial import ScoredAnswers
 from rlhf_cli.stages.context import StageContext
@@ -93,15 +93,16 @@ def scored_answers(result: EvalResult, models: Mapping[str, RewardModel]) -> Sco
 
 
 def true_values(evaluator: Evaluator, tries: list[list[Answer]]) -> dict[str, Any]:
-    """Return {gold: the true utility of each answer}; nothing where it is not known."""
+    """Return the true utility of each answer, by its name; nothing where it is not known."""
     task, records = evaluator.task, [one.record for one in evaluator.prompts[: len(tries[0])]]
     if task is None:
         return {}
-    return {GOLD: [measure_answers(task, records, some)[task.UTILITY] for some in tries]}
+    values = [measure_answers(task, records, some)[task.UTILITY] for some in tries]
+    return {task.UTILITY: values}
 
 
 def abstentions(evaluator: Evaluator, held_out: Mapping[str, EvalResult]) -> list[Figure]:
-    """Return how often every model says that it does not know, and how often it is right else."""
+    """Return the share of answers that abstain of every model, and how often its others are right."""
     task, figures = evaluator.task, []
     for name, result in held_out.items():
         metas = [prompt.meta for prompt in result.prompts]

@@ -21,7 +21,7 @@ def write_answers(
 ) -> None:
     """Write every answer of every candidate. sets: the name of each prompt's set, None: held-out."""
     lines = [
-        json.dumps(_entry(name, result, i, task, sets[i] if sets else None), ensure_ascii=False)
+        json.dumps(_entry(name, result, i, task, sets[i] if sets else None))
         for name, result in found.items()
         for i in range(len(result.answers))
     ]

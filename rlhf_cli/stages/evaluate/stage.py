@@ -95,6 +95,7 @@ def open_evaluator(
     return Evaluator(
         context=context,
         prompts=prompts,
+        num_held_out=sets.num_held_out,
         task=task if cfg.evaluation.gold else None,
         suite=open_suite(context),
         reward=reward,

@@ -42,7 +42,7 @@ class SuitePart:
     def write(self, out: Path) -> None:
         """Write every sampled answer with its scores, if there is one; only the main process does."""
         if self.sampler.context.world.is_main and self.sampler.entries:
-            lines = [json.dumps(entry, ensure_ascii=False) for entry in self.sampler.entries]
+            lines = [json.dumps(entry) for entry in self.sampler.entries]
             write_text(out / SUITE_ANSWERS, "\n".join(lines) + "\n")
 
 

@@ -104,7 +104,7 @@ class PolicyWatch:
 
     @property
     def _key(self) -> str:
-        """Return what is best by; gold never chooses."""
+        """Return what is best by; the true utility never chooses."""
         return CHECK if self.check is not None else "score"
 
     def _has(self, done: int) -> bool:
@@ -121,12 +121,12 @@ class PolicyWatch:
         row = {"iteration": done, "score": float(scores.mean())}
         if self.check is not None:
             row[CHECK] = float(self.check.score_answers(answers, counted=False).mean())
-        row |= self._gold(tries) | self._kl(policy, answers) | now.as_row()
+        row |= self._utility(tries) | self._kl(policy, answers) | now.as_row()
         before = Behaviour.of_row(self.rows[0]) if self.rows else now
         row["symptoms"] = [one.name for one in symptoms(now, before) if one.found]
         return row | {"best": self._is_best(row)}
 
-    def _gold(self, tries: list[list[Answer]]) -> dict[str, float]:
+    def _utility(self, tries: list[list[Answer]]) -> dict[str, float]:
         """Return the mean true utility, where the prompts are of an embedded task."""
         records = [prompt.record for prompt in self.prompts]
         task: EmbeddedTask | None = common_task(one.origin.source for one in records)
@@ -135,7 +135,7 @@ class PolicyWatch:
         values = [
             value for some in tries for value in measure_answers(task, records, some)[task.UTILITY]
         ]
-        return {"gold": sum(values) / len(values)}
+        return {task.UTILITY: sum(values) / len(values)}
 
     def _kl(self, policy: Engine, answers: list[Answer]) -> dict[str, float]:
         if self.reference is None:
