@@ -7,12 +7,14 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from rlhf_cli.artifacts.layout import BEST, WATCH
 from rlhf_cli.artifacts.results import Figure
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import Makes
 from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.core.estimates import best_of_n_estimate, bon_kl
 from rlhf_cli.data.embedded import EmbeddedTask
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.evaluation.metrics import EvalResult, best_of, measure_answers
@@ -37,8 +39,8 @@ class Evaluator:
     known.
 
     outcomes, parameters: of the tasks, and how many the model has, by candidate; figures: of the
-    parts; sft_tries: of best-of-n, n lists of one answer per prompt; all filled as each candidate is
-    evaluated.
+    parts; sft_tries: of best-of-n, n lists of one answer per prompt; curve: of its score by n; all filled
+    as each candidate is evaluated.
     """
 
     context: StageContext
@@ -58,6 +60,7 @@ class Evaluator:
     parameters: dict[str, int] = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     sft_tries: list[list[Answer]] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)
 
     def evaluate(self, name: str, network: Network) -> EvalResult:
         """Ask a candidate the tasks; sample and evaluate one answer per prompt; measure every part."""
@@ -98,6 +101,17 @@ class Evaluator:
             judged=judged,
         )
 
+    def _utility(self, tries: list[list[Answer]]) -> dict[str, Tensor]:
+        """Return the true utility (n, prompts) of answers to the held-out prompts, where it is known."""
+        if self.task is None:
+            return {}
+        records = [prompt.record for prompt in self.prompts[: self.num_held_out]]
+        found = [
+            measure_answers(self.task, records, some[: self.num_held_out])[self.task.UTILITY]
+            for some in tries
+        ]
+        return {self.task.UTILITY: torch.tensor(found, dtype=torch.float64)}
+
     def best_of_n(self, network: Network, n: int) -> EvalResult:
         """Return the best of n answers by the reward model: its optimisation without training."""
         seeds = [self.context.cfg.seed + 1000 + i for i in range(n)]
@@ -105,6 +119,7 @@ class Evaluator:
         self.sft_tries = tries = sample_each(self.context, network, self.prompts, seeds)
         scores = torch.stack([self.reward.score_answers(answers) for answers in tries])
         seconds = perf_counter() - began
+        self.curve = best_of_n_curve(scores[:, : self.num_held_out], self._utility(tries))
         chosen, best, bound = best_of(tries, scores)
         found = self.result_of(chosen, None)
         found.scores, found.kl_bound = best, bound
@@ -115,6 +130,23 @@ class Evaluator:
             "seconds": seconds,
         }
         return found
+
+
+def best_of_n_curve(scores: Tensor, utility: dict[str, Tensor]) -> list[dict[str, float]]:
+    """Return what the best of 1, 2, 4 .. answers is worth on average: score, true utility, KL bound.
+
+    scores (n, prompts); utility: name -> (n, prompts), where it is known.
+    """
+    sizes = [2**k for k in range(len(scores).bit_length())]
+    return [
+        {"n": n, "kl": bon_kl(n), "score": float(best_of_n_estimate(scores.T, scores.T, n).mean())}
+        | {
+            name: float(best_of_n_estimate(scores.T, values.T, n).mean())
+            for name, values in utility.items()
+        }
+        for n in sizes
+        if n <= len(scores)
+    ]
 
 
 def num_candidates(cfg: Config, known: dict[str, Path]) -> int:

@@ -53,6 +53,7 @@ def results_of(
     return Results(
         figures=figures,
         verdicts=verdicts(held_out, trained, inputs, judged, seed=seed),
+        curves={"best_of_n": evaluator.curve} if evaluator.curve else {},
         missing=notes_of(evaluator, sets),
     )
 

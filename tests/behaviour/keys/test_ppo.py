@@ -337,8 +337,8 @@ def test_value_init_selects_the_weights_of_the_value_model(stage_setting, tmp_pa
     for init, seed in ((ValueInit.rm, 1), (ValueInit.sft, 1), (ValueInit.sft, 2)):
         cfg = changed(stage_setting.cfg, {"ppo.value_init": init, "seed": seed})
         context = replace(stage_setting, cfg=cfg)
-        reward = RewardModel.load(context, [tmp_path / "rm"], [])
-        models, _ = build_models(context, tmp_path / "sft", [tmp_path / "rm"], reward)
+        loaded = RewardModel.load(context, [tmp_path / "rm"], [])
+        models, _ = build_models(context, tmp_path / "sft", [tmp_path / "rm"], loaded)
         found[init, seed] = models.value_model
     from_rm, from_sft, from_other_seed = found.values()
     assert torch.equal(from_rm.get(name), reward.get(name))
