@@ -165,13 +165,13 @@ def candidates(known: Collection[str]) -> dict[str, str]:
 
 
 def best_weights(model: Path) -> Path | None:
-    """Return the folder of a policy's best weights where its last ones showed a symptom.
+    """Return the folder of a policy's best weights where its last ones showed two symptoms or more.
 
-    Where they showed none, the two are as good as the same.
+    With fewer the verdict on the last weights has no doubt that the best ones could answer.
     """
     rows = list(metric_lines(model.parent / WATCH))
     best = model.parent / BEST
-    return best if rows and rows[-1]["symptoms"] and best.is_dir() else None
+    return best if rows and len(rows[-1]["symptoms"]) > 1 and best.is_dir() else None
 
 
 def wants_best_of_n(cfg: Config, known: dict[str, Path]) -> bool:

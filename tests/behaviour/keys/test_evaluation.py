@@ -174,14 +174,14 @@ def test_prompts_unlike_those_of_training_are_a_set_of_their_own(evaluated, tmp_
     assert gap.count == 6 and select(found.figures, prompts=UNSEEN, **own)
 
 
-def test_the_best_weights_have_a_column_where_the_last_ones_show_a_symptom(folder, tmp_path):
+def test_the_best_weights_have_a_column_where_the_last_ones_show_two_symptoms(folder, tmp_path):
     """They are copies of SFT's here, so they answer as SFT does."""
     shutil.copytree(folder, tmp_path / "run")
     place = tmp_path / "run" / "ppo"
     shutil.rmtree(place / "best", ignore_errors=True)
     shutil.copytree(folder / "sft" / "model", place / "best")
     rows = list(metric_lines(place / "watch.jsonl"))
-    rows[-1]["symptoms"] = ["length"]
+    rows[-1]["symptoms"] = ["length", "endings"]
     (place / "watch.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     work("evaluate", tmp_path / "new", VALUES, parents=tmp_path / "run")
     found = tmp_path / "new" / "evaluate"

@@ -149,7 +149,9 @@ def test_reference_implementation_and_cuda_graphs_reach_the_sampler(
     )
     monkeypatch.setattr(ppo_stage.episodes, "batches", lambda *rest, **more: iter(()))
     models, stage_run = SimpleNamespace(policy=None), SimpleNamespace(recorder=None, saver=None)
-    ppo_stage.train_or_save(context, models, [], SimpleNamespace(iteration=0), stage_run, None)
+    ppo_stage.train_or_save(
+        context, models, [], SimpleNamespace(iteration=0), stage_run, None, None
+    )
     (params,) = started
     assert (params.reference, params.cuda_graphs) == (reference, graphs is Graphs.auto)
     assert params.temperature == 0.8
