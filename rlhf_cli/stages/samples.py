@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from rich.text import Text
+from torch import Tensor
 
 from rlhf_cli.config.printable import printable
 from rlhf_cli.data.encode import (
@@ -16,7 +17,7 @@ from rlhf_cli.data.encode import (
 )
 from rlhf_cli.data.records import Message, Prompt
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.evaluation.respond import Answer, respond
+from rlhf_cli.evaluation.respond import Answer, kl_to_reference, respond
 from rlhf_cli.runtime.engine import Network
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.telemetry.console import console
@@ -109,6 +110,20 @@ def _respond(
         return respond(
             network, prompts, context.renderer, params, context.world, batch=batch, seeds=seeds
         )
+
+
+def log_ratios(
+    context: StageContext, policy: Network, reference: Network, answers: list[Answer]
+) -> Tensor:
+    """Return log policy - log reference of each answer, (n,), on the CPU."""
+    return kl_to_reference(
+        policy,
+        reference,
+        answers,
+        pad_id=context.renderer.pad_id,
+        batch=context.cfg.evaluation.batch,
+        world=context.world,
+    )
 
 
 def num_tokens(tries: list[list[Answer]]) -> int:

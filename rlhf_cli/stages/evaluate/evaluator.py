@@ -18,7 +18,7 @@ from rlhf_cli.core.estimates import best_of_n_estimate, bon_kl
 from rlhf_cli.data.embedded import EmbeddedTask
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.evaluation.metrics import EvalResult, best_of, measure_answers
-from rlhf_cli.evaluation.respond import Answer, kl_to_reference
+from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.evaluation.task_figures import Outcome
 from rlhf_cli.evaluation.task_suite import TaskSuite
 from rlhf_cli.report.run_state import metric_lines
@@ -30,7 +30,7 @@ from rlhf_cli.stages.evaluate.probes import Probes
 from rlhf_cli.stages.evaluate.reward_trial import RewardTrial
 from rlhf_cli.stages.evaluate.suites import SuitePart
 from rlhf_cli.stages.reward_scorer import RewardModel
-from rlhf_cli.stages.samples import num_tokens, sample_answers, sample_each
+from rlhf_cli.stages.samples import log_ratios, num_tokens, sample_answers, sample_each
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,17 +75,10 @@ class Evaluator:
     def result_of(self, answers: list[Answer], network: Network | None) -> EvalResult:
         """Return what is measured of these answers; log-ratios need the model they came from."""
         records = [prompt.record for prompt in self.prompts]
-        log_ratios = None
+        ratios = None
         if self.reference is not None and network is not None:
             with self.context.clock.phase("score"):
-                log_ratios = kl_to_reference(
-                    network,
-                    self.reference,
-                    answers,
-                    pad_id=self.context.renderer.pad_id,
-                    batch=self.context.cfg.evaluation.batch,
-                    world=self.context.world,
-                )
+                ratios = log_ratios(self.context, network, self.reference, answers)
         measures = measure_answers(self.task, records[: self.num_held_out], answers)
         judged = {name: judge.score_answers(answers) for name, judge in self.judges.items()}
         if self.task is not None:
@@ -96,7 +89,7 @@ class Evaluator:
             prompts=records,
             answers=answers,
             scores=None if self.reward is None else self.reward.score_answers(answers),
-            log_ratios=log_ratios,
+            log_ratios=ratios,
             measures=measures,
             judged=judged,
         )

@@ -19,12 +19,12 @@ from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.evaluation.behaviour import Behaviour, behaviour, symptoms
 from rlhf_cli.evaluation.metrics import measure_answers
-from rlhf_cli.evaluation.respond import Answer, kl_to_reference
+from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.stages.context import StageContext
 from rlhf_cli.stages.reward_scorer import SCORE_LIMIT, RewardModel, open_judge
-from rlhf_cli.stages.samples import sample_each
+from rlhf_cli.stages.samples import log_ratios, sample_each
 from rlhf_cli.telemetry.recorder import Recorder
 
 DRAWS = 2  # responses per prompt: of two it is known how alike they are
@@ -140,14 +140,7 @@ class PolicyWatch:
     def _kl(self, policy: Engine, answers: list[Answer]) -> dict[str, float]:
         if self.reference is None:
             return {}
-        found = kl_to_reference(
-            policy,
-            self.reference,
-            answers,
-            pad_id=self.context.renderer.pad_id,
-            batch=self.context.cfg.evaluation.batch,
-            world=self.context.world,
-        )
+        found = log_ratios(self.context, policy, self.reference, answers)
         self.reference.offload()
         return {"kl": float(found.mean())}
 
