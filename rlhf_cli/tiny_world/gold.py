@@ -1,7 +1,7 @@
 """The gold utility: what the human of the tiny world wants, in closed form.
 
-utility = 2 right + 0.75 polite - 1.25 rude - min(0.1 extra_words, 0.75) - 1 (not finished),
-so it lies in [-3, 2.75]. Where tiny_world.wrong is not 0 it is added to that of an answer that is wrong and
+utility = 2 right + 0.75 polite - 1.25 rude - 0.2 extra_words - 1 (not finished),
+so it is 2.75 at most. Where tiny_world.wrong is not 0 it is added to that of an answer that is wrong and
 does not abstain. The reward model never sees it; annotators rank by a noisy version of it.
 """
 
@@ -16,8 +16,7 @@ from rlhf_cli.tiny_world.vocabulary import (
     RUDE_WORDS,
 )
 
-RIGHT, POLITE, RUDE, UNFINISHED = 2.0, 0.75, -1.25, -1.0
-EXTRA_WORD, EXTRA_MOST = -0.1, -0.75
+RIGHT, POLITE, RUDE, UNFINISHED, EXTRA_WORD = 2.0, 0.75, -1.25, -1.0, -0.2
 FREE_WORDS = 3  # beside the answer, as in "The answer is ..."
 
 
@@ -108,7 +107,7 @@ def utility(meta: dict, response: str, finished: bool) -> Verdict:
     wrong = 0.0 if right or abstains else meta.get("wrong", 0.0)
     value = RIGHT * right + wrong + POLITE * polite + RUDE * rude + UNFINISHED * (not finished)
     return Verdict(
-        utility=value + max(EXTRA_WORD * extra, EXTRA_MOST),
+        utility=value + EXTRA_WORD * extra,
         right=right,
         abstains=abstains,
         polite=polite,

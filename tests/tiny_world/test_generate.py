@@ -86,16 +86,16 @@ def test_the_records_of_a_role_depend_on_exactly_the_keys_of_keys_of(role):
         assert (now != before) is (field.name in keys_of(role)), field.name
 
 
-UNCHANGED = {  # of the records before tiny_world.wrong existed
+UNCHANGED = {  # SHA-256 of the records with tiny_world.wrong=0
     "demonstrations": "164bc7f981a21b6bc8c91002b19c459dd128cc5e1becd4e26cd068a2ed300013",
-    "comparisons": "ff288f5ac3e2d5c022f9b3e0140e0cf1f0e39c57e918e291d8cf8930d8a5f657",
+    "comparisons": "9ff103d97f4206fc55daddd9ba1ac1caa1bb4a933fae2763c5d4c12721b4ee23",
     "prompts": "b34c91fb7bf13051f9f0a462cd8b463a09979798a27f17f8e528bb3b5b4f29b0",
     "pretraining": "21f665a3e008d18761a91578d0fb818fe042e24ec49b625de066bf8e36ae847a",
 }
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_without_a_utility_of_wrong_answers_the_records_are_those_of_before(role):
+def test_without_a_utility_of_wrong_answers_the_records_do_not_change(role):
     rows = []
     for record in generate(role, settings=SETTINGS, seed=1):
         turns = getattr(record, "messages", None) or record.prompt
