@@ -58,9 +58,11 @@ class Fingerprint:
 
 def _role(role: str) -> str:
     models = (
-        "base", "reward_model", "tokenizer", "scorer", "check", "toxicity_model", "sentiment_model",
+        "base", "reward_model", "tokenizer", "scorer", "toxicity_model", "sentiment_model",
         "embedder", "nli",
     )  # fmt: skip
+    if "." in role:  # named by its key
+        return role
     return f"model {role}" if role in models else f"parent {role}"
 
 

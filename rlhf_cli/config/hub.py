@@ -14,6 +14,7 @@ from types import MappingProxyType
 from urllib.error import HTTPError, URLError
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.judges import language_judge, reward_judges
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.suites import SECTION, classifiers
 
@@ -82,8 +83,8 @@ def models_of_hub(cfg: Config) -> dict[str, str]:
         "model.tokenizer": cfg.model.tokenizer,
         "parents.sft": cfg.parents.sft,
         **{f"parents.rm[{i}]": place for i, place in enumerate(cfg.parents.rm or ())},
-        "parents.check": cfg.parents.check,
-        **{f"evaluation.judges[{i}]": place for i, place in enumerate(cfg.evaluation.judges)},
+        **reward_judges(cfg),
+        **language_judge(cfg),
         "sft.reward_model": cfg.sft.reward_model,
         **{f"{SECTION}.{key}": name for key, name in classifiers(cfg.evaluation.suites).items()},
         "evaluation.diversity.embedder": cfg.evaluation.diversity.embedder,

@@ -25,7 +25,7 @@ NOT_RESULTS = (
     "runtime.offload", "runtime.cuda_graphs", "runtime.timeout", "runtime.deepspeed", "save", "resume",
     "sft.batch.microbatch", "sft.batch.max_tokens", "rm.batch.microbatch", "rm.batch.max_tokens",
     "dpo.batch.microbatch", "dpo.batch.max_tokens",
-    "evaluation.batch", "rationales.batch", "best_of_n.batch",
+    "evaluation.batch", "judge.parallel", "rationales.batch", "best_of_n.batch",
     *(
         f"{name}.{key}"
         for name in ("ppo", *POLICY_GRADIENTS)
@@ -54,6 +54,8 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
     suites = suite_files(cfg.evaluation.suites)
     idle = {
         SECTION: not suites,
+        "judge": cfg.judge.model is None,
+        "judge.model": cfg.judge.url is None,  # known by its content
         f"{SECTION}.samples": not suites.keys() & {"toxicity", "bias"},
         f"{SECTION}.persona": "toxicity" not in suites,
         "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,

@@ -6,6 +6,17 @@ from enum import Enum
 
 from rlhf_cli.config.schema.run import Config
 
+TEXT = (  # keys that reach every stage, because it reads or writes texts
+    "seed", "runtime.dtype", "runtime.reference_implementation",
+    "model.trust_remote_code", "model.attention", "data.system", "data.date",
+    "data.max_prompt_tokens", "data.max_response_tokens", "data.long_prompts",
+)  # fmt: skip
+
+
+def base_model(cfg: Config) -> dict[str, tuple[str, str | None]]:
+    """Return the role and the place of the base model."""
+    return {"base": (cfg.model.path, cfg.model.revision)}
+
 
 class TasksRead(Enum):
     """Which tasks of tasks.files a stage reads: those held out, those trained on."""

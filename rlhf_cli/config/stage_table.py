@@ -18,58 +18,16 @@ from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
 
+from rlhf_cli.config import evaluate_stage
 from rlhf_cli.config.errors import UserError
-from rlhf_cli.config.keys import probes_file
+from rlhf_cli.config.judges import CHECK
 from rlhf_cli.config.result_keys import POLICY_GRADIENTS, RAFTS
 from rlhf_cli.config.schema import RaftSource, SelectBy, WatchBy
 from rlhf_cli.config.schema.run import Config, Parents
-from rlhf_cli.config.stage_spec import Makes, StageSpec, TasksRead
-from rlhf_cli.config.suites import SECTION, classifiers, suite_files
+from rlhf_cli.config.stage_spec import TEXT, Makes, StageSpec, TasksRead, base_model
 
-TEXT = (
-    "seed", "runtime.dtype", "runtime.reference_implementation",
-    "model.trust_remote_code", "model.attention", "data.system", "data.date",
-    "data.max_prompt_tokens", "data.max_response_tokens", "data.long_prompts",
-)  # fmt: skip
 TRAINED = (*TEXT, "runtime.compile")
-OOD = "ood/"  # before the name of a set of evaluation.ood, as a role of data
 OF_RATIONALES = ("rationales", "tasks.shots_as", "data.eval_fraction", "data.select_fraction")
-
-
-def _evaluate_data(cfg: Config) -> tuple[str, ...]:
-    """Without any prompts the tasks alone are evaluated, where there are tasks.
-
-    Where there are sets of evaluation.ood, what training asked is left out of them.
-    """
-    has_prompts = cfg.data.prompts or cfg.data.comparisons
-    sets = [OOD + one.name for one in cfg.evaluation.ood]
-    trained = ("demonstrations", "comparisons") if sets else ()
-    compared = ("comparisons",) if cfg.data.comparisons else ()
-    roles = dict.fromkeys(("prompts", *sets, *trained, *compared))
-    return tuple(roles) if has_prompts or not cfg.tasks.files else ()
-
-
-def _evaluate_config(cfg: Config) -> tuple[str, ...]:
-    """Prompts have no responses; comparisons have."""
-    responses = ("data.long_responses",) if cfg.data.comparisons else ()
-    return (*TEXT, "evaluation", "reward", "data.eval_fraction", *responses, *_shots_as(cfg))
-
-
-def _evaluated_tasks(cfg: Config) -> TasksRead | None:
-    """Return which tasks the evaluation reads; None where neither tasks nor names of some are given."""
-    given = cfg.tasks.files or cfg.tasks.hold_out or cfg.evaluation.tasks.also
-    return TasksRead.evaluated if given else None
-
-
-def _shots_as(cfg: Config) -> tuple[str, ...]:
-    return ("tasks.shots_as",) if cfg.tasks.files else ()
-
-
-def _judges(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    """Return the reward models that judge, and that no stage is trained against."""
-    named = {"check": cfg.parents.check} if cfg.parents.check else {}
-    named |= {f"judge {i}": path for i, path in enumerate(cfg.evaluation.judges, start=1)}
-    return {role: (path, None) for role, path in named.items()}
 
 
 def _watched_by(cfg: Config, name: str) -> dict[str, tuple[str, str | None]]:
@@ -77,31 +35,11 @@ def _watched_by(cfg: Config, name: str) -> dict[str, tuple[str, str | None]]:
     watch = getattr(cfg, name).watch
     if watch.every is None or watch.by is WatchBy.score or cfg.parents.check is None:
         return {}
-    return {"check": (cfg.parents.check, None)}
-
-
-def _base(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    return {"base": (cfg.model.path, cfg.model.revision)}
-
-
-def _evaluate_models(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    """Return the base model, judges, and the models that read responses where they are named."""
-    diversity = cfg.evaluation.diversity
-    named = {"embedder": diversity.embedder, "nli": diversity.nli} if diversity.samples else {}
-    named |= classifiers(cfg.evaluation.suites)
-    found = {role: (path, None) for role, path in named.items() if path is not None}
-    return _base(cfg) | _judges(cfg) | found
-
-
-def _evaluate_files(cfg: Config) -> dict[str, str]:
-    named = suite_files(cfg.evaluation.suites)
-    found = {f"{SECTION}.{suite}": path for suite, path in named.items()}
-    probes = cfg.evaluation.probes
-    return found | ({} if probes is None else {"evaluation.probes": str(probes_file(probes))})
+    return {CHECK: (cfg.parents.check, None)}
 
 
 def _with_tokenizer(cfg: Config) -> dict[str, tuple[str, str | None]]:
-    found = _base(cfg)
+    found = base_model(cfg)
     if cfg.model.tokenizer is not None:
         found["tokenizer"] = (cfg.model.tokenizer, None)
     return found
@@ -260,16 +198,16 @@ _EVALUATE = StageSpec(
     label="evaluate",
     title="all models and best-of-n side by side",
     module="rlhf_cli.stages.evaluate.stage",
-    config=_evaluate_config,
-    data=_evaluate_data,
-    models=_evaluate_models,
+    config=evaluate_stage.config,
+    data=evaluate_stage.data,
+    models=evaluate_stage.models,
     parents=_evaluated,
     required=False,
     makes=Makes.report,
     headline=(),
     optional=("demonstrations", "comparisons"),
-    tasks=_evaluated_tasks,
-    files=_evaluate_files,
+    tasks=evaluate_stage.tasks,
+    files=evaluate_stage.files,
 )
 
 

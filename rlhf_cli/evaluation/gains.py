@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rlhf_cli.artifacts.results import Figure
 from rlhf_cli.core.bootstrap import bootstrap, mean_bootstrap, percentile_interval
-from rlhf_cli.evaluation.metrics import PROXY, EvalResult, comparison
+from rlhf_cli.evaluation.metrics import PROXY, EvalResult, comparisons
 from rlhf_cli.evaluation.win_rates import length_controlled, win_rate
 
 REFERENCE = "reference"  # the responses that the data have to the prompts
@@ -27,15 +27,13 @@ def win_rate_figures(
     """
     found = []
     for policy, ours in results.items():
-        for judge in ours.values() if policy != against else ():
-            won = comparison(ours, theirs, judge)
-            if won is None:
-                continue
+        longer = ours.lengths - theirs.lengths
+        for judge, each in comparisons(ours, theirs).items() if policy != against else ():
+            known = ~each.isnan()
+            won = each[known]
             rates = {
                 "win_rate": win_rate(won, seed=seed),
-                "win_rate_controlled": length_controlled(
-                    won, ours.lengths - theirs.lengths, seed=seed
-                ),
+                "win_rate_controlled": length_controlled(won, longer[known], seed=seed),
             }
             found += [
                 Figure.of(
@@ -71,6 +69,8 @@ def generalisation_figures(
         for (judge, measure), values in _measured(result, reference).items():
             names = {"part": "generalisation", "policy": policy, "judge": judge}
             inside = values[list(familiar)]
+            if inside.isnan().any():
+                continue
             found.append(_mean(inside, measure=measure, **names, seed=seed))
             for name, index in others.items():
                 outside = values[list(index)]
@@ -94,8 +94,8 @@ def _measured(result: EvalResult, reference: EvalResult | None) -> dict[tuple[st
     own = {} if result.scores is None else {PROXY: result.scores}
     measured = {(name, "value"): values for name, values in (own | result.judged).items()}
     if reference is not None:
-        rates = {name: comparison(result, reference, name) for name in result.values()}
-        measured |= {(name, "win_rate"): won for name, won in rates.items() if won is not None}
+        rates = comparisons(result, reference)
+        measured |= {(judge, "win_rate"): won for judge, won in rates.items()}
     return measured
 
 

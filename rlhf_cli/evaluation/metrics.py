@@ -14,6 +14,7 @@ from rlhf_cli.evaluation import win_rates
 from rlhf_cli.evaluation.respond import Answer
 
 PROXY = "score"  # the reward model that policies are trained against, as a judge
+LANGUAGE_MODEL = "judge"  # the language model of the section judge, as a judge
 
 Interval = tuple[float, float, float]
 Row = dict[str, Interval | None]
@@ -26,8 +27,9 @@ class EvalResult:
     log_ratios (n,): log policy - log SFT model of each answer. kl_bound: an upper bound in its place.
     measures: name -> one value per answer, by the embedded task of the prompts; empty without one.
     judged: name of a judge that no policy is trained against -> its values (n,), NaN of a prompt that it
-    does not know. costs: name -> what it
-    took to make the model, or to choose the answers.
+    does not know. preferred: name of another result -> how far a language model prefers these answers to
+    its, (n,) in [0, 1], NaN where it was not asked. costs: name -> what it took to make the model, or to
+    choose the answers.
     """
 
     prompts: list[Prompt]
@@ -36,6 +38,8 @@ class EvalResult:
     log_ratios: Tensor | None
     measures: dict[str, list[Measure]] = field(default_factory=dict)
     judged: dict[str, Tensor] = field(default_factory=dict)
+    name: str = ""
+    preferred: dict[str, Tensor] = field(default_factory=dict)
     kl_bound: float | None = None
     costs: dict[str, float] = field(default_factory=dict)
 
@@ -126,22 +130,36 @@ def win_rate_rows(result: EvalResult, baseline: EvalResult | None, *, seed: int)
     """Return the win rate by each judge, that by the proxy first; a baseline against itself has 1/2."""
     if baseline is None:
         return {}
-    found = {name: comparison(result, baseline, name) for name in result.values()}
     return {
-        "win_rate" if name == PROXY else f"win_rate/{name}": win_rates.win_rate(won, seed=seed)
-        for name, won in found.items()
-        if won is not None
+        "win_rate" if judge == PROXY else f"win_rate/{judge}": win_rates.win_rate(
+            won[~won.isnan()], seed=seed
+        )
+        for judge, won in comparisons(result, baseline).items()
     }
 
 
-def comparison(ours: EvalResult, theirs: EvalResult, judge: str) -> Tensor | None:
-    """Return 1 for a win of ours by the judge, 0 for a loss, 1/2 for a tie, (n,); None if not judged."""
-    values = ours.values().get(judge), theirs.values().get(judge)
-    if values[0] is None or values[1] is None:
-        return None
+def comparisons(ours: EvalResult, theirs: EvalResult) -> dict[str, Tensor]:
+    """Return {judge: 1 for a win of ours, 0 for a loss, 1/2 for a tie (n,)}.
+
+    A language model gives shares, NaN where it has none; it is left out with fewer than two of them.
+    """
+    mine, others = ours.values(), theirs.values()
+    same = torch.tensor(same_answers(ours, theirs))
+    found = {
+        judge: win_rates.outcomes(values, others[judge], same)
+        for judge, values in mine.items()
+        if judge in others
+    }
+    shares = ours.preferred.get(theirs.name)
+    if shares is not None and (~shares.isnan()).sum() > 1:
+        found[LANGUAGE_MODEL] = shares
+    return found
+
+
+def same_answers(ours: EvalResult, theirs: EvalResult) -> list[bool]:
+    """Return which prompts have the same answer from both."""
     pairs = zip(ours.answers, theirs.answers, strict=True)
-    same = torch.tensor([mine.ids == other.ids for mine, other in pairs])
-    return win_rates.outcomes(*values, same)
+    return [mine.ids == other.ids for mine, other in pairs]
 
 
 def kl_interval(result: EvalResult) -> Interval | None:

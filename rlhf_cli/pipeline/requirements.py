@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from rlhf_cli.config.errors import UserError
+from rlhf_cli.config.judges import language_judge, reward_judges
 from rlhf_cli.config.positions import num_positions, require_positions
 from rlhf_cli.config.schema import NLI_LABELS, Runtime, SelectBy
 from rlhf_cli.config.schema.run import Config
@@ -68,13 +69,14 @@ def require(cfg: Config, specs: list[StageSpec]) -> None:
 
 
 def require_judges(cfg: Config, specs: list[StageSpec]) -> None:
-    """Refuse judges that are no reward models, or that a stage is trained against."""
+    """Refuse judges of another kind, and reward models that a stage is trained against."""
     used = {role for spec in specs for role in spec.models(cfg)}
-    named = {"parents.check": cfg.parents.check} if "check" in used else {}
-    if any(role.startswith("judge ") for role in used):
-        named |= {f"evaluation.judges[{i}]": place for i, place in enumerate(cfg.evaluation.judges)}
-    for key, place in named.items():
-        assert place is not None
+    for key, place in language_judge(cfg).items():
+        if key in used:
+            external(key, place, "sft", cfg.model)
+    for key, place in reward_judges(cfg).items():
+        if key not in used:
+            continue
         external(key, place, "rm", cfg.model)
         trained_against = cfg.parents.rm or [f"{cfg.runs_dir}/{cfg.name}/rm"]
         if Path(place).resolve() in {Path(one).resolve() for one in trained_against}:

@@ -60,6 +60,12 @@ OTHERS = (
         "SFT and the base model rather than with numbers from elsewhere.",
     ),
     Section(
+        title="The language model that judges",
+        parts=("judge",),
+        note="Each pair of answers is shown to it in both orders. The lower the share of pairs of which it "
+        "prefers the same answer both times, the more its preferences are for a place.",
+    ),
+    Section(
         title="Preferred and rejected responses",
         parts=("imitation",),
         note="How much likelier than under the base model people's responses in held-out comparisons "
@@ -88,6 +94,7 @@ MEASURES = MappingProxyType(
         "entropy": "Entropy per token, in nats",
         "repetition": "Answers that repeat a phrase three times",
         "distinct_right": "Different right answers found",
+        "same_in_both_orders": "The same answer preferred in both orders",
         "length_baseline": "Preferring the longer answer",
         "logprob": "Log-probability of a response, in nats",
         "logprob_minus_base": "Change of log-probability per response, in nats",
@@ -109,6 +116,7 @@ JUDGES = MappingProxyType(
     {
         "score": "the score that was optimised",
         "check": "a second reward model (check)",
+        "judge": "a language model (judge)",
         "people": "people",
     }
 )

@@ -130,6 +130,13 @@ class StageContext:
             model, tokenizer = load_classifier(self.cfg.model, path)
         return self.network(self._fitted(model, path)), tokenizer
 
+    def judging_lm(self, path: Path) -> Network:
+        """Return a frozen language model with its own tokens, whatever the policy's are."""
+        shown = self.status(f"loading {path}")
+        with shown, model_loading(self.cfg.runtime, self.world):
+            model = load_causal_lm(self.cfg.model, str(path), unpadded=self._unpadded)
+        return self.network(self._fitted(model, str(path)))
+
     def _fitted(self, model: PreTrainedModel, where: str) -> PreTrainedModel:
         """Use as many threads as the stage's largest model has work for, unless a number is set.
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_cli.artifacts.store import FREE, write_errors
+from rlhf_cli.config.evaluate_stage import OOD
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import OOD
 from rlhf_cli.data.cache import making, used
 from rlhf_cli.data.embedded import TASKS
 from rlhf_cli.data.load import Reading, marked_alone, opened, records_key

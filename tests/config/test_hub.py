@@ -63,6 +63,13 @@ def test_an_unavailable_data_set_is_refused_with_its_key():
     hub.require_hub(from_hub("org/set"), ("demonstrations",), unreachable)
 
 
+def test_an_unavailable_judge_is_refused_unless_a_server_has_it():
+    with pytest.raises(UserError, match=r"^judge\.model=org/judge is no local folder"):
+        hub.require_hub(composed("judge.model=org/judge"), ROLES, unreachable)
+    served = composed("judge.model=org/judge", "judge.url='http://x/v1'")
+    hub.require_hub(served, ROLES, unreachable)
+
+
 @pytest.mark.parametrize(
     "folder", ["hub/datasets--org--set/snapshots/main/data", "datasets/org___set"]
 )

@@ -6,7 +6,7 @@ import torch
 from rlhf_cli.artifacts.results import select
 from rlhf_cli.data.records import Message, Origin, Prompt
 from rlhf_cli.evaluation.gains import gap, generalisation_figures, score_gain, win_rate_figures
-from rlhf_cli.evaluation.metrics import EvalResult
+from rlhf_cli.evaluation.metrics import EvalResult, win_rate_rows
 from rlhf_cli.evaluation.respond import Answer
 
 NAN = float("nan")
@@ -50,6 +50,24 @@ def test_of_a_judge_without_values_for_all_prompts_there_is_no_win_rate():
     assert {one.judge for one in found} == {"score"}
     some = win_rate_figures({"PPO": ppo.of([0])}, sft.of([0]), against="SFT", seed=1)
     assert {one.judge for one in some} == {"score", "check"}
+
+
+def test_pairs_without_an_answer_of_the_language_model_do_not_count():
+    sft, ppo = result([0.0] * 4), different(result([1.0] * 4, [3, 5, 7, 9]))
+    sft.name = "SFT"
+    for shares, expected in (
+        ([0.9, 0.5, NAN, 0.1], (0.5, 3)),
+        ([0.9, NAN, NAN, NAN], None),
+        ([NAN] * 4, None),
+    ):
+        ppo.preferred = {"SFT": torch.tensor(shares), "base": torch.ones(4)}
+        found = win_rate_figures({"PPO": ppo}, sft, against="SFT", seed=1)
+        rates = select(found, measure="win_rate", judge="judge")
+        assert [(pytest.approx(one.value), one.count) for one in rates] == (
+            [expected] if expected else []
+        )
+        row = win_rate_rows(ppo, sft, seed=1)
+        assert row.keys() == {"win_rate", *(["win_rate/judge"] if expected else [])}
 
 
 def test_the_gap_is_the_mean_inside_minus_the_mean_outside():

@@ -267,6 +267,14 @@ def test_judges_are_reward_models_that_the_run_does_not_train_against(default, t
         require(cfg, specs)
 
 
+def test_the_judge_is_a_language_model_unless_a_server_has_it(default, tmp_path):
+    specs = [STAGES["evaluate"]]
+    cfg = replace(default, judge=replace(default.judge, model=str(tmp_path)))
+    with pytest.raises(ArtifactError, match=r"judge\.model=.* is no finished stage"):
+        require(cfg, specs)
+    require(replace(cfg, judge=replace(cfg.judge, url="http://x/v1")), specs)
+
+
 def test_a_check_must_be_there_where_it_chooses_weights(default, tmp_path):
     cfg = replace(default, parents=replace(default.parents, check=str(tmp_path)))
     with pytest.raises(ArtifactError, match=r"parents\.check="):

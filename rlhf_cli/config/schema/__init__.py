@@ -18,6 +18,7 @@ from rlhf_cli.config.schema.evaluation import (
     Suites,
     TaskEvaluation,
 )
+from rlhf_cli.config.schema.judge import Judge
 from rlhf_cli.config.schema.model import LearningRates, Model
 from rlhf_cli.config.schema.policy_gradient import (
     Average,

@@ -8,6 +8,7 @@ from rlhf_cli.config.schema.constraints import ConfigError, not_negative, requir
 from rlhf_cli.config.schema.data import Data
 from rlhf_cli.config.schema.dpo import DPO
 from rlhf_cli.config.schema.evaluation import Evaluation
+from rlhf_cli.config.schema.judge import Judge
 from rlhf_cli.config.schema.model import Model
 from rlhf_cli.config.schema.policy_gradient import PolicyGradient
 from rlhf_cli.config.schema.ppo import PPO, WatchBy
@@ -70,6 +71,7 @@ class Config:
     sft_chosen: RAFT
     best_of_n: BestOfN
     evaluation: Evaluation
+    judge: Judge
     samples: int
     save: Save
     tracking: Tracking

@@ -40,7 +40,7 @@ class Evaluator:
 
     outcomes, parameters: of the tasks, and how many the model has, by candidate; figures: of the
     parts; sft_tries: of best-of-n, n lists of one answer per prompt; curve: of its score by n; all filled
-    as each candidate is evaluated.
+    as each candidate is evaluated. missing: what could not be measured in the end, a line each.
     """
 
     context: StageContext
@@ -61,6 +61,7 @@ class Evaluator:
     figures: list[Figure] = field(default_factory=list)
     sft_tries: list[list[Answer]] = field(default_factory=list)
     curve: list[dict[str, float]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     def evaluate(self, name: str, network: Network) -> EvalResult:
         """Ask a candidate the tasks; sample and evaluate one answer per prompt; measure every part."""

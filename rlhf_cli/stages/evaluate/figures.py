@@ -1,6 +1,7 @@
 """All figures of an evaluation, from what every model answered and what judges think of it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,11 @@ def results_of(
     evaluator: Evaluator,
     sets: PromptSets,
     results: Mapping[str, EvalResult],
+    reference: EvalResult | None,
     inputs: Mapping[str, Path],
 ) -> Results:
-    """Return all figures and the verdicts."""
-    seed = evaluator.context.cfg.seed
-    reference, with_one = references(evaluator)
+    """Return all figures and the verdicts. reference: the data's own responses, where there are some."""
+    seed, with_one = evaluator.context.cfg.seed, prompts_with_reference(evaluator)
     figures = [
         *evaluator.figures,
         *trial_figures(evaluator, results),
@@ -68,7 +69,7 @@ def notes_of(evaluator: Evaluator, sets: PromptSets) -> list[str]:
     """Return what was left out or cannot be measured, a line each."""
     suites = evaluator.suites.notes if evaluator.suites else []
     probes = evaluator.probes.missing if evaluator.reward else []
-    return [*sets.notes, *suites, *probes]
+    return [*sets.notes, *suites, *probes, *evaluator.missing]
 
 
 def trial_figures(evaluator: Evaluator, results: Mapping[str, EvalResult]) -> list[Figure]:
@@ -146,14 +147,17 @@ def against_sft(
     return win_rate_figures(held_out, held_out[SFT], against=SFT, seed=seed)
 
 
-def references(evaluator: Evaluator) -> tuple[EvalResult | None, list[int]]:
-    """Return what is measured of the data's own responses, and which prompts have one."""
-    prompts = evaluator.prompts
-    with_one = [i for i, prompt in enumerate(prompts) if prompt.record.reference is not None]
-    if not with_one:
-        return None, []
-    answers = [reference_answer(evaluator.context, prompt) for prompt in prompts]
-    return evaluator.result_of(answers, None), with_one
+def references(evaluator: Evaluator) -> EvalResult | None:
+    """Return what is measured of the data's own responses; None where no prompt has one."""
+    if not prompts_with_reference(evaluator):
+        return None
+    answers = [reference_answer(evaluator.context, prompt) for prompt in evaluator.prompts]
+    return replace(evaluator.result_of(answers, None), name=REFERENCE)
+
+
+def prompts_with_reference(evaluator: Evaluator) -> list[int]:
+    """Return the indices of the prompts to which the data have a response."""
+    return [i for i, one in enumerate(evaluator.prompts) if one.record.reference is not None]
 
 
 def reference_answer(context: StageContext, prompt: EncodedPrompt) -> Answer:

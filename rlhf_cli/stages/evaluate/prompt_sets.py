@@ -6,8 +6,9 @@ from random import Random
 
 import numpy as np
 
+from rlhf_cli.config.evaluate_stage import OOD
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.config.stage_table import OOD, STAGES
+from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.stages.context import StageContext
 

@@ -1,10 +1,12 @@
 """Evaluate the base model, every policy and best-of-n: their answers to the same held-out prompts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rlhf_cli.artifacts.layout import MANIFEST
 from rlhf_cli.artifacts.manifest import read_manifest
 from rlhf_cli.artifacts.results import write_results
+from rlhf_cli.config.judges import CHECK, reward_judges
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.data.embedded import EmbeddedTask, common_task
 from rlhf_cli.data.encode import EncodedPrompt
@@ -23,9 +25,16 @@ from rlhf_cli.stages.evaluate.evaluator import (
     frozen,
     num_candidates,
 )
-from rlhf_cli.stages.evaluate.figures import REWARD_MODEL, baseline_name, notes_of, results_of
+from rlhf_cli.stages.evaluate.figures import (
+    REWARD_MODEL,
+    baseline_name,
+    notes_of,
+    references,
+    results_of,
+)
 from rlhf_cli.stages.evaluate.files import ANSWERS, write_answers
 from rlhf_cli.stages.evaluate.imitation import Imitation
+from rlhf_cli.stages.evaluate.preferences import compare_by_language_model
 from rlhf_cli.stages.evaluate.probes import Probes
 from rlhf_cli.stages.evaluate.prompt_sets import PromptSets, open_prompts
 from rlhf_cli.stages.evaluate.reward_trial import RewardTrial
@@ -58,6 +67,10 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
         for note in notes_of(evaluator, sets):
             recorder.note(note)
         results = evaluate_all(evaluator, known, recorder)
+        reference = references(evaluator)
+        compare_by_language_model(evaluator, results, reference)
+        for note in evaluator.missing:
+            recorder.note(note)
     for stage, name in candidates(known).items():
         results[name].costs = costs_of(inputs[stage])
     if not sets.prompts:
@@ -66,7 +79,8 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
     held_out = {name: found.of(sets.held_out) for name, found in results.items()}
     baseline = held_out.get(against)
     rows = {name: measure(found, baseline, seed=cfg.seed) for name, found in held_out.items()}
-    found = results_of(evaluator, sets, results, {s: inputs[s] for s in candidates(known)} | inputs)
+    folders = {stage: inputs[stage] for stage in candidates(known)} | inputs
+    found = results_of(evaluator, sets, results, reference, folders)
     if context.world.is_main:
         title = f"Evaluation on {len(held_out['base'].prompts)} held-out prompts"
         write_table(out, rows, title=title, notes=notes_on(evaluator.task, against))
@@ -111,10 +125,11 @@ def open_evaluator(
 
 def open_judges(context: StageContext, prompts: list[EncodedPrompt]) -> dict[str, RewardModel]:
     """Return {name: reward model} of parents.check and evaluation.judges, whose name is the path."""
-    cfg = context.cfg
-    named = {"check": cfg.parents.check} if cfg.parents.check else {}
-    named |= {path: path for path in cfg.evaluation.judges}
-    return {name: open_judge(context, path, prompts) for name, path in named.items()}
+    named = reward_judges(context.cfg)
+    return {
+        "check" if key == CHECK else path: open_judge(context, path, prompts)
+        for key, path in named.items()
+    }
 
 
 def costs_of(folder: Path) -> dict[str, float]:
@@ -150,7 +165,7 @@ def evaluate_all(
     """Return {name: result} of all candidates that there are."""
     found = {}
     for name, result in evaluate_each(evaluator, known):
-        found[name] = result
+        found[name] = replace(result, name=name)
         recorder.log({"eval/candidates": float(len(found))}, len(found))
     recorder.samples("the same prompts, answered by each", sample_rows(evaluator, found))
     return found

@@ -9,9 +9,11 @@ from safetensors.torch import load_file
 
 from rlhf_cli.artifacts.results import read_results, select
 from rlhf_cli.config.schema import PromptSet
+from rlhf_cli.evaluation import judge_server
 from rlhf_cli.report.run_state import metric_lines
 from rlhf_cli.stages.context import open_context
 from rlhf_cli.stages.evaluate.prompt_sets import UNSEEN, open_prompts
+from tests.support.judge_server import by_text, serving
 from tests.support.small_stages import changed, little, work
 
 VALUES = {
@@ -145,6 +147,52 @@ def test_judges_score_the_same_answers(evaluated, folder):
     rows = table_of(place)["rows"]["PPO"]
     assert rows["win_rate/check"] == rows[f"win_rate/{other}"] == rows["win_rate"]
     assert "by check it wins" in str(read_results(place).verdicts[0]["evidence"])
+
+
+def of_question(body):
+    """Return the two answers that a judge is asked about."""
+    text = body["messages"][0]["content"]
+    first, second = text.split("Answer A:\n")[1].split("\n\nAnswer B:\n")
+    return first, second.split("\n\nWhich answer")[0]
+
+
+def test_a_language_model_at_a_server_judges_in_both_orders(evaluated):
+    """It prefers the longer answer, and the first of two of equal length."""
+
+    def answer(body, headers):
+        first, second = of_question(body)
+        return 200, by_text("A" if len(first) >= len(second) else "B")
+
+    with serving(answer) as url:
+        place = evaluated("asked", {"judge.model": "m", "judge.url": url})
+    ours, theirs = answers_of(place, "PPO"), answers_of(place, "SFT")
+    expected = wins(ours, theirs, lambda one: len(one["response"]))
+    assert table_of(place)["rows"]["PPO"]["win_rate/judge"][0] == pytest.approx(expected)
+    found = read_results(place)
+    assert not [line for line in found.missing if "judge" in line]
+    (same,) = select(found.figures, measure="same_in_both_orders")
+    others = [answers_of(place, name) for name in ("base", "PPO", "RLOO")]
+    pairs = [
+        (mine["response"], other["response"])
+        for some in others
+        for mine, other in zip(some, theirs, strict=True)
+        if mine["response"] != other["response"] or mine["finished"] != other["finished"]
+    ]
+    told_apart = [len(one) != len(other) for one, other in pairs]
+    assert same.count == len(pairs) and same.value == pytest.approx(sum(told_apart) / len(pairs))
+    assert "by judge it wins" in str(found.verdicts[0]["evidence"])
+
+
+def test_a_judge_that_cannot_be_reached_is_named_and_the_rest_is_there(evaluated, monkeypatch):
+    monkeypatch.setattr(judge_server, "FIRST_PAUSE", 0.0)
+    with serving(lambda body, headers: (200, by_text("A"))) as url:
+        pass
+    place = evaluated("unreachable", {"judge.model": "m", "judge.url": url})
+    found = read_results(place)
+    (line,) = [line for line in found.missing if "judge" in line]
+    assert line.startswith(f"judge.url={url} did not answer (") and "no win rates by m" in line
+    assert not select(found.figures, judge="judge")
+    assert table_of(place)["rows"] == table_of(evaluated("plain"))["rows"]
 
 
 def test_prompts_unlike_those_of_training_are_a_set_of_their_own(evaluated, tmp_path):
