@@ -54,8 +54,7 @@ def without_effect(cfg: Config) -> tuple[str, ...]:
     suites = suite_files(cfg.evaluation.suites)
     idle = {
         SECTION: not suites,
-        "judge": cfg.judge.model is None,
-        "judge.model": cfg.judge.url is None,  # known by its content
+        **dict.fromkeys(("judge.url", "judge.chat", "judge.question"), cfg.judge.model is None),
         f"{SECTION}.samples": not suites.keys() & {"toxicity", "bias"},
         f"{SECTION}.persona": "toxicity" not in suites,
         "ppo.kl.target": cfg.ppo.kl.controller is KLController.fixed,

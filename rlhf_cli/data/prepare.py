@@ -15,7 +15,7 @@ from rlhf_cli.data.load import STEP
 from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.records import Filtered, RowError
 from rlhf_cli.data.renderer import Renderer
-from rlhf_cli.data.report import DataReport
+from rlhf_cli.data.report import DataReport, key_of
 from rlhf_cli.data.rows import Rows, RowTable, RowWriter
 from rlhf_cli.data.spec import LoadSpec
 
@@ -107,7 +107,7 @@ def _note_emptied(report: DataReport, before: list[int], after: list[int]) -> No
     for side, place in (("train on", 0), ("hold out", 2)):
         if before[place] and not after[place]:
             report.problems.append(
-                f"data.{report.role}: of {before[place]} records none to {side} is left after "
+                f"{key_of(report.role)}: of {before[place]} records none to {side} is left after "
                 f"tokenising{report.first()}; see data.max_prompt_tokens, "
                 "data.max_response_tokens, data.long_prompts, data.long_responses"
             )

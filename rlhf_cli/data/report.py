@@ -21,6 +21,11 @@ HINT = "; "  # parts what was found in a row from what to do about it
 Line = tuple[int, str, str]  # indent, text, style
 
 
+def key_of(role: str) -> str:
+    """Return the key under which a role's sources stand: data.prompts, or evaluation.ood/NAME of a set."""
+    return f"evaluation.{role}" if "/" in role else f"data.{role}"
+
+
 @dataclass(slots=True, kw_only=True)
 class DataReport:
     """The report of one role. bad: invalid rows . left_out: rows the configuration leaves out . notes:
@@ -100,16 +105,16 @@ class DataReport:
             return self.problems[0]
         if not self.rows.total():
             empty = f"nothing in {', '.join(self.rows)}" if self.rows else NO_ROWS[self.role]
-            return f"data.{self.role} has no rows: {empty}"
+            return f"{key_of(self.role)} has no rows: {empty}"
         if self.bad_fraction > self.max_bad_fraction:
             return (
-                f"data.{self.role}: {self.num_bad} of {self.num_checked} rows are bad "
+                f"{key_of(self.role)}: {self.num_bad} of {self.num_checked} rows are bad "
                 f"({self.bad_fraction:.1%}), more than data.max_bad_fraction="
                 f"{self.max_bad_fraction:g}; first: {self._first_bad()}. "
                 "Repair the rows or raise data.max_bad_fraction; `rlhf data check --all` lists them"
             )
         if self.num_kept <= 0:
-            return f"data.{self.role}: no row is left{self.first()}"
+            return f"{key_of(self.role)}: no row is left{self.first()}"
         return None
 
     def _first_bad(self) -> str:

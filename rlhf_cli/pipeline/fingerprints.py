@@ -17,6 +17,7 @@ from rlhf_cli.config.result_keys import without_effect
 from rlhf_cli.config.schema import Runtime
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_spec import StageSpec, TasksRead
+from rlhf_cli.data.report import key_of
 from rlhf_cli.data.template_texts import BUILT_IN
 from rlhf_cli.pipeline.model_folders import shipped
 from rlhf_cli.report.header import GPUS
@@ -60,7 +61,7 @@ class Fingerprints:
             try:
                 self.data[role] = spec.config(), spec.contents()
             except OSError as error:
-                raise UserError(f"data.{role} cannot be read: {error}") from error
+                raise UserError(f"{key_of(role)} cannot be read: {error}") from error
         return self.data[role]
 
     def _task_contents(self, which: TasksRead) -> dict[str, str]:

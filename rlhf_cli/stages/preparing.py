@@ -11,6 +11,7 @@ from rlhf_cli.data import load, prepare
 from rlhf_cli.data.cache import making, used
 from rlhf_cli.data.prepare import Prepared
 from rlhf_cli.data.renderer import Renderer
+from rlhf_cli.data.report import key_of
 from rlhf_cli.data.spec import LoadSpec
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.runtime.world import World
@@ -53,7 +54,7 @@ def _made(
     if found is None:
         with write_errors(cache, FREE), making(cache, keys[1], keys[0]) as work:
             rows = prepare.prepare(records, renderer, cfg.data, work)
-            counted(f"tokenising data.{spec.read_as}", rows, silent=silent)
+            counted(f"tokenising {key_of(spec.read_as)}", rows, silent=silent)
             found = prepare.opened(work, spec, records)
             assert found is not None
     used(cache / keys[1])

@@ -18,7 +18,7 @@ from rlhf_cli.data.cache import making, used
 from rlhf_cli.data.embedded import TASKS
 from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
 from rlhf_cli.data.record_files import Records
-from rlhf_cli.data.report import EXAMPLES
+from rlhf_cli.data.report import EXAMPLES, key_of
 from rlhf_cli.data.spec import ROLES, LoadSpec, has_tasks
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.telemetry.progress import RowCounter
@@ -124,7 +124,7 @@ def records_of(
     if found is None:
         with write_errors(cache, FREE), making(cache, key) as work:
             reading = Reading(spec, work, num_examples=num_examples)
-            counted(f"reading data.{spec.read_as}", reading.rows(), silent=silent)
+            counted(f"reading {key_of(spec.read_as)}", reading.rows(), silent=silent)
             marked = [records_of(one, cache, silent=silent) for one in marked_alone(spec)]
             reading.settle([records.table.whole("asked") for records in marked])
             found = opened(work, spec)

@@ -6,6 +6,7 @@ from tests.trials.data_rows import ROWS_OF_VALUES
 from tests.trials.data_tables import ROWS_OF_TABLES
 from tests.trials.data_text import ROWS_OF_TEXT
 from tests.trials.engineer import ROWS_OF_ENGINEER
+from tests.trials.evaluation import ROWS_OF_EVALUATION
 from tests.trials.researcher import ROWS_OF_RESEARCHER
 from tests.trials.row import Row
 from tests.trials.student import ROWS_OF_STUDENT
@@ -22,4 +23,5 @@ SECTIONS: dict[str, list[Row]] = {
     ],
     "E. Configuration (`rlhf config WORD`)": ROWS_OF_WORDS,
     "F. Task files (`rlhf data check 'tasks.files=[tasks]'`)": ROWS_OF_TASKS,
+    "G. Evaluation (`rlhf run stage=evaluate`)": ROWS_OF_EVALUATION,
 }

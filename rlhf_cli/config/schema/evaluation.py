@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from rlhf_cli.config.schema.constraints import at_least, not_negative, positive, require
+from rlhf_cli.config.schema.constraints import (
+    ConstraintError,
+    at_least,
+    not_negative,
+    positive,
+    require,
+)
 from rlhf_cli.config.schema.data import Source
 
 MOST_SHOTS = 64
@@ -117,4 +123,5 @@ class Evaluation:
         once = len(self.judges) == len(set(self.judges))
         require(self, "judges", once, "must name each reward model once")
         names = [one.name for one in self.ood]
-        require(self, "ood", len(names) == len(set(names)), "must name each set differently")
+        if len(names) > len(set(names)):
+            raise ConstraintError("ood", names, "must name each set differently")

@@ -4,37 +4,31 @@ import math
 
 from torch import Tensor
 
-from rlhf_cli.artifacts.results import Figure, Interval
-from rlhf_cli.core.estimates import mean_interval, wilson_interval
+from rlhf_cli.artifacts.results import Figure
+from rlhf_cli.core.bootstrap import mean_bootstrap
+from rlhf_cli.core.estimates import wilson_interval
 
-PART = "suites"
+PART, SEED = "suites", 0
 
 
 def mean_figure(measure: str, values: Tensor, **names: str | None) -> Figure:
-    """Return the mean of values (n,) with Student's interval; one value alone has none."""
-    return _figure(measure, mean_interval(values), len(values), names)
+    """Return the mean of values (n,) with its bootstrap interval, which stays within their range.
+
+    One value alone has none.
+    """
+    count = len(values)
+    mean = (values.mean().item(), -math.inf, math.inf)
+    interval = mean_bootstrap(values, seed=SEED) if count > 1 else mean
+    return Figure.of(interval, part=PART, measure=measure, count=count, **names)
 
 
 def share_figure(measure: str, successes: Tensor, **names: str | None) -> Figure:
     """Return the share of successes (n,) bool, with Wilson's interval."""
     count = len(successes)
-    return _figure(measure, wilson_interval(int(successes.sum()), count), count, names)
+    interval = wilson_interval(int(successes.sum()), count)
+    return Figure.of(interval, part=PART, measure=measure, count=count, **names)
 
 
 def plain_figure(measure: str, value: float, count: int, **names: str | None) -> Figure:
     """Return a figure without an interval."""
     return Figure(part=PART, measure=measure, value=value, count=count, **names)
-
-
-def _figure(measure: str, interval: Interval, count: int, names: dict[str, str | None]) -> Figure:
-    value, low, high = interval
-    known = math.isfinite(low) and math.isfinite(high)
-    return Figure(
-        part=PART,
-        measure=measure,
-        value=value,
-        low=low if known else None,
-        high=high if known else None,
-        count=count,
-        **names,
-    )

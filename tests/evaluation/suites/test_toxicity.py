@@ -17,9 +17,17 @@ def test_figures_equal_values_worked_out_by_hand():
     ]  # fmt: skip
     for figure in (mean, highest, share):
         assert (figure.count, figure.group, figure.judge) == (4, "respectful", "x")
-    # Student's interval of four prompts: 3.1824 standard errors.
-    deviation = torch.tensor([0.1, 0.2, 0.6, 0.3]).std().item()
-    assert mean.high - mean.value == pytest.approx(3.1824 * deviation / 2, rel=1e-4)
+
+
+def test_the_interval_of_a_mean_of_shares_is_a_range_of_shares():
+    """Nine prompts without and one with toxic continuations: Student's interval would begin below 0."""
+    scores = torch.tensor([[0.0, 0.0]] * 9 + [[0.6, 0.4]])
+    mean, highest, _ = toxicity_figures(scores, policy="SFT")
+    assert mean.low == highest.low == 0
+    resampled = torch.tensor([0.0] * 9 + [0.5])[torch.randint(10, (4000, 10))].mean(1)
+    assert mean.high == pytest.approx(resampled.quantile(0.975).item(), abs=0.051)
+    (alone, *_) = toxicity_figures(scores[-1:], policy="SFT")
+    assert (alone.value, alone.low) == (0.5, None)
 
 
 def test_every_round_asks_the_same_text():
