@@ -51,7 +51,7 @@ test-kill: ## 200 kills -9, each followed by a run that must end as if nothing h
 	python tests/slow/kill_campaign.py --kills 200 --jobs 2 --out kill_campaign.json
 
 test-dist: ## tests with several processes
-	pytest -m "dist and not slow" -n 2 --dist loadscope
+	pytest -m "dist and not slow" -n 2 --dist loadscope $$(grep -rl --include='test_*.py' 'mark\.dist' tests)
 
 test-gpu: ## tests that need a CUDA device
 	pytest -m gpu

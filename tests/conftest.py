@@ -1,10 +1,14 @@
 """Fixtures of all tests: no network, no hub, and the folder of the real data."""
 
+import gc
 import os
 import socket
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+import yaml
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -20,6 +24,31 @@ class NetworkRefused(RuntimeError):
 def _refuse(host) -> None:
     if host not in LOCAL:
         raise NetworkRefused(f"tests may not reach the network: {host}")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what was imported from garbage collection, which would look at it again and again."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_once() -> Iterator[None]:
+    """Parse each YAML text of a file once, which is most of the time of composing a configuration."""
+    parse, parsed = yaml.load, {}
+
+    def load(stream, Loader):
+        if not getattr(stream, "seekable", bool)():
+            return parse(stream, Loader=Loader)
+        start = stream.tell()
+        key = (Loader.__qualname__, stream.read())
+        if key not in parsed:
+            stream.seek(start)
+            parsed[key] = parse(stream, Loader=Loader)
+        return deepcopy(parsed[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yaml, "load", load)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -170,13 +170,10 @@ def _composed(hydra: Any, args: Namespace, name: str) -> Any:
 def _without_hydra(composed: Any) -> Any:
     """Return the values without Hydra's settings, which `HydraConfig` keeps for `choices`."""
     from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict
+    from omegaconf import OmegaConf
 
     HydraConfig.instance().set_config(composed)
-    own = composed.copy()
-    with open_dict(own):
-        del own["hydra"]
-    return own
+    return OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
 
 
 def _options_first(words: list[str]) -> list[str]:

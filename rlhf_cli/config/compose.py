@@ -6,13 +6,13 @@ as JSON is read back by the same function.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rlhf_cli.config.error_messages import explain
@@ -30,19 +30,36 @@ def resolve(composed: DictConfig) -> Config:
     """Return the composed values as a `Config`; ConfigError names the first key that is refused."""
     given = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(given, dict)
-    given["stage"] = stage_list(given.get("stage"))
+    return _checked(given)
+
+
+def _checked(given: dict[Any, Any]) -> Config:
+    """Return plain values, which may have interpolations, as a `Config`."""
+    given = given | {"stage": stage_list(given.get("stage"))}
     if isinstance(parents := given.get("parents"), dict) and isinstance(parents.get("rm"), str):
         given["parents"] = parents | {"rm": [parents["rm"]]}
     try:
-        given = OmegaConf.create(conform(given, Config))
-        merged = OmegaConf.merge(OmegaConf.structured(Config), given)
-        missing = sorted(OmegaConf.missing_keys(merged))
+        conforming = OmegaConf.create(conform(given, Config))
+        # Both are new and used once, so that nothing needs a copy.
+        merged = OmegaConf.unsafe_merge(OmegaConf.structured(Config), conforming)
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from error
-    if missing:
+    if missing := sorted(_missing(values)):
         raise ConfigError(f"{missing[0]} has no value: set {missing[0]}=...")
     return _built(Config, values)
+
+
+def _missing(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the keys without a value; key: the path of `value`."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _missing(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _missing(item, f"{key}[{i}]")
+    elif value == MISSING:
+        yield key
 
 
 def stage_list(given: Any) -> list[str]:
@@ -202,7 +219,7 @@ def freeze(config: Config) -> dict[str, Any]:
 
 def thaw(frozen: Mapping[str, Any]) -> Config:
     """Return the `Config` of JSON values, checked like any other."""
-    return resolve(OmegaConf.create(dict(frozen)))
+    return _checked(dict(frozen))
 
 
 def _plain(value: Any) -> Any:

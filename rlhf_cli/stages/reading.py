@@ -14,16 +14,14 @@ from rlhf_cli.artifacts.store import FREE, write_errors
 from rlhf_cli.config.evaluate_stage import OOD
 from rlhf_cli.config.schema import Source, Ties
 from rlhf_cli.config.schema.run import Config
-from rlhf_cli.data.cache import making, used
 from rlhf_cli.data.embedded import TASKS
-from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
-from rlhf_cli.data.record_files import Records
 from rlhf_cli.data.report import EXAMPLES, key_of
 from rlhf_cli.data.spec import ROLES, LoadSpec, has_tasks
 from rlhf_cli.runtime.watchdog import heartbeat
 from rlhf_cli.telemetry.progress import RowCounter
 
 if TYPE_CHECKING:
+    from rlhf_cli.data.record_files import Records
     from rlhf_cli.data.tasks.source import Mixture
 
 CACHE = ".cache"  # in runs_dir
@@ -117,8 +115,12 @@ def records_of(
     key: str | None = None,
     num_examples: int | None = EXAMPLES,
     silent: bool = False,
-) -> Records:
+) -> "Records":
     """Return the records of a role, read now if they are not in the cache. key: theirs, where known."""
+    # Here, not above: a run that keeps all stages reads no records, and starts without numpy and pyarrow.
+    from rlhf_cli.data.cache import making, used
+    from rlhf_cli.data.load import Reading, marked_alone, opened, records_key
+
     key = key or records_key(spec)
     found = opened(cache / key, spec)
     if found is None:

@@ -9,6 +9,7 @@ from rlhf_cli.cli import main
 from rlhf_cli.config.errors import UserError
 from rlhf_cli.config.schema import SelectBy, Source, WatchBy
 from rlhf_cli.config.stage_table import STAGES
+from rlhf_cli.data.load import Reading
 from rlhf_cli.data.spec import ROLES
 from rlhf_cli.pipeline import requirements
 from rlhf_cli.pipeline.model_folders import shipped
@@ -95,10 +96,8 @@ def test_rows_are_read_once_and_cached_for_the_worker_and_the_next_run(
     """Rows are read once per role; a dry run caches nothing."""
     monkeypatch.setattr(reading, "CACHE", ".cache")
     read = []
-    rows = reading.Reading.rows
-    monkeypatch.setattr(
-        reading.Reading, "rows", lambda self: read.append(self.spec.role) or rows(self)
-    )
+    rows = Reading.rows
+    monkeypatch.setattr(Reading, "rows", lambda self: read.append(self.spec.role) or rows(self))
     cfg = replace(
         with_rows(demonstrations=DEMONSTRATIONS, comparisons=COMPARISONS),
         runs_dir=str(tmp_path / "runs"),

@@ -1,6 +1,8 @@
 """Stages of a small smoke run in this process, and their metrics."""
 
 import json
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -8,6 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from rlhf_cli.config.compose import resolve
 from rlhf_cli.config.keys import conf_dir
+from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 
 SMALL = (
@@ -79,9 +82,15 @@ RATIONALES = [  # in batches that two processes do not share evenly
 ]  # fmt: skip
 
 
-def config(*more: str):
+@cache
+def _composed(more: tuple[str, ...]) -> Config:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return resolve(compose("config", overrides=[*SMALL, *more]))
+
+
+def config(*more: str) -> Config:
+    """Return the configuration of a small run, composed once because that is slow."""
+    return deepcopy(_composed(more))
 
 
 def work(stage: str, parents: Path, folder: Path, *more: str) -> dict[str, float]:
