@@ -84,7 +84,10 @@ docs: ## the tables of docs/configuration.md, from the comments in conf/
 growth: ## time and memory against batch, length and model size: docs/growth.svg, a few minutes
 	python benchmarks/growth.py $(ARGS)
 
-check: lint types imports test test-dist smoke ## everything that must hold before a commit
+check: ## everything that must hold before a commit; what one core does stands beside another
+	@$(MAKE) -j2 --no-print-directory --output-sync lint types imports smoke
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-dist
 
 sft: ## step 1: imitate the demonstrations     (ARGS="key=value ...")
 	rlhf run stage=sft $(ARGS)

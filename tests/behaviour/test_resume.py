@@ -120,7 +120,7 @@ def test_an_epoch_is_collated_only_when_it_is_reached(stage, uninterrupted, tmp_
 
 
 def test_saving_checkpoints_does_not_change_the_result(uninterrupted, tmp_path):
-    for stage in ("sft", "rm", "ppo"):
+    for stage in ("sft", "ppo"):
         work(stage, uninterrupted, tmp_path, "save.every_steps=1", *WORDS.get(stage, []))
         assert_same_result(tmp_path / stage, uninterrupted / stage)
         kept = sorted(p.name for p in (tmp_path / stage / "resume").iterdir())

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.dist
 ALL = ("zero1", "zero2", "zero3", "zero3_offload")
 BOTH = [[name, dtype] for name in ALL for dtype in ("float32", "bfloat16")]
 FEWER = [*([name, "float32"] for name in ALL), ["zero1", "bfloat16"], ["zero3", "bfloat16"]]
+OTHERS = [case for case in BOTH if case not in FEWER]
 
 
 @pytest.mark.slow  # that of two processes is not
@@ -24,8 +25,9 @@ def test_zero_training_in_one_process_equals_the_plain_engine():
     run_processes(1, "tests.support.distributed.training:check_alone", *BOTH)
 
 
-def test_zero_training_in_two_processes_equals_the_plain_engine():
-    run_processes(2, "tests.support.distributed.training:check_training", *BOTH)
+@pytest.mark.parametrize("cases", [FEWER, pytest.param(OTHERS, marks=pytest.mark.slow)])
+def test_zero_training_in_two_processes_equals_the_plain_engine(cases):
+    run_processes(2, "tests.support.distributed.training:check_training", *cases)
 
 
 def test_zero_resumes_exactly_and_loads_states_of_other_topologies(tmp_path):

@@ -54,6 +54,9 @@ SMALL = (
     "raft.batch.microbatch=3",
     "evaluation.prompts=8",
     "evaluation.best_of_n=2",
+    "evaluation.diversity.samples=2",
+    "ppo.watch.prompts=2",
+    "rloo.watch.prompts=2",
     "samples=1",
 )
 
