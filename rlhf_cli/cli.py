@@ -150,6 +150,22 @@ def _report(rest: list[str]) -> None:
         report(parse(rest), tuple(STAGES))
 
 
+def _lm_eval(rest: list[str]) -> None:
+    if wants_help(rest):
+        from rlhf_cli.report.help import print_lm_eval_help
+
+        print_lm_eval_help()
+        return
+    from rlhf_cli.pipeline.lm_eval_request import read_request
+
+    request = read_request(rest)
+    from rlhf_cli.evaluation.lm_harness import evaluate
+    from rlhf_cli.report.lm_eval_table import keep_and_print, print_request
+
+    print_request(request)
+    keep_and_print(request, evaluate(request))
+
+
 def _data(rest: list[str]) -> int | None:
     if rest[:1] not in ([], ["check"]) and not wants_help(rest):
         raise UserError(f"rlhf data {rest[0]} is no command: did you mean rlhf data check?")
@@ -181,6 +197,7 @@ VERBS: dict[str, Callable[[list[str]], int | None]] = {
     "config": _config,
     "show": _show,
     "report": _report,
+    "lm-eval": _lm_eval,
     "data": _data,
     "--help": _help,
     "-h": _help,

@@ -3,6 +3,7 @@
 <run>/.lock                one writer at a time (lock.py)
 <run>/<stage>/             a finished stage: manifest, config, metrics, model/
 <run>/.<stage>.work/       a stage in progress: WorkFolder
+<run>/lm_eval/<model>.json  figures of the lm-evaluation-harness (lm_eval_file): stages stay as published
 <run>/.<stage>.given-up/   an interrupted attempt at the stage with another configuration (attempts.py)
 <run>/.<stage>.replaced/   versions of the stage made with other configurations (publication.py)
 """
@@ -22,6 +23,7 @@ DRAWN = "drawn.jsonl"  # what a stage has sampled so far
 MODEL, VALUE_MODEL = "model", "value_model"
 BEST, WATCH = "best", "watch.jsonl"  # of a policy: the weights to take, and what chose them
 MEMBERS = "members"  # of an ensemble of reward models: the first is model/, the others members/N/
+LM_EVAL = "lm_eval"
 DATA = "data"  # of a stage that makes data: a file <role>.jsonl
 DEMONSTRATIONS = f"{DATA}/demonstrations.jsonl"
 ATTEMPT, JOB, RESULT, OFFENDING = "attempt.json", "job.json", "result.json", "offending.json"
@@ -39,6 +41,11 @@ def work_folder(run: Path, stage: str) -> Path:
 def parked_folder(run: Path, stage: str) -> Path:
     """Return the folder that keeps an interrupted attempt with another configuration."""
     return run / f".{stage}.given-up"
+
+
+def lm_eval_file(run: Path, model: str) -> Path:
+    """Return the file of what the lm-evaluation-harness measured: of ppo/best lm_eval/ppo-best.json."""
+    return run / LM_EVAL / f"{model.replace('/', '-')}.json"
 
 
 def is_leftover(name: str) -> bool:

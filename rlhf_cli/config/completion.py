@@ -15,7 +15,12 @@ COMPOSING = ("run", "config", "data check")
 RUNS = Path("runs")
 OF_SHOW = ("--time", "--json", "--runs-dir", "--help")
 OF_REPORT = ("--out", "--runs-dir", "--help")
+OF_LM_EVAL = (
+    "--limit", "--shots", "--batch-size", "--tasks-dir", "--chat", "--no-chat", "--out",
+    "--runs-dir", "--help",
+)  # fmt: skip
 OF_CHECK = ("--all", "--json")
+OPTIONS = {"show": OF_SHOW, "report": OF_REPORT, "lm-eval": OF_LM_EVAL}
 PLACES = (
     *(f"parents.{name}" for name in REPLACEABLE), "model.path", "model.tokenizer",
     *(f"{SECTION}.{name}" for name in SUITES), *(f"{SECTION}.{name}" for name in CLASSIFIERS),
@@ -38,7 +43,7 @@ def own_words(typed: str) -> list[str] | None:
         return _beginning(COMMANDS, open_word)
     if before == ["data"]:
         return ["check"]
-    if options := {"show": OF_SHOW, "report": OF_REPORT}.get(before[0]):
+    if options := OPTIONS.get(before[0]):
         return _of_places(open_word, before, options)
     return _of_request(open_word, before)
 
@@ -47,13 +52,22 @@ def _of_places(word: str, before: list[str], options: Iterable[str]) -> list[str
     """Return options, names of runs, and folders where a folder is begun."""
     if word.startswith("-"):
         return _beginning(options, word)
-    if before[-1] == "--runs-dir":
+    if before[-1] in ("--runs-dir", "--tasks-dir"):
         return _folders(word)
     if before[-1] == "--out":
         return _places(word)
+    if before[0] == "lm-eval":
+        return _models(word)
     given = list(values_of(before, ("--runs-dir", "runs_dir")))
     names = _beginning(run_names(Path(given[-1]) if given else RUNS), word)
     return names or _folders(word)
+
+
+def _models(word: str) -> list[str]:
+    """Return folders, and in that of a run its base model, which has no folder there."""
+    folder, slash, _ = word.rpartition("/")
+    is_run = slash and any(Path(folder, stage).is_dir() for stage in STAGES)
+    return _folders(word) + (_beginning([f"{folder}/base"], word) if is_run else [])
 
 
 def _of_request(word: str, before: list[str]) -> list[str] | None:

@@ -48,6 +48,16 @@ def _answers(endpoint: str) -> bool:
     return True
 
 
+def goes_offline(ask: Callable[[], bool] = reachable) -> bool:
+    """Return whether the hub's client is to use its cache alone; set so where the hub cannot be reached."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return True
+    if ask():
+        return False
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for the workers, and for what is imported later
+    return True
+
+
 def require_hub(cfg: Config, roles: Iterable[str], ask: Callable[[], bool] = reachable) -> None:
     """Go offline where the hub cannot be reached; UserError names what is then missing.
 
@@ -56,19 +66,17 @@ def require_hub(cfg: Config, roles: Iterable[str], ask: Callable[[], bool] = rea
     models, sources = models_of_hub(cfg), sources_of_hub(cfg, roles)
     if not models and not sources:
         return
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "ON", "YES", "TRUE"):
-        if ask():
-            return
-        os.environ["HF_HUB_OFFLINE"] = "1"  # for the workers, and for what is imported later
+    if not goes_offline(ask):
+        return
     for key, name in models.items():
-        if not _cached("models", name):
+        if not is_cached("models", name):
             raise UserError(
                 f"{key}={name} is no local folder, the hub cannot be reached and its cache does not "
                 f"hold it: where there is a connection, `hf download {name} --local-dir DIR`; "
                 f"then {key}=DIR"
             )
     for key, name in sources.items():
-        if not _cached("datasets", name):
+        if not is_cached("datasets", name):
             raise UserError(
                 f"{key}: {name} is no local file, the hub cannot be reached and its cache does not "
                 f"hold it: where there is a connection, `hf download {name} --repo-type dataset "
@@ -116,7 +124,7 @@ def _is_id(name: str) -> bool:
     return not is_path and not Path(name).exists()
 
 
-def _cached(kind: str, name: str) -> bool:
+def is_cached(kind: str, name: str) -> bool:
     """Return whether the cache has a file of it from the hub's client, or prepared by `datasets`."""
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface").expanduser()
     hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")

@@ -20,6 +20,7 @@ COMMANDS = {
     "config": ("[section ...]", "every setting with its value and what it means"),
     "data": ("check [FILE ...]", "read all data, name every bad row, train nothing"),
     "show": ("[RUN ...] [--time]", "a run, its numbers; time per phase; runs compared"),
+    "lm-eval": ("RUN/STAGE TASK ...", "MMLU, IFEval, .. by the lm-evaluation-harness"),
     "report": ("RUN ... [--out FILE]", "runs as one HTML file: verdicts, charts, answers"),
 }
 GROUPS = ("model", "data", "runtime", "experiment")

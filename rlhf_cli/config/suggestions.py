@@ -168,6 +168,8 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "resume": "rlhf run with the same words resumes a stopped run",
         "train": "rlhf run runs all stages, rlhf run stage=sft one of them",
         "check": "rlhf data check reads the data and trains nothing",
+        "benchmark": "rlhf lm-eval runs/<name>/ppo TASK .. measures published tasks",
+        "mmlu": "rlhf lm-eval runs/<name>/ppo mmlu measures it",
         "init": "rlhf config prints every setting; your own go into a YAML file: rlhf run my.yaml",
         "doctor": "rlhf run dry_run=true names the device and loads everything once",
         "env": "rlhf run dry_run=true names the device and loads everything once",

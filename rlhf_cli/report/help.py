@@ -127,6 +127,28 @@ def print_report_help() -> None:
     _print_command("rlhf report", text, examples)
 
 
+def print_lm_eval_help() -> None:
+    """Print how to evaluate a model by the lm-evaluation-harness."""
+    text = (
+        " MODEL TASK [TASK ...] [--limit N] [--shots N] [--batch-size N] [--tasks-dir FOLDER]\n"
+        "             [--chat | --no-chat] [--out FILE] [--runs-dir DIR]\n\n"
+        "Measures a model by tasks of EleutherAI's lm-evaluation-harness, on the GPU if there is one. "
+        "MODEL is a policy of a run, its best weights, the run's base model, or a model folder or hub id. "
+        "The chat template is on for policies and off for other models. The figures are kept in the folder "
+        "lm_eval of the run, beside its stages, and rlhf report shows them. Needs "
+        "pip install 'rlhf-cli[lm-eval]'.\n"
+    )
+    examples = {
+        "rlhf lm-eval runs/one/ppo mmlu hellaswag": "two tasks; `lm_eval ls tasks` lists all",
+        "rlhf lm-eval runs/one/ppo/best ifeval": "the weights that the watch chose",
+        "rlhf lm-eval runs/one/base mmlu": "the model that the run began with",
+        "rlhf lm-eval runs/one/sft mmlu --limit 20": "20 questions of each task, as a trial",
+        "rlhf lm-eval runs/one/sft arc_easy --shots 25": "solved examples before each question",
+        "rlhf lm-eval runs/one/sft mine --tasks-dir tasks": "a task of your own: YAML files",
+    }
+    _print_command("rlhf lm-eval", text, examples)
+
+
 def print_data_help() -> None:
     """Print how to check data."""
     text = (

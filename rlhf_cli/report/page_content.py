@@ -21,6 +21,7 @@ from rlhf_cli.report.figure_words import (
     other_sections,
 )
 from rlhf_cli.report.learning_curves import learning_curves
+from rlhf_cli.report.lm_eval_table import harness_blocks
 from rlhf_cli.report.quality_charts import distance_charts, length_charts
 from rlhf_cli.report.reward_charts import reward_blocks
 from rlhf_cli.report.run_files import RunFiles
@@ -65,6 +66,11 @@ DISTANCE = (
 LENGTH = (
     "Each dot is an answer. A line that rises more steeply than that of SFT means that length is "
     "rewarded, or that the policy has learned to write more for a higher score."
+)
+HARNESS = (
+    "Published tasks, measured by `rlhf lm-eval`. Higher is better where nothing else stands beside the "
+    "metric. Differences of less than about two standard errors may be chance; figures of other models "
+    "compare only where the task's version, the shots and the chat template are the same."
 )
 ANSWERS = (
     "Every answer to every prompt that was evaluated, as the models wrote it. In brackets: the score "
@@ -126,6 +132,7 @@ def _sections(
     yield from map(figures, other_sections(dict.fromkeys(one.figure.part for one in means)))
     yield _section("Instruction tuning", charts_of(study))
     yield _section("Tasks", _tasks(runs))
+    yield _section("lm-evaluation-harness", harness_blocks(groups), HARNESS)
     yield _section("Answers", [answers] if answers else [], ANSWERS)
     yield _section("Lineage", _lineage(runs), LINEAGE)
 

@@ -17,6 +17,7 @@ from rlhf_cli.artifacts.layout import MANIFEST
 from rlhf_cli.artifacts.manifest import StageManifest
 from rlhf_cli.artifacts.store import verified
 from rlhf_cli.config.printable import one_line
+from rlhf_cli.report.lm_eval_table import print_harness
 from rlhf_cli.report.places import Kind, Place, locate, runs_in
 from rlhf_cli.report.rationale_table import print_rationales
 from rlhf_cli.report.run_state import Headlines, RunState, read_at_work, read_run
@@ -54,6 +55,7 @@ def show_run(run: RunState, headlines: Headlines) -> None:
         print_tasks(run.folder / "evaluate")
     if "rationales" in run.manifests:
         print_rationales(run.folder / "rationales")
+    print_harness(run)
     if run.at_work:
         line(f"running: {run.at_work.progress()}", style="green")
         line(f"  {one_line(str(run.at_work.holder))}", style="dim")
