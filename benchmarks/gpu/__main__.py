@@ -26,6 +26,7 @@ SECTIONS = {  # seconds at most
     "tests": 90,
     "smoke": 110,
     "methods": 150,
+    "evaluation": 90,
     "training": 150,
     "rollout": 90,
     "stages": 130,
