@@ -16,6 +16,7 @@ from rlhf_cli.artifacts.manifest import ArtifactError, load_json, read_errors
 from rlhf_cli.artifacts.store import write_text
 
 RESULTS = "results.json"
+REFERENCE = "reference"  # group of win rates over the responses that the data have to the prompts
 VERSION = 1
 Interval = tuple[float, float, float]
 

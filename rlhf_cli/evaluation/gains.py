@@ -9,8 +9,6 @@ from rlhf_cli.core.bootstrap import bootstrap, mean_bootstrap, percentile_interv
 from rlhf_cli.evaluation.metrics import PROXY, EvalResult, comparisons
 from rlhf_cli.evaluation.win_rates import length_controlled, win_rate
 
-REFERENCE = "reference"  # the responses that the data have to the prompts
-
 
 def win_rate_figures(
     results: Mapping[str, EvalResult],

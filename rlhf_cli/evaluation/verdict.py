@@ -161,7 +161,7 @@ def _decide(found: Evidence) -> str:
     if not found.gain[1] > 0:
         return "more held-out prompts (evaluation.prompts), or more training"
     if not found.judges:
-        return "a reward model of other annotators: parents.check=<folder>"
+        return "a reward model of other annotators, parents.check=<folder>, or judge.model=<model>"
     return "more held-out prompts (evaluation.prompts) narrow the interval of the win rate"
 
 

@@ -25,6 +25,7 @@ from rlhf_cli.pipeline.model_folders import (
     require_classifier,
     require_model,
     require_text_model,
+    shipped,
 )
 from rlhf_cli.stages.reading import sources_of, spec_of
 
@@ -73,7 +74,7 @@ def require_judges(cfg: Config, specs: list[StageSpec]) -> None:
     used = {role for spec in specs for role in spec.models(cfg)}
     for key, place in language_judge(cfg).items():
         if key in used:
-            external(key, place, "sft", cfg.model)
+            external(key, shipped(place), "sft", cfg.model)
     for key, place in reward_judges(cfg).items():
         if key not in used:
             continue

@@ -6,7 +6,7 @@ A part or measure that this program does not know has a chart too, where it has 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from rlhf_cli.artifacts.results import Figure
+from rlhf_cli.artifacts.results import REFERENCE, Figure
 from rlhf_cli.report.figure_charts import Dots, dots_chart, figure_table
 from rlhf_cli.report.figure_words import caption_of, judge_words, label_of_measure, title_of
 from rlhf_cli.report.run_groups import Mean
@@ -68,7 +68,8 @@ def _dots(part: str, family: Sequence[Mean], own: Sequence[Mean]) -> Dots:
         series=lambda one: one.column,
     )
     if part == "win_rates":
-        title = f"Over {first.group or 'SFT'}, by {judge_words(first.judge)}"
+        over = "the data's responses" if first.group == REFERENCE else first.group or "SFT"
+        title = f"Over {over}, by {judge_words(first.judge)}"
         return replace(plain, title=title, series=_prompts, reference=0.5)
     if part == "generalisation":
         return replace(plain, series=_prompts)

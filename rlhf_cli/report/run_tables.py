@@ -40,6 +40,7 @@ REWARD_LABELS = MappingProxyType(
         "margin": "score of the preferred minus the other, mean",
         "ece": "calibration error (ECE)",
         "num_ties": "ties",
+        "score_p999": "99.9th percentile of the scores of people's responses",
         "tie_gap": "difference of scores in ties, mean",
         "pair_gap": "difference of scores in pairs, mean",
         "tie_probability": "probability of a tie where there is one",

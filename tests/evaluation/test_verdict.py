@@ -66,7 +66,7 @@ def test_the_evidence_is_named():
 @pytest.mark.parametrize(
     ("judges", "gain", "decide"),
     [
-        ({}, UP, "parents.check=<folder>"),
+        ({}, UP, "parents.check=<folder>, or judge.model=<model>"),
         ({"gold": UNSURE}, UP, "narrow the interval"),
         ({}, FLAT, "or more training"),
         ({}, None, "train a reward model"),

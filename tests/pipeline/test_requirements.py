@@ -272,6 +272,7 @@ def test_the_judge_is_a_language_model_unless_a_server_has_it(default, tmp_path)
     with pytest.raises(ArtifactError, match=r"judge\.model=.* is no finished stage"):
         require(cfg, specs)
     require(replace(cfg, judge=replace(cfg.judge, url="http://x/v1")), specs)
+    require(replace(cfg, judge=replace(cfg.judge, model="tiny_xs")), specs)  # of the package
 
 
 def test_a_check_must_be_there_where_it_chooses_weights(default, tmp_path):

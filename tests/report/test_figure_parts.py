@@ -38,6 +38,9 @@ def test_win_rates_have_a_chart_per_judge_with_a_series_per_set_of_prompts():
         "held-out prompts", "held-out prompts, lengths made equal", "vicuna",
     ]  # fmt: skip
     assert second["title"] == "Over SFT, by the score that was optimised"
+    over_data = figure(value=0.8, **check | {"group": "reference"})
+    _, third = blocks("win_rates", figure(value=0.8, **check), over_data)
+    assert third["title"].startswith("Over the data's responses, by")
     assert first["numbers"]["rows"][0] == {
         "head": ["PPO", "held-out prompts"], "cells": [["0.80", "[0.70, 0.90]"], ["20"], ["1"]],
     }  # fmt: skip

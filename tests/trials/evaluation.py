@@ -1,6 +1,7 @@
 """G. Evaluation: judges, other prompts, suites, diversity, the watch, the page."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 
 from tests.trials.place import SMALL, Place
@@ -64,7 +65,8 @@ def older_results(place: Place) -> Came:
     file = place.finished() / "evaluate" / "results.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 0}))
     page = place.rlhf("report", "runs/small")
-    return page + Came(code=page.code, text=(place.folder / "runs/small/report.html").read_text())
+    text = (place.folder / "runs/small/report.html").read_text()
+    return page + Came(code=page.code, text="\n".join(re.findall(r'[^"<>]*version 0[^"<>]*', text)))
 
 
 def two_pages(place: Place) -> Came:
@@ -168,8 +170,8 @@ ROWS_OF_EVALUATION = [
         stage="sft",
     ),
     evaluated(
-        "prompts that training asked too",
-        r"x",
+        "prompts of another file",
+        r'"prompts": "own"',
         words=[f"evaluation.ood={OTHER}"],
         files={"other.jsonl": QUESTIONS},
         after=results,
@@ -184,16 +186,16 @@ ROWS_OF_EVALUATION = [
         r"wins by judge",
         words=["judge.model=tiny_xs", "judge.chat=false"],
     ),
-    evaluated("without the true utility", r"x", words=["evaluation.gold=false"]),
+    evaluated("without the true utility", r"^PPO: ", words=["evaluation.gold=false"]),
     evaluated(
         "without diversity and probes",
-        r"x",
+        r"evaluate: done",
         words=["evaluation.diversity.samples=0", "evaluation.probes=null"],
     ),
     Row(
         tried="the page of results of another version (`rlhf report`)",
         play=older_results,
-        has=(r"x",),
+        has=(r"version 0",),
     ),
-    Row(tried="two runs side by side (`rlhf report A B`)", play=two_pages, has=(r"x",)),
+    Row(tried="two runs side by side (`rlhf report A B`)", play=two_pages, has=(r"report",)),
 ]

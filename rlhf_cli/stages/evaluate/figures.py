@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.results import Figure, Results
+from rlhf_cli.artifacts.results import REFERENCE, Figure, Results
 from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.fit import fit_response
 from rlhf_cli.evaluation.abstention import abstention_figures, readings
-from rlhf_cli.evaluation.gains import REFERENCE, generalisation_figures, win_rate_figures
+from rlhf_cli.evaluation.gains import generalisation_figures, win_rate_figures
 from rlhf_cli.evaluation.metrics import EvalResult, measure_answers
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.evaluation.reward_trial import ScoredAnswers
