@@ -23,13 +23,16 @@ def legend(block: dict) -> list[str]:
 
 def test_win_rates_have_a_chart_per_judge_with_a_series_per_set_of_prompts():
     check, score = ({"judge": judge, "group": "SFT"} | PPO for judge in ("check", "score"))
-    first, second = blocks(
+    over_data = check | {"group": "reference"}
+    first, second, third = blocks(
         "win_rates",
         figure(value=0.8, **check),
         figure("win_rate_controlled", 0.7, **check),
         figure(value=0.6, prompts="vicuna", **check),
         figure(value=0.9, **score),
         figure(value=0.95, prompts="vicuna", **score),
+        figure(value=0.3, **over_data),
+        figure(value=0.4, prompts="vicuna", **over_data),
     )
     assert first["title"] == "Over SFT, by a second reward model (check)"
     assert first["reference"] == 0.5
@@ -38,9 +41,7 @@ def test_win_rates_have_a_chart_per_judge_with_a_series_per_set_of_prompts():
         "held-out prompts", "held-out prompts, lengths made equal", "vicuna",
     ]  # fmt: skip
     assert second["title"] == "Over SFT, by the score that was optimised"
-    over_data = figure(value=0.8, **check | {"group": "reference"})
-    _, third = blocks("win_rates", figure(value=0.8, **check), over_data)
-    assert third["title"].startswith("Over the data's responses, by")
+    assert third["title"] == "Over the data's responses, by a second reward model (check)"
     assert first["numbers"]["rows"][0] == {
         "head": ["PPO", "held-out prompts"], "cells": [["0.80", "[0.70, 0.90]"], ["20"], ["1"]],
     }  # fmt: skip
