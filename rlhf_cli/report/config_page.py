@@ -1,5 +1,6 @@
 """`rlhf config`: the checked configuration as YAML, each value with the comment conf/ gives it."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -72,8 +73,8 @@ def flow(value: Any) -> str:
         return "[" + ", ".join(flow(item) for item in value) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    needs_quotes = isinstance(value, str) and (not value or re.search(r"[:#\[\]{},]", value))
-    return f'"{value}"' if needs_quotes else str(value)
+    needs_quotes = isinstance(value, str) and (not value or re.search(r"[:#\[\]{},\n]", value))
+    return json.dumps(value, ensure_ascii=False) if needs_quotes else str(value)
 
 
 def _commented(text: str, comment: str) -> Text:

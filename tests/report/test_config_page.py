@@ -1,10 +1,11 @@
 """The explanations of configuration keys, taken from the comments of the presets."""
 
 import pytest
+import yaml
 
 from rlhf_cli.config.compose import freeze
 from rlhf_cli.config.keys import conf_dir
-from rlhf_cli.report.config_page import all_comments, comments_of, split_sections
+from rlhf_cli.report.config_page import all_comments, comments_of, flow, split_sections
 from tests.support.configuration import composed
 
 CONF = conf_dir()
@@ -38,3 +39,11 @@ def test_lists_with_names_of_files_are_not_read_as_defaults(tmp_path):
     text = "defaults:\n  - base\n  - _self_\nb: 3 # own\nc:\n  - base\nd: 4 # own too\n"
     (tmp_path / "own.yaml").write_text(text)
     assert comments_of(tmp_path / "own.yaml") == {"a": "of base", "b": "own", "d": "own too"}
+
+
+@pytest.mark.parametrize(
+    "value", ["a: b", 'say "A"\nor B', "{a} \\ [b]", ["x, y", "z"], {"k": "#1"}]
+)
+def test_a_value_on_one_line_is_read_back_as_it_was(value):
+    assert "\n" not in flow(value)
+    assert yaml.safe_load(flow(value)) == value
