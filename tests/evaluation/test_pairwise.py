@@ -5,6 +5,7 @@ import torch
 
 from rlhf_cli.data.records import Message
 from rlhf_cli.evaluation.pairwise import (
+    abstention_questions,
     preference,
     question,
     request_text,
@@ -17,6 +18,14 @@ TEMPLATE = "{prompt} / {a} / {b} / {a}"
 def test_every_place_is_filled_and_nothing_within_an_answer():
     filled = question(TEMPLATE, prompt="p {b}", a="{prompt} {x}", b="\\1 {a}")
     assert filled == "p {b} / {prompt} {x} / \\1 {a} / {prompt} {x}"
+
+
+def test_whether_an_answer_abstains_is_asked_with_both_letters():
+    one, other = abstention_questions("Who {a}?", "I do not know.")
+    assert "Who {a}?" in one and "I do not know." in one
+    assert one.endswith("Reply with A for yes or B for no.")
+    assert other.endswith("Reply with A for no or B for yes.")
+    assert one.split("Reply")[0] == other.split("Reply")[0]
 
 
 def test_a_conversation_shows_every_role():

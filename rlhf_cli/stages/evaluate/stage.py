@@ -34,7 +34,7 @@ from rlhf_cli.stages.evaluate.figures import (
 )
 from rlhf_cli.stages.evaluate.files import ANSWERS, write_answers
 from rlhf_cli.stages.evaluate.imitation import Imitation
-from rlhf_cli.stages.evaluate.preferences import compare_by_language_model
+from rlhf_cli.stages.evaluate.preferences import ask_language_model
 from rlhf_cli.stages.evaluate.probes import Probes
 from rlhf_cli.stages.evaluate.prompt_sets import PromptSets, open_prompts
 from rlhf_cli.stages.evaluate.reward_trial import RewardTrial
@@ -68,7 +68,7 @@ def run(cfg: Config, inputs: dict[str, Path], out: Path) -> dict[str, float]:
             recorder.note(note)
         results = evaluate_all(evaluator, known, recorder)
         reference = references(evaluator)
-        compare_by_language_model(evaluator, results, reference)
+        ask_language_model(evaluator, results, reference)
         for note in evaluator.missing:
             recorder.note(note)
     for stage, name in candidates(known).items():

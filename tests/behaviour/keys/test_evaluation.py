@@ -149,6 +149,9 @@ def test_judges_score_the_same_answers(evaluated, folder):
     assert "by check it wins" in str(read_results(place).verdicts[0]["evidence"])
 
 
+SHORT = 30  # characters: in the opinion of the judge an answer below abstains
+
+
 def of_question(body):
     """Return the two answers that a judge is asked about."""
     text = body["messages"][0]["content"]
@@ -157,9 +160,13 @@ def of_question(body):
 
 
 def test_a_language_model_at_a_server_judges_in_both_orders(evaluated):
-    """It prefers the longer answer, and the first of two of equal length."""
+    """It prefers the longer answer, and the first of two of equal length; short answers abstain to it."""
 
     def answer(body, headers):
+        text = body["messages"][0]["content"]
+        if "Answer B:" not in text:
+            given = text.split("Answer:\n")[1].split("\n\nDoes the answer")[0]
+            return 200, by_text("A" if (len(given) < SHORT) == text.endswith("B for no.") else "B")
         first, second = of_question(body)
         return 200, by_text("A" if len(first) >= len(second) else "B")
 
@@ -178,6 +185,15 @@ def test_a_language_model_at_a_server_judges_in_both_orders(evaluated):
         for mine, other in zip(some, theirs, strict=True)
         if mine["response"] != other["response"] or mine["finished"] != other["finished"]
     ]
+    rates = select(found.figures, part="abstention", measure="rate", judge="judge")
+    short = {
+        name: [len(row["response"]) < SHORT for row in answers_of(place, name)]
+        for name in ("base", "SFT", "PPO", "RLOO")
+    }
+    assert {one.policy: one.value for one in rates} == pytest.approx(
+        {name: sum(some) / len(some) for name, some in short.items()}
+    )
+    assert any(0 < one.value < 1 for one in rates)
     told_apart = [len(one) != len(other) for one, other in pairs]
     assert same.count == len(pairs) and same.value == pytest.approx(sum(told_apart) / len(pairs))
     assert "by judge it wins" in str(found.verdicts[0]["evidence"])
@@ -190,7 +206,9 @@ def test_a_judge_that_cannot_be_reached_is_named_and_the_rest_is_there(evaluated
     place = evaluated("unreachable", {"judge.model": "m", "judge.url": url})
     found = read_results(place)
     (line,) = [line for line in found.missing if "judge" in line]
-    assert line.startswith(f"judge.url={url} did not answer (") and "no win rates by m" in line
+    assert (
+        line.startswith(f"judge.url={url} did not answer (") and "figures by m are missing" in line
+    )
     assert not select(found.figures, judge="judge")
     assert table_of(place)["rows"] == table_of(evaluated("plain"))["rows"]
 
