@@ -100,7 +100,9 @@ def figure_table(means: Sequence[Mean]) -> Block:
 def _about(one: Figure) -> str:
     """Return prompts, group and judge of a figure in words."""
     judge = f"by {judge_words(one.judge)}" if one.judge else None
-    return ", ".join(word for word in (one.prompts, one.group, judge) if word)
+    length = one.part == "diversity" and one.group is not None and one.group.isdecimal()
+    group = f"sequences of {one.group}" if length else one.group
+    return ", ".join(word for word in (one.prompts, group, judge) if word)
 
 
 def cell_of(one: Mean | None) -> list[str]:

@@ -13,6 +13,7 @@ from rlhf_cli.report.run_groups import Mean
 from rlhf_cli.report.study_charts import Block
 
 MANY = 80  # figures of a chart; more of them are a table
+LONG = 8  # rows of a table; a longer one is folded
 HELD_OUT = "held-out prompts"
 CONTROLLED, FROM_BASE = "_controlled", "_minus_base"
 KINDS = {"per_input": "several answers to one prompt", "across_input": "one answer per prompt"}
@@ -23,7 +24,7 @@ TABLED = ("_gap", "/gap", "_std", "/p")  # ends of measures that need no chart o
 
 
 def part_blocks(part: str, means: Sequence[Mean], colours: Mapping[str, str]) -> list[Block]:
-    """Return the charts of a part, and a table of the figures that no chart has."""
+    """Return the charts of a part, and a table of the figures that no chart has, folded if it is long."""
     own = [one for one in means if one.figure.part == part]
     families: dict[tuple, list[Mean]] = {}
     for one in own:
@@ -33,7 +34,11 @@ def part_blocks(part: str, means: Sequence[Mean], colours: Mapping[str, str]) ->
     charts = [dots_chart(_dots(part, some, own), some, colours) for some in drawn]
     shown = {id(one) for some in drawn for one in some}
     left = [one for one in own if id(one) not in shown]
-    return [*charts, *([figure_table(left)] if left else [])]
+    if not left:
+        return charts
+    table = figure_table(left)
+    folded = {"kind": "fold", "title": "more figures", "blocks": [table]}
+    return [*charts, folded if len(table["rows"]) > LONG else table]
 
 
 def _is_tabled(one: Figure) -> bool:

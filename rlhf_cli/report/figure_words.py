@@ -140,6 +140,7 @@ def label_of_measure(measure: str) -> str:
         return MEASURES[measure]
     kind, slash, rest = measure.partition("/")
     known = MEASURES.get(kind) or _words(kind)
+    rest = rest.replace("_std", "/standard deviation")
     return f"{known}, {rest.replace('_', ' ').replace('/', ', ')}" if slash else known
 
 

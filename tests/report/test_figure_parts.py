@@ -80,8 +80,8 @@ def test_diversity_has_a_chart_per_measure_with_both_kinds():
     assert shown(entropy) == [("PPO", "c1", 1.0), ("SFT", "c2", 1.0)]
     assert entropy["legend"] == []
     assert [row["head"] for row in table["rows"]] == [
-        ["Distinct phrases (EAD), per input", "1"],
-        ["Distinct phrases (EAD), per input std"],
+        ["Distinct phrases (EAD), per input", "sequences of 1"],
+        ["Distinct phrases (EAD), per input, standard deviation"],
     ]
 
 
@@ -152,7 +152,11 @@ def test_figures_that_nothing_compares_with_are_in_a_table():
 
 def test_too_many_figures_are_a_table():
     many = [figure("accuracy", 0.5, part="probes", group=str(i)) for i in range(MANY + 1)]
-    (table,) = blocks("probes", *many)
+    (folded,) = blocks("probes", *many)
+    (table,) = folded["blocks"]
+    assert folded["kind"] == "fold" and folded["title"] == "more figures"
     assert table["kind"] == "table" and len(table["rows"]) == MANY + 1
+    (short,) = blocks("probes", figure("accuracy", 0.5, part="probes", group="a"))
+    assert short["kind"] == "table"
     (chart,) = blocks("probes", *many[1:])
     assert chart["kind"] == "dots"
