@@ -85,7 +85,7 @@ growth: ## time and memory against batch, length and model size: docs/growth.svg
 	python benchmarks/growth.py $(ARGS)
 
 check: ## everything that must hold before a commit; what one core does stands beside another
-	@$(MAKE) -j2 --no-print-directory --output-sync lint types imports smoke
+	@$(MAKE) -j2 --no-print-directory --output-sync smoke types lint imports
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-dist
 

@@ -36,7 +36,7 @@ def kl(coef):
     return KL(coef=coef, controller=KLController.fixed, target=6.0, horizon=10000)
 
 
-@pytest.mark.parametrize("beta", KNOWN)
+@pytest.mark.parametrize("beta", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_ppo_converges_to_the_kl_regularised_optimum(beta):
     probs, divergence, objective = KNOWN[beta]
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(beta))
@@ -52,6 +52,7 @@ def test_ppo_converges_to_the_kl_regularised_optimum(beta):
     assert tail[-1]["objective/rlhf_reward"] == pytest.approx(objective, abs=3e-3)
 
 
+@pytest.mark.slow
 def test_ppo_converges_to_the_optimum_of_two_arms():
     ref, rewards = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0])
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5))
@@ -60,6 +61,7 @@ def test_ppo_converges_to_the_optimum_of_two_arms():
     assert float(arm_probs(cast.policy.model)[0]) == pytest.approx(0.880797, abs=5e-3)
 
 
+@pytest.mark.slow
 def test_a_shift_of_the_reward_does_not_change_the_optimum():
     cfg = ppo(total_episodes=256 * ITERATIONS, kl=kl(0.5), whiten_advantages=True)
     cast = models(REF, REWARDS + 3.0, cfg)
