@@ -30,6 +30,12 @@ def test_zero_training_in_two_processes_equals_the_plain_engine(cases):
     run_processes(2, "tests.support.distributed.training:check_training", *cases)
 
 
+def test_zero_resumes_exactly(tmp_path):
+    cases = (["zero2", "float32"], ["zero3", "float32"])
+    run_processes(2, "tests.support.distributed.training:check_resuming", str(tmp_path), *cases)
+
+
+@pytest.mark.slow
 def test_zero_resumes_exactly_and_loads_states_of_other_topologies(tmp_path):
     run_processes(2, "tests.support.distributed.training:check_resuming", str(tmp_path), *FEWER)
     run_processes(
@@ -49,20 +55,27 @@ def test_responses_sampled_under_zero_equal_those_of_the_plain_model():
         "tests.support.distributed.networks:check_generating",
         ["zero3", "llama", "always"],
         ["zero3", "gpt2", "never"],
-        ["zero3_offload", "gpt2", "auto"],
     )
 
 
-def test_the_four_networks_of_ppo_run_together_under_zero(tmp_path):
-    run_processes(
-        2,
-        "tests.support.distributed.networks:check_players",
-        str(tmp_path),
-        ["zero3", "float32", "llama", 1e-5],
-        ["zero3_offload", "float32", "gpt2", 1e-5],
-        ["zero2", "float32", "llama", 1e-5],
-        ["zero3", "bfloat16", "llama", 2e-2],
-    )
+@pytest.mark.slow
+def test_responses_sampled_under_offloaded_zero_equal_those_of_the_plain_model():
+    case = ["zero3_offload", "gpt2", "auto"]
+    run_processes(2, "tests.support.distributed.networks:check_generating", case)
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [["zero3", "float32", "llama", 1e-5], ["zero2", "float32", "llama", 1e-5]],
+        pytest.param(
+            [["zero3_offload", "float32", "gpt2", 1e-5], ["zero3", "bfloat16", "llama", 2e-2]],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_four_networks_of_ppo_run_together_under_zero(tmp_path, cases):
+    run_processes(2, "tests.support.distributed.networks:check_players", str(tmp_path), *cases)
 
 
 @pytest.mark.parametrize(
