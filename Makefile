@@ -51,7 +51,8 @@ test-kill: ## 200 kills -9, each followed by a run that must end as if nothing h
 	python tests/slow/kill_campaign.py --kills 200 --jobs 2 --out kill_campaign.json
 
 test-dist: ## tests with several processes
-	pytest -m "dist and not slow" -n 2 --dist loadscope $$(grep -rl --include='test_*.py' 'mark\.dist' tests)
+	pytest -m "dist and not slow" -n 2 --dist loadscope --no-loadscope-reorder \
+		$$(grep -rl --include='test_*.py' 'mark\.dist' tests | sort)
 
 test-gpu: ## tests that need a CUDA device
 	pytest -m gpu
@@ -85,7 +86,7 @@ growth: ## time and memory against batch, length and model size: docs/growth.svg
 	python benchmarks/growth.py $(ARGS)
 
 check: ## everything that must hold before a commit; what one core does stands beside another
-	@$(MAKE) -j2 --no-print-directory --output-sync smoke types lint imports
+	@$(MAKE) -j2 --no-print-directory --output-sync types lint imports
 	@$(MAKE) --no-print-directory test
 	@$(MAKE) --no-print-directory test-dist
 

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.distributed.processes import run_processes
-from tests.support.stage_runs import SAME_EVERYWHERE, rows, work
+from tests.support.stage_runs import SAME_EVERYWHERE, rows
 
-pytestmark = pytest.mark.dist
+pytestmark = [pytest.mark.dist, pytest.mark.slow]  # engines alone: tests/runtime/test_zero.py
 
 BODIES = "tests.support.distributed.stages"
 # interrupted under the first, resumed under the second: (processes, runtime)
@@ -18,15 +18,6 @@ MOVES = {
     "zero3 to plain": ((2, "zero3"), (1, "cpu")),
     "zero2 to ddp": ((2, "zero2"), (2, "ddp")),
 }
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory) -> Path:
-    """Run the three steps alone in one process with plain torch; return the folder."""
-    folder = tmp_path_factory.mktemp("plain")
-    for stage in ("sft", "rm", "ppo"):
-        work(stage, folder, folder, *SAME_EVERYWHERE)
-    return folder
 
 
 def run_in(
@@ -42,8 +33,8 @@ def run_in(
 @pytest.mark.parametrize(
     ("stage", "step", "move"),
     [
-        pytest.param("sft", 3, "zero2 to ddp", marks=pytest.mark.slow),
-        pytest.param("rm", 2, "plain to zero3", marks=pytest.mark.slow),
+        ("sft", 3, "zero2 to ddp"),
+        ("rm", 2, "plain to zero3"),
         ("ppo", 3, "zero3 to plain"),
     ],
 )
@@ -61,7 +52,6 @@ def test_a_stage_resumes_under_another_sharding(plain, tmp_path, stage, step, mo
         assert torch.allclose(weight, found_weights[name], atol=1e-4), name
 
 
-@pytest.mark.slow
 def test_a_stage_resumed_under_the_same_sharding_is_exact(plain, tmp_path):
     """Two processes under ZeRO-3 are interrupted within a rollout, and no bit differs."""
     place = (2, "zero3")
