@@ -14,7 +14,7 @@ from rlhf_cli.artifacts.manifest import (
     ArtifactError,
     StageManifest,
     canonical_hash,
-    load_json,
+    load_version,
     read_errors,
 )
 from rlhf_cli.artifacts.store import FREE, write_errors, write_text
@@ -105,11 +105,7 @@ def read_scores(path: Path) -> ModelScores | None:
         return None
     with read_errors(path):
         try:
-            content = load_json(path)
-            version = content.pop("version")
-            if version != VERSION:
-                found = f"{path} is of version {version}, and this program reads version {VERSION}"
-                raise ArtifactError(found, "remove it")
+            content = load_version(path, VERSION, remedy="remove it")
             scores = [TaskScore(**one) for one in content.pop("scores")]
             return _checked(ModelScores(scores=scores, **content))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

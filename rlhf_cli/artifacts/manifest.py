@@ -48,6 +48,16 @@ def load_json(path: Path) -> Any:
         raise ValueError("nested too deep") from error
 
 
+def load_version(path: Path, version: int, *, remedy: str) -> dict[str, Any]:
+    """Return a file's JSON object without its version; ArtifactError where that is another one."""
+    content = load_json(path)
+    found = content.pop("version")
+    if found != version:
+        reason = f"{path} is of version {found}, and this program reads version {version}"
+        raise ArtifactError(reason, remedy)
+    return content
+
+
 @dataclass(slots=True, kw_only=True)
 class FileRecord:
     bytes: int

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.manifest import ArtifactError, load_json, read_errors
+from rlhf_cli.artifacts.manifest import ArtifactError, load_version, read_errors
 from rlhf_cli.artifacts.store import write_text
 
 RESULTS = "results.json"
 REFERENCE = "reference"  # group of win rates over the responses that the data have to the prompts
 VERSION = 1
+REMEDY = "run the stage evaluate again"
 Interval = tuple[float, float, float]
 
 
@@ -86,16 +87,12 @@ def read_results(folder: Path) -> Results | None:
         return None
     with read_errors(path):
         try:
-            content = load_json(path)
-            version = content.pop("version")
-            if version != VERSION:
-                found = f"{path} is of version {version}, and this program reads version {VERSION}"
-                raise ArtifactError(found, "run the stage evaluate again")
+            content = load_version(path, VERSION, remedy=REMEDY)
             figures = [Figure(**one) for one in content.pop("figures")]
             return Results(figures=figures, **content)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             found = f"{path} holds no results of this program"
-            raise ArtifactError(found, "run the stage evaluate again") from error
+            raise ArtifactError(found, REMEDY) from error
 
 
 def select(figures: Sequence[Figure], **names: Any) -> list[Figure]:

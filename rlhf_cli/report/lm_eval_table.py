@@ -17,7 +17,7 @@ from rlhf_cli.artifacts.lm_eval import (
 from rlhf_cli.config.printable import one_line
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.evaluation.lm_request import LmEvalRequest
-from rlhf_cli.report.run_files import RunFiles, current_scores
+from rlhf_cli.report.run_files import RunFiles
 from rlhf_cli.report.run_groups import Group, heading_of, over_seeds
 from rlhf_cli.report.run_state import RunState
 from rlhf_cli.report.study_charts import Block
@@ -57,12 +57,9 @@ def keep_and_print(request: LmEvalRequest, scores: list[TaskScore]) -> None:
 
 
 def print_harness(run: RunState) -> None:
-    """Print what is kept of the models of a run as they are now, and why other figures are left out."""
-    problems: list[str] = []
-    for one in sorted(current_scores(run, problems), key=lambda one: _place(one.model)):
-        _print_scores(f"{run.name}/{one.model}", one.scores)
-    for problem in problems:
-        line(f"problem: {one_line(problem)}", style="red")
+    """Print what is kept of the models of a run as they are now."""
+    for model in sorted(run.harness, key=_place):
+        _print_scores(f"{run.name}/{model}", run.harness[model].scores)
 
 
 def _print_scores(title: str, scores: Sequence[TaskScore]) -> None:
@@ -127,7 +124,7 @@ def _count(value: int | None) -> str:
 def harness_blocks(groups: Sequence[Group]) -> list[Block]:
     """Return the table of the page, a column per model; the parts of groups are folded below it."""
     models = sorted(
-        {name for group in groups for run in group.runs for name in run.harness}, key=_place
+        {name for group in groups for run in group.runs for name in run.state.harness}, key=_place
     )
     columns = [(model, group) for model in models for group in groups if _runs(group, model)]
     if not columns:
@@ -153,14 +150,14 @@ def _place(model: str) -> tuple[int, str]:
 
 
 def _runs(group: Group, model: str) -> list[RunFiles]:
-    return [run for run in group.runs if model in run.harness]
+    return [run for run in group.runs if model in run.state.harness]
 
 
 def _by_name(runs: Sequence[RunFiles], model: str) -> dict[Name, list[tuple[int, TaskScore]]]:
     """Return {task, metric, filter: [(seed, figure) of each run]}."""
     found: dict[Name, list[tuple[int, TaskScore]]] = {}
     for run in runs:
-        for one in run.harness[model]:
+        for one in run.state.harness[model].scores:
             found.setdefault((one.task, one.metric, one.filter), []).append((run.seed, one))
     return found
 

@@ -1,12 +1,11 @@
 """What the stages of a run left for a person to read, beside their manifests: JSON, and no model."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.layout import LM_EVAL, METRICS, WATCH
-from rlhf_cli.artifacts.lm_eval import ModelScores, TaskScore, known_weights, read_scores
+from rlhf_cli.artifacts.layout import METRICS, WATCH
 from rlhf_cli.artifacts.manifest import ArtifactError, load_json
 from rlhf_cli.artifacts.results import Results, read_results
 from rlhf_cli.report.run_state import RunState, metric_lines
@@ -19,7 +18,6 @@ Lines = Sequence[Mapping[str, Any]]
 @dataclass(slots=True, kw_only=True)
 class RunFiles:
     """A run with the lines of its stages. metrics, watch: by stage. best_of_n: points of its curve.
-    harness: figures of the lm-evaluation-harness, by model.
 
     problems: what is wrong with the run, and what could not be read.
     """
@@ -31,7 +29,6 @@ class RunFiles:
     best_of_n: Lines = ()
     results: Results = field(default_factory=Results)
     answers: Lines = ()
-    harness: dict[str, list[TaskScore]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -56,32 +53,7 @@ def read_files(state: RunState) -> RunFiles:
     found.best_of_n = found.results.curves.get(BEST_OF_N, ())
     if BEST_OF_N in state.manifests and not found.best_of_n:
         found.best_of_n = _json(run / BEST_OF_N / CURVE, found.problems) or ()
-    for one in current_scores(state, found.problems):
-        found.harness[one.model] = one.scores
     return found
-
-
-def current_scores(state: RunState, problems: list[str]) -> Iterator[ModelScores]:
-    """Yield what the lm-evaluation-harness measured of the models as they are now.
-
-    Figures of other weights, and what cannot be read, are added to the problems.
-    """
-    for path in sorted((state.folder / LM_EVAL).glob("*.json")):
-        try:
-            found = read_scores(path)
-        except ArtifactError as refusal:
-            problems.append(str(refusal))
-            continue
-        if found is None:
-            continue
-        if known_weights(state.manifests, found.model) == found.weights:
-            yield found
-            continue
-        again = f"rlhf lm-eval {state.folder / found.model} {' '.join(found.tasks)}"
-        problems.append(
-            f"{path} is of other weights than {found.model} has now, and is not shown: `{again}` "
-            "measures again"
-        )
 
 
 def _json(path: Path, problems: list[str]) -> Any:

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf_cli.artifacts.layout import JOB, METRICS, work_folder
+from rlhf_cli.artifacts.layout import JOB, LM_EVAL, METRICS, work_folder
+from rlhf_cli.artifacts.lm_eval import ModelScores, known_weights, read_scores
 from rlhf_cli.artifacts.lock import Holder, holder
 from rlhf_cli.artifacts.manifest import ArtifactError, StageManifest
 from rlhf_cli.artifacts.store import verified
@@ -39,7 +40,10 @@ class AtWork:
 
 @dataclass(slots=True, kw_only=True)
 class RunState:
-    """A run as it is now. manifests: its verified stages. problems: one line each."""
+    """A run as it is now. manifests: its verified stages. problems: one line each.
+
+    harness: what the lm-evaluation-harness measured, by model.
+    """
 
     folder: Path
     manifests: dict[str, StageManifest]
@@ -47,6 +51,7 @@ class RunState:
     at_work: AtWork | None
     table: dict[str, Any] | None
     tasks: dict[str, Any] | None
+    harness: dict[str, ModelScores]
 
     @property
     def name(self) -> str:
@@ -63,6 +68,7 @@ class RunState:
             "stages": stages,
             "table": self.table,
             "tasks": self.tasks,
+            "lm_eval": {name: asdict(one) for name, one in self.harness.items()},
             "at_work": None if self.at_work is None else asdict(self.at_work),
             "problems": self.problems,
         }
@@ -75,14 +81,16 @@ def read_run(
     manifests, problems = read_stages(run, stages, opened)
     at_work = read_at_work(run, stages)
     problems += stale_parents(manifests) + unfinished(run, stages, at_work)
+    harness, unknown = _read_harness(run, manifests)
     evaluated = "evaluate" in manifests
     return RunState(
         folder=run,
         manifests=manifests,
-        problems=problems,
+        problems=problems + unknown,
         at_work=at_work,
         table=read_table(run / "evaluate") if evaluated else None,
         tasks=read_task_figures(run / "evaluate") if evaluated else None,
+        harness=harness,
     )
 
 
@@ -98,6 +106,33 @@ def read_stages(
             except ArtifactError as refusal:
                 problems.append(str(refusal))
     return found, problems
+
+
+def _read_harness(
+    run: Path, manifests: dict[str, StageManifest]
+) -> tuple[dict[str, ModelScores], list[str]]:
+    """Return what the lm-evaluation-harness measured of the models as they are now.
+
+    Figures of other weights, and what cannot be read, are problems.
+    """
+    known, problems = {}, []
+    for path in sorted((run / LM_EVAL).glob("*.json")):
+        try:
+            found = read_scores(path)
+        except ArtifactError as refusal:
+            problems.append(str(refusal))
+            continue
+        if found is None:
+            continue
+        if known_weights(manifests, found.model) == found.weights:
+            known[found.model] = found
+            continue
+        again = f"rlhf lm-eval {run / found.model} {' '.join(found.tasks)}"
+        problems.append(
+            f"{path} is of other weights than {found.model} has now, and is not shown: `{again}` "
+            "measures again"
+        )
+    return known, problems
 
 
 def read_at_work(run: Path, stages: tuple[str, ...]) -> AtWork | None:

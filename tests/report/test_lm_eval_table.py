@@ -172,11 +172,12 @@ def test_figures_of_weights_that_are_there_no_more_are_not_shown(tmp_path):
         weights = known_weights(manifests, model)
         found = ModelScores(model=model, weights=weights, scores=[score("a"), score("b")])
         write_scores(lm_eval_file(run, model), found)
-    before = read_files(read_run(run, ("ppo",)))
+    before = read_run(run, ("ppo",))
     assert set(before.harness) == {"ppo", "base"} and before.problems == []
+    assert before.as_json()["lm_eval"]["ppo"]["scores"][1]["task"] == "b"
     (run / "ppo").rename(tmp_path / "old")
     policy(run, "ppo", note="made again")
-    after = read_files(read_run(run, ("ppo",)))
+    after = read_run(run, ("ppo",))
     assert set(after.harness) == {"base"}
     (problem,) = after.problems
     assert "ppo.json is of other weights than ppo has now" in problem
@@ -206,4 +207,4 @@ def test_a_file_that_cannot_be_read_is_a_problem_of_the_run(tmp_path):
     path.parent.mkdir()
     path.write_text("{")
     found = read_files(read_run(run, ("ppo",)))
-    assert found.harness == {} and "holds no figures of rlhf lm-eval" in found.problems[0]
+    assert found.state.harness == {} and "holds no figures of rlhf lm-eval" in found.problems[0]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf_cli.artifacts.lm_eval import ModelScores, TaskScore
 from rlhf_cli.artifacts.manifest import FINISHED, StageManifest
 from rlhf_cli.artifacts.results import Figure, Results
 from rlhf_cli.report.run_files import RunFiles
@@ -31,9 +32,13 @@ def run_of(
     verdicts: list[dict[str, Any]] | None = None,
     missing: list[str] | None = None,
     problems: list[str] | None = None,
+    harness: dict[str, list[TaskScore]] | None = None,
     **lines: Any,
 ) -> RunFiles:
-    """Return a run. stages: changes by stage. rows: of its closing table. lines: fields of RunFiles."""
+    """Return a run. stages: changes by stage. rows: of its closing table. harness: scores by model.
+
+    lines: fields of RunFiles.
+    """
     state = RunState(
         folder=Path("runs") / name,
         manifests={
@@ -46,6 +51,10 @@ def run_of(
         if rows is None
         else {"title": "Evaluation on 24 held-out prompts", "rows": rows, "notes": ["a note"]},
         tasks=None,
+        harness={
+            model: ModelScores(model=model, weights="0123", scores=scores)
+            for model, scores in (harness or {}).items()
+        },
     )
     results = Results(figures=figures or [], verdicts=verdicts or [], missing=missing or [])
     return RunFiles(state=state, results=results, problems=problems or [], **lines)

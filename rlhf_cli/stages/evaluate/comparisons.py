@@ -1,22 +1,20 @@
 """The held-out comparisons of an evaluation, and their responses as answers that a reward model scores."""
 
 from collections.abc import Iterable
-from random import Random
 
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.encode import EncodedComparison
 from rlhf_cli.data.renderer import Renderer
 from rlhf_cli.evaluation.respond import Answer
 from rlhf_cli.stages.context import StageContext
+from rlhf_cli.stages.evaluate.prompt_sets import drawn
 
 
 def held_out_comparisons(context: StageContext) -> list[EncodedComparison]:
     """Return evaluation.prompts of the held-out comparisons, drawn by the seed; none without any."""
     if "comparisons" not in STAGES["evaluate"].data(context.cfg):
         return []
-    held_out = context.encoded("comparisons").held_out
-    count = min(context.cfg.evaluation.prompts, len(held_out))
-    return Random(context.cfg.seed).sample(held_out, count)
+    return drawn(context.encoded("comparisons").held_out, context.cfg)
 
 
 def compared_answers(comparisons: Iterable[EncodedComparison], renderer: Renderer) -> list[Answer]:

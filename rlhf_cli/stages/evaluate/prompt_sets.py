@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from rlhf_cli.config.schema.run import Config
 from rlhf_cli.config.stage_table import STAGES
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.stages.context import StageContext
+
+Encoded = TypeVar("Encoded")
 
 UNSEEN = (
     "unseen tasks"  # prompts that the data themselves hold out, of tasks that no stage trains on
@@ -69,9 +72,9 @@ def held_out_prompts(context: StageContext) -> list[EncodedPrompt]:
     return drawn(context.encoded("prompts").held_out, context.cfg)
 
 
-def drawn(prompts: Sequence[EncodedPrompt], cfg: Config) -> list[EncodedPrompt]:
+def drawn(records: Sequence[Encoded], cfg: Config) -> list[Encoded]:
     """Return evaluation.prompts of these, or all, in an order drawn by the seed."""
-    return Random(cfg.seed).sample(prompts, min(cfg.evaluation.prompts, len(prompts)))
+    return Random(cfg.seed).sample(records, min(cfg.evaluation.prompts, len(records)))
 
 
 def questions_of_training(context: StageContext) -> np.ndarray:
