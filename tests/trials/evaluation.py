@@ -4,6 +4,10 @@ import json
 import re
 from collections.abc import Callable, Sequence
 
+from rlhf_cli.artifacts.layout import MANIFEST
+from rlhf_cli.artifacts.manifest import read_manifest
+from rlhf_cli.artifacts.results import RESULTS
+from rlhf_cli.artifacts.store import file_records
 from tests.trials.place import SMALL, Place
 from tests.trials.row import Came, Row
 from tests.trials.samples import demonstrations, lines
@@ -56,14 +60,18 @@ def evaluated(
 
 def results(place: Place) -> Came:
     """Return what results.json holds as text."""
-    text = (place.folder / "runs/small/evaluate/results.json").read_text()
+    text = (place.folder / "runs/small/evaluate" / RESULTS).read_text()
     return Came(code=0, text=text)
 
 
 def older_results(place: Place) -> Came:
-    """Ask for the page of a run whose results are of another version."""
-    file = place.finished() / "evaluate" / "results.json"
+    """Ask for the page of a run whose results another version of the program has published."""
+    stage = place.finished() / "evaluate"
+    file = stage / RESULTS
     file.write_text(json.dumps(json.loads(file.read_text()) | {"version": 0}))
+    manifest = read_manifest(stage)
+    manifest.files = file_records(stage, frozenset({MANIFEST}))
+    (stage / MANIFEST).write_text(manifest.seal().to_json())
     page = place.rlhf("report", "runs/small")
     text = (place.folder / "runs/small/report.html").read_text()
     return page + Came(code=page.code, text="\n".join(re.findall(r'[^"<>]*version 0[^"<>]*', text)))
