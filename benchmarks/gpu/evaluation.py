@@ -31,6 +31,7 @@ def evaluation(found: Found, place: torch.device, rehearse: bool) -> None:
         (folder / "truth.csv").write_text(QUESTIONS)
         words = [
             "experiment=smoke", f"runs_dir={folder}", "name=x", "runtime.dtype=float32",
+            "stage=[sft,rm,evaluate]",
             f"evaluation.suites.crows_pairs={folder / 'pairs.csv'}",
             f"evaluation.suites.truthfulqa={folder / 'truth.csv'}",
             f"judge.model={ROOT / 'rlhf_cli' / 'assets' / 'tiny_xs'}",
