@@ -4,6 +4,7 @@ The figures that are compared depend on no sampled answer: log-probs of people's
 suites' sentences and answers, the reward model's accuracy on people's pairs.
 """
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def evaluation(found: Found, place: torch.device, rehearse: bool) -> None:
         found["runs"] = [here, cpu]
         gaps = compared(first, second)
         found["largest_gap"], found["compared"] = max(gaps, default=None), len(gaps)
+        used = json.loads((folder / "x" / "sft" / "manifest.json").read_text())["metrics"]
+        found["energy_kwh"] = used.get("cost/energy_kwh")  # None: this device does not count it
         judged = [one for one in first.figures if one.judge == "judge"] if first else []
         found["ok"] = bool(gaps) and max(gaps) < TOLERANCE and bool(judged)
 

@@ -34,6 +34,7 @@ from rlhf_cli.models.load import (
     stop_ids,
 )
 from rlhf_cli.runtime.device import Device, pick_device, seed_everything, threads_for
+from rlhf_cli.runtime.energy import energy_meter
 from rlhf_cli.runtime.engine import Engine, Network
 from rlhf_cli.runtime.factory import local_parameters, model_loading, open_engine, open_network
 from rlhf_cli.runtime.watchdog import with_heartbeat
@@ -237,6 +238,7 @@ def open_context(cfg: Config, tokenizer_from: Path | None = None) -> StageContex
         grouped=cfg.runtime.deepspeed is not None,
         waiting=lambda: clock.phase("idle"),
     )
+    clock.meter(energy_meter(device.torch, world))
     return StageContext(cfg=cfg, device=device, world=world, renderer=renderer, clock=clock)
 
 

@@ -62,6 +62,7 @@ def open_recorder(
     resumed: what `Recorder.state` gave when the stage was saved.
     """
     cfg, silent = context.cfg, not context.world.is_main
+    price = cfg.tracking.price_per_hour
     return Recorder(
         out,
         RecordedStage(
@@ -70,6 +71,7 @@ def open_recorder(
             headline=STAGES[stage].headline,
             every=cfg.tracking.every,
             config=freeze(cfg),
+            price=None if price is None else price * context.world.size,
         ),
         trackers=[] if silent else trackers_of(cfg, out, stage, resumed or {}),
         clock=context.clock,

@@ -40,7 +40,7 @@ class Tracker(Protocol):
 class RecordedStage:
     """The stage that is recorded. headline: the metrics shown live. every: steps per written line.
 
-    config: of the run, for the trackers.
+    config: of the run, for the trackers. price: of an hour of all processes, None where it is not known.
     """
 
     name: str
@@ -48,6 +48,7 @@ class RecordedStage:
     headline: tuple[str, ...]
     every: int
     config: Mapping[str, Any]
+    price: float | None = None
 
 
 class Recorder:
@@ -93,9 +94,12 @@ class Recorder:
     def __exit__(self, kind, error, trace) -> None:
         self.progress.stop()
         if kind is None and self.clock:
+            timings, seconds = self.clock.interval(), self._seconds()
             costs = {f"cost/{name}": value for name, value in self.clock.costs.items()}
-            costs["cost/seconds"] = self._seconds()
-            self._write(METRICS, [{"time": self._seconds(), **self.clock.interval(), **costs}])
+            costs["cost/seconds"] = seconds
+            if self.stage.price is not None:
+                costs["cost/money"] = seconds / 3600 * self.stage.price
+            self._write(METRICS, [{"time": seconds, **timings, **costs}])
         for tracker in self.trackers:
             tracker.finish()
 

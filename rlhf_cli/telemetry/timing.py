@@ -14,6 +14,8 @@ COSTS: tuple[str, ...] = (
     "scored_responses",
 )
 
+ENERGY = "energy_kwh"  # a cost too, where the devices count it
+
 _began: float | None = None
 
 
@@ -35,7 +37,18 @@ class Clock:
         self.peak, self._phase = peak, "idle"
         self._since = time.perf_counter() if _began is None else _began
         self.costs = dict.fromkeys(COSTS, 0.0)
+        self._energy: Callable[[], float] | None = None
         self._clear()
+
+    def meter(self, energy: Callable[[], float] | None) -> None:
+        """Count the energy, too. energy: returns the kWh since its last call, or raises OSError.
+
+        None: it is not known, and no cost.
+        """
+        self._energy = energy
+        self.costs.pop(ENERGY, None)
+        if energy:
+            self.costs[ENERGY] = 0.0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -66,6 +79,9 @@ class Clock:
     def start(self) -> dict[str, float]:
         """Return all seconds until now as {"time/start": seconds}."""
         self._switch(self._phase)
+        self._count_energy()
+        if self._energy:
+            self.costs[ENERGY] = 0.0  # that of loading is left out
         found = sum(self.seconds.values())
         self._clear()
         return {"time/start": found}
@@ -73,6 +89,7 @@ class Clock:
     def interval(self) -> dict[str, float]:
         """Return time/* in seconds since the last call, adding up to all of them, and known speed/*."""
         self._switch(self._phase)
+        self._count_energy()
         found = {f"time/{name}": seconds for name, seconds in self.seconds.items()}
         found |= self._speeds()
         self._clear()
@@ -81,6 +98,7 @@ class Clock:
     def state(self) -> dict[str, Any]:
         """Return the interval so far, for `load_state`."""
         self._switch(self._phase)
+        self._count_energy()
         counts = {"tokens": self.tokens, "flops": self.flops, "generated": self.generated}
         return {"seconds": dict(self.seconds), "counts": counts, "costs": dict(self.costs)}
 
@@ -89,7 +107,17 @@ class Clock:
         for name, seconds in state["seconds"].items():
             self.seconds[name] += seconds
         self.count(**state["counts"])
-        self.costs = dict(state["costs"])
+        if ENERGY not in state["costs"]:
+            self.meter(None)
+        self.costs = {name: state["costs"][name] for name in self.costs}
+
+    def _count_energy(self) -> None:
+        """Add the energy since the last time; once a counter cannot be read it is not known any more."""
+        if self._energy:
+            try:
+                self.costs[ENERGY] += self._energy()
+            except (OSError, ValueError):
+                self.meter(None)
 
     def _clear(self) -> None:
         self.seconds = dict.fromkeys(PHASES, 0.0)

@@ -150,3 +150,10 @@ def test_local_parameters_exclude_the_padding_of_a_shard():
     assert shard.tolist() == [1.0]
     ((_, shard),) = local_parameters(model, World(Share(0, 3)))
     assert len(shard) == 3
+
+
+def test_what_the_devices_use_is_a_cost_where_they_count_it(monkeypatch):
+    monkeypatch.setattr("rlhf_cli.stages.context.energy_meter", lambda device, world: lambda: 0.5)
+    clock = open_context(little()).clock
+    clock.interval()
+    assert clock.costs["energy_kwh"] == 0.5

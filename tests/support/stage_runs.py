@@ -66,6 +66,8 @@ MEASURED = (
     "speed/",
     "mem/",
     "cost/seconds",
+    "cost/energy_kwh",
+    "cost/money",
     "total_steps",
 )  # and what each attempt logs again
 

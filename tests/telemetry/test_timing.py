@@ -183,3 +183,39 @@ def test_a_resumed_recorder_continues_the_interval_of_the_checkpoint(wait, tmp_p
     found = lines(tmp_path)
     assert [one.get("time/start") for one in found] == [0, 10, None, None]
     assert [one.get("time/learn", 0) for one in found] == [0, 0, 3, 0]
+
+
+def test_energy_is_a_cost_where_it_is_counted_without_that_of_loading(tmp_path):
+    kwh, first, second = iter([9.0, 1.0, 2.0, 9.0, 4.0]), Clock(), Clock()
+    first.meter(lambda: next(kwh))
+    first.start()
+    first.interval()
+    state = {"clock": json.loads(json.dumps(first.state()))}
+    assert first.costs["energy_kwh"] == 3
+    second.meter(lambda: next(kwh))
+    with open_recorder(tmp_path / "one", second, resumed=state):
+        pass
+    assert lines(tmp_path / "one")[-1]["cost/energy_kwh"] == 7
+    with open_recorder(tmp_path / "two", Clock(), resumed=state):
+        pass
+    assert "cost/energy_kwh" not in lines(tmp_path / "two")[-1]
+    third = Clock()
+    third.meter(lambda: 1.0)
+    third.load_state(Clock().state())
+    assert third.interval() and "energy_kwh" not in third.costs
+
+
+def test_energy_is_not_known_once_its_counter_cannot_be_read():
+    clock, broken = Clock(), False
+
+    def energy() -> float:
+        if broken:
+            raise OSError("no driver")
+        return 1.0
+
+    clock.meter(energy)
+    clock.interval()
+    broken = True
+    clock.interval()
+    broken = False
+    assert clock.interval() and "energy_kwh" not in clock.costs

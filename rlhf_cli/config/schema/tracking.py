@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from rlhf_cli.config.schema.constraints import positive, require
+from rlhf_cli.config.schema.constraints import not_negative, positive, require
 
 
 class Tracker(Enum):
@@ -17,7 +17,9 @@ class Tracking:
     every: int
     trackers: list[Tracker]
     project: str
+    price_per_hour: float | None
 
     def __post_init__(self):
         positive(self, "every")
+        not_negative(self, "price_per_hour")
         require(self, "project", bool(self.project), "must be a name")

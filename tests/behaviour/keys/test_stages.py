@@ -169,6 +169,15 @@ def test_tracking_every_is_the_interval_of_logged_steps(every, steps, open_stage
     assert [row["step"] for row in found if "step" in row] == steps
 
 
+@pytest.mark.parametrize(("price", "money"), [(None, None), (2.5, 2.5)])
+def test_the_price_of_an_hour_makes_money_of_the_time(price, money, open_stage, tmp_path):
+    context = open_stage("tracking", price_per_hour=price)
+    with open_recorder(context, tmp_path, stage="sft", total_steps=5) as recorder:
+        recorder.started -= 3600
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last.get("cost/money") == (money and pytest.approx(money, rel=0.01))
+
+
 @pytest.fixture
 def wandb(monkeypatch):
     """The library is a fake module that records its calls; the tracker class is the real one."""
