@@ -53,7 +53,7 @@ def positive(section: Any, *keys: str, unit: str = "") -> None:
 
 def not_negative(section: Any, *keys: str, unit: str = "") -> None:
     """Require values of at least 0."""
-    _each(section, keys, lambda value: value >= 0, "must not be negative", unit)
+    _each(section, keys, lambda value: value >= 0, "must be at least 0", unit)
 
 
 def at_least(section: Any, least: int, *keys: str) -> None:
