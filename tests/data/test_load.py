@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rlhf_cli.config.schema import Source, Ties
+from rlhf_cli.data.formats.prompts import REFERENCE
 from rlhf_cli.data.formats.table import convert
 from rlhf_cli.data.load import paired
 from rlhf_cli.data.records import BadRow, DataError, Filtered, Labelled, Message, Origin
@@ -433,6 +434,7 @@ def test_a_prompt_of_a_comparison_has_the_response_that_never_loses_as_reference
     loaded = load(config(prompts=[write("p.jsonl", prompts)]), "prompts")
     found = {one.messages[0].content: one.reference for one in (*loaded.train, *loaded.eval)}
     assert found["x"] == "y" and found["q 1"] is None
+    assert loaded.report.notes == {REFERENCE: 1}
 
 
 def test_both_labels_of_a_prompt_make_one_comparison():

@@ -183,7 +183,7 @@ KEYS = [
                                       "data.demonstrations=[{path: null}]")),
     keyed("prompt and response rows under comparisons", "", r"bom\.jsonl", r"chosen",
           role="comparisons", lacks=ONCE),
-    keyed("prompt and response rows under prompts", "", r"40 rows? read, 40", r"not used: response",
+    keyed("prompt and response rows under prompts", "", r"40 rows? read, 40", r"note +40 a response beside",
           role="prompts", code=0),
 ]  # fmt: skip
 

@@ -14,6 +14,8 @@ from rlhf_cli.data.formats.dialogue import (
 from rlhf_cli.data.formats.fields import RESPONSES, TEXTS, Fields, prompt_messages, with_system
 from rlhf_cli.data.records import Comparison, Message, Origin, Prompt, RowError
 
+REFERENCE = "a response beside the prompt, the reference of win rates in the evaluation"
+
 
 def alone(row: Fields, origin: Origin) -> Prompt:
     """Read a prompt column of any name: a text, a transcript or a list of messages.
@@ -22,6 +24,8 @@ def alone(row: Fields, origin: Origin) -> Prompt:
     """
     named = row.take(RESPONSES)
     meta = {"reference": named[1]} if named and isinstance(named[1], str) and named[1] else {}
+    if meta:
+        row.notes.append(REFERENCE)
     return Prompt(before_answer(prompt_messages(row)), origin, meta)
 
 
