@@ -61,7 +61,7 @@ REWARD = [
 ]  # fmt: skip
 
 PPO = [
-    *(refused(f"ppo.kl.coef={v}", r"ppo\.kl\.coef=.*at least 0")
+    *(refused(f"ppo.kl.coef={v}", r"ppo\.kl\.coef=.*(at least 0|finite)")
       for v in ("-0.1", "nan", "inf")),
     refused("ppo.kl.controler=adaptive", r"did you mean ppo\.kl\.controller"),
     refused("ppo.kl.controller=adaptative", r"did you mean adaptive"),
