@@ -20,10 +20,10 @@ JOULES_PER_KWH = 3.6e6
 Counter = Callable[[], float]  # returns the joules since its last call
 
 
-def energy_meter(device: torch.device, world: World) -> Counter | None:
+def energy_meter(device: torch.device, world: World) -> Callable[[], float] | None:
     """Return a function that returns the kWh since its last call; None where a counter is missing."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not world.is_main or world.size > local:
+    if not world.is_main or world.size > local or device.type not in ("cpu", "cuda"):
         return None
     try:
         counters = gpu_counters(device, local) if device.type == "cuda" else package_counters()

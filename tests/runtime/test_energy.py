@@ -48,7 +48,9 @@ def test_a_counter_that_has_begun_again_at_zero_goes_on(packages):
 
 
 def test_where_a_counter_is_missing_the_energy_is_not_known(packages, tmp_path, monkeypatch):
-    assert energy.energy_meter(GPU, World()) is None  # no library of the driver
+    assert energy.energy_meter(torch.device("mps"), World()) is None
+    monkeypatch.setattr(energy, "NVML", "libnone.so")
+    assert energy.energy_meter(GPU, World()) is None
     (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
     assert energy.energy_meter(CPU, World()) is None
     monkeypatch.setattr(energy.package_counters, "__defaults__", (tmp_path / "none",))
