@@ -4,6 +4,7 @@ Every stage starts from the same parents, with the same seed and global batch.
 """
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,7 @@ TOLERANCES = {  # metric -> tolerance; PPO's first iterations sample the very sa
     "raft": {"raft/loss": 1e-4, "raft/grad_norm": 1e-3, "raft/scores": 1e-4, "raft/kept": 0},
 }
 
+NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 # the others are also compared step by step in tests of engines and of scoring
 FAST = {"two-ddp"}
@@ -99,8 +101,14 @@ def assert_same_run(expected: Path, found: Path) -> None:
     assert scores == pytest.approx(answers(expected)[1], abs=1e-3)
     assert_same_figures(expected / "evaluate", found / "evaluate")
     for name in ("data/demonstrations.jsonl", "rationales.jsonl", "figures.json"):
-        written = [(run / "rationales" / name).read_text() for run in (expected, found)]
-        assert written[0].strip() and written[0] == written[1], name
+        assert_same_text(*[(run / "rationales" / name).read_text() for run in (expected, found)])
+
+
+def assert_same_text(expected: str, found: str) -> None:
+    """Assert the same text, in which numbers may differ by rounding."""
+    assert expected.strip() and NUMBER.sub("", expected) == NUMBER.sub("", found)
+    one, other = ([float(number) for number in NUMBER.findall(text)] for text in (expected, found))
+    assert other == pytest.approx(one, abs=1e-3)
 
 
 def assert_same_figures(expected: Path, found: Path) -> None:
@@ -150,7 +158,9 @@ def assert_same_model(expected: Path, found: Path) -> None:
     assert expected_weights.keys() == found_weights.keys()
     for key, weight in expected_weights.items():
         assert found_weights[key].dtype is torch.float32
-        assert torch.allclose(weight, found_weights[key], atol=1e-4), key
+        # Adam takes whole steps by gradients that are nothing but rounding: a weight in 10,000 may differ.
+        gap = (weight - found_weights[key]).abs()
+        assert gap.max() < 1e-3 and (gap > 1e-4).double().mean() < 1e-4, key
     kind = json.loads((found / "config.json").read_text())["architectures"][0]
     auto = AutoModelForCausalLM if "CausalLM" in kind else AutoModelForSequenceClassification
     model, loading = auto.from_pretrained(found, output_loading_info=True)
